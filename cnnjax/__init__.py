@@ -1,0 +1,13 @@
+"""Studies of small image classifiers: whole multi-seed grids trained as a few compiled programs."""
+
+from typing import Any
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load_results":  # not imported before it is asked for: numpy takes its time
+        from cnnjax.records import load_results
+
+        return load_results
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

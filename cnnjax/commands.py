@@ -1,0 +1,74 @@
+"""What every entry point does the same: parse flags, and end with the right exit code.
+
+0: done. 2: the request is wrong (one line on stderr). 130: interrupted. 1: something broke (its
+traceback on stderr).
+"""
+
+import signal
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from absl import app, flags, logging
+
+from cnnjax.types import RequestError
+
+
+def run(main: Callable[[list[str]], None]) -> NoReturn:
+    """Runs an entry point on `sys.argv` and exits.
+
+    Args:
+        main: gets the `--config.key=value` arguments, as written, once all other flags are parsed.
+    """
+    # A batch system that ends a job gets what Ctrl-C gets: an orderly end.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        app.run(main, flags_parser=_parse)
+    except (RequestError, flags.Error) as error:
+        _exit(2, f"error: {error}")
+    except KeyboardInterrupt:
+        _exit(130, "interrupted: the same command goes on from the last state on disk")
+    raise AssertionError("app.run exits")  # for type checkers
+
+
+def _exit(code: int, line: str) -> NoReturn:
+    print(" ".join(line.split()), file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Parses absl's flags and returns what is not absl's: the overrides of the config."""
+    known, overrides = split_overrides(argv)
+    try:
+        rest = flags.FLAGS(known)[1:]
+    except SystemExit:
+        sys.exit(0)  # --help was answered; absl calls that 1
+    if flags.FLAGS["verbosity"].using_default_value:
+        flags.FLAGS.verbosity = logging.WARNING  # type: ignore[assignment]  # else absl shows jax's and orbax's chatter
+    if rest:
+        raise RequestError("arguments", rest[0], "a flag and its value are written --flag=value")
+    return overrides
+
+
+def split_overrides(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Splits a command line into absl's arguments and the overrides of the config.
+
+    Returns:
+        The arguments that are not overrides, in order; and the overrides, each as `key=value`.
+
+    Raises:
+        RequestError: an override has no value.
+    """
+    known, overrides = [], []
+    arguments = iter(argv)
+    for argument in arguments:
+        if not argument.startswith(("--config.", "-config.")):
+            known.append(argument)
+            continue
+        key, equals, value = argument.partition("config.")[2].partition("=")
+        if not equals:
+            value = next(arguments, "--")
+            if value.startswith("--"):
+                raise RequestError(f"--config.{key}", "", f"it needs a value: --config.{key}=VALUE")
+        overrides.append(f"{key}={value}")
+    return known, overrides

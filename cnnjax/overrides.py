@@ -1,0 +1,86 @@
+"""From `--config=path[:argument]` and `--config.key=value` to a validated study.
+
+Overrides are typed by the study, not by the value they replace: so a single value may become an
+axis of the grid.
+"""
+
+import ast
+import runpy
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from cnnjax.study import Study, from_config
+from cnnjax.types import RequestError
+
+
+def load_study(config: str, overrides: Sequence[str] = ()) -> Study:
+    """Builds a config, sets the overrides in it, and validates the result.
+
+    Args:
+        config: path of a Python file with a function `get_config`, or `path:argument`.
+        overrides: `key=value` each, keys as in `train.epochs`; the last one of a key counts.
+
+    Raises:
+        RequestError: the file cannot be used, or the study is not valid.
+    """
+    values = _read_config(config)
+    for override in overrides:
+        key, _, text = override.partition("=")
+        _set(values, key, read_value(text))
+    return from_config(values)
+
+
+def split_config(config: str) -> tuple[Path, str]:
+    """Splits `path:argument`; the argument is empty where there is none."""
+    path, _, argument = config.partition(":")
+    return Path(path), argument
+
+
+def read_value(text: str) -> Any:
+    """Reads the value of an override.
+
+    Python literals are themselves, other words are strings, a comma list is a tuple of such values,
+    and an empty text is the empty tuple.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd literals: we say ourselves what is wrong
+            return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        pass  # no literal: a word, a list of words, or nothing
+    if not text.strip():
+        return ()
+    if "," not in text:
+        return text.strip()
+    return tuple(read_value(item) for item in text.removesuffix(",").split(","))
+
+
+def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    *groups, name = key.split(".")
+    for depth, group in enumerate(groups, 1):
+        values = values.setdefault(group, {})
+        if not isinstance(values, dict):
+            parent = ".".join(groups[:depth])
+            raise RequestError(key, value, f"{parent} is a setting, not a group of settings")
+    values[name] = value
+
+
+def _read_config(config: str) -> dict[str, Any]:
+    path, argument = split_config(config)
+    if not path.is_file():
+        raise RequestError("--config", config, f"there is no file {path}")
+    try:
+        names = runpy.run_path(str(path))
+        if "get_config" not in names:
+            raise RequestError("--config", config, f"{path} has no function get_config")
+        built = names["get_config"](*([argument] if argument else []))
+        return ml_collections.ConfigDict(built).to_dict()
+    except RequestError:
+        raise
+    except Exception as error:  # the user's code: whatever it raises, the request is wrong
+        reason = f"{path} raised {type(error).__name__}: {error}"
+        raise RequestError("--config", config, reason) from error

@@ -1,0 +1,229 @@
+"""A study's config: the validated, frozen form of what `configs/*.py` builds.
+
+`from_config` is the border: behind it there are no ConfigDicts and no unchecked values. Each field says in its
+metadata what it takes; a tuple in an axis field is an axis of the grid.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, get_type_hints
+
+from cnnjax.types import RequestError, one_of
+
+
+class Rule(NamedTuple):
+    """What one value may be: a test of the value, and the words that say what passes it."""
+
+    accepts: Callable[[Any], bool]
+    allowed: str
+
+
+_LARGEST = 3.4e38  # of float32
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
+
+
+def _integer(least: int, most: int | None = None) -> Rule:
+    """A whole number of at least `least` (and at most `most`)."""
+    words = f"allowed: a whole number >= {least}" + ("" if most is None else f" and <= {most}")
+    return Rule(lambda v: _is_int(v) and v >= least and (most is None or v <= most), words)
+
+
+def _number(least: float, below: float = math.inf, *, exclusive: bool = False) -> Rule:
+    """A finite number in [least, below), or (least, below) when `exclusive`."""
+    sign = ">" if exclusive else ">="
+    words = f"allowed: a number {sign} {least:g}" + ("" if below == math.inf else f" and < {below:g}")
+    return Rule(lambda v: _is_number(v) and (v > least if exclusive else v >= least) and v < below, words)
+
+
+def _choice(*names: str) -> Rule:
+    return Rule(lambda v: isinstance(v, str) and v in names, "allowed: " + ", ".join(names))
+
+
+def _none_or(rule: Rule) -> Rule:
+    return Rule(lambda v: v is None or rule.accepts(v), rule.allowed + ", or None")
+
+
+_SEED = _integer(0, 2**32 - 1)
+_NAME = Rule(lambda v: isinstance(v, str) and bool(v), "allowed: a name")
+_FLAG = Rule(lambda v: isinstance(v, bool), "allowed: True or False")
+_VALIDATION = Rule(
+    lambda v: _is_number(v) and (0 <= v < 1 or (_is_int(v) and v >= 0)),
+    "allowed: a share >= 0 and < 1, or a number of examples",
+)
+
+
+def setting(default: Any, rule: Rule) -> Any:
+    """A field that takes one value."""
+    return dataclasses.field(default=default, metadata={"rule": rule})
+
+
+def several(default: tuple, rule: Rule) -> Any:
+    """A field that takes a tuple of distinct values, possibly empty."""
+    return dataclasses.field(default=default, metadata={"rule": rule, "tuple": True})
+
+
+def axis(default: Any, rule: Rule) -> Any:
+    """A field that takes one value or a tuple of distinct values: an axis of the grid (kept as a tuple)."""
+    return dataclasses.field(default=(default,), metadata={"rule": rule, "tuple": True, "axis": True})
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which images, split and seen how."""
+
+    name: str = setting("digits", _NAME)
+    path: str | None = setting(None, _none_or(_NAME))
+    image_size: int | None = setting(None, _none_or(_integer(1, 4096)))
+    resize: str = setting("pad", _choice("pad", "bilinear", "nearest"))
+    normalisation: str = setting("half", _choice("unit", "half", "standard", "none"))
+    augment: tuple[str, ...] = several((), _choice("flip", "crop"))
+    validation: float = setting(0.0, _VALIDATION)
+    validation_from: str = setting("train", _choice("train", "test"))
+    test: float = setting(0.2, _number(0, 1, exclusive=True))  # share, where the data has no test split
+    stratify: bool = setting(False, _FLAG)
+    split_seed: int = setting(0, _SEED)
+    train_examples: int | None = setting(None, _none_or(_integer(1)))
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How a trial trains; every tuple with several values is an axis of the grid."""
+
+    initialisation: tuple[str, ...] = axis("pytorch", _choice("pytorch", "he"))
+    optimizer: tuple[str, ...] = axis("adam", _choice("adam", "sgd"))
+    learning_rate: tuple[float, ...] = axis(1e-3, _number(0, exclusive=True))
+    momentum: tuple[float, ...] = axis(0.0, _number(0, 1))  # of sgd; adam has none
+    weight_decay: tuple[float, ...] = axis(0.0, _number(0))
+    label_smoothing: tuple[float, ...] = axis(0.0, _number(0, 1))
+    dropout_rate: tuple[float | None, ...] = axis(None, _none_or(_number(0, 1)))
+    batch_size: tuple[int, ...] = axis(64, _integer(1))
+    epochs: tuple[int, ...] = axis(10, _integer(1))
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamsConfig:
+    """Seeds of the four random streams: None follows the trial's seed, a number fixes it, a tuple crosses it."""
+
+    init: tuple[int | None, ...] = axis(None, _none_or(_SEED))
+    order: tuple[int | None, ...] = axis(None, _none_or(_SEED))
+    augment: tuple[int | None, ...] = axis(None, _none_or(_SEED))
+    dropout: tuple[int | None, ...] = axis(None, _none_or(_SEED))
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """How often a population is written down, in epochs, and how many of the newest states stay."""
+
+    every: int = setting(1, _integer(1))
+    keep: int = setting(2, _integer(1))
+
+
+SELECT = (
+    "val_accuracy",
+    "val_loss",
+    "test_accuracy",
+    "test_loss",
+    "test_f1",
+    "train_accuracy",
+    "train_loss",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Everything that decides a study's numbers."""
+
+    models: tuple[str, ...] = axis("baseline", _NAME)
+    seeds: tuple[int, ...] = axis(0, _SEED)
+    select: str = setting("train_loss", _choice(*SELECT))
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    streams: StreamsConfig = dataclasses.field(default_factory=StreamsConfig)
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the study as nested dicts of JSON values (tuples become lists)."""
+        return {k: _plain(v) for k, v in dataclasses.asdict(self).items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def from_config(config: Mapping[str, Any]) -> Study:
+    """Validates a study.
+
+    Args:
+        config: nested mapping (a ConfigDict, or config.json as read) with the fields of `Study`; absent fields
+            take their defaults; lists stand for tuples.
+
+    Returns:
+        The frozen study.
+
+    Raises:
+        RequestError: an unknown key, a value of the wrong type or out of range, an empty axis, or settings that
+            contradict each other.
+    """
+    study = _build(Study, config, "")
+    _check_selection(study)
+    return study
+
+
+def _build(cls: type, values: Any, prefix: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise RequestError(prefix.rstrip("."), values, f"allowed: a group of {', '.join(_fields(cls))}")
+    fields = _fields(cls)
+    for key in values:
+        if key not in fields:
+            raise RequestError(f"{prefix}{key}", values[key], f"there is no such key; {one_of(key, fields)}")
+    hints = get_type_hints(cls)
+    built = {}
+    for key, value in values.items():
+        field = fields[key]
+        is_group = dataclasses.is_dataclass(hints[key])
+        built[key] = (
+            _build(hints[key], value, f"{prefix}{key}.") if is_group else _check(f"{prefix}{key}", value, field)
+        )
+    return cls(**built)
+
+
+def _fields(cls: type) -> dict[str, dataclasses.Field]:
+    return {field.name: field for field in dataclasses.fields(cls)}
+
+
+def _check(key: str, value: Any, field: dataclasses.Field) -> Any:
+    """Returns `value` in its stored form: a checked single value, or a tuple of checked distinct values."""
+    rule: Rule = field.metadata["rule"]
+    if not field.metadata.get("tuple"):
+        if isinstance(value, list | tuple) or not rule.accepts(value):
+            raise RequestError(key, value, rule.allowed)
+        return value
+    values = tuple(value) if isinstance(value, list | tuple) else (value,)
+    if not values and field.metadata.get("axis"):
+        raise RequestError(key, value, f"an axis needs at least one value; {rule.allowed}")
+    for item in values:
+        if not rule.accepts(item):
+            raise RequestError(key, item, rule.allowed)
+    if len(set(values)) < len(values):
+        raise RequestError(key, value, "each value may stand once")
+    return values
+
+
+def _check_selection(study: Study) -> None:
+    if study.select.startswith("val_") and study.data.validation == 0:
+        raise RequestError(
+            "select",
+            study.select,
+            "it needs a validation split: set data.validation (0.1, say), or select by "
+            + ", ".join(name for name in SELECT if not name.startswith("val_")),
+        )

@@ -1,0 +1,113 @@
+"""The nouns every layer shares: trials, members, programs, and the error a user can cause.
+
+What a compiled program may vary without a new compilation is said here once, by type: `Traced` settings (and
+`Streams`) are arrays over a population; two trials that differ in a `Static` setting need two programs.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+
+class RequestError(ValueError):
+    """The request is wrong: one line that names the key, the value and what is allowed (exit code 2)."""
+
+    def __init__(self, key: str, value: object, allowed: str):
+        super().__init__(f"{key}: {value!r} is not allowed; {allowed}")
+
+
+def one_of(value: object, names: Iterable[str]) -> str:
+    """Says which `names` are allowed, the one nearest to `value` first."""
+    names = sorted(names)
+    near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{hint}allowed: {', '.join(names)}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Static:
+    """Settings of a trial that are compiled in: trials that differ here run in different programs."""
+
+    model: str
+    initialisation: str
+    optimizer: str
+    batch_size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Traced:
+    """Settings of a trial that are array elements inside a program: they never cause a compilation."""
+
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    label_smoothing: float
+    dropout_rate: float | None  # None: the rates the model's definition names
+
+
+@dataclasses.dataclass(frozen=True)
+class Streams:
+    """Seeds of a trial's four sources of randomness."""
+
+    init: int
+    order: int
+    augment: int
+    dropout: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One point of the grid and one seed."""
+
+    id: str
+    static: Static
+    traced: Traced
+    epochs: int
+    seed: int
+    streams: Streams
+
+    def row(self) -> dict[str, Any]:
+        """Returns the trial as one flat row: every axis, the seed and the streams."""
+        streams = {f"stream_{name}": seed for name, seed in dataclasses.asdict(self.streams).items()}
+        axes = {**dataclasses.asdict(self.static), **dataclasses.asdict(self.traced)}
+        return {"trial": self.id, **axes, "epochs": self.epochs, "seed": self.seed, **streams}
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """Trials that differ only in epochs, shortest first: the longest is trained, the others are read off it."""
+
+    trials: tuple[Trial, ...]
+
+    @property
+    def id(self) -> str:
+        """The id of the trial that is trained."""
+        return self.trials[-1].id
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs the member trains."""
+        return self.trials[-1].epochs
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """Members trained by one compiled program."""
+
+    id: str
+    static: Static
+    members: tuple[Member, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Every trial of a study, grouped into the fewest programs."""
+
+    trials: tuple[Trial, ...]
+    programs: tuple[Program, ...]
+
+    @property
+    def trained(self) -> int:
+        """The number of trials that are trained (the others are read off longer ones)."""
+        return sum(len(program.members) for program in self.programs)

@@ -1,0 +1,42 @@
+"""What several test files share: a private compilation cache, a tiny model, and tiny studies of digits."""
+
+import copy
+import os
+from typing import Any
+
+import pytest
+
+from cnnjax.study import Study, from_config
+
+TINY = {
+    "models": ("tiny",),
+    "select": "val_loss",
+    "data": {"name": "digits", "train_examples": 200, "validation": 50},
+    # Whole batches, for a remainder doubles the time to compile; and sgd, for adam turns the rounding errors in the
+    # gradient of a bias before batch norm, which is zero, into steps.
+    "train": {"batch_size": 50, "epochs": 2, "optimizer": "sgd", "learning_rate": 0.05, "momentum": 0.9},
+}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def private_compilation_cache(tmp_path_factory):
+    """Tests, and the processes they start, leave the user's cache of compiled programs alone."""
+    os.environ["CNNJAX_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """The model 'tiny' joins the ladder: every kind of layer, in a hundredth of a second."""
+    from cnnjax import models
+    from cnnjax.layers import BatchNorm, Conv, Dense, Dropout, MaxPool, Relu
+
+    convolutions = (Conv(4), BatchNorm(), Relu(), MaxPool())
+    monkeypatch.setitem(models.LADDER, "tiny", (*convolutions, Dense(16), Relu(), Dropout(0.25), Dense()))
+
+
+def make_study(**changes: Any) -> Study:
+    """A study of two epochs on 200 digits; `changes` are settings, those of a group as `group=dict(...)`."""
+    config = copy.deepcopy(TINY)
+    for key, value in changes.items():
+        config[key] = {**config.get(key, {}), **value} if isinstance(value, dict) else value
+    return from_config(config)

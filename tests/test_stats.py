@@ -1,0 +1,76 @@
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from cnnjax.stats import pooled_std, prediction_interval, summarise
+
+SAMPLE = [71.44, 72.88, 72.15, 72.01, 72.3]
+
+
+def test_summary_agrees_with_scipy():
+    summary, described = summarise(SAMPLE), scipy.stats.describe(SAMPLE)
+    assert summary.n == described.nobs
+    assert summary.mean == pytest.approx(described.mean)
+    assert summary.std == pytest.approx(math.sqrt(described.variance))
+    assert summary.sem == pytest.approx(scipy.stats.sem(SAMPLE))
+    assert (summary.min, summary.max) == described.minmax
+    assert summary.range == pytest.approx(1.44)
+    interval = scipy.stats.ttest_1samp(SAMPLE, 0).confidence_interval(0.95)
+    assert (summary.low, summary.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_two_values_have_the_closed_form():
+    # t(1 degree of freedom) is Cauchy: its .975 quantile is tan(.475 pi)
+    summary, t = summarise([0.0, 2.0]), math.tan(0.475 * math.pi)
+    assert summary.std == pytest.approx(math.sqrt(2))
+    assert summary.high == pytest.approx(1 + t)
+    assert prediction_interval([0.0, 2.0]) == pytest.approx((1 - t * math.sqrt(3), 1 + t * math.sqrt(3)))
+
+
+def test_one_value_says_nothing_about_spread():
+    summary = summarise([0.7])
+    assert (summary.n, summary.mean, summary.min, summary.max, summary.range) == (
+        1,
+        0.7,
+        0.7,
+        0.7,
+        0,
+    )
+    assert all(map(math.isnan, (summary.std, summary.sem, summary.low, summary.high)))
+    assert all(map(math.isnan, prediction_interval([0.7])))
+
+
+@pytest.mark.parametrize("values", [[], [1.0, math.nan], [math.inf], [[1.0, 2.0]]])
+def test_what_is_no_sample_is_refused(values):
+    for function in (summarise, prediction_interval):
+        with pytest.raises(ValueError, match="not a sample"):
+            function(values)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 10])
+def test_intervals_cover_what_they_claim_to(n):
+    draws = np.random.default_rng(n).normal(10, 2, (4000, n + 1))
+    mean = prediction = 0
+    for *sample, new in draws:
+        summary, (low, high) = summarise(sample), prediction_interval(sample)
+        mean += summary.low < 10 < summary.high
+        prediction += low < new < high
+    # .95 +- 4.5 standard errors of a share of 4000
+    assert mean / len(draws) == pytest.approx(0.95, abs=0.0155)
+    assert prediction / len(draws) == pytest.approx(0.95, abs=0.0155)
+
+
+def test_pooled_std_is_the_residual_of_an_analysis_of_variance():
+    groups = [[1.0, 2.0, 4.0], [10.0, 10.5], [3.0, 3.1, 2.0, 5.0]]
+    grand = np.mean(np.concatenate(groups))
+    between = sum(len(g) * (np.mean(g) - grand) ** 2 for g in groups) / (len(groups) - 1)
+    within = between / scipy.stats.f_oneway(*groups).statistic
+    assert pooled_std(groups) == pytest.approx(math.sqrt(within))
+
+
+def test_pooled_std_ignores_how_far_groups_lie_apart_and_single_values():
+    assert pooled_std([[0, 1], [100, 101], [7]]) == pytest.approx(math.sqrt(0.5))
+    assert math.isnan(pooled_std([[1], [2]]))
+    assert math.isnan(pooled_std([]))
