@@ -1,0 +1,147 @@
+"""The nouns of the data: a split, what a source holds, and the data set a study trains on."""
+
+import dataclasses
+import hashlib
+import math
+from typing import Any
+
+import numpy as np
+
+from cnnjax.types import RequestError, one_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Labelled images: images uint8 [N, H, W, C], labels int32 [N]."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: np.ndarray) -> "Split":
+        """Returns the examples at `indices`, in that order."""
+        return Split(self.images[indices], self.labels[indices])
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What a source holds, before a study splits it; `test` is None if it has no such split."""
+
+    train: Split
+    test: Split | None
+    classes: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """The images of a study, split.
+
+    Attributes:
+        name: what the data is called.
+        train: the examples that are trained on.
+        validation: the examples that choose between trials, or None.
+        test: the examples of the final evaluation.
+        classes: class names; label i is classes[i].
+        mean: float32 [C], mean of the training pixels in 0..1.
+        std: float32 [C], population standard deviation of the training pixels in 0..1.
+        validation_from: the split that the validation examples come from: train, test, or None.
+        test_from: source, or train where the source has no test split.
+    """
+
+    name: str
+    train: Split
+    validation: Split | None
+    test: Split
+    classes: tuple[str, ...]
+    mean: np.ndarray
+    std: np.ndarray
+    validation_from: str | None = None
+    test_from: str = "source"
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of an image."""
+        height, width, channels = self.train.images.shape[1:]
+        return height, width, channels
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what identifies the data, as JSON values.
+
+        `sha256` is a fingerprint of every image and label, split by split, in order.
+        """
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {
+            "name": self.name,
+            "classes": list(self.classes),
+            "image_shape": list(self.image_shape),
+            "counts": {name: len(split) if split else 0 for name, split in splits.items()},
+            "validation_from": self.validation_from,
+            "test_from": self.test_from,
+            "mean": [float(value) for value in self.mean],
+            "std": [float(value) for value in self.std],
+            "sha256": _fingerprint(splits),
+        }
+
+
+def _fingerprint(splits: dict[str, Split | None]) -> str:
+    digest = hashlib.sha256()
+    for name, split in splits.items():
+        if split is not None:
+            digest.update(f"{name} {split.images.shape}".encode())
+            digest.update(np.ascontiguousarray(split.images).data)
+            digest.update(np.ascontiguousarray(split.labels, dtype="<i4").data)
+    return digest.hexdigest()
+
+
+def statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the mean and the population standard deviation of each channel.
+
+    The sums are whole numbers and therefore exact, however many pixels there are.
+
+    Args:
+        images: uint8 [N, H, W, C].
+
+    Returns:
+        (mean, std), float32 [C], of pixels scaled to 0..1.
+    """
+    channels = images.shape[-1]
+    sums, squares = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
+    for start in range(0, len(images), 256):  # so few that 32 bits hold their sums of squares
+        chunk = images[start : start + 256]
+        pixels = chunk.reshape(len(chunk), -1).astype(np.uint32)
+        for totals, values in ((sums, pixels), (squares, pixels * pixels)):
+            pixel_sums = values.sum(axis=0, dtype=np.uint32)
+            totals += pixel_sums.reshape(-1, channels).sum(axis=0, dtype=np.int64)
+    count = images.size // channels
+    pairs = list(zip(sums.tolist(), squares.tolist(), strict=True))
+    mean = [total / (255 * count) for total, _ in pairs]
+    std = [math.sqrt(count * square - total**2) / (255 * count) for total, square in pairs]
+    return np.array(mean, np.float32), np.array(std, np.float32)
+
+
+def normalisation(dataset: Dataset, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the affine map that normalises pixels.
+
+    Args:
+        dataset: its training mean and standard deviation define `standard`.
+        kind: `unit` (x/255), `half` ((x/255 - .5)/.5), `standard` ((x/255 - mean)/std; a channel
+            that never varies is only centred) or `none` (x).
+
+    Returns:
+        (scale, shift), float32 [C]: a pixel of 0..255 becomes `pixel * scale + shift`.
+
+    Raises:
+        RequestError: an unknown kind.
+    """
+    channels = len(dataset.mean)
+    if kind == "standard":
+        mean = dataset.mean.astype(np.float64)
+        std = np.where(dataset.std > 0, dataset.std, 1).astype(np.float64)
+    else:
+        affine = {"unit": (0.0, 1.0), "half": (0.5, 0.5), "none": (0.0, 1 / 255)}
+        if kind not in affine:
+            raise RequestError("data.normalisation", kind, one_of(kind, [*affine, "standard"]))
+        mean, std = np.full(channels, affine[kind][0]), np.full(channels, affine[kind][1])
+    return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)

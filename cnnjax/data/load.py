@@ -1,0 +1,48 @@
+"""From a study's data settings to its data set."""
+
+from pathlib import Path
+
+from cnnjax.data.dataset import Dataset, Source, Split
+from cnnjax.data.digits import read_digits
+from cnnjax.data.files import read_path
+from cnnjax.data.images import resize_images
+from cnnjax.data.splits import make_splits
+from cnnjax.data.tfds import read_prepared
+from cnnjax.study import DataConfig
+
+
+def load_dataset(data: DataConfig) -> Dataset:
+    """Reads, resizes and splits the data of a study.
+
+    `data.path` comes first: a folder of IDX files or an .npz file, which `data.name` then only
+    names. Otherwise `data.name` is `digits` or what tensorflow-datasets has prepared on this
+    machine; nothing is ever downloaded.
+
+    Args:
+        data: the study's data settings.
+
+    Returns:
+        The data set: uint8 images [N, H, W, C] and int32 labels [N] of each split.
+
+    Raises:
+        RequestError: the data is not there, is damaged, or cannot be resized or split as asked.
+    """
+    name = data.name
+    if data.path is not None:
+        if name == DataConfig.name:  # the default says nothing about the path
+            name = Path(data.path).stem
+        source = read_path(data.path, name)
+    else:
+        source = read_digits() if name == "digits" else read_prepared(data)
+    size = data.image_size
+    if size is not None:
+        train = _resized(source.train, size, data.resize)
+        test = source.test and _resized(source.test, size, data.resize)
+        source = Source(train, test, source.classes)
+    return make_splits(source, data, name)
+
+
+def _resized(split: Split, size: int, kind: str) -> Split:
+    if split.images.shape[1:3] == (size, size):
+        return split
+    return Split(resize_images(split.images, size, kind), split.labels)

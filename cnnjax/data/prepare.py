@@ -1,0 +1,144 @@
+"""Prepares a published data set for tensorflow-datasets, without TensorFlow.
+
+    python -m cnnjax.data.prepare cifar10 [--data_dir=...] [--archive_dir=...]
+
+The result is what `tfds.data_source('cifar10')` reads: pixels, labels, splits and order are those
+of its own builder. The archives are downloaded from where they are published, or taken from
+`--archive_dir`; their checksums are verified.
+"""
+
+import argparse
+import contextlib
+import io
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from cnnjax.data.archives import PUBLISHED, Archive, fetch, read_archives, verify
+from cnnjax.data.dataset import Split
+from cnnjax.data.files import CLASSES
+from cnnjax.data.tfds import data_folder
+from cnnjax.types import RequestError, one_of
+
+_VERSIONS = {"cifar10": "3.0.2", "mnist": "3.0.1", "fashion_mnist": "3.0.1"}  # of tfds' builders
+
+
+def prepare(
+    name: str,
+    data_dir: Path,
+    archive_dir: Path | None = None,
+    archives: Sequence[Archive] | None = None,
+) -> Path:
+    """Writes a data set as array_record files below `data_dir`, whole or not at all.
+
+    Args:
+        name: `cifar10`, `mnist` or `fashion_mnist`.
+        data_dir: tensorflow-datasets' folder.
+        archive_dir: a folder with the archives; without it they are downloaded.
+        archives: the archives and their checksums; the published ones by default.
+
+    Returns:
+        The folder of the prepared data set; one that is already there is left alone.
+
+    Raises:
+        RequestError: an unknown name, no network, or an archive missing or not as published.
+    """
+    if name not in PUBLISHED:
+        raise RequestError("name", name, one_of(name, PUBLISHED))
+    folder = data_dir / name / _VERSIONS[name]
+    if (folder / "dataset_info.json").exists():
+        return folder
+    archives = PUBLISHED[name] if archives is None else archives
+    with tempfile.TemporaryDirectory() as scratch:
+        source = Path(scratch) if archive_dir is None else archive_dir
+        for archive in archives:
+            if archive_dir is None:
+                fetch(archive, source)
+            verify(archive, source)
+        _write(name, read_archives(name, source), data_dir, scratch)
+    return folder
+
+
+def _write(name: str, splits: dict[str, Split], data_dir: Path, scratch: str) -> None:
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import registered
+
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    with registered.skip_registration():  # the names belong to the library's builders
+        builder_class = _builder_class(name, splits)
+    builder = builder_class(data_dir=data_dir, file_format="array_record")
+    with contextlib.redirect_stdout(io.StringIO()):  # it would say that it downloads
+        builder.download_and_prepare(download_dir=scratch)
+
+
+def _builder_class(dataset: str, splits: dict[str, Split]) -> Any:
+    """Returns a builder that writes as tensorflow-datasets' own, but needs no TensorFlow."""
+    import tensorflow_datasets as tfds
+
+    class Builder(tfds.core.GeneratorBasedBuilder):
+        """Yields images that are PNG already, so that nothing has to encode them."""
+
+        name = dataset
+        code_path = None  # there are no lists of downloads beside this module to look for
+        VERSION = tfds.core.Version(_VERSIONS[dataset])
+
+        def _info(self) -> tfds.core.DatasetInfo:
+            features = {
+                "image": tfds.features.Image(shape=splits["train"].images.shape[1:]),
+                "label": tfds.features.ClassLabel(names=CLASSES[dataset]),
+            }
+            if dataset == "cifar10":
+                features["id"] = tfds.features.Text()
+            return tfds.core.DatasetInfo(
+                builder=self,
+                features=tfds.features.FeaturesDict(features),
+                supervised_keys=("image", "label"),
+            )
+
+        def _split_generators(self, dl_manager: object) -> dict[str, Any]:
+            return {key: self._generate_examples(key) for key in splits}
+
+        def _generate_examples(self, key: str) -> Iterator[tuple[int, dict]]:
+            for index, (image, label) in enumerate(zip(splits[key].images, splits[key].labels, strict=True)):
+                example = {"image": _png(image), "label": int(label)}
+                if dataset == "cifar10":
+                    example["id"] = f"{key}_{index:05d}"
+                yield index, example
+
+    return Builder
+
+
+def _png(image: Any) -> io.BytesIO:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "png")
+    buffer.seek(0)
+    return buffer
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code: 0 done, 1 it broke, 2 the request is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m cnnjax.data.prepare", description=__doc__)
+    parser.add_argument("name", help=", ".join(PUBLISHED))
+    parser.add_argument("--data_dir", type=Path, default=data_folder())
+    parser.add_argument("--archive_dir", type=Path, help="take the archives from here")
+    options = parser.parse_args(arguments)
+    try:
+        print(prepare(options.name, options.data_dir.expanduser(), options.archive_dir))
+    except RequestError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except OSError as error:  # a disk that is full or read-only
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""Cuts a source into a study's splits. No example is ever in two of them."""
+
+import numpy as np
+
+from cnnjax.data.dataset import Dataset, Source, Split, statistics
+from cnnjax.study import DataConfig
+from cnnjax.types import RequestError
+
+# One stream of random numbers for each cut: changing one leaves the others as they were.
+_TEST, _VALIDATION, _TRAIN_EXAMPLES = range(3)
+
+
+def make_splits(source: Source, data: DataConfig, name: str) -> Dataset:
+    """Splits a source as a study asks.
+
+    First a test split is taken out of train if the source has none, then validation out of train or
+    test, and last `train_examples` are kept of train. Examples stay in their stored order.
+
+    Args:
+        source: all examples.
+        data: the study's data settings.
+        name: what the data set is called.
+
+    Raises:
+        RequestError: a split would be empty.
+    """
+    train, test, validation = source.train, source.test, None
+    if test is None:
+        test, train = _cut(train, "data.test", data.test, data, _TEST)
+    if data.validation and data.validation_from == "test":
+        validation, test = _cut(test, "data.validation", data.validation, data, _VALIDATION)
+    elif data.validation:
+        validation, train = _cut(train, "data.validation", data.validation, data, _VALIDATION)
+    if data.train_examples not in (None, len(train)):
+        key = "data.train_examples"
+        train, _ = _cut(train, key, data.train_examples, data, _TRAIN_EXAMPLES)
+    mean, std = statistics(train.images)
+    return Dataset(
+        name=name,
+        train=train,
+        validation=validation,
+        test=test,
+        classes=source.classes,
+        mean=mean,
+        std=std,
+        validation_from=data.validation_from if validation is not None else None,
+        test_from="train" if source.test is None else "source",
+    )
+
+
+def _cut(split: Split, key: str, amount: float, data: DataConfig, stream: int) -> tuple[Split, Split]:
+    """Returns (taken, rest): a seeded share (a float) or number (an int) of a split's examples."""
+    total = len(split)
+    count = amount if isinstance(amount, int) else round(amount * total)
+    if not 0 < count < total:
+        of = f"that takes {count:,} of {total:,} examples"
+        raise RequestError(key, amount, f"{of}; allowed: 1 to {total - 1:,}, or a share of them")
+    rng = np.random.default_rng([data.split_seed, stream])
+    order = rng.permutation(total)
+    chosen = np.zeros(total, bool)
+    if data.stratify:
+        for label, share in enumerate(_apportion(np.bincount(split.labels), count)):
+            chosen[order[split.labels[order] == label][:share]] = True
+    else:
+        chosen[order[:count]] = True
+    return split.take(np.flatnonzero(chosen)), split.take(np.flatnonzero(~chosen))
+
+
+def _apportion(sizes: np.ndarray, count: int) -> np.ndarray:
+    """Divides `count` over classes in proportion to their sizes, by largest remainders."""
+    shares, remainders = np.divmod(sizes * count, sizes.sum())
+    missing = count - shares.sum()
+    shares[np.argsort(-remainders, kind="stable")[:missing]] += 1
+    return shares

@@ -1,0 +1,249 @@
+"""Splits, statistics, normalisation and resizing: against scikit-learn, NumPy, Pillow."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from cnnjax.data import Dataset, Split, load_dataset, normalisation
+from cnnjax.data.dataset import Source
+from cnnjax.data.images import resize_images
+from cnnjax.data.splits import make_splits
+from cnnjax.study import DataConfig
+from cnnjax.types import RequestError
+
+
+def numbered(first: int, count: int, classes: int) -> Split:
+    """Examples whose images carry their own number, so that splits can be traced back."""
+    ids = np.arange(first, first + count, dtype=np.uint32)
+    images = ids.view(np.uint8).reshape(count, 2, 2, 1)
+    labels = np.random.default_rng(count).integers(0, classes, count).astype(np.int32)
+    return Split(images, labels)
+
+
+def ids(split: Split | None) -> list[int]:
+    return [] if split is None else np.ravel(split.images).view(np.uint32).tolist()
+
+
+def split(train_count: int, test_count: int | None, classes: int = 3, **settings) -> Dataset:
+    rest = None if test_count is None else numbered(10_000, test_count, classes)
+    names = tuple(str(label) for label in range(classes))
+    return make_splits(Source(numbered(0, train_count, classes), rest, names), DataConfig(**settings), "x")
+
+
+shares = st.one_of(st.just(0.0), st.floats(0, 1, exclude_max=True), st.integers(0, 60))
+
+
+@given(
+    train=st.integers(1, 60),
+    test=st.none() | st.integers(1, 40),
+    classes=st.integers(1, 6),
+    validation=shares,
+    validation_from=st.sampled_from(["train", "test"]),
+    test_share=st.floats(0.01, 0.99),
+    train_examples=st.none() | st.integers(1, 60),
+    stratify=st.booleans(),
+    split_seed=st.integers(0, 2**32 - 1),
+)
+def test_no_example_is_in_two_splits(train, test, classes, test_share, **settings):
+    try:
+        dataset = split(train, test, classes, test=test_share, **settings)
+    except RequestError as error:
+        assert str(error).startswith("data.") and "\n" not in str(error)
+        return
+    parts = [ids(part) for part in (dataset.train, dataset.validation, dataset.test)]
+    together = [*parts[0], *parts[1], *parts[2]]
+    assert len(set(together)) == len(together)
+    assert all(part == sorted(part) for part in parts)  # the stored order
+    assert parts[0] and parts[2]
+    everything = set(range(train)) | set(range(10_000, 10_000 + (test or 0)))
+    assert set(together) <= everything
+    if settings["train_examples"] is None:
+        assert set(together) == everything
+    else:
+        assert len(parts[0]) == settings["train_examples"]
+    if settings["validation"]:
+        came_from_source_test = parts[1][0] >= 10_000
+        assert came_from_source_test == (settings["validation_from"] == "test" and test is not None)
+
+
+def test_labels_stay_with_their_images():
+    dataset = split(50, None, validation=0.2, train_examples=20)
+    original = numbered(0, 50, 3).labels
+    for part in (dataset.train, dataset.validation, dataset.test):
+        assert part.labels.tolist() == original[ids(part)].tolist()
+
+
+@pytest.mark.parametrize(("validation", "count"), [(0.1, 100), (7, 7), (1, 1), (0.0504, 50)])
+def test_validation_is_a_share_or_a_number(validation, count):
+    dataset = split(1000, 10, validation=validation)
+    assert (len(dataset.validation), len(dataset.train)) == (count, 1000 - count)
+
+
+def test_splits_follow_their_seed_alone():
+    assert ids(split(100, None, split_seed=3).test) == ids(split(100, None, split_seed=3).test)
+    assert ids(split(100, None, split_seed=3).test) != ids(split(100, None, split_seed=4).test)
+    with_validation = split(100, None, split_seed=3, validation=10)
+    assert ids(split(100, None, split_seed=3).test) == ids(with_validation.test)
+    some = split(100, None, split_seed=3, validation=10, train_examples=5)
+    assert ids(some.validation) == ids(with_validation.validation)
+
+
+def test_a_random_split_is_not_the_head_of_the_data():
+    taken = ids(split(1000, 10, validation=500).validation)
+    assert 400 < np.mean(taken) < 600
+
+
+def test_stratified_counts_are_scikit_learns():
+    digits = load_digits()
+    _, expected = train_test_split(digits.target, test_size=0.2, stratify=digits.target)
+    dataset = load_dataset(DataConfig(stratify=True, test=len(expected) / 1797))
+    counts = np.bincount(dataset.test.labels) - np.bincount(expected)
+    assert counts.sum() == 0 and np.abs(counts).max() <= 1  # ties between remainders are free
+    exact = np.bincount(digits.target) * len(expected) / 1797
+    assert np.abs(np.bincount(dataset.test.labels) - exact).max() < 1
+
+
+@given(
+    sizes=st.lists(st.integers(1, 20), min_size=1, max_size=5),
+    share=st.floats(0.01, 0.99),
+)
+def test_every_class_gets_its_share_within_one(sizes, share):
+    labels = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+    images = np.zeros((len(labels), 1, 1, 1), np.uint8)
+    source = Source(Split(images, labels), Split(images, labels), ("x",) * len(sizes))
+    count = round(share * len(labels))
+    if not 0 < count < len(labels):
+        return
+    dataset = make_splits(source, DataConfig(validation=count, stratify=True), "x")
+    got = np.bincount(dataset.validation.labels, minlength=len(sizes))
+    assert got.sum() == count
+    assert np.abs(got - np.array(sizes) * count / len(labels)).max() < 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"validation": 100}, "data.validation"),
+        ({"validation": 0.999}, "data.validation"),
+        ({"validation": 0.001}, "data.validation"),
+        ({"validation": 20, "validation_from": "test"}, "data.validation"),
+        ({"train_examples": 101}, "data.train_examples"),
+        ({"validation": 10, "train_examples": 91}, "data.train_examples"),
+    ],
+)
+def test_more_than_there_is_is_refused(settings, key):
+    with pytest.raises(RequestError, match=f"^{key}: "):
+        split(100, 20, **settings)
+
+
+def test_a_test_share_that_takes_nothing_is_refused():
+    with pytest.raises(RequestError, match=r"^data\.test: "):
+        split(10, None, test=0.01)
+
+
+def test_all_train_examples_are_the_whole_split():
+    assert len(split(100, 20, train_examples=100).train) == 100
+
+
+@given(st.integers(1, 600), st.integers(1, 3), st.integers(0, 2**32 - 1))
+def test_statistics_are_numpys(count, channels, seed):
+    images = np.random.default_rng(seed).integers(0, 256, (count, 3, 2, channels), np.uint8)
+    labels = np.zeros(count, np.int32)
+    dataset = make_splits(Source(Split(images, labels), Split(images, labels), ("x",)), DataConfig(), "x")
+    pixels = images.reshape(-1, channels) / 255
+    np.testing.assert_allclose(dataset.mean, pixels.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(dataset.std, pixels.std(axis=0), rtol=1e-6)
+    assert dataset.mean.dtype == dataset.std.dtype == np.float32
+
+
+def test_statistics_are_those_of_the_final_training_split():
+    dataset = load_dataset(DataConfig(validation=0.1, train_examples=100))
+    np.testing.assert_allclose(dataset.mean, [dataset.train.images.mean() / 255], rtol=1e-6)
+
+
+def test_normalisation():
+    dataset = load_dataset(DataConfig())
+    x = np.float64(dataset.train.images)
+    expected = {
+        "unit": x / 255,
+        "half": (x / 255 - 0.5) / 0.5,
+        "standard": (x / 255 - dataset.mean) / dataset.std,
+        "none": x,
+    }
+    for kind, values in expected.items():
+        scale, shift = normalisation(dataset, kind)
+        assert scale.dtype == shift.dtype == np.float32 and scale.shape == shift.shape == (1,)
+        np.testing.assert_allclose(x * scale + shift, values, atol=1e-5)
+    with pytest.raises(RequestError, match="did you mean 'half'"):
+        normalisation(dataset, "halve")
+
+
+def test_a_constant_channel_is_centred():
+    images = np.full((4, 2, 2, 1), 51, np.uint8)
+    part = Split(images, np.zeros(4, np.int32))
+    dataset = make_splits(Source(part, part, ("x",)), DataConfig(), "x")
+    scale, shift = normalisation(dataset, "standard")
+    np.testing.assert_allclose(images * scale + shift, 0, atol=1e-6)
+
+
+def test_digits_are_scikit_learns():
+    dataset = load_dataset(DataConfig(validation=0.1, image_size=8))
+    assert dataset.describe()["counts"] == {"train": 1294, "validation": 144, "test": 359}
+    originals = {image.tobytes(): label for image, label in zip(*load_digits(return_X_y=True), strict=True)}
+    for part in (dataset.train, dataset.validation, dataset.test):
+        levels = np.rint(part.images.reshape(-1, 64) * (16 / 255))
+        assert [originals[image.tobytes()] for image in levels] == part.labels.tolist()
+    assert dataset.train.images.max() == 255 and dataset.image_shape == (8, 8, 1)
+
+
+def test_the_description_is_json_and_changes_with_any_pixel_or_label():
+    dataset = load_dataset(DataConfig())
+    description = dataset.describe()
+    assert description["test_from"] == "train" and description["validation_from"] is None
+    assert description["classes"] == list("0123456789") and description["image_shape"] == [8, 8, 1]
+    assert description == load_dataset(DataConfig()).describe()
+    images, labels = dataset.train.images.copy(), dataset.test.labels.copy()
+    images[5, 0, 0, 0] ^= 1
+    labels[7] += 1
+    changed = [
+        dataclasses.replace(dataset, train=Split(images, dataset.train.labels)),
+        dataclasses.replace(dataset, test=Split(dataset.test.images, labels)),
+    ]
+    fingerprints = {each.describe()["sha256"] for each in (dataset, *changed)}
+    assert len(fingerprints) == 3
+
+
+def test_padding_puts_the_image_in_the_middle_of_zeros():
+    image = np.full((1, 2, 3, 2), 9, np.uint8)
+    expected = np.zeros((1, 5, 5, 2), np.uint8)
+    expected[:, 1:3, 1:4] = 9
+    np.testing.assert_array_equal(resize_images(image, 5, "pad"), expected)
+    with pytest.raises(RequestError, match=r"^data\.image_size: 2 .*at least 3"):
+        resize_images(image, 2, "pad")
+
+
+@pytest.mark.parametrize("kind", ["bilinear", "nearest"])
+def test_resizing_colour_is_pillows(kind):
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 6, 3), np.uint8)
+    method = Image.Resampling[kind.upper()]
+    expected = [np.asarray(Image.fromarray(image).resize((5, 5), method)) for image in images]
+    np.testing.assert_array_equal(resize_images(images, 5, kind), expected)
+
+
+def test_nearest_doubling_repeats_pixels():
+    images = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 4), np.uint8)
+    expected = images.repeat(2, axis=1).repeat(2, axis=2)
+    np.testing.assert_array_equal(resize_images(images, 8, "nearest"), expected)
+
+
+def test_image_size_reaches_every_split():
+    dataset = load_dataset(DataConfig(image_size=10, validation=0.1))
+    for part in (dataset.train, dataset.validation, dataset.test):
+        assert part.images.shape[1:] == (10, 10, 1)
+        assert not part.images[:, 0].any() and part.images[:, 1:9, 1:9].any()
