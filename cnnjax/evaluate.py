@@ -1,0 +1,94 @@
+"""Evaluation of one member: sums over every example of a split, divided once. Pure functions."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from cnnjax.augment import gather_batch
+from cnnjax.models import Network
+
+EVALUATION_BATCH = 256  # images at a time; no result depends on it beyond rounding
+
+
+class DeviceSplit(NamedTuple):
+    """A split on the device, with the constants that normalise its pixels."""
+
+    images: Array  # uint8 [N, H, W, C]
+    labels: Array  # int32 [N]
+    scale: Array  # float32 [C]
+    shift: Array  # float32 [C]
+
+
+class Sums(NamedTuple):
+    """Loss and correct predictions, summed over examples."""
+
+    loss: Float[Array, ""]
+    correct: Int[Array, ""]
+
+    def __add__(self, other: "Sums") -> "Sums":  # type: ignore[override]
+        return Sums(self.loss + other.loss, self.correct + other.correct)
+
+
+def zero_sums() -> Sums:
+    """Returns the sums over no examples."""
+    return Sums(jnp.zeros(()), jnp.zeros((), jnp.int32))
+
+
+def batch_sums(logits_BxK: Float[Array, "B K"], labels_B: Int[Array, " B"]) -> Sums:
+    """Returns the summed cross-entropy (nats) and the number of correct predictions of a batch."""
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits_BxK, labels_B).sum()
+    return Sums(loss, (logits_BxK.argmax(-1) == labels_B).sum())
+
+
+def over_batches(visit: Callable, carry: Array | Sums, count: int) -> tuple:
+    """Runs `carry, output = visit(carry, indices)` over a split in order: a scan of full batches, then the rest.
+
+    Returns:
+        The last carry, and the outputs as one array with the examples' axis first (None if `visit` gives None).
+    """
+    full = count // EVALUATION_BATCH * EVALUATION_BATCH
+    indices = jnp.arange(full).reshape(-1, EVALUATION_BATCH)
+    outputs = []
+    if full:
+        carry, output = lax.scan(visit, carry, indices)
+        outputs.append(output if output is None else output.reshape(-1, *output.shape[2:]))
+    if full < count:
+        carry, output = visit(carry, jnp.arange(full, count))
+        outputs.append(output)
+    return carry, None if outputs[0] is None else jnp.concatenate(outputs)
+
+
+def evaluate(network: Network, variables: dict, split: DeviceSplit) -> Sums:
+    """Returns loss and correct predictions over a whole split, no example dropped."""
+
+    def visit(sums: Sums, indices: Array) -> tuple[Sums, None]:
+        logits = _logits(network, variables, split, indices)
+        return sums + batch_sums(logits, split.labels[indices]), None
+
+    return over_batches(visit, zero_sums(), split.labels.shape[0])[0]
+
+
+def predict(network: Network, variables: dict, split: DeviceSplit) -> Float[Array, "N K"]:
+    """Returns float16 logits of a whole split in order, each row shifted so that its maximum is zero.
+
+    The shift changes no probability and puts the numbers where float16 is finest: close seconds keep their order.
+    """
+
+    def visit(carry: Array, indices: Array) -> tuple[Array, Array]:
+        logits = _logits(network, variables, split, indices)
+        shifted = logits - logits.max(-1, keepdims=True)
+        least = jnp.finfo(jnp.float16).min
+        return carry, jnp.maximum(shifted, least).astype(jnp.float16)
+
+    return over_batches(visit, jnp.zeros(()), split.labels.shape[0])[1]
+
+
+def _logits(network: Network, variables: dict, split: DeviceSplit, indices: Array) -> Array:
+    images = gather_batch(split.images, indices, split.scale, split.shift)
+    logits = network.apply(variables, images, train=False)
+    assert isinstance(logits, jnp.ndarray)
+    return logits

@@ -1,0 +1,57 @@
+"""Initial parameters: every random number of a network from one draw. Pure jax.
+
+One draw for all layers instead of one for each compiles in a tenth of the time: on a CPU a program of the ladder spent
+longer compiling its initialisers than training its first epoch on small data.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+SCHEMES = ("pytorch", "he")
+
+
+def initial_parameters(scheme: str, shapes: Mapping[str, Mapping[str, Any]], key: Array) -> dict:
+    """Draws the parameters of a network.
+
+    Args:
+        scheme: 'pytorch' is U(-b, b) with b = 1/sqrt(fan_in) for kernels and biases (PyTorch's default,
+            kaiming_uniform with a = sqrt(5)); 'he' is N(0, 2/fan_in) for kernels and zero for biases (He et al. 2015,
+            equation 10).
+        shapes: arrays or their shapes, {layer: {'kernel': [..., fan_out], 'bias': [fan_out]}}; a layer without a
+            kernel is batch norm, {'scale': [C], 'bias': [C]}, which starts at one and zero.
+        key: random key.
+
+    Returns:
+        float32 arrays of the same structure.
+    """
+    drawn = {
+        (layer, name): leaf.shape
+        for layer, leaves in sorted(shapes.items())
+        if "kernel" in leaves
+        for name, leaf in sorted(leaves.items())
+    }
+    draw = jax.random.normal if scheme == "he" else lambda k, s: jax.random.uniform(k, s, minval=-1.0)
+    noise = draw(key, (sum(math.prod(shape) for shape in drawn.values()),))
+    parameters: dict[str, dict[str, Array]] = {}
+    start = 0
+    for (layer, name), shape in drawn.items():
+        stop = start + math.prod(shape)
+        fan_in = math.prod(shapes[layer]["kernel"].shape[:-1])
+        values = noise[start:stop].reshape(shape) * _scale(scheme, name, fan_in)
+        parameters.setdefault(layer, {})[name] = values
+        start = stop
+    for layer in shapes.keys() - parameters.keys():
+        channels = shapes[layer]["bias"].shape
+        parameters[layer] = {"scale": jnp.ones(channels), "bias": jnp.zeros(channels)}
+    return parameters
+
+
+def _scale(scheme: str, name: str, fan_in: int) -> float:
+    if scheme == "pytorch":
+        return 1 / math.sqrt(fan_in)
+    return math.sqrt(2 / fan_in) if name == "kernel" else 0.0

@@ -1,0 +1,148 @@
+"""The ladder: every model as a tuple of layers, and the one module that applies them."""
+
+from collections import Counter
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from cnnjax import layers
+from cnnjax.initialisation import initial_parameters
+from cnnjax.layers import BatchNorm, Conv, Dense, Dropout, Layer, MaxPool, Relu
+from cnnjax.types import RequestError, one_of
+
+# Parameter counts are those at 32 x 32 x 3 with 10 classes.
+LADDER: dict[str, tuple[Layer, ...]] = {
+    # 41,418 parameters
+    "baseline": (Conv(16), Relu(), MaxPool(), Dense()),
+    # 1,070,794 parameters
+    "medium": (
+        *(Conv(32), Relu(), MaxPool()),
+        *(Conv(64), Relu(), MaxPool()),
+        *(Dense(256), Relu(), Dropout(0.5)),
+        Dense(),
+    ),
+    # 4,312,906 parameters
+    "complex": (
+        *(Conv(64), BatchNorm(), Relu()),
+        *(Conv(64), Relu(), MaxPool()),
+        *(Conv(128), BatchNorm(), Relu(), MaxPool()),
+        *(Dense(512), Relu(), Dropout(0.6)),
+        Dense(),
+    ),
+    # 272,842 parameters
+    "base": (
+        *(Conv(32, padding="valid"), Conv(64, padding="valid"), Relu(), MaxPool()),
+        *(Conv(128, padding="valid"), Conv(128, padding="valid"), Relu(), MaxPool()),
+        Dense(),
+    ),
+}
+
+
+class Network(nn.Module):
+    """A rung of the ladder: its layers in order, flattened before the first dense one.
+
+    Parameters are named by kind and order of appearance: conv0, conv1, bn0, dense0, ...
+    """
+
+    layers: tuple[Layer, ...]
+    classes: int
+
+    @nn.compact
+    def __call__(
+        self, x_NxHxWxC: Float[Array, "N H W C"], *, train: bool, dropout_rate: Any = jnp.nan
+    ) -> Float[Array, "N K"]:
+        """Returns logits.
+
+        Args:
+            x_NxHxWxC: normalised float images.
+            train: batch statistics and dropout (needs a 'dropout' key) instead of running statistics and none.
+            dropout_rate: scalar that replaces the rate of every dropout layer; NaN keeps the layers' own.
+        """
+        seen: Counter[str] = Counter()
+
+        def name(kind: str) -> str:
+            seen[kind] += 1
+            return f"{kind}{seen[kind] - 1}"
+
+        x = x_NxHxWxC
+        for layer in self.layers:
+            match layer:
+                case Conv():
+                    x = layers.Convolution(layer, name=name("conv"))(x)
+                case Dense():
+                    features = self.classes if layer.features is None else layer.features
+                    x = x.reshape(x.shape[0], -1)
+                    x = layers.FullyConnected(features, name=name("dense"))(x)
+                case BatchNorm():
+                    x = layers.BatchNormalisation(name=name("bn"))(x, train)
+                case Relu():
+                    x = nn.relu(x)
+                case MaxPool():
+                    x = layers.max_pool(x)
+                case Dropout() if train:
+                    rate = jnp.where(jnp.isnan(dropout_rate), layer.rate, dropout_rate)
+                    x = layers.dropout(x, rate, self.make_rng("dropout"))
+        return x
+
+
+def build(name: str, classes: int) -> Network:
+    """Returns the network of a rung; raises RequestError for a name that is not on the ladder."""
+    if name not in LADDER:
+        raise RequestError("models", name, one_of(name, LADDER))
+    return Network(LADDER[name], classes)
+
+
+def check_fits(name: str, image_shape: tuple[int, int, int]) -> None:
+    """Raises RequestError if images of shape (H, W, C) are too small for a rung, or the rung is unknown."""
+    layers_of = build(name, 1).layers
+    size = min(image_shape[:2])
+    for layer in layers_of:
+        if isinstance(layer, Conv) and layer.padding == "valid":
+            size -= layer.kernel_size - 1
+        elif isinstance(layer, MaxPool):
+            size //= 2
+        if size < 1:
+            height, width, _ = image_shape
+            raise RequestError("models", name, f"images of {height}x{width} are too small for it")
+
+
+def initial_variables(network: Network, image_shape: tuple[int, int, int], scheme: str, key: Array) -> dict:
+    """Returns a network's variables before training: 'params', and 'batch_stats' where there is batch norm.
+
+    Args:
+        network: from `build`.
+        image_shape: (H, W, C).
+        scheme: how parameters are drawn, see `initialisation.initial_parameters`.
+        key: random key.
+    """
+    shapes = _variable_shapes(network, image_shape)
+    variables = {"params": initial_parameters(scheme, shapes["params"], key)}
+    if "batch_stats" in shapes:
+        variables["batch_stats"] = {
+            layer: {"mean": jnp.zeros(leaves["mean"].shape), "var": jnp.ones(leaves["var"].shape)}
+            for layer, leaves in shapes["batch_stats"].items()
+        }
+    return variables
+
+
+def parameter_count(network: Network, image_shape: tuple[int, int, int]) -> int:
+    """Returns the number of trained parameters for images of shape (H, W, C)."""
+    shapes = _variable_shapes(network, image_shape)
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
+
+
+def forward_flops(network: Network, image_shape: tuple[int, int, int]) -> int:
+    """Returns the floating-point operations of one image's forward pass, as XLA counts them."""
+    x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    variables = _variable_shapes(network, image_shape)
+    lowered = jax.jit(lambda v, x: network.apply(v, x, train=False)).lower(variables, x)
+    analysis = lowered.cost_analysis()
+    return int(analysis["flops"]) if analysis else 0
+
+
+def _variable_shapes(network: Network, image_shape: tuple[int, int, int]) -> dict:
+    x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    return dict(jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), x))
