@@ -1,0 +1,228 @@
+"""A population: one member's training mapped over members and devices, compiled once. The only file that maps."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import psutil
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from cnnjax import models
+from cnnjax.data import Dataset, Split, normalisation
+from cnnjax.evaluate import DeviceSplit, predict
+from cnnjax.study import Study
+from cnnjax.train import EpochMetrics, State, Task, init_member, train_epoch
+from cnnjax.types import Member, Static, Streams, Traced
+
+MEMBERS = PartitionSpec("members")
+SHARED = PartitionSpec()
+
+
+class DeviceData(NamedTuple):
+    """The splits of a study, resident on every device as uint8."""
+
+    train: DeviceSplit
+    validation: DeviceSplit | None
+    test: DeviceSplit
+
+
+def make_mesh(devices: Sequence[jax.Device]) -> Mesh:
+    """Returns the mesh whose one axis, 'members', runs over the given devices."""
+    return Mesh(np.array(devices), ("members",))
+
+
+def put_data(dataset: Dataset, normalisation_name: str, mesh: Mesh) -> DeviceData:
+    """Copies the splits of a dataset to every device of a mesh."""
+    constants = normalisation(dataset, normalisation_name)
+
+    def put(split: Split) -> DeviceSplit:
+        arrays = (split.images, split.labels, *constants)
+        return DeviceSplit(*jax.device_put(arrays, NamedSharding(mesh, SHARED)))
+
+    validation = None if dataset.validation is None else put(dataset.validation)
+    return DeviceData(put(dataset.train), validation, put(dataset.test))
+
+
+def stack_members(members: Sequence[Member]) -> tuple[Traced, Streams]:
+    """Returns the settings and stream seeds of members as arrays with the member axis first."""
+    trials = [member.trials[-1] for member in members]
+    settings: dict[str, Any] = {
+        field.name: np.array(
+            # None (a model's own rates) travels as NaN, so that it needs no program of its own
+            [np.nan if (v := getattr(t.traced, field.name)) is None else v for t in trials],
+            np.float32,
+        )
+        for field in dataclasses.fields(Traced)
+    }
+    seeds: dict[str, Any] = {
+        field.name: np.array([getattr(t.streams, field.name) for t in trials], np.uint32)
+        for field in dataclasses.fields(Streams)
+    }
+    return Traced(**settings), Streams(**seeds)
+
+
+def count_members(stacked: Any) -> int:
+    """Returns how many members a pytree of stacked arrays holds."""
+    return len(jax.tree.leaves(stacked)[0])
+
+
+class Population:
+    """The compiled program of one static setting: every call takes and returns stacked members.
+
+    The member axis is sharded over the mesh; no member ever waits for another's numbers, so results do not depend on
+    the layout. `traces` counts how often the training function was traced.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        static: Static,
+        image_shape: tuple[int, int, int],
+        classes: int,
+        mesh: Mesh,
+    ):
+        network = models.build(static.model, classes)
+        self.task = Task(
+            *(network, static.initialisation, static.optimizer),
+            *(static.batch_size, study.data.augment),
+        )
+        self.every = study.checkpoint.every
+        self.keep = study.checkpoint.keep
+        self.traces = 0
+        self._select = study.select
+        self._image_shape = image_shape
+        self._keep_best = study.data.validation > 0
+        self._mesh = mesh
+        self._compiled: dict[int, Any] = {}
+        self._init = self._map(self._init_member, (MEMBERS, MEMBERS))
+        self._advance = self._map(self._advance_member, (MEMBERS, MEMBERS, MEMBERS, SHARED, SHARED))
+        self._predict = self._map(self._predict_member, (MEMBERS, SHARED))
+
+    def _map(self, function: Callable, specs: tuple[PartitionSpec, ...]) -> Any:
+        """Maps a one-member function over the member axis of some arguments, and over the devices."""
+        axes = tuple(0 if spec == MEMBERS else None for spec in specs)
+        mapped = jax.vmap(function, in_axes=axes)
+        # Members never communicate: each device runs the same program on its own slice.
+        sharded = jax.shard_map(mapped, mesh=self._mesh, in_specs=specs, out_specs=MEMBERS, check_vma=False)
+        return jax.jit(sharded)
+
+    @property
+    def devices(self) -> int:
+        """The number of devices that the members are spread over."""
+        return self._mesh.size
+
+    @property
+    def sharding(self) -> NamedSharding:
+        """How stacked members lie on the devices."""
+        return NamedSharding(self._mesh, MEMBERS)
+
+    def init(self, settings: Traced, streams: Streams) -> State:
+        """Returns the members before their first epoch."""
+        return self._init(*self.put((settings, streams)))
+
+    @property
+    def compiled(self) -> dict[str, Any]:
+        """What was compiled: how often, for how many members, and the memory of the largest."""
+        sizes = sorted(self._compiled)
+        needed = [self._memory(size) for size in sizes]
+        return {
+            "compilations": self.traces,
+            "chunk_members": sizes,
+            "memory_bytes": max(needed, default=None),
+        }
+
+    def put(self, tree: Any) -> Any:
+        """Lays stacked arrays out over the devices."""
+        return jax.device_put(tree, self.sharding)
+
+    def abstract_state(self, settings: Traced, streams: Streams) -> State:
+        """Returns the shapes, dtypes and layout of the members' state."""
+        shapes = jax.eval_shape(self._init, settings, streams)
+        return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=self.sharding), shapes)
+
+    def compile(self, settings: Traced, streams: Streams, data: DeviceData) -> int:
+        """Compiles training for this many members, if it is not yet.
+
+        Returns:
+            The bytes of device memory one call needs: arguments, results and temporaries, on one device.
+        """
+        members = count_members(streams)
+        if members not in self._compiled:
+            arguments = (self.abstract_state(settings, streams), *self.put((settings, streams)))
+            lowered = self._advance.lower(*arguments, data, jnp.zeros((), jnp.int32))
+            self._compiled[members] = lowered.compile()
+        return self._memory(members)
+
+    def _memory(self, members: int) -> int:
+        sizes = self._compiled[members].memory_analysis()
+        return sizes.argument_size_in_bytes + sizes.output_size_in_bytes + sizes.temp_size_in_bytes
+
+    def advance(
+        self, state: State, settings: Traced, streams: Streams, data: DeviceData, epochs: int
+    ) -> tuple[State, EpochMetrics]:
+        """Trains every member for up to `every` epochs in one compiled call.
+
+        Returns:
+            The new state, and metrics as numpy arrays [members, epochs].
+        """
+        self.compile(settings, streams, data)
+        compiled = self._compiled[count_members(streams)]
+        state, history = compiled(state, *self.put((settings, streams)), data, jnp.array(epochs, jnp.int32))
+        return state, jax.tree.map(lambda a: np.asarray(a)[:, :epochs], history)
+
+    def predict(self, state: State, data: DeviceData) -> np.ndarray:
+        """Returns the test logits of every member, float16 [members, examples, classes], rows shifted to maximum 0."""
+        return np.asarray(self._predict(state.variables, data.test))
+
+    def _init_member(self, settings: Traced, streams: Streams) -> State:
+        return init_member(self.task, settings, streams, self._image_shape, keep_best=self._keep_best)
+
+    def _advance_member(
+        self, state: State, settings: Traced, streams: Streams, data: DeviceData, epochs: jax.Array
+    ) -> tuple[State, EpochMetrics]:
+        self.traces += 1  # runs when jax traces, not when the program runs
+        train = functools.partial(train_epoch, self.task, self._select, settings, streams, data.train, data.validation)
+
+        def one_epoch(i: jax.Array, carry: tuple[State, EpochMetrics]) -> tuple:
+            state, metrics = train(carry[0])
+            return state, jax.tree.map(lambda row, value: row.at[i].set(value), carry[1], metrics)
+
+        history = EpochMetrics(*(jnp.full(self.every, jnp.nan) for _ in EpochMetrics._fields))
+        return lax.fori_loop(0, epochs, one_epoch, (state, history))
+
+    def _predict_member(self, variables: dict, test: DeviceSplit) -> jax.Array:
+        return predict(self.task.network, variables, test)
+
+
+def chunk_size(members: int, most: int, devices: int = 1) -> int:
+    """Returns how many members to train at a time.
+
+    Every chunk has the same size, so that one program serves all; the last is filled up with repeated members. Of
+    the sizes up to `most` the one that trains the fewest fillers wins, unless it is less than half of `most`.
+
+    Args:
+        members: how many there are.
+        most: how many fit.
+        devices: a chunk is a multiple of it.
+    """
+    most = max(devices, min(most, members + -members % devices) // devices * devices)
+    sizes = range(most, max(-(-most // 2), devices) - 1, -devices)
+    return min(sizes, key=lambda size: -members % size)
+
+
+def memory_limit() -> int:
+    """Returns the bytes one device may use: the allocator's limit, or what the host has available."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return int(stats["bytes_limit"])
+    return psutil.virtual_memory().available // jax.local_device_count()
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a failed call failed for want of memory."""
+    return "RESOURCE_EXHAUSTED" in str(error) or "out of memory" in str(error).lower()

@@ -1,0 +1,161 @@
+"""How far a study is, on stderr: a live line and a bar on a terminal, plain lines elsewhere."""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.text import Text
+
+from cnnjax.types import Static
+
+
+class Progress:
+    """Says what runs and how long it still takes; the runner calls the methods in the order below.
+
+    Args:
+        console: where to write (default: stderr).
+        clock: seconds from any fixed moment.
+    """
+
+    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic):
+        # Said explicitly, because rich takes FORCE_COLOR for a terminal.
+        self._console = console or Console(stderr=True, force_terminal=sys.stderr.isatty())
+        self._clock = clock
+        self._live: Live | None = None
+        self._started = clock()
+        self._programs = self._images = self._seen = 0
+        self._program = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop()
+
+    def begin(self, programs: int, members: int, images: int) -> None:
+        """Starts the clock.
+
+        Args:
+            programs: how many programs will run.
+            members: how many members they train.
+            images: how many training images all members together still have to see.
+        """
+        self._programs, self._images, self._started = programs, images, self._clock()
+        self.note(f"{_count(programs, 'program')}, {_count(members, 'member')}, {images:,} images")
+        if self._console.is_terminal and not self._console.is_dumb_terminal:
+            # Refreshed by our updates only: a refreshing thread would take time from training.
+            self._live = Live(console=self._console, auto_refresh=False, transient=True)
+            self._live.start()
+
+    def program(self, index: int, static: Static, members: int) -> None:
+        """A program starts; `index` counts from 1."""
+        self._program = f"[{index}/{self._programs}]"
+        self.note(
+            f"{self._program} {static.model}, {static.optimizer}, batch size {static.batch_size}: "
+            f"{_count(members, 'member')}"
+        )
+        self._show(f"{self._program} compiling")
+
+    def compiled(self, seconds: float) -> None:
+        """The program that started is compiled."""
+        self._show(f"{self._program} compiled in {seconds:.1f} s")
+
+    def epoch(
+        self,
+        epoch: int,
+        epochs: int,
+        losses: Sequence[float],
+        accuracies: Sequence[float],
+        images: int,
+        seconds: float,
+        members: str,
+    ) -> None:
+        """A population finished an epoch.
+
+        Args:
+            epoch: which one, from 1.
+            epochs: how many there will be.
+            losses: training loss of each member, not finite where it diverged.
+            accuracies: training accuracy of each member, a share.
+            images: how many images the members saw in this epoch, all together.
+            seconds: how long that took.
+            members: which members, in words.
+        """
+        self._seen += images
+        parts = (
+            f"{self._program} {members} epoch {epoch}/{epochs}",
+            f"loss {_losses(losses)}",
+            f"accuracy {_range([100 * value for value in accuracies], '.1f')} %",
+            f"{_rate(images, seconds)} images/s",
+            self._left(),
+        )
+        self._show("  ".join(part for part in parts if part))
+
+    def note(self, text: str) -> None:
+        """Says something that stays on the screen."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def end(self) -> None:
+        """Ends the display and says what was done."""
+        self._stop()
+        seconds = self._clock() - self._started
+        if self._seen:
+            rate = _rate(self._seen, seconds)
+            self.note(f"{self._seen:,} images in {duration(seconds)}, {rate} images/s")
+
+    def _show(self, line: str) -> None:
+        if self._live is None:
+            self.note(line)
+            return
+        bar = ProgressBar(total=max(self._images, 1), completed=self._seen)
+        text = Text(line, no_wrap=True, overflow="ellipsis")
+        self._live.update(Group(text, bar), refresh=True)
+
+    def _left(self) -> str:
+        # By the clock, so that compiling and evaluating count too.
+        left = max(self._images - self._seen, 0)
+        if not left or not self._seen:
+            return ""
+        return f"about {duration((self._clock() - self._started) / self._seen * left)} left"
+
+    def _stop(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
+def duration(seconds: float) -> str:
+    """Writes a duration in its two largest units: '42 s', '3 min 5 s', '1 h 20 min'."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _losses(losses: Sequence[float]) -> str:
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    diverged = len(losses) - len(finite)
+    return _range(finite, ".4g") + (f" ({diverged} diverged)" if diverged else "")
+
+
+def _range(values: Sequence[float], form: str) -> str:
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:
+        return "-"
+    low, high = format(min(finite), form), format(max(finite), form)
+    return low if low == high else f"{low}..{high}"
+
+
+def _rate(images: int, seconds: float) -> str:
+    return f"{images / seconds:,.0f}" if seconds > 0 else "-"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

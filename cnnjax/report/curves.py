@@ -1,0 +1,145 @@
+"""Learning curves: one line per setting, averaged over its seeds, one panel per model."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from cnnjax.report.read import Run, number, word
+from cnnjax.report.style import LINES, MUTED, SERIES, Plot, canvas, legend, line_handle, render
+
+_TOLD_BY = (
+    *("optimizer", "learning_rate", "batch_size", "momentum", "weight_decay"),
+    *("label_smoothing", "dropout_rate"),
+)
+
+
+class _Look(NamedTuple):
+    """Which axes colour and dash tell apart, and in what order."""
+
+    colours: list[str]
+    dashes: list[str]
+    colour_of: dict[tuple, str]
+    dash_of: dict[tuple, Any]
+    untold: list[str]
+
+
+def draw_curves(run: Run) -> Iterator[Plot]:
+    """Loss and accuracy by epoch."""
+    if run.history.empty:
+        return
+    for name in ("loss", "accuracy"):
+        yield _curves(run, name)
+
+
+def _curves(run: Run, name: str) -> Plot:
+    history = run.history.join(run.settings[["model", *_TOLD_BY]], on="setting")
+    splits = [s for s in ("train", "val") if history[f"{s}_{name}"].notna().any()]
+    models = list(dict.fromkeys(history["model"]))
+    few = history.groupby("model")["setting"].nunique().max() <= 3
+    rows = [splits] if few else [[split] for split in splits]
+    look = _look(history, dashes=not (few and len(splits) > 1))
+    scale = 100 if name == "accuracy" else 1
+    figure, grid = canvas(
+        max(4.6, 3.1 * len(models)),
+        3 * len(rows) + 0.6,
+        len(models),
+        len(rows),
+        sharex=True,
+        sharey=True,
+    )
+    for row, shown in zip(grid, rows, strict=True):
+        for axes, model in zip(row, models, strict=True):
+            for _, of_setting in history[history["model"] == model].groupby("setting"):
+                first = of_setting.iloc[0]
+                colour = look.colour_of[_key(first, look.colours)]
+                dash = look.dash_of[_key(first, look.dashes)]
+                for split in shown:
+                    ls = LINES[1] if len(shown) > 1 and split == "train" else dash
+                    _line(axes, of_setting, f"{split}_{name}", scale, color=colour, ls=ls)
+        row[0].set_ylabel(f"{' and '.join(map(_split, shown))} {name}" + (", %" if scale == 100 else ""))
+    for axes, model in zip(grid[0], models, strict=True):
+        axes.set_title(model)
+    for axes in grid[-1]:
+        axes.set_xlabel("epoch")
+        axes.locator_params(axis="x", integer=True)
+    if name == "loss":
+        grid[0][0].set_ylim(bottom=0)
+    handles = _handles(look, splits if few and len(splits) > 1 else [])
+    if handles:
+        legend(figure, handles)
+    caption = _caption(run, name, history, look)
+    return render(figure, f"curves_{name}", "Learning curves", caption)
+
+
+def _line(axes: Any, of_setting: pd.DataFrame, column: str, scale: int, **style: Any) -> None:
+    """The mean over seeds and a band of one standard deviation, while every seed has a value."""
+    by_epoch = of_setting.groupby("epoch")[column]
+    whole = by_epoch.count() == of_setting["member"].nunique()
+    mean, std = scale * by_epoch.mean()[whole], scale * by_epoch.std()[whole]
+    axes.plot(mean.index, mean, lw=1.4, marker="o" if len(mean) == 1 else "", **style)
+    axes.fill_between(mean.index, mean - std, mean + std, color=style["color"], alpha=0.15, lw=0)
+
+
+def _look(history: pd.DataFrame, dashes: bool) -> _Look:
+    """Gives colours to as many varying axes as eight can tell apart, and dashes to the next."""
+    varying = [a for a in _TOLD_BY if history.groupby("optimizer")[a].nunique(dropna=False).max() > 1]
+    if history["optimizer"].nunique() > 1:
+        varying.insert(0, "optimizer")
+    by_colour: list[str] = []
+    for axis in varying:
+        if dashes and by_colour and axis == "batch_size":
+            continue  # dashes show it better
+        if len(_combinations(history, [*by_colour, axis])) > len(SERIES):
+            break
+        by_colour.append(axis)
+    rest = [axis for axis in varying if axis not in by_colour]
+    by_dash = rest[:1] if dashes and rest and history[rest[0]].nunique() <= len(LINES) else []
+    colour_of = dict(zip(_combinations(history, by_colour), SERIES, strict=False))
+    dash_of = dict(zip(_combinations(history, by_dash), LINES, strict=False))
+    return _Look(by_colour, by_dash, colour_of, dash_of, [a for a in rest if a not in by_dash])
+
+
+def _combinations(history: pd.DataFrame, axes: Sequence[str]) -> list[tuple]:
+    distinct = history.drop_duplicates(list(axes)).sort_values(list(axes)) if axes else history[:1]
+    return [_key(row, axes) for _, row in distinct.iterrows()]
+
+
+def _key(row: pd.Series, axes: Sequence[str]) -> tuple:
+    return tuple(number(row[axis]) for axis in axes)
+
+
+def _handles(look: _Look, overlaid: list[str]) -> list[Any]:
+    handles = []
+    if look.colours:
+        handles += [line_handle(_name(look.colours, values), color=colour) for values, colour in look.colour_of.items()]
+    if look.dashes:
+        handles += [
+            line_handle(_name(look.dashes, values), color=MUTED, ls=dash) for values, dash in look.dash_of.items()
+        ]
+    for split in overlaid:
+        handles.append(line_handle(_split(split), color=MUTED, ls=LINES[1] if split == "train" else "-"))
+    return handles
+
+
+def _name(axes: Sequence[str], values: tuple) -> str:
+    return ", ".join(
+        value if axis == "optimizer" else f"{word(axis)} {value}" for axis, value in zip(axes, values, strict=True)
+    )
+
+
+def _split(split: str) -> str:
+    return {"train": "training", "val": "validation"}[split]
+
+
+def _caption(run: Run, name: str, history: pd.DataFrame, look: _Look) -> str:
+    parts = [f"{name.capitalize()} by epoch, one line per setting, averaged over its seeds."]
+    if history.groupby("setting")["member"].nunique().max() > 1:
+        parts.append("Band: ± the standard deviation across seeds.")
+    else:
+        parts.append("One seed each: no bands.")
+    if look.untold:
+        parts.append(f"Not told apart: {', '.join(map(word, look.untold))}.")
+    if run.diverged:
+        parts.append("Diverged trials are left out.")
+    return " ".join(parts)

@@ -1,0 +1,264 @@
+"""Figures of final measures; each is drawn only for a study whose axes give it a meaning."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cnnjax import stats
+from cnnjax.report.curves import draw_curves
+from cnnjax.report.read import Run, word
+from cnnjax.report.style import (
+    INK,
+    LINES,
+    MUTED,
+    PAPER,
+    SERIES,
+    Plot,
+    canvas,
+    context,
+    legend,
+    line_handle,
+    render,
+)
+from cnnjax.report.tables import group_means
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+NAMES = {
+    "test_accuracy": "Test accuracy",
+    "precision": "Macro precision",
+    "recall": "Macro recall",
+    "f1": "Macro F1",
+    "test_loss": "Test loss",
+}
+_SEEDS_BAR = "the standard deviation across seeds within one setting, pooled over the settings averaged here"
+_NO_BARS = "no error bars: no setting has two seeds, so the spread across seeds is unknown"
+
+
+def make_figures(run: Run) -> Iterator[Plot]:
+    """Every figure that the study's axes and its finished trials give a meaning."""
+    if not len(run.ok):
+        return
+    with context():
+        if len(run.ok[["model", "optimizer"]].drop_duplicates()) > 1:
+            for measure in ("test_accuracy", "precision", "recall", "f1"):
+                yield _bars(run, measure)
+        if len(run.settings) <= 4 and run.ok["seed"].nunique() > 1:
+            yield _by_seed(run)
+        if run.ok["learning_rate"].nunique() > 1:
+            yield _by_learning_rate(run)
+        if run.ok["epochs"].nunique() > 1:
+            yield _by_epochs(run)
+        yield from draw_curves(run)
+        yield from _confusions(run)
+
+
+def _scale(measure: str) -> int:
+    return 100 if measure.endswith("accuracy") else 1
+
+
+def _label(measure: str) -> str:
+    return NAMES[measure] + (", %" if _scale(measure) == 100 else "")
+
+
+def _bars(run: Run, measure: str) -> Plot:
+    means = group_means(run, ["model", "optimizer"], measure)
+    models = list(dict.fromkeys(run.settings["model"]))
+    optimizers = list(dict.fromkeys(run.settings["optimizer"]))
+    scale, width = _scale(measure), 0.8 / len(optimizers)
+    figure, [[axes]] = canvas(max(4.6, 0.9 + 0.75 * len(models) * len(optimizers)), 3.5)
+    for (model, optimizer), row in means.iterrows():
+        at = optimizers.index(optimizer)
+        x = models.index(model) + (at - (len(optimizers) - 1) / 2) * width
+        axes.bar(x, scale * row["mean"], 0.92 * width, color=PAPER)  # hides the grid
+        axes.bar(x, scale * row["mean"], 0.92 * width, color=SERIES[at % len(SERIES)], alpha=0.45)
+        here = (run.settings["model"] == model) & (run.settings["optimizer"] == optimizer)
+        points = scale * run.settings.loc[here, measure].dropna()
+        # beside the error bar, spread sideways so that points do not cover each other
+        beside = x + width * (0.2 + 0.2 * (np.arange(len(points)) % 5) / 4)
+        axes.plot(beside, points, "o", ms=4, color=SERIES[at % len(SERIES)], mec=PAPER, mew=0.4)
+        _error(axes, x - 0.12 * width, scale * row["mean"], scale * row["seed_std"])
+    axes.set_xticks(range(len(models)), models)
+    axes.set_ylabel(_label(measure))
+    axes.grid(False, axis="x")
+    axes.set_ylim(bottom=0)
+    has_bars = bool(means["seed_std"].notna().any())
+    handles = _patches(optimizers)
+    handles.append(line_handle("one setting", color=MUTED, marker="o", ms=3.5, ls=""))
+    if has_bars:
+        handles.append(line_handle("± std across seeds", color=INK, lw=1.4))
+    legend(figure, handles)
+    bars = f"Error bars: ± {_SEEDS_BAR}" if has_bars else _NO_BARS.capitalize()
+    caption = (
+        f"{NAMES[measure]} by model and optimizer. Bars: mean of the settings' means. {bars}. "
+        "Points: one per setting (mean over its seeds): the spread of the hyperparameters, not "
+        "of chance."
+    )
+    return render(figure, f"bars_{measure}", "Measures by model and optimizer", caption)
+
+
+def _error(axes: "Axes", x: Any, y: Any, std: Any) -> None:
+    if np.isfinite(std):
+        axes.errorbar(x, y, std, fmt="none", ecolor=INK, elinewidth=1.4, capsize=3)
+
+
+def _patches(names: list[str]) -> list[Any]:
+    from matplotlib.patches import Patch
+
+    return [Patch(facecolor=SERIES[i % len(SERIES)], alpha=0.6, label=name) for i, name in enumerate(names)]
+
+
+def _by_seed(run: Run) -> Plot:
+    figure, [row] = canvas(8, 3.4, columns=2)
+    seeds = sorted(run.ok["seed"].unique())
+    for axes, measure in zip(row, ("test_loss", "test_accuracy"), strict=True):
+        scale = _scale(measure)
+        for index, setting in enumerate(run.settings.index):
+            trials = run.ok[run.ok["setting"] == setting]
+            values = run.values(setting, measure)
+            if not values:
+                continue
+            summary, colour = stats.summarise(values), SERIES[index]
+            axes.axhline(scale * summary.mean, color=colour, lw=1.2)
+            if len(values) > 1:
+                axes.axhspan(scale * summary.low, scale * summary.high, color=colour, alpha=0.12, lw=0)
+            x = [seeds.index(seed) for seed in trials["seed"]]
+            axes.plot(x, scale * trials[measure], "o", color=colour, ms=6)
+        axes.set_xticks(range(len(seeds)), [str(seed) for seed in seeds])
+        axes.set_xlim(-0.5, len(seeds) - 0.5)
+        axes.set_xlabel("seed")
+        axes.set_title(_label(measure))
+        axes.grid(False, axis="x")
+    if len(run.settings) > 1:
+        labels = [run.describe(setting) for setting in run.settings.index]
+        handles = [line_handle(s, color=SERIES[i], marker="o", lw=1.2) for i, s in enumerate(labels)]
+        legend(figure, handles, columns=1)
+    caption = (
+        "Test loss and accuracy by seed. Points: trials. Line: mean over seeds; band: the 95 % t "
+        "interval of that mean. The axes do not start at zero."
+    )
+    return render(figure, "by_seed", "Seeds", caption)
+
+
+def _by_learning_rate(run: Run) -> Plot:
+    models = list(dict.fromkeys(run.settings["model"]))
+    by = ["model", "optimizer", "batch_size", "learning_rate"]
+    means = group_means(run, by, "f1").reset_index()
+    optimizers, batches = list(dict.fromkeys(means["optimizer"])), sorted(set(means["batch_size"]))
+    rates = sorted(set(means["learning_rate"]))
+    figure, panels = _panels(len(models), 3.1)
+    for axes, model in zip(panels, models, strict=False):
+        for (optimizer, batch), line in means[means["model"] == model].groupby(["optimizer", "batch_size"]):
+            line = line.sort_values("learning_rate")
+            axes.errorbar(
+                # side by side, so that error bars at one rate can be told apart
+                line["learning_rate"] * 1.03 ** (2 * optimizers.index(optimizer) + batches.index(batch)),
+                line["mean"],
+                line["seed_std"].fillna(0),
+                color=SERIES[optimizers.index(optimizer) % len(SERIES)],
+                ls=LINES[batches.index(batch) % len(LINES)],
+                marker="o",
+                elinewidth=1.1,
+                capsize=2,
+            )
+        axes.set_xscale("log")
+        axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
+        axes.minorticks_off()
+        axes.set_xlabel("learning rate")
+        axes.set_title(model)
+    panels[0].set_ylabel("Macro F1")
+    handles = [line_handle(o, color=SERIES[i % len(SERIES)]) for i, o in enumerate(optimizers)]
+    if len(batches) > 1:
+        handles += [
+            line_handle(f"batch size {b}", color=MUTED, ls=LINES[i % len(LINES)]) for i, b in enumerate(batches)
+        ]
+    legend(figure, handles)
+    over = [word(axis) for axis in run.varying if axis not in by]
+    averaged = f" Means over {', '.join(over)}." if over else ""
+    bars = f"Error bars: ± {_SEEDS_BAR}" if means["seed_std"].notna().any() else _NO_BARS.capitalize()
+    caption = f"Macro F1 on the test set against the learning rate (points of one rate side by side).{averaged} {bars}."
+    return render(figure, "f1_by_learning_rate", "Hyperparameters", caption)
+
+
+def _by_epochs(run: Run) -> Plot:
+    means = group_means(run, ["model", "epochs"], "test_accuracy").reset_index()
+    figure, [[axes]] = canvas(5.6, 3.6)
+    models = list(dict.fromkeys(means["model"]))
+    for index, model in enumerate(models):
+        line = means[means["model"] == model].sort_values("epochs")
+        x, y, std = line["epochs"], 100 * line["mean"], 100 * line["seed_std"]
+        colour = SERIES[index % len(SERIES)]
+        axes.plot(x, y, color=colour, marker="o")
+        axes.fill_between(x, y - std, y + std, color=colour, alpha=0.18, lw=0)
+    axes.set_xticks(sorted(set(means["epochs"])))
+    axes.set_xlabel("epochs")
+    axes.set_ylabel("Test accuracy, %")
+    legend(
+        figure,
+        [line_handle(m, color=SERIES[i % len(SERIES)], marker="o") for i, m in enumerate(models)],
+    )
+    known = means["seed_std"].notna().any()
+    band = f"Band: ± {_SEEDS_BAR}" if known else _NO_BARS.replace("error bars", "band").capitalize()
+    caption = f"Test accuracy against epochs by model, mean of the settings' means. {band}."
+    return render(figure, "accuracy_by_epochs", "Hyperparameters", caption)
+
+
+def _panels(count: int, height: float) -> tuple[Any, list["Axes"]]:
+    """A row of axes that share y, or rows of four."""
+    columns = min(count, 4)
+    rows = -(-count // columns)
+    figure, grid = canvas(max(4.6, 3 * columns), height * rows + 0.5, columns, rows, sharey=True)
+    panels = [axes for row in grid for axes in row]
+    for axes in panels[count:]:
+        axes.set_visible(False)
+    return figure, panels
+
+
+def _confusions(run: Run) -> Iterator[Plot]:
+    for model, settings in run.settings.groupby("model", sort=False):
+        best = run.best(settings, run.select)
+        counts = None if best is None else run.confusion(best)
+        if best is not None and counts is not None:
+            yield _confusion(run, str(model), best, counts)
+
+
+def _confusion(run: Run, model: str, setting: int, counts: np.ndarray) -> Plot:
+    from matplotlib.colors import to_rgb
+
+    total = counts.sum(axis=1, keepdims=True)
+    share = counts / np.maximum(total, 1)
+    figure, [[axes]] = canvas(5.4, 5.4)
+    classes = len(counts)
+    # one colour, more or less of it: readable on light and on dark paper
+    cells = np.concatenate([np.broadcast_to(to_rgb(SERIES[0]), (*share.shape, 3)), share[..., None]], -1)
+    axes.pcolormesh(cells, rasterized=classes > 30)
+    if classes <= 12:
+        for (row, column), count in np.ndenumerate(counts):
+            if count:
+                colour = PAPER if share[row, column] > 0.55 else INK
+                place: dict[str, Any] = {"color": colour, "ha": "center", "in_layout": False}
+                percent = f"{100 * share[row, column]:.0f}"
+                for dy, text, va, size in ((0.48, percent, "bottom", 7.5), (0.54, count, "top", 5)):
+                    axes.text(column + 0.5, row + dy, text, va=va, fontsize=size, **place)
+    names = run.classes if classes <= 30 else [""] * classes  # more cannot be read
+    axes.set_xticks(np.arange(classes) + 0.5, names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(np.arange(classes) + 0.5, names)
+    axes.tick_params(length=0)
+    axes.invert_yaxis()
+    axes.set_aspect("equal")
+    axes.grid(False)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.set_title(model)
+    n = int(run.settings.loc[setting, "n"])
+    caption = (
+        f"Confusion on the test set, {run.describe(setting)}, summed over {n} "
+        f"seed{'s' * (n > 1)}. Colour and upper figure: % of the true class; lower figure: count."
+    )
+    return render(figure, f"confusion_{_file(model)}", "Confusion of each model's best setting", caption)
+
+
+def _file(name: str) -> str:
+    return "".join(c if c.isalnum() and c.isascii() else "_" for c in name)

@@ -1,0 +1,217 @@
+"""A run's folder, read: its trials, its histories, and what they say about each setting."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cnnjax import metrics, stats
+from cnnjax.types import RequestError
+
+AXES = (
+    "model",
+    "optimizer",
+    "learning_rate",
+    "batch_size",
+    "epochs",
+    "momentum",
+    "weight_decay",
+    "label_smoothing",
+    "dropout_rate",
+)
+MEASURES = tuple(f"{split}_{name}" for split in ("train", "val", "test") for name in ("loss", "accuracy")) + (
+    "precision",
+    "recall",
+    "f1",
+)
+_COLUMNS = (
+    *("trial", "member", *AXES, "seed", "status"),
+    *MEASURES,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a run's folder holds.
+
+    A setting is a trial without its seed and streams; `setting` numbers them in both frames.
+    `trials` has one row per finished trial, `history` one per trained member and epoch.
+    """
+
+    workdir: Path
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    data: dict[str, Any]
+    plan: dict[str, Any]
+    trials: pd.DataFrame
+    history: pd.DataFrame
+
+    @cached_property
+    def ok(self) -> pd.DataFrame:
+        """The trials that did not diverge."""
+        return self.trials[self.trials["status"] != "diverged"]
+
+    @property
+    def diverged(self) -> int:
+        """The number of diverged trials."""
+        return len(self.trials) - len(self.ok)
+
+    @property
+    def planned(self) -> int:
+        """The number of trials of the study, finished or not."""
+        return max(int(self.plan.get("trials", 0)), len(self.trials))
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes."""
+        return [str(name) for name in self.data["classes"]]
+
+    @property
+    def select(self) -> str:
+        """The column of `trials` that the study selects by."""
+        return str(self.config["select"]).replace("test_f1", "f1")
+
+    @cached_property
+    def varying(self) -> list[str]:
+        """The axes that take several values; one that only follows the optimizer does not count."""
+        return [axis for axis in AXES if self._varies(axis)]
+
+    def _varies(self, axis: str) -> bool:
+        if axis == "momentum":  # adam has none
+            return bool((self.trials.groupby("optimizer")[axis].nunique() > 1).any())
+        return self.trials[axis].nunique(dropna=False) > 1
+
+    @cached_property
+    def settings(self) -> pd.DataFrame:
+        """One row per setting: axes, `n`, `diverged`, and each measure's mean over seeds."""
+        by_setting = self.trials.groupby("setting")
+        axes = by_setting[list(AXES)].first()
+        means = self.ok.groupby("setting")[list(MEASURES)].mean()
+        n = self.ok.groupby("setting").size().reindex(axes.index, fill_value=0)
+        return axes.assign(n=n, diverged=by_setting.size() - n).join(means)
+
+    def values(self, setting: int, measure: str) -> list[float]:
+        """The measure of each of a setting's trials (those that have it)."""
+        rows = self._rows.get(setting)
+        return [] if rows is None else self.ok[measure].loc[rows].dropna().tolist()
+
+    @cached_property
+    def _rows(self) -> dict[int, pd.Index]:
+        return dict(self.ok.groupby("setting").groups)
+
+    def seed_std(self, settings: Sequence[int], measure: str) -> float:
+        """The standard deviation across seeds within one setting, pooled over `settings`."""
+        groups = (self.values(setting, measure) for setting in settings)
+        return stats.pooled_std(group for group in groups if group)
+
+    def best(self, settings: pd.DataFrame, measure: str) -> int | None:
+        """The setting with the best mean (losses: the lowest), of those with the most seeds left.
+
+        A setting that lost seeds to divergence would be judged by its lucky ones.
+        """
+        scored = settings[settings[measure].notna()]
+        scored = scored[scored["n"] == scored["n"].max()][measure]
+        if scored.empty:
+            return None
+        return int(scored.idxmin() if measure.endswith("loss") else scored.idxmax())
+
+    def describe(self, setting: int) -> str:
+        """Names a setting by its main axes and whatever else the study varies."""
+        row = self.settings.loc[setting]
+        main = {
+            "model": row["model"],
+            "optimizer": f"{row['optimizer']}",
+            "learning_rate": f"learning rate {number(row['learning_rate'])}",
+            "batch_size": f"batch size {row['batch_size']}",
+            "epochs": f"{row['epochs']} epoch{'s' if row['epochs'] > 1 else ''}",
+        }
+        rest = [f"{word(a)} {number(row[a])}" for a in self.varying if a not in main]
+        return ", ".join([*main.values(), *rest])
+
+    def confusion(self, setting: int) -> np.ndarray | None:
+        """A setting's confusion matrix [K, K], summed over seeds; None without predictions."""
+        trials = self.ok.loc[self.ok["setting"] == setting, "trial"]
+        folder = self.workdir / "predictions"
+        paths = [folder / f"{trial}.npz" for trial in trials]
+        if not paths or not all(path.exists() for path in [*paths, folder / "labels.npz"]):
+            return None
+        labels = np.load(folder / "labels.npz")["labels"]
+        return np.sum([metrics.confusion(np.load(path)["logits"], labels) for path in paths], axis=0)
+
+
+def word(axis: str) -> str:
+    """An axis in words."""
+    return axis.replace("_", " ")
+
+
+def number(value: Any) -> str:
+    """A hyperparameter's value; one that is not set is the model's own."""
+    if isinstance(value, str):
+        return value
+    return "as in model" if pd.isna(value) else f"{value:g}"
+
+
+def read_run(workdir: Path) -> Run:
+    """Reads a run's folder, finished or not.
+
+    Raises:
+        RequestError: the folder is not there, is not a run's, or a file of it cannot be read.
+    """
+    if not (workdir / "config.json").is_file():
+        raise RequestError("workdir", str(workdir), "allowed: a run's folder (with config.json)")
+    read = {n: _json(workdir / f"{n}.json") for n in ("config", "environment", "data", "plan")}
+    for name, key in (("config", "select"), ("data", "classes"), ("plan", "trials")):
+        if key not in read[name]:
+            raise RequestError("workdir", str(workdir), f"{name}.json has no {key!r}: not a run's")
+    trials = _trials(workdir / "trials.csv")
+    return Run(workdir, **read, trials=trials, history=_history(workdir / "metrics.jsonl", trials))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        read = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise RequestError("workdir", str(path.parent), f"it has no {path.name}") from None
+    except ValueError as error:
+        raise RequestError("workdir", str(path), f"it is not JSON: {error}") from None
+    if not isinstance(read, dict):
+        raise RequestError("workdir", str(path), "it is not a JSON object")
+    return read
+
+
+def _trials(path: Path) -> pd.DataFrame:
+    """One row per trial; no file, or an empty one, is a study that has just begun."""
+    text = dict.fromkeys(("trial", "member", "model", "optimizer", "status"), str)
+    try:
+        # only an empty field is missing: a model may be called "null"
+        trials = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
+    except (FileNotFoundError, pd.errors.EmptyDataError):
+        trials = pd.DataFrame(columns=list(_COLUMNS))
+    missing = [column for column in _COLUMNS if column not in trials]
+    if missing:
+        raise RequestError("workdir", str(path), f"it has no column {missing[0]!r}")
+    measured = trials[list(MEASURES)].astype(float)
+    setting = trials.groupby(list(AXES), sort=False, dropna=False).ngroup()
+    return trials.assign(**dict(measured.items()), setting=setting)
+
+
+def _history(path: Path, trials: pd.DataFrame) -> pd.DataFrame:
+    """One row per trained member and epoch, of members that did not diverge."""
+    columns = ["member", "epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy"]
+    lines = path.read_text().splitlines() if path.exists() else []
+    rows = []
+    for index, line in enumerate(lines):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            if index < len(lines) - 1:  # the last line may be half written
+                raise RequestError("workdir", f"{path}, line {index + 1}", "it is not JSON") from None
+    history = pd.DataFrame([row for row in rows if "member" in row], columns=columns)
+    history[columns[2:]] = history[columns[2:]].astype(float)
+    trained = trials.loc[trials["status"] != "diverged", ["trial", "setting", "seed"]]
+    return history.merge(trained, left_on="member", right_on="trial").drop(columns="trial")

@@ -1,0 +1,129 @@
+"""How figures look, and how one SVG is made to follow a page's light or dark colours."""
+
+import dataclasses
+import html
+import io
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, MUTED, GRID, PAPER = "#1b1d21", "#666c76", "#e2e4e8", "#ffffff"
+# told apart by people with any colour vision (after Okabe and Ito)
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#b8538f", "#d89000", "#4ba3d9", "#7d5a2a", "#5b6773")
+LINES = ("-", (0, (4, 1.6)), (0, (1, 1.4)), (0, (5, 1.2, 1, 1.2)))
+# the page's style sheet gives each variable a light and a dark value
+_VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper"} | {
+    colour: f"series-{index}" for index, colour in enumerate(SERIES)
+}
+_SETTINGS: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.labelsize": 9,
+    "axes.titlelocation": "left",
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "figure.facecolor": PAPER,
+    "axes.facecolor": PAPER,
+    "savefig.facecolor": PAPER,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "text.color": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.5,
+    "svg.fonttype": "none",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plot:
+    """A rendered figure: `svg` stands alone, `inline` follows the page; a `group` has a heading."""
+
+    name: str
+    group: str
+    caption: str
+    wide: bool
+    svg: str
+    inline: str
+    png: bytes
+
+
+def context() -> Any:
+    """The matplotlib settings of every figure, for a `with`."""
+    import matplotlib
+
+    return matplotlib.rc_context(_SETTINGS)
+
+
+def canvas(
+    width: float, height: float, columns: int = 1, rows: int = 1, **kwargs: Any
+) -> tuple["Figure", list[list["Axes"]]]:
+    """A figure of rows x columns axes, without pyplot and its global state."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **kwargs).tolist()
+
+
+def render(figure: "Figure", name: str, group: str, caption: str) -> Plot:
+    """Renders a figure once as SVG (for the page and as a file) and once as PNG."""
+    import matplotlib
+
+    text, pixels = io.StringIO(), io.BytesIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # the same figure, the same bytes
+    with matplotlib.rc_context({"svg.hashsalt": name}):
+        figure.savefig(text, format="svg", metadata=nothing)
+    figure.set_layout_engine("none")  # the layout is done
+    figure.savefig(pixels, format="png", dpi=150)
+    svg = text.getvalue()
+    wide = figure.get_figwidth() > 6
+    return Plot(name, group, caption, wide, svg, _inline(svg, name, caption), pixels.getvalue())
+
+
+def _inline(svg: str, name: str, label: str) -> str:
+    """The SVG as part of a page: ids of its own, colours by variable, a name for screen readers."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(
+        r' (width|height)="([\d.]+)pt"',
+        lambda m: f' {m[1]}="{1.45 * float(m[2]):.0f}"',
+        svg,
+        count=2,
+    )
+    svg = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(
+        "|".join(_VARIABLES),
+        lambda found: f"var(--{_VARIABLES[found[0]]})",
+        svg,
+        flags=re.IGNORECASE,
+    )
+    return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)
+
+
+def legend(figure: "Figure", handles: Sequence[Any], columns: int = 4) -> None:
+    """One legend under all axes, where it covers nothing."""
+    figure.legend(handles=list(handles), loc="outside lower center", ncols=min(columns, len(handles)))
+
+
+def line_handle(label: str, **style: Any) -> Any:
+    """A legend entry."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], label=label, **style)

@@ -1,0 +1,234 @@
+"""Tables: data frames whose numbers are exact; how a number is shown is said by its column."""
+
+import dataclasses
+import html
+import math
+from typing import Any
+
+import pandas as pd
+
+from cnnjax import stats
+from cnnjax.report.read import AXES, Run, number, word
+
+_SCORES = ("test_accuracy", "precision", "recall", "f1")
+# column -> header, kind
+_SHOWN = {
+    "test_accuracy": ("test accuracy %", "percent"),
+    "train_accuracy": ("train accuracy %", "percent"),
+    "val_accuracy": ("val accuracy %", "percent"),
+    "f1": ("F1", "number"),
+    "test_accuracy_std": ("std", "percent"),
+    "test_accuracy_half": ("±\u00a095\u00a0%", "percent"),
+    "f1_std": ("std", "number"),
+    "f1_half": ("±\u00a095\u00a0%", "number"),
+    "test_accuracy_seed_std": ("std, seeds", "percent"),
+    "test_accuracy_setting_std": ("std, settings", "percent"),
+    "f1_seed_std": ("std, seeds", "number"),
+    "f1_setting_std": ("std, settings", "number"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table; `best` are the positions of the rows to highlight."""
+
+    name: str
+    title: str
+    note: str
+    frame: pd.DataFrame
+    best: tuple[int, ...] = ()
+
+    def csv(self) -> str:
+        """The table with every digit."""
+        return self.frame.to_csv(index=False, lineterminator="\n")
+
+    def html(self) -> str:
+        """The table as shown: percent and four significant digits."""
+        columns = list(self.frame.columns)
+        kinds = [_kind(column) for column in columns]
+        head = "".join(
+            f'<th scope="col" class="{kind}"><button type="button">{html.escape(_header(column))}</button></th>'
+            for column, kind in zip(columns, kinds, strict=True)
+        )
+        body = ""
+        for position, row in enumerate(self.frame.itertuples(index=False)):
+            mark = ' class="best"' if position in self.best else ""
+            cells = (_cell(value, kind) for value, kind in zip(row, kinds, strict=True))
+            body += f"<tr{mark}>{''.join(cells)}</tr>\n"
+        return (
+            f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead>\n'
+            f"<tbody>\n{body}</tbody></table></div>"
+        )
+
+
+def make_tables(run: Run) -> list[Table]:
+    """Every table that the finished trials allow."""
+    if not len(run.ok):
+        return []
+    tables = []
+    if len(run.ok) > 1:
+        tables.append(_best_trials(run))
+    if len(run.ok[["model", "optimizer"]].drop_duplicates()) > 1:
+        tables.append(_by_model_and_optimizer(run))
+    if len(run.settings) == 1 and len(run.ok) > 1:
+        tables.append(_over_seeds(run))
+    settings = _settings(run)
+    if len(settings.frame) > 5:
+        tables.append(_top(run, settings.frame))
+    return [*tables, settings]
+
+
+def group_means(run: Run, by: list[str], measure: str) -> pd.DataFrame:
+    """Means of settings grouped by axes, and the two spreads kept apart.
+
+    Returns:
+        The groups as index, with `mean` (of the settings' means), `setting_std` (standard
+        deviation of the settings' means: the spread of hyperparameters), `seed_std` (pooled within
+        settings: the spread of seeds), `settings` and `trials` (their numbers).
+    """
+    finished = run.settings[run.settings["n"] > 0]
+    rows = {}
+    for key, group in finished.groupby(by, sort=False, dropna=False):
+        rows[key] = {
+            "mean": group[measure].mean(),
+            "setting_std": group[measure].std(),
+            "seed_std": run.seed_std(group.index.tolist(), measure),
+            "settings": len(group),
+            "trials": int(group["n"].sum()),
+        }
+    frame = pd.DataFrame.from_dict(rows, orient="index")
+    frame.index = pd.MultiIndex.from_tuples(list(rows), names=by)
+    return frame
+
+
+def _best_trials(run: Run) -> Table:
+    winners = [run.ok["test_accuracy"].idxmax(), run.ok["f1"].idxmax()]
+    columns = ["trial", *_shown_axes(run), "seed", *_SCORES]
+    frame = run.ok.loc[winners, columns].reset_index(drop=True)
+    frame.insert(0, "best by", ["test accuracy", "test F1"])
+    note = (
+        "The luckiest single trials: picked by what the test set says of them, so their figures "
+        "are optimistic. For the choice of a setting see the headline."
+    )
+    return Table("best_trials", "Best trials", note, frame)
+
+
+def _by_model_and_optimizer(run: Run) -> Table:
+    by = ["model", "optimizer"]
+    groups = {measure: group_means(run, by, measure) for measure in _SCORES}
+    frame = groups["f1"][["settings", "trials"]].copy()
+    frame.insert(1, "seeds", run.ok.groupby(by)["seed"].nunique())
+    for measure, group in groups.items():
+        frame[measure] = group["mean"]
+        if measure in ("test_accuracy", "f1"):
+            frame[f"{measure}_seed_std"] = group["seed_std"]
+            frame[f"{measure}_setting_std"] = group["setting_std"]
+    frame = frame.sort_values("f1", ascending=False).reset_index()
+    note = (
+        "Means of the settings' means (test set), sorted by F1. Two spreads, never mixed: std, "
+        "seeds is the standard deviation across seeds within one setting, pooled (what chance "
+        "does); std, settings that of the settings' means (what the hyperparameters do)."
+    )
+    return Table("by_model_and_optimizer", "By model and optimizer", note, frame, (0,))
+
+
+def _over_seeds(run: Run) -> Table:
+    setting = int(run.settings.index[0])
+    rows = []
+    for measure in ("test_accuracy", "test_loss", "f1", "val_accuracy", "val_loss"):
+        values = run.values(setting, measure)
+        if values:
+            low, high = stats.prediction_interval(values)
+            summary = dataclasses.asdict(stats.summarise(values))
+            rows.append({"measure": measure, **summary, "new_low": low, "new_high": high})
+    note = (
+        "low to high: the 95 % t interval of the mean. new low to new high: the 95 % prediction "
+        "interval of one more seed, the one to hold a published single run against. Accuracies "
+        "are shares here."
+    )
+    return Table("over_seeds", "Over seeds", note, pd.DataFrame(rows))
+
+
+def _top(run: Run, settings: pd.DataFrame) -> Table:
+    ranked = settings.sort_values("f1", ascending=False).head(5)
+    shown = [*_shown_axes(run), "n", "f1", "f1_half", "test_accuracy", "test_accuracy_half"]
+    note = (
+        "Mean over n seeds ± half the 95 % t interval of that mean. Ranked by what the test set "
+        "says: a description of the study, not a selection."
+    )
+    return Table("top_5_by_f1", "Top 5 settings by F1", note, ranked[shown])
+
+
+def _settings(run: Run) -> Table:
+    """Every setting, best by the study's measure first."""
+    settings = run.settings
+    frame = settings[[*_shown_axes(run), "n", "diverged"]].copy()
+    for split in ("train", "val"):
+        if settings[f"{split}_accuracy"].notna().any():
+            frame[f"{split}_accuracy"] = settings[f"{split}_accuracy"]
+            frame[f"{split}_loss"] = settings[f"{split}_loss"]
+    frame["test_loss"] = settings["test_loss"]
+    for measure in _SCORES:
+        frame[measure] = settings[measure]
+        if measure in ("test_accuracy", "f1"):
+            summaries = [_summary(run.values(setting, measure)) for setting in settings.index]
+            frame[f"{measure}_std"] = [s.std if s else math.nan for s in summaries]
+            frame[f"{measure}_half"] = [(s.high - s.low) / 2 if s else math.nan for s in summaries]
+    ascending = run.select.endswith("loss")
+    order = settings[run.select].sort_values(ascending=ascending, kind="stable").index
+    best = run.best(settings, run.select)
+    note = (
+        f"Means over n seeds, sorted by {run.config['select']}; std across seeds, and ± half the "
+        "95 % t interval of the mean. The setting that the headline names is highlighted."
+    )
+    marked = () if best is None else (order.get_loc(best),)
+    return Table("settings", "Every setting", note, frame.loc[order], marked)
+
+
+def _summary(values: list[float]) -> stats.Summary | None:
+    return stats.summarise(values) if values else None
+
+
+def _shown_axes(run: Run) -> list[str]:
+    return [axis for axis in AXES if axis in AXES[:5] or axis in run.varying]
+
+
+def _header(column: str) -> str:
+    if column in _SHOWN:
+        return _SHOWN[column][0]
+    return word(column)
+
+
+def _kind(column: str) -> str:
+    if column in _SHOWN:
+        return _SHOWN[column][1]
+    if column in AXES:
+        return "text" if column in AXES[:2] else "axis"
+    text = ("trial", "best by", "measure")
+    whole = ("n", "seed", "seeds", "settings", "trials", "diverged")
+    return "text" if column in text else "whole" if column in whole else "number"
+
+
+def _cell(value: Any, kind: str) -> str:
+    if kind == "text":
+        return f'<td class="text">{html.escape(str(value))}</td>'
+    if kind == "axis":
+        shown = number(value)
+    elif pd.isna(value):
+        shown = "–"
+    elif kind == "whole":
+        shown = str(int(value))
+    else:
+        shown = significant(100 * value if kind == "percent" else value)
+    raw = "" if pd.isna(value) else repr(float(value))
+    return f'<td class="{kind}" data-value="{raw}">{html.escape(shown)}</td>'
+
+
+def significant(value: float) -> str:
+    """A number with four significant digits, never in exponent form between 1e-4 and 1e6."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    magnitude = int(f"{value:.3e}".partition("e")[2])  # after rounding: 99.999 is 100.0
+    if not -5 < magnitude < 6:
+        return f"{value:.3e}"
+    return f"{value:.{max(0, 3 - magnitude)}f}"

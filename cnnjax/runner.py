@@ -1,0 +1,268 @@
+"""Runs a study in a folder: resumes what is there, trains what is missing, records everything, writes the report."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from cnnjax import models
+from cnnjax.chunks import Chunk, run_chunk
+from cnnjax.data import Dataset, load_dataset
+from cnnjax.plan import make_plan
+from cnnjax.population import (
+    DeviceData,
+    Population,
+    chunk_size,
+    is_out_of_memory,
+    make_mesh,
+    memory_limit,
+    put_data,
+    stack_members,
+)
+from cnnjax.progress import Progress
+from cnnjax.records import RunFolder, describe_environment, describe_plan
+from cnnjax.report import build_report
+from cnnjax.study import Study, from_config
+from cnnjax.types import Plan, Program, RequestError
+
+_MEMORY_SHARE = 0.8  # of a device's memory that a population may plan to use
+# A CPU trains members one after another anyway, so a chunk there is kept small enough that an epoch of it, and with
+# it a line of progress and a checkpoint, comes within minutes.
+_CPU_FLOPS_PER_EPOCH = 240 * 50e9
+
+
+def run(
+    study: Study,
+    workdir: Path,
+    *,
+    progress: Progress,
+    overwrite: bool = False,
+    max_members: int | None = None,
+) -> Path:
+    """Trains every trial of a study that has no result yet, and builds the report.
+
+    Args:
+        study: what to train.
+        workdir: the run's folder: new, or that of the same study (which is resumed).
+        progress: told of every step.
+        overwrite: delete what another study left in the folder.
+        max_members: train at most this many members at a time, whatever would fit.
+
+    Returns:
+        The report's index.html.
+
+    Raises:
+        RequestError: the folder, the data or the study does not allow it; nothing was written or trained.
+    """
+    folder = RunFolder(workdir)
+    is_new = _check_folder(folder, study, overwrite)
+    dataset, plan = _load(study)
+    enable_compilation_cache()
+    if is_new:
+        _clear(folder)
+    _start(folder, study, dataset, plan)
+
+    finished = folder.read_trials()
+    waiting = [p for p in plan.programs if any(t.id not in finished for m in p.members for t in m.trials)]
+    if waiting:
+        members = [m for p in waiting for m in p.members if any(t.id not in finished for t in m.trials)]
+        images = sum(member.epochs for member in members) * len(dataset.train)
+        progress.begin(len(waiting), len(members), images)
+        mesh = make_mesh(jax.local_devices())
+        data = put_data(dataset, study.data.normalisation, mesh)
+        try:
+            for index, program in enumerate(waiting):
+                progress.program(index + 1, program.static, len(program.members))
+                population = Population(study, program.static, dataset.image_shape, len(dataset.classes), mesh)
+                _run_program(folder, population, program, dataset, data, progress, max_members)
+        finally:
+            progress.end()
+    else:
+        progress.note(f"{workdir} is finished: {len(plan.trials)} trials; building its report again")
+    return build_report(workdir)
+
+
+def _run_program(
+    folder: RunFolder,
+    population: Population,
+    program: Program,
+    dataset: Dataset,
+    data: DeviceData,
+    progress: Progress,
+    max_members: int | None,
+) -> None:
+    pending = folder.read_layout(program.id)
+    # A layout that was made for fewer devices may not divide among those of now.
+    if pending is None or any(size % population.devices for _, _, size in pending):
+        size = _fitting_size(population, program, dataset, data, max_members)
+        pending = _cut([[0, len(program.members), size]], size)
+        folder.write_layout(program.id, pending)
+    done = []
+    while pending:
+        start, stop, size = pending[0]
+        chunk = Chunk(program.id, program.members[start:stop], size)
+        try:
+            run_chunk(folder, population, chunk, dataset, data, progress)
+            done.append(pending.pop(0))
+        except Exception as error:
+            if not is_out_of_memory(error) or size <= population.devices:
+                raise
+            # The same members from their beginning, half as many at a time: equal numbers in half the memory.
+            half = -(-size // (2 * population.devices)) * population.devices
+            progress.note(f"out of memory with {size} members at a time; going on with {half}")
+            pending = _cut(pending, half)
+            folder.write_layout(program.id, [*done, *pending])
+
+
+def _cut(chunks: list[list[int]], size: int) -> list[list[int]]:
+    """Cuts chunks [first member, end, members at a time] into chunks of at most `size` members."""
+    return [[i, min(i + size, end), size] for first, end, _ in chunks for i in range(first, end, size)]
+
+
+def _fitting_size(
+    population: Population,
+    program: Program,
+    dataset: Dataset,
+    data: DeviceData,
+    max_members: int | None,
+) -> int:
+    """How many members to train at a time: as many as the compiler says fit the device's memory."""
+    count = len(program.members)
+    most = max_members or count + -count % population.devices
+    if jax.default_backend() == "cpu" and max_members is None:
+        flops = 3 * models.forward_flops(population.task.network, dataset.image_shape) * len(dataset.train)
+        most = min(most, max(1, int(_CPU_FLOPS_PER_EPOCH / max(flops, 1))))
+    budget = _MEMORY_SHARE * memory_limit()
+    while True:
+        size = chunk_size(count, most, population.devices)
+        needed = population.compile(*stack_members(_filled(program, size)), data)
+        if needed <= budget or size <= population.devices:
+            return size
+        most = min(int(size * budget / needed), size - 1)
+
+
+def _filled(program: Program, size: int) -> list:
+    return list(program.members[:size]) + [program.members[0]] * (size - len(program.members[:size]))
+
+
+def plan_table(study: Study) -> str:
+    """Returns what a study would run, as text: trials, programs, members, parameters, memory, FLOPs. Trains nothing."""
+    dataset, plan = _load(study)
+    enable_compilation_cache()
+    mesh = make_mesh(jax.local_devices())
+    data = put_data(dataset, study.data.normalisation, mesh)
+    counts = {name: count for name, count in dataset.describe()["counts"].items() if count}
+    lines = [
+        f"data      {dataset.name}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()),
+        f"trials    {len(plan.trials)}: {plan.trained} trained, {len(plan.trials) - plan.trained} read off longer ones",
+        f"programs  {len(plan.programs)}",
+        "",
+        "program  model       optimizer  batch  members  at a time  parameters  memory GB  training PFLOP",
+    ]
+    total = 0.0
+    for program in plan.programs:
+        population = Population(study, program.static, dataset.image_shape, len(dataset.classes), mesh)
+        size = _fitting_size(population, program, dataset, data, None)
+        memory = population.compile(*stack_members(_filled(program, size)), data)
+        described = _describe_program(program, dataset)
+        total += described["training_flops"]
+        static = program.static
+        lines.append(
+            f"{program.id:<8} {static.model:<11} {static.optimizer:<10} {static.batch_size:>5}  "
+            f"{len(program.members):>7}  {size:>9}  {described['parameters']:>10,}  {memory / 1e9:>9.2f}  "
+            f"{described['training_flops'] / 1e15:>14.4f}"
+        )
+    lines += ["", f"in all {total / 1e15:.4f} PFLOP of training (three times the forward pass)"]
+    return "\n".join(lines)
+
+
+def enable_compilation_cache() -> None:
+    """Keeps compiled programs in the user's cache folder, so that a second start does not compile again."""
+    if jax.config.jax_compilation_cache_dir is None:
+        root = os.environ.get("CNNJAX_CACHE", Path.home() / ".cache" / "cnnjax")
+        jax.config.update("jax_compilation_cache_dir", str(Path(root) / "xla"))
+
+
+def _load(study: Study) -> tuple[Dataset, Plan]:
+    """The data and the plan of a study, checked against each other."""
+    for name in study.models:
+        models.build(name, 1)  # an unknown model is refused before any data is read
+    dataset, plan = load_dataset(study.data), make_plan(study)
+    for name in study.models:
+        models.check_fits(name, dataset.image_shape)
+    for batch_size in study.train.batch_size:
+        if batch_size > len(dataset.train):
+            raise RequestError(
+                "train.batch_size",
+                batch_size,
+                f"allowed: at most the {len(dataset.train)} training images",
+            )
+    return dataset, plan
+
+
+def _check_folder(folder: RunFolder, study: Study, overwrite: bool) -> bool:
+    """Whether the folder starts anew; raises RequestError if it holds something else."""
+    if overwrite:
+        return folder.check_overwritable()
+    found = folder.read_config()
+    if found is None:
+        return False
+    try:
+        there = from_config(found).to_dict()
+    except RequestError as error:
+        raise RequestError("workdir", str(folder.path), f"its config.json is no study ({error})") from error
+    differing = sorted(_differing_keys(there, study.to_dict()))
+    if differing:
+        raise RequestError(
+            "workdir",
+            str(folder.path),
+            f"it holds another study, which differs in {', '.join(differing)}; "
+            "choose another folder, or --overwrite it",
+        )
+    return False
+
+
+def _differing_keys(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> list[str]:
+    keys = []
+    for key in one.keys() | other.keys():
+        a, b = one.get(key), other.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            keys += _differing_keys(a, b, f"{prefix}{key}.")
+        elif a != b:
+            keys.append(f"{prefix}{key} ({a!r} there, {b!r} here)")
+    return keys
+
+
+def _clear(folder: RunFolder) -> None:
+    for name in RunFolder.CONTENTS:
+        path = folder.path / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _start(folder: RunFolder, study: Study, dataset: Dataset, plan: Plan) -> None:
+    """Writes what is known before training; config.json first, for it makes the folder a run's."""
+    folder.path.mkdir(parents=True, exist_ok=True)
+    if folder.read_config() is None:
+        folder.write_json("config.json", study.to_dict())
+    folder.write_json("environment.json", describe_environment([str(d) for d in jax.devices()]))
+    folder.write_json("data.json", dataset.describe())
+    if not (folder.path / "plan.json").exists():
+        folder.write_json("plan.json", describe_plan(plan, [_describe_program(p, dataset) for p in plan.programs]))
+    folder.write_predictions("labels", labels=dataset.test.labels)
+
+
+def _describe_program(program: Program, dataset: Dataset) -> dict[str, Any]:
+    network = models.build(program.static.model, len(dataset.classes))
+    flops = models.forward_flops(network, dataset.image_shape)
+    images = sum(member.epochs for member in program.members) * len(dataset.train)
+    return {
+        "parameters": models.parameter_count(network, dataset.image_shape),
+        "forward_flops": flops,
+        "training_flops": 3 * flops * images,  # the gradients cost twice the forward pass
+    }

@@ -1,0 +1,113 @@
+"""Progress: plain lines where nobody watches, a live display on a terminal."""
+
+import io
+import math
+import subprocess
+import sys
+
+import pytest
+from rich.console import Console
+
+from cnnjax.progress import Progress, duration
+from cnnjax.types import Static
+
+STATIC = Static(model="complex", initialisation="default", optimizer="sgd", batch_size=64)
+
+
+class Output(io.StringIO):
+    """Remembers what a reader of a pipe would have seen by now."""
+
+    seen = ""
+
+    def flush(self):
+        self.seen = self.getvalue()
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def narrate(progress, clock):
+    """A study of two programs of 8 members: 400 images in all, of which 100 are seen in 50 s."""
+    progress.begin(programs=2, members=16, images=400)
+    progress.program(1, STATIC, members=8)
+    clock.now = 40.0
+    progress.compiled(40.0)
+    clock.now = 50.0
+    progress.epoch(1, 2, [0.5, math.nan, 1.25], [0.81, 0.1, 0.9], 100, 10.0, "members 1-8")
+
+
+@pytest.fixture
+def plain():
+    output, clock = Output(), Clock()
+    console = Console(file=output, force_terminal=False, width=40)
+    return Progress(console, clock), output, clock
+
+
+def test_plain_lines_one_per_update_and_flushed(plain):
+    progress, output, clock = plain
+    narrate(progress, clock)
+    assert output.seen.splitlines() == [
+        "2 programs, 16 members, 400 images",
+        "[1/2] complex, sgd, batch size 64: 8 members",
+        "[1/2] compiling",
+        "[1/2] compiled in 40.0 s",
+        "[1/2] members 1-8 epoch 1/2  loss 0.5..1.25 (1 diverged)  accuracy 10.0..90.0 %  "
+        "10 images/s  about 2 min 30 s left",  # 300 images at 100 in 50 s, compilation and all
+    ]
+    progress.note("[bold] is a word")
+    clock.now = 200.0
+    progress.epoch(2, 2, [0.5], [0.9], 300, 1.0, "member 1")
+    progress.end()
+    note, last, end = output.seen.splitlines()[5:]
+    assert note == "[bold] is a word"
+    assert last.endswith("loss 0.5  accuracy 90.0 %  300 images/s")  # nothing is left
+    assert end == "400 images in 3 min 20 s, 2 images/s"
+    assert "\x1b" not in output.seen
+
+
+def test_a_population_that_diverged(plain):
+    progress, output, _ = plain
+    progress.begin(1, 2, 10)
+    progress.epoch(1, 1, [math.nan, math.inf], [math.nan, math.nan], 10, 0.0, "members 1-2")
+    assert "loss - (2 diverged)  accuracy - %  - images/s" in output.seen
+
+
+def test_a_finished_study_has_nothing_to_sum_up(plain):
+    progress, output, _ = plain
+    progress.begin(0, 0, 0)
+    progress.end()
+    assert output.seen == "0 programs, 0 members, 0 images\n"
+
+
+def test_a_terminal_gets_a_live_line_and_keeps_the_notes():
+    output, clock = io.StringIO(), Clock()
+    console = Console(file=output, force_terminal=True, width=120, _environ={"TERM": "xterm"})
+    with Progress(console, clock) as progress:
+        narrate(progress, clock)
+        progress.note("kept")
+        shown = output.getvalue()
+        assert "\x1b[?25l" in shown  # the cursor is hidden
+        assert "about 2 min 30 s left" in shown and "━" in shown
+        raised = pytest.raises(KeyboardInterrupt)
+        with raised, progress:
+            raise KeyboardInterrupt
+    assert output.getvalue().rindex("\x1b[?25h") > output.getvalue().rindex("\x1b[?25l")
+    assert "kept" in output.getvalue()
+
+
+def test_force_color_is_no_terminal():
+    script = "from cnnjax.progress import Progress; p = Progress(); p.begin(1, 1, 1); p.end()"
+    done = subprocess.run([sys.executable, "-c", script], env={"FORCE_COLOR": "1"}, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("", "1 program, 1 member, 1 images\n")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (185, "3 min 5 s"), (4800, "1 h 20 min")],
+)
+def test_duration(seconds, words):
+    assert duration(seconds) == words

@@ -1,0 +1,199 @@
+"""Members that train together: each as if alone, one trace for all, and a diverged one disturbs nobody."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import make_study
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnnjax.chunks import Chunk
+from cnnjax.data import load_dataset
+from cnnjax.plan import make_plan
+from cnnjax.population import Population, chunk_size, is_out_of_memory, make_mesh, put_data, stack_members
+
+pytestmark = pytest.mark.usefixtures("tiny")
+
+
+class Bench:
+    """A study's one program, ready to train any of its members."""
+
+    def __init__(self, study):
+        dataset = load_dataset(study.data)
+        (program,) = make_plan(study).programs
+        mesh = make_mesh(jax.local_devices()[:1])
+        self.members = program.members
+        self.data = put_data(dataset, study.data.normalisation, mesh)
+        self.population = Population(study, program.static, dataset.image_shape, len(dataset.classes), mesh)
+
+    def init(self, members):
+        return self.population.init(*stack_members(members))
+
+    def train(self, members, epochs, state=None):
+        """Trains `members` for `epochs`, call by call: their state and metrics [members, epochs]."""
+        state = self.init(members) if state is None else state
+        histories = []
+        for _ in range(epochs):
+            state, history = self.population.advance(state, *stack_members(members), self.data, 1)
+            histories.append(history)
+        return state, jax.tree.map(lambda *columns: np.concatenate(columns, 1), *histories)
+
+
+def member_of(tree, index):
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[index], tree)
+
+
+def assert_close(one, other):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one, other)
+
+
+def assert_same(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def is_different(one, other):
+    return any(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), one, other)))
+
+
+def test_a_member_does_not_depend_on_its_company():
+    """Alone, among ten, and in chunks of four whose last has two fillers."""
+    train = {"learning_rate": (1e-3, 1e-2), "weight_decay": 1e-3, "label_smoothing": 0.1}
+    bench = Bench(make_study(seeds=(0, 1, 2, 3, 4), data={"augment": ("flip", "crop")}, train=train))
+    assert len(bench.members) == 10
+    together = bench.train(bench.members, 2)
+    for i in (0, 7):
+        alone = bench.train([bench.members[i]], 2)
+        assert_close(member_of(alone, 0), member_of(together, i))
+    for first in (0, 4, 8):
+        chunk = Chunk("p000", bench.members[first : first + 4], 4)
+        assert len(chunk.filled) == 4
+        trained = bench.train(chunk.filled, 2)
+        for i in range(len(chunk.members)):
+            assert_close(member_of(trained, i), member_of(together, first + i))
+    weights = together[0].variables
+    assert all(is_different(member_of(weights, 0), member_of(weights, i)) for i in range(1, 10))
+    assert bench.population.traces == 3  # a trace for each number of members
+    assert bench.population.compiled["chunk_members"] == [1, 4, 10]
+
+
+def test_epochs_in_one_call_or_one_by_one():
+    bench = Bench(make_study(checkpoint={"every": 3}))
+    one_by_one = bench.train(bench.members, 2)
+    started = bench.init(bench.members)
+    at_once = bench.population.advance(started, *stack_members(bench.members), bench.data, 2)
+    assert at_once[1].train_loss.shape == (1, 2)
+    assert_same(at_once, one_by_one)
+
+
+def test_one_trace_serves_all_chunks_and_settings(monkeypatch):
+    calls = []
+    compile_ = jax.stages.Lowered.compile
+    monkeypatch.setattr(jax.stages.Lowered, "compile", lambda self: calls.append(self) or compile_(self))
+    settings = {"learning_rate": (1e-3, 1e-2), "weight_decay": (0, 0.1), "dropout_rate": (None, 0.5)}
+    bench = Bench(make_study(seeds=(0, 1), streams={"order": (None, 7)}, train=settings))
+    assert len(bench.members) == 32
+    for first in range(0, 32, 8):
+        bench.train(bench.members[first : first + 8], 2)
+    assert bench.population.traces == bench.population.compiled["compilations"] == len(calls) == 1
+
+
+def test_each_stream_decides_its_part_only():
+    streams = {"init": (0, 1), "order": (0, 1), "augment": (0, 1), "dropout": (0, 1)}
+    bench = Bench(make_study(streams=streams, data={"augment": ("flip",)}))
+    seeds = [member.trials[0].streams for member in bench.members]
+    started = bench.init(bench.members).variables
+    trained = bench.train(bench.members, 1)[0].variables
+    for i in range(1, 16):
+        has_other_init = seeds[i].init != seeds[0].init
+        assert is_different(member_of(started, i), member_of(started, 0)) == has_other_init
+        assert is_different(member_of(trained, i), member_of(trained, 0)), seeds[i]
+
+
+# With one batch an epoch the first epoch's loss is finite: it comes before the update.
+@pytest.mark.parametrize(("batch_size", "epoch"), [(50, 1), (200, 2)])
+def test_a_diverged_member_is_frozen_and_disturbs_nobody(batch_size, epoch):
+    rates = (1e-3, 1e-2, 1e30)
+    bench = Bench(make_study(train={"batch_size": batch_size, "learning_rate": rates}))
+    healthy, other, diverging = bench.members
+
+    started = bench.init([healthy, diverging])
+    before = bench.train([healthy, diverging], epoch - 1, started)[0] if epoch > 1 else started
+    state, history = bench.train([healthy, diverging], 3, started)
+    np.testing.assert_array_equal(state.diverged, [0, epoch])
+    np.testing.assert_array_equal(np.isfinite(history.train_loss), [[True] * 3, [i < epoch for i in (1, 2, 3)]])
+    frozen = member_of((state.variables, state.optimizer, state.best), 1)
+    assert_same(frozen, member_of((before.variables, before.optimizer, before.best), 1))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(frozen[0]))
+
+    expected = bench.train([healthy, other], 3)
+    np.testing.assert_array_equal(expected[0].diverged, [0, 0])
+    assert_same(member_of((state, history), 0), member_of(expected, 0))
+
+
+@pytest.mark.parametrize("select", ["val_accuracy", "val_loss"])
+def test_best_is_the_first_epoch_with_the_best_metric(select):
+    # At this rate training is so unsteady that the best epoch is rarely the last one.
+    bench = Bench(make_study(seeds=(0, 1, 2), select=select, train={"optimizer": "adam", "learning_rate": 0.1}))
+    state, history = bench.train(bench.members, 6)
+    found = history.val_loss.argmin(1) if select == "val_loss" else history.val_accuracy.argmax(1)
+    np.testing.assert_array_equal(state.best.epoch, found + 1)
+    assert (found < 5).any()
+    for i, epochs in enumerate(found + 1):
+        then = bench.train(bench.members, int(epochs))[0]
+        assert_same(member_of(state.best.variables, i), member_of(then.variables, i))
+
+
+def test_without_validation_there_is_no_best():
+    bench = Bench(make_study(select="test_accuracy", data={"validation": 0}))
+    state, history = bench.train(bench.members, 1)
+    assert state.best is None
+    assert np.isnan(history.val_loss).all() and np.isnan(history.val_accuracy).all()
+
+
+def test_predictions_are_those_of_the_weights():
+    """Test logits from the weights by numpy and SciPy alone, for a network of one dense layer."""
+    from cnnjax import models
+    from cnnjax.layers import Dense
+
+    models.LADDER["tiny"] = (Dense(),)  # the fixture puts things back
+    # 200 examples in batches of 64: the epoch ends with a smaller batch.
+    bench = Bench(make_study(data={"normalisation": "unit"}, train={"batch_size": 64}))
+    state, _ = bench.train(bench.members, 1)
+    logits = bench.population.predict(state, bench.data)
+    layer = member_of(state.variables["params"]["dense0"], 0)
+    images = np.asarray(bench.data.test.images, np.float64).reshape(len(logits[0]), -1) / 255
+    expected = images @ layer["kernel"] + layer["bias"]
+    assert logits.dtype == np.float16
+    np.testing.assert_allclose(logits[0], expected - expected.max(1, keepdims=True), atol=2e-3)
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.sampled_from([1, 2, 3, 4, 8]))
+def test_chunk_size(members, most, devices):
+    size = chunk_size(members, most, devices)
+    limit = max(devices, min(most, members + -members % devices) // devices * devices)
+    assert size % devices == 0
+    assert devices <= size <= limit
+    assert size >= limit / 2
+
+    def fillers(size):
+        return -(-members // size) * size - members
+
+    assert fillers(size) < size  # no chunk of fillers only
+    rivals = [s for s in range(devices, limit + 1, devices) if s >= limit / 2]
+    assert fillers(size) == min(map(fillers, rivals))
+
+
+@pytest.mark.parametrize(
+    ("members", "most", "devices", "size"),
+    [(10, 10, 1, 10), (10, 4, 1, 2), (10, 8, 1, 5), (5, 3, 1, 3), (10, 12, 4, 12), (1, 1, 4, 4), (7, 4, 2, 4)],
+)
+def test_chunk_sizes_by_hand(members, most, devices, size):
+    assert chunk_size(members, most, devices) == size
+
+
+def test_out_of_memory_is_recognised():
+    with pytest.raises(Exception) as caught:
+        jnp.zeros(1 << 46).block_until_ready()
+    assert is_out_of_memory(caught.value)
+    assert not is_out_of_memory(ValueError("shapes do not match"))
