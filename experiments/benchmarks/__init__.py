@@ -1,0 +1,1 @@
+"""Timings of cnnjax beside the PyTorch loops it replaces."""
