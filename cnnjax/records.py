@@ -52,6 +52,12 @@ class RunFolder:
             return True
         return self.read_config() is not None
 
+    def remove_unfinished(self) -> None:
+        """Deletes what a kill left half written beside the files."""
+        for pattern in ("", "predictions/", "checkpoints/*/", "report/"):
+            for beside in self.path.glob(f"{pattern}.*.tmp"):
+                beside.unlink()
+
     def read_layout(self, program: str) -> list[list[int]] | None:
         """Returns the chunks [first member, end, members at a time] of a program, or None before it was cut."""
         file = self.path / "checkpoints" / program / "layout.json"

@@ -250,6 +250,7 @@ def _start(folder: RunFolder, study: Study, dataset: Dataset, plan: Plan) -> Non
     folder.path.mkdir(parents=True, exist_ok=True)
     if folder.read_config() is None:
         folder.write_json("config.json", study.to_dict())
+    folder.remove_unfinished()
     folder.write_json("environment.json", describe_environment([str(d) for d in jax.devices()]))
     folder.write_json("data.json", dataset.describe())
     if not (folder.path / "plan.json").exists():

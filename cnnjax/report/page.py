@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnjax import stats
+from cnnjax.records import replaced
 from cnnjax.report.figures import make_figures
 from cnnjax.report.read import Run, read_run
 from cnnjax.report.style import Plot
@@ -53,10 +54,8 @@ def build_report(workdir: Path) -> Path:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Writes beside and renames: a reader never sees half a file."""
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_bytes(content)
-    beside.replace(path)
+    with replaced(path) as file:
+        file.write(content)
 
 
 def headline(run: Run) -> str:
