@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 from cnnjax.augment import gather_batch
 from cnnjax.models import Network
 
-EVALUATION_BATCH = 256  # images at a time; no result depends on it beyond rounding
+EVALUATION_BATCH = 256  # images at a time, or a few less; no result depends on it beyond rounding
 
 
 class DeviceSplit(NamedTuple):
@@ -50,8 +50,9 @@ def over_batches(visit: Callable, carry: Array | Sums, count: int) -> tuple:
     Returns:
         The last carry, and the outputs as one array with the examples' axis first (None if `visit` gives None).
     """
-    full = count // EVALUATION_BATCH * EVALUATION_BATCH
-    indices = jnp.arange(full).reshape(-1, EVALUATION_BATCH)
+    batch = -(-count // -(-count // EVALUATION_BATCH))  # as equal as can be: mostly nothing is left to compile twice
+    full = count // batch * batch
+    indices = jnp.arange(full).reshape(-1, batch)
     outputs = []
     if full:
         carry, output = lax.scan(visit, carry, indices)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from cnnjax.convolution import convolve, same_padding
+from cnnjax.convolution import convolve, convolve_and_pool, same_padding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,23 +53,45 @@ class MaxPool:
     """Maximum over 2x2 windows, stride 2; an odd last row or column is dropped."""
 
 
+@dataclasses.dataclass(frozen=True)
+class ConvPool:
+    """What `fused` makes of a convolution, a ReLU and a max-pool."""
+
+    conv: Conv
+
+
 _ZEROS = nn.initializers.zeros  # placeholders: `initialisation` draws all parameters at once
 
-Layer = Conv | Dense | Dropout | BatchNorm | Relu | MaxPool
+Layer = Conv | ConvPool | Dense | Dropout | BatchNorm | Relu | MaxPool
+
+
+def fused(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    """Returns layers of the same function that do less work: a pool goes before its ReLU, or into its convolution."""
+    match layers:
+        case (Conv() as conv, Relu(), MaxPool(), *rest):
+            return (ConvPool(conv), *fused(tuple(rest)))
+        case (Relu(), MaxPool(), *rest):
+            return (MaxPool(), Relu(), *fused(tuple(rest)))
+        case (first, *rest):
+            return (first, *fused(tuple(rest)))
+    return ()
 
 
 class Convolution(nn.Module):
-    """The module of `Conv`: parameters kernel [K, K, C, F] and bias [F]."""
+    """The module of `Conv` and, where it `pools`, of `ConvPool`: parameters kernel [K, K, C, F] and bias [F]."""
 
     layer: Conv
+    pools: bool = False
 
     @nn.compact
     def __call__(self, x_NxHxWxC: Float[Array, "N H W C"]) -> Float[Array, "N P Q F"]:
-        """Returns the convolution of a batch of images."""
+        """Returns the convolution of a batch of images, as it is or through ReLU and max-pool."""
         size, channels = self.layer.kernel_size, x_NxHxWxC.shape[-1]
         kernel = self.param("kernel", _ZEROS, (size, size, channels, self.layer.features))
         bias = self.param("bias", _ZEROS, (self.layer.features,))
         padding = same_padding(size) if self.layer.padding == "same" else ((0, 0), (0, 0))
+        if self.pools:
+            return convolve_and_pool(x_NxHxWxC, kernel, bias, padding)
         return convolve(x_NxHxWxC, kernel, padding) + bias[None, None, None]
 
 
@@ -83,7 +105,24 @@ class FullyConnected(nn.Module):
         """Returns the affine map of a batch of vectors."""
         kernel = self.param("kernel", _ZEROS, (x_NxD.shape[-1], self.features))
         bias = self.param("bias", _ZEROS, (self.features,))
-        return x_NxD @ kernel + bias[None]
+        return _matmul(x_NxD, kernel) + bias[None]
+
+
+@jax.custom_vjp
+def _matmul(x_NxD: Float[Array, "N D"], kernel_DxF: Float[Array, "D F"]) -> Float[Array, "N F"]:
+    """The product x @ kernel, whose kernel gradient is laid out as the kernel is.
+
+    JAX's own rule makes its transpose, and the optimizer then reads a large kernel across the grain of memory.
+    """
+    return x_NxD @ kernel_DxF
+
+
+def _matmul_backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    x, kernel = saved
+    return gradient @ kernel.T, lax.dot_general(x, gradient, (((0,), (0,)), ((), ())))
+
+
+_matmul.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _matmul_backward)
 
 
 class BatchNormalisation(nn.Module):
@@ -104,18 +143,51 @@ class BatchNormalisation(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
-        mean, var = running_mean.value, running_var.value
         rows = x.reshape(-1, channels)
-        if train:
-            mean = rows.mean(0)
-            var = jnp.square(rows - mean[None]).mean(0)
-            if not self.is_initializing():
-                count = rows.shape[0]
-                unbiased = var * (count / max(count - 1, 1))
-                running_mean.value += (1 - self.retained) * (mean - running_mean.value)
-                running_var.value += (1 - self.retained) * (unbiased - running_var.value)
-        normalised = (rows - mean[None]) * (scale * lax.rsqrt(var + self.epsilon))[None] + bias[None]
+        if not train:
+            factor = scale * lax.rsqrt(running_var.value + self.epsilon)
+            return ((rows - running_mean.value[None]) * factor[None] + bias[None]).reshape(x.shape)
+        normalised, mean, var = _normalise_batch(rows, scale, bias, self.epsilon)
+        if not self.is_initializing():
+            count = rows.shape[0]
+            unbiased = var * (count / max(count - 1, 1))
+            running_mean.value += (1 - self.retained) * (mean - running_mean.value)
+            running_var.value += (1 - self.retained) * (unbiased - running_var.value)
         return normalised.reshape(x.shape)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _normalise_batch(
+    rows_RxC: Float[Array, "R C"], scale_C: Float[Array, " C"], bias_C: Float[Array, " C"], epsilon: float
+) -> tuple[Float[Array, "R C"], Float[Array, " C"], Float[Array, " C"]]:
+    """Returns rows normalised by their own statistics, and these: mean and biased variance, which carry no gradient.
+
+    The gradient (Ioffe & Szegedy 2015, section 3) is written so that it passes over the rows twice; the derived one
+    passes over them, and writes as much to memory, six times.
+    """
+    mean = rows_RxC.mean(0)
+    centred = rows_RxC - mean[None]
+    var = jnp.square(centred).mean(0)
+    return centred * (scale_C * lax.rsqrt(var + epsilon))[None] + bias_C[None], mean, var
+
+
+def _normalise_batch_forward(rows: Array, scale: Array, bias: Array, epsilon: float) -> tuple[tuple, tuple]:
+    normalised, mean, var = _normalise_batch(rows, scale, bias, epsilon)
+    return (normalised, mean, var), (rows, scale, mean, lax.rsqrt(var + epsilon))
+
+
+def _normalise_batch_backward(epsilon: float, saved: tuple, gradients: tuple) -> tuple[Array, Array, Array]:
+    rows, scale, mean, per_std = saved
+    gradient, _, _ = gradients
+    centred = rows - mean[None]
+    of_bias = gradient.sum(0)
+    of_scale = (centred * gradient).sum(0) * per_std
+    along = of_scale * per_std / rows.shape[0]
+    of_rows = (gradient - (of_bias / rows.shape[0])[None] - centred * along[None]) * (scale * per_std)[None]
+    return of_rows, of_scale, of_bias
+
+
+_normalise_batch.defvjp(_normalise_batch_forward, _normalise_batch_backward)
 
 
 def dropout(x: Float[Array, "..."], rate: Float[Array, ""], key: Array) -> Float[Array, "..."]:
@@ -128,41 +200,3 @@ def dropout(x: Float[Array, "..."], rate: Float[Array, ""], key: Array) -> Float
     keep = jax.random.bits(key, x.shape, jnp.uint16).astype(jnp.uint32) >= threshold
     scale = 65536 / (65536 - threshold.astype(x.dtype))
     return jnp.where(keep, x * scale, 0.0)
-
-
-@jax.custom_vjp
-def max_pool(x_NxHxWxC: Float[Array, "N H W C"]) -> Float[Array, "N P Q C"]:
-    """Maximum over 2x2 windows with stride 2.
-
-    The gradient goes to the first maximum of a window in row order, as in PyTorch. XLA's reduce_window has a slow
-    gradient on CPU (select and scatter); four strided views compare elementwise.
-    """
-    return functools.reduce(jnp.maximum, _window_views(x_NxHxWxC))
-
-
-def _window_views(x: Array) -> list[Array]:
-    height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
-    return [x[:, row:height:2, column:width:2] for row in (0, 1) for column in (0, 1)]
-
-
-def _max_pool_forward(x: Array) -> tuple[Array, tuple[Array, Array]]:
-    maximum = max_pool(x)
-    return maximum, (x, maximum)
-
-
-def _max_pool_backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array]:
-    x, maximum = saved
-    open_window = jnp.ones(maximum.shape, bool)
-    parts = []
-    for view in _window_views(x):
-        chosen = (view == maximum) & open_window
-        open_window &= ~chosen
-        parts.append(jnp.where(chosen, gradient, 0.0))
-    batch, height, width, channels = maximum.shape
-    rows = [jnp.stack(parts[i : i + 2], 3).reshape(batch, height, 2 * width, channels) for i in (0, 2)]
-    full = jnp.stack(rows, 2).reshape(batch, 2 * height, 2 * width, channels)
-    spare = [(0, 0), (0, x.shape[1] - 2 * height), (0, x.shape[2] - 2 * width), (0, 0)]
-    return (jnp.pad(full, spare),)
-
-
-max_pool.defvjp(_max_pool_forward, _max_pool_backward)

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cnnjax import layers
+from cnnjax.convolution import max_pool
 from cnnjax.initialisation import initial_parameters
-from cnnjax.layers import BatchNorm, Conv, Dense, Dropout, Layer, MaxPool, Relu
+from cnnjax.layers import BatchNorm, Conv, ConvPool, Dense, Dropout, Layer, MaxPool, Relu
 from cnnjax.types import RequestError, one_of
 
 # Parameter counts are those at 32 x 32 x 3 with 10 classes.
@@ -68,10 +69,12 @@ class Network(nn.Module):
             return f"{kind}{seen[kind] - 1}"
 
         x = x_NxHxWxC
-        for layer in self.layers:
+        for layer in layers.fused(self.layers):
             match layer:
                 case Conv():
                     x = layers.Convolution(layer, name=name("conv"))(x)
+                case ConvPool():
+                    x = layers.Convolution(layer.conv, pools=True, name=name("conv"))(x)
                 case Dense():
                     features = self.classes if layer.features is None else layer.features
                     x = x.reshape(x.shape[0], -1)
@@ -81,7 +84,7 @@ class Network(nn.Module):
                 case Relu():
                     x = nn.relu(x)
                 case MaxPool():
-                    x = layers.max_pool(x)
+                    x = max_pool(x)
                 case Dropout() if train:
                     rate = jnp.where(jnp.isnan(dropout_rate), layer.rate, dropout_rate)
                     x = layers.dropout(x, rate, self.make_rng("dropout"))

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import psutil
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -29,11 +28,6 @@ class DeviceData(NamedTuple):
     train: DeviceSplit
     validation: DeviceSplit | None
     test: DeviceSplit
-
-
-def make_mesh(devices: Sequence[jax.Device]) -> Mesh:
-    """Returns the mesh whose one axis, 'members', runs over the given devices."""
-    return Mesh(np.array(devices), ("members",))
 
 
 def put_data(dataset: Dataset, normalisation_name: str, mesh: Mesh) -> DeviceData:
@@ -64,6 +58,10 @@ def stack_members(members: Sequence[Member]) -> tuple[Traced, Streams]:
         for field in dataclasses.fields(Streams)
     }
     return Traced(**settings), Streams(**seeds)
+
+
+def _without_axis(stacked: Any) -> Any:
+    return jax.tree.map(lambda a: a[0], stacked)
 
 
 def count_members(stacked: Any) -> int:
@@ -106,9 +104,20 @@ class Population:
     def _map(self, function: Callable, specs: tuple[PartitionSpec, ...]) -> Any:
         """Maps a one-member function over the member axis of some arguments, and over the devices."""
         axes = tuple(0 if spec == MEMBERS else None for spec in specs)
-        mapped = jax.vmap(function, in_axes=axes)
+
+        def over_members(*arguments: Any) -> Any:
+            stacked = [argument for argument, axis in zip(arguments, axes, strict=True) if axis == 0]
+            if count_members(stacked) > 1:
+                return jax.vmap(function, in_axes=axes)(*arguments)
+            # XLA compiles some reductions over arrays with a member axis of one ten times slower than without it.
+            alone = (
+                _without_axis(argument) if axis == 0 else argument
+                for argument, axis in zip(arguments, axes, strict=True)
+            )
+            return jax.tree.map(lambda a: a[None], function(*alone))
+
         # Members never communicate: each device runs the same program on its own slice.
-        sharded = jax.shard_map(mapped, mesh=self._mesh, in_specs=specs, out_specs=MEMBERS, check_vma=False)
+        sharded = jax.shard_map(over_members, mesh=self._mesh, in_specs=specs, out_specs=MEMBERS, check_vma=False)
         return jax.jit(sharded)
 
     @property
@@ -213,16 +222,3 @@ def chunk_size(members: int, most: int, devices: int = 1) -> int:
     most = max(devices, min(most, members + -members % devices) // devices * devices)
     sizes = range(most, max(-(-most // 2), devices) - 1, -devices)
     return min(sizes, key=lambda size: -members % size)
-
-
-def memory_limit() -> int:
-    """Returns the bytes one device may use: the allocator's limit, or what the host has available."""
-    stats = jax.local_devices()[0].memory_stats()
-    if stats and "bytes_limit" in stats:
-        return int(stats["bytes_limit"])
-    return psutil.virtual_memory().available // jax.local_device_count()
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether a failed call failed for want of memory."""
-    return "RESOURCE_EXHAUSTED" in str(error) or "out of memory" in str(error).lower()

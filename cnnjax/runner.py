@@ -11,17 +11,9 @@ import jax
 from cnnjax import models
 from cnnjax.chunks import Chunk, run_chunk
 from cnnjax.data import Dataset, load_dataset
+from cnnjax.devices import is_out_of_memory, make_mesh, memory_limit, use_every_core
 from cnnjax.plan import make_plan
-from cnnjax.population import (
-    DeviceData,
-    Population,
-    chunk_size,
-    is_out_of_memory,
-    make_mesh,
-    memory_limit,
-    put_data,
-    stack_members,
-)
+from cnnjax.population import DeviceData, Population, chunk_size, put_data, stack_members
 from cnnjax.progress import Progress
 from cnnjax.records import RunFolder, describe_environment, describe_plan
 from cnnjax.report import build_report
@@ -60,7 +52,7 @@ def run(
     folder = RunFolder(workdir)
     is_new = _check_folder(folder, study, overwrite)
     dataset, plan = _load(study)
-    enable_compilation_cache()
+    _prepare_jax(plan)
     if is_new:
         _clear(folder)
     _start(folder, study, dataset, plan)
@@ -151,7 +143,7 @@ def _filled(program: Program, size: int) -> list:
 def plan_table(study: Study) -> str:
     """Returns what a study would run, as text: trials, programs, members, parameters, memory, FLOPs. Trains nothing."""
     dataset, plan = _load(study)
-    enable_compilation_cache()
+    _prepare_jax(plan)
     mesh = make_mesh(jax.local_devices())
     data = put_data(dataset, study.data.normalisation, mesh)
     counts = {name: count for name, count in dataset.describe()["counts"].items() if count}
@@ -184,6 +176,11 @@ def enable_compilation_cache() -> None:
     if jax.config.jax_compilation_cache_dir is None:
         root = os.environ.get("CNNJAX_CACHE", Path.home() / ".cache" / "cnnjax")
         jax.config.update("jax_compilation_cache_dir", str(Path(root) / "xla"))
+
+
+def _prepare_jax(plan: Plan) -> None:
+    use_every_core(max(len(program.members) for program in plan.programs))
+    enable_compilation_cache()
 
 
 def _load(study: Study) -> tuple[Dataset, Plan]:

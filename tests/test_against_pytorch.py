@@ -7,7 +7,8 @@ import pytest
 
 from cnnjax import models
 from cnnjax.augment import gather_batch
-from cnnjax.layers import BatchNormalisation, dropout, max_pool
+from cnnjax.convolution import max_pool
+from cnnjax.layers import BatchNormalisation, dropout
 from cnnjax.optimizers import make_optimizer
 from cnnjax.train import _loss
 from cnnjax.types import Traced

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from cnnjax.chunks import Chunk
 from cnnjax.data import load_dataset
+from cnnjax.devices import is_out_of_memory, make_mesh
 from cnnjax.plan import make_plan
-from cnnjax.population import Population, chunk_size, is_out_of_memory, make_mesh, put_data, stack_members
+from cnnjax.population import Population, chunk_size, put_data, stack_members
 
 pytestmark = pytest.mark.usefixtures("tiny")
 

@@ -121,8 +121,9 @@ def cnnjax_worker(pipe: Any, model: str, optimizer: str, batch: int, members: in
     import jax
 
     from cnnjax.data import Dataset, Split
+    from cnnjax.devices import make_mesh, use_every_core
     from cnnjax.plan import make_plan
-    from cnnjax.population import Population, make_mesh, put_data, stack_members
+    from cnnjax.population import Population, put_data, stack_members
     from cnnjax.study import from_config
 
     images, labels = random_images()
@@ -135,6 +136,7 @@ def cnnjax_worker(pipe: Any, model: str, optimizer: str, batch: int, members: in
         }
     )
     (program,) = make_plan(study).programs
+    use_every_core(members)
     mesh = make_mesh(jax.local_devices())
     settings, streams = stack_members(program.members)
     # An epoch of a tenth of a round, so that rounds of any length are whole epochs of one program.

@@ -1,0 +1,83 @@
+"""Which way to compute a convolution, by its shape and the backend: the one place that chooses."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+from jaxtyping import Array
+
+from cnnjax.convolution import block_patches, dense, patches, winograd
+from cnnjax.convolution.blocks import Blocks
+
+
+class Method(NamedTuple):
+    """A way to compute the products of a convolution."""
+
+    transform: Callable[[Array], Array]  # of the kernel, linear: done once for all chunks
+    forward: Callable[..., Array | Blocks]
+    kernel_gradient: Callable[..., Array]  # of the transformed kernel
+    from_blocks: bool  # whether images are taken in blocks
+    to_blocks: bool  # whether the output comes, and its gradient goes, in blocks
+    floats_per_pixel: Callable[[int, int, int], int]  # made on the way, from kernel size, channels and features
+    loops: bool  # over members and chunks of the batch; otherwise all is one product
+
+
+METHODS = {
+    "block_patches": Method(
+        *(block_patches.transform, block_patches.forward, block_patches.kernel_gradient),
+        from_blocks=False,
+        to_blocks=True,
+        floats_per_pixel=lambda size, channels, features: (size + 1) ** 2 // 4 * channels,
+        loops=False,
+    ),
+    "winograd": Method(
+        *(winograd.transform, winograd.forward, winograd.kernel_gradient),
+        from_blocks=True,
+        to_blocks=True,
+        floats_per_pixel=lambda size, channels, features: 4 * (channels + features),
+        loops=True,
+    ),
+    "patches": Method(
+        *(patches.transform, patches.forward, patches.kernel_gradient),
+        from_blocks=False,
+        to_blocks=False,
+        floats_per_pixel=lambda size, channels, features: size**2 * channels,
+        loops=True,
+    ),
+    "dense": Method(
+        *(patches.transform, dense.forward, dense.kernel_gradient),
+        from_blocks=False,
+        to_blocks=False,
+        floats_per_pixel=lambda size, channels, features: 0,
+        loops=True,
+    ),
+}
+
+# What a chunk of images makes on the way is still in the cache when it is read (measured on CPU: 2 to 5 MB is best for
+# every layer of the ladder).
+_CHUNK_BYTES = 5 << 20
+
+
+def choose(size: int, channels: int, pixels: int) -> Method:
+    """Returns the method for a kernel of `size` on `channels` that makes `pixels` of output an image.
+
+    Windows of few channels are small enough to be made for a whole batch of all members. From there on Winograd's
+    saving of arithmetic wins on a CPU for every layer of the ladder, but takes twice as long to compile, which tiny
+    images never pay back; a GPU's own dense convolution is fast inside a loop, which a CPU's is not.
+    """
+    if channels <= 4 and size % 2:
+        return METHODS["block_patches"]
+    if jax.default_backend() != "cpu":
+        return METHODS["dense"]
+    return METHODS["winograd" if size == 3 and pixels > 64 else "patches"]
+
+
+def chunk_count(method: Method, kernel_shape: tuple[int, ...], batch: int, pixels: int) -> int:
+    """Returns in how many equal chunks a batch is computed: the fewest whose intermediates fit the cache."""
+    size, _, channels, features = kernel_shape
+    bytes_per_image = 4 * pixels * method.floats_per_pixel(size, channels, features)
+    if not method.loops or not bytes_per_image:
+        return 1
+    most = max(1, _CHUNK_BYTES // bytes_per_image)
+    return next(count for count in range(math.ceil(batch / most), batch + 1) if batch % count == 0)

@@ -1,0 +1,111 @@
+"""The products of a convolution, in chunks of a batch and over members.
+
+A loop over members beats one batched product where a member's own products fill the device: the intermediates stay
+in the cache, and take one member's memory.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from cnnjax.convolution.blocks import Blocks, join, split
+from cnnjax.convolution.methods import Method, choose, chunk_count
+
+
+def as_images(output: Array | Blocks) -> Array:
+    """Returns an output as images, whether it came so or in blocks."""
+    return join(output) if isinstance(output, tuple) else output
+
+
+def as_blocks(output: Array | Blocks) -> Blocks:
+    """Returns an output in blocks, whether it came so or as images."""
+    return output if isinstance(output, tuple) else split(output)
+
+
+def correlate(
+    arrays: tuple[Array, ...],
+    expand: Callable[..., Array | Blocks],
+    kernel: Float[Array, "K K C F"],
+    before: tuple[int, int],
+    pixels: tuple[int, int],
+    finish: Callable,
+    *extra: Array,
+):
+    """Cross-correlates images with a kernel.
+
+    Args:
+        arrays: what the images are made of, a batch first.
+        expand: makes the images of a chunk of the arrays, as images or in blocks.
+        kernel: the kernel.
+        before: zeros above and left of the images.
+        pixels: height and width of the output; behind their last pixel the images are cut, or zero.
+        finish: turns the output of a chunk (images, or blocks that may hold one more row and column) into the result.
+        extra: further arguments of `finish`.
+
+    Returns:
+        The results of `finish`, their chunks put together.
+    """
+    height, width = pixels
+    method = choose(kernel.shape[0], kernel.shape[2], height * width)
+    count = chunk_count(method, kernel.shape, len(arrays[0]), height * width)
+    size = (-(-height // 2), -(-width // 2)) if method.to_blocks else pixels
+
+    def product(arrays: tuple[Array, ...], kernel: Array, extra: tuple[Array, ...]):
+        transformed = method.transform(kernel)
+
+        def one_chunk(chunk: tuple[Array, ...]):
+            images = _as(method.from_blocks, expand(*chunk))
+            return finish(method.forward(images, transformed, before, size), *extra)
+
+        if count == 1:
+            return one_chunk(arrays)
+        results = lax.map(one_chunk, _cut(arrays, count))
+        return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), results)
+
+    return _over_members(method, product)(arrays, kernel, extra)
+
+
+def kernel_gradient(
+    images: Float[Array, "N H W C"],
+    arrays: tuple[Array, ...],
+    expand: Callable[..., Array | Blocks],
+    kernel_shape: tuple[int, ...],
+    before: tuple[int, int],
+) -> Float[Array, "K K C F"]:
+    """Returns the gradient of a kernel, where `expand` makes that of the output from a chunk of `arrays`."""
+    _, height, width, _ = images.shape
+    method = choose(kernel_shape[0], kernel_shape[2], height * width)
+    count = chunk_count(method, kernel_shape, len(images), height * width)
+
+    untransformed = jax.ShapeDtypeStruct(kernel_shape, images.dtype)
+    transformed = jax.eval_shape(method.transform, untransformed)
+
+    def product(images: Array, arrays: tuple[Array, ...]) -> Array:
+        def one_chunk(images: Array, *chunk: Array) -> Array:
+            gradient = _as(method.to_blocks, expand(*chunk))
+            return method.kernel_gradient(_as(method.from_blocks, images), gradient, before, transformed.shape)
+
+        if count == 1:
+            total = one_chunk(images, *arrays)
+        else:
+            total = jnp.zeros_like(transformed)
+            chunks = _cut((images, *arrays), count)
+            total, _ = lax.scan(lambda total, chunk: (total + one_chunk(*chunk), None), total, chunks)
+        return jax.linear_transpose(method.transform, untransformed)(total)[0]
+
+    return _over_members(method, product)(images, arrays)
+
+
+def _as(in_blocks: bool, images: Array | Blocks) -> Array | Blocks:
+    return as_blocks(images) if in_blocks else as_images(images)
+
+
+def _cut(arrays: tuple[Array, ...], count: int) -> tuple[Array, ...]:
+    return tuple(array.reshape(count, -1, *array.shape[1:]) for array in arrays)
+
+
+def _over_members(method: Method, product: Callable) -> Callable:
+    return jax.custom_batching.sequential_vmap(product) if method.loops else product

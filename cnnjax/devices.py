@@ -1,0 +1,50 @@
+"""The devices that a population is spread over, and what fits on one."""
+
+import os
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+import psutil
+from jax.sharding import Mesh
+
+_COUNT_FLAG, _THREADS_FLAG = "xla_force_host_platform_device_count", "xla_cpu_multi_thread_eigen"
+
+
+def use_every_core(members: int) -> None:
+    """Lets jax see each CPU core as a device, as many as there are members. Has to come before anything uses jax.
+
+    A member that has a core to itself trains faster than a core's share of members that one after another use all
+    cores: nothing waits, and what it works on stays in the core's own cache. Where XLA_FLAGS already say how many CPU
+    devices there are, or jax has begun to use them, all stays as it is.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    devices = min(cores, members)
+    if devices < 2 or _COUNT_FLAG in flags:
+        return
+    try:
+        jax.config.update("jax_num_cpu_devices", devices)
+    except RuntimeError:
+        return
+    if devices == cores and _THREADS_FLAG not in flags:
+        # No core is left to help with another's matrix products.
+        os.environ["XLA_FLAGS"] = f"{flags} --{_THREADS_FLAG}=false".strip()
+
+
+def make_mesh(devices: Sequence[jax.Device]) -> Mesh:
+    """Returns the mesh whose one axis, 'members', runs over the given devices."""
+    return Mesh(np.array(devices), ("members",))
+
+
+def memory_limit() -> int:
+    """Returns the bytes one device may use: the allocator's limit, or what the host has available."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return int(stats["bytes_limit"])
+    return psutil.virtual_memory().available // jax.local_device_count()
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a failed call failed for want of memory."""
+    return "RESOURCE_EXHAUSTED" in str(error) or "out of memory" in str(error).lower()

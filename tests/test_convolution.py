@@ -1,0 +1,117 @@
+"""Every way to convolve, against XLA's own convolution: values and gradients, over members, for any shape."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jax import lax
+
+from cnnjax.convolution import convolve, convolve_and_pool, max_pool, methods, products, same_padding
+
+MEMBERS = 2
+# Sums of up to a few hundred float32 products, in another order.
+TOLERANCE = 2e-5
+
+
+def reference(images, kernel, padding):
+    return lax.conv_general_dilated(images, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def reference_pool(images):
+    return lax.reduce_window(images, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+
+
+def assert_equal_with_gradients(ours, theirs, *arguments):
+    """Both functions, mapped over members, and their gradients for one random cotangent."""
+    shape = jax.eval_shape(jax.vmap(theirs), *arguments).shape
+    cotangent = jax.random.normal(jax.random.key(9), shape)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def value_and_gradients(function):
+        value, pullback = jax.vjp(jax.vmap(function), *arguments)
+        return value, *pullback(cotangent)
+
+    for one, other in zip(value_and_gradients(ours), value_and_gradients(theirs), strict=True):
+        assert one.shape == other.shape
+        np.testing.assert_allclose(one, other, atol=TOLERANCE * max(1, np.abs(other).max(initial=0)), rtol=0)
+
+
+def draw(seed, *shape):
+    return jax.random.normal(jax.random.key(seed), (MEMBERS, *shape))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "channels", "size", "same"),
+    [
+        (9, 6, 3, 3, True),
+        (6, 9, 8, 3, False),
+        (1, 2, 5, 3, True),
+        (7, 8, 2, 5, False),
+        (5, 4, 6, 2, True),
+    ],
+)
+@pytest.mark.parametrize("name", sorted(methods.METHODS))
+def test_a_method_is_a_convolution(name, height, width, channels, size, same):
+    if (name == "winograd" and size != 3) or (name == "block_patches" and size % 2 == 0):
+        pytest.skip(f"{name} is not for kernels of {size}")
+    batch = 6
+    padding = same_padding(size) if same else ((0, 0), (0, 0))
+    images, kernel, bias = draw(0, batch, height, width, channels), draw(1, size, size, channels, 5), draw(2, 5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(products, "choose", lambda *shape: methods.METHODS[name])
+        patch.setattr(methods, "_CHUNK_BYTES", 10_000)  # so that a batch is cut
+        assert_equal_with_gradients(
+            *(lambda x, k: convolve(x, k, padding), lambda x, k: reference(x, k, padding)), *(images, kernel)
+        )
+        if min(height, width) - (0 if same else size - 1) >= 2:
+            assert_equal_with_gradients(
+                lambda x, k, b: convolve_and_pool(x, k, b, padding),
+                lambda x, k, b: reference_pool(jax.nn.relu(reference(x, k, padding) + b)),
+                *(images, kernel, bias),
+            )
+
+
+@pytest.mark.parametrize("channels", [3, 16])
+def test_the_chosen_method_inside_a_scan(channels):
+    """As training calls it: the gradient of a loss, in a compiled loop over steps."""
+    images, kernel = draw(0, 4, 10, 10, channels), draw(1, 3, 3, channels, 8)
+
+    def losses(product):
+        def step(kernel, _):
+            loss, gradient = jax.value_and_grad(lambda k: jnp.square(product(images[0], k, same_padding(3))).mean())(
+                kernel
+            )
+            return kernel - 0.01 * gradient, loss
+
+        return jax.jit(lambda kernel: lax.scan(step, kernel, None, length=3)[1])(kernel[0])
+
+    np.testing.assert_allclose(losses(convolve), losses(reference), rtol=1e-5)
+
+
+def test_max_pool_drops_an_odd_last_row_and_column():
+    assert_equal_with_gradients(max_pool, reference_pool, draw(0, 3, 7, 5, 2))
+
+
+@given(kernel_bytes=st.integers(0, 10**9), batch=st.integers(1, 300))
+def test_chunks_divide_the_batch_and_fit_the_cache(kernel_bytes, batch):
+    per_pixel = methods.Method(None, None, None, True, True, lambda *shape: kernel_bytes // 4, True)
+    count = methods.chunk_count(per_pixel, (3, 3, 1, 1), batch, 1)
+    assert batch % count == 0
+    assert count == batch or batch // count * (kernel_bytes // 4 * 4) <= methods._CHUNK_BYTES
+
+
+def test_cpu_and_gpu_choose_by_shape(monkeypatch):
+    names = {method: name for name, method in methods.METHODS.items()}
+
+    def chosen(*shape):
+        return names[methods.choose(*shape)]
+
+    assert [chosen(3, 3, 1024), chosen(3, 64, 1024), chosen(5, 64, 1024), chosen(3, 64, 64)] == [
+        *("block_patches", "winograd", "patches", "patches")
+    ]
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert [chosen(3, 3, 1024), chosen(3, 64, 1024)] == ["block_patches", "dense"]
