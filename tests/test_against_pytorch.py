@@ -27,6 +27,22 @@ def error(ours, theirs):
     return max(np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-12) for a, b in pairs)
 
 
+# A bias that batch norm subtracts again has the gradient zero: in any arithmetic it is rounding, and Adam makes whole
+# steps of it. It is compared on the scale of its layer.
+BIAS_WITHOUT_GRADIENT = {"complex": ("conv0", "conv2")}
+
+
+def error_of_parameters(name, ours, theirs):
+    """The largest relative error of a leaf, and of a bias without gradient relative to its layer's kernel."""
+    ours = {layer: dict(leaves) for layer, leaves in ours.items()}
+    theirs = {layer: dict(leaves) for layer, leaves in theirs.items()}
+    errors = []
+    for layer in BIAS_WITHOUT_GRADIENT.get(name, ()):
+        difference = ours[layer].pop("bias") - theirs[layer].pop("bias")
+        errors.append(np.linalg.norm(difference) / np.linalg.norm(theirs[layer]["kernel"]))
+    return max([error(ours, theirs), *errors])
+
+
 def batch_of(seed):
     rng = np.random.default_rng(seed)
     images = rng.uniform(-1, 1, (BATCH, 32, 32, 3)).astype(np.float32)
@@ -92,7 +108,7 @@ def test_logits_loss_gradients_and_statistics(name, smoothing):
     assert abs(float(loss) - their_loss.item()) < 1e-4 * their_loss.item()
     assert int(sums.correct) == int((logits.argmax(1).numpy() == labels).sum())
     theirs = torch_models.gradients(module)
-    # The bias before a batch norm has no gradient but rounding; it is compared on the scale of the others.
+    # On the scale of the layer, for a bias may have no gradient but rounding.
     for layer, leaves in theirs.items():
         scale = max(np.linalg.norm(leaf) for leaf in leaves.values())
         for leaf in leaves:
@@ -139,7 +155,7 @@ def test_five_steps(name, optimizer, settings):
         updates, state = rule.update(gradients, state, variables["params"])
         params = jax.tree.map(lambda p, u: p + u, variables["params"], updates)
         assert abs(float(loss) - their_loss.item()) < 1e-4 * their_loss.item()
-        assert error(params, after) < 1e-4
+        assert error_of_parameters(name, params, after) < 1e-4
         for layer, leaves in after.items():  # weights hardly move in a step: the step itself must agree too
             main = "kernel" if "kernel" in leaves else "scale"
             ours = np.asarray(updates[layer][main])
