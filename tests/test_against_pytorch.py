@@ -82,10 +82,14 @@ def settings_of(**values):
     return Traced(**{name: jnp.float32(value) for name, value in {**usual, **values}.items()})
 
 
+loss_and_gradients = jax.jit(jax.value_and_grad(_loss, has_aux=True), static_argnums=1)
+
+
 def our_gradients(network, variables, images, labels, settings):
-    function = jax.jit(jax.value_and_grad(_loss, has_aux=True), static_argnums=1)
     key = jax.random.key(0)
-    (loss, (moved, sums)), gradients = function(variables["params"], network, settings, variables, images, labels, key)
+    (loss, (moved, sums)), gradients = loss_and_gradients(
+        variables["params"], network, settings, variables, images, labels, key
+    )
     return loss, moved, sums, gradients
 
 

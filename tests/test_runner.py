@@ -295,7 +295,7 @@ def test_lost_rows_are_written_again(tmp_path):
     assert read_all(tmp_path) == expected
 
 
-def launch(workdir, **environment):
+def launch(workdir, devices=1):
     """Starts a run of two programs in a process of its own."""
     arguments = ["--models=baseline", "--seeds=0,1,2", "--train.epochs=4,12", "--train.batch_size=50,100"]
     arguments += [
@@ -308,7 +308,7 @@ def launch(workdir, **environment):
     command = [sys.executable, "-m", "cnnjax.launch", f"--config={ROOT}/configs/quickstart.py"]
     return subprocess.Popen(
         [*command, f"--workdir={workdir}", *overrides],
-        **{"cwd": ROOT, "env": {**os.environ, **environment}},
+        **{"cwd": ROOT, "env": {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}},
         **{"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True},
     )
 
@@ -357,10 +357,7 @@ def test_killed_and_interrupted_again_and_again(uninterrupted, tmp_path):
     assert read_weights(workdir) == read_weights(uninterrupted)
     assert_no_line_twice(workdir)
     assert (workdir / "report/index.html").exists()
-
-
-def launch_on(devices, workdir):
-    return launch(workdir, XLA_FLAGS=f"--xla_force_host_platform_device_count={devices}")
+    assert not list(workdir.glob("**/.*.tmp"))
 
 
 def assert_ran_on(devices, workdir, expected):
@@ -373,9 +370,9 @@ def assert_ran_on(devices, workdir, expected):
 
 def test_two_devices_change_nothing_nor_does_a_kill_there(uninterrupted, tmp_path):
     workdir = tmp_path / "run"
-    signal_when(launch_on(2, workdir), signal.SIGKILL, workdir, "checkpoints/p000/*/6")
+    signal_when(launch(workdir, devices=2), signal.SIGKILL, workdir, "checkpoints/p000/*/6")
     assert not (workdir / "report").exists()
-    finish(launch_on(2, workdir))
+    finish(launch(workdir, devices=2))
     assert_ran_on(2, workdir, uninterrupted)
 
 
@@ -385,7 +382,7 @@ def test_a_run_of_one_device_goes_on_with_four(uninterrupted, tmp_path):
     shutil.copytree(uninterrupted, workdir)
     (workdir / "trials.csv").unlink()
     assert RunFolder(workdir).read_layout("p000") == [[0, 3, 3]]
-    finish(launch_on(4, workdir))
+    finish(launch(workdir, devices=4))
     assert RunFolder(workdir).read_layout("p000") == [[0, 3, 4]]
     assert_ran_on(4, workdir, uninterrupted)
 
