@@ -8,6 +8,9 @@ import pytest
 
 from cnnjax.study import Study, from_config
 
+# One device, whatever test comes first: a run would otherwise take as many as there are cores.
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1"
+
 TINY = {
     "models": ("tiny",),
     "select": "val_loss",
