@@ -50,10 +50,8 @@ def run_chunk(
     # orbax takes a second to import: a plan does without
     from cnnjax.checkpoints import Checkpoints
 
-    compile_start = time.perf_counter()
     settings, streams = stack_members(chunk.filled)
     population.compile(settings, streams, data)
-    progress.compiled(time.perf_counter() - compile_start)
     folder.update_plan(chunk.program, population.compiled)
     checkpoints = Checkpoints(
         folder.checkpoints(chunk.program, members[0].id, members[-1].id, chunk.size),

@@ -4,6 +4,7 @@
 traceback on stderr).
 """
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -25,15 +26,19 @@ def run(main: Callable[[list[str]], None]) -> NoReturn:
     try:
         app.run(main, flags_parser=_parse)
     except (RequestError, flags.Error) as error:
-        _exit(2, f"error: {error}")
+        _say(f"error: {error}")
+        sys.exit(2)
     except KeyboardInterrupt:
-        _exit(130, "interrupted: the same command goes on from the last state on disk")
+        _say("interrupted: the same command goes on from the last state on disk")
+        # At once: threads that still compile or write would hold up, or crash, the interpreter's own end, and what
+        # they leave half done is ignored by the next start.
+        os._exit(130)
     raise AssertionError("app.run exits")  # for type checkers
 
 
-def _exit(code: int, line: str) -> NoReturn:
+def _say(line: str) -> None:
+    sys.stdout.flush()
     print(" ".join(line.split()), file=sys.stderr, flush=True)
-    sys.exit(code)
 
 
 def _parse(argv: list[str]) -> list[str]:

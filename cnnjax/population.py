@@ -18,6 +18,8 @@ from cnnjax.study import Study
 from cnnjax.train import EpochMetrics, State, Task, init_member, train_epoch
 from cnnjax.types import Member, Static, Streams, Traced
 
+_QUICKLY = {"xla_backend_optimization_level": 0}  # compiler options
+
 MEMBERS = PartitionSpec("members")
 SHARED = PartitionSpec()
 
@@ -66,7 +68,7 @@ def _without_axis(stacked: Any) -> Any:
 
 def count_members(stacked: Any) -> int:
     """Returns how many members a pytree of stacked arrays holds."""
-    return len(jax.tree.leaves(stacked)[0])
+    return jax.tree.leaves(stacked)[0].shape[0]
 
 
 class Population:
@@ -96,12 +98,15 @@ class Population:
         self._image_shape = image_shape
         self._keep_best = study.data.validation > 0
         self._mesh = mesh
-        self._compiled: dict[int, Any] = {}
-        self._init = self._map(self._init_member, (MEMBERS, MEMBERS))
-        self._advance = self._map(self._advance_member, (MEMBERS, MEMBERS, MEMBERS, SHARED, SHARED))
-        self._predict = self._map(self._predict_member, (MEMBERS, SHARED))
+        self._functions = {
+            # Runs once: what the compiler spends on its random bits is never earned back.
+            "init": self._map(self._init_member, (MEMBERS, MEMBERS), _QUICKLY),
+            "advance": self._map(self._advance_member, (MEMBERS, MEMBERS, MEMBERS, SHARED, SHARED)),
+            "predict": self._map(self._predict_member, (MEMBERS, SHARED)),
+        }
+        self._compiled: dict[tuple[str, int], Any] = {}  # by function and number of members
 
-    def _map(self, function: Callable, specs: tuple[PartitionSpec, ...]) -> Any:
+    def _map(self, function: Callable, specs: tuple[PartitionSpec, ...], options: dict[str, Any] | None = None) -> Any:
         """Maps a one-member function over the member axis of some arguments, and over the devices."""
         axes = tuple(0 if spec == MEMBERS else None for spec in specs)
 
@@ -118,7 +123,7 @@ class Population:
 
         # Members never communicate: each device runs the same program on its own slice.
         sharded = jax.shard_map(over_members, mesh=self._mesh, in_specs=specs, out_specs=MEMBERS, check_vma=False)
-        return jax.jit(sharded)
+        return jax.jit(sharded, compiler_options=options)
 
     @property
     def devices(self) -> int:
@@ -132,12 +137,13 @@ class Population:
 
     def init(self, settings: Traced, streams: Streams) -> State:
         """Returns the members before their first epoch."""
-        return self._init(*self.put((settings, streams)))
+        stacked = self.put((settings, streams))
+        return self._executable("init", *stacked)(*stacked)
 
     @property
     def compiled(self) -> dict[str, Any]:
         """What was compiled: how often, for how many members, and the memory of the largest."""
-        sizes = sorted(self._compiled)
+        sizes = sorted(members for name, members in self._compiled if name == "advance")
         needed = [self._memory(size) for size in sizes]
         return {
             "compilations": self.traces,
@@ -151,24 +157,30 @@ class Population:
 
     def abstract_state(self, settings: Traced, streams: Streams) -> State:
         """Returns the shapes, dtypes and layout of the members' state."""
-        shapes = jax.eval_shape(self._init, settings, streams)
+        shapes = jax.eval_shape(self._functions["init"], settings, streams)
         return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=self.sharding), shapes)
 
     def compile(self, settings: Traced, streams: Streams, data: DeviceData) -> int:
-        """Compiles training for this many members, if it is not yet.
+        """Compiles initialisation, training and prediction for this many members, if they are not yet.
 
         Returns:
-            The bytes of device memory one call needs: arguments, results and temporaries, on one device.
+            The bytes of device memory that training needs: arguments, results and temporaries, on one device.
         """
-        members = count_members(streams)
-        if members not in self._compiled:
-            arguments = (self.abstract_state(settings, streams), *self.put((settings, streams)))
-            lowered = self._advance.lower(*arguments, data, jnp.zeros((), jnp.int32))
-            self._compiled[members] = lowered.compile()
-        return self._memory(members)
+        stacked = self.put((settings, streams))
+        state = self.abstract_state(settings, streams)
+        self._executable("init", *stacked)
+        self._executable("advance", state, *stacked, data, jnp.zeros((), jnp.int32))
+        self._executable("predict", state.variables, data.test)
+        return self._memory(count_members(streams))
+
+    def _executable(self, name: str, *arguments: Any) -> Any:
+        key = name, count_members(arguments[0])
+        if key not in self._compiled:
+            self._compiled[key] = self._functions[name].lower(*arguments).compile()
+        return self._compiled[key]
 
     def _memory(self, members: int) -> int:
-        sizes = self._compiled[members].memory_analysis()
+        sizes = self._compiled["advance", members].memory_analysis()
         return sizes.argument_size_in_bytes + sizes.output_size_in_bytes + sizes.temp_size_in_bytes
 
     def advance(
@@ -179,14 +191,14 @@ class Population:
         Returns:
             The new state, and metrics as numpy arrays [members, epochs].
         """
-        self.compile(settings, streams, data)
-        compiled = self._compiled[count_members(streams)]
-        state, history = compiled(state, *self.put((settings, streams)), data, jnp.array(epochs, jnp.int32))
+        arguments = (state, *self.put((settings, streams)), data, jnp.array(epochs, jnp.int32))
+        state, history = self._executable("advance", *arguments)(*arguments)
         return state, jax.tree.map(lambda a: np.asarray(a)[:, :epochs], history)
 
     def predict(self, state: State, data: DeviceData) -> np.ndarray:
         """Returns the test logits of every member, float16 [members, examples, classes], rows shifted to maximum 0."""
-        return np.asarray(self._predict(state.variables, data.test))
+        arguments = (state.variables, data.test)
+        return np.asarray(self._executable("predict", *arguments)(*arguments))
 
     def _init_member(self, settings: Traced, streams: Streams) -> State:
         return init_member(self.task, settings, streams, self._image_shape, keep_best=self._keep_best)

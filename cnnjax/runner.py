@@ -11,19 +11,15 @@ import jax
 from cnnjax import models
 from cnnjax.chunks import Chunk, run_chunk
 from cnnjax.data import Dataset, load_dataset
-from cnnjax.devices import is_out_of_memory, make_mesh, memory_limit, use_every_core
+from cnnjax.devices import is_out_of_memory, make_mesh, use_every_core
 from cnnjax.plan import make_plan
-from cnnjax.population import DeviceData, Population, chunk_size, put_data, stack_members
+from cnnjax.population import DeviceData, put_data
+from cnnjax.preparation import Layout, Preparation, Prepared, cut
 from cnnjax.progress import Progress
 from cnnjax.records import RunFolder, describe_environment, describe_plan
 from cnnjax.report import build_report
 from cnnjax.study import Study, from_config
 from cnnjax.types import Plan, Program, RequestError
-
-_MEMORY_SHARE = 0.8  # of a device's memory that a population may plan to use
-# A CPU trains members one after another anyway, so a chunk there is kept small enough that an epoch of it, and with
-# it a line of progress and a checkpoint, comes within minutes.
-_CPU_FLOPS_PER_EPOCH = 240 * 50e9
 
 
 def run(
@@ -65,11 +61,13 @@ def run(
         progress.begin(len(waiting), len(members), images)
         mesh = make_mesh(jax.local_devices())
         data = put_data(dataset, study.data.normalisation, mesh)
+        preparation = Preparation(study, dataset, data, mesh, max_members)
         try:
-            for index, program in enumerate(waiting):
-                progress.program(index + 1, program.static, len(program.members))
-                population = Population(study, program.static, dataset.image_shape, len(dataset.classes), mesh)
-                _run_program(folder, population, program, dataset, data, progress, max_members)
+            for index, program in enumerate(waiting, 1):
+                progress.program(index, program.static, len(program.members))
+                prepared = preparation.prepare(program, folder)
+                progress.compiled(prepared.seconds)
+                _run_program(folder, prepared, dataset, data, progress)
         finally:
             progress.end()
     else:
@@ -77,22 +75,10 @@ def run(
     return build_report(workdir)
 
 
-def _run_program(
-    folder: RunFolder,
-    population: Population,
-    program: Program,
-    dataset: Dataset,
-    data: DeviceData,
-    progress: Progress,
-    max_members: int | None,
-) -> None:
-    pending = folder.read_layout(program.id)
-    # A layout that was made for fewer devices may not divide among those of now.
-    if pending is None or any(size % population.devices for _, _, size in pending):
-        size = _fitting_size(population, program, dataset, data, max_members)
-        pending = _cut([[0, len(program.members), size]], size)
-        folder.write_layout(program.id, pending)
-    done = []
+def _run_program(folder: RunFolder, prepared: Prepared, dataset: Dataset, data: DeviceData, progress: Progress) -> None:
+    program, population, pending = prepared.program, prepared.population, list(prepared.layout)
+    done: Layout = []
+    folder.write_layout(program.id, pending)
     while pending:
         start, stop, size = pending[0]
         chunk = Chunk(program.id, program.members[start:stop], size)
@@ -105,39 +91,8 @@ def _run_program(
             # The same members from their beginning, half as many at a time: equal numbers in half the memory.
             half = -(-size // (2 * population.devices)) * population.devices
             progress.note(f"out of memory with {size} members at a time; going on with {half}")
-            pending = _cut(pending, half)
+            pending = cut(pending, half)
             folder.write_layout(program.id, [*done, *pending])
-
-
-def _cut(chunks: list[list[int]], size: int) -> list[list[int]]:
-    """Cuts chunks [first member, end, members at a time] into chunks of at most `size` members."""
-    return [[i, min(i + size, end), size] for first, end, _ in chunks for i in range(first, end, size)]
-
-
-def _fitting_size(
-    population: Population,
-    program: Program,
-    dataset: Dataset,
-    data: DeviceData,
-    max_members: int | None,
-) -> int:
-    """How many members to train at a time: as many as the compiler says fit the device's memory."""
-    count = len(program.members)
-    most = max_members or count + -count % population.devices
-    if jax.default_backend() == "cpu" and max_members is None:
-        flops = 3 * models.forward_flops(population.task.network, dataset.image_shape) * len(dataset.train)
-        most = min(most, max(1, int(_CPU_FLOPS_PER_EPOCH / max(flops, 1))))
-    budget = _MEMORY_SHARE * memory_limit()
-    while True:
-        size = chunk_size(count, most, population.devices)
-        needed = population.compile(*stack_members(_filled(program, size)), data)
-        if needed <= budget or size <= population.devices:
-            return size
-        most = min(int(size * budget / needed), size - 1)
-
-
-def _filled(program: Program, size: int) -> list:
-    return list(program.members[:size]) + [program.members[0]] * (size - len(program.members[:size]))
 
 
 def plan_table(study: Study) -> str:
@@ -155,16 +110,16 @@ def plan_table(study: Study) -> str:
         "program  model       optimizer  batch  members  at a time  parameters  memory GB  training PFLOP",
     ]
     total = 0.0
+    preparation = Preparation(study, dataset, data, mesh)
     for program in plan.programs:
-        population = Population(study, program.static, dataset.image_shape, len(dataset.classes), mesh)
-        size = _fitting_size(population, program, dataset, data, None)
-        memory = population.compile(*stack_members(_filled(program, size)), data)
+        prepared = preparation.prepare(program)
+        size = prepared.layout[0][-1]
         described = _describe_program(program, dataset)
         total += described["training_flops"]
         static = program.static
         lines.append(
             f"{program.id:<8} {static.model:<11} {static.optimizer:<10} {static.batch_size:>5}  "
-            f"{len(program.members):>7}  {size:>9}  {described['parameters']:>10,}  {memory / 1e9:>9.2f}  "
+            f"{len(program.members):>7}  {size:>9}  {described['parameters']:>10,}  {prepared.memory / 1e9:>9.2f}  "
             f"{described['training_flops'] / 1e15:>14.4f}"
         )
     lines += ["", f"in all {total / 1e15:.4f} PFLOP of training (three times the forward pass)"]

@@ -97,11 +97,18 @@ def test_max_pool_drops_an_odd_last_row_and_column():
 
 
 @given(kernel_bytes=st.integers(0, 10**9), batch=st.integers(1, 300))
-def test_chunks_divide_the_batch_and_fit_the_cache(kernel_bytes, batch):
+def test_chunks_divide_the_batch_and_nearly_fit_the_cache(kernel_bytes, batch):
     per_pixel = methods.Method(None, None, None, True, True, lambda *shape: kernel_bytes // 4, True)
     count = methods.chunk_count(per_pixel, (3, 3, 1, 1), batch, 1)
     assert batch % count == 0
-    assert count == batch or batch // count * (kernel_bytes // 4 * 4) <= methods._CHUNK_BYTES
+    image, cache = kernel_bytes // 4 * 4, methods._CHUNK_BYTES
+    assert batch * image > cache or count == 1
+    # An even batch can be halved: more than twice the cache, or less than half of it, is never nearest.
+    if batch.bit_count() == 1:
+        assert count == batch or batch // count * image <= 2 * cache
+        assert count == 1 or batch // count * image >= cache / 2
+    # A prime one can be cut into single images only, which is done where an image is large.
+    assert methods.chunk_count(per_pixel, (3, 3, 1, 1), 157, 1) in (1, 157)
 
 
 def test_cpu_and_gpu_choose_by_shape(monkeypatch):

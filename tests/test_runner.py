@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import cnnjax
-from cnnjax import checkpoints, runner
+from cnnjax import checkpoints, preparation, runner
 from cnnjax.plan import make_plan
 from cnnjax.population import Population
 from cnnjax.progress import Progress
@@ -42,7 +42,7 @@ compile_once = functools.cache(Population)
 @pytest.fixture(autouse=True)
 def quick(tiny, monkeypatch):
     """The tiny model, programs compiled once for all runs of a study, and no report."""
-    monkeypatch.setattr(runner, "Population", compile_once)
+    monkeypatch.setattr(preparation, "Population", compile_once)
     monkeypatch.setattr(runner, "build_report", lambda workdir: workdir / "report/index.html")
 
 
@@ -169,7 +169,7 @@ def test_a_diverged_trial_is_recorded(tmp_path):
 
 
 def test_every_program_is_traced_once_whatever_its_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "Population", Population)
+    monkeypatch.setattr(preparation, "Population", Population)
     study = make_study(seeds=(0, 1, 2), train={**GRID, "batch_size": (50, 100)})
     run(study, tmp_path / "cut", max_members=4)
     programs = json.loads((tmp_path / "cut/plan.json").read_text())["programs"]
@@ -393,7 +393,7 @@ def test_a_finished_run_trains_nothing_and_says_so(tmp_path, monkeypatch):
     run(study, tmp_path)
     (tmp_path / "report/index.html").unlink()
     before = read_all(tmp_path), read_weights(tmp_path)
-    monkeypatch.setattr(runner, "Population", None)
+    monkeypatch.setattr(preparation, "Population", None)
     assert "is finished: 1 trials" in run(study, tmp_path)
     assert (read_all(tmp_path), read_weights(tmp_path)) == before
     assert (tmp_path / "report/index.html").exists()

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cnnjax.convolution import patches
-from cnnjax.convolution.blocks import Blocks, pad_to
-from cnnjax.convolution.patches import Pair
+from cnnjax.convolution.blocks import Blocks, Pair, pad_to
 
 
 def transform(kernel: Float[Array, "K K C F"]) -> Float[Array, "R R 4*C 4*F"]:

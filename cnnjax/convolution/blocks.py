@@ -8,6 +8,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int8
 
 Blocks = tuple[Array, Array, Array, Array]
+Pair = tuple[int, int]  # of rows and columns
 
 NO_WINNER = 4
 
@@ -27,7 +28,7 @@ def join(blocks: Blocks) -> Float[Array, "N H W C"]:
     return jnp.stack(rows, 2).reshape(batch, 2 * height, 2 * width, channels)
 
 
-def pad_to(images: Float[Array, "N H W C"], before: tuple[int, int], size: tuple[int, int]) -> Float[Array, "N P Q C"]:
+def pad_to(images: Float[Array, "N H W C"], before: Pair, size: Pair) -> Float[Array, "N P Q C"]:
     """Pads images with zeros, `before` their first row and column and behind the last, or cuts them, to a size."""
     behind = [new - old - front for new, old, front in zip(size, images.shape[1:3], before, strict=True)]
     rows, columns = ((front, back, 0) for front, back in zip(before, behind, strict=True))

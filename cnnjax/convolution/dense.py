@@ -3,8 +3,7 @@
 from jax import lax
 from jaxtyping import Array, Float
 
-from cnnjax.convolution.blocks import pad_to
-from cnnjax.convolution.patches import Pair
+from cnnjax.convolution.blocks import Pair, pad_to
 
 
 def forward(

@@ -74,10 +74,11 @@ def choose(size: int, channels: int, pixels: int) -> Method:
 
 
 def chunk_count(method: Method, kernel_shape: tuple[int, ...], batch: int, pixels: int) -> int:
-    """Returns in how many equal chunks a batch is computed: the fewest whose intermediates fit the cache."""
+    """Returns in how many equal chunks a batch is computed: as near as can be to what makes them fit the cache."""
     size, _, channels, features = kernel_shape
     bytes_per_image = 4 * pixels * method.floats_per_pixel(size, channels, features)
     if not method.loops or not bytes_per_image:
         return 1
-    most = max(1, _CHUNK_BYTES // bytes_per_image)
-    return next(count for count in range(math.ceil(batch / most), batch + 1) if batch % count == 0)
+    wanted = max(1, math.ceil(batch * bytes_per_image / _CHUNK_BYTES))
+    divisors = (count for count in range(1, batch + 1) if batch % count == 0)
+    return min(divisors, key=lambda count: max(count / wanted, wanted / count))

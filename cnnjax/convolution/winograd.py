@@ -8,8 +8,7 @@ section 4.1, whose B, G and A these are). Rounding errors stay those of a direct
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from cnnjax.convolution.blocks import Blocks, pad_to
-from cnnjax.convolution.patches import Pair
+from cnnjax.convolution.blocks import Blocks, Pair, pad_to
 
 
 def transform(kernel: Float[Array, "3 3 C F"]) -> Float[Array, "16 C F"]:

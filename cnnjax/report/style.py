@@ -86,13 +86,17 @@ def canvas(
 def render(figure: "Figure", name: str, group: str, caption: str) -> Plot:
     """Renders a figure once as SVG (for the page and as a file) and once as PNG."""
     import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     text, pixels = io.StringIO(), io.BytesIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # the same figure, the same bytes
+    # By the canvases themselves: savefig draws everything twice.
     with matplotlib.rc_context({"svg.hashsalt": name}):
-        figure.savefig(text, format="svg", metadata=nothing)
+        FigureCanvasSVG(figure).print_svg(text, metadata=nothing)
     figure.set_layout_engine("none")  # the layout is done
-    figure.savefig(pixels, format="png", dpi=150)
+    figure.set_dpi(150)
+    FigureCanvasAgg(figure).print_png(pixels)
     svg = text.getvalue()
     wide = figure.get_figwidth() > 6
     return Plot(name, group, caption, wide, svg, _inline(svg, name, caption), pixels.getvalue())
