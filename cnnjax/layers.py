@@ -89,6 +89,7 @@ class Convolution(nn.Module):
         size, channels = self.layer.kernel_size, x_NxHxWxC.shape[-1]
         kernel = self.param("kernel", _ZEROS, (size, size, channels, self.layer.features))
         bias = self.param("bias", _ZEROS, (self.layer.features,))
+        kernel, bias = kernel.astype(x_NxHxWxC.dtype), bias.astype(x_NxHxWxC.dtype)
         padding = same_padding(size) if self.layer.padding == "same" else ((0, 0), (0, 0))
         if self.pools:
             return convolve_and_pool(x_NxHxWxC, kernel, bias, padding)
@@ -105,7 +106,7 @@ class FullyConnected(nn.Module):
         """Returns the affine map of a batch of vectors."""
         kernel = self.param("kernel", _ZEROS, (x_NxD.shape[-1], self.features))
         bias = self.param("bias", _ZEROS, (self.features,))
-        return _matmul(x_NxD, kernel) + bias[None]
+        return _matmul(x_NxD, kernel.astype(x_NxD.dtype)) + bias.astype(x_NxD.dtype)[None]
 
 
 @jax.custom_vjp
@@ -143,17 +144,18 @@ class BatchNormalisation(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
-        rows = x.reshape(-1, channels)
+        rows = x.reshape(-1, channels).astype(jnp.float32)
         if not train:
             factor = scale * lax.rsqrt(running_var.value + self.epsilon)
-            return ((rows - running_mean.value[None]) * factor[None] + bias[None]).reshape(x.shape)
+            normalised = (rows - running_mean.value[None]) * factor[None] + bias[None]
+            return normalised.astype(x.dtype).reshape(x.shape)
         normalised, mean, var = _normalise_batch(rows, scale, bias, self.epsilon)
         if not self.is_initializing():
             count = rows.shape[0]
             unbiased = var * (count / max(count - 1, 1))
             running_mean.value += (1 - self.retained) * (mean - running_mean.value)
             running_var.value += (1 - self.retained) * (unbiased - running_var.value)
-        return normalised.reshape(x.shape)
+        return normalised.astype(x.dtype).reshape(x.shape)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -198,5 +200,5 @@ def dropout(x: Float[Array, "..."], rate: Float[Array, ""], key: Array) -> Float
     """
     threshold = jnp.round(rate * 65536).astype(jnp.uint32)
     keep = jax.random.bits(key, x.shape, jnp.uint16).astype(jnp.uint32) >= threshold
-    scale = 65536 / (65536 - threshold.astype(x.dtype))
-    return jnp.where(keep, x * scale, 0.0)
+    scale = 65536 / (65536 - threshold.astype(jnp.float32))
+    return jnp.where(keep, x * scale.astype(x.dtype), 0)

@@ -50,12 +50,13 @@ class Network(nn.Module):
 
     layers: tuple[Layer, ...]
     classes: int
+    precision: str = "float32"
 
     @nn.compact
     def __call__(
         self, x_NxHxWxC: Float[Array, "N H W C"], *, train: bool, dropout_rate: Any = jnp.nan
     ) -> Float[Array, "N K"]:
-        """Returns logits.
+        """Returns float32 logits.
 
         Args:
             x_NxHxWxC: normalised float images.
@@ -68,7 +69,7 @@ class Network(nn.Module):
             seen[kind] += 1
             return f"{kind}{seen[kind] - 1}"
 
-        x = x_NxHxWxC
+        x = x_NxHxWxC.astype(jnp.bfloat16 if self.precision == "bfloat16" else jnp.float32)
         for layer in layers.fused(self.layers):
             match layer:
                 case Conv():
@@ -88,14 +89,25 @@ class Network(nn.Module):
                 case Dropout() if train:
                     rate = jnp.where(jnp.isnan(dropout_rate), layer.rate, dropout_rate)
                     x = layers.dropout(x, rate, self.make_rng("dropout"))
-        return x
+        return x.astype(jnp.float32)
 
 
-def build(name: str, classes: int) -> Network:
-    """Returns the network of a rung; raises RequestError for a name that is not on the ladder."""
+def build(name: str, classes: int, precision: str = "float32") -> Network:
+    """Returns the network of a rung.
+
+    Args:
+        name: of the rung.
+        classes: how many logits.
+        precision: of the arithmetic between the layers, as in a study's `train.precision`.
+
+    Raises:
+        RequestError: the name is not on the ladder, or this machine has no such precision.
+    """
     if name not in LADDER:
         raise RequestError("models", name, one_of(name, LADDER))
-    return Network(LADDER[name], classes)
+    if precision == "tf32" and jax.default_backend() != "gpu":
+        raise RequestError("train.precision", precision, "only a GPU has it; allowed here: bfloat16, float32")
+    return Network(LADDER[name], classes, precision)
 
 
 def check_fits(name: str, image_shape: tuple[int, int, int]) -> None:

@@ -58,6 +58,7 @@ def list_trials(study: Study) -> tuple[Trial, ...]:
 
 
 def _trial(trial_id: str, model: str, point: dict[str, Any], streams: Streams, seed: int) -> Trial:
-    static = Static(model, point.pop("initialisation"), point.pop("optimizer"), point.pop("batch_size"))
+    fields = [field.name for field in dataclasses.fields(Static)]
+    static = Static(model, *(point.pop(name) for name in fields[1:]))
     epochs = point.pop("epochs")
     return Trial(trial_id, static, Traced(**point), epochs, seed, streams)

@@ -20,6 +20,9 @@ from cnnjax.types import Member, Static, Streams, Traced
 
 _QUICKLY = {"xla_backend_optimization_level": 0}  # compiler options
 
+# Else a GPU multiplies float32 matrices in tf32.
+_MATMUL = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}
+
 MEMBERS = PartitionSpec("members")
 SHARED = PartitionSpec()
 
@@ -86,7 +89,7 @@ class Population:
         classes: int,
         mesh: Mesh,
     ):
-        network = models.build(static.model, classes)
+        network = models.build(static.model, classes, static.precision)
         self.task = Task(
             *(network, static.initialisation, static.optimizer),
             *(static.batch_size, study.data.augment),
@@ -111,6 +114,10 @@ class Population:
         axes = tuple(0 if spec == MEMBERS else None for spec in specs)
 
         def over_members(*arguments: Any) -> Any:
+            with jax.default_matmul_precision(_MATMUL[self.task.network.precision]):
+                return mapped(*arguments)
+
+        def mapped(*arguments: Any) -> Any:
             stacked = [argument for argument, axis in zip(arguments, axes, strict=True) if axis == 0]
             if count_members(stacked) > 1:
                 return jax.vmap(function, in_axes=axes)(*arguments)

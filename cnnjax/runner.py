@@ -1,5 +1,6 @@
 """Runs a study in a folder: resumes what is there, trains what is missing, records everything, writes the report."""
 
+import itertools
 import os
 import shutil
 from collections.abc import Mapping
@@ -140,8 +141,8 @@ def _prepare_jax(plan: Plan) -> None:
 
 def _load(study: Study) -> tuple[Dataset, Plan]:
     """The data and the plan of a study, checked against each other."""
-    for name in study.models:
-        models.build(name, 1)  # an unknown model is refused before any data is read
+    for name, precision in itertools.product(study.models, study.train.precision):
+        models.build(name, 1, precision)  # what there is not is refused before any data is read
     dataset, plan = load_dataset(study.data), make_plan(study)
     for name in study.models:
         models.check_fits(name, dataset.image_shape)

@@ -106,6 +106,8 @@ class TrainConfig:
     dropout_rate: tuple[float | None, ...] = axis(None, _none_or(_number(0, 1)))
     batch_size: tuple[int, ...] = axis(64, _integer(1))
     epochs: tuple[int, ...] = axis(10, _integer(1))
+    # Of the arithmetic of layers; weights, batch statistics, the loss and the optimizer are float32 always.
+    precision: tuple[str, ...] = axis("float32", _choice("float32", "tf32", "bfloat16"))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,6 +33,7 @@ class Static:
     initialisation: str
     optimizer: str
     batch_size: int
+    precision: str = "float32"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -100,6 +100,22 @@ def test_one_trace_serves_all_chunks_and_settings(monkeypatch):
     assert len(calls) == 2  # initialisation and training
 
 
+def test_bfloat16_rounds_the_arithmetic_and_keeps_the_weights():
+    """A step in bfloat16 (8 bits) is that in float32 up to its rounding; whatever lasts is float32."""
+    exact, rounded = (Bench(make_study(train={"precision": p, "epochs": 1})) for p in ("float32", "bfloat16"))
+    assert_same(exact.init(exact.members).variables, rounded.init(rounded.members).variables)
+    (state, history), (rough, rough_history) = exact.train(exact.members, 1), rounded.train(rounded.members, 1)
+    kept = [leaf.dtype for leaf in jax.tree.leaves(rough) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    assert set(kept) == {jnp.dtype("float32")}
+    assert is_different(state.variables, rough.variables)
+    np.testing.assert_allclose(rough_history.train_loss, history.train_loss, rtol=0.02)
+    logits, rough_logits = (
+        bench.population.predict(trained, bench.data).astype(np.float32)
+        for bench, trained in ((exact, state), (rounded, rough))
+    )
+    assert 1e-4 < np.linalg.norm(rough_logits - logits) / np.linalg.norm(logits) < 0.05
+
+
 def test_each_stream_decides_its_part_only():
     streams = {"init": (0, 1), "order": (0, 1), "augment": (0, 1), "dropout": (0, 1)}
     bench = Bench(make_study(streams=streams, data={"augment": ("flip",)}))

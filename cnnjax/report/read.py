@@ -19,6 +19,8 @@ AXES = (
     "learning_rate",
     "batch_size",
     "epochs",
+    "initialisation",
+    "precision",
     "momentum",
     "weight_decay",
     "label_smoothing",
