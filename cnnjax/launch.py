@@ -19,6 +19,9 @@ from cnnjax.types import RequestError
 CONFIG = flags.DEFINE_string("config", None, "The study: path[:argument] of a config file.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder (default: runs/<config>).")
 PLAN = flags.DEFINE_bool("plan", False, "Say what would run, and train nothing.")
+COMPILATION_CACHE = flags.DEFINE_string(
+    "compilation_cache", None, "Folder for compiled programs (default: the user's cache folder), or off."
+)
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another study's run in the folder.")
 
 
@@ -37,6 +40,7 @@ def main(config_overrides: list[str]) -> None:
 
     from cnnjax import runner  # imports jax: a wrong request is answered before
 
+    runner.enable_compilation_cache(COMPILATION_CACHE.value)
     if PLAN.value:
         print(runner.plan_table(study))
         return

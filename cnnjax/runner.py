@@ -1,7 +1,6 @@
 """Runs a study in a folder: resumes what is there, trains what is missing, records everything, writes the report."""
 
 import itertools
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import jax
 from cnnjax import models
 from cnnjax.chunks import Chunk, run_chunk
 from cnnjax.data import Dataset, load_dataset
+from cnnjax.data.cache import cache_folder
 from cnnjax.devices import is_out_of_memory, make_mesh, use_every_core
 from cnnjax.plan import make_plan
 from cnnjax.population import DeviceData, put_data
@@ -127,11 +127,26 @@ def plan_table(study: Study) -> str:
     return "\n".join(lines)
 
 
-def enable_compilation_cache() -> None:
-    """Keeps compiled programs in the user's cache folder, so that a second start does not compile again."""
-    if jax.config.jax_compilation_cache_dir is None:
-        root = os.environ.get("CNNJAX_CACHE", Path.home() / ".cache" / "cnnjax")
-        jax.config.update("jax_compilation_cache_dir", str(Path(root) / "xla"))
+def enable_compilation_cache(folder: str | None = None) -> None:
+    """Keeps compiled programs on disk, so that a second start does not compile again.
+
+    Args:
+        folder: where, or 'off'. None leaves what jax was told, else takes `xla` in the user's cache folder.
+
+    Raises:
+        RequestError: the folder cannot be made.
+    """
+    if folder == "off":
+        jax.config.update("jax_enable_compilation_cache", False)
+        return
+    if folder is not None:
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RequestError("--compilation_cache", folder, f"{error.strerror}; allowed: a folder, or off") from error
+    there = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", folder or there or str(cache_folder() / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)  # of its whole second much is left over
 
 
 def _prepare_jax(plan: Plan) -> None:

@@ -33,7 +33,7 @@ class Static:
     initialisation: str
     optimizer: str
     batch_size: int
-    precision: str = "float32"
+    arithmetic: str = "float32"  # a study's train.precision, which in a table of trials is another thing
 
 
 @dataclasses.dataclass(frozen=True)

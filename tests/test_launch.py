@@ -44,6 +44,7 @@ def python(*arguments, cwd):
         ([f"--config={QUICKSTART}", "--config.seeds=1.5"], ["seeds", "1.5", "whole number"]),
         ([f"--config={QUICKSTART}", "--config.data.name="], ["data.name", "()"]),
         ([f"--config={QUICKSTART}", "--config.train.precision=tf32"], ["train.precision: 'tf32'", "only a GPU"]),
+        ([f"--config={QUICKSTART}", f"--compilation_cache={QUICKSTART}"], ["--compilation_cache", "a folder, or off"]),
         ([f"--config={QUICKSTART}", "--config.train.epochs="], ["train.epochs", "at least one"]),
         ([f"--config={QUICKSTART}", "--config.train.epochs"], ["train.epochs", "needs a value"]),
         (
@@ -150,7 +151,9 @@ def runner(monkeypatch):
         calls.append((study, workdir, overwrite, progress))
         return Path("somewhere/report/index.html")
 
-    stub = SimpleNamespace(plan_table=lambda study: f"{len(study.seeds)} seeds", run=run)
+    stub = SimpleNamespace(
+        plan_table=lambda study: f"{len(study.seeds)} seeds", run=run, enable_compilation_cache=lambda folder: None
+    )
     monkeypatch.setattr(cnnjax, "runner", stub, raising=False)
     flags.FLAGS.mark_as_parsed()
     return calls
@@ -179,3 +182,22 @@ def test_plan_prints_the_table_and_runs_nothing(runner, capsys):
 )
 def test_default_workdir(config, workdir):
     assert launch.default_workdir(config) == Path(workdir)
+
+
+def test_compiled_programs_are_kept_where_the_flag_says(tmp_path):
+    """The same study twice: the second start compiles nothing anew; `off` keeps nothing."""
+    arguments = [f"--config={QUICKSTART}:smoke", "--config.models=baseline", "--config.train.optimizer=sgd"]
+    kept = tmp_path / "kept"
+
+    def launch(workdir, cache):
+        done = python(
+            *("-m", "cnnjax.launch", *arguments, f"--workdir={tmp_path / workdir}", f"--compilation_cache={cache}"),
+            cwd=tmp_path,
+        )
+        assert done.returncode == 0, done.stderr
+        return {path.name for path in kept.glob("*-cache")}
+
+    assert launch("none", "off") == set()
+    first = launch("one", kept)
+    assert any("over_members" in name for name in first)
+    assert launch("two", kept) == first

@@ -20,7 +20,7 @@ AXES = (
     "batch_size",
     "epochs",
     "initialisation",
-    "precision",
+    "arithmetic",
     "momentum",
     "weight_decay",
     "label_smoothing",
