@@ -82,6 +82,7 @@ class Convolution(nn.Module):
 
     layer: Conv
     pools: bool = False
+    method: str = "auto"
 
     @nn.compact
     def __call__(self, x_NxHxWxC: Float[Array, "N H W C"]) -> Float[Array, "N P Q F"]:
@@ -92,8 +93,8 @@ class Convolution(nn.Module):
         kernel, bias = kernel.astype(x_NxHxWxC.dtype), bias.astype(x_NxHxWxC.dtype)
         padding = same_padding(size) if self.layer.padding == "same" else ((0, 0), (0, 0))
         if self.pools:
-            return convolve_and_pool(x_NxHxWxC, kernel, bias, padding)
-        return convolve(x_NxHxWxC, kernel, padding) + bias[None, None, None]
+            return convolve_and_pool(x_NxHxWxC, kernel, bias, padding, self.method)
+        return convolve(x_NxHxWxC, kernel, padding, self.method) + bias[None, None, None]
 
 
 class FullyConnected(nn.Module):

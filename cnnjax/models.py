@@ -1,7 +1,8 @@
 """The ladder: every model as a tuple of layers, and the one module that applies them."""
 
+import math
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -10,6 +11,7 @@ from jaxtyping import Array, Float
 
 from cnnjax import layers
 from cnnjax.convolution import max_pool
+from cnnjax.convolution.methods import choose
 from cnnjax.initialisation import initial_parameters
 from cnnjax.layers import BatchNorm, Conv, ConvPool, Dense, Dropout, Layer, MaxPool, Relu
 from cnnjax.types import RequestError, one_of
@@ -51,6 +53,7 @@ class Network(nn.Module):
     layers: tuple[Layer, ...]
     classes: int
     precision: str = "float32"
+    convolution: str = "auto"
 
     @nn.compact
     def __call__(
@@ -73,9 +76,9 @@ class Network(nn.Module):
         for layer in layers.fused(self.layers):
             match layer:
                 case Conv():
-                    x = layers.Convolution(layer, name=name("conv"))(x)
+                    x = layers.Convolution(layer, method=self.convolution, name=name("conv"))(x)
                 case ConvPool():
-                    x = layers.Convolution(layer.conv, pools=True, name=name("conv"))(x)
+                    x = layers.Convolution(layer.conv, True, self.convolution, name=name("conv"))(x)
                 case Dense():
                     features = self.classes if layer.features is None else layer.features
                     x = x.reshape(x.shape[0], -1)
@@ -92,13 +95,14 @@ class Network(nn.Module):
         return x.astype(jnp.float32)
 
 
-def build(name: str, classes: int, precision: str = "float32") -> Network:
+def build(name: str, classes: int, precision: str = "float32", convolution: str = "auto") -> Network:
     """Returns the network of a rung.
 
     Args:
         name: of the rung.
         classes: how many logits.
         precision: of the arithmetic between the layers, as in a study's `train.precision`.
+        convolution: how to convolve, as in a study's `train.convolution`.
 
     Raises:
         RequestError: the name is not on the ladder, or this machine has no such precision.
@@ -107,7 +111,7 @@ def build(name: str, classes: int, precision: str = "float32") -> Network:
         raise RequestError("models", name, one_of(name, LADDER))
     if precision == "tf32" and jax.default_backend() != "gpu":
         raise RequestError("train.precision", precision, "only a GPU has it; allowed here: bfloat16, float32")
-    return Network(LADDER[name], classes, precision)
+    return Network(LADDER[name], classes, precision, convolution)
 
 
 def check_fits(name: str, image_shape: tuple[int, int, int]) -> None:
@@ -150,12 +154,42 @@ def parameter_count(network: Network, image_shape: tuple[int, int, int]) -> int:
 
 
 def forward_flops(network: Network, image_shape: tuple[int, int, int]) -> int:
-    """Returns the floating-point operations of one image's forward pass, as XLA counts them."""
-    x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    variables = _variable_shapes(network, image_shape)
-    lowered = jax.jit(lambda v, x: network.apply(v, x, train=False)).lower(variables, x)
-    analysis = lowered.cost_analysis()
-    return int(analysis["flops"]) if analysis else 0
+    """Returns the floating-point operations of one image's forward pass in convolutions and dense layers.
+
+    An addition and a multiplication for each weight and place where it is used, whatever method computes it; the rest
+    of a network is a few percent.
+    """
+    return sum(row.flops for row in layer_table(network, image_shape))
+
+
+class LayerRow(NamedTuple):
+    """What one layer makes of one image."""
+
+    layer: Layer
+    output: tuple[int, ...]
+    flops: int
+    method: str | None  # of a convolution
+
+
+def layer_table(network: Network, image_shape: tuple[int, int, int]) -> list[LayerRow]:
+    """Returns a row for each layer of a network, in order, for images of shape (H, W, C)."""
+    rows, shape = [], tuple(image_shape)
+    for layer in network.layers:
+        flops, method = 0, None
+        match layer:
+            case Conv():
+                height, width, channels = shape
+                shrink = layer.kernel_size - 1 if layer.padding == "valid" else 0
+                shape = (height - shrink, width - shrink, layer.features)
+                flops = 2 * math.prod(shape) * layer.kernel_size**2 * channels
+                method = choose(layer.kernel_size, channels, math.prod(shape[:2]), network.convolution)
+            case Dense():
+                inputs, shape = math.prod(shape), (network.classes if layer.features is None else layer.features,)
+                flops = 2 * inputs * shape[0]
+            case MaxPool():
+                shape = (shape[0] // 2, shape[1] // 2, shape[2])
+        rows.append(LayerRow(layer, shape, flops, method))
+    return rows
 
 
 def _variable_shapes(network: Network, image_shape: tuple[int, int, int]) -> dict:

@@ -58,7 +58,7 @@ def list_trials(study: Study) -> tuple[Trial, ...]:
 
 
 def _trial(trial_id: str, model: str, point: dict[str, Any], streams: Streams, seed: int) -> Trial:
-    names = ("initialisation", "optimizer", "batch_size", "precision")
+    names = ("initialisation", "optimizer", "batch_size", "precision", "convolution")
     static = Static(model, *(point.pop(name) for name in names))
     epochs = point.pop("epochs")
     return Trial(trial_id, static, Traced(**point), epochs, seed, streams)

@@ -89,7 +89,7 @@ class Population:
         classes: int,
         mesh: Mesh,
     ):
-        network = models.build(static.model, classes, static.arithmetic)
+        network = models.build(static.model, classes, static.arithmetic, static.convolution)
         self.task = Task(
             *(network, static.initialisation, static.optimizer),
             *(static.batch_size, study.data.augment),

@@ -123,8 +123,20 @@ def plan_table(study: Study) -> str:
             f"{len(program.members):>7}  {size:>9}  {described['parameters']:>10,}  {prepared.memory / 1e9:>9.2f}  "
             f"{described['training_flops'] / 1e15:>14.4f}"
         )
+    lines += ["", *_convolution_lines(plan, dataset)]
     lines += ["", f"in all {total / 1e15:.4f} PFLOP of training (three times the forward pass)"]
     return "\n".join(lines)
+
+
+def _convolution_lines(plan: Plan, dataset: Dataset) -> list[str]:
+    """How each network's convolutions are computed, which depends on their shapes and on this machine."""
+    lines: dict[str, None] = {}  # an ordered set
+    for program in plan.programs:
+        network = _network(program, dataset)
+        methods = [row.method for row in models.layer_table(network, dataset.image_shape) if row.method]
+        static = program.static
+        lines[f"{static.model:<11} {', '.join(methods)}"] = None
+    return [f"convolutions of {line}" for line in lines]
 
 
 def enable_compilation_cache(folder: str | None = None) -> None:
@@ -226,8 +238,13 @@ def _start(folder: RunFolder, study: Study, dataset: Dataset, plan: Plan) -> Non
     folder.write_predictions("labels", labels=dataset.test.labels)
 
 
+def _network(program: Program, dataset: Dataset) -> models.Network:
+    static = program.static
+    return models.build(static.model, len(dataset.classes), static.arithmetic, static.convolution)
+
+
 def _describe_program(program: Program, dataset: Dataset) -> dict[str, Any]:
-    network = models.build(program.static.model, len(dataset.classes))
+    network = _network(program, dataset)
     flops = models.forward_flops(network, dataset.image_shape)
     images = sum(member.epochs for member in program.members) * len(dataset.train)
     return {

@@ -108,6 +108,10 @@ class TrainConfig:
     epochs: tuple[int, ...] = axis(10, _integer(1))
     # Of the arithmetic of layers; weights, batch statistics, the loss and the optimizer are float32 always.
     precision: tuple[str, ...] = axis("float32", _choice("float32", "tf32", "bfloat16"))
+    # How to convolve, where it can do the kernel; results differ by rounding, speed by a lot.
+    convolution: tuple[str, ...] = axis(
+        "auto", _choice("auto", "block_patches", "winograd", "patches", "dense", "grouped")
+    )
 
 
 @dataclasses.dataclass(frozen=True)

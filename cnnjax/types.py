@@ -34,6 +34,7 @@ class Static:
     optimizer: str
     batch_size: int
     arithmetic: str = "float32"  # a study's train.precision, which in a table of trials is another thing
+    convolution: str = "auto"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,8 +31,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.train = ConfigDict()
     config.train.optimizer = "sgd"
     config.train.learning_rate = 0.03
-    config.train.momentum = 0.9  # the study does not state it, nor the batch size
-    config.train.batch_size = 64
+    # The study states neither of these: of the pairs tried, this one fits its first epochs best.
+    config.train.momentum = 0.0
+    config.train.batch_size = 16
     config.train.epochs = 4
 
     if arg == "smoke":

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax import lax
 
-from cnnjax.convolution import convolve, convolve_and_pool, max_pool, methods, products, same_padding
+from cnnjax.convolution import convolve, convolve_and_pool, max_pool, methods, same_padding
+from cnnjax.study import from_config
 
 MEMBERS = 2
 # Sums of up to a few hundred float32 products, in another order.
@@ -56,20 +57,19 @@ def draw(seed, *shape):
 )
 @pytest.mark.parametrize("name", sorted(methods.METHODS))
 def test_a_method_is_a_convolution(name, height, width, channels, size, same):
-    if (name == "winograd" and size != 3) or (name == "block_patches" and size % 2 == 0):
+    if not methods.METHODS[name].fits(size):
         pytest.skip(f"{name} is not for kernels of {size}")
     batch = 6
     padding = same_padding(size) if same else ((0, 0), (0, 0))
     images, kernel, bias = draw(0, batch, height, width, channels), draw(1, size, size, channels, 5), draw(2, 5)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(products, "choose", lambda *shape: methods.METHODS[name])
         patch.setattr(methods, "_CHUNK_BYTES", 10_000)  # so that a batch is cut
         assert_equal_with_gradients(
-            *(lambda x, k: convolve(x, k, padding), lambda x, k: reference(x, k, padding)), *(images, kernel)
+            *(lambda x, k: convolve(x, k, padding, name), lambda x, k: reference(x, k, padding)), *(images, kernel)
         )
         if min(height, width) - (0 if same else size - 1) >= 2:
             assert_equal_with_gradients(
-                lambda x, k, b: convolve_and_pool(x, k, b, padding),
+                lambda x, k, b: convolve_and_pool(x, k, b, padding, name),
                 lambda x, k, b: reference_pool(jax.nn.relu(reference(x, k, padding) + b)),
                 *(images, kernel, bias),
             )
@@ -112,13 +112,16 @@ def test_chunks_divide_the_batch_and_nearly_fit_the_cache(kernel_bytes, batch):
 
 
 def test_cpu_and_gpu_choose_by_shape(monkeypatch):
-    names = {method: name for name, method in methods.METHODS.items()}
-
-    def chosen(*shape):
-        return names[methods.choose(*shape)]
-
-    assert [chosen(3, 3, 1024), chosen(3, 64, 1024), chosen(5, 64, 1024), chosen(3, 64, 64)] == [
-        *("block_patches", "winograd", "patches", "patches")
+    shapes = ((3, 3, 1024), (3, 64, 1024), (5, 64, 1024), (3, 64, 64), (2, 1, 729))
+    assert [methods.choose(*shape) for shape in shapes] == [
+        *("block_patches", "winograd", "patches", "patches", "patches")
     ]
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert [chosen(3, 3, 1024), chosen(3, 64, 1024)] == ["block_patches", "dense"]
+    assert [methods.choose(*shape) for shape in shapes] == ["block_patches", *["dense"] * 4]
+
+
+@pytest.mark.parametrize("name", sorted(methods.METHODS))
+def test_a_wanted_method_is_chosen_where_it_can(name):
+    assert methods.choose(3, 64, 1024, name) == methods.choose(3, 3, 64, name) == name
+    assert methods.choose(2, 64, 1024, name) in (name, "patches")
+    assert [study.train.convolution for study in [from_config({"train": {"convolution": name}})]] == [(name,)]

@@ -26,11 +26,12 @@ def same_padding(kernel_size: int) -> Padding:
     return ((before, after), (before, after))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def convolve(
     images_NxHxWxC: Float[Array, "N H W C"],
     kernel_KxKxCxF: Float[Array, "K K C F"],
     padding: Padding,
+    method: str = "auto",
 ) -> Float[Array, "N P Q F"]:
     """Cross-correlates images with a kernel (what deep learning calls convolution), stride 1.
 
@@ -38,6 +39,7 @@ def convolve(
         images_NxHxWxC: float images, channels last.
         kernel_KxKxCxF: square kernel, input then output channels.
         padding: zeros ((above, below), (left, right)).
+        method: how, a name in `methods.METHODS`, for sizes of kernels that it can do; 'auto' takes the fastest.
 
     Returns:
         Float[N, H + above + below - K + 1, W + left + right - K + 1, F].
@@ -45,51 +47,58 @@ def convolve(
     rows, columns = _output_size(images_NxHxWxC, kernel_KxKxCxF, padding)
     return correlate(
         *((images_NxHxWxC,), _unchanged, kernel_KxKxCxF),
-        *(_before(padding), (rows, columns)),
+        *(_before(padding), (rows, columns), method),
         lambda output: as_images(output)[:, :rows, :columns],
     )
 
 
-def _convolve_forward(images: Array, kernel: Array, padding: Padding) -> tuple[Array, tuple[Array, Array]]:
-    return convolve(images, kernel, padding), (images, kernel)
+def _convolve_forward(images: Array, kernel: Array, padding: Padding, method: str) -> tuple[Array, tuple[Array, Array]]:
+    return convolve(images, kernel, padding, method), (images, kernel)
 
 
-def _convolve_backward(padding: Padding, saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
-    return _gradients(*saved, padding, (gradient,), _unchanged)
+def _convolve_backward(
+    padding: Padding, method: str, saved: tuple[Array, Array], gradient: Array
+) -> tuple[Array, Array]:
+    return _gradients(*saved, padding, method, (gradient,), _unchanged)
 
 
 convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def convolve_and_pool(
     images_NxHxWxC: Float[Array, "N H W C"],
     kernel_KxKxCxF: Float[Array, "K K C F"],
     bias_F: Float[Array, " F"],
     padding: Padding,
+    method: str = "auto",
 ) -> Float[Array, "N P Q F"]:
     """Returns max_pool(relu(convolve(images, kernel, padding) + bias)), but writes no step between to memory.
 
     Values and gradients are those of the three steps one by one: the ReLU is monotone and its derivative at 0 is 0.
     """
-    return _convolve_and_pool_forward(images_NxHxWxC, kernel_KxKxCxF, bias_F, padding)[0]
+    return _convolve_and_pool_forward(images_NxHxWxC, kernel_KxKxCxF, bias_F, padding, method)[0]
 
 
-def _convolve_and_pool_forward(images: Array, kernel: Array, bias: Array, padding: Padding) -> tuple[Array, tuple]:
+def _convolve_and_pool_forward(
+    images: Array, kernel: Array, bias: Array, padding: Padding, method: str
+) -> tuple[Array, tuple]:
     rows, columns = _output_size(images, kernel, padding)
     pooled, winner = correlate(
         *((images,), _unchanged, kernel),
-        *(_before(padding), (rows // 2 * 2, columns // 2 * 2)),
+        *(_before(padding), (rows // 2 * 2, columns // 2 * 2), method),
         lambda output, bias: largest_positive(as_blocks(output), bias),
         bias,
     )
     return pooled, (images, kernel, winner)
 
 
-def _convolve_and_pool_backward(padding: Padding, saved: tuple, gradient: Array) -> tuple[Array, Array, Array]:
+def _convolve_and_pool_backward(
+    padding: Padding, method: str, saved: tuple, gradient: Array
+) -> tuple[Array, Array, Array]:
     images, kernel, winner = saved
     of_bias = jnp.where(winner == NO_WINNER, 0, gradient).sum((0, 1, 2))
-    return *_gradients(images, kernel, padding, (gradient, winner), to_winner), of_bias
+    return *_gradients(images, kernel, padding, method, (gradient, winner), to_winner), of_bias
 
 
 convolve_and_pool.defvjp(_convolve_and_pool_forward, _convolve_and_pool_backward)
@@ -99,6 +108,7 @@ def _gradients(
     images: Array,
     kernel: Array,
     padding: Padding,
+    method: str,
     arrays: tuple[Array, ...],
     expand: Callable[..., Array | Blocks],
 ) -> tuple[Array, Array]:
@@ -109,10 +119,10 @@ def _gradients(
     top, left = _before(padding)
     of_images = correlate(
         *(arrays, expand, kernel[::-1, ::-1].swapaxes(2, 3)),
-        *((last - top, last - left), (rows, columns)),
+        *((last - top, last - left), (rows, columns), method),
         lambda output: as_images(output)[:, :rows, :columns],
     )
-    return of_images, kernel_gradient(images, arrays, expand, kernel.shape, _before(padding))
+    return of_images, kernel_gradient(images, arrays, expand, kernel.shape, _before(padding), method)
 
 
 def _unchanged(images: Array) -> Array:

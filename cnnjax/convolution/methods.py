@@ -21,6 +21,7 @@ class Method(NamedTuple):
     to_blocks: bool  # whether the output comes, and its gradient goes, in blocks
     floats_per_pixel: Callable[[int, int, int], int]  # made on the way, from kernel size, channels and features
     loops: bool  # over members and chunks of the batch; otherwise all is one product
+    fits: Callable[[int], bool] = lambda size: True  # whether it can do kernels of a size
 
 
 METHODS = {
@@ -30,6 +31,7 @@ METHODS = {
         to_blocks=True,
         floats_per_pixel=lambda size, channels, features: (size + 1) ** 2 // 4 * channels,
         loops=False,
+        fits=lambda size: size % 2 == 1,
     ),
     "winograd": Method(
         *(winograd.transform, winograd.forward, winograd.kernel_gradient),
@@ -37,6 +39,7 @@ METHODS = {
         to_blocks=True,
         floats_per_pixel=lambda size, channels, features: 4 * (channels + features),
         loops=True,
+        fits=lambda size: size == 3,
     ),
     "patches": Method(
         *(patches.transform, patches.forward, patches.kernel_gradient),
@@ -53,24 +56,31 @@ METHODS = {
         loops=True,
     ),
 }
+# A loop of convolutions over members, or one in groups.
+METHODS["grouped"] = METHODS["dense"]._replace(loops=False)
 
 # What a chunk of images makes on the way is still in the cache when it is read (measured on CPU: 2 to 5 MB is best for
 # every layer of the ladder).
 _CHUNK_BYTES = 5 << 20
 
 
-def choose(size: int, channels: int, pixels: int) -> Method:
-    """Returns the method for a kernel of `size` on `channels` that makes `pixels` of output an image.
+def choose(size: int, channels: int, pixels: int, wanted: str = "auto") -> str:
+    """Names the method for a kernel of `size` on `channels` that makes `pixels` of output an image.
+
+    That is the one `wanted`, a name in METHODS, where it can do such a kernel. Otherwise the fastest in
+    experiments/benchmarks/convolutions.csv:
 
     Windows of few channels are small enough to be made for a whole batch of all members. From there on Winograd's
     saving of arithmetic wins on a CPU for every layer of the ladder, but takes twice as long to compile, which tiny
     images never pay back; a GPU's own dense convolution is fast inside a loop, which a CPU's is not.
     """
-    if channels <= 4 and size % 2:
-        return METHODS["block_patches"]
+    if wanted != "auto" and METHODS[wanted].fits(size):
+        return wanted
+    if channels <= 4 and METHODS["block_patches"].fits(size):
+        return "block_patches"
     if jax.default_backend() != "cpu":
-        return METHODS["dense"]
-    return METHODS["winograd" if size == 3 and pixels > 64 else "patches"]
+        return "dense"
+    return "winograd" if pixels > 64 and METHODS["winograd"].fits(size) else "patches"
 
 
 def chunk_count(method: Method, kernel_shape: tuple[int, ...], batch: int, pixels: int) -> int:

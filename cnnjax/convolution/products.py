@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from cnnjax.convolution.blocks import Blocks, join, split
-from cnnjax.convolution.methods import Method, choose, chunk_count
+from cnnjax.convolution.methods import METHODS, Method, choose, chunk_count
 
 
 def as_images(output: Array | Blocks) -> Array:
@@ -31,6 +31,7 @@ def correlate(
     kernel: Float[Array, "K K C F"],
     before: tuple[int, int],
     pixels: tuple[int, int],
+    wanted: str,
     finish: Callable,
     *extra: Array,
 ):
@@ -42,6 +43,7 @@ def correlate(
         kernel: the kernel.
         before: zeros above and left of the images.
         pixels: height and width of the output; behind their last pixel the images are cut, or zero.
+        wanted: the name of a method, or 'auto'.
         finish: turns the output of a chunk (images, or blocks that may hold one more row and column) into the result.
         extra: further arguments of `finish`.
 
@@ -49,7 +51,7 @@ def correlate(
         The results of `finish`, their chunks put together.
     """
     height, width = pixels
-    method = choose(kernel.shape[0], kernel.shape[2], height * width)
+    method = METHODS[choose(kernel.shape[0], kernel.shape[2], height * width, wanted)]
     count = chunk_count(method, kernel.shape, len(arrays[0]), height * width)
     size = (-(-height // 2), -(-width // 2)) if method.to_blocks else pixels
 
@@ -74,10 +76,11 @@ def kernel_gradient(
     expand: Callable[..., Array | Blocks],
     kernel_shape: tuple[int, ...],
     before: tuple[int, int],
+    wanted: str,
 ) -> Float[Array, "K K C F"]:
     """Returns the gradient of a kernel, where `expand` makes that of the output from a chunk of `arrays`."""
     _, height, width, _ = images.shape
-    method = choose(kernel_shape[0], kernel_shape[2], height * width)
+    method = METHODS[choose(kernel_shape[0], kernel_shape[2], height * width, wanted)]
     count = chunk_count(method, kernel_shape, len(images), height * width)
 
     untransformed = jax.ShapeDtypeStruct(kernel_shape, images.dtype)

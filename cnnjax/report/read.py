@@ -21,6 +21,7 @@ AXES = (
     "epochs",
     "initialisation",
     "arithmetic",
+    "convolution",
     "momentum",
     "weight_decay",
     "label_smoothing",
