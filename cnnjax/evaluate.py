@@ -6,12 +6,12 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from cnnjax.augment import gather_batch
 from cnnjax.models import Network
 
-EVALUATION_BATCH = 256  # images at a time, or a few less; no result depends on it beyond rounding
+EVALUATION_BATCH = 256  # images at a time, or less; no result depends on it beyond rounding
 
 
 class DeviceSplit(NamedTuple):
@@ -38,39 +38,39 @@ def zero_sums() -> Sums:
     return Sums(jnp.zeros(()), jnp.zeros((), jnp.int32))
 
 
-def batch_sums(logits_BxK: Float[Array, "B K"], labels_B: Int[Array, " B"]) -> Sums:
-    """Returns the summed cross-entropy (nats) and the number of correct predictions of a batch."""
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits_BxK, labels_B).sum()
-    return Sums(loss, (logits_BxK.argmax(-1) == labels_B).sum())
+def batch_sums(
+    logits_BxK: Float[Array, "B K"], labels_B: Int[Array, " B"], counts_B: Bool[Array, " B"] | bool = True
+) -> Sums:
+    """Returns the summed cross-entropy (nats) and the number of correct predictions of the examples that count."""
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits_BxK, labels_B)
+    correct = logits_BxK.argmax(-1) == labels_B
+    return Sums(jnp.where(counts_B, losses, 0).sum(), (correct & counts_B).sum())
 
 
 def over_batches(visit: Callable, carry: Array | Sums, count: int) -> tuple:
-    """Runs `carry, output = visit(carry, indices)` over a split in order: a scan of full batches, then the rest.
+    """Runs `carry, output = visit(carry, indices)` over a split in order, in a scan of equal batches.
+
+    Where they do not divide the split, the last indices are out of bounds, `count` and more, for `visit` to leave out:
+    a batch of another size would be another program inside the program, to compile like the first.
 
     Returns:
         The last carry, and the outputs as one array with the examples' axis first (None if `visit` gives None).
     """
-    batch = -(-count // -(-count // EVALUATION_BATCH))  # as equal as can be: mostly nothing is left to compile twice
-    full = count // batch * batch
-    indices = jnp.arange(full).reshape(-1, batch)
-    outputs = []
-    if full:
-        carry, output = lax.scan(visit, carry, indices)
-        outputs.append(output if output is None else output.reshape(-1, *output.shape[2:]))
-    if full < count:
-        carry, output = visit(carry, jnp.arange(full, count))
-        outputs.append(output)
-    return carry, None if outputs[0] is None else jnp.concatenate(outputs)
+    batches = -(-count // EVALUATION_BATCH)
+    indices = jnp.arange(batches * -(-count // batches)).reshape(batches, -1)
+    carry, outputs = lax.scan(visit, carry, indices)
+    return carry, None if outputs is None else outputs.reshape(-1, *outputs.shape[2:])[:count]
 
 
 def evaluate(network: Network, variables: dict, split: DeviceSplit) -> Sums:
-    """Returns loss and correct predictions over a whole split, no example dropped."""
+    """Returns loss and correct predictions over a whole split, each example once."""
+    count = split.labels.shape[0]
 
     def visit(sums: Sums, indices: Array) -> tuple[Sums, None]:
         logits = _logits(network, variables, split, indices)
-        return sums + batch_sums(logits, split.labels[indices]), None
+        return sums + batch_sums(logits, split.labels[indices], indices < count), None
 
-    return over_batches(visit, zero_sums(), split.labels.shape[0])[0]
+    return over_batches(visit, zero_sums(), count)[0]
 
 
 def predict(network: Network, variables: dict, split: DeviceSplit) -> Float[Array, "N K"]:

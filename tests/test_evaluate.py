@@ -1,0 +1,31 @@
+"""Evaluation counts every example once, in order, however many there are."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnnjax import evaluate
+from cnnjax.evaluate import DeviceSplit
+from cnnjax.models import build, initial_variables
+
+
+@pytest.mark.parametrize("count", [1, 6, 7, 8, 9, 22])
+def test_every_example_counts_once(count, monkeypatch):
+    monkeypatch.setattr(evaluate, "EVALUATION_BATCH", 8)
+    rng = np.random.default_rng(count)
+    images = rng.integers(0, 256, (count, 4, 4, 1), np.uint8)
+    labels = rng.integers(0, 3, count).astype(np.int32)
+    network = build("baseline", 3)
+    variables = initial_variables(network, (4, 4, 1), "he", jax.random.key(0))
+    split = DeviceSplit(jnp.array(images), jnp.array(labels), jnp.array([1 / 255]), jnp.array([0.5]))
+    logits = np.asarray(network.apply(variables, images / np.float32(255) + 0.5, train=False), np.float64)
+    losses = np.log(np.exp(logits).sum(-1)) - logits[np.arange(count), labels]
+
+    sums = jax.jit(evaluate.evaluate, static_argnums=0)(network, variables, split)
+    assert float(sums.loss) == pytest.approx(losses.sum(), rel=1e-5)
+    assert int(sums.correct) == (logits.argmax(-1) == labels).sum()
+
+    predicted = jax.jit(evaluate.predict, static_argnums=0)(network, variables, split)
+    assert predicted.dtype == jnp.float16
+    np.testing.assert_allclose(predicted, logits - logits.max(-1, keepdims=True), atol=2e-3)
