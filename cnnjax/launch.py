@@ -22,6 +22,7 @@ PLAN = flags.DEFINE_bool("plan", False, "Say what would run, and train nothing."
 COMPILATION_CACHE = flags.DEFINE_string(
     "compilation_cache", None, "Folder for compiled programs (default: the user's cache folder), or off."
 )
+PROFILE = flags.DEFINE_bool("profile", False, "Trace each program's second epoch into the run's folder.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another study's run in the folder.")
 
 
@@ -48,7 +49,7 @@ def main(config_overrides: list[str]) -> None:
 
     workdir = Path(WORKDIR.value) if WORKDIR.value else default_workdir(CONFIG.value)
     with Progress() as progress:
-        report = runner.run(study, workdir, progress=progress, overwrite=OVERWRITE.value)
+        report = runner.run(study, workdir, progress=progress, overwrite=OVERWRITE.value, profile=PROFILE.value)
     print(report)
 
 

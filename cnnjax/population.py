@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -78,7 +80,8 @@ class Population:
     """The compiled program of one static setting: every call takes and returns stacked members.
 
     The member axis is sharded over the mesh; no member ever waits for another's numbers, so results do not depend on
-    the layout. `traces` counts how often the training function was traced.
+    the layout. `traces` counts how often the training function was traced. With `profile`, a folder, the second call of
+    `advance` leaves a trace of the device there, for Perfetto or XProf.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class Population:
         image_shape: tuple[int, int, int],
         classes: int,
         mesh: Mesh,
+        profile: Path | None = None,
     ):
         network = models.build(static.model, classes, static.arithmetic, static.convolution)
         self.task = Task(
@@ -97,6 +101,8 @@ class Population:
         self.every = study.checkpoint.every
         self.keep = study.checkpoint.keep
         self.traces = 0
+        self._calls = 0
+        self._profile = profile
         self._select = study.select
         self._image_shape = image_shape
         self._keep_best = study.data.validation > 0
@@ -199,8 +205,16 @@ class Population:
             The new state, and metrics as numpy arrays [members, epochs].
         """
         arguments = (state, *self.put((settings, streams)), data, jnp.array(epochs, jnp.int32))
-        state, history = self._executable("advance", *arguments)(*arguments)
+        advance = self._executable("advance", *arguments)
+        with self._profiled():
+            state, history = jax.block_until_ready(advance(*arguments))
         return state, jax.tree.map(lambda a: np.asarray(a)[:, :epochs], history)
+
+    def _profiled(self) -> AbstractContextManager:
+        self._calls += 1  # the first one touches all memory for the first time
+        if self._profile is None or self._calls != 2:
+            return nullcontext()
+        return jax.profiler.trace(str(self._profile), create_perfetto_trace=True)
 
     def predict(self, state: State, data: DeviceData) -> np.ndarray:
         """Returns the test logits of every member, float16 [members, examples, classes], rows shifted to maximum 0."""

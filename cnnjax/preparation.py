@@ -1,6 +1,7 @@
 """How many members of a program train at a time, and the program compiled for that."""
 
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -41,6 +42,7 @@ class Preparation:
         data: the same, on the devices of a mesh.
         mesh: the devices.
         max_members: train at most this many members at a time, whatever would fit.
+        profile: folder for a trace of each program's second call, if wanted.
     """
 
     def __init__(
@@ -50,16 +52,18 @@ class Preparation:
         data: DeviceData,
         mesh: jax.sharding.Mesh,
         max_members: int | None = None,
+        profile: Path | None = None,
     ):
         self._study, self._dataset, self._data, self._mesh = study, dataset, data, mesh
-        self._max_members = max_members
+        self._max_members, self._profile = max_members, profile
         self._budget = _MEMORY_SHARE * memory_limit()  # before any training takes some of it
 
     def prepare(self, program: Program, folder: RunFolder | None = None) -> Prepared:
         """Lays a program out, as before where the folder holds a layout that still divides, and compiles it."""
         start = time.perf_counter()
         shape, classes = self._dataset.image_shape, len(self._dataset.classes)
-        population = Population(self._study, program.static, shape, classes, self._mesh)
+        profile = None if self._profile is None else self._profile / program.id
+        population = Population(self._study, program.static, shape, classes, self._mesh, profile)
         layout = None if folder is None else folder.read_layout(program.id)
         # A layout that was made for fewer devices may not divide among those of now.
         if layout is None or any(size % population.devices for _, _, size in layout):

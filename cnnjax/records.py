@@ -36,7 +36,7 @@ class RunFolder:
     """Reads and writes one run's files; see the README for what each holds."""
 
     CONTENTS = (
-        *("predictions", "checkpoints", "report", "metrics.jsonl", "trials.csv"),
+        *("predictions", "checkpoints", "report", "profile", "metrics.jsonl", "trials.csv"),
         *("plan.json", "data.json", "environment.json", "config.json"),
     )
 

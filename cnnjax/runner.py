@@ -30,6 +30,7 @@ def run(
     progress: Progress,
     overwrite: bool = False,
     max_members: int | None = None,
+    profile: bool = False,
 ) -> Path:
     """Trains every trial of a study that has no result yet, and builds the report.
 
@@ -39,6 +40,7 @@ def run(
         progress: told of every step.
         overwrite: delete what another study left in the folder.
         max_members: train at most this many members at a time, whatever would fit.
+        profile: write a trace of each program's second epoch into the folder `profile`.
 
     Returns:
         The report's index.html.
@@ -62,7 +64,7 @@ def run(
         progress.begin(len(waiting), len(members), images)
         mesh = make_mesh(jax.local_devices())
         data = put_data(dataset, study.data.normalisation, mesh)
-        preparation = Preparation(study, dataset, data, mesh, max_members)
+        preparation = Preparation(study, dataset, data, mesh, max_members, folder.path / "profile" if profile else None)
         try:
             for index, program in enumerate(waiting, 1):
                 progress.program(index, program.static, len(program.members))

@@ -147,7 +147,7 @@ def runner(monkeypatch):
     """A runner that records its calls."""
     calls = []
 
-    def run(study, workdir, *, progress, overwrite):
+    def run(study, workdir, *, progress, overwrite, profile):
         calls.append((study, workdir, overwrite, progress))
         return Path("somewhere/report/index.html")
 

@@ -1,6 +1,7 @@
 """A run: its files, whatever interrupts it, however its members are cut into chunks, and what it refuses."""
 
 import functools
+import gzip
 import io
 import itertools
 import json
@@ -385,6 +386,13 @@ def test_a_run_of_one_device_goes_on_with_four(uninterrupted, tmp_path):
     finish(launch(workdir, devices=4))
     assert RunFolder(workdir).read_layout("p000") == [[0, 3, 4]]
     assert_ran_on(4, workdir, uninterrupted)
+
+
+def test_a_profile_is_a_trace_of_the_devices(tmp_path):
+    run(make_study(), tmp_path, profile=True)
+    (trace,) = (tmp_path / "profile" / "p000").glob("**/perfetto_trace.json.gz")
+    names = {event.get("name") for event in json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]}
+    assert any("dot" in str(name) for name in names)  # a matrix product of the compiled program
 
 
 def test_a_finished_run_trains_nothing_and_says_so(tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """The PyTorch loops that cnnjax is timed against: they augment and train as they say."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ torch = pytest.importorskip("torch")
 
 from PIL import Image  # noqa: E402
 
-from experiments.benchmarks import pytorch_peer, source_loop, torch_models  # noqa: E402
+from experiments.benchmarks import pytorch_peer, source_loop, torch_models, torch_vmap  # noqa: E402
 
 SIZE, PADDING = 8, 4
 
@@ -138,6 +140,46 @@ def test_both_loops_learn_the_toy(toy, optimizer):
     # Same data, model and rule: the two loops reach about the same loss.
     assert means["peer"][1] == pytest.approx(means["source"][1], rel=0.15)
     assert peer.hits.item() > 0.15 * 64 * peer.steps  # chance is 0.10
+
+
+def test_stacked_members_learn_the_toy_each_for_itself(toy):
+    torch.manual_seed(0)
+    stacked = torch_vmap.StackedPeer("complex", "sgd", 64, 3, "cpu", *toy)
+    start = {name: value.clone() for name, value in stacked.parameters.items()}
+    stacked.run(1)
+    first = stacked.loss_sum.item() / stacked.steps
+    stacked.run(60)
+    before = stacked.loss_sum.item()
+    stacked.run(10)
+    assert (stacked.loss_sum.item() - before) / 10 < first - 0.3
+    assert stacked.hits.item() > 0.15 * 3 * 64 * stacked.steps  # chance is 0.10
+    for name, value in stacked.parameters.items():
+        assert value.shape[0] == 3
+        assert not torch.equal(value, start[name])
+        if name.endswith("0.weight"):
+            assert not torch.equal(value[0], value[1])
+
+
+def test_a_stacked_member_takes_the_step_it_takes_alone(toy):
+    """One step of two stacked models against each by plain PyTorch, on the same images."""
+    images, labels = toy
+    stacked = torch_vmap.StackedPeer("medium", "sgd", 64, 2, "cpu", np.zeros_like(images), labels)
+    for layer in stacked.model.modules():
+        if isinstance(layer, torch.nn.Dropout):
+            layer.p = 0.0
+    before = {name: value.clone() for name, value in stacked.parameters.items()}
+    indices = torch.randperm(len(labels))[:128]
+    stacked._step(indices)
+    for member in range(2):
+        alone = copy.deepcopy(stacked.model)
+        alone.load_state_dict({name: value[member] for name, value in before.items()})
+        optimizer = pytorch_peer.make_optimizer("sgd", alone.parameters())
+        black = torch.full((64, 3, SIZE, SIZE), -1.0)
+        labels_of_member = torch.as_tensor(labels)[indices[64 * member : 64 * (member + 1)]]
+        torch.nn.functional.cross_entropy(alone(black), labels_of_member).backward()
+        optimizer.step()
+        for name, value in alone.named_parameters():
+            torch.testing.assert_close(stacked.parameters[name][member], value.detach(), rtol=1e-4, atol=1e-6)
 
 
 def test_failed_compilation_falls_back_with_a_note(toy, monkeypatch):

@@ -3,6 +3,7 @@
 import time
 import warnings
 from collections import OrderedDict
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -70,7 +71,7 @@ class Peer:
         self.model = pool_before_relu(model).to(device).train()
         # PyTorch's own type hints lack this overload.
         self.model.to(memory_format=torch.channels_last)
-        self.optimizer = make_optimizer(optimizer, self.model)
+        self.optimizer = make_optimizer(optimizer, self.model.parameters())
         self.compiled = compile
         self._forward = self.model
         if compile:
@@ -145,11 +146,11 @@ def pool_before_relu(model: nn.Sequential) -> nn.Sequential:
     return nn.Sequential(OrderedDict(layers))
 
 
-def make_optimizer(name: str, model: nn.Module) -> torch.optim.Optimizer:
-    """Returns 'sgd' (momentum 0.9) or 'adam' for the model's weights, the update in few kernels."""
+def make_optimizer(name: str, weights: Iterable[torch.Tensor]) -> torch.optim.Optimizer:
+    """Returns 'sgd' (momentum 0.9) or 'adam' for some weights, the update in few kernels."""
     if name == "sgd":
-        return torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=0.9, fused=True)
-    return torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=True)
+        return torch.optim.SGD(weights, lr=LEARNING_RATE, momentum=0.9, fused=True)
+    return torch.optim.Adam(weights, lr=LEARNING_RATE, fused=True)
 
 
 def crop_windows(images: torch.Tensor) -> torch.Tensor:

@@ -1,172 +1,156 @@
-"""Training images per second of a cnnjax population beside a tuned PyTorch loop and the source studies' own loop.
+"""Training images per second of cnnjax populations beside PyTorch: tuned, stacked by torch.func, and as in a notebook.
 
-    pip install -e ".[bench]" && python -m experiments.benchmarks.throughput --population=4 --batch_size=64
+    pip install -e ".[bench]" && python -m experiments.benchmarks.throughput
+    python -m experiments.benchmarks.throughput --models=complex --batch_sizes=64 --populations=4
 
 Every contender lives in a process of its own and runs when it is told to, one after another, in rounds: a drift of the
-machine's speed meets all of them alike. Writes throughput.csv beside this file: medians over the rounds with their
-range, and cnnjax's ratio to each peer taken round by round. Random images: speed does not depend on what they show.
+machine's speed meets all of them alike. A large matrix product runs along, as the machine's peak. Writes throughput.csv
+and throughput.png beside this file: medians over the rounds with their range, cnnjax's ratio to each contender taken
+round by round, and the share of the peak that the arithmetic of the layers reaches.
 """
 
 import csv
 import multiprocessing as mp
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from absl import app, flags
 
-MODELS = flags.DEFINE_list("models", ["baseline", "medium", "complex"], "Which rungs.")
-OPTIMIZER = flags.DEFINE_enum("optimizer", "sgd", ["sgd", "adam"], "Momentum .9, or Adam.")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images a step.")
-POPULATION = flags.DEFINE_integer("population", 4, "Members trained together by cnnjax.")
-ROUNDS = flags.DEFINE_integer("rounds", 5, "Interleaved repetitions.")
-SECONDS = flags.DEFINE_float("seconds", 4.0, "Aimed length of one contender's part of a round.")
-OUTPUT = flags.DEFINE_string("output", None, "Where to write the table (default: beside this file).")
+from experiments.benchmarks import workers
+from experiments.benchmarks.workers import Work
 
-EXAMPLES = 6400
+MODELS = flags.DEFINE_list("models", ["baseline", "medium", "complex", "base"], "Which networks.")
+BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["32", "64"], "Images a step.")
+POPULATIONS = flags.DEFINE_list("populations", ["1", "4", "16"], "Members trained together.")
+OPTIMIZER = flags.DEFINE_enum("optimizer", "sgd", ["sgd", "adam"], "Momentum .9, or Adam.")
+PRECISION = flags.DEFINE_enum("precision", "float32", ["float32", "tf32", "bfloat16"], "Of the layers' arithmetic.")
+ROUNDS = flags.DEFINE_integer("rounds", 5, "Interleaved repetitions.")
+SECONDS = flags.DEFINE_float("seconds", 3.0, "Aimed length of one contender's part of a round.")
+OUTPUT = flags.DEFINE_string("output", None, "Where to write the table and, as .png, the figure.")
+
+Contender = tuple[str, int]  # name and members
 
 
 def main(argv: list[str]) -> None:
-    """Runs every contender on every model and writes the table."""
+    """Runs every contender on every network and writes table and figure."""
     del argv
-    rows = [row for model in MODELS.value for row in measure(model)]
     output = Path(OUTPUT.value) if OUTPUT.value else Path(__file__).with_name("throughput.csv")
-    with output.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    print(f"wrote {output}")
+    rows: list[dict[str, Any]] = []
+    for model in MODELS.value:
+        for batch_size in map(int, BATCH_SIZES.value):
+            rows += measure(model, batch_size)
+            with output.open("w", newline="") as file:  # after each: a benchmark takes long
+                writer = csv.DictWriter(file, rows[0])
+                writer.writeheader()
+                writer.writerows(rows)
+    draw(rows, output.with_suffix(".png"))
+    print(f"wrote {output} and {output.with_suffix('.png')}")
 
 
-def measure(model: str) -> list[dict[str, Any]]:
-    """Times the contenders on one model, in turn, and returns a row for each."""
-    contenders = {"cnnjax": cnnjax_worker, "pytorch": pytorch_worker, "source loop": source_worker}
-    context = mp.get_context("spawn")
-    pipes = {}
-    for name, worker in contenders.items():
-        ours, theirs = context.Pipe()
-        arguments = (theirs, model, OPTIMIZER.value, BATCH_SIZE.value, POPULATION.value, SECONDS.value)
-        context.Process(target=worker, args=arguments, daemon=True).start()
-        pipes[name] = ours
-        ours.recv()  # built and warm, before the next one starts
-    speeds: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(ROUNDS.value):
-        for name, pipe in pipes.items():
-            pipe.send(True)
-            speeds[name].append(pipe.recv())
-    for pipe in pipes.values():
-        pipe.send(False)
-    return [row_of(model, name, speeds) for name in contenders]
-
-
-def row_of(model: str, name: str, speeds: dict[str, list[float]]) -> dict[str, Any]:
-    """A contender's row; cnnjax's ratio to it is the median of the rounds' ratios."""
-    ratios = [a / b for a, b in zip(speeds["cnnjax"], speeds[name], strict=True)]
-    row = {
-        "model": model,
-        "contender": name,
-        "optimizer": OPTIMIZER.value,
-        "batch_size": BATCH_SIZE.value,
-        "population": POPULATION.value if name == "cnnjax" else 1,
-        "rounds": ROUNDS.value,
-        "images_per_second": round(statistics.median(speeds[name]), 1),
-        "slowest": round(min(speeds[name]), 1),
-        "fastest": round(max(speeds[name]), 1),
-        "cnnjax_ratio": round(statistics.median(ratios), 3),
+def contenders() -> dict[Contender, Callable]:
+    """Returns who runs, by name and number of members."""
+    populations = [int(members) for members in POPULATIONS.value]
+    return {
+        ("matrix product", 1): workers.matrix_product,
+        **{("cnnjax", members): workers.cnnjax for members in populations},
+        ("pytorch", 1): workers.pytorch,
+        **{("torch.func", members): workers.torch_func for members in populations if members > 1},
+        ("source loop", 1): workers.source_loop,
     }
-    print("  ".join(f"{value}" for value in row.values()), flush=True)
-    return row
 
 
-def answer(pipe: Any, run: Callable[[int], float], images_per_step: int, seconds: float) -> None:
-    """Warms a contender up, fits the number of steps to the wanted time, and runs a round whenever told to."""
-    run(1)
-    steps = max(1, round(seconds / max(run(2) / 2, 1e-6)))
-    pipe.send(steps)
-    while pipe.recv():
-        pipe.send(steps * images_per_step / run(steps))
+def measure(model: str, batch_size: int) -> list[dict[str, Any]]:
+    """Times the contenders on one network, in turn, and returns a row for each."""
+    context = mp.get_context("spawn")
+    pipes, ready = {}, {}
+    for (name, members), worker in contenders().items():
+        ours, theirs = context.Pipe()
+        work = Work(model, OPTIMIZER.value, batch_size, members, PRECISION.value, SECONDS.value)
+        context.Process(target=worker, args=(theirs, work), daemon=True).start()
+        pipes[name, members] = ours
+        ready[name, members] = ours.recv()  # built and warm, before the next one starts
+    speeds: dict[Contender, list[float]] = {contender: [] for contender in pipes}
+    for _ in range(ROUNDS.value):
+        for contender, pipe in pipes.items():
+            pipe.send(True)
+            speeds[contender].append(pipe.recv())
+    memory = {}
+    for contender, pipe in pipes.items():
+        pipe.send(False)
+        memory[contender] = pipe.recv()
+    operations = training_flops(model)
+    rows = []
+    for contender in pipes:
+        if contender[0] != "matrix product":
+            row = row_of(contender, speeds, operations)
+            row = {"model": model, "batch_size": batch_size, **row}
+            row |= {"seconds_to_start": round(ready[contender], 1), "peak_memory_mb": round(memory[contender] / 1e6)}
+            print("  ".join(map(str, row.values())), flush=True)
+            rows.append(row)
+    return rows
 
 
-def random_images() -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels in the shape of CIFAR-10."""
-    rng = np.random.default_rng(0)
-    return rng.integers(0, 256, (EXAMPLES, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, EXAMPLES)
+def training_flops(model: str) -> int:
+    """Returns the operations to train on one image: the gradients cost twice the forward pass."""
+    from cnnjax import models
+
+    return 3 * models.forward_flops(models.build(model, 10), (32, 32, 3))
 
 
-def pytorch_worker(pipe: Any, model: str, optimizer: str, batch: int, members: int, seconds: float) -> None:
-    """The tuned loop: one run after another is its only way to train several, so it trains one."""
-    import torch
+def row_of(contender: Contender, speeds: dict[Contender, list[float]], operations: int) -> dict[str, Any]:
+    """A contender's figures; a ratio is the median of the rounds' ratios of each cnnjax population to it."""
+    name, members = contender
+    images = speeds[contender]
+    shares = [speed * operations / peak for speed, peak in zip(images, speeds["matrix product", 1], strict=True)]
 
-    from experiments.benchmarks.pytorch_peer import Peer
+    def ratio(population: int) -> float:
+        pairs = zip(speeds["cnnjax", population], images, strict=True)
+        return round(statistics.median(ours / theirs for ours, theirs in pairs), 3)
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    answer(pipe, Peer(model, optimizer, batch, device, *random_images()).run, batch, seconds)
+    return {
+        "optimizer": OPTIMIZER.value,
+        "precision": PRECISION.value,
+        "contender": name,
+        "members": members,
+        "rounds": ROUNDS.value,
+        "images_per_second": round(statistics.median(images), 1),
+        "of_a_member": round(statistics.median(images) / members, 1),
+        "slowest": round(min(images), 1),
+        "fastest": round(max(images), 1),
+        "gflop_per_second": round(statistics.median(images) * operations / 1e9, 1),
+        "peak_gflop_per_second": round(statistics.median(speeds["matrix product", 1]) / 1e9, 1),
+        "share_of_peak": round(statistics.median(shares), 3),
+        **{f"cnnjax_{population}_ratio": ratio(int(population)) for population in POPULATIONS.value},
+    }
 
 
-def source_worker(pipe: Any, model: str, optimizer: str, batch: int, members: int, seconds: float) -> None:
-    """The source studies' loop: one PIL image at a time."""
-    import torch
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draws images per second by contender, a panel for each network and batch size, with the range of the rounds."""
+    from matplotlib.figure import Figure
 
-    from experiments.benchmarks.source_loop import SourceLoop
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    answer(pipe, SourceLoop(model, optimizer, batch, device, *random_images()).run, batch, seconds)
-
-
-def cnnjax_worker(pipe: Any, model: str, optimizer: str, batch: int, members: int, seconds: float) -> None:
-    """A population as a study trains it: `run(steps)` is epochs over as many images as `steps` batches hold."""
-    import jax
-
-    from cnnjax.data import Dataset, Split
-    from cnnjax.devices import make_mesh, use_every_core
-    from cnnjax.plan import make_plan
-    from cnnjax.population import Population, put_data, stack_members
-    from cnnjax.study import from_config
-
-    images, labels = random_images()
-    study = from_config(
-        {
-            "models": model,
-            "seeds": tuple(range(members)),
-            "data": {"augment": ("flip", "crop")},
-            "train": {"optimizer": optimizer, "momentum": 0.9, "batch_size": batch, "learning_rate": 1e-3},
-        }
-    )
-    (program,) = make_plan(study).programs
-    use_every_core(members)
-    mesh = make_mesh(jax.local_devices())
-    settings, streams = stack_members(program.members)
-    # An epoch of a tenth of a round, so that rounds of any length are whole epochs of one program.
-    built: dict[int, Callable[[], float]] = {}
-
-    def build(steps: int) -> Callable[[], float]:
-        split = Split(np.resize(images, (steps * batch, *images.shape[1:])), np.resize(labels, steps * batch))
-        tiny = Split(images[:batch], labels[:batch].astype(np.int32))
-        split = Split(split.images, split.labels.astype(np.int32))
-        classes = tuple("0123456789")
-        dataset = Dataset("random", split, None, tiny, classes, np.full(3, 0.5), np.full(3, 0.25))
-        data = put_data(dataset, "half", mesh)
-        population = Population(study, program.static, dataset.image_shape, len(classes), mesh)
-        state = population.init(settings, streams)
-        population.advance(state, settings, streams, data, 1)
-
-        def timed() -> float:
-            start = time.perf_counter()
-            population.advance(state, settings, streams, data, 1)
-            return time.perf_counter() - start
-
-        return timed
-
-    def run(steps: int) -> float:
-        if steps not in built:
-            built.clear()
-            built[steps] = build(steps)
-        return built[steps]()
-
-    answer(pipe, run, batch * members, seconds)
+    panels = list(dict.fromkeys((row["model"], row["batch_size"]) for row in rows))
+    columns = min(4, len(panels))
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(3.4 * columns, 2.6 * lines), layout="constrained")
+    grid = figure.subplots(lines, columns, squeeze=False)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (model, batch_size) in zip(grid.flat, panels, strict=False):
+        shown = [row for row in rows if (row["model"], row["batch_size"]) == (model, batch_size)]
+        speeds = [row["images_per_second"] for row in shown]
+        spread = [
+            [row["images_per_second"] - row["slowest"] for row in shown],
+            [row["fastest"] - row["images_per_second"] for row in shown],
+        ]
+        colours = ["#2a6f97" if row["contender"] == "cnnjax" else "#adb5bd" for row in shown]
+        axes.barh(range(len(shown)), speeds, xerr=spread, color=colours, ecolor="#495057", capsize=2)
+        axes.set_yticks(range(len(shown)), [f"{row['contender']} x{row['members']}" for row in shown])
+        axes.invert_yaxis()
+        axes.set_title(f"{model}, batch size {batch_size}", fontsize=10)
+        axes.set_xlabel("images a second (bar: range of the rounds)", fontsize=8)
+    figure.savefig(path, dpi=120)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,181 @@
+"""The contenders of the throughput benchmark, each in a process of its own that trains when it is told to."""
+
+import resource
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+import numpy as np
+
+EXAMPLES = 6400
+_PEAK_SIZE = {"cpu": 2048, "cuda": 8192}  # of the matrices whose product is the machine's peak
+
+
+class Work(NamedTuple):
+    """What a contender trains, and for how long at a time."""
+
+    model: str
+    optimizer: str
+    batch_size: int
+    members: int
+    precision: str
+    seconds: float
+
+
+def answer(pipe: Connection, run: Callable[[int], float], per_step: float, seconds: float, memory: Callable) -> None:
+    """Warms a contender up, fits its number of steps to the wanted time, and runs a round whenever told to.
+
+    Args:
+        pipe: gets how long it took to get ready, then for each True `per_step` over the seconds of a step; on False
+            the peak memory in bytes, and the end.
+        run: takes a number of steps and returns their seconds.
+        per_step: what is counted.
+        seconds: wanted length of a round.
+        memory: returns the peak memory so far.
+    """
+    start = time.perf_counter()
+    run(1)
+    ready = time.perf_counter() - start
+    steps = max(1, round(seconds / max(run(2) / 2, 1e-6)))
+    run(steps)
+    pipe.send(ready)
+    while pipe.recv():
+        pipe.send(steps * per_step / run(steps))
+    pipe.send(memory())
+
+
+def host_memory() -> int:
+    """Returns the most memory that this process ever had, bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def random_images() -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels in the shape of CIFAR-10: speed does not depend on what they show."""
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (EXAMPLES, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, EXAMPLES)
+
+
+def torch_device() -> tuple[str, Callable]:
+    """The device that PyTorch trains on, and how to ask for its peak memory."""
+    import torch
+
+    return ("cuda", torch.cuda.max_memory_allocated) if torch.cuda.is_available() else ("cpu", host_memory)
+
+
+def matrix_product(pipe: Connection, work: Work) -> None:
+    """The floating-point operations a second of one large matrix product, in the precision of the contest."""
+    import torch
+
+    device, memory = torch_device()
+    size = _PEAK_SIZE[device]
+    if device == "cuda":
+        torch.set_float32_matmul_precision("highest" if work.precision == "float32" else "high")
+    dtype = torch.bfloat16 if work.precision == "bfloat16" else torch.float32
+    a, b = torch.rand(2, size, size, device=device, dtype=dtype)
+
+    def run(steps: int) -> float:
+        start = time.perf_counter()
+        for _ in range(steps):
+            torch.mm(a, b)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    answer(pipe, run, 2 * size**3, work.seconds, memory)
+
+
+def pytorch(pipe: Connection, work: Work) -> None:
+    """The tuned loop: one run after another is its only way to train several, so it trains one."""
+    from experiments.benchmarks.pytorch_peer import Peer
+
+    device, memory = torch_device()
+    on_gpu = device == "cuda"
+    peer = Peer(
+        *(work.model, work.optimizer, work.batch_size, device, *random_images()),
+        compile=on_gpu,
+        bfloat16=work.precision == "bfloat16",
+    )
+    answer(pipe, peer.run, work.batch_size, work.seconds, memory)
+
+
+def torch_func(pipe: Connection, work: Work) -> None:
+    """Stacked models under PyTorch's own vmap."""
+    from experiments.benchmarks.torch_vmap import StackedPeer
+
+    device, memory = torch_device()
+    peer = StackedPeer(work.model, work.optimizer, work.batch_size, work.members, device, *random_images())
+    answer(pipe, peer.run, work.members * work.batch_size, work.seconds, memory)
+
+
+def source_loop(pipe: Connection, work: Work) -> None:
+    """The source studies' loop: one PIL image at a time."""
+    from experiments.benchmarks.source_loop import SourceLoop
+
+    device, memory = torch_device()
+    loop = SourceLoop(work.model, work.optimizer, work.batch_size, device, *random_images())
+    answer(pipe, loop.run, work.batch_size, work.seconds, memory)
+
+
+def cnnjax(pipe: Connection, work: Work) -> None:
+    """A population as a study trains it: `run(steps)` is an epoch over as many images as `steps` batches hold."""
+    from cnnjax.devices import use_every_core
+
+    use_every_core(work.members)
+    import jax
+
+    stats = jax.local_devices()[0].memory_stats
+
+    def memory() -> int:
+        return (stats() or {}).get("peak_bytes_in_use", 0) or host_memory()
+
+    epochs: dict[int, Callable[[], float]] = {}
+
+    def run(steps: int) -> float:
+        if steps not in epochs:
+            epochs.clear()
+            epochs[steps] = _epoch_of(work, steps)
+        return epochs[steps]()
+
+    answer(pipe, run, work.batch_size * work.members, work.seconds, memory)
+
+
+def _epoch_of(work: Work, steps: int) -> Callable[[], float]:
+    """Compiles a study whose epoch has so many steps; a call trains one and returns its seconds."""
+    import jax
+
+    from cnnjax.data import Dataset, Split
+    from cnnjax.devices import make_mesh
+    from cnnjax.plan import make_plan
+    from cnnjax.population import Population, put_data, stack_members
+    from cnnjax.study import from_config
+
+    rule: dict[str, Any] = {"optimizer": work.optimizer, "momentum": 0.9, "batch_size": work.batch_size}
+    study = from_config(
+        {
+            "models": work.model,
+            "seeds": tuple(range(work.members)),
+            "data": {"augment": ("flip", "crop")},
+            "train": {**rule, "learning_rate": 1e-3, "precision": work.precision},
+        }
+    )
+    (program,) = make_plan(study).programs
+    images, labels = random_images()
+    labels = labels.astype(np.int32)
+    count = steps * work.batch_size
+    train = Split(np.resize(images, (count, *images.shape[1:])), np.resize(labels, count))
+    test = Split(images[: work.batch_size], labels[: work.batch_size])
+    dataset = Dataset("random", train, None, test, tuple("0123456789"), np.full(3, 0.5), np.full(3, 0.25))
+    mesh = make_mesh(jax.local_devices())
+    data = put_data(dataset, "half", mesh)
+    population = Population(study, program.static, dataset.image_shape, 10, mesh)
+    settings, streams = stack_members(program.members)
+    state = population.init(settings, streams)
+    population.advance(state, settings, streams, data, 1)
+
+    def timed() -> float:
+        start = time.perf_counter()
+        population.advance(state, settings, streams, data, 1)
+        return time.perf_counter() - start
+
+    return timed
