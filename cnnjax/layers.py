@@ -1,7 +1,4 @@
-"""Layers of the ladder: what a rung is written in, with PyTorch's arithmetic and fast gradients.
-
-A rung is a tuple of these small frozen descriptions; `models.Network` applies them in order.
-"""
+"""What the layers of the ladder compute, with PyTorch's arithmetic and fast gradients."""
 
 import dataclasses
 import functools
@@ -13,44 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from cnnjax.convolution import convolve, convolve_and_pool, same_padding
-
-
-@dataclasses.dataclass(frozen=True)
-class Conv:
-    """A convolution with bias, stride 1; `padding` is 'same' or 'valid'."""
-
-    features: int
-    kernel_size: int = 3
-    padding: str = "same"
-
-
-@dataclasses.dataclass(frozen=True)
-class Dense:
-    """A fully connected layer with bias; `features` None means one per class."""
-
-    features: int | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Dropout:
-    """Zeroes units with probability `rate`, unless the trial sets a rate of its own."""
-
-    rate: float
-
-
-@dataclasses.dataclass(frozen=True)
-class BatchNorm:
-    """Normalises each channel over the batch, with learned scale and shift."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Relu:
-    """max(x, 0)."""
-
-
-@dataclasses.dataclass(frozen=True)
-class MaxPool:
-    """Maximum over 2x2 windows, stride 2; an odd last row or column is dropped."""
+from cnnjax.ladder import ChannelDropout, Conv, Layer, LeakyRelu, MaxPool, Relu
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,18 +22,29 @@ class ConvPool:
 
 _ZEROS = nn.initializers.zeros  # placeholders: `initialisation` draws all parameters at once
 
-Layer = Conv | ConvPool | Dense | Dropout | BatchNorm | Relu | MaxPool
+_KEEP_ORDER = (Relu, LeakyRelu, ChannelDropout)  # among the pixels of a channel
 
 
-def fused(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
-    """Returns layers of the same function that do less work: a pool goes before its ReLU, or into its convolution."""
+def fused(layers: tuple[Layer, ...]) -> tuple[Layer | ConvPool, ...]:
+    """Returns layers of the same function that do less work.
+
+    A pool goes before what changes no order among a channel's pixels, and into its convolution where a ReLU follows.
+    """
+    ordered = list(layers)
+    for start in range(1, len(layers)):
+        place = start
+        while place and isinstance(ordered[place], MaxPool) and isinstance(ordered[place - 1], _KEEP_ORDER):
+            ordered[place - 1 : place + 1] = ordered[place], ordered[place - 1]
+            place -= 1
+    return _pooled_inside(tuple(ordered))
+
+
+def _pooled_inside(layers: tuple[Layer, ...]) -> tuple[Layer | ConvPool, ...]:
     match layers:
-        case (Conv() as conv, Relu(), MaxPool(), *rest):
-            return (ConvPool(conv), *fused(tuple(rest)))
-        case (Relu(), MaxPool(), *rest):
-            return (MaxPool(), Relu(), *fused(tuple(rest)))
+        case (Conv() as conv, MaxPool(), Relu(), *rest):
+            return (ConvPool(conv), *_pooled_inside(tuple(rest)))
         case (first, *rest):
-            return (first, *fused(tuple(rest)))
+            return (first, *_pooled_inside(tuple(rest)))
     return ()
 
 
@@ -193,13 +164,15 @@ def _normalise_batch_backward(epsilon: float, saved: tuple, gradients: tuple) ->
 _normalise_batch.defvjp(_normalise_batch_forward, _normalise_batch_backward)
 
 
-def dropout(x: Float[Array, "..."], rate: Float[Array, ""], key: Array) -> Float[Array, "..."]:
+def dropout(x: Float[Array, "..."], rate: Float[Array, ""], key: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
     """Zeroes each unit with probability `rate` (a traced scalar in [0, 1)) and scales the others by 1 / (1 - rate).
+
+    Units along an axis that is 1 in `shape`, otherwise that of `x`, share their fate.
 
     Sixteen random bits decide a unit, half the cost of 32; the rate is rounded to 1/65536 and the scale is that of
     the rounded rate, so the expectation is exact.
     """
     threshold = jnp.round(rate * 65536).astype(jnp.uint32)
-    keep = jax.random.bits(key, x.shape, jnp.uint16).astype(jnp.uint32) >= threshold
+    keep = jax.random.bits(key, shape, jnp.uint16).astype(jnp.uint32) >= threshold
     scale = 65536 / (65536 - threshold.astype(jnp.float32))
     return jnp.where(keep, x * scale.astype(x.dtype), 0)

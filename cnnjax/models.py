@@ -1,4 +1,4 @@
-"""The ladder: every model as a tuple of layers, and the one module that applies them."""
+"""The one module that applies the layers of a rung, and what can be said of it without training."""
 
 import math
 from collections import Counter
@@ -13,35 +13,21 @@ from cnnjax import layers
 from cnnjax.convolution import max_pool
 from cnnjax.convolution.methods import choose
 from cnnjax.initialisation import initial_parameters
-from cnnjax.layers import BatchNorm, Conv, ConvPool, Dense, Dropout, Layer, MaxPool, Relu
+from cnnjax.ladder import (
+    LADDER,
+    BatchNorm,
+    ChannelDropout,
+    Conv,
+    Dense,
+    Dropout,
+    Gelu,
+    Layer,
+    LeakyRelu,
+    MaxPool,
+    Relu,
+)
+from cnnjax.layers import ConvPool
 from cnnjax.types import RequestError, one_of
-
-# Parameter counts are those at 32 x 32 x 3 with 10 classes.
-LADDER: dict[str, tuple[Layer, ...]] = {
-    # 41,418 parameters
-    "baseline": (Conv(16), Relu(), MaxPool(), Dense()),
-    # 1,070,794 parameters
-    "medium": (
-        *(Conv(32), Relu(), MaxPool()),
-        *(Conv(64), Relu(), MaxPool()),
-        *(Dense(256), Relu(), Dropout(0.5)),
-        Dense(),
-    ),
-    # 4,312,906 parameters
-    "complex": (
-        *(Conv(64), BatchNorm(), Relu()),
-        *(Conv(64), Relu(), MaxPool()),
-        *(Conv(128), BatchNorm(), Relu(), MaxPool()),
-        *(Dense(512), Relu(), Dropout(0.6)),
-        Dense(),
-    ),
-    # 272,842 parameters
-    "base": (
-        *(Conv(32, padding="valid"), Conv(64, padding="valid"), Relu(), MaxPool()),
-        *(Conv(128, padding="valid"), Conv(128, padding="valid"), Relu(), MaxPool()),
-        Dense(),
-    ),
-}
 
 
 class Network(nn.Module):
@@ -87,11 +73,16 @@ class Network(nn.Module):
                     x = layers.BatchNormalisation(name=name("bn"))(x, train)
                 case Relu():
                     x = nn.relu(x)
+                case LeakyRelu():
+                    x = nn.leaky_relu(x, 0.01)
+                case Gelu():
+                    x = nn.gelu(x, approximate=False)
                 case MaxPool():
                     x = max_pool(x)
-                case Dropout() if train:
+                case Dropout() | ChannelDropout() if train:
                     rate = jnp.where(jnp.isnan(dropout_rate), layer.rate, dropout_rate)
-                    x = layers.dropout(x, rate, self.make_rng("dropout"))
+                    shape = x.shape if isinstance(layer, Dropout) else (len(x), 1, 1, x.shape[-1])
+                    x = layers.dropout(x, rate, self.make_rng("dropout"), shape)
         return x.astype(jnp.float32)
 
 

@@ -31,7 +31,7 @@ def private_compilation_cache(tmp_path_factory):
 def tiny(monkeypatch):
     """The model 'tiny' joins the ladder: every kind of layer, in a hundredth of a second."""
     from cnnjax import models
-    from cnnjax.layers import BatchNorm, Conv, Dense, Dropout, MaxPool, Relu
+    from cnnjax.ladder import BatchNorm, Conv, Dense, Dropout, MaxPool, Relu
 
     convolutions = (Conv(4), BatchNorm(), Relu(), MaxPool())
     monkeypatch.setitem(models.LADDER, "tiny", (*convolutions, Dense(16), Relu(), Dropout(0.25), Dense()))

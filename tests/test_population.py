@@ -172,7 +172,7 @@ def test_without_validation_there_is_no_best():
 def test_predictions_are_those_of_the_weights():
     """Test logits from the weights by numpy and SciPy alone, for a network of one dense layer."""
     from cnnjax import models
-    from cnnjax.layers import Dense
+    from cnnjax.ladder import Dense
 
     models.LADDER["tiny"] = (Dense(),)  # the fixture puts things back
     # 200 examples in batches of 64: the epoch ends with a smaller batch.

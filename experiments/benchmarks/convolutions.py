@@ -25,7 +25,7 @@ from cnnjax import models
 from cnnjax.convolution import convolve, same_padding
 from cnnjax.convolution.methods import METHODS, choose
 from cnnjax.devices import make_mesh, use_every_core
-from cnnjax.layers import Conv
+from cnnjax.ladder import Conv
 
 POPULATION = flags.DEFINE_integer("population", 4, "Members.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images of a member.")

@@ -47,7 +47,7 @@ class Peer:
         """Moves the data to the device and builds the model there.
 
         Args:
-            model_name: a key of `torch_models.MODELS`.
+            model_name: a rung of the ladder.
             optimizer: 'sgd' (momentum 0.9) or 'adam'.
             batch_size: images a step.
             device: 'cpu' or 'cuda'.

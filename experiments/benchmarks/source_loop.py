@@ -41,7 +41,7 @@ class SourceLoop:
         """Builds the data loader and the model.
 
         Args:
-            model_name: a key of `torch_models.MODELS`.
+            model_name: a rung of the ladder.
             optimizer: 'sgd' (momentum 0.9) or 'adam'.
             batch_size: images a step.
             device: 'cpu' or 'cuda'.

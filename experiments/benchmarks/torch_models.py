@@ -1,4 +1,4 @@
-"""The models of the first two source studies in plain PyTorch, and their weights as Flax trees.
+"""The networks of the ladder in plain PyTorch, and their weights as Flax trees.
 
 A Flax tree here is what cnnjax's models use: `params` is `{'conv0': {'kernel', 'bias'},
 'bn0': {'scale', 'bias'}, 'dense0': {'kernel', 'bias'}, ...}`, `batch_stats` is
@@ -8,93 +8,66 @@ A Flax tree here is what cnnjax's models use: `params` is `{'conv0': {'kernel', 
 
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
 from torch import nn
 
+from cnnjax.ladder import (
+    LADDER,
+    BatchNorm,
+    ChannelDropout,
+    Conv,
+    Dense,
+    Dropout,
+    Gelu,
+    Layer,
+    LeakyRelu,
+    MaxPool,
+    Relu,
+)
+
 Tree = dict[str, dict[str, np.ndarray]]
 
-_KINDS = {nn.Conv2d: "conv", nn.BatchNorm2d: "bn", nn.Linear: "dense"}
+_KINDS = {nn.Conv2d: "conv", nn.BatchNorm1d: "bn", nn.BatchNorm2d: "bn", nn.Linear: "dense"}
 
 
-def _baseline(channels: int, size: int, classes: int) -> list[nn.Module]:
-    return [
-        nn.Conv2d(channels, 16, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(16 * (size // 2) ** 2, classes),
-    ]
-
-
-def _medium(channels: int, size: int, classes: int) -> list[nn.Module]:
-    return [
-        nn.Conv2d(channels, 32, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(32, 64, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(64 * (size // 4) ** 2, 256),
-        nn.ReLU(),
-        nn.Dropout(0.5),
-        nn.Linear(256, classes),
-    ]
-
-
-def _complex(channels: int, size: int, classes: int) -> list[nn.Module]:
-    return [
-        nn.Conv2d(channels, 64, 3, padding=1),
-        nn.BatchNorm2d(64),
-        nn.ReLU(),
-        nn.Conv2d(64, 64, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(64, 128, 3, padding=1),
-        nn.BatchNorm2d(128),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(128 * (size // 4) ** 2, 512),
-        nn.ReLU(),
-        nn.Dropout(0.6),
-        nn.Linear(512, classes),
-    ]
-
-
-def _base(channels: int, size: int, classes: int) -> list[nn.Module]:
-    # An unpadded 3x3 convolution takes 2 pixels, a pool halves: 32-30-28-14-12-10-5.
-    last = ((size - 4) // 2 - 4) // 2
-    return [
-        nn.Conv2d(channels, 32, 3),
-        nn.Conv2d(32, 64, 3),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(64, 128, 3),
-        nn.Conv2d(128, 128, 3),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(128 * last**2, classes),
-    ]
-
-
-MODELS: dict[str, Callable[[int, int, int], list[nn.Module]]] = {
-    "baseline": _baseline,
-    "medium": _medium,
-    "complex": _complex,
-    "base": _base,
-}
+def _modules(layers: Iterable[Layer], channels: int, size: int, classes: int) -> Iterator[nn.Module]:
+    """PyTorch's module for each layer of a rung; `channels` counts units once the images are flattened."""
+    is_flat = False
+    for layer in layers:
+        match layer:
+            case Conv():
+                padding = (layer.kernel_size - 1) // 2 if layer.padding == "same" else 0  # kernels are odd there
+                yield nn.Conv2d(channels, layer.features, layer.kernel_size, padding=padding)
+                size += 2 * padding - layer.kernel_size + 1
+                channels = layer.features
+            case Dense():
+                if not is_flat:
+                    yield nn.Flatten()
+                    is_flat, channels = True, channels * size**2
+                features = classes if layer.features is None else layer.features
+                yield nn.Linear(channels, features)
+                channels = features
+            case BatchNorm():
+                yield nn.BatchNorm1d(channels) if is_flat else nn.BatchNorm2d(channels)
+            case MaxPool():
+                yield nn.MaxPool2d(2)
+                size //= 2
+            case Dropout():
+                yield nn.Dropout(layer.rate)
+            case ChannelDropout():
+                yield nn.Dropout2d(layer.rate)
+            case _:
+                yield {Relu: nn.ReLU, LeakyRelu: nn.LeakyReLU, Gelu: nn.GELU}[type(layer)]()
 
 
 def build(name: str, channels: int = 3, image_size: int = 32, classes: int = 10) -> nn.Sequential:
     """Builds a model with PyTorch's default initialisation.
 
     Args:
-        name: a key of `MODELS`.
+        name: a rung of the ladder.
         channels: channels of the images.
         image_size: height and width of the images.
         classes: width of the last layer.
@@ -104,15 +77,17 @@ def build(name: str, channels: int = 3, image_size: int = 32, classes: int = 10)
         (batch, classes). Layers that hold weights are named as in the Flax tree.
 
     Raises:
-        KeyError: `name` is not in `MODELS`.
+        KeyError: there is no such rung.
     """
     seen: Counter[str] = Counter()
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    for layer in MODELS[name](channels, image_size, classes):
+    for layer in _modules(LADDER[name], channels, image_size, classes):
         kind = _KINDS.get(type(layer), type(layer).__name__.lower())
         layers[f"{kind}{seen[kind]}"] = layer
         seen[kind] += 1
-    return nn.Sequential(layers)
+    module = nn.Sequential(layers)
+    module.image_channels = channels  # type: ignore[assignment]
+    return module
 
 
 def state(module: nn.Sequential) -> tuple[Tree, Tree]:
@@ -121,7 +96,7 @@ def state(module: nn.Sequential) -> tuple[Tree, Tree]:
     batch_stats = {
         name: {"mean": _array(layer.running_mean), "var": _array(layer.running_var)}
         for name, layer in module.named_children()
-        if isinstance(layer, nn.BatchNorm2d)
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)
     }
     return params, batch_stats
 
@@ -185,7 +160,7 @@ def _leaves(
     feature map, which PyTorch flattens channels first and Flax channels last; the others see 1x1
     maps.
     """
-    channels = 0
+    channels = int(getattr(module, "image_channels", 0))  # type: ignore[arg-type]
     for name, layer in module.named_children():
         match layer:
             case nn.Conv2d():
@@ -195,7 +170,7 @@ def _leaves(
                 size = math.isqrt(layer.in_features // channels)
                 hwio = (size, size, channels, layer.out_features)
                 channels = layer.out_features
-            case nn.BatchNorm2d():
+            case nn.BatchNorm1d() | nn.BatchNorm2d():
                 hwio = None
             case _:
                 continue

@@ -1,0 +1,72 @@
+"""The rungs of the ladder: their published sizes, and what is said of them without running them."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from cnnjax import models
+from cnnjax.ladder import LADDER, ChannelDropout, Conv, Gelu, LeakyRelu, MaxPool, Relu
+from cnnjax.layers import ConvPool, fused
+
+COLOUR, GREY, SMALL = (32, 32, 3), (32, 32, 1), (28, 28, 1)
+# Parameters as the five studies print them.
+PUBLISHED = {
+    "baseline": (COLOUR, 10, 41_418),
+    "medium": (COLOUR, 10, 1_070_794),
+    "complex": (COLOUR, 10, 4_312_906),
+    "base": (COLOUR, 10, 272_842),
+    "improved": (COLOUR, 10, 10_543_370),
+    "dense": (GREY, 10, 624_778),
+    "dense_wide": (GREY, 10, 1_184_010),
+    "dense_deep": (GREY, 10, 690_826),
+    "dense_batchnorm": (GREY, 10, 626_570),
+    "dense_dropout": (GREY, 10, 624_778),
+    "cnn": (GREY, 10, 166_986),
+    "cnn_wide": (GREY, 10, 315_146),
+    "cnn_deep": (GREY, 10, 376_042),
+    "cnn_batchnorm": (GREY, 10, 167_178),
+    "cnn_dropout": (GREY, 10, 166_986),
+    "cnn_final": (GREY, 10, 4_798_986),
+    "blocks_24": (SMALL, 5, 1_206_389),
+    "blocks_24_48": (SMALL, 5, 633_125),
+    "blocks_24_48_64": (SMALL, 5, 255_333),
+    "blocks_8_16": (SMALL, 5, 205_669),
+    "blocks_16_32": (SMALL, 5, 416_197),
+    "blocks_32_64": (SMALL, 5, 856_453),
+    "blocks_40_80": (SMALL, 5, 1_086_181),
+    "blocks_48_96": (SMALL, 5, 1_322_309),
+    "blocks_32_64_dense": (SMALL, 5, 888_709),
+    "lenet": (COLOUR, 10, 62_006),
+    "lenet_deep": (COLOUR, 10, 108_732),
+    "lenet_32_64": (COLOUR, 10, 1_760_756),
+    "lenet_64_128": (COLOUR, 10, 7_038_452),
+    "lenet_64_128_256": (COLOUR, 10, 6_424_308),
+}
+
+
+def test_every_rung_has_its_published_number_of_parameters():
+    assert set(PUBLISHED) == set(LADDER)
+    for name, (shape, classes, count) in PUBLISHED.items():
+        assert models.parameter_count(models.build(name, classes), shape) == count, name
+
+
+@pytest.mark.parametrize("name", ["baseline", "complex", "improved", "dense", "cnn_final", "blocks_24_48_64", "lenet"])
+def test_the_table_of_layers_agrees_with_the_network(name):
+    """Operations as XLA counts them for plain convolutions; it counts no zeros of padding, but the activations."""
+    shape, classes, _ = PUBLISHED[name]
+    network = models.build(name, classes, convolution="dense")
+    table = models.layer_table(network, shape)
+    assert len(table) == len(LADDER[name]) and table[-1].output == (classes,)
+    variables = jax.eval_shape(lambda key: models.initial_variables(network, shape, "he", key), jax.random.key(0))
+    x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    lowered = jax.jit(lambda v, x: network.apply(v, x, train=False)).lower(variables, x)
+    assert models.forward_flops(network, shape) == pytest.approx(lowered.cost_analysis()["flops"], rel=0.1)
+
+
+def test_pools_go_where_they_save_most():
+    convolution = Conv(4)
+    assert fused((convolution, Relu(), MaxPool())) == (ConvPool(convolution),)
+    assert fused((convolution, Relu(), ChannelDropout(0.5), MaxPool())) == (ConvPool(convolution), ChannelDropout(0.5))
+    assert fused((convolution, LeakyRelu(), MaxPool())) == (convolution, MaxPool(), LeakyRelu())
+    assert fused((convolution, Gelu(), MaxPool())) == (convolution, Gelu(), MaxPool())
+    assert fused((convolution, MaxPool(), MaxPool())) == (convolution, MaxPool(), MaxPool())
