@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cnnjax import models
 from cnnjax.data import Dataset
 from cnnjax.metrics import classification
 from cnnjax.population import DeviceData, Population, stack_members
@@ -12,6 +13,8 @@ from cnnjax.progress import Progress
 from cnnjax.records import RunFolder, trial_row
 from cnnjax.train import EpochMetrics, State
 from cnnjax.types import Member, Trial
+
+_OPERATIONS_TO_COMPILE = 2e12  # that a CPU of two cores does while it compiles a program
 
 
 class Chunk(NamedTuple):
@@ -53,6 +56,7 @@ def run_chunk(
     settings, streams = stack_members(chunk.filled)
     population.compile(settings, streams, data)
     folder.update_plan(chunk.program, population.compiled)
+    operations = 3 * models.forward_flops(population.task.network, dataset.image_shape) * len(dataset.train)
     checkpoints = Checkpoints(
         folder.checkpoints(chunk.program, members[0].id, members[-1].id, chunk.size),
         population.keep,
@@ -74,7 +78,8 @@ def run_chunk(
                 break
             epochs = min(population.every, min(s for s in stops if s > epoch) - epoch)
             start = time.perf_counter()
-            state, history = population.advance(state, settings, streams, data, epochs)
+            training = _training(chunk, population, np.asarray(state.diverged), (stops[-1] - epoch) * operations)
+            state, history = population.advance(state, settings, streams, data, epochs, training)
             elapsed = time.perf_counter() - start
             new = _metric_lines(members, epoch, np.asarray(state.diverged), history)
             folder.append_metrics(new)
@@ -90,6 +95,28 @@ def run_chunk(
             _report_progress(progress, chunk, epoch, stops[-1], epochs, elapsed, history, dataset)
     finally:
         checkpoints.close()
+
+
+def _training(chunk: Chunk, population: Population, diverged: np.ndarray, left: float) -> np.ndarray | None:
+    """Which members of a chunk to go on with, where the others' end makes room for a smaller program.
+
+    Args:
+        chunk: the members.
+        population: their program.
+        diverged: the epoch at which each ended, or 0.
+        left: operations that each member still has before it.
+
+    Returns:
+        The numbers of those that train, repeated up to a half, a quarter, ... of the chunk; or None, for all of them:
+        where that is as many, or spares less than compiling another program costs. Decided by numbers that a resumed
+        run has too, for another size of program is another rounding.
+    """
+    active, size = np.flatnonzero(diverged == 0), chunk.size
+    while size % (2 * population.devices) == 0 and len(active) <= size // 2:
+        size //= 2
+    if size == chunk.size or (chunk.size - size) * left < _OPERATIONS_TO_COMPILE:
+        return None
+    return np.resize(active if len(active) else np.zeros(1, int), size)
 
 
 def _drop_newer_metrics(

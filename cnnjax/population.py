@@ -67,6 +67,14 @@ def stack_members(members: Sequence[Member]) -> tuple[Traced, Streams]:
     return Traced(**settings), Streams(**seeds)
 
 
+def _take(stacked: Any, members: np.ndarray) -> Any:
+    return jax.tree.map(lambda a: a[members], stacked)
+
+
+def _give(stacked: Any, some: Any, members: np.ndarray) -> Any:
+    return jax.tree.map(lambda a, b: a.at[members].set(b), stacked, some)
+
+
 def _without_axis(stacked: Any) -> Any:
     return jax.tree.map(lambda a: a[0], stacked)
 
@@ -114,6 +122,8 @@ class Population:
             "predict": self._map(self._predict_member, (MEMBERS, SHARED)),
         }
         self._compiled: dict[tuple[str, int], Any] = {}  # by function and number of members
+        self._take = jax.jit(_take, out_shardings=self.sharding)
+        self._give = jax.jit(_give, out_shardings=self.sharding)
 
     def _map(self, function: Callable, specs: tuple[PartitionSpec, ...], options: dict[str, Any] | None = None) -> Any:
         """Maps a one-member function over the member axis of some arguments, and over the devices."""
@@ -197,13 +207,34 @@ class Population:
         return sizes.argument_size_in_bytes + sizes.output_size_in_bytes + sizes.temp_size_in_bytes
 
     def advance(
-        self, state: State, settings: Traced, streams: Streams, data: DeviceData, epochs: int
+        self,
+        state: State,
+        settings: Traced,
+        streams: Streams,
+        data: DeviceData,
+        epochs: int,
+        some: np.ndarray | None = None,
     ) -> tuple[State, EpochMetrics]:
         """Trains every member for up to `every` epochs in one compiled call.
 
+        Args:
+            state: of all members.
+            settings: of all members.
+            streams: of all members.
+            data: what they train on.
+            epochs: how many.
+            some: train these members only, by number; a repeated number fills the call up to a size that is compiled.
+
         Returns:
-            The new state, and metrics as numpy arrays [members, epochs].
+            The new state, and metrics as numpy arrays [members, epochs], NaN for members that did not train.
         """
+        if some is not None:
+            part, settings, streams = self._take((state, *self.put((settings, streams))), some)
+            moved, history = self.advance(part, settings, streams, data, epochs)
+            whole = [np.full((count_members(state), epochs), np.nan, np.float32) for _ in history]
+            for target, values in zip(whole, history, strict=True):
+                target[some] = values
+            return self._give(state, moved, some), EpochMetrics(*whole)
         arguments = (state, *self.put((settings, streams)), data, jnp.array(epochs, jnp.int32))
         advance = self._executable("advance", *arguments)
         with self._profiled():

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import cnnjax
-from cnnjax import checkpoints, preparation, runner
+from cnnjax import checkpoints, chunks, preparation, runner
 from cnnjax.plan import make_plan
 from cnnjax.population import Population
 from cnnjax.progress import Progress
@@ -88,7 +88,7 @@ def assert_equal_numbers(one, other, **tolerance):
     a, b = cnnjax.load_results(one), cnnjax.load_results(other)
     timeless = [column for column in a if column not in ("seconds", "images_per_second")]
     pd.testing.assert_frame_equal(a[timeless], b[timeless], check_exact=False, **tolerance)
-    for trial in a.trial:
+    for trial in a.trial[a.status != "diverged"]:
         file = f"predictions/{trial}.npz"
         np.testing.assert_allclose(
             np.load(one / file)["logits"].astype(float), np.load(other / file)["logits"].astype(float), atol=0.01
@@ -386,6 +386,32 @@ def test_a_run_of_one_device_goes_on_with_four(uninterrupted, tmp_path):
     finish(launch(workdir, devices=4))
     assert RunFolder(workdir).read_layout("p000") == [[0, 3, 4]]
     assert_ran_on(4, workdir, uninterrupted)
+
+
+def test_a_population_shrinks_to_the_members_that_still_train(tmp_path, monkeypatch):
+    """Five of six members diverge in their first epochs: the last one goes on in a program of its own, as it would."""
+    rates = {"learning_rate": (0.05, 1e28, 1e29, 1e30, 1e31, 1e32), "epochs": 6}
+    study = make_study(train=rates)
+    run(study, tmp_path / "whole")
+    monkeypatch.setattr(chunks, "_OPERATIONS_TO_COMPILE", 0)
+    sizes = []
+    monkeypatch.setattr(Population, "advance", recorded(Population.advance, sizes))
+    run(study, tmp_path / "shrunk")
+    assert sizes[0] == 6 and sizes[-1] == 3  # half of six; three is odd
+    assert_equal_numbers(tmp_path / "shrunk", tmp_path / "whole", **CLOSE)
+    statuses = cnnjax.load_results(tmp_path / "shrunk").status.value_counts()
+    assert statuses.to_dict() == {"diverged": 5, "ok": 1}
+
+
+def recorded(advance, sizes):
+    """Wraps a population's `advance`: notes of how many members each compiled call is."""
+
+    def wrapped(self, state, settings, streams, data, epochs, some=None):
+        if some is None:
+            sizes.append(len(state.epoch))
+        return advance(self, state, settings, streams, data, epochs, some)
+
+    return wrapped
 
 
 def test_a_profile_is_a_trace_of_the_devices(tmp_path):
