@@ -8,11 +8,9 @@ the rounds, for one member. Writes convolutions.csv beside this file. A method t
 timed once. Random images: speed does not depend on what they show.
 """
 
-import csv
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -26,6 +24,7 @@ from cnnjax.convolution import convolve, same_padding
 from cnnjax.convolution.methods import METHODS, choose
 from cnnjax.devices import make_mesh, use_every_core
 from cnnjax.ladder import Conv
+from experiments.benchmarks.tables import write_table
 
 POPULATION = flags.DEFINE_integer("population", 4, "Members.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images of a member.")
@@ -42,12 +41,7 @@ def main(argv: list[str]) -> None:
     del argv
     use_every_core(POPULATION.value)
     rows = [row for (shape, layer), users in layers().items() for row in measure(shape, layer, ", ".join(users))]
-    output = Path(OUTPUT.value) if OUTPUT.value else Path(__file__).with_name("convolutions.csv")
-    with output.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    print(f"wrote {output}")
+    print(f"wrote {write_table(rows, 'convolutions.csv', OUTPUT.value)}")
 
 
 def layers() -> dict[tuple[tuple[int, ...], Conv], list[str]]:

@@ -9,7 +9,6 @@ records and report. The peers would take hours: their speed is measured on a par
 extrapolated to all trials, with nothing added for starting, loading data and writing results. Writes sweep.csv.
 """
 
-import csv
 import itertools
 import multiprocessing as mp
 import statistics
@@ -17,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 from absl import app, flags
@@ -26,6 +24,7 @@ from cnnjax.overrides import load_study
 from cnnjax.plan import make_plan
 from cnnjax.types import Plan, Trial
 from experiments.benchmarks import workers
+from experiments.benchmarks.tables import write_table
 from experiments.benchmarks.workers import Work
 
 MODELS = flags.DEFINE_list("models", ["baseline"], "Which networks.")
@@ -56,12 +55,7 @@ def main(argv: list[str]) -> None:
     for peer in PEERS:
         speeds = {kind: statistics.median(before[peer][kind] + after[peer][kind]) for kind in before[peer]}
         rows.append(row_of(peer, plan, sum(seconds_of(trial, speeds) for trial in plan.trials), seconds, True))
-    output = Path(OUTPUT.value) if OUTPUT.value else Path(__file__).with_name("sweep.csv")
-    with output.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    print(f"wrote {output}")
+    print(f"wrote {write_table(rows, 'sweep.csv', OUTPUT.value)}")
 
 
 def run_study(overrides: list[str]) -> float:

@@ -9,7 +9,7 @@ and throughput.png beside this file: medians over the rounds with their range, c
 round by round, and the share of the peak that the arithmetic of the layers reaches.
 """
 
-import csv
+import itertools
 import multiprocessing as mp
 import statistics
 from collections.abc import Callable
@@ -19,6 +19,7 @@ from typing import Any
 from absl import app, flags
 
 from experiments.benchmarks import workers
+from experiments.benchmarks.tables import write_table
 from experiments.benchmarks.workers import Work
 
 MODELS = flags.DEFINE_list("models", ["baseline", "medium", "complex", "base"], "Which networks.")
@@ -36,17 +37,12 @@ Contender = tuple[str, int]  # name and members
 def main(argv: list[str]) -> None:
     """Runs every contender on every network and writes table and figure."""
     del argv
-    output = Path(OUTPUT.value) if OUTPUT.value else Path(__file__).with_name("throughput.csv")
     rows: list[dict[str, Any]] = []
-    for model in MODELS.value:
-        for batch_size in map(int, BATCH_SIZES.value):
-            rows += measure(model, batch_size)
-            with output.open("w", newline="") as file:  # after each: a benchmark takes long
-                writer = csv.DictWriter(file, rows[0])
-                writer.writeheader()
-                writer.writerows(rows)
-    draw(rows, output.with_suffix(".png"))
-    print(f"wrote {output} and {output.with_suffix('.png')}")
+    for model, batch_size in itertools.product(MODELS.value, map(int, BATCH_SIZES.value)):
+        rows += measure(model, batch_size)
+        table = write_table(rows, "throughput.csv", OUTPUT.value)  # after each: a benchmark takes long
+        draw(rows, table.with_suffix(".png"))
+        print(f"wrote {table} and {table.with_suffix('.png')}", flush=True)
 
 
 def contenders() -> dict[Contender, Callable]:

@@ -8,59 +8,48 @@ A Flax tree here is what cnnjax's models use: `params` is `{'conv0': {'kernel', 
 
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import nn
 
-from cnnjax.ladder import (
-    LADDER,
-    BatchNorm,
-    ChannelDropout,
-    Conv,
-    Dense,
-    Dropout,
-    Gelu,
-    Layer,
-    LeakyRelu,
-    MaxPool,
-    Relu,
-)
+from cnnjax import ladder
 
 Tree = dict[str, dict[str, np.ndarray]]
 
 _KINDS = {nn.Conv2d: "conv", nn.BatchNorm1d: "bn", nn.BatchNorm2d: "bn", nn.Linear: "dense"}
+_ACTIVATIONS = {ladder.Relu: nn.ReLU, ladder.LeakyRelu: nn.LeakyReLU, ladder.Gelu: nn.GELU}
 
 
-def _modules(layers: Iterable[Layer], channels: int, size: int, classes: int) -> Iterator[nn.Module]:
+def _modules(layers: ladder.Layers, channels: int, size: int, classes: int) -> Iterator[nn.Module]:
     """PyTorch's module for each layer of a rung; `channels` counts units once the images are flattened."""
     is_flat = False
     for layer in layers:
         match layer:
-            case Conv():
+            case ladder.Conv():
                 padding = (layer.kernel_size - 1) // 2 if layer.padding == "same" else 0  # kernels are odd there
                 yield nn.Conv2d(channels, layer.features, layer.kernel_size, padding=padding)
                 size += 2 * padding - layer.kernel_size + 1
                 channels = layer.features
-            case Dense():
+            case ladder.Dense():
                 if not is_flat:
                     yield nn.Flatten()
                     is_flat, channels = True, channels * size**2
                 features = classes if layer.features is None else layer.features
                 yield nn.Linear(channels, features)
                 channels = features
-            case BatchNorm():
+            case ladder.BatchNorm():
                 yield nn.BatchNorm1d(channels) if is_flat else nn.BatchNorm2d(channels)
-            case MaxPool():
+            case ladder.MaxPool():
                 yield nn.MaxPool2d(2)
                 size //= 2
-            case Dropout():
+            case ladder.Dropout():
                 yield nn.Dropout(layer.rate)
-            case ChannelDropout():
+            case ladder.ChannelDropout():
                 yield nn.Dropout2d(layer.rate)
             case _:
-                yield {Relu: nn.ReLU, LeakyRelu: nn.LeakyReLU, Gelu: nn.GELU}[type(layer)]()
+                yield _ACTIVATIONS[type(layer)]()
 
 
 def build(name: str, channels: int = 3, image_size: int = 32, classes: int = 10) -> nn.Sequential:
@@ -81,7 +70,7 @@ def build(name: str, channels: int = 3, image_size: int = 32, classes: int = 10)
     """
     seen: Counter[str] = Counter()
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    for layer in _modules(LADDER[name], channels, image_size, classes):
+    for layer in _modules(ladder.LADDER[name], channels, image_size, classes):
         kind = _KINDS.get(type(layer), type(layer).__name__.lower())
         layers[f"{kind}{seen[kind]}"] = layer
         seen[kind] += 1

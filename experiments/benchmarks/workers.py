@@ -134,14 +134,14 @@ def cnnjax(pipe: Connection, work: Work) -> None:
     def run(steps: int) -> float:
         if steps not in epochs:
             epochs.clear()
-            epochs[steps] = _epoch_of(work, steps)
+            epochs[steps] = population_of(work, steps)
         return epochs[steps]()
 
     answer(pipe, run, work.batch_size * work.members, work.seconds, memory)
 
 
-def _epoch_of(work: Work, steps: int) -> Callable[[], float]:
-    """Compiles a study whose epoch has so many steps; a call trains one and returns its seconds."""
+def population_of(work: Work, steps: int, epochs: int = 1) -> Callable[[], float]:
+    """Compiles a study whose epoch has so many steps; a call trains it for some epochs and returns the seconds."""
     import jax
 
     from cnnjax.data import Dataset, Split
@@ -157,6 +157,7 @@ def _epoch_of(work: Work, steps: int) -> Callable[[], float]:
             "seeds": tuple(range(work.members)),
             "data": {"augment": ("flip", "crop")},
             "train": {**rule, "learning_rate": 1e-3, "precision": work.precision},
+            "checkpoint": {"every": epochs},
         }
     )
     (program,) = make_plan(study).programs
@@ -175,7 +176,7 @@ def _epoch_of(work: Work, steps: int) -> Callable[[], float]:
 
     def timed() -> float:
         start = time.perf_counter()
-        population.advance(state, settings, streams, data, 1)
+        population.advance(state, settings, streams, data, epochs)
         return time.perf_counter() - start
 
     return timed
