@@ -53,7 +53,7 @@ def run_chunk(
     # orbax takes a second to import: a plan does without
     from cnnjax.checkpoints import Checkpoints
 
-    settings, streams = stack_members(chunk.filled)
+    settings, streams = stack_members(chunk.filled, population.epochs)
     population.compile(settings, streams, data)
     folder.update_plan(chunk.program, population.compiled)
     operations = 3 * models.forward_flops(population.task.network, dataset.image_shape) * len(dataset.train)
@@ -78,7 +78,8 @@ def run_chunk(
                 break
             epochs = min(population.every, min(s for s in stops if s > epoch) - epoch)
             start = time.perf_counter()
-            training = _training(chunk, population, np.asarray(state.diverged), (stops[-1] - epoch) * operations)
+            ended = (np.asarray(state.diverged) > 0) | (np.array([m.epochs for m in chunk.filled]) <= epoch)
+            training = _training(chunk, population, ended, (stops[-1] - epoch) * operations)
             state, history = population.advance(state, settings, streams, data, epochs, training)
             elapsed = time.perf_counter() - start
             new = _metric_lines(members, epoch, np.asarray(state.diverged), history)
@@ -97,13 +98,13 @@ def run_chunk(
         checkpoints.close()
 
 
-def _training(chunk: Chunk, population: Population, diverged: np.ndarray, left: float) -> np.ndarray | None:
+def _training(chunk: Chunk, population: Population, ended: np.ndarray, left: float) -> np.ndarray | None:
     """Which members of a chunk to go on with, where the others' end makes room for a smaller program.
 
     Args:
         chunk: the members.
         population: their program.
-        diverged: the epoch at which each ended, or 0.
+        ended: whether each has trained its epochs, or diverged.
         left: operations that each member still has before it.
 
     Returns:
@@ -111,7 +112,7 @@ def _training(chunk: Chunk, population: Population, diverged: np.ndarray, left: 
         where that is as many, or spares less than compiling another program costs. Decided by numbers that a resumed
         run has too, for another size of program is another rounding.
     """
-    active, size = np.flatnonzero(diverged == 0), chunk.size
+    active, size = np.flatnonzero(~ended), chunk.size
     while size % (2 * population.devices) == 0 and len(active) <= size // 2:
         size //= 2
     if size == chunk.size or (chunk.size - size) * left < _OPERATIONS_TO_COMPILE:
@@ -144,7 +145,7 @@ def _metric_lines(
     for i in range(history.train_loss.shape[1]):
         for m, member in enumerate(members):
             now = epoch + i + 1
-            if 0 < diverged[m] < now:
+            if 0 < diverged[m] < now or now > member.epochs:
                 continue
             values = {name: float(array[m, i]) for name, array in history._asdict().items()}
             if np.isnan(history.val_loss).all() and np.isnan(history.val_accuracy).all():

@@ -8,7 +8,7 @@ from cnnjax.types import Traced
 # The settings of a trial become a pytree here: inside a program they are scalars, over a population arrays.
 jax.tree_util.register_dataclass(
     Traced,
-    data_fields=["learning_rate", "momentum", "weight_decay", "label_smoothing", "dropout_rate"],
+    data_fields=["learning_rate", "momentum", "weight_decay", "label_smoothing", "dropout_rate", "schedule"],
     meta_fields=[],
 )
 

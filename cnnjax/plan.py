@@ -5,6 +5,7 @@ import itertools
 from collections import defaultdict
 from typing import Any
 
+from cnnjax.schedules import has_horizon
 from cnnjax.study import Study
 from cnnjax.types import Member, Plan, Program, Static, Streams, Traced, Trial
 
@@ -12,13 +13,15 @@ from cnnjax.types import Member, Plan, Program, Static, Streams, Traced, Trial
 def make_plan(study: Study) -> Plan:
     """Lists a study's trials and groups them into programs.
 
-    Trials that differ only in `epochs` share a member: the longest is trained, the shorter ones are prefixes of
-    it. Members with equal static settings share a program, whatever their traced settings and seeds.
+    Trials that differ only in `epochs` share a member: the longest is trained, the shorter ones are prefixes of it,
+    unless their schedule depends on where it ends. Members with equal static settings share a program, whatever their
+    traced settings and seeds.
     """
     trials = list_trials(study)
     prefixes: dict[tuple, list[Trial]] = defaultdict(list)
     for trial in trials:
-        prefixes[(trial.static, trial.traced, trial.streams, trial.seed)].append(trial)
+        own = trial.epochs if has_horizon(trial.traced.schedule) else None
+        prefixes[(trial.static, trial.traced, trial.streams, trial.seed, own)].append(trial)
     programs: dict[Static, list[Member]] = defaultdict(list)
     for group in prefixes.values():
         member = Member(tuple(sorted(group, key=lambda trial: trial.epochs)))

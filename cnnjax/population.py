@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from cnnjax import models
 from cnnjax.data import Dataset, Split, normalisation
 from cnnjax.evaluate import DeviceSplit, predict
+from cnnjax.schedules import factors
 from cnnjax.study import Study
 from cnnjax.train import EpochMetrics, State, Task, init_member, train_epoch
 from cnnjax.types import Member, Static, Streams, Traced
@@ -49,9 +50,15 @@ def put_data(dataset: Dataset, normalisation_name: str, mesh: Mesh) -> DeviceDat
     return DeviceData(put(dataset.train), validation, put(dataset.test))
 
 
-def stack_members(members: Sequence[Member]) -> tuple[Traced, Streams]:
-    """Returns the settings and stream seeds of members as arrays with the member axis first."""
+def stack_members(members: Sequence[Member], epochs: int | None = None) -> tuple[Traced, Streams]:
+    """Returns the settings and stream seeds of members as arrays with the member axis first.
+
+    Args:
+        members: of one program.
+        epochs: of the longest member of the program (default: of these).
+    """
     trials = [member.trials[-1] for member in members]
+    longest = epochs or max(member.epochs for member in members)
     settings: dict[str, Any] = {
         field.name: np.array(
             # None (a model's own rates) travels as NaN, so that it needs no program of its own
@@ -59,7 +66,9 @@ def stack_members(members: Sequence[Member]) -> tuple[Traced, Streams]:
             np.float32,
         )
         for field in dataclasses.fields(Traced)
+        if field.name != "schedule"
     }
+    settings["schedule"] = np.stack([factors(t.traced.schedule, t.epochs, longest) for t in trials])
     seeds: dict[str, Any] = {
         field.name: np.array([getattr(t.streams, field.name) for t in trials], np.uint32)
         for field in dataclasses.fields(Streams)
@@ -108,6 +117,7 @@ class Population:
         )
         self.every = study.checkpoint.every
         self.keep = study.checkpoint.keep
+        self.epochs = max(study.train.epochs)
         self.traces = 0
         self._calls = 0
         self._profile = profile

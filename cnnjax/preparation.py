@@ -88,7 +88,7 @@ class Preparation:
 
     def _compile(self, population: Population, program: Program, size: int) -> int:
         members = Chunk(program.id, program.members[:size], size).filled
-        return population.compile(*stack_members(members), self._data)
+        return population.compile(*stack_members(members, population.epochs), self._data)
 
 
 def cut(layout: Layout, size: int) -> Layout:

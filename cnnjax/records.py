@@ -23,13 +23,16 @@ from cnnjax.types import Plan, RequestError, Trial
 TRIAL_COLUMNS = (
     *("trial", "member", "model", "initialisation", "optimizer", "batch_size"),
     *("arithmetic", "convolution", "learning_rate"),
-    *("momentum", "weight_decay", "label_smoothing", "dropout_rate", "epochs", "seed"),
+    *("momentum", "weight_decay", "label_smoothing", "dropout_rate", "schedule", "epochs", "seed"),
     *("stream_init", "stream_order", "stream_augment", "stream_dropout"),
     *("status", "epochs_run", "best_epoch", "train_loss", "train_accuracy", "val_loss"),
     *("val_accuracy", "test_loss", "test_accuracy", "precision", "recall", "f1"),
     *("seconds", "images_per_second"),
 )
-_TEXT_COLUMNS = ("trial", "member", "model", "initialisation", "optimizer", "arithmetic", "convolution", "status")
+_TEXT_COLUMNS = (
+    *("trial", "member", "model", "initialisation", "optimizer"),
+    *("arithmetic", "convolution", "schedule", "status"),
+)
 
 
 class RunFolder:

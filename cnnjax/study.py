@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, get_type_hints
 
+from cnnjax import schedules
 from cnnjax.types import RequestError, one_of
 
 
@@ -106,6 +107,7 @@ class TrainConfig:
     dropout_rate: tuple[float | None, ...] = axis(None, _none_or(_number(0, 1)))
     batch_size: tuple[int, ...] = axis(64, _integer(1))
     epochs: tuple[int, ...] = axis(10, _integer(1))
+    schedule: tuple[str, ...] = axis("constant", Rule(schedules.is_schedule, schedules.ALLOWED))
     # Of the arithmetic of layers; weights, batch statistics, the loss and the optimizer are float32 always.
     precision: tuple[str, ...] = axis("float32", _choice("float32", "tf32", "bfloat16"))
     # How to convolve, where it can do the kernel; results differ by rounding, speed by a lot.

@@ -3,6 +3,7 @@
 A reader who knows `jax.grad` and `jax.lax.scan` can read this file top to bottom; `population` maps it over members.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -90,9 +91,10 @@ def train_epoch(
     """Trains a member for one epoch and validates it.
 
     A member whose epoch ends with a non-finite training loss is frozen as it stood when that epoch began: `diverged`
-    says the epoch, and later epochs leave the member alone.
+    says the epoch, and later epochs leave the member alone. So do epochs behind the end of its schedule.
     """
-    trained, sums = _train_batches(task, settings, streams, train, state)
+    factors = settings.schedule[jnp.minimum(state.epoch, len(settings.schedule) - 1)]
+    trained, sums = _train_batches(task, settings, streams, train, state, factors)
     count = train.labels.shape[0]
     train_loss, train_accuracy = sums.loss / count, sums.correct / count
     val_loss = val_accuracy = jnp.array(jnp.nan)
@@ -108,26 +110,34 @@ def train_epoch(
         score = _score(metrics, select)
         newest = Best(trained.variables, score, epoch)
         trained = trained._replace(best=_where(score > trained.best.score, newest, trained.best))
-    ran = state.diverged == 0
+    ran = (state.diverged == 0) & ~jnp.isnan(factors[0])
     healthy = ran & jnp.isfinite(train_loss)
     frozen = state._replace(diverged=jnp.where(ran, epoch, state.diverged))
     return _where(healthy, trained, frozen), metrics
 
 
 def _train_batches(
-    task: Task, settings: Traced, streams: Streams, train: DeviceSplit, state: State
+    task: Task, settings: Traced, streams: Streams, train: DeviceSplit, state: State, factors: Float[Array, "2"]
 ) -> tuple[State, Sums]:
-    """One pass over the training split: a scan of full batches, then one step for the remainder."""
+    """One pass over the training split: a scan of full batches, then one step for the remainder.
+
+    The learning rate moves from the first factor, at the first step, towards the second, after the last.
+    """
     count = train.labels.shape[0]
     order = epoch_order(stream_key(streams, "order", state.epoch), count)
     # All augmentation of an epoch is drawn at once: one random word decides what happens to one example.
     words = jax.random.bits(stream_key(streams, "augment", state.epoch), (count,))
     dropout_key = stream_key(streams, "dropout", state.epoch)
-    optimizer = make_optimizer(task.optimizer, settings)
+    full, rest = divmod(count, task.batch_size)
+    steps = full + (rest > 0)
 
     def step(carry: tuple[dict, optax.OptState, Sums], batch: tuple[Array, Array, Array]) -> tuple:
         variables, optimizer_state, sums = carry
         index, indices, words = batch
+        factor = factors[0] + (factors[1] - factors[0]) * (index / steps)
+        optimizer = make_optimizer(
+            task.optimizer, dataclasses.replace(settings, learning_rate=settings.learning_rate * factor)
+        )
         images = gather_batch(
             *(train.images, indices, train.scale, train.shift),
             augment=task.augment,
@@ -142,7 +152,6 @@ def _train_batches(
         variables = {**variables, "params": optax.apply_updates(variables["params"], updates)}
         return (variables, optimizer_state, sums + batch_result), None
 
-    full, rest = divmod(count, task.batch_size)
     examples = (order, words)
     carry = (state.variables, state.optimizer, zero_sums())
     if full:

@@ -46,6 +46,7 @@ class Traced:
     weight_decay: float
     label_smoothing: float
     dropout_rate: float | None  # None: the rates the model's definition names
+    schedule: str = "constant"  # of the learning rate; inside a program its table of factors
 
 
 @dataclasses.dataclass(frozen=True)

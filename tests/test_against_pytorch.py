@@ -99,7 +99,8 @@ def settings_of(**values):
         "label_smoothing": 0.0,
         "dropout_rate": 0.0,
     }
-    return Traced(**{name: jnp.float32(value) for name, value in {**usual, **values}.items()})
+    numbers = {name: jnp.float32(value) for name, value in {**usual, **values}.items()}
+    return Traced(**numbers, schedule=jnp.ones((1, 2)))
 
 
 loss_and_gradients = jax.jit(jax.value_and_grad(_loss, has_aux=True), static_argnums=1)

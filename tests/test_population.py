@@ -8,11 +8,13 @@ from conftest import make_study
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cnnjax.augment import gather_batch
 from cnnjax.chunks import Chunk
 from cnnjax.data import load_dataset
 from cnnjax.devices import is_out_of_memory, make_mesh
 from cnnjax.plan import make_plan
 from cnnjax.population import Population, chunk_size, put_data, stack_members
+from cnnjax.train import _loss, epoch_order, stream_key
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -114,6 +116,52 @@ def test_bfloat16_rounds_the_arithmetic_and_keeps_the_weights():
         for bench, trained in ((exact, state), (rounded, rough))
     )
     assert 1e-4 < np.linalg.norm(rough_logits - logits) / np.linalg.norm(logits) < 0.05
+
+
+def test_a_schedule_moves_the_learning_rate():
+    """Half the rate from the second epoch on is the second epoch at half the rate."""
+    scheduled = Bench(make_study(train={"learning_rate": 0.1, "schedule": "piecewise:1=0.5"}))
+    _, history = scheduled.train(scheduled.members, 2)
+    fast, slow = (Bench(make_study(train={"learning_rate": rate})) for rate in (0.1, 0.05))
+    state, first = fast.train(fast.members, 1)
+    assert_same(member_of(first, slice(None)).train_loss[:, 0], history.train_loss[:, 0])
+    _, second = slow.train(slow.members, 1, state)
+    assert_same(second.train_loss[:, 0], history.train_loss[:, 1])
+    _, constant = fast.train(fast.members, 1, state)
+    assert constant.train_loss[0, 0] != history.train_loss[0, 1]
+
+
+def test_within_an_epoch_the_rate_moves_from_step_to_step():
+    """A rate that falls along a line from 1 to 0: four steps, by hand, at 1, 3/4, 1/2 and 1/4 of it."""
+    train = {"learning_rate": 0.1, "epochs": 1, "schedule": "cosine", "momentum": 0.0}
+    bench = Bench(make_study(train=train))
+    settings, streams = (jax.tree.map(lambda leaf: leaf[0], tree) for tree in stack_members(bench.members))
+    variables = member_of(bench.init(bench.members).variables, 0)
+    order = epoch_order(stream_key(streams, "order", 0), len(bench.data.train.labels))
+    key = stream_key(streams, "dropout", 0)
+    gradients = jax.jit(jax.grad(_loss, has_aux=True), static_argnums=1)
+    for step, factor in enumerate((1, 0.75, 0.5, 0.25)):
+        batch = order[50 * step : 50 * (step + 1)]
+        images = gather_batch(bench.data.train.images, batch, bench.data.train.scale, bench.data.train.shift)
+        gradient, (moved, _) = gradients(
+            *(variables["params"], bench.population.task.network, settings, variables, images),
+            *(bench.data.train.labels[batch], jax.random.fold_in(key, step)),
+        )
+        params = jax.tree.map(lambda p, g, factor=factor: p - 0.1 * factor * g, variables["params"], gradient)
+        variables = {**moved, "params": params}
+    trained, _ = bench.train(bench.members, 1)
+    assert_close(member_of(trained.variables, 0), variables)
+
+
+def test_members_of_other_horizons_share_a_program_and_end_at_their_own():
+    study = make_study(train={"epochs": (1, 3), "schedule": "cosine"})
+    bench = Bench(study)
+    assert [member.epochs for member in bench.members] == [1, 3]
+    (state, _), (short, _) = bench.train(bench.members, 3), bench.train(bench.members, 1)
+    assert list(state.epoch) == [1, 3]
+    assert_same(member_of(state, 0), member_of(short, 0))
+    alone, _ = bench.train(bench.members[1:], 3)
+    assert_close(member_of(alone, 0), member_of(state, 1))
 
 
 def test_each_stream_decides_its_part_only():

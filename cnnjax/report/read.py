@@ -22,6 +22,7 @@ AXES = (
     "initialisation",
     "arithmetic",
     "convolution",
+    "schedule",
     "momentum",
     "weight_decay",
     "label_smoothing",
