@@ -138,7 +138,17 @@ def test_a_shorter_trial_read_off_is_the_one_trained_alone(tmp_path):
 def test_load_results_is_numeric_and_lazy(tmp_path):
     run(make_study(train={"learning_rate": (1e-3, 1e30)}), tmp_path)
     results = cnnjax.load_results(str(tmp_path))
-    texts = {"trial", "member", "model", "initialisation", "optimizer", "status"}
+    texts = {
+        "trial",
+        "member",
+        "model",
+        "initialisation",
+        "optimizer",
+        "arithmetic",
+        "convolution",
+        "schedule",
+        "status",
+    }
     assert {c for c in results if not pd.api.types.is_numeric_dtype(results[c])} == texts
     assert list(results.trial) == ["t0000", "t0001"]
     with pytest.raises(RequestError, match=r"trials\.csv"):
@@ -441,10 +451,10 @@ def test_out_of_memory_goes_on_with_half(tmp_path, monkeypatch):
     run(study, tmp_path / "whole")
     advance = Population.advance
 
-    def out_of_memory(self, state, settings, streams, data, epochs):
+    def out_of_memory(self, state, settings, streams, data, epochs, some):
         if len(streams.init) > 2 and np.asarray(state.epoch)[0] > 0:
             raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
-        return advance(self, state, settings, streams, data, epochs)
+        return advance(self, state, settings, streams, data, epochs, some)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Population, "advance", out_of_memory)
@@ -459,10 +469,10 @@ def test_out_of_memory_goes_on_with_half(tmp_path, monkeypatch):
     # Interrupted in the second of the new chunks, and resumed: the layout of the disk is used.
     calls = itertools.count()
 
-    def interrupted(self, state, settings, streams, data, epochs):
+    def interrupted(self, state, settings, streams, data, epochs, some):
         if len(streams.init) == 2 and next(calls) == 4:
             raise Crash
-        return out_of_memory(self, state, settings, streams, data, epochs)
+        return out_of_memory(self, state, settings, streams, data, epochs, some)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Population, "advance", interrupted)
