@@ -56,7 +56,7 @@ def run_chunk(
     settings, streams = stack_members(chunk.filled, population.epochs)
     population.compile(settings, streams, data)
     folder.update_plan(chunk.program, population.compiled)
-    operations = 3 * models.forward_flops(population.task.network, dataset.image_shape) * len(dataset.train)
+    operations = models.training_flops(population.task.network, dataset.image_shape) * len(dataset.train)
     checkpoints = Checkpoints(
         folder.checkpoints(chunk.program, members[0].id, members[-1].id, chunk.size),
         population.keep,

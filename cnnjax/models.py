@@ -153,6 +153,11 @@ def forward_flops(network: Network, image_shape: tuple[int, int, int]) -> int:
     return sum(row.flops for row in layer_table(network, image_shape))
 
 
+def training_flops(network: Network, image_shape: tuple[int, int, int]) -> int:
+    """Returns the operations of a step for one image: the gradients cost twice the forward pass."""
+    return 3 * forward_flops(network, image_shape)
+
+
 class LayerRow(NamedTuple):
     """What one layer makes of one image."""
 

@@ -77,8 +77,8 @@ class Preparation:
         count = len(program.members)
         most = self._max_members or count + -count % population.devices
         if jax.default_backend() == "cpu" and self._max_members is None:
-            forward = models.forward_flops(population.task.network, self._dataset.image_shape)
-            most = min(most, max(1, int(_CPU_FLOPS_PER_EPOCH / max(3 * forward * len(self._dataset.train), 1))))
+            flops = models.training_flops(population.task.network, self._dataset.image_shape)
+            most = min(most, max(1, int(_CPU_FLOPS_PER_EPOCH / max(flops * len(self._dataset.train), 1))))
         while True:
             size = chunk_size(count, most, population.devices)
             needed = self._compile(population, program, size)

@@ -247,10 +247,9 @@ def _network(program: Program, dataset: Dataset) -> models.Network:
 
 def _describe_program(program: Program, dataset: Dataset) -> dict[str, Any]:
     network = _network(program, dataset)
-    flops = models.forward_flops(network, dataset.image_shape)
     images = sum(member.epochs for member in program.members) * len(dataset.train)
     return {
         "parameters": models.parameter_count(network, dataset.image_shape),
-        "forward_flops": flops,
-        "training_flops": 3 * flops * images,  # the gradients cost twice the forward pass
+        "forward_flops": models.forward_flops(network, dataset.image_shape),
+        "training_flops": models.training_flops(network, dataset.image_shape) * images,
     }

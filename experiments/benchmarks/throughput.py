@@ -89,10 +89,10 @@ def measure(model: str, batch_size: int) -> list[dict[str, Any]]:
 
 
 def training_flops(model: str) -> int:
-    """Returns the operations to train on one image: the gradients cost twice the forward pass."""
+    """Returns the operations to train on one image of CIFAR-10."""
     from cnnjax import models
 
-    return 3 * models.forward_flops(models.build(model, 10), (32, 32, 3))
+    return models.training_flops(models.build(model, 10), (32, 32, 3))
 
 
 def row_of(contender: Contender, speeds: dict[Contender, list[float]], operations: int) -> dict[str, Any]:
