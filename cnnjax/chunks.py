@@ -8,7 +8,7 @@ import numpy as np
 from cnnjax import models
 from cnnjax.data import Dataset
 from cnnjax.metrics import classification
-from cnnjax.population import DeviceData, Population, stack_members
+from cnnjax.population import DeviceData, Population
 from cnnjax.progress import Progress
 from cnnjax.records import RunFolder, trial_row
 from cnnjax.train import EpochMetrics, State
@@ -53,7 +53,7 @@ def run_chunk(
     # orbax takes a second to import: a plan does without
     from cnnjax.checkpoints import Checkpoints
 
-    settings, streams = stack_members(chunk.filled, population.epochs)
+    settings, streams = population.stack(chunk.filled)
     population.compile(settings, streams, data)
     folder.update_plan(chunk.program, population.compiled)
     operations = models.training_flops(population.task.network, dataset.image_shape) * len(dataset.train)
@@ -72,19 +72,24 @@ def run_chunk(
         lines = _drop_newer_metrics(folder, members, epoch)
         while True:
             if epoch in stops:
-                logits = population.predict(state, data)
+                logits = population.predict(state, settings, data)
                 _record_trials(folder, members, epoch, seconds, state, logits, lines, dataset)
             if epoch == stops[-1]:
                 break
-            epochs = min(population.every, min(s for s in stops if s > epoch) - epoch)
+            next_stop = min(stop for stop in stops if stop > epoch)
+            ended = (np.asarray(state.diverged) > 0) | (np.asarray(state.stage) == settings.epochs.shape[1])
+            epochs, running = min(population.every, next_stop - epoch), ~ended[: len(members)]
             start = time.perf_counter()
-            ended = (np.asarray(state.diverged) > 0) | (np.array([m.epochs for m in chunk.filled]) <= epoch)
-            training = _training(chunk, population, ended, (stops[-1] - epoch) * operations)
-            state, history = population.advance(state, settings, streams, data, epochs, training)
+            history = None
+            if ended.all():
+                epochs = next_stop - epoch  # nothing is left to train
+            else:
+                training = _training(chunk, population, ended, (stops[-1] - epoch) * operations)
+                state, history = population.advance(state, settings, streams, data, epochs, training)
+                new = _metric_lines(members, epoch, state, history)
+                folder.append_metrics(new)
+                lines.update({(line["member"], line["epoch"]): line for line in new})
             elapsed = time.perf_counter() - start
-            new = _metric_lines(members, epoch, np.asarray(state.diverged), history)
-            folder.append_metrics(new)
-            lines.update({(line["member"], line["epoch"]): line for line in new})
             epoch, seconds = epoch + epochs, seconds + elapsed
             checkpoints.save(
                 epoch,
@@ -93,7 +98,7 @@ def run_chunk(
             )
             if epoch in stops:
                 checkpoints.wait()
-            _report_progress(progress, chunk, epoch, stops[-1], epochs, elapsed, history, dataset)
+            _report_progress(progress, chunk, epoch, stops[-1], epochs, elapsed, running, history, dataset)
     finally:
         checkpoints.close()
 
@@ -137,15 +142,14 @@ def _drop_newer_metrics(
     return {(line["member"], line["epoch"]): line for line in lines}
 
 
-def _metric_lines(
-    members: tuple[Member, ...], epoch: int, diverged: np.ndarray, history: EpochMetrics
-) -> list[dict[str, Any]]:
-    """One line per epoch and member, up to the epoch in which a member diverged."""
+def _metric_lines(members: tuple[Member, ...], epoch: int, state: State, history: EpochMetrics) -> list[dict[str, Any]]:
+    """One line per epoch and member, up to the epoch in which a member ended."""
+    diverged, last = np.asarray(state.diverged), np.asarray(state.epoch)
     lines = []
     for i in range(history.train_loss.shape[1]):
         for m, member in enumerate(members):
             now = epoch + i + 1
-            if 0 < diverged[m] < now or now > member.epochs:
+            if now > max(diverged[m], last[m]):
                 continue
             values = {name: float(array[m, i]) for name, array in history._asdict().items()}
             if np.isnan(history.val_loss).all() and np.isnan(history.val_accuracy).all():
@@ -166,8 +170,8 @@ def _record_trials(
     dataset: Dataset,
 ) -> None:
     """Writes predictions, evaluation lines and rows of the trials that end at this epoch."""
-    diverged = np.asarray(state.diverged)
-    best = None if state.best is None else np.asarray(state.best.epoch)
+    diverged, ran = np.asarray(state.diverged), np.asarray(state.epoch)
+    best = np.zeros_like(ran) if state.best is None else np.asarray(state.best.epoch)
     rows = folder.read_trials()
     evaluations = []
     for m, member in enumerate(members):
@@ -182,9 +186,11 @@ def _record_trials(
                 folder.write_predictions(trial.id, logits=logits[m])
                 test = classification(logits[m], dataset.test.labels)
                 evaluations.append(_evaluation_line(trial, test))
-                measured |= _measures(lines[member.id, epoch], test)
-                measured["best_epoch"] = epoch if best is None else int(best[m])
-                measured |= {"status": "ok", "epochs_run": epoch}
+                best_epoch = int(best[m] or ran[m])
+                stops_early = trial.stages[-1].traced.early_stopping != "off"
+                measured |= _measures(lines[member.id, best_epoch if stops_early else int(ran[m])], test)
+                status = "early_stopped" if ran[m] < trial.epochs else "ok"
+                measured |= {"status": status, "epochs_run": int(ran[m]), "best_epoch": best_epoch}
             rows[trial.id] = trial_row(trial, member.id, measured)
     folder.append_metrics(evaluations)
     folder.write_trials(rows)
@@ -207,16 +213,20 @@ def _report_progress(
     epochs: int,
     ran: int,
     seconds: float,
-    history: EpochMetrics,
+    running: np.ndarray,
+    history: EpochMetrics | None,
     dataset: Dataset,
 ) -> None:
-    members = len(chunk.members)
-    progress.epoch(
-        epoch,
-        epochs,
-        [float(value) for value in history.train_loss[:members, -1]],
-        [float(value) for value in history.train_accuracy[:members, -1]],
-        ran * len(dataset.train) * members,
-        seconds,
-        f"{chunk.members[0].id}-{chunk.members[-1].id}",
-    )
+    """Tells the progress of the members that were running; the others are spared from what was expected."""
+    images = ran * len(dataset.train)
+    progress.spare(images * int((~running).sum()))
+    if history is not None:
+        progress.epoch(
+            epoch,
+            epochs,
+            [float(value) for value in history.train_loss[: len(running), -1][running]],
+            [float(value) for value in history.train_accuracy[: len(running), -1][running]],
+            images * int(running.sum()),
+            seconds,
+            f"{chunk.members[0].id}-{chunk.members[-1].id}",
+        )

@@ -1,8 +1,9 @@
 """Evaluation of one member: sums over every example of a split, divided once. Pure functions."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
@@ -47,7 +48,7 @@ def batch_sums(
     return Sums(jnp.where(counts_B, losses, 0).sum(), (correct & counts_B).sum())
 
 
-def over_batches(visit: Callable, carry: Array | Sums, count: int) -> tuple:
+def over_batches(visit: Callable, carry: Any, count: int) -> tuple:
     """Runs `carry, output = visit(carry, indices)` over a split in order, in a scan of equal batches.
 
     Where they do not divide the split, the last indices are out of bounds, `count` and more, for `visit` to leave out:
@@ -62,15 +63,40 @@ def over_batches(visit: Callable, carry: Array | Sums, count: int) -> tuple:
     return carry, None if outputs is None else outputs.reshape(-1, *outputs.shape[2:])[:count]
 
 
-def evaluate(network: Network, variables: dict, split: DeviceSplit) -> Sums:
-    """Returns loss and correct predictions over a whole split, each example once."""
-    count = split.labels.shape[0]
+class Measures(NamedTuple):
+    """What a split says of a network: means over its examples, and macro means over all classes."""
 
-    def visit(sums: Sums, indices: Array) -> tuple[Sums, None]:
-        logits = _logits(network, variables, split, indices)
-        return sums + batch_sums(logits, split.labels[indices], indices < count), None
+    loss: Float[Array, ""]  # cross-entropy, nats
+    accuracy: Float[Array, ""]
+    precision: Float[Array, ""]
+    recall: Float[Array, ""]
+    f1: Float[Array, ""]
 
-    return over_batches(visit, zero_sums(), count)[0]
+
+def evaluate(network: Network, variables: dict, split: DeviceSplit) -> Measures:
+    """Measures a network on a whole split, each example once.
+
+    A class that is never predicted, or never true, counts as 0 in the macro means.
+    """
+    count, classes = split.labels.shape[0], network.classes
+
+    def visit(carry: tuple[Array, Array], indices: Array) -> tuple[tuple[Array, Array], None]:
+        loss, confusion = carry
+        logits, labels, counts = _logits(network, variables, split, indices), split.labels[indices], indices < count
+        loss += batch_sums(logits, labels, counts).loss
+        true = jax.nn.one_hot(labels, classes) * counts[:, None]
+        # Whole numbers: exact up to 2^24 examples.
+        return (loss, confusion + true.T @ jax.nn.one_hot(logits.argmax(-1), classes)), None
+
+    (loss, confusion), _ = over_batches(visit, (jnp.zeros(()), jnp.zeros((classes, classes))), count)
+    hits, true, predicted = jnp.diagonal(confusion), confusion.sum(1), confusion.sum(0)
+    return Measures(
+        loss=loss / count,
+        accuracy=hits.sum() / count,
+        precision=(hits / jnp.maximum(predicted, 1)).mean(),
+        recall=(hits / jnp.maximum(true, 1)).mean(),
+        f1=(2 * hits / jnp.maximum(true + predicted, 1)).mean(),
+    )
 
 
 def predict(network: Network, variables: dict, split: DeviceSplit) -> Float[Array, "N K"]:

@@ -1,31 +1,62 @@
 """Optimizers with traced settings: Optax's, arranged so that each equals PyTorch's of the same name."""
 
 import jax
+import jax.numpy as jnp
 import optax
+from jaxtyping import Array
 
-from cnnjax.types import Traced
-
-# The settings of a trial become a pytree here: inside a program they are scalars, over a population arrays.
-jax.tree_util.register_dataclass(
-    Traced,
-    data_fields=["learning_rate", "momentum", "weight_decay", "label_smoothing", "dropout_rate", "schedule"],
-    meta_fields=[],
-)
+from cnnjax.settings import Settings
 
 
-def make_optimizer(name: str, settings: Traced) -> optax.GradientTransformation:
-    """Returns the optimizer of a trial; its settings may be traced scalars.
+def make_optimizer(name: str, settings: Settings, *, clips: bool = False) -> optax.GradientTransformation:
+    """Returns the optimizer of one stage of a trial; its settings may be traced scalars.
+
+    Weight decay is L2, added to the (clipped) gradient before any moment, as in torch.optim; or decoupled, which takes
+    learning_rate * weight_decay * w from the weights beside what the gradient does (Loshchilov & Hutter 2019).
 
     Args:
-        name: 'sgd' is heavy-ball, v = momentum * v + g, w -= learning_rate * v (no dampening, no Nesterov); 'adam' is
-            Kingma & Ba 2015, algorithm 1, with b1 .9, b2 .999 and epsilon 1e-8 outside the square root.
-        settings: weight_decay is L2 for both: added to the gradient before any moment, as in torch.optim, not
-            decoupled.
+        name: 'sgd' is v = momentum * v + g, w -= learning_rate * v, without dampening, or with Nesterov's
+            g + momentum * v in place of v; 'adam' is Kingma & Ba 2015, algorithm 1, with b1 .9, b2 .999 and epsilon
+            1e-8 outside the square root; 'adam+sgd' is what `settings.is_adam` says.
+        settings: of the stage.
+        clips: whether to scale gradients down to the norm `settings.clip_norm` where theirs, over all weights, is
+            larger.
     """
-    if name == "sgd":
-        rule = optax.trace(decay=settings.momentum)
-    elif name == "adam":
-        rule = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)
-    else:
-        raise ValueError(name)
-    return optax.chain(optax.add_decayed_weights(settings.weight_decay), rule, optax.scale(-settings.learning_rate))
+    adam, sgd = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8), _momentum(settings.momentum, settings.nesterov)
+    rules = {"adam": adam, "sgd": sgd, "adam+sgd": _either(settings.is_adam, adam, sgd)}
+    steps = [
+        optax.add_decayed_weights(jnp.where(settings.decoupled, 0.0, settings.weight_decay)),
+        rules[name],
+        optax.add_decayed_weights(jnp.where(settings.decoupled, settings.weight_decay, 0.0)),
+        optax.scale(-settings.learning_rate),
+    ]
+    return optax.chain(*([optax.clip_by_global_norm(settings.clip_norm)] if clips else []), *steps)
+
+
+def _momentum(decay: Array, nesterov: Array) -> optax.GradientTransformation:
+    """optax.trace, whose `nesterov` is no traced value."""
+    rule = optax.trace(decay)
+
+    def update(gradients: optax.Updates, state: optax.OptState, params: optax.Params | None = None) -> tuple:
+        moved, state = rule.update(gradients, state, params)
+        ahead = jax.tree.map(lambda g, v: jnp.where(nesterov, g + decay * v, v), gradients, moved)
+        return ahead, state
+
+    return optax.GradientTransformation(rule.init, update)
+
+
+def _either(
+    condition: Array, one: optax.GradientTransformation, other: optax.GradientTransformation
+) -> optax.GradientTransformation:
+    """Both rules side by side, and the updates of one of them: which, a compiled program learns only as it runs."""
+
+    def init(params: optax.Params) -> tuple:
+        return one.init(params), other.init(params)
+
+    def update(gradients: optax.Updates, state: tuple, params: optax.Params | None = None) -> tuple:
+        (here, first), (there, second) = (
+            rule.update(gradients, kept, params) for rule, kept in zip((one, other), state, strict=True)
+        )
+        return jax.tree.map(lambda a, b: jnp.where(condition, a, b), here, there), (first, second)
+
+    return optax.GradientTransformation(init, update)

@@ -7,21 +7,20 @@ from typing import Any
 
 from cnnjax.schedules import has_horizon
 from cnnjax.study import Study
-from cnnjax.types import Member, Plan, Program, Static, Streams, Traced, Trial
+from cnnjax.types import Member, Plan, Program, Stage, Static, Streams, Traced, Trial
 
 
 def make_plan(study: Study) -> Plan:
     """Lists a study's trials and groups them into programs.
 
     Trials that differ only in `epochs` share a member: the longest is trained, the shorter ones are prefixes of it,
-    unless their schedule depends on where it ends. Members with equal static settings share a program, whatever their
-    traced settings and seeds.
+    unless their schedule depends on where it ends, or they have several stages. Members with equal static settings
+    share a program, whatever their traced settings and seeds.
     """
     trials = list_trials(study)
     prefixes: dict[tuple, list[Trial]] = defaultdict(list)
     for trial in trials:
-        own = trial.epochs if has_horizon(trial.traced.schedule) else None
-        prefixes[(trial.static, trial.traced, trial.streams, trial.seed, own)].append(trial)
+        prefixes[(trial.static, _without_end(trial), trial.streams, trial.seed)].append(trial)
     programs: dict[Static, list[Member]] = defaultdict(list)
     for group in prefixes.values():
         member = Member(tuple(sorted(group, key=lambda trial: trial.epochs)))
@@ -34,34 +33,52 @@ def make_plan(study: Study) -> Plan:
     )
 
 
+def _without_end(trial: Trial) -> tuple[Stage, ...]:
+    """The stages of a trial; where its first epochs are those of a longer one, without saying how many there are."""
+    if len(trial.stages) > 1 or has_horizon(trial.stages[0].traced.schedule):
+        return trial.stages
+    return (dataclasses.replace(trial.stages[0], epochs=0),)
+
+
 def list_trials(study: Study) -> tuple[Trial, ...]:
     """Returns every trial of a study, models outermost and seeds innermost, ids in that order.
 
     A setting that an optimizer does not have (adam's momentum) is no axis there: the trials that would differ
     only in it are one trial.
     """
-    train, streams = dataclasses.asdict(study.train), dataclasses.asdict(study.streams)
+    streams = dataclasses.asdict(study.streams)
+    axes = {field.name: getattr(study.train, field.name) for field in dataclasses.fields(study.train)}
+    changes = axes.pop("stages") or ({},)
     points: dict[tuple, None] = {}  # an ordered set
     for model, values, stream_seeds, seed in itertools.product(
         study.models,
-        itertools.product(*train.values()),
+        itertools.product(*axes.values()),
         itertools.product(*streams.values()),
         study.seeds,
     ):
-        point: dict[str, Any] = dict(zip(train, values, strict=True))
-        if point["optimizer"] == "adam":
-            point["momentum"] = 0.0
+        point = dict(zip(axes, values, strict=True))
+        stages = tuple(_stage({**point, **change}) for change in changes)
         followed = Streams(*(seed if s is None else s for s in stream_seeds))
-        points[(model, *point.values(), followed, seed)] = None
+        points[(_static(model, point, stages), stages, seed, followed)] = None
     digits = max(4, len(str(len(points))))
-    return tuple(
-        _trial(f"t{index:0{digits}d}", model, dict(zip(train, values, strict=True)), followed, seed)
-        for index, (model, *values, followed, seed) in enumerate(points)
+    return tuple(Trial(f"t{index:0{digits}d}", *point) for index, point in enumerate(points))
+
+
+def _stage(point: dict[str, Any]) -> Stage:
+    if point["optimizer"] == "adam":
+        point |= {"momentum": 0.0, "nesterov": False}
+    traced = Traced(**{field.name: point[field.name] for field in dataclasses.fields(Traced)})
+    return Stage(point["optimizer"], point["epochs"], traced)
+
+
+def _static(model: str, point: dict[str, Any], stages: tuple[Stage, ...]) -> Static:
+    return Static(
+        model=model,
+        initialisation=point["initialisation"],
+        optimizer="+".join(sorted({stage.optimizer for stage in stages})),
+        batch_size=point["batch_size"],
+        arithmetic=point["precision"],
+        convolution=point["convolution"],
+        drop_last=point["drop_last"],
+        clips=any(stage.traced.clip_norm is not None for stage in stages),
     )
-
-
-def _trial(trial_id: str, model: str, point: dict[str, Any], streams: Streams, seed: int) -> Trial:
-    names = ("initialisation", "optimizer", "batch_size", "precision", "convolution")
-    static = Static(model, *(point.pop(name) for name in names))
-    epochs = point.pop("epochs")
-    return Trial(trial_id, static, Traced(**point), epochs, seed, streams)

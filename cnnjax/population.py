@@ -1,6 +1,5 @@
 """A population: one member's training mapped over members and devices, compiled once. The only file that maps."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,10 +15,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from cnnjax import models
 from cnnjax.data import Dataset, Split, normalisation
 from cnnjax.evaluate import DeviceSplit, predict
-from cnnjax.schedules import factors
+from cnnjax.settings import Settings, stack_members
+from cnnjax.stopping import METRICS
 from cnnjax.study import Study
-from cnnjax.train import EpochMetrics, State, Task, init_member, train_epoch
-from cnnjax.types import Member, Static, Streams, Traced
+from cnnjax.train import EpochMetrics, State, Task, final_variables, init_member, train_epoch
+from cnnjax.types import Member, Static, Streams
 
 _QUICKLY = {"xla_backend_optimization_level": 0}  # compiler options
 
@@ -48,32 +48,6 @@ def put_data(dataset: Dataset, normalisation_name: str, mesh: Mesh) -> DeviceDat
 
     validation = None if dataset.validation is None else put(dataset.validation)
     return DeviceData(put(dataset.train), validation, put(dataset.test))
-
-
-def stack_members(members: Sequence[Member], epochs: int | None = None) -> tuple[Traced, Streams]:
-    """Returns the settings and stream seeds of members as arrays with the member axis first.
-
-    Args:
-        members: of one program.
-        epochs: of the longest member of the program (default: of these).
-    """
-    trials = [member.trials[-1] for member in members]
-    longest = epochs or max(member.epochs for member in members)
-    settings: dict[str, Any] = {
-        field.name: np.array(
-            # None (a model's own rates) travels as NaN, so that it needs no program of its own
-            [np.nan if (v := getattr(t.traced, field.name)) is None else v for t in trials],
-            np.float32,
-        )
-        for field in dataclasses.fields(Traced)
-        if field.name != "schedule"
-    }
-    settings["schedule"] = np.stack([factors(t.traced.schedule, t.epochs, longest) for t in trials])
-    seeds: dict[str, Any] = {
-        field.name: np.array([getattr(t.streams, field.name) for t in trials], np.uint32)
-        for field in dataclasses.fields(Streams)
-    }
-    return Traced(**settings), Streams(**seeds)
 
 
 def _take(stacked: Any, members: np.ndarray) -> Any:
@@ -113,23 +87,23 @@ class Population:
         network = models.build(static.model, classes, static.arithmetic, static.convolution)
         self.task = Task(
             *(network, static.initialisation, static.optimizer),
-            *(static.batch_size, study.data.augment),
+            *(static.batch_size, study.data.augment, static.drop_last, static.clips),
         )
         self.every = study.checkpoint.every
         self.keep = study.checkpoint.keep
-        self.epochs = max(study.train.epochs)
         self.traces = 0
         self._calls = 0
         self._profile = profile
-        self._select = study.select
+        self._longest = study.train.longest_stage
+        self._monitor = study.select if study.select in METRICS[2:] else "val_accuracy"
         self._image_shape = image_shape
-        self._keep_best = study.data.validation > 0
+        self._keep_best = study.data.validation > 0 or study.train.stops_early
         self._mesh = mesh
         self._functions = {
             # Runs once: what the compiler spends on its random bits is never earned back.
             "init": self._map(self._init_member, (MEMBERS, MEMBERS), _QUICKLY),
             "advance": self._map(self._advance_member, (MEMBERS, MEMBERS, MEMBERS, SHARED, SHARED)),
-            "predict": self._map(self._predict_member, (MEMBERS, SHARED)),
+            "predict": self._map(self._predict_member, (MEMBERS, MEMBERS, SHARED)),
         }
         self._compiled: dict[tuple[str, int], Any] = {}  # by function and number of members
         self._take = jax.jit(_take, out_shardings=self.sharding)
@@ -168,7 +142,11 @@ class Population:
         """How stacked members lie on the devices."""
         return NamedSharding(self._mesh, MEMBERS)
 
-    def init(self, settings: Traced, streams: Streams) -> State:
+    def stack(self, members: Sequence[Member]) -> tuple[Settings, Streams]:
+        """Returns the settings and streams of members of this program, as its calls take them."""
+        return stack_members(members, self._longest, self._monitor)
+
+    def init(self, settings: Settings, streams: Streams) -> State:
         """Returns the members before their first epoch."""
         stacked = self.put((settings, streams))
         return self._executable("init", *stacked)(*stacked)
@@ -188,12 +166,12 @@ class Population:
         """Lays stacked arrays out over the devices."""
         return jax.device_put(tree, self.sharding)
 
-    def abstract_state(self, settings: Traced, streams: Streams) -> State:
+    def abstract_state(self, settings: Settings, streams: Streams) -> State:
         """Returns the shapes, dtypes and layout of the members' state."""
         shapes = jax.eval_shape(self._functions["init"], settings, streams)
         return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=self.sharding), shapes)
 
-    def compile(self, settings: Traced, streams: Streams, data: DeviceData) -> int:
+    def compile(self, settings: Settings, streams: Streams, data: DeviceData) -> int:
         """Compiles initialisation, training and prediction for this many members, if they are not yet.
 
         Returns:
@@ -203,7 +181,7 @@ class Population:
         state = self.abstract_state(settings, streams)
         self._executable("init", *stacked)
         self._executable("advance", state, *stacked, data, jnp.zeros((), jnp.int32))
-        self._executable("predict", state.variables, data.test)
+        self._executable("predict", state, stacked[0], data.test)
         return self._memory(count_members(streams))
 
     def _executable(self, name: str, *arguments: Any) -> Any:
@@ -219,7 +197,7 @@ class Population:
     def advance(
         self,
         state: State,
-        settings: Traced,
+        settings: Settings,
         streams: Streams,
         data: DeviceData,
         epochs: int,
@@ -257,19 +235,19 @@ class Population:
             return nullcontext()
         return jax.profiler.trace(str(self._profile), create_perfetto_trace=True)
 
-    def predict(self, state: State, data: DeviceData) -> np.ndarray:
+    def predict(self, state: State, settings: Settings, data: DeviceData) -> np.ndarray:
         """Returns the test logits of every member, float16 [members, examples, classes], rows shifted to maximum 0."""
-        arguments = (state.variables, data.test)
+        arguments = (state, self.put(settings), data.test)
         return np.asarray(self._executable("predict", *arguments)(*arguments))
 
-    def _init_member(self, settings: Traced, streams: Streams) -> State:
+    def _init_member(self, settings: Settings, streams: Streams) -> State:
         return init_member(self.task, settings, streams, self._image_shape, keep_best=self._keep_best)
 
     def _advance_member(
-        self, state: State, settings: Traced, streams: Streams, data: DeviceData, epochs: jax.Array
+        self, state: State, settings: Settings, streams: Streams, data: DeviceData, epochs: jax.Array
     ) -> tuple[State, EpochMetrics]:
         self.traces += 1  # runs when jax traces, not when the program runs
-        train = functools.partial(train_epoch, self.task, self._select, settings, streams, data.train, data.validation)
+        train = functools.partial(train_epoch, self.task, settings, streams, data.train, data.validation)
 
         def one_epoch(i: jax.Array, carry: tuple[State, EpochMetrics]) -> tuple:
             state, metrics = train(carry[0])
@@ -278,8 +256,8 @@ class Population:
         history = EpochMetrics(*(jnp.full(self.every, jnp.nan) for _ in EpochMetrics._fields))
         return lax.fori_loop(0, epochs, one_epoch, (state, history))
 
-    def _predict_member(self, variables: dict, test: DeviceSplit) -> jax.Array:
-        return predict(self.task.network, variables, test)
+    def _predict_member(self, state: State, settings: Settings, test: DeviceSplit) -> jax.Array:
+        return predict(self.task.network, final_variables(settings, state), test)
 
 
 def chunk_size(members: int, most: int, devices: int = 1) -> int:

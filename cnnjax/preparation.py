@@ -10,7 +10,7 @@ from cnnjax import models
 from cnnjax.chunks import Chunk
 from cnnjax.data import Dataset
 from cnnjax.devices import memory_limit
-from cnnjax.population import DeviceData, Population, chunk_size, stack_members
+from cnnjax.population import DeviceData, Population, chunk_size
 from cnnjax.records import RunFolder
 from cnnjax.study import Study
 from cnnjax.types import Program
@@ -88,7 +88,7 @@ class Preparation:
 
     def _compile(self, population: Population, program: Program, size: int) -> int:
         members = Chunk(program.id, program.members[:size], size).filled
-        return population.compile(*stack_members(members, population.epochs), self._data)
+        return population.compile(*population.stack(members), self._data)
 
 
 def cut(layout: Layout, size: int) -> Layout:

@@ -96,6 +96,10 @@ class Progress:
         )
         self._show("  ".join(part for part in parts if part))
 
+    def spare(self, images: int) -> None:
+        """So many images need not be seen, because members ended early."""
+        self._images -= images
+
     def note(self, text: str) -> None:
         """Says something that stays on the screen."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)

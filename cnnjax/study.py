@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, get_type_hints
 
-from cnnjax import schedules
+from cnnjax import schedules, stopping
 from cnnjax.types import RequestError, one_of
 
 
@@ -102,18 +102,51 @@ class TrainConfig:
     optimizer: tuple[str, ...] = axis("adam", _choice("adam", "sgd"))
     learning_rate: tuple[float, ...] = axis(1e-3, _number(0, exclusive=True))
     momentum: tuple[float, ...] = axis(0.0, _number(0, 1))  # of sgd; adam has none
+    nesterov: tuple[bool, ...] = axis(False, _FLAG)
     weight_decay: tuple[float, ...] = axis(0.0, _number(0))
+    decay: tuple[str, ...] = axis("l2", _choice("l2", "decoupled"))  # of weights, by the gradient or beside it
+    clip_norm: tuple[float | None, ...] = axis(None, _none_or(_number(0, exclusive=True)))  # of a step's gradient
     label_smoothing: tuple[float, ...] = axis(0.0, _number(0, 1))
     dropout_rate: tuple[float | None, ...] = axis(None, _none_or(_number(0, 1)))
     batch_size: tuple[int, ...] = axis(64, _integer(1))
+    shuffle: tuple[bool, ...] = axis(True, _FLAG)
+    drop_last: tuple[bool, ...] = axis(False, _FLAG)  # the examples that fill no batch, other ones in every epoch
     epochs: tuple[int, ...] = axis(10, _integer(1))
     schedule: tuple[str, ...] = axis("constant", Rule(schedules.is_schedule, schedules.ALLOWED))
+    # A trial that stops early ends with its best weights.
+    early_stopping: tuple[str, ...] = axis("off", Rule(stopping.is_stopping, stopping.ALLOWED))
+    # One after another, each the settings above with changes: ({"optimizer": "adam"}, {"optimizer": "sgd"}).
+    stages: tuple[Mapping[str, Any], ...] = dataclasses.field(default=(), metadata={"stages": True})
+    # Of the next stage; best by the metric of early stopping, or by `select` on the validation split.
+    stage_start: tuple[str, ...] = axis("best", _choice("best", "last"))
     # Of the arithmetic of layers; weights, batch statistics, the loss and the optimizer are float32 always.
     precision: tuple[str, ...] = axis("float32", _choice("float32", "tf32", "bfloat16"))
     # How to convolve, where it can do the kernel; results differ by rounding, speed by a lot.
     convolution: tuple[str, ...] = axis(
         "auto", _choice("auto", "block_patches", "winograd", "patches", "dense", "grouped")
     )
+
+    @property
+    def longest_stage(self) -> int:
+        """The most epochs of any stage of any trial."""
+        return max(max(self.epochs) if "epochs" not in stage else stage["epochs"] for stage in self.stages or ({},))
+
+    @property
+    def stopping(self) -> tuple[str, ...]:
+        """Every rule of early stopping that a stage may have."""
+        return (*self.early_stopping, *(stage.get("early_stopping", "off") for stage in self.stages))
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether any trial may stop early."""
+        return any(text != "off" for text in self.stopping)
+
+
+# What a stage may change.
+STAGE_KEYS = (
+    *("optimizer", "learning_rate", "momentum", "nesterov", "weight_decay", "decay", "clip_norm"),
+    *("label_smoothing", "dropout_rate", "epochs", "schedule", "early_stopping"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,9 +196,9 @@ class Study:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
-    return list(value) if isinstance(value, tuple) else value
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def from_config(config: Mapping[str, Any]) -> Study:
@@ -184,6 +217,7 @@ def from_config(config: Mapping[str, Any]) -> Study:
     """
     study = _build(Study, config, "")
     _check_selection(study)
+    _check_stopping(study)
     return study
 
 
@@ -211,6 +245,8 @@ def _fields(cls: type) -> dict[str, dataclasses.Field]:
 
 def _check(key: str, value: Any, field: dataclasses.Field) -> Any:
     """Returns `value` in its stored form: a checked single value, or a tuple of checked distinct values."""
+    if field.metadata.get("stages"):
+        return _check_stages(key, value)
     rule: Rule = field.metadata["rule"]
     if not field.metadata.get("tuple"):
         if isinstance(value, list | tuple) or not rule.accepts(value):
@@ -225,6 +261,32 @@ def _check(key: str, value: Any, field: dataclasses.Field) -> Any:
     if len(set(values)) < len(values):
         raise RequestError(key, value, "each value may stand once")
     return values
+
+
+def _check_stages(key: str, value: Any) -> tuple[Mapping[str, Any], ...]:
+    """Returns stages in their stored form; each setting of one is a single value that the trial's own could be."""
+    allowed = 'allowed: a tuple of groups of settings, as in ({"optimizer": "adam"}, {"optimizer": "sgd"})'
+    fields = {name: field for name, field in _fields(TrainConfig).items() if name in STAGE_KEYS}
+    stages = []
+    for number, stage in enumerate(value if isinstance(value, list | tuple) else (value,)):
+        if not isinstance(stage, Mapping):
+            raise RequestError(key, value, allowed)
+        for name, item in stage.items():
+            if name not in fields:
+                raise RequestError(f"{key}[{number}].{name}", item, f"there is no such key; {one_of(name, fields)}")
+            if isinstance(item, list | tuple):
+                raise RequestError(f"{key}[{number}].{name}", item, "a stage is no axis: one value")
+            _check(f"{key}[{number}].{name}", item, fields[name])
+        stages.append(dict(stage))
+    return tuple(stages)
+
+
+def _check_stopping(study: Study) -> None:
+    for text in study.train.stopping:
+        rule = stopping.read_stopping(text)
+        if rule is not None and rule.metric.startswith("val_") and study.data.validation == 0:
+            how = "it needs a validation split: set data.validation (0.1, say)"
+            raise RequestError("train.early_stopping", text, how)
 
 
 def _check_selection(study: Study) -> None:

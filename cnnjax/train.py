@@ -3,8 +3,7 @@
 A reader who knows `jax.grad` and `jax.lax.scan` can read this file top to bottom; `population` maps it over members.
 """
 
-import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,9 @@ from cnnjax.augment import gather_batch
 from cnnjax.evaluate import DeviceSplit, Sums, batch_sums, evaluate, zero_sums
 from cnnjax.models import Network, initial_variables
 from cnnjax.optimizers import make_optimizer
-from cnnjax.types import Streams, Traced
+from cnnjax.settings import Settings
+from cnnjax.stopping import METRICS
+from cnnjax.types import Streams
 
 STREAMS = ("init", "order", "augment", "dropout")
 jax.tree_util.register_dataclass(Streams, data_fields=STREAMS, meta_fields=())
@@ -30,14 +31,16 @@ class Task(NamedTuple):
     optimizer: str
     batch_size: int
     augment: tuple[str, ...]
+    drop_last: bool = False
+    clips: bool = False
 
 
 class Best(NamedTuple):
-    """The weights with the lowest validation loss or highest accuracy so far, and when that was."""
+    """The weights of the epoch with the best score so far, and which that was."""
 
     variables: dict
     score: Float[Array, ""]  # higher is better
-    epoch: Int[Array, ""]
+    epoch: Int[Array, ""]  # 0: none yet
 
 
 class State(NamedTuple):
@@ -46,8 +49,12 @@ class State(NamedTuple):
     variables: dict  # 'params', and 'batch_stats' where there is batch norm
     optimizer: optax.OptState
     epoch: Int[Array, ""]  # epochs done
+    stage: Int[Array, ""]  # stages done: as many as there are, and the member is done
+    began: Int[Array, ""]  # epochs done when the stage began
+    peak: Float[Array, ""]  # the stage's score that early stopping holds the next ones against
+    waited: Int[Array, ""]  # epochs since then
     diverged: Int[Array, ""]  # the epoch that ended with a non-finite loss; 0 while all is well
-    best: Best | None  # None without a validation split
+    best: Best | None  # None where nothing says which epoch is best
 
 
 class EpochMetrics(NamedTuple):
@@ -55,13 +62,20 @@ class EpochMetrics(NamedTuple):
 
     train_loss: Float[Array, ""]
     train_accuracy: Float[Array, ""]
-    val_loss: Float[Array, ""]  # NaN without a validation split
+    val_loss: Float[Array, ""]  # NaN without a validation split, like the following
     val_accuracy: Float[Array, ""]
+    val_precision: Float[Array, ""]  # macro means
+    val_recall: Float[Array, ""]
+    val_f1: Float[Array, ""]
+
+
+assert EpochMetrics._fields == METRICS
+_SIGNS = jnp.array([-1.0 if name.endswith("loss") else 1.0 for name in METRICS])
 
 
 def init_member(
     task: Task,
-    settings: Traced,
+    settings: Settings,
     streams: Streams,
     image_shape: tuple[int, int, int],
     *,
@@ -69,75 +83,105 @@ def init_member(
 ) -> State:
     """Returns a member before its first epoch; only the init stream decides its weights."""
     variables = initial_variables(task.network, image_shape, task.initialisation, stream_key(streams, "init"))
-    never = Best(variables, jnp.array(-jnp.inf), jnp.zeros((), jnp.int32))
+    zero = jnp.zeros((), jnp.int32)
     return State(
         variables=variables,
-        optimizer=make_optimizer(task.optimizer, settings).init(variables["params"]),
-        epoch=jnp.zeros((), jnp.int32),
-        diverged=jnp.zeros((), jnp.int32),
-        best=never if keep_best else None,
+        optimizer=_optimizer(task, _of_stage(settings, zero)).init(variables["params"]),
+        **dict.fromkeys(("epoch", "stage", "began", "waited", "diverged"), zero),
+        peak=jnp.array(-jnp.inf),
+        best=Best(variables, jnp.array(-jnp.inf), zero) if keep_best else None,
     )
 
 
 def train_epoch(
     task: Task,
-    select: str,
-    settings: Traced,
+    settings: Settings,
     streams: Streams,
     train: DeviceSplit,
     validation: DeviceSplit | None,
     state: State,
 ) -> tuple[State, EpochMetrics]:
-    """Trains a member for one epoch and validates it.
+    """Trains a member for one epoch, validates it, and ends the stage where its time or patience is over.
 
     A member whose epoch ends with a non-finite training loss is frozen as it stood when that epoch began: `diverged`
-    says the epoch, and later epochs leave the member alone. So do epochs behind the end of its schedule.
+    says the epoch, and later epochs leave the member alone. So do epochs behind its last stage.
     """
-    factors = settings.schedule[jnp.minimum(state.epoch, len(settings.schedule) - 1)]
-    trained, sums = _train_batches(task, settings, streams, train, state, factors)
-    count = train.labels.shape[0]
-    train_loss, train_accuracy = sums.loss / count, sums.correct / count
-    val_loss = val_accuracy = jnp.array(jnp.nan)
+    now = _of_stage(settings, state.stage)
+    trained, train_loss, train_accuracy = _train_batches(task, now, streams, train, state)
+    measures = (jnp.array(jnp.nan),) * 5
     if validation is not None:
-        val_sums = evaluate(task.network, trained.variables, validation)
-        count = validation.labels.shape[0]
-        val_loss, val_accuracy = val_sums.loss / count, val_sums.correct / count
-    metrics = EpochMetrics(train_loss, train_accuracy, val_loss, val_accuracy)
+        measures = evaluate(task.network, trained.variables, validation)
+    metrics = EpochMetrics(train_loss, train_accuracy, *measures)
 
-    epoch = state.epoch + 1
-    trained = trained._replace(epoch=epoch)
-    if trained.best is not None:
-        score = _score(metrics, select)
-        newest = Best(trained.variables, score, epoch)
-        trained = trained._replace(best=_where(score > trained.best.score, newest, trained.best))
-    ran = (state.diverged == 0) & ~jnp.isnan(factors[0])
+    trained = _end_epoch(task, settings, now, trained, metrics)
+    ran = (state.diverged == 0) & (state.stage < len(settings.epochs))
     healthy = ran & jnp.isfinite(train_loss)
-    frozen = state._replace(diverged=jnp.where(ran, epoch, state.diverged))
+    frozen = state._replace(diverged=jnp.where(ran, state.epoch + 1, state.diverged))
     return _where(healthy, trained, frozen), metrics
 
 
+def final_variables(settings: Settings, state: State) -> dict:
+    """The weights that a trial ending here is judged by: the best, where its last stage may stop early."""
+    if state.best is None:
+        return state.variables
+    return _where(settings.restore[-1] & (state.best.epoch > 0), state.best.variables, state.variables)
+
+
+def _end_epoch(task: Task, settings: Settings, now: Settings, state: State, metrics: EpochMetrics) -> State:
+    """Counts an epoch, remembers the best one, and where the stage is over makes the member ready for the next."""
+    epoch, best = state.epoch + 1, state.best
+    score = (jnp.stack(metrics) * _SIGNS)[now.monitor]  # NaN never wins
+    if best is not None:
+        best = _where(score > best.score, Best(state.variables, score, epoch), best)
+    rose = score > state.peak + now.min_change
+    waited = jnp.where(rose, 0, state.waited + 1)
+    over = (waited >= now.patience) | (epoch - state.began >= now.epochs)
+    variables, optimizer = state.variables, state.optimizer
+    if best is not None:
+        variables = _where(over & now.restore & (best.epoch > 0), best.variables, variables)
+    if len(settings.epochs) > 1:
+        optimizer = _where(over, _optimizer(task, now).init(variables["params"]), optimizer)
+    return State(
+        variables=variables,
+        optimizer=optimizer,
+        epoch=epoch,
+        stage=state.stage + over,
+        began=jnp.where(over, epoch, state.began),
+        peak=jnp.where(over, -jnp.inf, jnp.where(rose, score, state.peak)),
+        waited=jnp.where(over, 0, waited),
+        diverged=state.diverged,
+        best=best,
+    )
+
+
 def _train_batches(
-    task: Task, settings: Traced, streams: Streams, train: DeviceSplit, state: State, factors: Float[Array, "2"]
-) -> tuple[State, Sums]:
+    task: Task, settings: Settings, streams: Streams, train: DeviceSplit, state: State
+) -> tuple[State, Array, Array]:
     """One pass over the training split: a scan of full batches, then one step for the remainder.
 
-    The learning rate moves from the first factor, at the first step, towards the second, after the last.
+    The learning rate moves from the epoch's first factor, at the first step, towards the second, after the last.
+
+    Returns:
+        The member, and loss and accuracy, means over the examples that were seen.
     """
     count = train.labels.shape[0]
-    order = epoch_order(stream_key(streams, "order", state.epoch), count)
+    shuffled = epoch_order(stream_key(streams, "order", state.epoch), count)
+    order = jnp.where(settings.shuffle, shuffled, jnp.arange(count))
     # All augmentation of an epoch is drawn at once: one random word decides what happens to one example.
     words = jax.random.bits(stream_key(streams, "augment", state.epoch), (count,))
     dropout_key = stream_key(streams, "dropout", state.epoch)
     full, rest = divmod(count, task.batch_size)
+    if task.drop_last:
+        count, rest = count - rest, 0
     steps = full + (rest > 0)
+    epoch = jnp.minimum(state.epoch - state.began, len(settings.schedule) - 1)
+    first, last = settings.schedule[epoch]
 
     def step(carry: tuple[dict, optax.OptState, Sums], batch: tuple[Array, Array, Array]) -> tuple:
         variables, optimizer_state, sums = carry
         index, indices, words = batch
-        factor = factors[0] + (factors[1] - factors[0]) * (index / steps)
-        optimizer = make_optimizer(
-            task.optimizer, dataclasses.replace(settings, learning_rate=settings.learning_rate * factor)
-        )
+        factor = first + (last - first) * (index / steps)
+        optimizer = _optimizer(task, settings._replace(learning_rate=settings.learning_rate * factor))
         images = gather_batch(
             *(train.images, indices, train.scale, train.shift),
             augment=task.augment,
@@ -152,7 +196,7 @@ def _train_batches(
         variables = {**variables, "params": optax.apply_updates(variables["params"], updates)}
         return (variables, optimizer_state, sums + batch_result), None
 
-    examples = (order, words)
+    examples = (order[:count], words[:count])
     carry = (state.variables, state.optimizer, zero_sums())
     if full:
         batches = (a[: count - rest].reshape(full, task.batch_size) for a in examples)
@@ -160,13 +204,17 @@ def _train_batches(
     if rest:
         carry, _ = step(carry, (jnp.array(full), *(a[count - rest :] for a in examples)))
     variables, optimizer_state, sums = carry
-    return state._replace(variables=variables, optimizer=optimizer_state), sums
+    return state._replace(variables=variables, optimizer=optimizer_state), sums.loss / count, sums.correct / count
+
+
+def _optimizer(task: Task, settings: Settings) -> optax.GradientTransformation:
+    return make_optimizer(task.optimizer, settings, clips=task.clips)
 
 
 def _loss(
     params: dict,
     network: Network,
-    settings: Traced,
+    settings: Settings,
     variables: dict,
     images: Array,
     labels: Array,
@@ -202,10 +250,10 @@ def stream_key(streams: Streams, name: str, epoch: Array | int = 0) -> Array:
     return jax.random.fold_in(jax.random.fold_in(seed, STREAMS.index(name)), epoch)
 
 
-def _score(metrics: EpochMetrics, select: str) -> Array:
-    """The metric that picks the best epoch, turned so that higher is better; NaN never wins."""
-    return -metrics.val_loss if select == "val_loss" else metrics.val_accuracy
+def _of_stage(settings: Settings, stage: Array) -> Settings:
+    """The settings of one stage; behind the last one, of the last."""
+    return Settings(*(rows[jnp.minimum(stage, len(rows) - 1)] for rows in settings))
 
 
-def _where(condition: Array, chosen: NamedTuple, otherwise: NamedTuple):
+def _where(condition: Array, chosen: Any, otherwise: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), chosen, otherwise)

@@ -31,10 +31,12 @@ class Static:
 
     model: str
     initialisation: str
-    optimizer: str
+    optimizer: str  # of all stages, joined by '+'
     batch_size: int
     arithmetic: str = "float32"  # a study's train.precision, which in a table of trials is another thing
     convolution: str = "auto"
+    drop_last: bool = False
+    clips: bool = False  # whether gradients are clipped at all: their norm costs a pass over them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +48,22 @@ class Traced:
     weight_decay: float
     label_smoothing: float
     dropout_rate: float | None  # None: the rates the model's definition names
-    schedule: str = "constant"  # of the learning rate; inside a program its table of factors
+    nesterov: bool = False
+    decay: str = "l2"  # or 'decoupled'
+    clip_norm: float | None = None
+    schedule: str = "constant"  # of the learning rate
+    early_stopping: str = "off"
+    stage_start: str = "best"  # or 'last': the weights that the next stage starts from
+    shuffle: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A stretch of a trial's training with its own optimizer and settings; most trials have one."""
+
+    optimizer: str
+    epochs: int  # at most
+    traced: Traced
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,15 +82,19 @@ class Trial:
 
     id: str
     static: Static
-    traced: Traced
-    epochs: int
+    stages: tuple[Stage, ...]
     seed: int
     streams: Streams
 
+    @property
+    def epochs(self) -> int:
+        """How many epochs the trial trains at most, all stages together."""
+        return sum(stage.epochs for stage in self.stages)
+
     def row(self) -> dict[str, Any]:
-        """Returns the trial as one flat row: every axis, the seed and the streams."""
+        """Returns the trial as one flat row: every axis (of several stages the first's), the seed and the streams."""
         streams = {f"stream_{name}": seed for name, seed in dataclasses.asdict(self.streams).items()}
-        axes = {**dataclasses.asdict(self.static), **dataclasses.asdict(self.traced)}
+        axes = {**dataclasses.asdict(self.static), **dataclasses.asdict(self.stages[0].traced)}
         return {"trial": self.id, **axes, "epochs": self.epochs, "seed": self.seed, **streams}
 
 

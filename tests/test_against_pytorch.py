@@ -15,8 +15,8 @@ from cnnjax.convolution import max_pool
 from cnnjax.ladder import LADDER, BatchNorm, Conv, Dense
 from cnnjax.layers import BatchNormalisation, dropout
 from cnnjax.optimizers import make_optimizer
+from cnnjax.settings import Settings
 from cnnjax.train import _loss
-from cnnjax.types import Traced
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: nothing to compare with")
 from experiments.benchmarks import torch_models  # noqa: E402
@@ -100,7 +100,7 @@ def settings_of(**values):
         "dropout_rate": 0.0,
     }
     numbers = {name: jnp.float32(value) for name, value in {**usual, **values}.items()}
-    return Traced(**numbers, schedule=jnp.ones((1, 2)))
+    return Settings(**{**dict.fromkeys(Settings._fields, False), **numbers})
 
 
 loss_and_gradients = jax.jit(jax.value_and_grad(_loss, has_aux=True), static_argnums=1)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn.metrics import precision_recall_fscore_support
 
 from cnnjax import evaluate
 from cnnjax.evaluate import DeviceSplit
@@ -22,9 +23,13 @@ def test_every_example_counts_once(count, monkeypatch):
     logits = np.asarray(network.apply(variables, images / np.float32(255) + 0.5, train=False), np.float64)
     losses = np.log(np.exp(logits).sum(-1)) - logits[np.arange(count), labels]
 
-    sums = jax.jit(evaluate.evaluate, static_argnums=0)(network, variables, split)
-    assert float(sums.loss) == pytest.approx(losses.sum(), rel=1e-5)
-    assert int(sums.correct) == (logits.argmax(-1) == labels).sum()
+    measures = jax.jit(evaluate.evaluate, static_argnums=0)(network, variables, split)
+    assert float(measures.loss) == pytest.approx(losses.mean(), rel=1e-5)
+    assert float(measures.accuracy) == pytest.approx((logits.argmax(-1) == labels).mean())
+    expected = precision_recall_fscore_support(
+        labels, logits.argmax(-1), labels=range(3), average="macro", zero_division=0
+    )
+    np.testing.assert_allclose((measures.precision, measures.recall, measures.f1), expected[:3], rtol=1e-5)
 
     predicted = jax.jit(evaluate.predict, static_argnums=0)(network, variables, split)
     assert predicted.dtype == jnp.float16

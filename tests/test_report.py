@@ -81,7 +81,7 @@ def make_run(folder: Path, config: dict, *, diverge=(), keep=None, examples=400)
 
 
 def _skill(trial: Trial, rng: np.random.Generator) -> float:
-    too_fast = 0.2 if trial.static.optimizer == "adam" and trial.traced.learning_rate > 0.005 else 0
+    too_fast = 0.2 if trial.static.optimizer == "adam" and trial.stages[0].traced.learning_rate > 0.005 else 0
     smaller = 0.01 * (trial.static.batch_size > 32)
     return SKILL.get(trial.static.model, 0.6) - too_fast - smaller + rng.normal(0, 0.012)
 

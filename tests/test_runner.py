@@ -146,7 +146,10 @@ def test_load_results_is_numeric_and_lazy(tmp_path):
         "optimizer",
         "arithmetic",
         "convolution",
+        "decay",
         "schedule",
+        "early_stopping",
+        "stage_start",
         "status",
     }
     assert {c for c in results if not pd.api.types.is_numeric_dtype(results[c])} == texts
@@ -223,7 +226,7 @@ def test_a_plan_trains_every_trial_once_in_the_fewest_programs(axes, seeds, cros
         for member in program.members:
             assert member.epochs == max(axes["epochs"]) == member.trials[-1].epochs
             assert {t.static for t in member.trials} == {program.static}
-            assert len({(t.traced, t.streams, t.seed) for t in member.trials}) == 1
+            assert len({(t.stages[0].traced, t.streams, t.seed) for t in member.trials}) == 1
 
 
 # Interruptions

@@ -24,9 +24,16 @@ AXES = (
     "convolution",
     "schedule",
     "momentum",
+    "nesterov",
     "weight_decay",
+    "decay",
+    "clip_norm",
     "label_smoothing",
     "dropout_rate",
+    "early_stopping",
+    "stage_start",
+    "shuffle",
+    "drop_last",
 )
 MEASURES = tuple(f"{split}_{name}" for split in ("train", "val", "test") for name in ("loss", "accuracy")) + (
     "precision",

@@ -147,7 +147,7 @@ def population_of(work: Work, steps: int, epochs: int = 1) -> Callable[[], float
     from cnnjax.data import Dataset, Split
     from cnnjax.devices import make_mesh
     from cnnjax.plan import make_plan
-    from cnnjax.population import Population, put_data, stack_members
+    from cnnjax.population import Population, put_data
     from cnnjax.study import from_config
 
     rule: dict[str, Any] = {"optimizer": work.optimizer, "momentum": 0.9, "batch_size": work.batch_size}
@@ -170,7 +170,7 @@ def population_of(work: Work, steps: int, epochs: int = 1) -> Callable[[], float
     mesh = make_mesh(jax.local_devices()[: work.members])
     data = put_data(dataset, "half", mesh)
     population = Population(study, program.static, dataset.image_shape, 10, mesh)
-    settings, streams = stack_members(program.members)
+    settings, streams = population.stack(program.members)
     state = population.init(settings, streams)
     population.advance(state, settings, streams, data, 1)
 

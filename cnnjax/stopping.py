@@ -1,0 +1,47 @@
+"""Early stopping by name: which metric to watch, and for how many epochs to wait for it to improve.
+
+off                       never
+val_accuracy:3            after 3 epochs in a row without a higher validation accuracy
+val_loss:3:0.001          after 3 epochs in a row whose validation loss was not lower by more than .001
+"""
+
+import math
+import re
+from typing import NamedTuple
+
+# What is recorded of each epoch: the order of the trainer's metrics.
+METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_precision", "val_recall", "val_f1")
+ALLOWED = f"allowed: off, or METRIC:PATIENCE or METRIC:PATIENCE:CHANGE with a metric of {', '.join(METRICS)}"
+
+
+class Stopping(NamedTuple):
+    """When to stop: `patience` epochs in a row whose metric improved by no more than `min_change`."""
+
+    metric: str
+    patience: int
+    min_change: float = 0.0
+
+
+def read_stopping(text: str) -> Stopping | None:
+    """Returns what a text says, None for 'off'.
+
+    Raises:
+        ValueError: it says nothing of the kind.
+    """
+    if text == "off":
+        return None
+    metric, patience, *change = text.split(":")
+    min_change = float(change[0]) if change else 0.0
+    if metric not in METRICS or len(change) > 1 or not (math.isfinite(min_change) and min_change >= 0):
+        raise ValueError(text)
+    if not re.fullmatch(r"[1-9][0-9]{0,5}", patience):
+        raise ValueError(text)
+    return Stopping(metric, int(patience), min_change)
+
+
+def is_stopping(text: object) -> bool:
+    """Whether a text says when to stop."""
+    try:
+        return isinstance(text, str) and (read_stopping(text) is None or True)
+    except ValueError:
+        return False
