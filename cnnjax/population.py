@@ -97,7 +97,7 @@ class Population:
         self._longest = study.train.longest_stage
         self._monitor = study.select if study.select in METRICS[2:] else "val_accuracy"
         self._image_shape = image_shape
-        self._keep_best = study.data.validation > 0 or study.train.stops_early
+        self._keep_best = study.data.has_validation or study.train.stops_early
         self._mesh = mesh
         self._functions = {
             # Runs once: what the compiler spends on its random bits is never earned back.

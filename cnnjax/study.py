@@ -59,6 +59,10 @@ _VALIDATION = Rule(
     lambda v: _is_number(v) and (0 <= v < 1 or (_is_int(v) and v >= 0)),
     "allowed: a share >= 0 and < 1, or a number of examples",
 )
+_FRACTIONS = Rule(
+    lambda v: not v or (len(v) == 3 and all(_is_number(x) and x > 0 for x in v) and abs(sum(v) - 1) < 1e-6),
+    "allowed: three shares > 0 that add up to 1, of train, validation and test; or nothing",
+)
 
 
 def setting(default: Any, rule: Rule) -> Any:
@@ -69,6 +73,11 @@ def setting(default: Any, rule: Rule) -> Any:
 def several(default: tuple, rule: Rule) -> Any:
     """A field that takes a tuple of distinct values, possibly empty."""
     return dataclasses.field(default=default, metadata={"rule": rule, "tuple": True})
+
+
+def together(default: tuple, rule: Rule) -> Any:
+    """A field that takes a tuple whose values the rule judges as a whole."""
+    return dataclasses.field(default=default, metadata={"rule": rule, "together": True})
 
 
 def axis(default: Any, rule: Rule) -> Any:
@@ -89,9 +98,16 @@ class DataConfig:
     validation: float = setting(0.0, _VALIDATION)
     validation_from: str = setting("train", _choice("train", "test"))
     test: float = setting(0.2, _number(0, 1, exclusive=True))  # share, where the data has no test split
+    # Of all examples, train and test pooled: shares of train, validation and test, instead of the three above.
+    fractions: tuple[float, ...] = together((), _FRACTIONS)
     stratify: bool = setting(False, _FLAG)
     split_seed: int = setting(0, _SEED)
     train_examples: int | None = setting(None, _none_or(_integer(1)))
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether there is a validation split."""
+        return bool(self.validation or self.fractions)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,6 +232,7 @@ def from_config(config: Mapping[str, Any]) -> Study:
             contradict each other.
     """
     study = _build(Study, config, "")
+    _check_fractions(study.data)
     _check_selection(study)
     _check_stopping(study)
     return study
@@ -248,6 +265,11 @@ def _check(key: str, value: Any, field: dataclasses.Field) -> Any:
     if field.metadata.get("stages"):
         return _check_stages(key, value)
     rule: Rule = field.metadata["rule"]
+    if field.metadata.get("together"):
+        values = tuple(value) if isinstance(value, list | tuple) else (value,)
+        if not rule.accepts(values):
+            raise RequestError(key, value, rule.allowed)
+        return values
     if not field.metadata.get("tuple"):
         if isinstance(value, list | tuple) or not rule.accepts(value):
             raise RequestError(key, value, rule.allowed)
@@ -284,16 +306,25 @@ def _check_stages(key: str, value: Any) -> tuple[Mapping[str, Any], ...]:
 def _check_stopping(study: Study) -> None:
     for text in study.train.stopping:
         rule = stopping.read_stopping(text)
-        if rule is not None and rule.metric.startswith("val_") and study.data.validation == 0:
+        if rule is not None and rule.metric.startswith("val_") and not study.data.has_validation:
             how = "it needs a validation split: set data.validation (0.1, say)"
             raise RequestError("train.early_stopping", text, how)
 
 
+def _check_fractions(data: DataConfig) -> None:
+    for key in ("validation", "validation_from", "test"):
+        value, default = getattr(data, key), getattr(DataConfig, key)
+        if data.fractions and value != default:
+            raise RequestError(
+                f"data.{key}", value, f"data.fractions says all shares; allowed: {default!r}, its default"
+            )
+
+
 def _check_selection(study: Study) -> None:
-    if study.select.startswith("val_") and study.data.validation == 0:
+    if study.select.startswith("val_") and not study.data.has_validation:
         raise RequestError(
             "select",
             study.select,
-            "it needs a validation split: set data.validation (0.1, say), or select by "
+            "it needs a validation split: set data.validation (0.1, say) or data.fractions, or select by "
             + ", ".join(name for name in SELECT if not name.startswith("val_")),
         )

@@ -14,7 +14,7 @@ from cnnjax.data import Dataset, Split, load_dataset, normalisation
 from cnnjax.data.dataset import Source
 from cnnjax.data.images import resize_images
 from cnnjax.data.splits import make_splits
-from cnnjax.study import DataConfig
+from cnnjax.study import DataConfig, from_config
 from cnnjax.types import RequestError
 
 
@@ -92,6 +92,78 @@ def test_splits_follow_their_seed_alone():
     assert ids(split(100, None, split_seed=3).test) == ids(with_validation.test)
     some = split(100, None, split_seed=3, validation=10, train_examples=5)
     assert ids(some.validation) == ids(with_validation.validation)
+
+
+@given(
+    train=st.integers(1, 60),
+    test=st.none() | st.integers(1, 40),
+    weights=st.tuples(*[st.integers(1, 9)] * 3),
+    stratify=st.booleans(),
+    split_seed=st.integers(0, 2**32 - 1),
+)
+def test_fractions_share_out_all_examples(train, test, weights, **settings):
+    shares = np.array(weights) / sum(weights)
+    total = train + (test or 0)
+    try:
+        dataset = split(train, test, fractions=tuple(shares.tolist()), **settings)
+    except RequestError as error:
+        assert str(error).startswith("data.fractions: ") and (shares * total).min() <= 1
+        return
+    parts = [ids(part) for part in (dataset.train, dataset.validation, dataset.test)]
+    assert sorted([*parts[0], *parts[1], *parts[2]]) == [*range(train), *range(10_000, 10_000 + (test or 0))]
+    assert all(part == sorted(part) for part in parts)
+    assert np.abs([len(part) for part in parts] - shares * total).max() <= 1
+    if test is None:
+        assert dataset.test_from == dataset.validation_from == "train"
+    else:
+        assert dataset.test_from == dataset.validation_from == "pooled"
+
+
+def test_fractions_pool_train_and_test_and_follow_the_seed():
+    data = {"fractions": (0.6, 0.2, 0.2)}
+    first, again, other = (split(8400, 2100, **data, split_seed=seed) for seed in (3, 3, 4))
+    assert [len(part) for part in (first.train, first.validation, first.test)] == [6300, 2100, 2100]
+    assert ids(first.validation) == ids(again.validation) != ids(other.validation)
+    for part in (first.train, first.validation, first.test):
+        assert np.mean(np.array(ids(part)) >= 10_000) == pytest.approx(0.2, abs=0.03)
+
+
+def test_stratified_fractions():
+    digits = load_digits().target
+    dataset = load_dataset(DataConfig(fractions=(0.6, 0.2, 0.2), stratify=True))
+    exact = np.bincount(digits) * 0.2
+    assert np.abs(np.bincount(dataset.test.labels) - exact).max() < 1
+    assert np.abs(np.bincount(dataset.validation.labels) - exact).max() < 1.25  # a quarter of what test left
+
+
+@pytest.mark.parametrize(
+    ("data", "key"),
+    [
+        ({"fractions": (0.6, 0.2, 0.3)}, "data.fractions"),
+        ({"fractions": (0.8, 0.2)}, "data.fractions"),
+        ({"fractions": (0.8, 0.0, 0.2)}, "data.fractions"),
+        ({"fractions": (1.2, 0.2, -0.4)}, "data.fractions"),
+        ({"fractions": ("0.6", 0.2, 0.2)}, "data.fractions"),
+        ({"fractions": 1.0}, "data.fractions"),
+        ({"fractions": (0.6, 0.2, 0.2), "validation": 0.1}, "data.validation"),
+        ({"fractions": (0.6, 0.2, 0.2), "validation_from": "test"}, "data.validation_from"),
+        ({"fractions": (0.6, 0.2, 0.2), "test": 0.3}, "data.test"),
+    ],
+)
+def test_fractions_that_contradict_are_refused(data, key):
+    with pytest.raises(RequestError, match=f"^{key}: ") as refused:
+        from_config({"data": data})
+    assert "\n" not in str(refused.value)
+
+
+def test_only_a_study_with_a_validation_split_selects_by_it():
+    for data in ({"validation": 0.1}, {"validation": 5}, {"fractions": [0.6, 0.2, 0.2]}):
+        study = from_config({"data": data, "select": "val_loss"})
+        assert study.data.has_validation
+        assert from_config(study.to_dict()) == study
+    assert not DataConfig().has_validation
+    with pytest.raises(RequestError, match=r"^select: "):
+        from_config({"data": {"validation": 0.0}, "select": "val_loss"})
 
 
 def test_a_random_split_is_not_the_head_of_the_data():

@@ -43,7 +43,7 @@ def make_run(folder: Path, config: dict, *, diverge=(), keep=None, examples=400)
     """Writes a run with made-up results: `diverge` trials by id, only the first `keep` finished."""
     study = from_config(config)
     plan, rng = make_plan(study), np.random.default_rng(0)
-    has_validation = study.data.validation > 0
+    has_validation = study.data.has_validation
     (folder / "predictions").mkdir(parents=True)
     labels = rng.integers(0, len(CLASSES), examples).astype(np.int32)
     np.savez(folder / "predictions" / "labels.npz", labels=labels)
@@ -250,6 +250,14 @@ def test_seeds_table_holds_the_prediction_interval(tmp_path):
     low, high = scipy.stats.t.interval(0.95, 4, statistics.mean(values), statistics.stdev(values) * (1 + 1 / 5) ** 0.5)
     assert (row["new_low"], row["new_high"]) == pytest.approx((low, high))
     assert any("part of the data's test set" in line for line in warnings(read_run(folder)))
+
+
+@pytest.mark.parametrize(("test_from", "warned"), [("pooled", True), ("source", False), ("train", False)])
+def test_a_pooled_test_set_is_said(test_from, warned, tmp_path):
+    folder = make_run(tmp_path / "run", _study([0], data={"fractions": (0.6, 0.2, 0.2)}))
+    data = json.loads((folder / "data.json").read_text()) | {"test_from": test_from}
+    (folder / "data.json").write_text(json.dumps(data))
+    assert any("not comparable with published" in line for line in warnings(read_run(folder))) == warned
 
 
 class _Checker(html.parser.HTMLParser):

@@ -24,6 +24,10 @@ class Split:
         """Returns the examples at `indices`, in that order."""
         return Split(self.images[indices], self.labels[indices])
 
+    def joined(self, other: "Split") -> "Split":
+        """Returns these examples and then the other's."""
+        return Split(np.concatenate([self.images, other.images]), np.concatenate([self.labels, other.labels]))
+
 
 @dataclasses.dataclass(frozen=True)
 class Source:
@@ -46,8 +50,9 @@ class Dataset:
         classes: class names; label i is classes[i].
         mean: float32 [C], mean of the training pixels in 0..1.
         std: float32 [C], population standard deviation of the training pixels in 0..1.
-        validation_from: the split that the validation examples come from: train, test, or None.
-        test_from: source, or train where the source has no test split.
+        validation_from: the split that the validation examples come from: train, test, pooled, or None.
+        test_from: source, train where the source has no test split, or pooled where it was cut out of
+            train and test together.
     """
 
     name: str

@@ -14,7 +14,8 @@ def make_splits(source: Source, data: DataConfig, name: str) -> Dataset:
     """Splits a source as a study asks.
 
     First a test split is taken out of train if the source has none, then validation out of train or
-    test, and last `train_examples` are kept of train. Examples stay in their stored order.
+    test, and last `train_examples` are kept of train. With `fractions`, test and then validation are
+    taken out of all examples. Examples stay in their stored order, those of a test split last.
 
     Args:
         source: all examples.
@@ -25,7 +26,16 @@ def make_splits(source: Source, data: DataConfig, name: str) -> Dataset:
         RequestError: a split would be empty.
     """
     train, test, validation = source.train, source.test, None
-    if test is None:
+    test_from = "train" if test is None else "source"
+    validation_from = data.validation_from if data.validation else None
+    if data.fractions:
+        test_from = validation_from = "train" if test is None else "pooled"
+        _, validation_share, test_share = data.fractions
+        everything = train if test is None else train.joined(test)
+        test, train = _cut(everything, "data.fractions", test_share, data, _TEST)
+        count = round(validation_share * len(everything))
+        validation, train = _cut(train, "data.fractions", count, data, _VALIDATION)
+    elif test is None:
         test, train = _cut(train, "data.test", data.test, data, _TEST)
     if data.validation and data.validation_from == "test":
         validation, test = _cut(test, "data.validation", data.validation, data, _VALIDATION)
@@ -43,8 +53,8 @@ def make_splits(source: Source, data: DataConfig, name: str) -> Dataset:
         classes=source.classes,
         mean=mean,
         std=std,
-        validation_from=data.validation_from if validation is not None else None,
-        test_from="train" if source.test is None else "source",
+        validation_from=validation_from,
+        test_from=test_from,
     )
 
 

@@ -113,6 +113,11 @@ def warnings(run: Run) -> list[str]:
     data = run.config.get("data", {})
     if data.get("validation") and data.get("validation_from") == "test":
         said.append("The validation split is part of the data's test set.")
+    if run.data.get("test_from") == "pooled":
+        said.append(
+            "The data's own test set was pooled with its training images and cut anew (data.fractions): test figures "
+            "are not comparable with published ones."
+        )
     if chosen and run.settings["n"].max() < 2:
         said.append("One seed per setting: differences between settings may be chance.")
     fixed = {k: v for k, v in run.config.get("streams", {}).items() if v not in (None, [None])}
