@@ -54,6 +54,9 @@ def _none_or(rule: Rule) -> Rule:
 
 _SEED = _integer(0, 2**32 - 1)
 _NAME = Rule(lambda v: isinstance(v, str) and bool(v), "allowed: a name")
+_CLASS = Rule(
+    lambda v: (isinstance(v, str) and bool(v)) or (_is_int(v) and v >= 0), "allowed: a class's name or number"
+)
 _FLAG = Rule(lambda v: isinstance(v, bool), "allowed: True or False")
 _VALIDATION = Rule(
     lambda v: _is_number(v) and (0 <= v < 1 or (_is_int(v) and v >= 0)),
@@ -91,6 +94,7 @@ class DataConfig:
 
     name: str = setting("digits", _NAME)
     path: str | None = setting(None, _none_or(_NAME))
+    classes: tuple[str | int, ...] = several((), _CLASS)  # keep these alone, numbered in this order; (): all
     image_size: int | None = setting(None, _none_or(_integer(1, 4096)))
     resize: str = setting("pad", _choice("pad", "bilinear", "nearest"))
     normalisation: str = setting("half", _choice("unit", "half", "standard", "none"))

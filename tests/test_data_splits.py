@@ -13,7 +13,7 @@ from sklearn.model_selection import train_test_split
 from cnnjax.data import Dataset, Split, load_dataset, normalisation
 from cnnjax.data.dataset import Source
 from cnnjax.data.images import resize_images
-from cnnjax.data.splits import make_splits
+from cnnjax.data.splits import keep_classes, make_splits
 from cnnjax.study import DataConfig, from_config
 from cnnjax.types import RequestError
 
@@ -221,6 +221,68 @@ def test_a_test_share_that_takes_nothing_is_refused():
 
 def test_all_train_examples_are_the_whole_split():
     assert len(split(100, 20, train_examples=100).train) == 100
+
+
+CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag")
+
+
+def clothes(test: int | None) -> Source:
+    rest = None if test is None else numbered(10_000, test, 9)
+    return Source(numbered(0, 300, 9), rest, CLOTHES)
+
+
+@pytest.mark.parametrize("test", [None, 80])
+@given(chosen=st.lists(st.integers(0, 8), min_size=1, unique=True), by_name=st.lists(st.booleans(), min_size=9))
+def test_kept_classes_are_numbered_in_the_order_given(test, chosen, by_name):
+    source = clothes(test)
+    asked = tuple(CLOTHES[c] if named else c for c, named in zip(chosen, by_name, strict=False))
+    kept = keep_classes(source, asked)
+    assert kept.classes == tuple(CLOTHES[c] for c in chosen)
+    assert (kept.test is None) == (test is None)
+    for before, after in ((source.train, kept.train), (source.test, kept.test)):
+        if before is None:
+            continue
+        expected = [(i, c) for i, c in zip(ids(before), before.labels.tolist(), strict=True) if c in chosen]
+        assert after.labels.dtype == np.int32
+        assert [(i, chosen[label]) for i, label in zip(ids(after), after.labels, strict=True)] == expected
+
+
+def test_kept_classes_reach_the_data_set_and_its_description():
+    digits = load_digits().target
+    dataset = load_dataset(DataConfig(classes=(7, "3"), validation=0.1))
+    described = dataset.describe()
+    assert described["classes"] == ["7", "3"]
+    labels = np.concatenate([part.labels for part in (dataset.train, dataset.validation, dataset.test)])
+    assert np.bincount(labels).tolist() == [(digits == 7).sum(), (digits == 3).sum()]
+    assert described["sha256"] != load_dataset(DataConfig(classes=("3", 7), validation=0.1)).describe()["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        (("Sneakers", "Bag"), "'Sneakers' is not allowed; did you mean 'Sneaker'?"),
+        (("Bag", 9), "9 is not allowed; allowed: 0 to 8, or a name"),
+        (("Bag", 8), "each class may stand once"),
+    ],
+)
+def test_a_class_that_is_not_there_is_refused(classes, words):
+    with pytest.raises(RequestError, match=r"^data\.classes: ") as refused:
+        keep_classes(clothes(80), classes)
+    assert words in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_classes_without_examples_are_refused():
+    source = Source(numbered(0, 20, 2), numbered(10_000, 5, 1), ("a", "b", "c"))
+    with pytest.raises(RequestError, match="no training example"):
+        keep_classes(source, ("c",))
+    with pytest.raises(RequestError, match="no test example"):
+        keep_classes(source, ("b",))
+
+
+@pytest.mark.parametrize("classes", [(-1,), (1.5,), ("",), (True,), ("a", "a")])
+def test_a_class_is_a_name_or_a_number(classes):
+    with pytest.raises(RequestError, match=r"^data\.classes: "):
+        from_config({"data": {"classes": classes}})
 
 
 @given(st.integers(1, 600), st.integers(1, 3), st.integers(0, 2**32 - 1))

@@ -6,7 +6,7 @@ from cnnjax.data.dataset import Dataset, Source, Split
 from cnnjax.data.digits import read_digits
 from cnnjax.data.files import read_path
 from cnnjax.data.images import resize_images
-from cnnjax.data.splits import make_splits
+from cnnjax.data.splits import keep_classes, make_splits
 from cnnjax.data.tfds import read_prepared
 from cnnjax.study import DataConfig
 
@@ -25,7 +25,8 @@ def load_dataset(data: DataConfig) -> Dataset:
         The data set: uint8 images [N, H, W, C] and int32 labels [N] of each split.
 
     Raises:
-        RequestError: the data is not there, is damaged, or cannot be resized or split as asked.
+        RequestError: the data is not there, is damaged, or has no such class, or cannot be resized or split
+            as asked.
     """
     name = data.name
     if data.path is not None:
@@ -34,6 +35,8 @@ def load_dataset(data: DataConfig) -> Dataset:
         source = read_path(data.path, name)
     else:
         source = read_digits() if name == "digits" else read_prepared(data)
+    if data.classes:
+        source = keep_classes(source, data.classes)
     size = data.image_size
     if size is not None:
         train = _resized(source.train, size, data.resize)

@@ -1,13 +1,52 @@
 """Cuts a source into a study's splits. No example is ever in two of them."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from cnnjax.data.dataset import Dataset, Source, Split, statistics
 from cnnjax.study import DataConfig
-from cnnjax.types import RequestError
+from cnnjax.types import RequestError, one_of
 
 # One stream of random numbers for each cut: changing one leaves the others as they were.
 _TEST, _VALIDATION, _TRAIN_EXAMPLES = range(3)
+
+
+def keep_classes(source: Source, classes: Sequence[str | int]) -> Source:
+    """Returns the examples of some classes alone, in their stored order.
+
+    Args:
+        source: all examples.
+        classes: names or numbers; label i of the result is classes[i].
+
+    Raises:
+        RequestError: there is no such class, one is named twice, or a split has no example of any.
+    """
+    numbers = [_class_number(name, source.classes) for name in classes]
+    if len(set(numbers)) < len(numbers):
+        raise RequestError("data.classes", tuple(classes), "each class may stand once, by name or by number")
+    renumbered = np.full(len(source.classes), -1, np.int32)
+    renumbered[numbers] = np.arange(len(numbers))
+
+    def kept(split: Split, name: str) -> Split:
+        labels = renumbered[split.labels]
+        if (labels < 0).all():
+            raise RequestError("data.classes", tuple(classes), f"no {name} example is of any of them")
+        return Split(split.images[labels >= 0], labels[labels >= 0])
+
+    train = kept(source.train, "training")
+    test = None if source.test is None else kept(source.test, "test")
+    return Source(train, test, tuple(source.classes[number] for number in numbers))
+
+
+def _class_number(name: str | int, names: tuple[str, ...]) -> int:
+    if isinstance(name, int):
+        if name >= len(names):
+            raise RequestError("data.classes", name, f"allowed: 0 to {len(names) - 1}, or a name: {', '.join(names)}")
+        return name
+    if name not in names:
+        raise RequestError("data.classes", name, one_of(name, names))
+    return names.index(name)
 
 
 def make_splits(source: Source, data: DataConfig, name: str) -> Dataset:
