@@ -99,6 +99,7 @@ class DataConfig:
     resize: str = setting("pad", _choice("pad", "bilinear", "nearest"))
     normalisation: str = setting("half", _choice("unit", "half", "standard", "none"))
     augment: tuple[str, ...] = several((), _choice("flip", "crop"))
+    stored_augment: str = setting("none", _choice("none", "flip_zoom"))  # of training and validation images
     validation: float = setting(0.0, _VALIDATION)
     validation_from: str = setting("train", _choice("train", "test"))
     test: float = setting(0.2, _number(0, 1, exclusive=True))  # share, where the data has no test split

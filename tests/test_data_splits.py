@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from scipy import ndimage
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -14,6 +15,7 @@ from cnnjax.data import Dataset, Split, load_dataset, normalisation
 from cnnjax.data.dataset import Source
 from cnnjax.data.images import resize_images
 from cnnjax.data.splits import keep_classes, make_splits
+from cnnjax.data.stored import flip_zoom
 from cnnjax.study import DataConfig, from_config
 from cnnjax.types import RequestError
 
@@ -221,6 +223,50 @@ def test_a_test_share_that_takes_nothing_is_refused():
 
 def test_all_train_examples_are_the_whole_split():
     assert len(split(100, 20, train_examples=100).train) == 100
+
+
+def four_versions(image: np.ndarray) -> list[np.ndarray]:
+    """The versions of a grey image [H, W], as they are made one by one with SciPy in two dimensions."""
+    height, width = image.shape
+    factors = (height / (height - 4), width / (width - 4))
+    zoomed = ndimage.zoom(image[2:-2, 2:-2], factors, order=0)
+    return [image, np.fliplr(image), zoomed, np.fliplr(zoomed)]
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 1), (28, 28, 1), (8, 8, 2), (5, 5, 1), (9, 14, 3)])
+def test_stored_versions_stand_side_by_side_and_are_scipys(shape):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (7, *shape), np.uint8), rng.integers(0, 9, 7).astype(np.int32)
+    stored = flip_zoom(Split(images, labels))
+    assert stored.labels.tolist() == np.repeat(labels, 4).tolist()
+    assert stored.images.shape == (28, *shape) and stored.images.dtype == np.uint8
+    for index, image in enumerate(images):
+        for channel in range(shape[-1]):
+            versions = stored.images[4 * index : 4 * index + 4, ..., channel]
+            np.testing.assert_array_equal(versions, four_versions(image[..., channel]))
+
+
+@pytest.mark.parametrize("cut", [{"validation": 0.1}, {"fractions": (0.6, 0.2, 0.2)}, {}])
+def test_stored_versions_come_after_the_cuts_and_leave_the_test_split(cut):
+    plain = load_dataset(DataConfig(**cut, train_examples=500))
+    stored = load_dataset(DataConfig(**cut, train_examples=500, stored_augment="flip_zoom"))
+    counts = plain.describe()["counts"]
+    assert counts["train"] == 500
+    assert stored.describe()["counts"] == {**counts, "train": 2000, "validation": 4 * counts["validation"]}
+    for before, after in ((plain.train, stored.train), (plain.validation, stored.validation)):
+        if before is not None:
+            np.testing.assert_array_equal(after.images[::4], before.images)
+            np.testing.assert_array_equal(after.labels[::4], before.labels)
+    np.testing.assert_array_equal(stored.test.images, plain.test.images)
+    assert stored.describe()["sha256"] != plain.describe()["sha256"]
+    pixels = stored.train.images / 255
+    np.testing.assert_allclose([stored.mean[0], stored.std[0]], [pixels.mean(), pixels.std()], rtol=1e-6)
+    assert abs(plain.mean[0] - stored.mean[0]) > 1e-3  # a zoom shows fewer of the black pixels at the edge
+
+
+def test_images_too_small_to_zoom_are_refused():
+    with pytest.raises(RequestError, match=r"^data\.stored_augment: .*at least 5 pixels a side, not 2x2"):
+        split(20, 5, stored_augment="flip_zoom")
 
 
 CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag")

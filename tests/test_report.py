@@ -252,6 +252,15 @@ def test_seeds_table_holds_the_prediction_interval(tmp_path):
     assert any("part of the data's test set" in line for line in warnings(read_run(folder)))
 
 
+@pytest.mark.parametrize(("stored", "validation"), [("flip_zoom", 4), ("flip_zoom", 0), ("none", 4)])
+def test_validation_images_in_several_versions_are_said(stored, validation, tmp_path):
+    folder = make_run(tmp_path / "run", _study([0], data={"stored_augment": stored}))
+    data = json.loads((folder / "data.json").read_text()) | {"counts": {"validation": validation}}
+    (folder / "data.json").write_text(json.dumps(data))
+    said = any("several versions" in line for line in warnings(read_run(folder)))
+    assert said == (stored == "flip_zoom" and validation > 0)
+
+
 @pytest.mark.parametrize(("test_from", "warned"), [("pooled", True), ("source", False), ("train", False)])
 def test_a_pooled_test_set_is_said(test_from, warned, tmp_path):
     folder = make_run(tmp_path / "run", _study([0], data={"fractions": (0.6, 0.2, 0.2)}))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cnnjax.data.dataset import Dataset, Source, Split, statistics
+from cnnjax.data.stored import flip_zoom
 from cnnjax.study import DataConfig
 from cnnjax.types import RequestError, one_of
 
@@ -56,13 +57,16 @@ def make_splits(source: Source, data: DataConfig, name: str) -> Dataset:
     test, and last `train_examples` are kept of train. With `fractions`, test and then validation are
     taken out of all examples. Examples stay in their stored order, those of a test split last.
 
+    Stored augmentation comes after all cuts, so that no two splits share an image in any version, and leaves the test
+    split alone. The statistics are those of the training images as they are trained on, every version counted.
+
     Args:
         source: all examples.
         data: the study's data settings.
         name: what the data set is called.
 
     Raises:
-        RequestError: a split would be empty.
+        RequestError: a split would be empty, or the images are too small for the stored augmentation.
     """
     train, test, validation = source.train, source.test, None
     test_from = "train" if test is None else "source"
@@ -83,6 +87,8 @@ def make_splits(source: Source, data: DataConfig, name: str) -> Dataset:
     if data.train_examples not in (None, len(train)):
         key = "data.train_examples"
         train, _ = _cut(train, key, data.train_examples, data, _TRAIN_EXAMPLES)
+    if data.stored_augment == "flip_zoom":
+        train, validation = flip_zoom(train), validation and flip_zoom(validation)
     mean, std = statistics(train.images)
     return Dataset(
         name=name,

@@ -113,6 +113,11 @@ def warnings(run: Run) -> list[str]:
     data = run.config.get("data", {})
     if data.get("validation") and data.get("validation_from") == "test":
         said.append("The validation split is part of the data's test set.")
+    if data.get("stored_augment", "none") != "none" and run.data.get("counts", {}).get("validation"):
+        said.append(
+            "Validation images are stored in several versions each (data.stored_augment), test images are not: "
+            "validation and test figures are of different kinds of images."
+        )
     if run.data.get("test_from") == "pooled":
         said.append(
             "The data's own test set was pooled with its training images and cut anew (data.fractions): test figures "
