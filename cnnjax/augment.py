@@ -1,9 +1,15 @@
 """Batches on the device: gathered, augmented and normalised from the resident uint8 images. Pure jax."""
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, UInt8, UInt32
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
 CROP_PADDING = 4  # pixels of zeros (before normalisation) around an image that a random crop may show
+_ANGLE_BITS = 12
+# Degrees, counter-clockwise: the middles of equal parts of -45 to 45, each equally likely; one step moves the corner
+# of an image of 32x32 pixels by less than a hundredth of a pixel.
+ANGLES = 45 * ((2 * np.arange(2**_ANGLE_BITS) + 1) / 2**_ANGLE_BITS - 1)
 
 
 def gather_batch(
@@ -17,45 +23,83 @@ def gather_batch(
 ) -> Float[Array, "B H W C"]:
     """Returns the images at `indices_B`, augmented, as `pixel * scale + shift`.
 
-    Flip and crop only change which pixel is read, so they are part of the one gather and cost almost nothing beyond
-    it.
+    Augmentation only changes which pixel is read, so it is part of the one gather and costs almost nothing beyond it.
 
     Args:
         images_NxHxWxC: the whole split.
         indices_B: which images.
         scale_C: factor per channel.
         shift_C: summand per channel.
-        augment: any of 'flip' (left-right with probability 1/2) and 'crop' (a window of the image padded by
-            `CROP_PADDING` zeros, every offset equally likely).
+        augment: any of the following, which happen in this order, whatever that of the tuple.
+            'crop': a window of the image padded by `CROP_PADDING` zeros, every offset equally likely.
+            'flip': left-right with probability 1/2.
+            'flip_all': left-right, every image.
+            'flip_vertical_all': upside down, every image.
+            'rotate': by one of `ANGLES` about the middle, to the nearest pixel; what lies outside the image becomes
+            zero after normalisation.
         words_B: a random word per image, needed when `augment` is not empty. The top bit decides the flip, 15 bits each
-            the row and column of the crop (no offset is likelier than another by more than 1 part in 3,600).
+            the row and column of the crop (no offset is likelier than another by more than 1 part in 3,600). The word
+            seeds the angle.
     """
     if not augment or words_B is None:
         return _normalise(images_NxHxWxC[indices_B], scale_C, shift_C)
-    (batch,), (_, height, width, _) = indices_B.shape, images_NxHxWxC.shape
-    rows, columns = jnp.arange(height)[None], jnp.arange(width)[None]
+    _, height, width, _ = images_NxHxWxC.shape
+    # From the last change of the image to the first: where does each pixel come from?
+    rows, columns = jnp.arange(height)[None, :, None], jnp.arange(width)[None, None]
+    if "rotate" in augment:
+        rows, columns = _rotated(rows, columns, angle_numbers(words_B), height, width)
+    in_image = _inside(rows, columns, height, width)
+    if "flip_vertical_all" in augment:
+        rows = height - 1 - rows
+    if "flip_all" in augment:
+        columns = width - 1 - columns
     if "flip" in augment:
-        flipped = (words_B >> 31)[:, None] == 1
+        flipped = (words_B >> 31)[:, None, None] == 1
         columns = jnp.where(flipped, width - 1 - columns, columns)
     if "crop" in augment:
         rows, columns = rows + _offset(words_B), columns + _offset(words_B >> 15)
-    rows, columns = (
-        jnp.broadcast_to(rows, (batch, height)),
-        jnp.broadcast_to(columns, (batch, width)),
-    )
-    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None]
     pixels = images_NxHxWxC[
         indices_B[:, None, None],
-        jnp.clip(rows, 0, height - 1)[:, :, None],
-        jnp.clip(columns, 0, width - 1)[:, None],
+        jnp.clip(rows, 0, height - 1),
+        jnp.clip(columns, 0, width - 1),
     ]
-    return _normalise(jnp.where(inside[..., None], pixels, 0), scale_C, shift_C)
+    in_padding = ~_inside(rows, columns, height, width)
+    batch = _normalise(jnp.where(in_padding[..., None], 0, pixels), scale_C, shift_C)
+    return jnp.where(in_image[..., None], batch, 0) if "rotate" in augment else batch
+
+
+def angle_numbers(words_B: UInt32[Array, " B"]) -> Int[Array, " B"]:
+    """Returns which of `ANGLES` each random word stands for."""
+    # By way of a generator, for the word's own bits say the flip and the crop.
+    bits = jax.vmap(lambda word: jax.random.bits(jax.random.key(word)))(words_B)
+    return (bits >> (32 - _ANGLE_BITS)).astype(jnp.int32)
+
+
+def _rotated(rows: Array, columns: Array, numbers_B: Array, height: int, width: int) -> tuple[Array, Array]:
+    """The row and column that each pixel of a rotated image shows, int32 [B, H, W].
+
+    In whole multiples of 2^-16 pixel, as Pillow has it: no rounding of a device or of a compiler moves a pixel.
+    """
+    cos, sin, row, column = jnp.asarray(_rotations(height, width))[:, numbers_B, None, None]
+    return (row + cos * rows + sin * columns) >> 16, (column - sin * rows + cos * columns) >> 16
+
+
+def _rotations(height: int, width: int) -> np.ndarray:
+    """Cosine, sine, and where the first pixel comes from (row, column), of each angle: int32 [4, angles], 2^-16."""
+    cos, sin = np.cos(np.radians(ANGLES)), np.sin(np.radians(ANGLES))
+    down, right = (height - 1) / 2, (width - 1) / 2  # from the middle of the first pixel to that of the image
+    row, column = (height / 2 - cos * down - sin * right), (width / 2 + sin * down - cos * right)
+    return np.floor(np.stack([cos, sin, row, column]) * 2**16 + 0.5).astype(np.int32)
+
+
+def _inside(rows: Array, columns: Array, height: int, width: int) -> Bool[Array, "..."]:
+    return (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
 
 
 def _offset(words_B: Array) -> Array:
-    """An offset in [-CROP_PADDING, CROP_PADDING] from the lowest 15 bits of each word, as a column."""
+    """An offset in [-CROP_PADDING, CROP_PADDING] from the lowest 15 bits of each word, for all of an image."""
     choices = 2 * CROP_PADDING + 1
-    return ((words_B & 0x7FFF) * choices >> 15).astype(jnp.int32)[:, None] - CROP_PADDING
+    return ((words_B & 0x7FFF) * choices >> 15).astype(jnp.int32)[:, None, None] - CROP_PADDING
 
 
 def _normalise(pixels: Array, scale_C: Array, shift_C: Array) -> Array:

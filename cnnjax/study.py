@@ -98,7 +98,7 @@ class DataConfig:
     image_size: int | None = setting(None, _none_or(_integer(1, 4096)))
     resize: str = setting("pad", _choice("pad", "bilinear", "nearest"))
     normalisation: str = setting("half", _choice("unit", "half", "standard", "none"))
-    augment: tuple[str, ...] = several((), _choice("flip", "crop"))
+    augment: tuple[str, ...] = several((), _choice("flip", "crop", "flip_all", "flip_vertical_all", "rotate"))
     stored_augment: str = setting("none", _choice("none", "flip_zoom"))  # of training and validation images
     validation: float = setting(0.0, _VALIDATION)
     validation_from: str = setting("train", _choice("train", "test"))
