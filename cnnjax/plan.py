@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 from cnnjax.schedules import has_horizon
@@ -48,7 +49,7 @@ def list_trials(study: Study) -> tuple[Trial, ...]:
     """
     streams = dataclasses.asdict(study.streams)
     axes = {field.name: getattr(study.train, field.name) for field in dataclasses.fields(study.train)}
-    changes = axes.pop("stages") or ({},)
+    changes: tuple[Mapping[str, Any], ...] = axes.pop("stages") or ({},)
     points: dict[tuple, None] = {}  # an ordered set
     for model, values, stream_seeds, seed in itertools.product(
         study.models,

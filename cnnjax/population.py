@@ -86,8 +86,9 @@ class Population:
     ):
         network = models.build(static.model, classes, static.arithmetic, static.convolution)
         self.task = Task(
-            *(network, static.initialisation, static.optimizer),
-            *(static.batch_size, study.data.augment, static.drop_last, static.clips),
+            *(network, static.initialisation, static.optimizer, static.batch_size, study.data.augment),
+            drop_last=static.drop_last,
+            clips=static.clips,
         )
         self.every = study.checkpoint.every
         self.keep = study.checkpoint.keep

@@ -5,87 +5,41 @@ metadata what it takes; a tuple in an axis field is an axis of the grid.
 """
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, get_type_hints
+from collections.abc import Mapping
+from typing import Any
 
 from cnnjax import schedules, stopping
+from cnnjax.rules import (
+    Rule,
+    axis,
+    build,
+    check,
+    choice,
+    custom,
+    fields_of,
+    integer,
+    is_int,
+    is_number,
+    none_or,
+    number,
+    setting,
+    several,
+    together,
+)
 from cnnjax.types import RequestError, one_of
 
-
-class Rule(NamedTuple):
-    """What one value may be: a test of the value, and the words that say what passes it."""
-
-    accepts: Callable[[Any], bool]
-    allowed: str
-
-
-_LARGEST = 3.4e38  # of float32
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
-
-
-def _integer(least: int, most: int | None = None) -> Rule:
-    """A whole number of at least `least` (and at most `most`)."""
-    words = f"allowed: a whole number >= {least}" + ("" if most is None else f" and <= {most}")
-    return Rule(lambda v: _is_int(v) and v >= least and (most is None or v <= most), words)
-
-
-def _number(least: float, below: float = math.inf, *, exclusive: bool = False) -> Rule:
-    """A finite number in [least, below), or (least, below) when `exclusive`."""
-    sign = ">" if exclusive else ">="
-    words = f"allowed: a number {sign} {least:g}" + ("" if below == math.inf else f" and < {below:g}")
-    return Rule(lambda v: _is_number(v) and (v > least if exclusive else v >= least) and v < below, words)
-
-
-def _choice(*names: str) -> Rule:
-    return Rule(lambda v: isinstance(v, str) and v in names, "allowed: " + ", ".join(names))
-
-
-def _none_or(rule: Rule) -> Rule:
-    return Rule(lambda v: v is None or rule.accepts(v), rule.allowed + ", or None")
-
-
-_SEED = _integer(0, 2**32 - 1)
+_SEED = integer(0, 2**32 - 1)
 _NAME = Rule(lambda v: isinstance(v, str) and bool(v), "allowed: a name")
-_CLASS = Rule(
-    lambda v: (isinstance(v, str) and bool(v)) or (_is_int(v) and v >= 0), "allowed: a class's name or number"
-)
+_CLASS = Rule(lambda v: (isinstance(v, str) and bool(v)) or (is_int(v) and v >= 0), "allowed: a class's name or number")
 _FLAG = Rule(lambda v: isinstance(v, bool), "allowed: True or False")
 _VALIDATION = Rule(
-    lambda v: _is_number(v) and (0 <= v < 1 or (_is_int(v) and v >= 0)),
+    lambda v: is_number(v) and (0 <= v < 1 or (is_int(v) and v >= 0)),
     "allowed: a share >= 0 and < 1, or a number of examples",
 )
 _FRACTIONS = Rule(
-    lambda v: not v or (len(v) == 3 and all(_is_number(x) and x > 0 for x in v) and abs(sum(v) - 1) < 1e-6),
+    lambda v: not v or (len(v) == 3 and all(is_number(x) and x > 0 for x in v) and abs(sum(v) - 1) < 1e-6),
     "allowed: three shares > 0 that add up to 1, of train, validation and test; or nothing",
 )
-
-
-def setting(default: Any, rule: Rule) -> Any:
-    """A field that takes one value."""
-    return dataclasses.field(default=default, metadata={"rule": rule})
-
-
-def several(default: tuple, rule: Rule) -> Any:
-    """A field that takes a tuple of distinct values, possibly empty."""
-    return dataclasses.field(default=default, metadata={"rule": rule, "tuple": True})
-
-
-def together(default: tuple, rule: Rule) -> Any:
-    """A field that takes a tuple whose values the rule judges as a whole."""
-    return dataclasses.field(default=default, metadata={"rule": rule, "together": True})
-
-
-def axis(default: Any, rule: Rule) -> Any:
-    """A field that takes one value or a tuple of distinct values: an axis of the grid (kept as a tuple)."""
-    return dataclasses.field(default=(default,), metadata={"rule": rule, "tuple": True, "axis": True})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,21 +47,21 @@ class DataConfig:
     """Which images, split and seen how."""
 
     name: str = setting("digits", _NAME)
-    path: str | None = setting(None, _none_or(_NAME))
+    path: str | None = setting(None, none_or(_NAME))
     classes: tuple[str | int, ...] = several((), _CLASS)  # keep these alone, numbered in this order; (): all
-    image_size: int | None = setting(None, _none_or(_integer(1, 4096)))
-    resize: str = setting("pad", _choice("pad", "bilinear", "nearest"))
-    normalisation: str = setting("half", _choice("unit", "half", "standard", "none"))
-    augment: tuple[str, ...] = several((), _choice("flip", "crop", "flip_all", "flip_vertical_all", "rotate"))
-    stored_augment: str = setting("none", _choice("none", "flip_zoom"))  # of training and validation images
+    image_size: int | None = setting(None, none_or(integer(1, 4096)))
+    resize: str = setting("pad", choice("pad", "bilinear", "nearest"))
+    normalisation: str = setting("half", choice("unit", "half", "standard", "none"))
+    augment: tuple[str, ...] = several((), choice("flip", "crop", "flip_all", "flip_vertical_all", "rotate"))
+    stored_augment: str = setting("none", choice("none", "flip_zoom"))  # of training and validation images
     validation: float = setting(0.0, _VALIDATION)
-    validation_from: str = setting("train", _choice("train", "test"))
-    test: float = setting(0.2, _number(0, 1, exclusive=True))  # share, where the data has no test split
+    validation_from: str = setting("train", choice("train", "test"))
+    test: float = setting(0.2, number(0, 1, exclusive=True))  # share, where the data has no test split
     # Of all examples, train and test pooled: shares of train, validation and test, instead of the three above.
     fractions: tuple[float, ...] = together((), _FRACTIONS)
     stratify: bool = setting(False, _FLAG)
     split_seed: int = setting(0, _SEED)
-    train_examples: int | None = setting(None, _none_or(_integer(1)))
+    train_examples: int | None = setting(None, none_or(integer(1)))
 
     @property
     def has_validation(self) -> bool:
@@ -119,32 +73,32 @@ class DataConfig:
 class TrainConfig:
     """How a trial trains; every tuple with several values is an axis of the grid."""
 
-    initialisation: tuple[str, ...] = axis("pytorch", _choice("pytorch", "he"))
-    optimizer: tuple[str, ...] = axis("adam", _choice("adam", "sgd"))
-    learning_rate: tuple[float, ...] = axis(1e-3, _number(0, exclusive=True))
-    momentum: tuple[float, ...] = axis(0.0, _number(0, 1))  # of sgd; adam has none
+    initialisation: tuple[str, ...] = axis("pytorch", choice("pytorch", "he"))
+    optimizer: tuple[str, ...] = axis("adam", choice("adam", "sgd"))
+    learning_rate: tuple[float, ...] = axis(1e-3, number(0, exclusive=True))
+    momentum: tuple[float, ...] = axis(0.0, number(0, 1))  # of sgd; adam has none
     nesterov: tuple[bool, ...] = axis(False, _FLAG)
-    weight_decay: tuple[float, ...] = axis(0.0, _number(0))
-    decay: tuple[str, ...] = axis("l2", _choice("l2", "decoupled"))  # of weights, by the gradient or beside it
-    clip_norm: tuple[float | None, ...] = axis(None, _none_or(_number(0, exclusive=True)))  # of a step's gradient
-    label_smoothing: tuple[float, ...] = axis(0.0, _number(0, 1))
-    dropout_rate: tuple[float | None, ...] = axis(None, _none_or(_number(0, 1)))
-    batch_size: tuple[int, ...] = axis(64, _integer(1))
+    weight_decay: tuple[float, ...] = axis(0.0, number(0))
+    decay: tuple[str, ...] = axis("l2", choice("l2", "decoupled"))  # of weights, by the gradient or beside it
+    clip_norm: tuple[float | None, ...] = axis(None, none_or(number(0, exclusive=True)))  # of a step's gradient
+    label_smoothing: tuple[float, ...] = axis(0.0, number(0, 1))
+    dropout_rate: tuple[float | None, ...] = axis(None, none_or(number(0, 1)))
+    batch_size: tuple[int, ...] = axis(64, integer(1))
     shuffle: tuple[bool, ...] = axis(True, _FLAG)
     drop_last: tuple[bool, ...] = axis(False, _FLAG)  # the examples that fill no batch, other ones in every epoch
-    epochs: tuple[int, ...] = axis(10, _integer(1))
+    epochs: tuple[int, ...] = axis(10, integer(1))
     schedule: tuple[str, ...] = axis("constant", Rule(schedules.is_schedule, schedules.ALLOWED))
     # A trial that stops early ends with its best weights.
     early_stopping: tuple[str, ...] = axis("off", Rule(stopping.is_stopping, stopping.ALLOWED))
     # One after another, each the settings above with changes: ({"optimizer": "adam"}, {"optimizer": "sgd"}).
-    stages: tuple[Mapping[str, Any], ...] = dataclasses.field(default=(), metadata={"stages": True})
+    stages: tuple[Mapping[str, Any], ...] = custom((), lambda key, value: _read_stages(key, value))
     # Of the next stage; best by the metric of early stopping, or by `select` on the validation split.
-    stage_start: tuple[str, ...] = axis("best", _choice("best", "last"))
+    stage_start: tuple[str, ...] = axis("best", choice("best", "last"))
     # Of the arithmetic of layers; weights, batch statistics, the loss and the optimizer are float32 always.
-    precision: tuple[str, ...] = axis("float32", _choice("float32", "tf32", "bfloat16"))
+    precision: tuple[str, ...] = axis("float32", choice("float32", "tf32", "bfloat16"))
     # How to convolve, where it can do the kernel; results differ by rounding, speed by a lot.
     convolution: tuple[str, ...] = axis(
-        "auto", _choice("auto", "block_patches", "winograd", "patches", "dense", "grouped")
+        "auto", choice("auto", "block_patches", "winograd", "patches", "dense", "grouped")
     )
 
     @property
@@ -174,18 +128,18 @@ STAGE_KEYS = (
 class StreamsConfig:
     """Seeds of the four random streams: None follows the trial's seed, a number fixes it, a tuple crosses it."""
 
-    init: tuple[int | None, ...] = axis(None, _none_or(_SEED))
-    order: tuple[int | None, ...] = axis(None, _none_or(_SEED))
-    augment: tuple[int | None, ...] = axis(None, _none_or(_SEED))
-    dropout: tuple[int | None, ...] = axis(None, _none_or(_SEED))
+    init: tuple[int | None, ...] = axis(None, none_or(_SEED))
+    order: tuple[int | None, ...] = axis(None, none_or(_SEED))
+    augment: tuple[int | None, ...] = axis(None, none_or(_SEED))
+    dropout: tuple[int | None, ...] = axis(None, none_or(_SEED))
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
     """How often a population is written down, in epochs, and how many of the newest states stay."""
 
-    every: int = setting(1, _integer(1))
-    keep: int = setting(2, _integer(1))
+    every: int = setting(1, integer(1))
+    keep: int = setting(2, integer(1))
 
 
 SELECT = (
@@ -205,7 +159,7 @@ class Study:
 
     models: tuple[str, ...] = axis("baseline", _NAME)
     seeds: tuple[int, ...] = axis(0, _SEED)
-    select: str = setting("train_loss", _choice(*SELECT))
+    select: str = setting("train_loss", choice(*SELECT))
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     streams: StreamsConfig = dataclasses.field(default_factory=StreamsConfig)
@@ -236,74 +190,27 @@ def from_config(config: Mapping[str, Any]) -> Study:
         RequestError: an unknown key, a value of the wrong type or out of range, an empty axis, or settings that
             contradict each other.
     """
-    study = _build(Study, config, "")
+    study = build(Study, config, "")
     _check_fractions(study.data)
     _check_selection(study)
     _check_stopping(study)
     return study
 
 
-def _build(cls: type, values: Any, prefix: str) -> Any:
-    if not isinstance(values, Mapping):
-        raise RequestError(prefix.rstrip("."), values, f"allowed: a group of {', '.join(_fields(cls))}")
-    fields = _fields(cls)
-    for key in values:
-        if key not in fields:
-            raise RequestError(f"{prefix}{key}", values[key], f"there is no such key; {one_of(key, fields)}")
-    hints = get_type_hints(cls)
-    built = {}
-    for key, value in values.items():
-        field = fields[key]
-        is_group = dataclasses.is_dataclass(hints[key])
-        built[key] = (
-            _build(hints[key], value, f"{prefix}{key}.") if is_group else _check(f"{prefix}{key}", value, field)
-        )
-    return cls(**built)
-
-
-def _fields(cls: type) -> dict[str, dataclasses.Field]:
-    return {field.name: field for field in dataclasses.fields(cls)}
-
-
-def _check(key: str, value: Any, field: dataclasses.Field) -> Any:
-    """Returns `value` in its stored form: a checked single value, or a tuple of checked distinct values."""
-    if field.metadata.get("stages"):
-        return _check_stages(key, value)
-    rule: Rule = field.metadata["rule"]
-    if field.metadata.get("together"):
-        values = tuple(value) if isinstance(value, list | tuple) else (value,)
-        if not rule.accepts(values):
-            raise RequestError(key, value, rule.allowed)
-        return values
-    if not field.metadata.get("tuple"):
-        if isinstance(value, list | tuple) or not rule.accepts(value):
-            raise RequestError(key, value, rule.allowed)
-        return value
-    values = tuple(value) if isinstance(value, list | tuple) else (value,)
-    if not values and field.metadata.get("axis"):
-        raise RequestError(key, value, f"an axis needs at least one value; {rule.allowed}")
-    for item in values:
-        if not rule.accepts(item):
-            raise RequestError(key, item, rule.allowed)
-    if len(set(values)) < len(values):
-        raise RequestError(key, value, "each value may stand once")
-    return values
-
-
-def _check_stages(key: str, value: Any) -> tuple[Mapping[str, Any], ...]:
+def _read_stages(key: str, value: Any) -> tuple[Mapping[str, Any], ...]:
     """Returns stages in their stored form; each setting of one is a single value that the trial's own could be."""
     allowed = 'allowed: a tuple of groups of settings, as in ({"optimizer": "adam"}, {"optimizer": "sgd"})'
-    fields = {name: field for name, field in _fields(TrainConfig).items() if name in STAGE_KEYS}
+    fields = {name: field for name, field in fields_of(TrainConfig).items() if name in STAGE_KEYS}
     stages = []
-    for number, stage in enumerate(value if isinstance(value, list | tuple) else (value,)):
+    for place, stage in enumerate(value if isinstance(value, list | tuple) else (value,)):
         if not isinstance(stage, Mapping):
             raise RequestError(key, value, allowed)
         for name, item in stage.items():
             if name not in fields:
-                raise RequestError(f"{key}[{number}].{name}", item, f"there is no such key; {one_of(name, fields)}")
+                raise RequestError(f"{key}[{place}].{name}", item, f"there is no such key; {one_of(name, fields)}")
             if isinstance(item, list | tuple):
-                raise RequestError(f"{key}[{number}].{name}", item, "a stage is no axis: one value")
-            _check(f"{key}[{number}].{name}", item, fields[name])
+                raise RequestError(f"{key}[{place}].{name}", item, "a stage is no axis: one value")
+            check(f"{key}[{place}].{name}", item, fields[name])
         stages.append(dict(stage))
     return tuple(stages)
 

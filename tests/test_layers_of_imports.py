@@ -91,7 +91,7 @@ def test_imports_go_down_only(file):
         ("study", "import jax.numpy as jnp", ["jax"]),
         ("train", "from flax import linen\nimport orbax.checkpoint", ["flax", "orbax"]),
         ("study", "from cnnjax.nowhere import x", ["cnnjax.nowhere"]),
-        ("plan", "from cnnjax.stats import x", ["cnnjax.stats"]),  # of the same level
+        ("plan", "from cnnjax.records import x", ["cnnjax.records"]),  # of the same level
         ("study", "import numpy\nfrom cnnjax.types import Trial", []),
     ],
 )
