@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnjax.data import load_dataset
-from cnnjax.data.files import read_idx, read_path
+from cnnjax.data.files import read_path
+from cnnjax.data.idx import read_idx
 from cnnjax.study import DataConfig
 from cnnjax.types import RequestError
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from cnnjax.data.dataset import Split
-from cnnjax.data.files import read_idx
+from cnnjax.data.idx import read_idx
 from cnnjax.types import RequestError
 
 _TIMEOUT = 10  # seconds without a byte

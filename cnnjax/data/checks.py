@@ -1,0 +1,70 @@
+"""What every reader of files checks, and the error that names the file."""
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from cnnjax.data.dataset import Split
+from cnnjax.types import RequestError
+
+DEFLATE_GROWTH = 1032  # a byte of deflated data stands for at most so many bytes
+UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
+
+
+class PathError(RequestError):
+    """A file or folder that cannot be used: one line that names it and what is wrong with it."""
+
+    def __init__(self, path: Path, what: str):
+        super().__init__("data.path", str(path), what)
+
+
+def first_line(error: Exception) -> str:
+    """Returns what an error says, in one line."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def check_size(path: Path, size: int, growth: int, what: str = "its header promises") -> None:
+    """Refuses a file that promises more bytes than `growth` times its own size."""
+    limit = path.stat().st_size * growth
+    if size > limit:
+        raise PathError(path, f"{what} {size:,} bytes, which {path.stat().st_size:,} cannot hold")
+
+
+def checked_split(path: Path, keys: tuple[str, str], images: np.ndarray, labels: np.ndarray) -> Split:
+    """Returns images and labels as a split.
+
+    Args:
+        path: where they come from.
+        keys: what they are called there.
+        images: [N, H, W] or [N, H, W, C], C at most 4.
+        labels: [N] or [N, 1].
+
+    Raises:
+        PathError: they are of another type or shape, none, not as many of one as of the other, or a
+            label is negative.
+    """
+    images = checked_images(path, keys[0], images)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+        found = f"{keys[1]} is {labels.dtype} {list(labels.shape)}"
+        raise PathError(path, f"{found}; allowed: whole numbers [N]")
+    if len(images) != len(labels) or not images.size:
+        found = f"{keys[0]} holds {len(images):,} images and {keys[1]} {len(labels):,} labels"
+        raise PathError(path, f"{found}; allowed: as many of the one as of the other, more than 0")
+    if labels.min() < 0 or labels.max() >= 2**31:
+        found = f"the labels of {keys[1]} lie in {labels.min()}..{labels.max()}"
+        raise PathError(path, f"{found}; allowed: 0 and more")
+    return Split(images, labels.astype(np.int32))
+
+
+def checked_images(path: Path, key: str, images: np.ndarray) -> np.ndarray:
+    """Returns images [N, H, W] or [N, H, W, C] as [N, H, W, C]; raises PathError if they are none."""
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.dtype != np.uint8 or images.ndim != 4 or not 1 <= images.shape[-1] <= 4:
+        found = f"{key} is {images.dtype} {list(images.shape)}"
+        raise PathError(path, f"{found}; allowed: uint8 [N, H, W] or [N, H, W, C], C at most 4")
+    return images
