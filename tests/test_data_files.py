@@ -198,9 +198,9 @@ def test_no_damage_to_an_npz_escapes_as_another_error(tmp_path_factory, cut, pat
         assert "\n" not in str(error)
 
 
-@pytest.mark.parametrize("path", ["nowhere", "a.csv", "a.npz"])
+@pytest.mark.parametrize("path", ["nowhere", "a.txt", "a.npz"])
 def test_a_path_of_no_known_kind_says_what_is_accepted(tmp_path, path):
-    (tmp_path / "a.csv").write_text("label,pix1\n")
+    (tmp_path / "a.txt").write_text("label,pix1\n")
     (tmp_path / "a.npz").mkdir()
     with pytest.raises(RequestError, match=r"train-images-idx3-ubyte.*\.npz"):
         load_dataset(DataConfig(path=str(tmp_path / path)))

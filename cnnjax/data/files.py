@@ -10,11 +10,12 @@ from cnnjax.data.checks import PathError
 from cnnjax.data.dataset import Source, Split
 from cnnjax.data.idx import has_idx, read_idx_folder
 from cnnjax.data.npz import read_npz
+from cnnjax.data.rows import is_csv, read_labelled_rows
 
 ACCEPTED = (
     "a folder of IDX files named as MNIST's (train-images-idx3-ubyte, train-labels-idx1-ubyte and "
-    "optionally t10k-..., each with or without .gz) or an .npz file (x_train, y_train and "
-    "optionally x_test, y_test; or images, labels)"
+    "optionally t10k-..., each with or without .gz); an .npz file (x_train, y_train and "
+    "optionally x_test, y_test; or images, labels); or a .csv or .csv.gz file (label,pix1,pix2,...: grey squares)"
 )
 # What the data is when the files cannot say it themselves.
 CLASSES = {
@@ -26,7 +27,7 @@ CLASSES = {
 
 
 def read_path(path: str, name: str) -> Source:
-    """Reads a folder of IDX files or an .npz file.
+    """Reads the data that a path names.
 
     Args:
         path: the folder or file.
@@ -41,6 +42,8 @@ def read_path(path: str, name: str) -> Source:
         train, test = read_idx_folder(where)
     elif where.suffix == ".npz" and where.is_file():
         train, test = read_npz(where)
+    elif is_csv(where) and where.is_file():
+        train, test = read_labelled_rows(where), None
     else:
         what = "it is of no kind that is read" if where.exists() else "there is no such file"
         raise PathError(where, f"{what}; allowed: {ACCEPTED}")

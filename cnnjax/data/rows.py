@@ -1,0 +1,136 @@
+"""CSV files with an image in each row, under a header row: its label or its ID, and its pixels.
+
+Grey images only: their pixels are the rows of a square, one after another. In what order a row would
+hold three colours is agreed nowhere, so such files are refused and not guessed at.
+"""
+
+import csv
+import gzip
+import math
+import re
+import zlib
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import numpy as np
+
+from cnnjax.data.checks import PathError, checked_split, first_line
+from cnnjax.data.dataset import Split
+
+_FORM = "a header row of label (or ID) and pix1,pix2,... in order"
+_HEADER = 1 << 25  # bytes: the longest header row that is read
+_BLOCK = 1 << 20  # bytes read at a time, or more if a row is longer
+
+
+class _Header(NamedTuple):
+    """The columns of a file: all, the one that is no pixel, and the pixels."""
+
+    names: list[str]
+    key: str
+    pixels: list[str]
+
+
+def is_csv(path: Path) -> bool:
+    """Whether a file's name says that it is CSV, gzipped or not."""
+    return path.name.lower().endswith((".csv", ".csv.gz"))
+
+
+def read_labelled_rows(path: Path) -> Split:
+    """Reads a CSV file of the columns label,pix1,pix2,... (`label` may also stand last).
+
+    Args:
+        path: the file, gzipped if its name ends in .gz.
+
+    Returns:
+        Images [N, S, S, 1] for S*S pixels, in the order of the rows.
+
+    Raises:
+        RequestError: other columns, no square number of pixels, or a cell that is not a whole number
+            (of 0..255, for a pixel).
+    """
+    header = _read_header(path)
+    if header.key.lower() != "label":
+        raise PathError(path, f"its images have an {header.key} and no label: to be predicted, not to be studied")
+    labels, images = _read_columns(path, header)
+    return checked_split(path, (f"{header.pixels[0]}..{header.pixels[-1]}", header.key), images, labels)
+
+
+def read_unlabelled_rows(path: Path) -> tuple[list[str], np.ndarray]:
+    """Reads a CSV file of the columns ID,pix1,pix2,...
+
+    Returns:
+        The IDs, as written, and the images [N, S, S, 1], in the order of the rows.
+
+    Raises:
+        RequestError: as `read_labelled_rows`; or there is no column ID, or no row.
+    """
+    header = _read_header(path)
+    if header.key.lower() != "id":
+        raise PathError(path, f"it has a column {header.key} and no column ID; allowed: ID,pix1,pix2,...")
+    ids, images = _read_columns(path, header)
+    if not len(ids):
+        raise PathError(path, "it has no row below its header")
+    return ids.tolist(), images
+
+
+def _open(path: Path) -> IO[bytes]:
+    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+def _read_header(path: Path) -> _Header:
+    """Returns the columns, once the pixels are known to be those of a square, in order."""
+    try:
+        with _open(path) as file:
+            line = file.readline(_HEADER).decode("utf-8-sig")
+        names = next(csv.reader([line]), [])
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
+        raise PathError(path, f"it cannot be read: {first_line(error)}") from error
+    keys = [name for name in names if name.lower() in ("label", "id")]
+    pixels = [name for name in names if name not in keys]
+    if len(keys) != 1 or not pixels:
+        found = ",".join(names)[:40]
+        raise PathError(path, f"it begins with {found!r}; allowed: {_FORM}, and just one of label and ID")
+    parts = [re.fullmatch(r"(\D*)([0-9]{1,9})", name) for name in pixels]
+    numbered = [(part[1], int(part[2])) if part else None for part in parts]
+    for index, name in enumerate(pixels):
+        if numbered[0] is None or numbered[index] != (numbered[0][0], numbered[0][1] + index):
+            raise PathError(path, f"its column {name[:40]!r} is no pixel or out of order; allowed: {_FORM}")
+    if math.isqrt(len(pixels)) ** 2 != len(pixels):
+        raise PathError(path, f"it has {len(pixels):,} pixels; allowed: those of a grey square (784 = 28x28, say)")
+    return _Header(names, keys[0], pixels)
+
+
+def _read_columns(path: Path, header: _Header) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the labels (int64 [N]) or IDs (str [N]), and the images [N, S, S, 1]."""
+    import pyarrow  # lazily: it takes half a second
+    from pyarrow import csv as arrow
+
+    types = dict.fromkeys(header.names, pyarrow.uint8())
+    types[header.key] = pyarrow.int64() if header.key.lower() == "label" else pyarrow.string()
+    reading = arrow.ReadOptions(  # in threads it would not know in which row it finds a fault
+        use_threads=False, block_size=max(_BLOCK, sum(len(name) + 16 for name in types))
+    )
+    converting = arrow.ConvertOptions(  # nothing stands for an absent number
+        column_types=types, include_columns=header.names, null_values=[], strings_can_be_null=False
+    )
+    try:
+        with _open(path) as file:
+            table = arrow.read_csv(file, reading, convert_options=converting)
+    except pyarrow.ArrowException as error:
+        raise PathError(path, _fault(header, str(error))) from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise PathError(path, f"it cannot be read: {first_line(error)}") from error
+    side = math.isqrt(len(header.pixels))
+    images = np.stack([table[name].to_numpy() for name in header.pixels], axis=1)
+    return table[header.key].to_numpy(), images.reshape(-1, side, side, 1)
+
+
+def _fault(header: _Header, message: str) -> str:
+    """Says in one line which cell pyarrow did not like."""
+    cell = re.fullmatch(r"In CSV column #(\d+): Row #(\d+): .* to (\w+): invalid (.*)", message, re.DOTALL)
+    if cell is None:
+        return f"it cannot be read: {message.splitlines()[0][:120]}"
+    allowed = {"uint8": "a whole number of 0..255", "int64": "a whole number"}.get(cell[3], "text in UTF-8")
+    column = header.names[int(cell[1])]
+    found = " ".join(cell[4].split())[:60]
+    return f"row {cell[2]} (the header is 1), column {column}: invalid {found}; allowed: {allowed}"

@@ -1,0 +1,130 @@
+"""CSV files with an image in each row, labelled and unlabelled, whole and damaged."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnnjax.data import load_dataset
+from cnnjax.data.files import read_path
+from cnnjax.data.rows import read_labelled_rows, read_unlabelled_rows
+from cnnjax.study import DataConfig
+from cnnjax.types import RequestError
+
+
+def write_rows(path: Path, images: np.ndarray, first: dict[str, object]) -> Path:
+    """Images [N, S, S] as pandas writes them, beside the column `first`."""
+    pixels = images.reshape(len(images), -1)
+    frame = pd.DataFrame(pixels, columns=[f"pix{i + 1}" for i in range(pixels.shape[1])])
+    for at, (name, values) in enumerate(first.items()):
+        frame.insert(at, name, values)
+    frame.to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (10, 3, 3), np.uint8)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+def test_labelled_rows_are_read_as_pandas_wrote_them(tmp_path, images, name):
+    path = write_rows(tmp_path / name, images, {"label": np.arange(10) % 2})
+    split = read_labelled_rows(path)
+    np.testing.assert_array_equal(split.images[..., 0], images)
+    np.testing.assert_array_equal(split.labels, np.arange(10) % 2)
+    assert split.images.dtype == np.uint8 and split.labels.dtype == np.int32
+    dataset = load_dataset(DataConfig(path=str(path), test=0.2))
+    assert (len(dataset.train), len(dataset.test), dataset.test_from) == (8, 2, "train")
+    assert dataset.classes == ("0", "1") and dataset.image_shape == (3, 3, 1)
+
+
+def test_the_label_may_stand_last_and_pixels_may_be_called_otherwise(tmp_path, images):
+    frame = pd.DataFrame(images.reshape(10, 9), columns=[f"pixel{i}" for i in range(9)])
+    frame.assign(label=3).to_csv(tmp_path / "a.csv", index=False)
+    split = read_labelled_rows(tmp_path / "a.csv")
+    np.testing.assert_array_equal(split.images[..., 0], images)
+    assert (split.labels == 3).all()
+
+
+def test_unlabelled_rows_keep_their_ids_and_are_no_data_of_a_study(tmp_path, images):
+    names = [f"{i:03d}" for i in range(10)]
+    path = write_rows(tmp_path / "a.csv", images, {"ID": names})
+    ids, read = read_unlabelled_rows(path)
+    assert ids == names
+    np.testing.assert_array_equal(read[..., 0], images)
+    with pytest.raises(RequestError, match=r"a\.csv.* have an ID and no label: to be predicted"):
+        load_dataset(DataConfig(path=str(path)))
+    with pytest.raises(RequestError, match="no column ID"):
+        read_unlabelled_rows(write_rows(path, images, {"label": 0}))
+
+
+HEADER = "label,pix1,pix2,pix3,pix4\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("", "begins with ''"),
+        (HEADER, "0 images"),
+        ("1,2,3,4,5\n", "begins with '1,2,3,4,5'"),
+        (HEADER + "1,2,3,4,5\n1,2,3,4\n", "Expected 5 columns, got 4"),
+        (HEADER + "1,2,3,4,5\n1,2,3,4,5,6\n", "Row #3"),
+        (HEADER + "1,2,3,4,5\n1,2,256,4,5\n", "row 3 (the header is 1), column pix2: invalid value '256'"),
+        (HEADER + "1,2,-1,4,5\n", "row 2 (the header is 1), column pix2: invalid value '-1'"),
+        (HEADER + "1,2,3,4,nan\n", "column pix4: invalid value 'nan'"),
+        (HEADER + "1,2,3,4,\n", "column pix4: invalid value ''"),
+        (HEADER + "1,2,3.5,4,5\n", "invalid value '3.5'"),
+        (HEADER + '1,2,"a\nb",4,5\n', "invalid value 'a b'"),
+        (HEADER + "shirt,2,3,4,5\n", "column label: invalid value 'shirt'"),
+        (HEADER + ",2,3,4,5\n", "column label: invalid value ''"),
+        (HEADER + "-1,2,3,4,5\n", "-1..-1"),
+        (HEADER + "1000,2,3,4,5\n", "1,001 classes"),
+        ("label,pix1,pix2,pix3\n1,2,3,4\n", "3 pixels"),
+        ("label,pix1,pix3,pix2,pix4\n1,2,3,4,5\n", "'pix3' is no pixel or out of order"),
+        ("label,pix1,pix1,pix2,pix3\n1,2,3,4,5\n", "out of order"),
+        ("label,pix1,price,pix2,pix3\n1,2,3,4,5\n", "'price' is no pixel"),
+        ("label,ID,pix1\n1,2,3\n", "just one of label and ID"),
+        ("pix1,pix2,pix3,pix4\n1,2,3,4\n", "just one of label and ID"),
+    ],
+)
+def test_rows_that_do_not_fit_are_one_line_that_names_the_file(tmp_path, text, named):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(RequestError) as raised:
+        read_path(str(tmp_path / "a.csv"), "a")
+    message = str(raised.value)
+    assert message.startswith("data.path: ") and named in message and "a.csv" in message and "\n" not in message
+
+
+@given(
+    cut=st.integers(0, 200),
+    patch=st.text(max_size=6).map(str.encode) | st.binary(max_size=6),
+    at=st.integers(0, 150),
+    packed=st.booleans(),
+    labelled=st.booleans(),
+)
+def test_no_damage_to_rows_escapes_as_another_error(tmp_path_factory, cut, patch, at, packed, labelled):
+    text = HEADER + "1,2,3,4,5\n0,255,254,253,252\n" * 3
+    content = (text if labelled else text.replace("label", "ID")).encode()
+    content = bytearray(gzip.compress(content) if packed else content)
+    content[at : at + len(patch)] = patch
+    path = tmp_path_factory.mktemp("rows") / ("a.csv.gz" if packed else "a.csv")
+    path.write_bytes(content[:cut])
+    try:
+        if labelled:
+            assert read_path(str(path), "a").train.images.shape[1:] == (2, 2, 1)
+        else:
+            ids, images = read_unlabelled_rows(path)
+            assert len(ids) == len(images)
+    except RequestError as error:
+        assert "\n" not in str(error)
+
+
+def test_a_folder_named_as_a_file_is_of_no_kind(tmp_path):
+    (tmp_path / "a.csv").mkdir()
+    with pytest.raises(RequestError, match="of no kind"):
+        read_path(str(tmp_path / "a.csv"), "a")
