@@ -13,14 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
+from cnnjax.data.cifar import TEST_BATCH, TRAIN_BATCHES, read_records
 from cnnjax.data.dataset import Split
 from cnnjax.data.idx import read_idx
 from cnnjax.types import RequestError
 
 _TIMEOUT = 10  # seconds without a byte
 _CHUNK = 1 << 18
-_CIFAR_TRAIN = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
-_CIFAR_TEST = ("test_batch.bin",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +169,7 @@ def read_archives(name: str, folder: Path) -> dict[str, Split]:
     """Reads the train and test splits out of the archives of a data set, in the published order."""
     if name == "cifar10":
         path = folder / "cifar-10-binary.tar.gz"
-        return {"train": _cifar(path, _CIFAR_TRAIN), "test": _cifar(path, _CIFAR_TEST)}
+        return {"train": _cifar(path, TRAIN_BATCHES), "test": _cifar(path, (TEST_BATCH,))}
     return {
         split: Split(
             read_idx(folder / f"{prefix}-images-idx3-ubyte.gz", 3)[..., None],
@@ -180,11 +179,7 @@ def read_archives(name: str, folder: Path) -> dict[str, Split]:
     }
 
 
-def _cifar(path: Path, names: tuple[str, ...]) -> Split:
-    """Reads batches of records: one byte of label, then 32x32 bytes each of red, green and blue."""
+def _cifar(path: Path, batches: tuple[str, ...]) -> Split:
     with tarfile.open(path) as archive:
-        files = [archive.extractfile(f"cifar-10-batches-bin/{name}") for name in names]
-        content = b"".join(file.read() for file in files if file is not None)
-    records = np.frombuffer(content, np.uint8).reshape(-1, 1 + 3 * 32 * 32)
-    images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    return Split(np.ascontiguousarray(images), records[:, 0].astype(np.int32))
+        files = [archive.extractfile(f"cifar-10-batches-bin/{batch}.bin") for batch in batches]
+        return read_records(b"".join(file.read() for file in files if file is not None))

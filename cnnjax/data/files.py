@@ -7,12 +7,14 @@ fault is one line that names the file.
 from pathlib import Path
 
 from cnnjax.data.checks import PathError
+from cnnjax.data.cifar import has_cifar, read_cifar
 from cnnjax.data.dataset import Source, Split
 from cnnjax.data.idx import has_idx, read_idx_folder
 from cnnjax.data.npz import read_npz
 from cnnjax.data.rows import is_csv, read_labelled_rows
 
 ACCEPTED = (
+    "a folder of CIFAR-10's or CIFAR-100's batches, pickled or binary, as their archives hold it; "
     "a folder of IDX files named as MNIST's (train-images-idx3-ubyte, train-labels-idx1-ubyte and "
     "optionally t10k-..., each with or without .gz); an .npz file (x_train, y_train and "
     "optionally x_test, y_test; or images, labels); or a .csv or .csv.gz file (label,pix1,pix2,...: grey squares)"
@@ -31,15 +33,18 @@ def read_path(path: str, name: str) -> Source:
 
     Args:
         path: the folder or file.
-        name: what the data is; a name in `CLASSES` gives the classes their names, otherwise a class
-            is named by its label.
+        name: what the data is; where the files do not name the classes, a name in `CLASSES` does,
+            and otherwise a class is named by its label.
 
     Raises:
         RequestError: nothing readable is there, or a file is damaged or inconsistent.
     """
     where = Path(path).expanduser()
+    classes = None
     if where.is_dir() and has_idx(where):
         train, test = read_idx_folder(where)
+    elif where.is_dir() and has_cifar(where):
+        train, test, classes = read_cifar(where)
     elif where.suffix == ".npz" and where.is_file():
         train, test = read_npz(where)
     elif is_csv(where) and where.is_file():
@@ -50,18 +55,17 @@ def read_path(path: str, name: str) -> Source:
     if test is not None and test.images.shape[1:] != train.images.shape[1:]:
         shapes = f"{list(train.images.shape[1:])} and {list(test.images.shape[1:])}"
         raise PathError(where, f"its training and test images differ in shape: {shapes}")
-    return Source(train, test, _class_names(where, name, train, test))
+    return Source(train, test, _class_names(where, classes or CLASSES.get(name), train, test))
 
 
-def _class_names(path: Path, name: str, train: Split, test: Split | None) -> tuple[str, ...]:
+def _class_names(path: Path, classes: tuple[str, ...] | None, train: Split, test: Split | None) -> tuple[str, ...]:
     """Returns the class names, once every label is known to have one."""
-    classes = CLASSES.get(name)
     known = len(classes) if classes else int(train.labels.max()) + 1
     if known > max(len(train), 2):
         raise PathError(path, f"{known:,} classes for {len(train):,} training examples: no class labels")
     for kind, split in (("training", train), ("test", test)):
         if split is not None and split.labels.max() >= known:
-            why = f"as {name} has {known} classes" if classes else "as in training"
+            why = f"as there are {known} class names" if classes else "as in training"
             raise PathError(
                 path,
                 f"its {kind} labels reach {split.labels.max()}; allowed: 0..{known - 1}, {why}",
