@@ -1,5 +1,6 @@
 """What every reader of files checks, and the error that names the file."""
 
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -10,7 +11,11 @@ from cnnjax.data.dataset import Split
 from cnnjax.types import RequestError
 
 DEFLATE_GROWTH = 1032  # a byte of deflated data stands for at most so many bytes
-UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
+# What NumPy, zipfile and zlib raise for damaged files; NumPy reads a header as Python's syntax.
+UNREADABLE = (
+    *(OSError, EOFError, OverflowError, RuntimeError, SyntaxError, TypeError, ValueError),
+    *(tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
 
 
 class PathError(RequestError):

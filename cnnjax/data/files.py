@@ -10,13 +10,15 @@ from cnnjax.data.checks import PathError
 from cnnjax.data.cifar import has_cifar, read_cifar
 from cnnjax.data.dataset import Source, Split
 from cnnjax.data.idx import has_idx, read_idx_folder
+from cnnjax.data.npy import has_npy, read_npy_folder
 from cnnjax.data.npz import read_npz
 from cnnjax.data.rows import is_csv, read_labelled_rows
 
 ACCEPTED = (
     "a folder of CIFAR-10's or CIFAR-100's batches, pickled or binary, as their archives hold it; "
     "a folder of IDX files named as MNIST's (train-images-idx3-ubyte, train-labels-idx1-ubyte and "
-    "optionally t10k-..., each with or without .gz); an .npz file (x_train, y_train and "
+    "optionally t10k-..., each with or without .gz); a folder of one .npy file for each class, named after it "
+    "(uint8 [N, H, W] or [N, S*S], as Quick, Draw!'s); an .npz file (x_train, y_train and "
     "optionally x_test, y_test; or images, labels); or a .csv or .csv.gz file (label,pix1,pix2,...: grey squares)"
 )
 # What the data is when the files cannot say it themselves.
@@ -45,6 +47,8 @@ def read_path(path: str, name: str) -> Source:
         train, test = read_idx_folder(where)
     elif where.is_dir() and has_cifar(where):
         train, test, classes = read_cifar(where)
+    elif where.is_dir() and has_npy(where):
+        (train, classes), test = read_npy_folder(where), None
     elif where.suffix == ".npz" and where.is_file():
         train, test = read_npz(where)
     elif is_csv(where) and where.is_file():

@@ -1,6 +1,5 @@
 """NumPy's .npz files."""
 
-import math
 import zipfile
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 
 from cnnjax.data.checks import DEFLATE_GROWTH, UNREADABLE, PathError, check_size, checked_split, first_line
 from cnnjax.data.dataset import Split
+from cnnjax.data.npy import promised_bytes
 from cnnjax.types import RequestError
 
 _KEYS = (("x_train", "y_train"), ("images", "labels"))
@@ -46,9 +46,5 @@ def _npz_sizes(path: Path) -> dict[str, int]:
     with zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
             with archive.open(name) as file:
-                if np.lib.format.read_magic(file) == (1, 0):
-                    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-                else:
-                    shape, _, dtype = np.lib.format.read_array_header_2_0(file)
-            sizes[name.removesuffix(".npy")] = math.prod(shape) * dtype.itemsize
+                sizes[name.removesuffix(".npy")] = promised_bytes(file)
     return sizes

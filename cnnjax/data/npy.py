@@ -1,0 +1,80 @@
+"""NumPy's .npy files of images, and folders of one for each class, as Quick, Draw! publishes its bitmaps."""
+
+import math
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from cnnjax.data.checks import UNREADABLE, PathError, check_size, checked_images, first_line
+from cnnjax.data.dataset import Split
+from cnnjax.types import RequestError
+
+_PREFIX = "full_numpy_bitmap_"  # of the published files' names
+
+
+def has_npy(folder: Path) -> bool:
+    """Whether a folder holds any .npy file."""
+    return bool(_files(folder))
+
+
+def promised_bytes(file: IO[bytes]) -> int:
+    """Returns how many bytes of numbers the header of an array promises, reading no more than it."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    if min(shape, default=0) < 0:
+        raise ValueError(f"its header names the shape {shape}")
+    return math.prod(shape) * dtype.itemsize
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """Maps a file of images; pixels are read when they are used.
+
+    Returns:
+        uint8 [N, H, W, C], from [N, H, W, C], [N, H, W] or rows of a square's pixels [N, S*S].
+
+    Raises:
+        RequestError: it holds anything else, no image, or less than its header promises.
+    """
+    try:
+        with path.open("rb") as file:
+            check_size(path, promised_bytes(file), 1)
+        images = np.lib.format.open_memmap(path, mode="r")
+    except RequestError:  # itself a ValueError
+        raise
+    except UNREADABLE as error:
+        raise PathError(path, f"it cannot be read: {first_line(error)}") from error
+    if images.ndim == 2 and math.isqrt(images.shape[1]) ** 2 == images.shape[1]:
+        side = math.isqrt(images.shape[1])
+        images = images.reshape(len(images), side, side)
+    if not images.size:
+        raise PathError(path, f"its array {list(images.shape)} is empty; allowed: at least one image")
+    return checked_images(path, "its array", images)
+
+
+def read_npy_folder(folder: Path) -> tuple[Split, tuple[str, ...]]:
+    """Reads a folder of one file for each class, named after it.
+
+    Returns:
+        The images, class after class in the order of the names, and the names: those of the files,
+        without `.npy` and without `full_numpy_bitmap_`.
+
+    Raises:
+        RequestError: as `read_npy`; or the files differ in image size, or two name one class.
+    """
+    files = {path.stem.removeprefix(_PREFIX): path for path in _files(folder)}
+    if len(files) < len(_files(folder)):
+        raise PathError(folder, f"two of its files name the same class, one with and one without {_PREFIX}")
+    classes = tuple(sorted(files))
+    parts = [read_npy(files[name]) for name in classes]
+    for name, part in zip(classes, parts, strict=True):
+        if part.shape[1:] != parts[0].shape[1:]:
+            shapes = f"{list(part.shape[1:])}, those of {files[classes[0]].name} {list(parts[0].shape[1:])}"
+            raise PathError(files[name], f"its images are {shapes}; allowed: one size")
+    labels = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])
+    return Split(np.concatenate(parts), labels), classes
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.glob("*.npy")) if path.is_file() and not path.name.startswith(".")]
