@@ -6,8 +6,9 @@ fault is one line that names the file.
 
 from pathlib import Path
 
-from cnnjax.data.checks import PathError
+from cnnjax.data.checks import PathError, first_line
 from cnnjax.data.cifar import has_cifar, read_cifar
+from cnnjax.data.class_folders import has_class_folders, read_class_folders
 from cnnjax.data.dataset import Source, Split
 from cnnjax.data.idx import has_idx, read_idx_folder
 from cnnjax.data.npy import has_npy, read_npy_folder
@@ -17,9 +18,12 @@ from cnnjax.data.rows import is_csv, read_labelled_rows
 ACCEPTED = (
     "a folder of CIFAR-10's or CIFAR-100's batches, pickled or binary, as their archives hold it; "
     "a folder of IDX files named as MNIST's (train-images-idx3-ubyte, train-labels-idx1-ubyte and "
-    "optionally t10k-..., each with or without .gz); a folder of one .npy file for each class, named after it "
-    "(uint8 [N, H, W] or [N, S*S], as Quick, Draw!'s); an .npz file (x_train, y_train and "
-    "optionally x_test, y_test; or images, labels); or a .csv or .csv.gz file (label,pix1,pix2,...: grey squares)"
+    "optionally t10k-..., each with or without .gz); "
+    "a folder of one .npy file for each class, named after it (uint8 [N, H, W] or [N, S*S], as Quick, Draw!'s); "
+    "a folder of images for each class (root/<class>/*.png, .jpg, ...; or root/train/<class>/... and "
+    "optionally root/test/<class>/...); "
+    "an .npz file (x_train, y_train and optionally x_test, y_test; or images, labels); "
+    "or a .csv or .csv.gz file (a header row of label,pix1,pix2,...; grey squares)"
 )
 # What the data is when the files cannot say it themselves.
 CLASSES = {
@@ -30,36 +34,49 @@ CLASSES = {
 }
 
 
-def read_path(path: str, name: str) -> Source:
+def read_path(path: str, name: str, size: int | None = None, resize: str = "pad") -> Source:
     """Reads the data that a path names.
 
     Args:
         path: the folder or file.
         name: what the data is; where the files do not name the classes, a name in `CLASSES` does,
             and otherwise a class is named by its label.
+        size: height and width of image files, which may differ in theirs; other data keep their own.
+        resize: how image files are brought to `size`, as `images.resize_images`.
 
     Raises:
         RequestError: nothing readable is there, or a file is damaged or inconsistent.
     """
     where = Path(path).expanduser()
-    classes = None
-    if where.is_dir() and has_idx(where):
-        train, test = read_idx_folder(where)
-    elif where.is_dir() and has_cifar(where):
-        train, test, classes = read_cifar(where)
-    elif where.is_dir() and has_npy(where):
-        (train, classes), test = read_npy_folder(where), None
-    elif where.suffix == ".npz" and where.is_file():
-        train, test = read_npz(where)
-    elif is_csv(where) and where.is_file():
-        train, test = read_labelled_rows(where), None
-    else:
-        what = "it is of no kind that is read" if where.exists() else "there is no such file"
-        raise PathError(where, f"{what}; allowed: {ACCEPTED}")
+    try:
+        train, test, classes = _read(where, name, size, resize)
+    except OSError as error:
+        raise PathError(where, f"it cannot be read: {first_line(error)}") from error
     if test is not None and test.images.shape[1:] != train.images.shape[1:]:
         shapes = f"{list(train.images.shape[1:])} and {list(test.images.shape[1:])}"
         raise PathError(where, f"its training and test images differ in shape: {shapes}")
     return Source(train, test, _class_names(where, classes or CLASSES.get(name), train, test))
+
+
+def _read(where: Path, name: str, size: int | None, resize: str) -> tuple[Split, Split | None, tuple[str, ...] | None]:
+    """Returns the training split, the test split and the class names, each of the latter if it is there."""
+    if where.is_dir():
+        if has_idx(where):
+            return (*read_idx_folder(where), None)
+        if has_cifar(where):
+            return read_cifar(where)
+        if has_npy(where):
+            train, classes = read_npy_folder(where)
+            return train, None, classes
+        if has_class_folders(where):
+            return read_class_folders(where, name, size, resize)
+    elif where.is_file():
+        if where.suffix == ".npz":
+            return (*read_npz(where), None)
+        if is_csv(where):
+            return read_labelled_rows(where), None, None
+    what = "it is of no kind that is read" if where.exists() else "there is no such file"
+    raise PathError(where, f"{what}; allowed: {ACCEPTED}")
 
 
 def _class_names(path: Path, classes: tuple[str, ...] | None, train: Split, test: Split | None) -> tuple[str, ...]:

@@ -14,9 +14,9 @@ from cnnjax.study import DataConfig
 def load_dataset(data: DataConfig) -> Dataset:
     """Reads, resizes and splits the data of a study.
 
-    `data.path` comes first: a folder of IDX files or an .npz file, which `data.name` then only
-    names. Otherwise `data.name` is `digits` or what tensorflow-datasets has prepared on this
-    machine; nothing is ever downloaded.
+    `data.path` comes first: a folder or file of a kind that `files.ACCEPTED` lists, which
+    `data.name` then only names. Otherwise `data.name` is `digits` or what tensorflow-datasets has
+    prepared on this machine; nothing is ever downloaded.
 
     Args:
         data: the study's data settings.
@@ -32,7 +32,7 @@ def load_dataset(data: DataConfig) -> Dataset:
     if data.path is not None:
         if name == DataConfig.name:  # the default says nothing about the path
             name = Path(data.path).stem
-        source = read_path(data.path, name)
+        source = read_path(data.path, name, data.image_size, data.resize)
     else:
         source = read_digits() if name == "digits" else read_prepared(data)
     if data.classes:

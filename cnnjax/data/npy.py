@@ -40,7 +40,7 @@ def read_npy(path: Path) -> np.ndarray:
     try:
         with path.open("rb") as file:
             check_size(path, promised_bytes(file), 1)
-        images = np.lib.format.open_memmap(path, mode="r")
+        images: np.ndarray = np.lib.format.open_memmap(path, mode="r")
     except RequestError:  # itself a ValueError
         raise
     except UNREADABLE as error:

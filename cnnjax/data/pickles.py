@@ -29,7 +29,9 @@ class _Call:
     """A call that a pickle asks for and does not get."""
 
     def __init__(self, name: str, arguments: tuple):
-        self.name, self.arguments, self.state = name, arguments, None
+        self.name = name
+        self.arguments = arguments
+        self.state: Any = None
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
@@ -70,7 +72,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
 def _check_memo(content: bytes) -> None:
     """Refuses lengths and places beyond the file's own, for which the unpickler would take memory at once."""
     for opcode, argument, _ in pickletools.genops(content):  # itself refuses a length beyond the end
-        if "PUT" in opcode.name and not 0 <= argument <= len(content):
+        if "PUT" in opcode.name and not 0 <= (argument or 0) <= len(content):
             raise pickle.UnpicklingError(f"it numbers an object {argument}")
 
 

@@ -6,11 +6,12 @@ hold three colours is agreed nowhere, so such files are refused and not guessed 
 
 import csv
 import gzip
+import io
 import math
 import re
 import zlib
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -73,7 +74,7 @@ def read_unlabelled_rows(path: Path) -> tuple[list[str], np.ndarray]:
     return ids.tolist(), images
 
 
-def _open(path: Path) -> IO[bytes]:
+def _open(path: Path) -> io.BufferedIOBase:
     return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
 
 

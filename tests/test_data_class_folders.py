@@ -1,0 +1,265 @@
+"""Folders of image files for each class: every mode that is decoded, sizes, the cache, and damage."""
+
+import io
+import struct
+import subprocess
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from cnnjax.data import load_dataset
+from cnnjax.data.files import read_path
+from cnnjax.data.images import resize_images
+from cnnjax.data.pictures import decode_picture
+from cnnjax.study import DataConfig
+from cnnjax.types import RequestError
+
+RNG = np.random.default_rng(0)
+COLOUR = RNG.integers(0, 256, (6, 5, 3), np.uint8)
+GREY = RNG.integers(0, 256, (6, 5), np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path_factory):
+    monkeypatch.setenv("CNNJAX_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def save(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def photos(root: Path, classes: dict[str, int], seed: int = 0, colour: bool = True) -> dict[str, np.ndarray]:
+    """Writes `classes` of so many images each; returns what was written by class."""
+    rng = np.random.default_rng(seed)
+    shape = (6, 5, 3) if colour else (6, 5)
+    written = {name: rng.integers(0, 256, (count, *shape), np.uint8) for name, count in classes.items()}
+    for name, images in written.items():
+        for index, image in enumerate(images):
+            save(root / name / f"{index:02d}.png", image)
+    return written
+
+
+def test_a_folder_for_each_class_is_read_as_written(tmp_path):
+    written = photos(tmp_path / "pets", {"dog": 4, "cat": 6})
+    (tmp_path / "pets" / ".DS_Store").write_text("")
+    (tmp_path / "pets" / "cat" / ".hidden.png").write_text("")
+    (tmp_path / "pets" / "cat" / "notes.txt").write_text("")
+    (tmp_path / "pets" / ".git").mkdir()
+    source = read_path(str(tmp_path / "pets"), "pets")
+    np.testing.assert_array_equal(source.train.images, np.concatenate([written["cat"], written["dog"]]))
+    np.testing.assert_array_equal(source.train.labels, [0] * 6 + [1] * 4)
+    assert source.classes == ("cat", "dog") and source.test is None
+    assert source.train.images.dtype == np.uint8 and source.train.labels.dtype == np.int32
+    dataset = load_dataset(DataConfig(path=str(tmp_path / "pets"), test=0.2))
+    assert (len(dataset.train), len(dataset.test), dataset.name, dataset.test_from) == (8, 2, "pets", "train")
+
+
+def test_train_and_test_folders_are_splits(tmp_path):
+    train = photos(tmp_path / "train", {"a": 3, "b": 2}, 1)
+    test = photos(tmp_path / "test", {"b": 2}, 2)
+    source = read_path(str(tmp_path), "photos")
+    assert source.test is not None and source.classes == ("a", "b")
+    np.testing.assert_array_equal(source.train.images, np.concatenate([train["a"], train["b"]]))
+    np.testing.assert_array_equal(source.test.images, test["b"])
+    np.testing.assert_array_equal(source.test.labels, [1, 1])
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    photos(tmp_path, {"train": 2, "car": 2})
+    assert read_path(str(tmp_path), "vehicles").classes == ("car", "train")
+
+
+def test_channels_are_one_only_if_all_images_are_grey(tmp_path):
+    grey = photos(tmp_path, {"a": 2, "b": 2}, colour=False)
+    save(tmp_path / "b" / "02.png", np.repeat(GREY[..., None], 3, axis=-1))  # grey, written as colours
+    images = read_path(str(tmp_path), "a").train.images
+    assert images.shape == (5, 6, 5, 1)
+    np.testing.assert_array_equal(images[2:4, ..., 0], grey["b"])
+    np.testing.assert_array_equal(images[4, ..., 0], GREY)
+    save(tmp_path / "b" / "03.png", COLOUR)
+    images = read_path(str(tmp_path), "a").train.images
+    assert images.shape == (6, 6, 5, 3)
+    np.testing.assert_array_equal(images[-1], COLOUR)
+    np.testing.assert_array_equal(images[4], np.repeat(GREY[..., None], 3, axis=-1))
+
+
+def palette(pixels: np.ndarray) -> Image.Image:
+    image = Image.fromarray(pixels)
+    image.putpalette(np.stack([np.arange(256)[::-1]] * 3, axis=1).astype(np.uint8).tobytes())
+    return image
+
+
+def png16(values: np.ndarray, colours: int) -> bytes:
+    """A PNG of 16 bits, from its specification: Pillow writes none of colours."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, 2 if colours == 3 else 0, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def test_every_mode_is_brought_to_grey_or_colours(tmp_path):
+    alpha = np.full((6, 5, 1), 100, np.uint8)
+    wide = RNG.integers(0, 2**16, (6, 5, 3), np.uint16)
+    files = {
+        "colour.png": (Image.fromarray(COLOUR), COLOUR),
+        "colour.bmp": (Image.fromarray(COLOUR), COLOUR),
+        "colour.PPM": (Image.fromarray(COLOUR), COLOUR),
+        "colour.webp": (Image.fromarray(COLOUR), COLOUR),
+        "colour.tiff": (Image.fromarray(COLOUR), COLOUR),
+        "transparent.png": (Image.fromarray(np.concatenate([COLOUR, alpha], -1)), COLOUR),
+        "transparent grey.png": (Image.fromarray(np.concatenate([GREY[..., None], alpha], -1)), GREY[..., None]),
+        "grey.png": (Image.fromarray(GREY), GREY[..., None]),
+        "palette.png": (palette(GREY), 255 - GREY[..., None]),
+        "palette.gif": (palette(GREY), 255 - GREY[..., None]),
+        "bits.png": (Image.fromarray(GREY > 99), np.uint8(255) * (GREY > 99)[..., None]),
+    }
+    for name, (image, expected) in files.items():
+        image.save(tmp_path / name, **({"lossless": True, "exact": True} if name.endswith("webp") else {}))
+        np.testing.assert_array_equal(decode_picture(tmp_path / name), expected, name)
+    for name, values in (("16 bits.png", wide[..., 0]), ("16 bits of colour.png", wide)):
+        (tmp_path / name).write_bytes(png16(values, 3 if values.ndim == 3 else 1))
+        np.testing.assert_array_equal(decode_picture(tmp_path / name), (values // 256).reshape(6, 5, -1), name)
+
+
+def test_a_jpeg_is_near_what_was_written(tmp_path):
+    smooth = np.add.outer(np.arange(32), np.arange(32)).astype(np.uint8) * 4
+    Image.fromarray(smooth).save(tmp_path / "a.jpg", quality=95)
+    assert np.abs(decode_picture(tmp_path / "a.jpg")[..., 0].astype(int) - smooth).max() < 8
+    Image.fromarray(np.stack([smooth] * 4, -1), "CMYK").save(tmp_path / "b.jpg", quality=95)
+    assert decode_picture(tmp_path / "b.jpg").shape[:2] == (32, 32)
+
+
+def test_sizes_that_differ_need_one(tmp_path):
+    save(tmp_path / "a" / "0.png", COLOUR)
+    save(tmp_path / "b" / "1.png", COLOUR[:4])
+    save(tmp_path / "b" / "2.png", COLOUR[:, :2])
+    with pytest.raises(RequestError, match=r"^data\.image_size: None .*0\.png is 6x5, .*1\.png 4x5; allowed: a size"):
+        load_dataset(DataConfig(path=str(tmp_path)))
+    for resize in ("bilinear", "nearest", "pad"):
+        images = read_path(str(tmp_path), "a", 8, resize).train.images
+        np.testing.assert_array_equal(images, resize_images([COLOUR, COLOUR[:4], COLOUR[:, :2]], 8, resize))
+    with pytest.raises(RequestError, match=r"^data\.image_size: 5 .*6x5 cannot be padded"):
+        load_dataset(DataConfig(path=str(tmp_path), image_size=5))
+
+
+def test_splits_of_two_sizes_need_one(tmp_path):
+    save(tmp_path / "train" / "a" / "0.png", COLOUR)
+    save(tmp_path / "test" / "a" / "0.png", COLOUR[:4])
+    with pytest.raises(RequestError, match=r"^data\.image_size: None"):
+        load_dataset(DataConfig(path=str(tmp_path)))
+
+
+def test_images_are_decoded_once_until_a_file_changes(tmp_path, monkeypatch):
+    photos(tmp_path, {"a": 3, "b": 3})
+    config = DataConfig(path=str(tmp_path), test=0.5)
+    first = load_dataset(config).describe()
+    with monkeypatch.context() as patch:
+        patch.setattr("PIL.Image.open", lambda *_, **__: pytest.fail("decoded again"))
+        assert load_dataset(config).describe() == first
+    save(tmp_path / "b" / "01.png", COLOUR)
+    assert load_dataset(config).describe() != first
+    (tmp_path / "b" / "01.png").unlink()
+    assert sum(load_dataset(config).describe()["counts"].values()) == 5
+
+
+def bomb() -> bytes:
+    """A PNG of a few hundred bytes whose header promises 40,000 x 40,000 pixels."""
+    content = bytearray(png16(np.zeros((4, 4), np.uint16), 1))
+    content[16:24] = struct.pack(">II", 40_000, 40_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    return bytes(content)
+
+
+def encoded(kind: str, image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"", "cannot be decoded"),
+        (b"no image", "cannot be decoded"),
+        (encoded("png", Image.fromarray(COLOUR))[:-40], "cannot be decoded"),
+        (encoded("jpeg", Image.fromarray(COLOUR))[:-40], "cannot be decoded"),
+        (encoded("tiff", Image.fromarray(GREY.astype(np.int32))), "32 bits"),
+        (encoded("tiff", Image.fromarray(GREY.astype(np.float32))), "32 bits"),
+        (bomb(), "decompression bomb"),
+    ],
+)
+def test_an_image_that_cannot_be_decoded_is_one_line_that_names_it(tmp_path, content, named):
+    photos(tmp_path, {"a": 2, "b": 2})
+    (tmp_path / "b" / "01.png").write_bytes(content)
+    with pytest.raises(RequestError) as raised:
+        load_dataset(DataConfig(path=str(tmp_path)))
+    message = str(raised.value)
+    assert message.startswith("data.path: ") and "b/01.png" in message and named in message and "\n" not in message
+
+
+def test_between_pillows_warning_and_its_error_a_bomb_is_refused_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    save(tmp_path / "a.png", COLOUR)
+    with pytest.raises(RequestError, match="decompression bomb"):
+        decode_picture(tmp_path / "a.png")
+
+
+def test_postscript_is_not_run_whatever_it_is_called(tmp_path, monkeypatch):
+    monkeypatch.setattr(subprocess, "check_call", lambda *_, **__: pytest.fail("ran Ghostscript"))
+    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    with pytest.raises(RequestError, match=r"a\.png"):
+        decode_picture(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("folders", "named"),
+    [
+        ([], "of no kind that is read"),
+        (["a", "b"], "a' is not allowed; it has no image; allowed: files named .bmp"),
+        (["a/0.png", "b"], "b' is not allowed; it has no image"),
+        (["a/0.png", "b/c/0.png"], "b/c' is not allowed; it is a folder within a class"),
+        (["train/0.png", "test/0.png"], "train' is not allowed; it has no folder of a class"),
+        (["train/a/0.png", "test"], "test' is not allowed; it has no folder of a class"),
+        (["test/a/0.png"], "it has the folders test; allowed"),
+        (["train/a/0.png", "val/a/0.png", "test/a/0.png"], "it has the folders test, train, val; allowed"),
+        (["train/a/0.png", "test/b/0.png"], "test/b' is not allowed; there is no such class in"),
+        (["train/a/0.png", "test/a"], "test/a' is not allowed; it has no image"),
+    ],
+)
+def test_folders_that_do_not_fit_are_one_line(tmp_path, folders, named):
+    for path in folders:
+        if path.endswith(".png"):
+            save(tmp_path / path, COLOUR)
+        else:
+            (tmp_path / path).mkdir(parents=True)
+    with pytest.raises(RequestError) as raised:
+        load_dataset(DataConfig(path=str(tmp_path)))
+    message = str(raised.value)
+    assert message.startswith("data.path: ") and named in message and "\n" not in message
+
+
+@given(
+    kind=st.sampled_from(["bmp", "gif", "jpeg", "png", "ppm", "tiff", "webp"]),
+    cut=st.integers(0, 400),
+    patch=st.binary(max_size=8),
+    at=st.integers(0, 200),
+)
+def test_no_damage_to_an_image_escapes_as_another_error(tmp_path_factory, kind, cut, patch, at):
+    content = bytearray(encoded(kind, Image.fromarray(COLOUR)))
+    content[at : at + len(patch)] = patch
+    path = tmp_path_factory.mktemp("image") / f"a.{kind}"
+    path.write_bytes(content if cut > 200 else content[:cut])
+    try:
+        assert decode_picture(path).ndim == 3
+    except RequestError as error:
+        assert "\n" not in str(error)
