@@ -1,5 +1,6 @@
 """What every reader of files checks, and the error that names the file."""
 
+import math
 import tokenize
 import zipfile
 import zlib
@@ -23,6 +24,11 @@ class PathError(RequestError):
 
     def __init__(self, path: Path, what: str):
         super().__init__("data.path", str(path), what)
+        self.path, self.what = path, what
+
+    def under(self, key: str) -> RequestError:
+        """Returns the same fault of a path that was asked for as `key`."""
+        return RequestError(key, str(self.path), self.what)
 
 
 def first_line(error: Exception) -> str:
@@ -43,7 +49,7 @@ def checked_split(path: Path, keys: tuple[str, str], images: np.ndarray, labels:
     Args:
         path: where they come from.
         keys: what they are called there.
-        images: [N, H, W] or [N, H, W, C], C at most 4.
+        images: as `checked_images` takes them.
         labels: [N] or [N, 1].
 
     Raises:
@@ -66,10 +72,22 @@ def checked_split(path: Path, keys: tuple[str, str], images: np.ndarray, labels:
 
 
 def checked_images(path: Path, key: str, images: np.ndarray) -> np.ndarray:
-    """Returns images [N, H, W] or [N, H, W, C] as [N, H, W, C]; raises PathError if they are none."""
+    """Returns images as [N, H, W, C].
+
+    Args:
+        path: where they come from.
+        key: what they are called there.
+        images: [N, H, W, C], C at most 4, [N, H, W], or rows of a square's pixels [N, S*S].
+
+    Raises:
+        PathError: they are of another type or shape.
+    """
+    if images.ndim == 2 and math.isqrt(images.shape[1]) ** 2 == images.shape[1]:
+        side = math.isqrt(images.shape[1])
+        images = images.reshape(len(images), side, side)
     if images.ndim == 3:
         images = images[..., None]
     if images.dtype != np.uint8 or images.ndim != 4 or not 1 <= images.shape[-1] <= 4:
         found = f"{key} is {images.dtype} {list(images.shape)}"
-        raise PathError(path, f"{found}; allowed: uint8 [N, H, W] or [N, H, W, C], C at most 4")
+        raise PathError(path, f"{found}; allowed: uint8 [N, H, W, C], C at most 4, [N, H, W] or [N, S*S]")
     return images

@@ -45,9 +45,6 @@ def read_npy(path: Path) -> np.ndarray:
         raise
     except UNREADABLE as error:
         raise PathError(path, f"it cannot be read: {first_line(error)}") from error
-    if images.ndim == 2 and math.isqrt(images.shape[1]) ** 2 == images.shape[1]:
-        side = math.isqrt(images.shape[1])
-        images = images.reshape(len(images), side, side)
     if not images.size:
         raise PathError(path, f"its array {list(images.shape)} is empty; allowed: at least one image")
     return checked_images(path, "its array", images)
