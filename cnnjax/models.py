@@ -163,6 +163,7 @@ class LayerRow(NamedTuple):
 
     layer: Layer
     output: tuple[int, ...]
+    parameters: int
     flops: int
     method: str | None  # of a convolution
 
@@ -171,20 +172,23 @@ def layer_table(network: Network, image_shape: tuple[int, int, int]) -> list[Lay
     """Returns a row for each layer of a network, in order, for images of shape (H, W, C)."""
     rows, shape = [], tuple(image_shape)
     for layer in network.layers:
-        flops, method = 0, None
+        parameters, flops, method = 0, 0, None
         match layer:
             case Conv():
                 height, width, channels = shape
                 shrink = layer.kernel_size - 1 if layer.padding == "valid" else 0
                 shape = (height - shrink, width - shrink, layer.features)
-                flops = 2 * math.prod(shape) * layer.kernel_size**2 * channels
+                weights = layer.kernel_size**2 * channels
+                parameters, flops = (weights + 1) * layer.features, 2 * math.prod(shape) * weights
                 method = choose(layer.kernel_size, channels, math.prod(shape[:2]), network.convolution)
             case Dense():
                 inputs, shape = math.prod(shape), (network.classes if layer.features is None else layer.features,)
-                flops = 2 * inputs * shape[0]
+                parameters, flops = (inputs + 1) * shape[0], 2 * inputs * shape[0]
+            case BatchNorm():
+                parameters = 2 * shape[-1]
             case MaxPool():
                 shape = (shape[0] // 2, shape[1] // 2, shape[2])
-        rows.append(LayerRow(layer, shape, flops, method))
+        rows.append(LayerRow(layer, shape, parameters, flops, method))
     return rows
 
 

@@ -63,6 +63,14 @@ def test_the_table_of_layers_agrees_with_the_network(name):
     assert models.forward_flops(network, shape) == pytest.approx(lowered.cost_analysis()["flops"], rel=0.1)
 
 
+@pytest.mark.parametrize("name", LADDER)
+def test_the_parameters_of_the_layers_sum_to_those_of_the_network(name):
+    shape, classes, _ = PUBLISHED[name]
+    network = models.build(name, classes)
+    rows = models.layer_table(network, shape)
+    assert sum(row.parameters for row in rows) == models.parameter_count(network, shape)
+
+
 def test_pools_go_where_they_save_most():
     convolution = Conv(4)
     assert fused((convolution, Relu(), MaxPool())) == (ConvPool(convolution),)
