@@ -14,9 +14,8 @@ from pathlib import Path
 from absl import flags
 
 from cnnjax import commands, overrides
-from cnnjax.types import RequestError
 
-CONFIG = flags.DEFINE_string("config", None, "The study: path[:argument] of a config file.")
+flags.adopt_module_key_flags(overrides)
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder (default: runs/<config>).")
 PLAN = flags.DEFINE_bool("plan", False, "Say what would run, and train nothing.")
 COMPILATION_CACHE = flags.DEFINE_string(
@@ -35,9 +34,7 @@ def main(config_overrides: list[str]) -> None:
     Raises:
         RequestError: the flags, the config or an override is wrong.
     """
-    if not CONFIG.value:
-        raise RequestError("--config", CONFIG.value, "name a study: --config=configs/quickstart.py")
-    study = overrides.load_study(CONFIG.value, config_overrides)
+    study = overrides.requested_study(config_overrides)
 
     from cnnjax import runner  # imports jax: a wrong request is answered before
 
@@ -47,16 +44,10 @@ def main(config_overrides: list[str]) -> None:
         return
     from cnnjax.progress import Progress
 
-    workdir = Path(WORKDIR.value) if WORKDIR.value else default_workdir(CONFIG.value)
+    workdir = Path(WORKDIR.value) if WORKDIR.value else overrides.default_folder("runs")
     with Progress() as progress:
         report = runner.run(study, workdir, progress=progress, overwrite=OVERWRITE.value, profile=PROFILE.value)
     print(report)
-
-
-def default_workdir(config: str) -> Path:
-    """Returns runs/grid for configs/grid.py and runs/grid-smoke for configs/grid.py:smoke."""
-    path, argument = overrides.split_config(config)
-    return Path("runs") / "-".join(filter(None, (path.stem, argument)))
 
 
 if __name__ == "__main__":

@@ -12,9 +12,29 @@ from pathlib import Path
 from typing import Any
 
 import ml_collections
+from absl import flags
 
 from cnnjax.study import Study, from_config
 from cnnjax.types import RequestError
+
+CONFIG = flags.DEFINE_string("config", None, "The study: path[:argument] of a config file.")
+
+
+def requested_study(overrides: Sequence[str]) -> Study:
+    """Returns the study that the flag --config names, with `key=value` overrides.
+
+    Raises:
+        RequestError: there is no such flag, or `load_study` raises it.
+    """
+    if not CONFIG.value:
+        raise RequestError("--config", CONFIG.value, "name a study: --config=configs/quickstart.py")
+    return load_study(CONFIG.value, overrides)
+
+
+def default_folder(parent: str) -> Path:
+    """Returns `parent`/grid for --config=configs/grid.py and `parent`/grid-smoke for --config=configs/grid.py:smoke."""
+    path, argument = split_config(CONFIG.value)
+    return Path(parent) / "-".join(filter(None, (path.stem, argument)))
 
 
 def load_study(config: str, overrides: Sequence[str] = ()) -> Study:

@@ -10,7 +10,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 import cnnjax
-from cnnjax import launch
+from cnnjax import launch, overrides
 from cnnjax.progress import Progress
 from cnnjax.study import Study
 
@@ -180,8 +180,9 @@ def test_plan_prints_the_table_and_runs_nothing(runner, capsys):
     ("config", "workdir"),
     [("configs/grid.py", "runs/grid"), ("/a/grid.py:smoke", "runs/grid-smoke")],
 )
-def test_default_workdir(config, workdir):
-    assert launch.default_workdir(config) == Path(workdir)
+def test_default_workdir(config, workdir, runner):
+    with flagsaver.flagsaver(config=config):
+        assert overrides.default_folder("runs") == Path(workdir)
 
 
 def test_compiled_programs_are_kept_where_the_flag_says(tmp_path):
