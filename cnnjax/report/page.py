@@ -1,6 +1,5 @@
 """The report's page: the answer first, then warnings, tables, figures, and what ran."""
 
-import itertools
 import json
 from collections.abc import Iterable
 from html import escape
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnjax import stats
-from cnnjax.records import replaced
+from cnnjax.report import parts
 from cnnjax.report.figures import make_figures
 from cnnjax.report.read import Run, read_run
 from cnnjax.report.style import Plot
@@ -43,19 +42,7 @@ def build_report(workdir: Path) -> Path:
     folder = workdir / "report"
     folder.mkdir(exist_ok=True)
     tables, plots = make_tables(run), list(make_figures(run))
-    for table in tables:
-        _write(folder / f"{table.name}.csv", table.csv().encode())
-    for plot in plots:
-        _write(folder / f"{plot.name}.svg", plot.svg.encode())
-        _write(folder / f"{plot.name}.png", plot.png)
-    index = folder / "index.html"
-    _write(index, _page(run, tables, plots).encode())
-    return index
-
-
-def _write(path: Path, content: bytes) -> None:
-    with replaced(path) as file:
-        file.write(content)
+    return parts.write(folder, _page(run, tables, plots), tables, plots)
 
 
 def headline(run: Run) -> str:
@@ -136,79 +123,30 @@ def warnings(run: Run) -> list[str]:
 
 
 def _page(run: Run, tables: list[Table], plots: list[Plot]) -> str:
-    here = Path(__file__).parent
-    name = escape(str(run.data.get("name", run.workdir.resolve().name)))
+    name = str(run.data.get("name", run.workdir.resolve().name))
     alerts = "".join(f"<li>{escape(line)}</li>" for line in warnings(run))
-    sections = [
-        ("tables", "Tables", "".join(map(_table, tables))),
-        ("figures", "Figures", _figures(plots)),
-        ("ran", "What ran", _ran(run)),
-    ]
-    sections = [section for section in sections if section[2]]
-    links = "".join(f'<a href="#{key}">{title}</a>' for key, title, _ in sections)
-    body = "".join(f'<section id="{key}"><h2>{title}</h2>{content}</section>\n' for key, title, content in sections)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{name}: study report</title>
-<style>
-{(here / "report.css").read_text()}</style>
-</head>
-<body>
-<main>
-<h1>Study of {name}</h1>
+    opening = f"""<h1>Study of {escape(name)}</h1>
 <p class="answer">{escape(headline(run))}</p>
 {f'<ul class="warnings">{alerts}</ul>' if alerts else ""}
-{_facts(run)}
-<nav aria-label="sections">{links}</nav>
-{body}</main>
-<script>
-{(here / "sort.js").read_text()}</script>
-</body>
-</html>
-"""
+{parts.facts(_facts(run))}"""
+    sections = [
+        parts.Section("tables", "Tables", "".join(map(parts.table, tables))),
+        parts.Section("figures", "Figures", parts.figures(plots)),
+        parts.Section("ran", "What ran", _ran(run)),
+    ]
+    return parts.document(f"{name}: study report", opening, sections)
 
 
-def _facts(run: Run) -> str:
+def _facts(run: Run) -> list[tuple[Any, str]]:
     seeds, trained = run.trials["seed"].nunique(), run.plan.get("trained", "–")
-    facts: Iterable[tuple[Any, str]] = (
+    return [
         (f"{len(run.trials)} / {run.planned}", "trials finished"),
         (trained, "trained" if trained == run.planned else "trained, the others read off them"),
         (len(run.plan.get("programs", ())), "compiled programs"),
         (len(run.settings), "settings"),
         (seeds, "seed" if seeds == 1 else "seeds"),
         (run.diverged, "diverged"),
-    )
-    items = "".join(f"<li><b>{escape(str(value))}</b>{what}</li>" for value, what in facts)
-    return f'<ul class="facts">{items}</ul>'
-
-
-def _table(table: Table) -> str:
-    return (
-        f"<h3>{escape(table.title)}</h3>"
-        f'<p class="note">{escape(table.note)}</p>{table.html()}'
-        f'<p class="files"><a href="{table.name}.csv">{table.name}.csv</a> has every digit '
-        "(accuracies as shares).</p>\n"
-    )
-
-
-def _figures(plots: list[Plot]) -> str:
-    groups = []
-    for group, members in itertools.groupby(plots, key=lambda plot: plot.group):
-        shown = [_figure(plot) for plot in members]
-        groups.append(f'<h3>{escape(group)}</h3><div class="plots">{"".join(shown)}</div>\n')
-    return "".join(groups)
-
-
-def _figure(plot: Plot) -> str:
-    files = ", ".join(f'<a href="{plot.name}.{kind}">{kind.upper()}</a>' for kind in ("svg", "png"))
-    size = "wide" if plot.wide else "half"
-    return (
-        f'<figure class="{size}"><div class="plot">{plot.inline}</div>'
-        f"<figcaption>{escape(plot.caption)} {files}</figcaption></figure>\n"
-    )
+    ]
 
 
 def _ran(run: Run) -> str:
