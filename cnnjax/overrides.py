@@ -33,6 +33,7 @@ def requested_study(overrides: Sequence[str]) -> Study:
 
 def default_folder(parent: str) -> Path:
     """Returns `parent`/grid for --config=configs/grid.py and `parent`/grid-smoke for --config=configs/grid.py:smoke."""
+    assert CONFIG.value  # `requested_study` has seen to it
     path, argument = split_config(CONFIG.value)
     return Path(parent) / "-".join(filter(None, (path.stem, argument)))
 

@@ -3,6 +3,7 @@
 import dataclasses
 import html
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -25,18 +26,21 @@ _SHOWN = {
     "test_accuracy_setting_std": ("std, settings", "percent"),
     "f1_seed_std": ("std, seeds", "number"),
     "f1_setting_std": ("std, settings", "number"),
+    "share": ("share %", "percent"),
+    "black": ("black %", "percent"),
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table; `best` are the positions of the rows to highlight."""
+    """A table; `best` are the positions of the rows to highlight, `kinds` says how columns are shown."""
 
     name: str
     title: str
     note: str
     frame: pd.DataFrame
     best: tuple[int, ...] = ()
+    kinds: Mapping[str, str] = dataclasses.field(default_factory=dict)  # where the column's name does not say it
 
     def csv(self) -> str:
         """The table with every digit."""
@@ -45,7 +49,7 @@ class Table:
     def html(self) -> str:
         """The table as shown: percent and four significant digits."""
         columns = list(self.frame.columns)
-        kinds = [_kind(column) for column in columns]
+        kinds = self._kinds()
         head = "".join(
             f'<th scope="col" class="{kind}"><button type="button">{html.escape(_header(column))}</button></th>'
             for column, kind in zip(columns, kinds, strict=True)
@@ -59,6 +63,20 @@ class Table:
             f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead>\n'
             f"<tbody>\n{body}</tbody></table></div>"
         )
+
+    def text(self) -> str:
+        """The table as shown, in aligned columns: words to the left, numbers to the right."""
+        kinds = self._kinds()
+        rows = [[_header(column) for column in self.frame.columns]]
+        for row in self.frame.itertuples(index=False):
+            rows.append([_shown(value, kind) for value, kind in zip(row, kinds, strict=True)])
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        signs = ["<" if kind == "text" else ">" for kind in kinds]
+        lines = ("  ".join(f"{c:{s}{w}}" for c, s, w in zip(row, signs, widths, strict=True)) for row in rows)
+        return "\n".join(line.rstrip() for line in lines)
+
+    def _kinds(self) -> list[str]:
+        return [self.kinds.get(column) or _kind(column) for column in self.frame.columns]
 
 
 def make_tables(run: Run) -> list[Table]:
@@ -210,18 +228,23 @@ def _kind(column: str) -> str:
 
 
 def _cell(value: Any, kind: str) -> str:
+    shown = html.escape(_shown(value, kind))
     if kind == "text":
-        return f'<td class="text">{html.escape(str(value))}</td>'
-    if kind == "axis":
-        shown = number(value)
-    elif pd.isna(value):
-        shown = "–"
-    elif kind == "whole":
-        shown = str(int(value))
-    else:
-        shown = significant(100 * value if kind == "percent" else value)
+        return f'<td class="text">{shown}</td>'
     raw = "" if pd.isna(value) else repr(float(value))
-    return f'<td class="{kind}" data-value="{raw}">{html.escape(shown)}</td>'
+    return f'<td class="{kind}" data-value="{raw}">{shown}</td>'
+
+
+def _shown(value: Any, kind: str) -> str:
+    if kind == "text":
+        return str(value)
+    if kind == "axis":
+        return number(value)
+    if pd.isna(value):
+        return "–"
+    if kind in ("whole", "count"):
+        return f"{int(value):,}" if kind == "count" else str(int(value))
+    return significant(100 * value if kind == "percent" else value)
 
 
 def significant(value: float) -> str:

@@ -1,0 +1,39 @@
+"""Shows the data and the models of a study before anything is trained.
+
+    python -m cnnjax.inspect --config=configs/grid.py
+    python -m cnnjax.inspect --config=configs/grid.py:smoke --config.data.image_size=16 --output=somewhere
+
+Prints the splits, classes and pixel statistics of the data and the layers of each model with their
+shapes, parameters, operations and memory, and writes them with figures of the data to one page.
+Every setting of a config can be overridden, as in cnnjax.launch.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from cnnjax import commands, overrides
+
+flags.adopt_module_key_flags(overrides)
+OUTPUT = flags.DEFINE_string("output", None, "Folder of the page and its files (default: inspect/<config>).")
+
+
+def main(config_overrides: list[str]) -> None:
+    """Inspects the study that the flags name.
+
+    Args:
+        config_overrides: `key=value` each.
+
+    Raises:
+        RequestError: the flags, the config or an override is wrong.
+    """
+    study = overrides.requested_study(config_overrides)
+    folder = Path(OUTPUT.value) if OUTPUT.value else overrides.default_folder("inspect")
+
+    from cnnjax import inspection  # imports jax: a wrong request is answered before
+
+    print(inspection.inspect_study(study, folder))
+
+
+if __name__ == "__main__":
+    commands.run(main)

@@ -1,0 +1,148 @@
+"""A study's data and models before anything is trained: as text, and as a page of tables and figures."""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from cnnjax import models
+from cnnjax.augment import gather_batch
+from cnnjax.data import Dataset, load_dataset
+from cnnjax.ladder import Layer
+from cnnjax.report import parts
+from cnnjax.report.data_figures import draw_data
+from cnnjax.report.data_tables import data_tables
+from cnnjax.report.tables import Table
+from cnnjax.study import Study
+from cnnjax.types import RequestError
+
+_BYTES = 4  # of a float32
+_IMAGES, _DRAWS = 10, 4  # shown of the augmentation
+_KINDS = {
+    **{"model": "text", "layer": "text", "output": "text", "computed as": "text"},
+    **dict.fromkeys(("layers", "parameters", "forward flops", "activation bytes", "parameter bytes"), "count"),
+}
+
+
+def inspect_study(study: Study, folder: Path) -> str:
+    """Describes the data and the models of a study, and draws its data.
+
+    Args:
+        study: the study; its data is read, nothing is trained.
+        folder: where the page index.html goes, with its figures as SVG and PNG and its tables as CSV.
+
+    Returns:
+        The description, as text, and where the page is.
+
+    Raises:
+        RequestError: the data is not there, a model is unknown or too large for it, or the folder is a file.
+    """
+    dataset = load_dataset(study.data)
+    for name in study.models:
+        models.check_fits(name, dataset.image_shape)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError("--output", str(folder), f"{error.strerror}; allowed: a folder") from error
+    of_data = data_tables(dataset, study.data.normalisation)
+    of_models = model_tables(study, dataset)
+    plots = list(draw_data(dataset, _augmented(study, dataset)))
+    opening = f"<h1>Data and models of a study of {escape(dataset.name)}</h1>{parts.facts(_facts(study, dataset))}"
+    sections = [
+        parts.Section("data", "Data", "".join(map(parts.table, of_data)) + parts.figures(plots)),
+        parts.Section("models", "Models", "".join(map(parts.table, of_models))),
+    ]
+    page = parts.document(f"{dataset.name}: data and models", opening, sections)
+    index = parts.write(folder, page, [*of_data, *of_models], plots)
+    return "\n\n".join([_headline(study, dataset), *map(_text, [*of_data, *of_models]), str(index)])
+
+
+def model_tables(study: Study, dataset: Dataset) -> list[Table]:
+    """Returns a table of all models of a study, and one of each model's layers with their sum as its last row."""
+    frames = dict(_layers(study, dataset))
+    totals = [{"model": name, "layers": len(frame) - 1} | _sums(frame[:-1]) for name, frame in frames.items()]
+    memory = "Memory is float32: activations of one image (every layer's output) and parameters, in bytes."
+    note = f"For one image of {_shape(dataset.image_shape)}. {memory}"
+    tables = [Table("models", "Models", note, pd.DataFrame(totals), kinds=_KINDS)]
+    for name, frame in frames.items():
+        note = f"Forward flops: an addition and a multiplication for each weight and place of use. {memory}"
+        file = f"layers_{name.replace(', ', '_').replace(' ', '_')}"
+        tables.append(Table(file, f"Layers of {name}", note, frame, (len(frame) - 1,), _KINDS))
+    return tables
+
+
+def _layers(study: Study, dataset: Dataset) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The layers of each model; where a study convolves in several ways, of each model and way."""
+    for model in study.models:
+        for convolution in study.train.convolution:
+            network = models.build(model, len(dataset.classes), convolution=convolution)
+            name = model if len(study.train.convolution) == 1 else f"{model}, convolution {convolution}"
+            rows = [
+                {
+                    "layer": layer_name(row.layer),
+                    "output": _shape(row.output),
+                    "parameters": row.parameters,
+                    "forward flops": row.flops,
+                    "computed as": row.method or "",
+                    "activation bytes": _BYTES * math.prod(row.output),
+                    "parameter bytes": _BYTES * row.parameters,
+                }
+                for row in models.layer_table(network, dataset.image_shape)
+            ]
+            frame = pd.DataFrame(rows)
+            total = {"layer": "all", "output": "", "computed as": ""} | _sums(frame)
+            yield name, pd.concat([frame, pd.DataFrame([total])], ignore_index=True)
+
+
+def layer_name(layer: Layer) -> str:
+    """Returns a layer's kind and settings, as in `Conv features=16 kernel_size=3 padding=same`."""
+    settings = dataclasses.asdict(layer).items()
+    return " ".join([type(layer).__name__, *(f"{name}={value}" for name, value in settings if value is not None)])
+
+
+def _sums(frame: pd.DataFrame) -> dict[str, int]:
+    numbers = frame[["parameters", "forward flops", "activation bytes", "parameter bytes"]]
+    return {str(name): int(value) for name, value in numbers.sum().items()}
+
+
+def _augmented(study: Study, dataset: Dataset) -> np.ndarray | None:
+    """Some training images as stored, and below them as a training step would gather them; None if alike."""
+    if not study.data.augment:
+        return None
+    count, channels = min(_IMAGES, len(dataset.train)), dataset.image_shape[-1]
+    stored, (scale, shift) = dataset.train.images[:count], (jnp.ones(channels), jnp.zeros(channels))
+    rows = [stored]
+    for key in jax.random.split(jax.random.key(0), _DRAWS):
+        words = jax.random.bits(key, (count,))
+        batch = gather_batch(
+            jnp.asarray(stored), jnp.arange(count), scale, shift, augment=study.data.augment, words_B=words
+        )
+        rows.append(np.asarray(batch).astype(np.uint8))
+    return np.stack(rows)
+
+
+def _facts(study: Study, dataset: Dataset) -> list[tuple[str, str]]:
+    counts = [(f"{len(split):,}", f"{name} images") for name, split in dataset.splits.items()]
+    shape = (_shape(dataset.image_shape), f"{dataset.train.images.dtype} pixels")
+    networks = (str(len(study.models)), "model" if len(study.models) == 1 else "models")
+    return [*counts, (str(len(dataset.classes)), "classes"), shape, networks]
+
+
+def _headline(study: Study, dataset: Dataset) -> str:
+    facts = ", ".join(f"{value} {what}" for value, what in _facts(study, dataset))
+    augmentation = ", ".join(study.data.augment) or "none"
+    return f"{dataset.name}: {facts}\nnormalisation {study.data.normalisation}, augmentation {augmentation}"
+
+
+def _text(table: Table) -> str:
+    return f"{table.title}\n{table.text()}"
+
+
+def _shape(sizes: tuple[int, ...]) -> str:
+    return "x".join(map(str, sizes))
