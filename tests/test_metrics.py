@@ -1,6 +1,12 @@
+import math
+
 import numpy as np
 import pytest
+import scipy.special
+import scipy.stats
 import sklearn.metrics
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cnnjax import metrics
 
@@ -78,3 +84,89 @@ def test_labels_that_do_not_fit_are_refused(labels):
     rows = len(labels) if not labels else 3
     with pytest.raises(ValueError, match="labels"):
         metrics.classification(np.zeros((rows, 3)), np.array(labels, int))
+    for function in (metrics.class_report, metrics.roc):
+        with pytest.raises(ValueError, match="labels"):
+            function(np.zeros((rows, 3)), np.array(labels, int))
+
+
+@st.composite
+def _predictions(draw):
+    """Logits of few distinct values, so of many ties; classes may be absent, never predicted, or the only one."""
+    classes, examples = draw(st.integers(1, 6)), draw(st.integers(1, 30))
+    values = st.sampled_from([-30.0, -1.0, 0.0, 0.5, 2.0])
+    logits = draw(st.lists(st.lists(values, min_size=classes, max_size=classes), min_size=examples, max_size=examples))
+    present = draw(st.lists(st.integers(0, classes - 1), min_size=1, unique=True))
+    labels = draw(st.lists(st.sampled_from(present), min_size=examples, max_size=examples))
+    return np.array(logits, np.float16), np.array(labels, np.int32)
+
+
+@settings(max_examples=60, deadline=None)
+@given(_predictions())
+def test_class_report_agrees_with_sklearn(predictions):
+    logits, labels = predictions
+    classes = [str(k) for k in range(logits.shape[1])]
+    expected = sklearn.metrics.classification_report(
+        labels,
+        logits.argmax(axis=1),
+        labels=range(len(classes)),
+        target_names=classes,
+        output_dict=True,
+        zero_division=0,
+    )
+    report = metrics.class_report(logits, labels)
+    names = ("precision", "recall", "f1-score")
+    for k, name in enumerate(classes):
+        ours = (report.precision[k], report.recall[k], report.f1[k], report.support[k])
+        assert ours == pytest.approx(tuple(expected[name][column] for column in (*names, "support")))
+    for mean, ours in (("macro avg", report.macro), ("weighted avg", report.weighted)):
+        assert ours == pytest.approx(tuple(expected[mean][column] for column in names))
+    assert report.accuracy == sklearn.metrics.accuracy_score(labels, logits.argmax(axis=1))
+    assert report.accuracy == pytest.approx(report.weighted[1])
+    assert report.macro == pytest.approx(
+        tuple(metrics.classification(logits, labels)[name] for name in ("precision", "recall", "f1"))
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(_predictions())
+def test_area_under_the_curve_is_the_share_of_pairs_in_the_right_order(predictions):
+    logits, labels = predictions
+    probabilities = scipy.special.softmax(logits.astype(np.float64), axis=1)
+    curves = metrics.roc(logits, labels)
+    assert len(curves) == logits.shape[1]
+    areas = []
+    for k, curve in enumerate(curves):
+        inside, outside = probabilities[labels == k, k], probabilities[labels != k, k]
+        if not len(inside) or not len(outside):
+            assert math.isnan(curve.auc) and not len(curve.true_positive_rate)
+            continue
+        areas.append(scipy.stats.mannwhitneyu(inside, outside).statistic / len(inside) / len(outside))
+        assert curve.auc == pytest.approx(areas[-1])
+        for rate in (curve.false_positive_rate, curve.true_positive_rate):
+            assert (rate[0], rate[-1]) == (0, 1) and (np.diff(rate) >= 0).all()
+    macro = metrics.macro_auc(curves)
+    assert macro == pytest.approx(np.mean(areas)) if areas else math.isnan(macro)
+
+
+@pytest.mark.parametrize("classes", [3, 10])
+def test_macro_area_agrees_with_sklearn(classes):
+    logits, labels = _random(classes)
+    logits[:, 1] = -20  # never predicted
+    probabilities = scipy.special.softmax(logits.astype(np.float64), axis=1)
+    expected = sklearn.metrics.roc_auc_score(labels, probabilities, multi_class="ovr", average="macro")
+    assert metrics.macro_auc(metrics.roc(logits, labels)) == pytest.approx(expected)
+
+
+def test_areas_of_perfect_reversed_and_constant_predictions():
+    labels = np.array([0, 1, 2] * 4)
+    for logits, area in ((np.eye(3)[labels], 1), (-np.eye(3)[labels], 0), (np.zeros((12, 3)), 0.5)):
+        assert [curve.auc for curve in metrics.roc(logits, labels)] == [area] * 3
+
+
+def test_points_of_a_curve_are_the_rates_above_a_threshold():
+    logits, labels = _random(4, examples=60)
+    probability = scipy.special.softmax(logits.astype(np.float64), axis=1)[:, 2]
+    rates = {((probability >= t)[labels != 2].mean(), (probability >= t)[labels == 2].mean()) for t in probability}
+    curve = metrics.roc(logits, labels)[2]
+    points = set(zip(curve.false_positive_rate.tolist(), curve.true_positive_rate.tolist(), strict=True))
+    assert points <= rates | {(0, 0)}
