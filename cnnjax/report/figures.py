@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cnnjax import stats
+from cnnjax.report.classes import draw_confusions
 from cnnjax.report.curves import draw_curves
 from cnnjax.report.read import Run, word
 from cnnjax.report.style import (
@@ -52,7 +53,7 @@ def make_figures(run: Run) -> Iterator[Plot]:
         if run.ok["epochs"].nunique() > 1:
             yield _by_epochs(run)
         yield from draw_curves(run)
-        yield from _confusions(run)
+        yield from draw_confusions(run)
 
 
 def _scale(measure: str) -> int:
@@ -214,51 +215,3 @@ def _panels(count: int, height: float) -> tuple[Any, list["Axes"]]:
     for axes in panels[count:]:
         axes.set_visible(False)
     return figure, panels
-
-
-def _confusions(run: Run) -> Iterator[Plot]:
-    for model, settings in run.settings.groupby("model", sort=False):
-        best = run.best(settings, run.select)
-        counts = None if best is None else run.confusion(best)
-        if best is not None and counts is not None:
-            yield _confusion(run, str(model), best, counts)
-
-
-def _confusion(run: Run, model: str, setting: int, counts: np.ndarray) -> Plot:
-    from matplotlib.colors import to_rgb
-
-    total = counts.sum(axis=1, keepdims=True)
-    share = counts / np.maximum(total, 1)
-    figure, [[axes]] = canvas(5.4, 5.4)
-    classes = len(counts)
-    # one colour, more or less of it: readable on light and on dark paper
-    cells = np.concatenate([np.broadcast_to(to_rgb(SERIES[0]), (*share.shape, 3)), share[..., None]], -1)
-    axes.pcolormesh(cells, rasterized=classes > 30)
-    if classes <= 12:
-        for (row, column), count in np.ndenumerate(counts):
-            if count:
-                colour = PAPER if share[row, column] > 0.55 else INK
-                place: dict[str, Any] = {"color": colour, "ha": "center", "in_layout": False}
-                percent = f"{100 * share[row, column]:.0f}"
-                for dy, text, va, size in ((0.48, percent, "bottom", 7.5), (0.54, count, "top", 5)):
-                    axes.text(column + 0.5, row + dy, text, va=va, fontsize=size, **place)
-    names = run.classes if classes <= 30 else [""] * classes  # more cannot be read
-    axes.set_xticks(np.arange(classes) + 0.5, names, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(np.arange(classes) + 0.5, names)
-    axes.tick_params(length=0)
-    axes.invert_yaxis()
-    axes.set_aspect("equal")
-    axes.grid(False)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    axes.set_title(model)
-    n = int(run.settings.loc[setting, "n"])
-    caption = (
-        f"Confusion on the test set, {run.describe(setting)}, summed over {n} "
-        f"seed{'s' * (n > 1)}. Colour and upper figure: % of the true class; lower figure: count."
-    )
-    return render(figure, f"confusion_{_file(model)}", "Confusion of each model's best setting", caption)
-
-
-def _file(name: str) -> str:
-    return "".join(c if c.isalnum() and c.isascii() else "_" for c in name)
