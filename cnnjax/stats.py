@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 LEVEL = 0.95  # of every interval
+_EVERYWHERE = (-math.inf, math.inf)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +28,13 @@ class Summary:
     high: float
 
 
-def summarise(values: Sequence[float]) -> Summary:
+def summarise(values: Sequence[float], scale: tuple[float, float] = _EVERYWHERE) -> Summary:
     """Summarises a sample, for example one setting's accuracy over its seeds.
+
+    Args:
+        values: the sample.
+        scale: the least and the greatest mean that is possible. An interval that leaves it is cut there, which does
+            not change how often it holds the true mean.
 
     Raises:
         ValueError: there is no value, or one is not finite.
@@ -37,15 +43,15 @@ def summarise(values: Sequence[float]) -> Summary:
     n, mean, std = len(sample), float(sample.mean()), _std(sample)
     sem = std / math.sqrt(n)
     least, most = float(sample.min()), float(sample.max())
-    half = _t(n) * sem
-    return Summary(n, mean, std, sem, least, most, most - least, mean - half, mean + half)
+    low, high = _interval(mean, _t(n) * sem, scale)
+    return Summary(n, mean, std, sem, least, most, most - least, low, high)
 
 
-def prediction_interval(values: Sequence[float]) -> tuple[float, float]:
+def prediction_interval(values: Sequence[float], scale: tuple[float, float] = _EVERYWHERE) -> tuple[float, float]:
     """Returns the 95 % interval for ONE new normal draw: mean -+ t * std * sqrt(1 + 1/n).
 
     A published single run is one draw, not a mean: it agrees with ours when it lies in here. (nan,
-    nan) for one value.
+    nan) for one value. `scale` is as in `summarise`.
 
     References:
         Hahn and Meeker, Statistical Intervals, section 4.7.
@@ -55,8 +61,7 @@ def prediction_interval(values: Sequence[float]) -> tuple[float, float]:
     """
     sample = _sample(values)
     n, mean = len(sample), float(sample.mean())
-    half = _t(n) * _std(sample) * math.sqrt(1 + 1 / n)
-    return mean - half, mean + half
+    return _interval(mean, _t(n) * _std(sample) * math.sqrt(1 + 1 / n), scale)
 
 
 def pooled_std(groups: Iterable[Sequence[float]]) -> float:
@@ -68,6 +73,11 @@ def pooled_std(groups: Iterable[Sequence[float]]) -> float:
     squares = sum(float(((sample - sample.mean()) ** 2).sum()) for sample in samples)
     freedom = sum(len(sample) - 1 for sample in samples)
     return math.sqrt(squares / freedom) if freedom else math.nan
+
+
+def _interval(mean: float, half: float, scale: tuple[float, float]) -> tuple[float, float]:
+    low, high = np.clip((mean - half, mean + half), *scale)
+    return float(low), float(high)
 
 
 def _sample(values: Sequence[float]) -> np.ndarray:

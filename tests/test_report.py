@@ -185,6 +185,17 @@ def test_headline_names_the_best_mean_and_its_interval(grid):
     assert any(line.startswith("2 of 240 finished trials diverged") for line in warnings(run))
 
 
+def test_intervals_end_where_the_scale_does(tmp_path):
+    run = read_run(make_run(tmp_path / "run", _study([0, 1, 2], select="test_accuracy")))
+    frame = run.trials.assign(test_accuracy=[0.999, 0.97, 1.0], test_loss=[0.001, 0.05, 0.002])
+    frame.to_csv(run.workdir / "trials.csv", index=False)
+    run = read_run(run.workdir)
+    assert re.search(r"98\.97 % \(94\.\d\d to 100\.0\)", headline(run))
+    (table,) = [t.frame.set_index("measure") for t in make_tables(run) if t.name == "over_seeds"]
+    assert (table.loc["test_accuracy", ["high", "new_high"]] == 1).all()
+    assert (table.loc["test_loss", ["low", "new_low"]] == 0).all()
+
+
 def test_a_setting_that_lost_seeds_is_not_named_best(tmp_path):
     config = _study([0, 1, 2], select="test_accuracy", train={"learning_rate": [0.01, 0.03]})
     run = read_run(make_run(tmp_path / "run", config, diverge=("t0000", "t0001")))

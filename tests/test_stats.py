@@ -3,6 +3,8 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cnnjax.stats import pooled_std, prediction_interval, summarise
 
@@ -74,3 +76,20 @@ def test_pooled_std_ignores_how_far_groups_lie_apart_and_single_values():
     assert pooled_std([[0, 1], [100, 101], [7]]) == pytest.approx(math.sqrt(0.5))
     assert math.isnan(pooled_std([[1], [2]]))
     assert math.isnan(pooled_std([]))
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=6), st.floats(0, 1))
+def test_an_interval_cut_at_the_ends_of_the_scale_holds_the_same_possible_means(values, mean):
+    summary, (low, high) = summarise(values, (0, 1)), prediction_interval(values, (0, 1))
+    assert 0 <= low <= summary.low and summary.high <= high <= 1
+    whole, whole_new = summarise(values), prediction_interval(values)
+    assert (summary.low <= mean <= summary.high) == (whole.low <= mean <= whole.high)
+    assert (low <= mean <= high) == (whole_new[0] <= mean <= whole_new[1])
+    assert (summary.mean, summary.sem) == (whole.mean, whole.sem)
+
+
+def test_the_scale_cuts_only_what_leaves_it():
+    assert summarise([0.98, 1.0], (0, 1)).high == 1
+    assert summarise([0.98, 1.0], (0, 1)).low == summarise([0.98, 1.0]).low > 0
+    assert summarise([0.1, 9.0], (0, math.inf)).high == summarise([0.1, 9.0]).high
+    assert math.isnan(summarise([0.7], (0, 1)).low)

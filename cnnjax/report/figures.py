@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnnjax import stats
 from cnnjax.report.classes import draw_confusions
 from cnnjax.report.curves import draw_curves
 from cnnjax.report.read import Run, word
@@ -118,12 +117,11 @@ def _by_seed(run: Run) -> Plot:
         scale = _scale(measure)
         for index, setting in enumerate(run.settings.index):
             trials = run.ok[run.ok["setting"] == setting]
-            values = run.values(setting, measure)
-            if not values:
+            summary, colour = run.summary(setting, measure), SERIES[index]
+            if summary is None:
                 continue
-            summary, colour = stats.summarise(values), SERIES[index]
             axes.axhline(scale * summary.mean, color=colour, lw=1.2)
-            if len(values) > 1:
+            if summary.n > 1:
                 axes.axhspan(scale * summary.low, scale * summary.high, color=colour, alpha=0.12, lw=0)
             x = [seeds.index(seed) for seed in trials["seed"]]
             axes.plot(x, scale * trials[measure], "o", color=colour, ms=6)

@@ -6,7 +6,6 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from cnnjax import stats
 from cnnjax.report import parts
 from cnnjax.report.figures import make_figures
 from cnnjax.report.read import Run, read_run
@@ -65,10 +64,9 @@ def headline(run: Run) -> str:
 
 
 def _interval(run: Run, setting: int, measure: str) -> str:
-    values = run.values(setting, measure)
-    if not values:
+    summary = run.summary(setting, measure)
+    if summary is None:
         return ""
-    summary = stats.summarise(values)
     scale, unit = (100, " %") if measure.endswith("accuracy") else (1, "")
     mean, low, high = (significant(scale * value) for value in (summary.mean, summary.low, summary.high))
     between = f" ({low} to {high})" if summary.n > 1 else ""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -40,9 +41,11 @@ MEASURES = tuple(f"{split}_{name}" for split in ("train", "val", "test") for nam
     "recall",
     "f1",
 )
+_COSTS = ("epochs_run", "best_epoch", "seconds", "images_per_second")
 _COLUMNS = (
     *("trial", "member", *AXES, "seed", "status"),
     *MEASURES,
+    *_COSTS,
 )
 
 
@@ -115,6 +118,11 @@ class Run:
     def _rows(self) -> dict[int, pd.Index]:
         return dict(self.ok.groupby("setting").groups)
 
+    def summary(self, setting: int, measure: str) -> stats.Summary | None:
+        """A setting's measure over its seeds, the interval cut where the measure ends; None without a value."""
+        values = self.values(setting, measure)
+        return stats.summarise(values, scale(measure)) if values else None
+
     def seed_std(self, settings: Sequence[int], measure: str) -> float:
         """The standard deviation across seeds within one setting, pooled over `settings`."""
         groups = (self.values(setting, measure) for setting in settings)
@@ -153,6 +161,11 @@ class Run:
             return None
         labels = np.load(folder / "labels.npz")["labels"]
         return np.sum([metrics.confusion(np.load(path)["logits"], labels) for path in paths], axis=0)
+
+
+def scale(measure: str) -> tuple[float, float]:
+    """The least and the greatest value that a measure can have."""
+    return 0, math.inf if measure.endswith("loss") else 1
 
 
 def word(axis: str) -> str:
@@ -206,7 +219,7 @@ def _trials(path: Path) -> pd.DataFrame:
     missing = [column for column in _COLUMNS if column not in trials]
     if missing:
         raise RequestError("workdir", str(path), f"it has no column {missing[0]!r}")
-    measured = trials[list(MEASURES)].astype(float)
+    measured = trials[[*MEASURES, *_COSTS]].astype(float)
     setting = trials.groupby(list(AXES), sort=False, dropna=False).ngroup()
     return trials.assign(**dict(measured.items()), setting=setting)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from cnnjax import stats
-from cnnjax.report.read import AXES, Run, number, word
+from cnnjax.report.read import AXES, Run, number, scale, word
 
 _SCORES = ("test_accuracy", "precision", "recall", "f1")
 # column -> header, kind
@@ -154,15 +154,14 @@ def _over_seeds(run: Run) -> Table:
     setting = int(run.settings.index[0])
     rows = []
     for measure in ("test_accuracy", "test_loss", "f1", "val_accuracy", "val_loss"):
-        values = run.values(setting, measure)
-        if values:
-            low, high = stats.prediction_interval(values)
-            summary = dataclasses.asdict(stats.summarise(values))
-            rows.append({"measure": measure, **summary, "new_low": low, "new_high": high})
+        summary = run.summary(setting, measure)
+        if summary:
+            low, high = stats.prediction_interval(run.values(setting, measure), scale(measure))
+            rows.append({"measure": measure, **dataclasses.asdict(summary), "new_low": low, "new_high": high})
     note = (
         "low to high: the 95 % t interval of the mean. new low to new high: the 95 % prediction "
-        "interval of one more seed, the one to hold a published single run against. Accuracies "
-        "are shares here."
+        "interval of one more seed, the one to hold a published single run against. Both end where "
+        "the measure does. Accuracies are shares here."
     )
     return Table("over_seeds", "Over seeds", note, pd.DataFrame(rows))
 
