@@ -28,12 +28,12 @@ class Summary:
     high: float
 
 
-def summarise(values: Sequence[float], scale: tuple[float, float] = _EVERYWHERE) -> Summary:
+def summarise(values: Sequence[float], bounds: tuple[float, float] = _EVERYWHERE) -> Summary:
     """Summarises a sample, for example one setting's accuracy over its seeds.
 
     Args:
         values: the sample.
-        scale: the least and the greatest mean that is possible. An interval that leaves it is cut there, which does
+        bounds: the least and the greatest mean that is possible. An interval that leaves them is cut there, which does
             not change how often it holds the true mean.
 
     Raises:
@@ -43,15 +43,15 @@ def summarise(values: Sequence[float], scale: tuple[float, float] = _EVERYWHERE)
     n, mean, std = len(sample), float(sample.mean()), _std(sample)
     sem = std / math.sqrt(n)
     least, most = float(sample.min()), float(sample.max())
-    low, high = _interval(mean, _t(n) * sem, scale)
+    low, high = _interval(mean, _t(n) * sem, bounds)
     return Summary(n, mean, std, sem, least, most, most - least, low, high)
 
 
-def prediction_interval(values: Sequence[float], scale: tuple[float, float] = _EVERYWHERE) -> tuple[float, float]:
+def prediction_interval(values: Sequence[float], bounds: tuple[float, float] = _EVERYWHERE) -> tuple[float, float]:
     """Returns the 95 % interval for ONE new normal draw: mean -+ t * std * sqrt(1 + 1/n).
 
     A published single run is one draw, not a mean: it agrees with ours when it lies in here. (nan,
-    nan) for one value. `scale` is as in `summarise`.
+    nan) for one value. `bounds` are as in `summarise`.
 
     References:
         Hahn and Meeker, Statistical Intervals, section 4.7.
@@ -61,7 +61,7 @@ def prediction_interval(values: Sequence[float], scale: tuple[float, float] = _E
     """
     sample = _sample(values)
     n, mean = len(sample), float(sample.mean())
-    return _interval(mean, _t(n) * _std(sample) * math.sqrt(1 + 1 / n), scale)
+    return _interval(mean, _t(n) * _std(sample) * math.sqrt(1 + 1 / n), bounds)
 
 
 def pooled_std(groups: Iterable[Sequence[float]]) -> float:
@@ -75,8 +75,8 @@ def pooled_std(groups: Iterable[Sequence[float]]) -> float:
     return math.sqrt(squares / freedom) if freedom else math.nan
 
 
-def _interval(mean: float, half: float, scale: tuple[float, float]) -> tuple[float, float]:
-    low, high = np.clip((mean - half, mean + half), *scale)
+def _interval(mean: float, half: float, bounds: tuple[float, float]) -> tuple[float, float]:
+    low, high = np.clip((mean - half, mean + half), *bounds)
     return float(low), float(high)
 
 

@@ -79,7 +79,7 @@ def test_pooled_std_ignores_how_far_groups_lie_apart_and_single_values():
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=6), st.floats(0, 1))
-def test_an_interval_cut_at_the_ends_of_the_scale_holds_the_same_possible_means(values, mean):
+def test_an_interval_cut_at_its_bounds_holds_the_same_possible_means(values, mean):
     summary, (low, high) = summarise(values, (0, 1)), prediction_interval(values, (0, 1))
     assert 0 <= low <= summary.low and summary.high <= high <= 1
     whole, whole_new = summarise(values), prediction_interval(values)
@@ -88,7 +88,7 @@ def test_an_interval_cut_at_the_ends_of_the_scale_holds_the_same_possible_means(
     assert (summary.mean, summary.sem) == (whole.mean, whole.sem)
 
 
-def test_the_scale_cuts_only_what_leaves_it():
+def test_bounds_cut_only_what_leaves_them():
     assert summarise([0.98, 1.0], (0, 1)).high == 1
     assert summarise([0.98, 1.0], (0, 1)).low == summarise([0.98, 1.0]).low > 0
     assert summarise([0.1, 9.0], (0, math.inf)).high == summarise([0.1, 9.0]).high

@@ -11,11 +11,10 @@ from cnnjax.report.style import INK, PAPER, SERIES, Plot, canvas, render
 
 def draw_confusions(run: Run) -> Iterator[Plot]:
     """The confusion matrix of each model's best setting."""
-    for model, settings in run.settings.groupby("model", sort=False):
-        best = run.best(settings, run.select)
-        counts = None if best is None else run.confusion(best)
-        if best is not None and counts is not None:
-            yield _confusion(run, str(model), best, counts)
+    for model, setting in run.best_of_models.items():
+        counts = run.confusion(setting)
+        if counts is not None:
+            yield _confusion(run, model, setting, counts)
 
 
 def _confusion(run: Run, model: str, setting: int, counts: np.ndarray) -> Plot:

@@ -41,6 +41,10 @@ MEASURES = tuple(f"{split}_{name}" for split in ("train", "val", "test") for nam
     "recall",
     "f1",
 )
+HISTORY = (
+    *("train_loss", "train_accuracy", "val_loss", "val_accuracy"),
+    *("val_precision", "val_recall", "val_f1"),
+)
 _COSTS = ("epochs_run", "best_epoch", "seconds", "images_per_second")
 _COLUMNS = (
     *("trial", "member", *AXES, "seed", "status"),
@@ -121,7 +125,7 @@ class Run:
     def summary(self, setting: int, measure: str) -> stats.Summary | None:
         """A setting's measure over its seeds, the interval cut where the measure ends; None without a value."""
         values = self.values(setting, measure)
-        return stats.summarise(values, scale(measure)) if values else None
+        return stats.summarise(values, bounds(measure)) if values else None
 
     def seed_std(self, settings: Sequence[int], measure: str) -> float:
         """The standard deviation across seeds within one setting, pooled over `settings`."""
@@ -138,6 +142,15 @@ class Run:
         if scored.empty:
             return None
         return int(scored.idxmin() if measure.endswith("loss") else scored.idxmax())
+
+    @cached_property
+    def best_of_models(self) -> dict[str, int]:
+        """Each model's best setting by the study's measure, of the models that have one."""
+        best = {
+            str(model): self.best(of_model, self.select)
+            for model, of_model in self.settings.groupby("model", sort=False)
+        }
+        return {model: setting for model, setting in best.items() if setting is not None}
 
     def describe(self, setting: int) -> str:
         """Names a setting by its main axes and whatever else the study varies."""
@@ -163,7 +176,7 @@ class Run:
         return np.sum([metrics.confusion(np.load(path)["logits"], labels) for path in paths], axis=0)
 
 
-def scale(measure: str) -> tuple[float, float]:
+def bounds(measure: str) -> tuple[float, float]:
     """The least and the greatest value that a measure can have."""
     return 0, math.inf if measure.endswith("loss") else 1
 
@@ -226,7 +239,7 @@ def _trials(path: Path) -> pd.DataFrame:
 
 def _history(path: Path, trials: pd.DataFrame) -> pd.DataFrame:
     """One row per trained member and epoch, of members that did not diverge."""
-    columns = ["member", "epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy"]
+    columns = ["member", "epoch", *HISTORY]
     lines = path.read_text().splitlines() if path.exists() else []
     rows = []
     for index, line in enumerate(lines):
@@ -236,6 +249,6 @@ def _history(path: Path, trials: pd.DataFrame) -> pd.DataFrame:
             if index < len(lines) - 1:  # the last line may be half written
                 raise RequestError("workdir", f"{path}, line {index + 1}", "it is not JSON") from None
     history = pd.DataFrame([row for row in rows if "member" in row], columns=columns)
-    history[columns[2:]] = history[columns[2:]].astype(float)
+    history[list(HISTORY)] = history[list(HISTORY)].astype(float)
     trained = trials.loc[trials["status"] != "diverged", ["trial", "setting", "seed"]]
     return history.merge(trained, left_on="member", right_on="trial").drop(columns="trial")

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from cnnjax import stats
-from cnnjax.report.read import AXES, Run, number, scale, word
+from cnnjax.report.read import AXES, Run, bounds, number, word
 
 _SCORES = ("test_accuracy", "precision", "recall", "f1")
 # column -> header, kind
@@ -156,7 +156,7 @@ def _over_seeds(run: Run) -> Table:
     for measure in ("test_accuracy", "test_loss", "f1", "val_accuracy", "val_loss"):
         summary = run.summary(setting, measure)
         if summary:
-            low, high = stats.prediction_interval(run.values(setting, measure), scale(measure))
+            low, high = stats.prediction_interval(run.values(setting, measure), bounds(measure))
             rows.append({"measure": measure, **dataclasses.asdict(summary), "new_low": low, "new_high": high})
     note = (
         "low to high: the 95 % t interval of the mean. new low to new high: the 95 % prediction "
