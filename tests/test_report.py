@@ -10,15 +10,21 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats
 import sklearn.metrics
+from PIL import Image
 
 from cnnjax import metrics
+from cnnjax.ladder import LADDER
 from cnnjax.plan import make_plan
 from cnnjax.report import build_report
+from cnnjax.report.curves import draw_mean
+from cnnjax.report.figures import make_figures
 from cnnjax.report.page import headline, warnings
 from cnnjax.report.read import MEASURES, read_run
+from cnnjax.report.style import canvas
 from cnnjax.report.tables import group_means, make_tables, significant
 from cnnjax.study import from_config
 from cnnjax.types import RequestError, Trial
@@ -39,8 +45,11 @@ GRID = {
 }
 
 
-def make_run(folder: Path, config: dict, *, diverge=(), keep=None, examples=400) -> Path:
-    """Writes a run with made-up results: `diverge` trials by id, only the first `keep` finished."""
+def make_run(folder: Path, config: dict, *, diverge=(), stop=None, keep=None, examples=400) -> Path:
+    """Writes a run with made-up results: `diverge` trials by id, only the first `keep` finished.
+
+    `stop` holds the epoch after which a member stops early; where it is given, macro measures are in the history.
+    """
     study = from_config(config)
     plan, rng = make_plan(study), np.random.default_rng(0)
     has_validation = study.data.has_validation
@@ -57,19 +66,25 @@ def make_run(folder: Path, config: dict, *, diverge=(), keep=None, examples=400)
     rows, lines = [], []
     for member in (member for program in plan.programs for member in program.members):
         skill = _skill(member.trials[-1], rng)
-        for epoch in range(1, member.epochs + 1):
+        last = (stop or {}).get(member.id, member.epochs)
+        for epoch in range(1, last + 1):
             lines.append({"member": member.id, "epoch": epoch} | _epoch(skill, epoch, has_validation))
+            if stop is not None:
+                lines[-1] |= {f"val_{name}": lines[-1]["val_accuracy"] - 0.01 for name in ("precision", "recall", "f1")}
         for trial in member.trials:
-            row = trial.row() | {"member": member.id, "status": "ok", "epochs_run": trial.epochs}
-            row |= {"best_epoch": "", "seconds": 10.0, "images_per_second": 1e4}
+            epochs = min(last, trial.epochs)
+            row = trial.row() | {"member": member.id, "status": "ok", "epochs_run": epochs}
+            row |= {"best_epoch": max(1, epochs - 2), "seconds": 10.0 + epochs, "images_per_second": 1e4}
+            if epochs < trial.epochs:
+                row["status"] = "early_stopped"
             if trial.id in diverge:
-                rows.append(row | {"status": "diverged"})
+                rows.append(row | {"status": "diverged", "best_epoch": ""})
                 continue
             logits = _logits(skill * (1 - 0.25 / trial.epochs), labels, rng)
             np.savez(folder / "predictions" / f"{trial.id}.npz", logits=logits)
             test = metrics.classification(logits, labels)
             row |= {"test_loss": test.pop("loss"), "test_accuracy": test.pop("accuracy")} | test
-            rows.append(row | _epoch(skill, trial.epochs, has_validation))
+            rows.append(row | _epoch(skill, epochs, has_validation))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     rows.sort(key=lambda row: row["trial"])
     columns = dict.fromkeys([*rows[0], *MEASURES])
@@ -240,7 +255,8 @@ def test_figures_fit_the_axes_of_the_study(grid, tmp_path):
     curves = {"curves_loss", "curves_accuracy"}
     models = {f"confusion_{model}" for model in SKILL}
     assert _names(grid, "svg") == _names(grid, "png")
-    assert _names(grid, "svg") == bars | curves | models | {
+    history = {"history", "models_train_loss"}
+    assert _names(grid, "svg") == bars | curves | models | history | {
         "f1_by_learning_rate",
         "accuracy_by_epochs",
     }
@@ -278,6 +294,93 @@ def test_a_pooled_test_set_is_said(test_from, warned, tmp_path):
     data = json.loads((folder / "data.json").read_text()) | {"test_from": test_from}
     (folder / "data.json").write_text(json.dumps(data))
     assert any("not comparable with published" in line for line in warnings(read_run(folder))) == warned
+
+
+STOPPED = {
+    "models": ["baseline"],
+    "seeds": [0, 1, 2],
+    "select": "val_accuracy",
+    "data": {"validation": 0.1},
+    "train": {"optimizer": "sgd", "learning_rate": [0.01, 0.03], "epochs": 9},
+}
+
+
+def _by_epoch(folder: Path, member: str, column: str) -> list[float]:
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [line[column] for line in lines if line["member"] == member]
+
+
+def test_early_stopped_trials_are_finished(tmp_path):
+    folder = make_run(tmp_path / "run", STOPPED, stop={"t0000": 5, "t0001": 7}, diverge=("t0003",))
+    run = read_run(folder)
+    assert sorted(run.trials["status"].unique()) == ["diverged", "early_stopped", "ok"]
+    assert (len(run.ok), run.diverged) == (5, 1)
+    assert run.settings["n"].tolist() == [3, 2]
+    page = build_report(folder).read_text()
+    assert "<b>2</b>stopped early" in page and "<b>1</b>diverged" in page
+    assert "The best setting" not in page and "1 of 6 finished trials diverged" in page
+
+
+def test_a_mean_over_seeds_ends_with_the_first_that_stops(tmp_path):
+    folder = make_run(tmp_path / "run", STOPPED, stop={"t0000": 5, "t0001": 7})
+    run = read_run(folder)
+    [[axes]] = canvas(4, 4)[1]
+    draw_mean(axes, run.history_of([run.trials["setting"][0]]), "val_accuracy", color="red")
+    curves = [_by_epoch(folder, member, "val_accuracy") for member in ("t0000", "t0001", "t0002")]
+    assert [len(curve) for curve in curves] == [5, 7, 9]
+    mean, *others = axes.lines
+    np.testing.assert_array_equal(mean.get_xdata(), range(1, 6))
+    np.testing.assert_allclose(mean.get_ydata(), 100 * np.mean([curve[:5] for curve in curves], axis=0))
+    for line, curve in zip(others, curves[1:], strict=True):
+        np.testing.assert_array_equal(line.get_xdata(), range(5, len(curve) + 1))
+        np.testing.assert_allclose(line.get_ydata(), 100 * np.array(curve[4:]))
+    assert "first seed that stops early" in next(p.caption for p in make_figures(run) if p.name == "curves_loss")
+
+
+def test_a_band_ends_where_the_measure_does():
+    frame = pd.DataFrame({"member": ["a", "a", "b", "b"], "epoch": [1, 2, 1, 2], "val_accuracy": [0.9, 1, 1, 1]})
+    [[axes]] = canvas(4, 4)[1]
+    draw_mean(axes, frame, "val_accuracy", color="red")
+    (band,) = axes.collections
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert heights.max() == 100
+    assert heights.min() == pytest.approx(95 - 100 * statistics.stdev([0.9, 1]))
+
+
+def test_the_history_reads_macro_measures_where_they_are(tmp_path):
+    with_them = make_run(tmp_path / "with", STOPPED, stop={"t0000": 5})
+    run = read_run(with_them)
+    ours = run.history.loc[run.history["member"] == "t0000", "val_f1"]
+    assert ours.tolist() == pytest.approx(_by_epoch(with_them, "t0000", "val_f1"))
+    build_report(with_them)
+    svg = (with_them / "report" / "history.svg").read_text()
+    titles = ("Training loss", "Training accuracy, %", "Validation loss", "Validation accuracy, %")
+    macro = [f"Validation macro {name}" for name in ("precision", "recall", "F1")]
+    assert all(f">{title}<" in svg for title in (*titles, *macro))
+    without = make_run(tmp_path / "without", STOPPED | {"models": ["baseline", "medium"]})
+    assert read_run(without).history["val_f1"].isna().all()
+    build_report(without)
+    svg = (without / "report" / "history.svg").read_text()
+    assert all(f">{title}<" in svg for title in titles) and "macro" not in svg
+
+
+def test_the_history_of_a_setting_that_is_read_off_a_longer_one(grid):
+    run = read_run(grid)
+    short = run.settings.index[run.settings["epochs"] == 5][0]
+    members = set(run.ok.loc[run.ok["setting"] == short, "member"])
+    history = run.history_of([short])
+    assert set(history["member"]) == members and history["epoch"].max() == 5
+    assert len(history) == 5 * run.settings.loc[short, "n"]
+
+
+def test_many_models_stand_in_rows(tmp_path):
+    study = STOPPED | {"models": list(LADDER)[:14], "seeds": [0]}
+    folder = make_run(tmp_path / "run", study, stop={"t0000": 5}, examples=100)
+    build_report(folder)
+    assert {"models_val_loss", "models_train_accuracy", "history"} <= _names(folder, "svg")
+    for figure in (folder / "report").glob("*.png"):
+        with Image.open(figure) as image:
+            assert image.width <= 13 * 150, figure.name
 
 
 class _Checker(html.parser.HTMLParser):

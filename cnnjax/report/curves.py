@@ -1,13 +1,18 @@
 """Learning curves: one line per setting, averaged over its seeds, one panel per model."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from cnnjax.report.read import Run, number, word
+from cnnjax.report.read import Run, bounds, number, word
 from cnnjax.report.style import LINES, MUTED, SERIES, Plot, canvas, legend, line_handle, render
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_COLUMNS = 4  # of panels, at most
 _TOLD_BY = (
     *("optimizer", "learning_rate", "batch_size", "momentum", "weight_decay"),
     *("label_smoothing", "dropout_rate"),
@@ -37,32 +42,33 @@ def _curves(run: Run, name: str) -> Plot:
     splits = [s for s in ("train", "val") if history[f"{s}_{name}"].notna().any()]
     models = list(dict.fromkeys(history["model"]))
     few = history.groupby("model")["setting"].nunique().max() <= 3
-    rows = [splits] if few else [[split] for split in splits]
+    blocks = [splits] if few else [[split] for split in splits]
     look = _look(history, dashes=not (few and len(splits) > 1))
-    scale = 100 if name == "accuracy" else 1
+    rows = -(-len(models) // _COLUMNS)
+    columns = -(-len(models) // rows)
     figure, grid = canvas(
-        max(4.6, 3.1 * len(models)),
-        3 * len(rows) + 0.6,
-        len(models),
-        len(rows),
+        max(4.6, 3.1 * columns),
+        (3 if rows == 1 else 2.4) * rows * len(blocks) + 0.6,
+        columns,
+        rows * len(blocks),
         sharex=True,
         sharey=True,
     )
-    for row, shown in zip(grid, rows, strict=True):
-        for axes, model in zip(row, models, strict=True):
+    for index, shown in enumerate(blocks):
+        block = grid[index * rows : (index + 1) * rows]
+        panels = [axes for row in block for axes in row]
+        for axes, model in zip(panels, models, strict=False):
+            axes.set_title(model)
             for _, of_setting in history[history["model"] == model].groupby("setting"):
                 first = of_setting.iloc[0]
                 colour = look.colour_of[_key(first, look.colours)]
                 dash = look.dash_of[_key(first, look.dashes)]
                 for split in shown:
                     ls = LINES[1] if len(shown) > 1 and split == "train" else dash
-                    _line(axes, of_setting, f"{split}_{name}", scale, color=colour, ls=ls)
-        row[0].set_ylabel(f"{' and '.join(map(_split, shown))} {name}" + (", %" if scale == 100 else ""))
-    for axes, model in zip(grid[0], models, strict=True):
-        axes.set_title(model)
-    for axes in grid[-1]:
-        axes.set_xlabel("epoch")
-        axes.locator_params(axis="x", integer=True)
+                    draw_mean(axes, of_setting, f"{split}_{name}", color=colour, ls=ls)
+        for row in block:
+            row[0].set_ylabel(label(" and ".join(map(_split, shown)), name))
+        hide_spare(panels, len(models), columns)
     if name == "loss":
         grid[0][0].set_ylim(bottom=0)
     handles = _handles(look, splits if few and len(splits) > 1 else [])
@@ -72,13 +78,51 @@ def _curves(run: Run, name: str) -> Plot:
     return render(figure, f"curves_{name}", "Learning curves", caption)
 
 
-def _line(axes: Any, of_setting: pd.DataFrame, column: str, scale: int, **style: Any) -> None:
-    """The mean over seeds and a band of one standard deviation, while every seed has a value."""
+def draw_mean(axes: "Axes", of_setting: pd.DataFrame, column: str, band: bool = True, **style: Any) -> None:
+    """Draws a setting's mean over seeds by epoch while every seed trains, then each that goes on, thin.
+
+    A mean over fewer and fewer seeds would be one of ever other seeds, and jump where one stops.
+
+    Args:
+        axes: where to.
+        of_setting: the setting's rows of `Run.history`.
+        column: of `Run.history`; an accuracy is drawn in %.
+        band: whether to show one standard deviation around the mean, cut where the measure ends.
+        style: of the line; `color` must be there.
+    """
+    unit = percent(column)
     by_epoch = of_setting.groupby("epoch")[column]
     whole = by_epoch.count() == of_setting["member"].nunique()
-    mean, std = scale * by_epoch.mean()[whole], scale * by_epoch.std()[whole]
-    axes.plot(mean.index, mean, lw=1.4, marker="o" if len(mean) == 1 else "", **style)
-    axes.fill_between(mean.index, mean - std, mean + std, color=style["color"], alpha=0.15, lw=0)
+    mean, std = by_epoch.mean()[whole], by_epoch.std()[whole]
+    axes.plot(mean.index, unit * mean, lw=1.4, marker="o" if len(mean) == 1 else "", **style)
+    if band:
+        low, high = (unit * np.clip(edge, *bounds(column)) for edge in (mean - std, mean + std))
+        axes.fill_between(mean.index, low, high, color=style["color"], alpha=0.15, lw=0)
+    together = mean.index.max() if len(mean) else 0
+    for _, of_member in of_setting[of_setting["epoch"] >= together].groupby("member"):
+        if len(of_member) > 1:
+            axes.plot(of_member["epoch"], unit * of_member[column], lw=0.6, alpha=0.7, **style)
+
+
+def label(split: str, measure: str) -> str:
+    """What an axis shows, with its unit."""
+    return f"{split} {measure}" + (", %" if percent(measure) == 100 else "")
+
+
+def percent(measure: str) -> int:
+    """What a measure is multiplied by where it is drawn."""
+    return 100 if measure.endswith("accuracy") else 1
+
+
+def hide_spare(panels: Sequence["Axes"], count: int, columns: int) -> None:
+    """Empties the panels after the first `count`; the lowest of each column that is left gets the epochs."""
+    for axes in panels[count:]:
+        axes.set_axis_off()
+    for axes in panels[(count - 1) // columns * columns : count]:
+        axes.set_xlabel("epoch")
+    for axes in panels[max(0, count - columns) : count]:
+        axes.locator_params(axis="x", integer=True)
+        axes.tick_params(labelbottom=True)
 
 
 def _look(history: pd.DataFrame, dashes: bool) -> _Look:
@@ -140,6 +184,15 @@ def _caption(run: Run, name: str, history: pd.DataFrame, look: _Look) -> str:
         parts.append("One seed each: no bands.")
     if look.untold:
         parts.append(f"Not told apart: {', '.join(map(word, look.untold))}.")
+    return " ".join([*parts, *left_out(run, history)])
+
+
+def left_out(run: Run, history: pd.DataFrame) -> list[str]:
+    """What a caption of curves says of members that ended before the others."""
+    said = []
+    lengths = history.groupby(["setting", "member"]).size().groupby("setting").nunique()
+    if (lengths > 1).any():
+        said.append("Mean and band end with the first seed that stops early; the others go on as thin lines.")
     if run.diverged:
-        parts.append("Diverged trials are left out.")
-    return " ".join(parts)
+        said.append("Diverged trials are left out.")
+    return said

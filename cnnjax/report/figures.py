@@ -7,6 +7,7 @@ import numpy as np
 
 from cnnjax.report.classes import draw_confusions
 from cnnjax.report.curves import draw_curves
+from cnnjax.report.history import draw_history
 from cnnjax.report.read import Run, word
 from cnnjax.report.style import (
     INK,
@@ -51,6 +52,7 @@ def make_figures(run: Run) -> Iterator[Plot]:
             yield _by_learning_rate(run)
         if run.ok["epochs"].nunique() > 1:
             yield _by_epochs(run)
+        yield from draw_history(run)
         yield from draw_curves(run)
         yield from draw_confusions(run)
 
@@ -68,7 +70,7 @@ def _bars(run: Run, measure: str) -> Plot:
     models = list(dict.fromkeys(run.settings["model"]))
     optimizers = list(dict.fromkeys(run.settings["optimizer"]))
     scale, width = _scale(measure), 0.8 / len(optimizers)
-    figure, [[axes]] = canvas(max(4.6, 0.9 + 0.75 * len(models) * len(optimizers)), 3.5)
+    figure, [[axes]] = canvas(min(11, max(4.6, 0.9 + 0.75 * len(models) * len(optimizers))), 3.5)
     for (model, optimizer), row in means.iterrows():
         at = optimizers.index(optimizer)
         x = models.index(model) + (at - (len(optimizers) - 1) / 2) * width
@@ -81,6 +83,8 @@ def _bars(run: Run, measure: str) -> Plot:
         axes.plot(beside, points, "o", ms=4, color=SERIES[at % len(SERIES)], mec=PAPER, mew=0.4)
         _error(axes, x - 0.12 * width, scale * row["mean"], scale * row["seed_std"])
     axes.set_xticks(range(len(models)), models)
+    if len(models) > 6:
+        axes.set_xticks(range(len(models)), models, rotation=35, ha="right", rotation_mode="anchor")
     axes.set_ylabel(_label(measure))
     axes.grid(False, axis="x")
     axes.set_ylim(bottom=0)

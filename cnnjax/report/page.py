@@ -137,7 +137,7 @@ def _page(run: Run, tables: list[Table], plots: list[Plot]) -> str:
 
 def _facts(run: Run) -> list[tuple[Any, str]]:
     seeds, trained = run.trials["seed"].nunique(), run.plan.get("trained", "–")
-    return [
+    facts: list[tuple[Any, str]] = [
         (f"{len(run.trials)} / {run.planned}", "trials finished"),
         (trained, "trained" if trained == run.planned else "trained, the others read off them"),
         (len(run.plan.get("programs", ())), "compiled programs"),
@@ -145,6 +145,8 @@ def _facts(run: Run) -> list[tuple[Any, str]]:
         (seeds, "seed" if seeds == 1 else "seeds"),
         (run.diverged, "diverged"),
     ]
+    stopped = int((run.trials["status"] == "early_stopped").sum())
+    return [*facts, (stopped, "stopped early")] if stopped else facts
 
 
 def _ran(run: Run) -> str:

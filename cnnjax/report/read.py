@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -57,8 +57,8 @@ _COLUMNS = (
 class Run:
     """What a run's folder holds.
 
-    A setting is a trial without its seed and streams; `setting` numbers them in both frames.
-    `trials` has one row per finished trial, `history` one per trained member and epoch.
+    A setting is a trial without its seed and streams; `setting` numbers them in `trials`.
+    `trials` has one row per finished trial, `epochs` one per trained member and epoch.
     """
 
     workdir: Path
@@ -67,12 +67,24 @@ class Run:
     data: dict[str, Any]
     plan: dict[str, Any]
     trials: pd.DataFrame
-    history: pd.DataFrame
+    epochs: pd.DataFrame
 
     @cached_property
     def ok(self) -> pd.DataFrame:
         """The trials that did not diverge."""
         return self.trials[self.trials["status"] != "diverged"]
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """The epochs of members that did not diverge; a member belongs to the setting of its longest trial."""
+        trained = self.ok[["trial", "setting"]]
+        return self.epochs.merge(trained, left_on="member", right_on="trial").drop(columns="trial")
+
+    def history_of(self, settings: Iterable[int]) -> pd.DataFrame:
+        """The epochs of each setting's trials, also of those that are read off a longer one."""
+        trials = self.ok.loc[self.ok["setting"].isin(list(settings)), ["member", "setting", "epochs_run"]]
+        history = self.epochs.merge(trials, on="member")
+        return history[history["epoch"] <= history["epochs_run"]]
 
     @property
     def diverged(self) -> int:
@@ -206,7 +218,7 @@ def read_run(workdir: Path) -> Run:
         if key not in read[name]:
             raise RequestError("workdir", str(workdir), f"{name}.json has no {key!r}: not a run's")
     trials = _trials(workdir / "trials.csv")
-    return Run(workdir, **read, trials=trials, history=_history(workdir / "metrics.jsonl", trials))
+    return Run(workdir, **read, trials=trials, epochs=_epochs(workdir / "metrics.jsonl"))
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -237,8 +249,8 @@ def _trials(path: Path) -> pd.DataFrame:
     return trials.assign(**dict(measured.items()), setting=setting)
 
 
-def _history(path: Path, trials: pd.DataFrame) -> pd.DataFrame:
-    """One row per trained member and epoch, of members that did not diverge."""
+def _epochs(path: Path) -> pd.DataFrame:
+    """One row per trained member and epoch; what is not there, or was not finite, is NaN."""
     columns = ["member", "epoch", *HISTORY]
     lines = path.read_text().splitlines() if path.exists() else []
     rows = []
@@ -248,7 +260,6 @@ def _history(path: Path, trials: pd.DataFrame) -> pd.DataFrame:
         except ValueError:
             if index < len(lines) - 1:  # the last line may be half written
                 raise RequestError("workdir", f"{path}, line {index + 1}", "it is not JSON") from None
-    history = pd.DataFrame([row for row in rows if "member" in row], columns=columns)
-    history[list(HISTORY)] = history[list(HISTORY)].astype(float)
-    trained = trials.loc[trials["status"] != "diverged", ["trial", "setting", "seed"]]
-    return history.merge(trained, left_on="member", right_on="trial").drop(columns="trial")
+    epochs = pd.DataFrame([row for row in rows if "member" in row], columns=columns)
+    epochs[list(HISTORY)] = epochs[list(HISTORY)].astype(float)
+    return epochs

@@ -1,0 +1,109 @@
+"""Curves of several settings on common axes: every measure of the history, and all models at once."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from cnnjax.report.curves import draw_mean, hide_spare, label, left_out
+from cnnjax.report.read import HISTORY, Run, number, word
+from cnnjax.report.style import LINES, SERIES, Plot, canvas, legend, line_handle, render
+
+_FEW = len(SERIES)  # lines that colours alone tell apart
+_GROUP = "Models and settings by epoch"
+
+
+def draw_history(run: Run) -> Iterator[Plot]:
+    """A panel per measure of the history; with several models, their losses and accuracies on one axis each."""
+    if run.history["epoch"].nunique() < 2:
+        return
+    shown = [column for column in HISTORY if run.epochs[column].notna().any()]
+    models = {setting: model for model, setting in run.best_of_models.items()}
+    settings = dict(enumerate(_names(run))) if len(run.settings) <= _FEW else models
+    # loss and accuracy of one model are what the learning curves show
+    if settings and (len(models) > 1 or len(shown) > 4):
+        yield _panels(run, settings, shown)
+    if len(models) > 1:
+        yield _together(run, models, "val_loss" if "val_loss" in shown else "train_loss")
+    if len(models) > 3:
+        yield _together(run, models, "train_accuracy")
+
+
+def _names(run: Run) -> list[str]:
+    """What tells the settings apart."""
+    names = []
+    for _, row in run.settings.iterrows():
+        parts = [str(row[a]) if a in ("model", "optimizer") else f"{word(a)} {number(row[a])}" for a in run.varying]
+        names.append(", ".join(parts) or str(row["model"]))
+    return names
+
+
+def _panels(run: Run, settings: dict[int, str], columns: list[str]) -> Plot:
+    """Two panels in a row; the legend stands under them, or where a panel is left over."""
+    rows = -(-len(columns) // 2)
+    figure, grid = canvas(8.6, 2.2 * rows + 0.3, 2, rows, sharex=True)
+    panels = [axes for row in grid for axes in row]
+    history = run.history_of(settings)
+    for axes, column in zip(panels, columns, strict=False):
+        _draw(axes, history, settings, column)
+        axes.set_title(_title(column))
+    hide_spare(panels, len(columns), 2)
+    if len(panels) > len(columns) and len(settings) <= 2 * _FEW:
+        panels[-1].legend(handles=_handles(settings), loc="center", ncols=1 + (len(settings) > _FEW))
+    else:
+        legend(figure, _handles(settings), columns=_legend_columns(settings))
+    caption = f"Every measure by epoch, one line per {_what(run, settings)}. {_spread(run, history)}"
+    return render(figure, "history", _GROUP, caption)
+
+
+def _together(run: Run, models: dict[int, str], column: str) -> Plot:
+    figure, [[axes]] = canvas(8.6, 4.6)
+    history = run.history_of(models)
+    _draw(axes, history, models, column)
+    axes.set_xlabel("epoch")
+    axes.locator_params(axis="x", integer=True)
+    axes.set_ylabel(_title(column))
+    legend(figure, _handles(models), columns=_legend_columns(models))
+    caption = f"{_title(column)} by epoch, one line per {_what(run, models)}. {_spread(run, history)}"
+    return render(figure, f"models_{column}", _GROUP, caption)
+
+
+def _draw(axes: Any, history: pd.DataFrame, settings: dict[int, str], column: str) -> None:
+    for index, setting in enumerate(settings):
+        of_setting = history[history["setting"] == setting]
+        if of_setting[column].notna().any():
+            draw_mean(axes, of_setting, column, band=len(settings) <= _FEW, **_look(index))
+
+
+def _look(index: int) -> dict[str, Any]:
+    return {"color": SERIES[index % len(SERIES)], "ls": LINES[index // len(SERIES) % len(LINES)]}
+
+
+def _handles(settings: dict[int, str]) -> list[Any]:
+    return [line_handle(name, **_look(index)) for index, name in enumerate(settings.values())]
+
+
+def _legend_columns(settings: dict[int, str]) -> int:
+    return max(1, 100 // (max(map(len, settings.values())) + 8))
+
+
+def _title(column: str) -> str:
+    split, _, measure = column.partition("_")
+    name = {"f1": "macro F1", "precision": "macro precision", "recall": "macro recall"}.get(measure, measure)
+    return label({"train": "Training", "val": "Validation"}[split], name)
+
+
+def _what(run: Run, settings: dict[int, str]) -> str:
+    if len(settings) == len(run.settings):
+        return "setting"
+    return f"model: its best setting by {run.config['select']}"
+
+
+def _spread(run: Run, history: pd.DataFrame) -> str:
+    if history.groupby("setting")["member"].nunique().max() < 2:
+        said = "One seed each: no bands."
+    elif history["setting"].nunique() > _FEW:
+        said = "Mean over seeds; so many bands would hide each other."
+    else:
+        said = "Mean over seeds, band: ± the standard deviation across seeds."
+    return " ".join([said, *left_out(run, history)])
