@@ -55,7 +55,7 @@ class DataConfig:
     augment: tuple[str, ...] = several((), choice("flip", "crop", "flip_all", "flip_vertical_all", "rotate"))
     stored_augment: str = setting("none", choice("none", "flip_zoom"))  # of training and validation images
     validation: float = setting(0.0, _VALIDATION)
-    validation_from: str = setting("train", choice("train", "test"))
+    validation_from: str = setting("train", choice("train", "test", "same_as_test"))
     test: float = setting(0.2, number(0, 1, exclusive=True))  # share, where the data has no test split
     # Of all examples, train and test pooled: shares of train, validation and test, instead of the three above.
     fractions: tuple[float, ...] = together((), _FRACTIONS)
@@ -66,7 +66,7 @@ class DataConfig:
     @property
     def has_validation(self) -> bool:
         """Whether there is a validation split."""
-        return bool(self.validation or self.fractions)
+        return bool(self.validation or self.fractions or self.validation_from == "same_as_test")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,7 +191,7 @@ def from_config(config: Mapping[str, Any]) -> Study:
             contradict each other.
     """
     study = build(Study, config, "")
-    _check_fractions(study.data)
+    _check_splits(study.data)
     _check_selection(study)
     _check_stopping(study)
     return study
@@ -223,13 +223,15 @@ def _check_stopping(study: Study) -> None:
             raise RequestError("train.early_stopping", text, how)
 
 
-def _check_fractions(data: DataConfig) -> None:
+def _check_splits(data: DataConfig) -> None:
     for key in ("validation", "validation_from", "test"):
         value, default = getattr(data, key), getattr(DataConfig, key)
         if data.fractions and value != default:
             raise RequestError(
                 f"data.{key}", value, f"data.fractions says all shares; allowed: {default!r}, its default"
             )
+    if data.validation and data.validation_from == "same_as_test":
+        raise RequestError("data.validation", data.validation, "the test split validates, whole; allowed: 0.0")
 
 
 def _check_selection(study: Study) -> None:

@@ -158,8 +158,22 @@ def test_fractions_that_contradict_are_refused(data, key):
     assert "\n" not in str(refused.value)
 
 
+def test_the_test_split_may_validate():
+    dataset = load_dataset(DataConfig(validation_from="same_as_test"))
+    plain = load_dataset(DataConfig())
+    for split in (dataset.validation, dataset.test):
+        np.testing.assert_array_equal(split.images, plain.test.images)
+    np.testing.assert_array_equal(dataset.train.images, plain.train.images)
+    assert dataset.describe()["validation_from"] == "same_as_test"
+    with pytest.raises(RequestError, match=r"^data.validation: "):
+        from_config({"data": {"validation": 0.1, "validation_from": "same_as_test"}})
+
+
 def test_only_a_study_with_a_validation_split_selects_by_it():
-    for data in ({"validation": 0.1}, {"validation": 5}, {"fractions": [0.6, 0.2, 0.2]}):
+    for data in (
+        *({"validation": 0.1}, {"validation": 5}, {"fractions": [0.6, 0.2, 0.2]}),
+        {"validation_from": "same_as_test"},
+    ):
         study = from_config({"data": data, "select": "val_loss"})
         assert study.data.has_validation
         assert from_config(study.to_dict()) == study

@@ -130,9 +130,17 @@ def test_texts_that_break_parsers_are_values_too(text):
         ("quickstart", 36, 36, 6),
         ("grid", 240, 120, 12),
         ("seeds", 5, 5, 1),
+        ("learning_rates", 24, 24, 2),
+        ("regularisation", 30, 30, 10),
+        ("depth", 27, 27, 9),
+        ("lenets", 30, 15, 5),
         ("quickstart:smoke", 12, 12, 6),
         ("grid:smoke", 48, 24, 6),
         ("seeds:smoke", 2, 2, 1),
+        ("learning_rates:smoke", 16, 16, 2),
+        ("regularisation:smoke", 20, 20, 10),
+        ("depth:smoke", 18, 18, 9),
+        ("lenets:smoke", 20, 10, 5),
     ],
 )
 def test_configs(name, trials, trained, programs):
@@ -147,3 +155,20 @@ def test_configs(name, trials, trained, programs):
         assert (study.models, study.select) == (full.models, full.select)
         assert study.train.optimizer == full.train.optimizer
         assert study.train.learning_rate == full.train.learning_rate
+
+
+@pytest.mark.parametrize(
+    ("name", "trials", "optimizer"),
+    [
+        ("regularisation:sgd", 6, "sgd"),
+        ("regularisation:l2", 6, "adam"),
+        ("regularisation:final", 3, "adam+sgd"),
+        ("lenets:turned", 6, "sgd"),
+        ("lenets:decay", 3, "sgd"),
+    ],
+)
+def test_parts_of_studies(name, trials, optimizer):
+    path, _, argument = name.partition(":")
+    plan = make_plan(load_study(f"{CONFIGS}/{path}.py:{argument}"))
+    assert len(plan.trials) == plan.trained == trials
+    assert {program.static.optimizer for program in plan.programs} == {optimizer}

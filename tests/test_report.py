@@ -279,6 +279,12 @@ def test_seeds_table_holds_the_prediction_interval(tmp_path):
     assert any("part of the data's test set" in line for line in warnings(read_run(folder)))
 
 
+def test_a_test_split_that_validates_is_said(tmp_path):
+    data = {"validation_from": "same_as_test"}
+    folder = make_run(tmp_path / "run", _study([0, 1], select="val_loss", data=data))
+    assert any("is the test split" in line for line in warnings(read_run(folder)))
+
+
 @pytest.mark.parametrize(("stored", "validation"), [("flip_zoom", 4), ("flip_zoom", 0), ("none", 4)])
 def test_validation_images_in_several_versions_are_said(stored, validation, tmp_path):
     folder = make_run(tmp_path / "run", _study([0], data={"stored_augment": stored}))

@@ -50,7 +50,7 @@ class Dataset:
         classes: class names; label i is classes[i].
         mean: float32 [C], mean of the training pixels in 0..1.
         std: float32 [C], population standard deviation of the training pixels in 0..1.
-        validation_from: the split that the validation examples come from: train, test, pooled, or None.
+        validation_from: the split that the validation examples come from: train, test, pooled, same_as_test, or None.
         test_from: source, train where the source has no test split, or pooled where it was cut out of
             train and test together.
     """

@@ -1,4 +1,4 @@
-"""Cuts a source into a study's splits. No example is ever in two of them."""
+"""Cuts a source into a study's splits. No example is in two of them, unless the test split is told to validate."""
 
 from collections.abc import Sequence
 
@@ -70,7 +70,7 @@ def make_splits(source: Source, data: DataConfig, name: str) -> Dataset:
     """
     train, test, validation = source.train, source.test, None
     test_from = "train" if test is None else "source"
-    validation_from = data.validation_from if data.validation else None
+    validation_from = data.validation_from if data.has_validation else None
     if data.fractions:
         test_from = validation_from = "train" if test is None else "pooled"
         _, validation_share, test_share = data.fractions
@@ -84,6 +84,8 @@ def make_splits(source: Source, data: DataConfig, name: str) -> Dataset:
         validation, test = _cut(test, "data.validation", data.validation, data, _VALIDATION)
     elif data.validation:
         validation, train = _cut(train, "data.validation", data.validation, data, _VALIDATION)
+    elif data.validation_from == "same_as_test":
+        validation = test
     if data.train_examples not in (None, len(train)):
         key = "data.train_examples"
         train, _ = _cut(train, key, data.train_examples, data, _TRAIN_EXAMPLES)

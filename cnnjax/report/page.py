@@ -98,6 +98,11 @@ def warnings(run: Run) -> list[str]:
     data = run.config.get("data", {})
     if data.get("validation") and data.get("validation_from") == "test":
         said.append("The validation split is part of the data's test set.")
+    if data.get("validation_from") == "same_as_test":
+        said.append(
+            "The validation split is the test split: whatever it chose (a setting, an epoch, when to stop), the test "
+            "figures are optimistic."
+        )
     if data.get("stored_augment", "none") != "none" and run.data.get("counts", {}).get("validation"):
         said.append(
             "Validation images are stored in several versions each (data.stored_augment), test images are not: "
