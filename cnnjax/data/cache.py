@@ -2,10 +2,10 @@
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,12 @@ def cached(name: str, key: Any, build: Callable[[], dict[str, np.ndarray]]) -> d
     arrays = build()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _beside(path) as file:  # one array after another: loads four times as fast as .npz
+        with written_beside(path) as file:  # one array after another: loads four times as fast as .npz
             for array in arrays.values():
                 np.save(file, array, allow_pickle=False)
             file.seek(0)
             checksum = hashlib.file_digest(file, "sha256").hexdigest()
-        with _beside(note) as file:
+        with written_beside(note) as file:
             file.write(json.dumps({"arrays": list(arrays), "sha256": checksum}).encode())
     except OSError as error:
         print(f"the cache {path.parent} cannot be written ({error})", file=sys.stderr)
@@ -66,13 +66,12 @@ def _read(path: Path, note: Path) -> dict[str, np.ndarray] | None:
 
 
 @contextlib.contextmanager
-def _beside(path: Path) -> Iterator[Any]:
+def written_beside(path: Path) -> Iterator[io.BufferedRandom]:
     """Opens a file beside `path` that takes its place at the end: a reader sees it whole or not."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        try:
-            yield file.file
-            file.close()
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with beside.open("wb+") as file:
+            yield file
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -28,13 +28,7 @@ def load_dataset(data: DataConfig) -> Dataset:
         RequestError: the data is not there, is damaged, or has no such class, or cannot be resized or split
             as asked.
     """
-    name = data.name
-    if data.path is not None:
-        if name == DataConfig.name:  # the default says nothing about the path
-            name = Path(data.path).stem
-        source = read_path(data.path, name, data.image_size, data.resize)
-    else:
-        source = read_digits() if name == "digits" else read_prepared(data)
+    name, source = load_source(data)
     if data.classes:
         source = keep_classes(source, data.classes)
     size = data.image_size
@@ -43,6 +37,25 @@ def load_dataset(data: DataConfig) -> Dataset:
         test = source.test and _resized(source.test, size, data.resize)
         source = Source(train, test, source.classes)
     return make_splits(source, data, name)
+
+
+def load_source(data: DataConfig) -> tuple[str, Source]:
+    """Reads the data of a study as they are, neither resized nor split.
+
+    Args:
+        data: its `path` or else its `name`; its image size matters to images that differ in theirs.
+
+    Returns:
+        What the data are called, and all examples.
+
+    Raises:
+        RequestError: the data is not there or is damaged.
+    """
+    if data.path is None:
+        return data.name, read_digits() if data.name == "digits" else read_prepared(data)
+    # The default name says nothing about the path.
+    name = Path(data.path).stem if data.name == DataConfig.name else data.name
+    return name, read_path(data.path, name, data.image_size, data.resize)
 
 
 def _resized(split: Split, size: int, kind: str) -> Split:

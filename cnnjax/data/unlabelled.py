@@ -18,7 +18,7 @@ ACCEPTED = (
 )
 
 
-def read_unlabelled(path: str, key: str = "--input") -> tuple[list[str], Sequence[np.ndarray]]:
+def read_unlabelled(path: str, key: str = "--input") -> tuple[list[str], Sequence[np.ndarray] | np.ndarray]:
     """Reads images that are to be predicted.
 
     Args:
@@ -42,7 +42,7 @@ def read_unlabelled(path: str, key: str = "--input") -> tuple[list[str], Sequenc
         raise RequestError(key, path, f"it cannot be read: {first_line(error)}") from error
 
 
-def _read(where: Path) -> tuple[list[str], Sequence[np.ndarray]]:
+def _read(where: Path) -> tuple[list[str], Sequence[np.ndarray] | np.ndarray]:
     if where.is_dir():
         paths = find_pictures(where)
         if not paths:

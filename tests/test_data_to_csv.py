@@ -1,0 +1,116 @@
+"""Images written as the two CSV files of a competition."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from test_data_files import idx_bytes
+
+from cnnjax.data import to_csv as command
+from cnnjax.data.rows import read_labelled_rows, read_unlabelled_rows
+
+FASHION_MNIST = os.environ.get("CNNJAX_FASHION_MNIST")
+IMAGES = np.random.default_rng(0).integers(0, 256, (40, 6, 6), np.uint8)
+IMAGES[:, 0, 0] = np.arange(40)  # each is told by its corner, which is its label too
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for prefix, part in (("train", slice(0, 30)), ("t10k", slice(30, 40))):
+        (tmp_path / f"{prefix}-images-idx3-ubyte").write_bytes(idx_bytes(IMAGES[part]))
+        (tmp_path / f"{prefix}-labels-idx1-ubyte").write_bytes(idx_bytes(np.arange(40)[part] % 10))
+    return tmp_path
+
+
+def run(folder: Path, *options: str) -> tuple[int, Path]:
+    output = folder / "out"
+    return command.main([f"--input={folder}", f"--output={output}", "--image_size=6", *options]), output
+
+
+def test_every_image_is_in_just_one_file(folder):
+    code, output = run(folder, "--resize=pad")
+    assert code == 0 and sorted(path.name for path in output.iterdir()) == ["test.csv", "train.csv"]
+    train, test = (pd.read_csv(output / name) for name in ("train.csv", "test.csv"))
+    assert train.columns.tolist() == ["label", *(f"pix{i}" for i in range(1, 37))]
+    assert test.columns.tolist() == ["ID", *train.columns[1:]] and test["ID"].tolist() == list(range(10))
+    np.testing.assert_array_equal(train["label"], train["pix1"] % 10)
+    for table in (train, test):
+        expected = IMAGES[table["pix1"].to_numpy()].reshape(len(table), -1)
+        np.testing.assert_array_equal(table.drop(columns=table.columns[0]), expected)
+    numbers = [*train["pix1"], *test["pix1"]]
+    assert sorted(numbers) == list(range(40)) and numbers != sorted(numbers)
+
+
+def test_what_is_written_is_read(folder):
+    _, output = run(folder, "--resize=pad", "--seed=3")
+    train = read_labelled_rows(output / "train.csv")
+    ids, test = read_unlabelled_rows(output / "test.csv")
+    assert (len(train), len(ids)) == (30, 10) and train.images.shape[1:] == test.shape[1:] == (6, 6, 1)
+    everything = {image.tobytes() for image in [*train.images, *test]}
+    assert everything == {image.tobytes() for image in IMAGES}
+
+
+def test_a_margin_is_put_around_before_resizing(folder):
+    _, output = run(folder, "--margin=2")
+    pixels = pd.read_csv(output / "train.csv").drop(columns="label").to_numpy(np.uint8)
+    padded = [Image.fromarray(np.pad(image, 2)).resize((6, 6), Image.Resampling.BILINEAR) for image in IMAGES]
+    assert {row.tobytes() for row in pixels} <= {np.asarray(image).tobytes() for image in padded}
+
+
+def test_the_seed_alone_decides_the_order(folder):
+    files = []
+    for seed in (0, 0, 1):
+        _, output = run(folder, "--resize=pad", f"--seed={seed}")
+        files.append((output / "train.csv").read_bytes())
+        for path in output.iterdir():
+            path.unlink()
+    assert files[0] == files[1] != files[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--input={}/nowhere", "--output={}/out"], "--input: "),
+        (["--name=nothing", "--output={}/out"], "data.name: 'nothing'"),
+        (["--input={}", "--output={}/there"], "it has a test.csv"),
+        (["--input={}/colours.npz", "--output={}/out"], "its images have colours"),
+        (["--input={}/one.npz", "--output={}/out"], "it has 1 images"),
+        (["--input={}", "--output={}/out", "--image_size=5", "--resize=pad"], "cannot be padded"),
+        (["--input={}", "--output={}/out", "--seed=-1"], "--seed: -1"),
+        (["--input={}", "--output={}/out", "--image_size=0"], "--image_size: 0"),
+        (["--input={}", "--output={}/out", "--margin=-1"], "--margin: -1"),
+    ],
+)
+def test_a_wrong_request_is_one_line_and_writes_nothing(folder, capsys, arguments, named):
+    (folder / "there").mkdir()
+    (folder / "there" / "test.csv").write_text("")
+    np.savez(folder / "colours.npz", images=np.zeros((4, 2, 2, 3), np.uint8), labels=np.zeros(4, int))
+    np.savez(folder / "one.npz", images=IMAGES[:1], labels=np.zeros(1, int))
+    assert command.main([argument.format(folder) for argument in arguments]) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and named in message
+    assert not (folder / "out").exists() and not (folder / "there" / "train.csv").exists()
+
+
+def test_a_failure_leaves_no_file(folder, monkeypatch, capsys):
+    def write(file, key, *_):
+        file.write(b"half")
+        if key == "ID":
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(command, "_write", write)
+    code, output = run(folder)
+    assert code == 1 and "No space left" in capsys.readouterr().err and list(output.iterdir()) == []
+
+
+@pytest.mark.skipif(not FASHION_MNIST, reason="CNNJAX_FASHION_MNIST names no folder")
+def test_fashion_mnist_has_the_published_rows_and_mean(tmp_path):
+    assert command.main([f"--input={FASHION_MNIST}", f"--output={tmp_path}"]) == 0
+    train = read_labelled_rows(tmp_path / "train.csv")
+    ids, test = read_unlabelled_rows(tmp_path / "test.csv")
+    assert train.images.shape == (52_500, 32, 32, 1) and test.shape == (17_500, 32, 32, 1)
+    assert (ids[0], ids[-1]) == ("0", "17499")
+    assert int(train.images.mean()) == 44 and train.images.max() == 255  # what the source prints
