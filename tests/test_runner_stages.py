@@ -1,0 +1,85 @@
+"""Runs whose trials stop early or have several stages: their files, and what a crash at any write leaves of them."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import make_study
+from test_population import UNSTEADY
+from test_runner import Crash, assert_no_line_twice, crash_at, quick, read_all, run  # noqa: F401
+
+import cnnjax
+from cnnjax.population import Population
+from cnnjax.records import RunFolder
+
+EARLY = {**UNSTEADY, "epochs": (3, 12), "early_stopping": "val_loss:1"}
+
+
+def test_rows_of_trials_that_stop_early(tmp_path, monkeypatch):
+    calls = []
+    advance = Population.advance
+
+    def counted(self, state, *arguments):
+        calls.append(int(np.asarray(state.epoch).max()))
+        return advance(self, state, *arguments)
+
+    monkeypatch.setattr(Population, "advance", counted)
+    study = make_study(seeds=(0, 1), train=EARLY)
+    said = run(study, tmp_path)
+    results = cnnjax.load_results(tmp_path)
+    metrics = pd.DataFrame(RunFolder(tmp_path).read_metrics())
+    assert "early_stopped" in set(results.status)
+    for row in results.itertuples():
+        lines = metrics[(metrics.member == row.member) & (metrics.epoch <= row.epochs)].set_index("epoch")
+        assert row.epochs_run == lines.index.max() <= row.epochs
+        assert row.status == ("early_stopped" if row.epochs_run < row.epochs else "ok")
+        assert row.best_epoch == lines.val_loss.idxmin()
+        assert row.val_loss == lines.val_loss[row.best_epoch]
+        assert row.train_accuracy == lines.train_accuracy[row.best_epoch]
+        labels = np.load(tmp_path / "predictions/labels.npz")["labels"]
+        logits = np.load(tmp_path / f"predictions/{row.trial}.npz")["logits"]
+        assert (logits.argmax(1) == labels).mean() == pytest.approx(row.test_accuracy, abs=1e-6)
+    last = int(results.epochs_run.max())
+    assert last < 12 and len(calls) == last  # nothing trains behind the end of the last member
+    seen = metrics.member.notna().sum() * 200
+    assert f"{seen:,} images in" in said.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    "train",
+    [
+        {**UNSTEADY, "epochs": (1, 6), "early_stopping": "val_loss:1"},
+        {**UNSTEADY, "epochs": 2, "early_stopping": "val_loss:1", "stages": ({}, {"optimizer": "sgd", "epochs": 1})},
+    ],
+    ids=["early stopping", "stages"],
+)
+def test_a_crash_before_any_write_changes_nothing(train, tmp_path, monkeypatch):
+    monkeypatch.setattr("cnnjax.preparation.Population", _once())
+    study = make_study(train=train)
+    run(study, tmp_path / "whole")
+    expected = read_all(tmp_path / "whole")
+    for number in itertools.count():
+        workdir = tmp_path / str(number)
+        with pytest.MonkeyPatch.context() as patch:
+            crash_at(patch, number)
+            try:
+                run(study, workdir)
+                break
+            except Crash:
+                pass
+        run(study, workdir)
+        assert read_all(workdir) == expected, number
+        assert_no_line_twice(workdir)
+    assert number > 10
+
+
+def _once():
+    """A population that is compiled for the first run, and serves all."""
+    made = []
+
+    def population(*arguments):
+        made.extend([] if made else [Population(*arguments)])
+        return made[0]
+
+    return population
