@@ -18,8 +18,8 @@ class ClassReport(NamedTuple):
     recall: Float[np.ndarray, " K"]
     f1: Float[np.ndarray, " K"]
     support: Int[np.ndarray, " K"]
-    macro: tuple[float, float, float]
-    weighted: tuple[float, float, float]
+    macro: tuple[float, ...]
+    weighted: tuple[float, ...]
     accuracy: float
 
 

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnnjax.report.classes import draw_confusions
 from cnnjax.report.curves import draw_curves
 from cnnjax.report.history import draw_history
 from cnnjax.report.read import Run, word
@@ -54,7 +53,6 @@ def make_figures(run: Run) -> Iterator[Plot]:
             yield _by_epochs(run)
         yield from draw_history(run)
         yield from draw_curves(run)
-        yield from draw_confusions(run)
 
 
 def _scale(measure: str) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnjax.report import parts
+from cnnjax.report.classes import Section, make_classes
 from cnnjax.report.figures import make_figures
 from cnnjax.report.read import Run, read_run
 from cnnjax.report.style import Plot
@@ -40,8 +41,11 @@ def build_report(workdir: Path) -> Path:
     run = read_run(workdir)
     folder = workdir / "report"
     folder.mkdir(exist_ok=True)
-    tables, plots = make_tables(run), list(make_figures(run))
-    return parts.write(folder, _page(run, tables, plots), tables, plots)
+    tables, plots, sections = make_tables(run), list(make_figures(run)), make_classes(run)
+    page = _page(run, tables, plots, sections)
+    tables += [table for section in sections for table in section.tables]
+    plots += [plot for section in sections for plot in section.plots]
+    return parts.write(folder, page, tables, plots)
 
 
 def headline(run: Run) -> str:
@@ -125,7 +129,7 @@ def warnings(run: Run) -> list[str]:
     return said
 
 
-def _page(run: Run, tables: list[Table], plots: list[Plot]) -> str:
+def _page(run: Run, tables: list[Table], plots: list[Plot], classes: list[Section]) -> str:
     name = str(run.data.get("name", run.workdir.resolve().name))
     alerts = "".join(f"<li>{escape(line)}</li>" for line in warnings(run))
     opening = f"""<h1>Study of {escape(name)}</h1>
@@ -135,6 +139,7 @@ def _page(run: Run, tables: list[Table], plots: list[Plot]) -> str:
     sections = [
         parts.Section("tables", "Tables", "".join(map(parts.table, tables))),
         parts.Section("figures", "Figures", parts.figures(plots)),
+        parts.Section("classes", "By class", _classes(classes)),
         parts.Section("ran", "What ran", _ran(run)),
     ]
     return parts.document(f"{name}: study report", opening, sections)
@@ -152,6 +157,17 @@ def _facts(run: Run) -> list[tuple[Any, str]]:
     ]
     stopped = int((run.trials["status"] == "early_stopped").sum())
     return [*facts, (stopped, "stopped early")] if stopped else facts
+
+
+def _classes(classes: list[Section]) -> str:
+    """The best setting of each model; the first stands open."""
+    shown = []
+    for index, section in enumerate(classes):
+        content = "".join(map(parts.table, section.tables))
+        content += f'<div class="plots">{"".join(map(parts.figure, section.plots))}</div>'
+        opened = "" if index else " open"
+        shown.append(f"<details{opened}><summary>{escape(section.title)}</summary>{content}</details>\n")
+    return "".join(shown)
 
 
 def _ran(run: Run) -> str:

@@ -89,12 +89,13 @@ def figures(plots: Iterable[Plot]) -> str:
     """Figures under the headings of their groups, with links to their files."""
     groups = []
     for group, members in itertools.groupby(plots, key=lambda plot: plot.group):
-        shown = [_figure(plot) for plot in members]
+        shown = [figure(plot) for plot in members]
         groups.append(f'<h3>{escape(group)}</h3><div class="plots">{"".join(shown)}</div>\n')
     return "".join(groups)
 
 
-def _figure(plot: Plot) -> str:
+def figure(plot: Plot) -> str:
+    """A figure as shown, its caption, and the files that hold it."""
     files = ", ".join(f'<a href="{plot.name}.{kind}">{kind.upper()}</a>' for kind in ("svg", "png"))
     size = "wide" if plot.wide else "half"
     return (

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cnnjax import metrics, stats
+from cnnjax import stats
 from cnnjax.types import RequestError
 
 AXES = (
@@ -177,15 +177,15 @@ class Run:
         rest = [f"{word(a)} {number(row[a])}" for a in self.varying if a not in main]
         return ", ".join([*main.values(), *rest])
 
-    def confusion(self, setting: int) -> np.ndarray | None:
-        """A setting's confusion matrix [K, K], summed over seeds; None without predictions."""
+    def predictions(self, setting: int) -> tuple[list[np.ndarray], np.ndarray] | None:
+        """The test logits [N, K] of each of a setting's trials, and the labels [N]; None where a file is missing."""
         trials = self.ok.loc[self.ok["setting"] == setting, "trial"]
         folder = self.workdir / "predictions"
         paths = [folder / f"{trial}.npz" for trial in trials]
         if not paths or not all(path.exists() for path in [*paths, folder / "labels.npz"]):
             return None
         labels = np.load(folder / "labels.npz")["labels"]
-        return np.sum([metrics.confusion(np.load(path)["logits"], labels) for path in paths], axis=0)
+        return [np.load(path)["logits"] for path in paths], labels
 
 
 def bounds(measure: str) -> tuple[float, float]:

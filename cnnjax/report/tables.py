@@ -20,7 +20,8 @@ _SHOWN = {
     "f1": ("F1", "number"),
     "test_accuracy_std": ("std", "percent"),
     "test_accuracy_half": ("±\u00a095\u00a0%", "percent"),
-    "f1_std": ("std", "number"),
+    "auc": ("AUC", "number"),
+    **{f"{name}_std": ("std", "number") for name in ("precision", "recall", "f1", "auc")},
     "f1_half": ("±\u00a095\u00a0%", "number"),
     "test_accuracy_seed_std": ("std, seeds", "percent"),
     "test_accuracy_setting_std": ("std, settings", "percent"),
@@ -33,7 +34,10 @@ _SHOWN = {
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table; `best` are the positions of the rows to highlight, `kinds` says how columns are shown."""
+    """A table; `best` are the positions of the rows to highlight, `kinds` says how columns are shown.
+
+    The last `foot` rows stay last, however the table is sorted.
+    """
 
     name: str
     title: str
@@ -41,6 +45,7 @@ class Table:
     frame: pd.DataFrame
     best: tuple[int, ...] = ()
     kinds: Mapping[str, str] = dataclasses.field(default_factory=dict)  # where the column's name does not say it
+    foot: int = 0
 
     def csv(self) -> str:
         """The table with every digit."""
@@ -54,14 +59,15 @@ class Table:
             f'<th scope="col" class="{kind}"><button type="button">{html.escape(_header(column))}</button></th>'
             for column, kind in zip(columns, kinds, strict=True)
         )
-        body = ""
+        rows = []
         for position, row in enumerate(self.frame.itertuples(index=False)):
             mark = ' class="best"' if position in self.best else ""
             cells = (_cell(value, kind) for value, kind in zip(row, kinds, strict=True))
-            body += f"<tr{mark}>{''.join(cells)}</tr>\n"
+            rows.append(f"<tr{mark}>{''.join(cells)}</tr>\n")
+        body, foot = "".join(rows[: len(rows) - self.foot]), "".join(rows[len(rows) - self.foot :])
         return (
             f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead>\n'
-            f"<tbody>\n{body}</tbody></table></div>"
+            f"<tbody>\n{body}</tbody>{f'<tfoot>{foot}</tfoot>' if foot else ''}</table></div>"
         )
 
     def text(self) -> str:
@@ -221,8 +227,8 @@ def _kind(column: str) -> str:
         return _SHOWN[column][1]
     if column in AXES:
         return "text" if column in AXES[:2] else "axis"
-    text = ("trial", "best by", "measure")
-    whole = ("n", "seed", "seeds", "settings", "trials", "diverged")
+    text = ("trial", "best by", "measure", "class")
+    whole = ("support", "n", "seed", "seeds", "settings", "trials", "diverged")
     return "text" if column in text else "whole" if column in whole else "number"
 
 

@@ -1,0 +1,124 @@
+"""Runs with made-up results, for the tests of the report."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+
+from cnnjax import metrics
+from cnnjax.plan import make_plan
+from cnnjax.report.read import MEASURES
+from cnnjax.study import from_config
+from cnnjax.types import Trial
+
+CLASSES = ["plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+SKILL = {"baseline": 0.58, "medium": 0.66, "complex": 0.74}
+GRID = {
+    "models": ["baseline", "medium", "complex"],
+    "seeds": [0, 1, 2, 3, 4],
+    "select": "test_accuracy",
+    "train": {
+        "optimizer": ["adam", "sgd"],
+        "learning_rate": [0.001, 0.01],
+        "momentum": 0.9,
+        "batch_size": [32, 64],
+        "epochs": [5, 10],
+    },
+}
+STOPPED = {
+    "models": ["baseline"],
+    "seeds": [0, 1, 2],
+    "select": "val_accuracy",
+    "data": {"validation": 0.1},
+    "train": {"optimizer": "sgd", "learning_rate": [0.01, 0.03], "epochs": 9},
+}
+
+
+def make_run(folder: Path, config: dict, *, diverge=(), stop=None, keep=None, examples=400) -> Path:
+    """Writes a run with made-up results: `diverge` trials by id, only the first `keep` finished.
+
+    `stop` holds the epoch after which a member stops early; where it is given, macro measures are in the history.
+    """
+    study = from_config(config)
+    plan, rng = make_plan(study), np.random.default_rng(0)
+    has_validation = study.data.has_validation
+    (folder / "predictions").mkdir(parents=True)
+    labels = rng.integers(0, len(CLASSES), examples).astype(np.int32)
+    np.savez(folder / "predictions" / "labels.npz", labels=labels)
+    write = {"config": study.to_dict(), "environment": {"jax": "0.10.2", "devices": ["cpu"]}}
+    counts = {"train": 50000, "validation": 0, "test": examples}
+    write["data"] = {"name": "cifar10", "classes": CLASSES, "counts": counts}
+    programs = [{"id": program.id} for program in plan.programs]
+    write["plan"] = {"trials": len(plan.trials), "trained": plan.trained, "programs": programs}
+    for name, content in write.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    rows, lines = [], []
+    for member in (member for program in plan.programs for member in program.members):
+        skill = _skill(member.trials[-1], rng)
+        last = (stop or {}).get(member.id, member.epochs)
+        for epoch in range(1, last + 1):
+            lines.append({"member": member.id, "epoch": epoch} | _epoch(skill, epoch, has_validation))
+            if stop is not None:
+                lines[-1] |= {f"val_{name}": lines[-1]["val_accuracy"] - 0.01 for name in ("precision", "recall", "f1")}
+        for trial in member.trials:
+            epochs = min(last, trial.epochs)
+            row = trial.row() | {"member": member.id, "status": "ok", "epochs_run": epochs}
+            row |= {"best_epoch": max(1, epochs - 2), "seconds": 10.0 + epochs, "images_per_second": 1e4}
+            if epochs < trial.epochs:
+                row["status"] = "early_stopped"
+            if trial.id in diverge:
+                rows.append(row | {"status": "diverged", "best_epoch": ""})
+                continue
+            logits = _logits(skill * (1 - 0.25 / trial.epochs), labels, rng)
+            np.savez(folder / "predictions" / f"{trial.id}.npz", logits=logits)
+            test = metrics.classification(logits, labels)
+            row |= {"test_loss": test.pop("loss"), "test_accuracy": test.pop("accuracy")} | test
+            rows.append(row | _epoch(skill, epochs, has_validation))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows.sort(key=lambda row: row["trial"])
+    columns = dict.fromkeys([*rows[0], *MEASURES])
+    with (folder / "trials.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows[:keep])
+    return folder
+
+
+def _skill(trial: Trial, rng: np.random.Generator) -> float:
+    too_fast = 0.2 if trial.static.optimizer == "adam" and trial.stages[0].traced.learning_rate > 0.005 else 0
+    smaller = 0.01 * (trial.static.batch_size > 32)
+    return SKILL.get(trial.static.model, 0.6) - too_fast - smaller + rng.normal(0, 0.012)
+
+
+def _epoch(skill: float, epoch: int, has_validation: bool) -> dict[str, float]:
+    accuracy = skill * (1 - 0.35 * 0.7**epoch)
+    row = {"train_loss": 2.3 * (1 - accuracy), "train_accuracy": accuracy}
+    if has_validation:
+        row |= {"val_loss": 2.4 * (1 - accuracy) + 0.01 * epoch, "val_accuracy": 0.96 * accuracy}
+    return row
+
+
+def _logits(skill: float, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    logits = rng.normal(0, 1, (len(labels), len(CLASSES)))
+    logits[np.arange(len(labels)), labels] += 4.2 * skill
+    logits[np.arange(len(labels)), (labels + 2) % 10] += 0.8
+    return (logits - logits.max(axis=1, keepdims=True)).astype(np.float16)
+
+
+def make_config(seeds, **more) -> dict:
+    train = {"optimizer": "sgd", "learning_rate": 0.03, "epochs": 4} | more.pop("train", {})
+    return {"models": ["baseline"], "seeds": seeds, "train": train} | more
+
+
+def read_rows(path: Path) -> list[dict]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def read_floats(rows: list[dict], column: str) -> list[float]:
+    return [float(row[column]) for row in rows]
+
+
+def figure_names(folder: Path, kind: str) -> set[str]:
+    return {path.stem for path in (folder / "report").glob(f"*.{kind}")}

@@ -1,0 +1,85 @@
+"""Curves against the epochs that they are drawn from."""
+
+import json
+import statistics
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_up_run import GRID, STOPPED, figure_names, make_run
+from PIL import Image
+
+from cnnjax.ladder import LADDER
+from cnnjax.report import build_report
+from cnnjax.report.curves import draw_mean
+from cnnjax.report.figures import make_figures
+from cnnjax.report.read import read_run
+from cnnjax.report.style import canvas
+
+
+def _by_epoch(folder: Path, member: str, column: str) -> list[float]:
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [line[column] for line in lines if line["member"] == member]
+
+
+def test_a_mean_over_seeds_ends_with_the_first_that_stops(tmp_path):
+    folder = make_run(tmp_path / "run", STOPPED, stop={"t0000": 5, "t0001": 7})
+    run = read_run(folder)
+    [[axes]] = canvas(4, 4)[1]
+    draw_mean(axes, run.history_of([run.trials["setting"][0]]), "val_accuracy", color="red")
+    curves = [_by_epoch(folder, member, "val_accuracy") for member in ("t0000", "t0001", "t0002")]
+    assert [len(curve) for curve in curves] == [5, 7, 9]
+    mean, *others = axes.lines
+    np.testing.assert_array_equal(mean.get_xdata(), range(1, 6))
+    np.testing.assert_allclose(mean.get_ydata(), 100 * np.mean([curve[:5] for curve in curves], axis=0))
+    for line, curve in zip(others, curves[1:], strict=True):
+        np.testing.assert_array_equal(line.get_xdata(), range(5, len(curve) + 1))
+        np.testing.assert_allclose(line.get_ydata(), 100 * np.array(curve[4:]))
+    assert "first seed that stops early" in next(p.caption for p in make_figures(run) if p.name == "curves_loss")
+
+
+def test_a_band_ends_where_the_measure_does():
+    frame = pd.DataFrame({"member": ["a", "a", "b", "b"], "epoch": [1, 2, 1, 2], "val_accuracy": [0.9, 1, 1, 1]})
+    [[axes]] = canvas(4, 4)[1]
+    draw_mean(axes, frame, "val_accuracy", color="red")
+    (band,) = axes.collections
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert heights.max() == 100
+    assert heights.min() == pytest.approx(95 - 100 * statistics.stdev([0.9, 1]))
+
+
+def test_the_history_reads_macro_measures_where_they_are(tmp_path):
+    with_them = make_run(tmp_path / "with", STOPPED, stop={"t0000": 5})
+    run = read_run(with_them)
+    ours = run.history.loc[run.history["member"] == "t0000", "val_f1"]
+    assert ours.tolist() == pytest.approx(_by_epoch(with_them, "t0000", "val_f1"))
+    build_report(with_them)
+    svg = (with_them / "report" / "history.svg").read_text()
+    titles = ("Training loss", "Training accuracy, %", "Validation loss", "Validation accuracy, %")
+    macro = [f"Validation macro {name}" for name in ("precision", "recall", "F1")]
+    assert all(f">{title}<" in svg for title in (*titles, *macro))
+    without = make_run(tmp_path / "without", STOPPED | {"models": ["baseline", "medium"]})
+    assert read_run(without).history["val_f1"].isna().all()
+    build_report(without)
+    svg = (without / "report" / "history.svg").read_text()
+    assert all(f">{title}<" in svg for title in titles) and "macro" not in svg
+
+
+def test_the_history_of_a_setting_that_is_read_off_a_longer_one(tmp_path):
+    run = read_run(make_run(tmp_path / "run", GRID, examples=20))
+    short = run.settings.index[run.settings["epochs"] == 5][0]
+    members = set(run.ok.loc[run.ok["setting"] == short, "member"])
+    history = run.history_of([short])
+    assert set(history["member"]) == members and history["epoch"].max() == 5
+    assert len(history) == 5 * run.settings.loc[short, "n"]
+
+
+def test_many_models_stand_in_rows(tmp_path):
+    study = STOPPED | {"models": list(LADDER)[:14], "seeds": [0]}
+    folder = make_run(tmp_path / "run", study, stop={"t0000": 5}, examples=100)
+    build_report(folder)
+    assert {"models_val_loss", "models_train_accuracy", "history"} <= figure_names(folder, "svg")
+    for figure in (folder / "report").glob("*.png"):
+        with Image.open(figure) as image:
+            assert image.width <= 13 * 150, figure.name
