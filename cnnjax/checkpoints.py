@@ -1,23 +1,32 @@
 """Checkpoints of populations. The only file that imports orbax."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, CustomSteps, LatestN
 
 
 class Checkpoints:
-    """The newest states of one chunk of a program's members, in one Orbax directory.
+    """States of one chunk of a program's members, in one Orbax directory.
 
     Each state holds every member's newest weights and, where there is a validation split, its best ones. Saving goes
     on in the background; a save that a kill interrupts is ignored when the directory is read again.
+
+    Args:
+        directory: of the chunk.
+        keep: how many of the newest states stay.
+        stops: epochs whose states stay, however old: there a trial ends, and its weights are those.
     """
 
-    def __init__(self, directory: Path, keep: int):
+    def __init__(self, directory: Path, keep: int, stops: Sequence[int] = ()):
+        policy = AnyPreservationPolicy([LatestN(keep), CustomSteps(stops)])
         self._manager = ocp.CheckpointManager(
             directory.absolute(),  # orbax fails silently on a relative path
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep),
+            options=ocp.CheckpointManagerOptions(preservation_policy=policy),
         )
 
     def save(self, epoch: int, state: Any, meta: dict[str, Any]) -> None:
@@ -51,3 +60,27 @@ class Checkpoints:
     def close(self) -> None:
         """Waits until everything is on disk, and ends."""
         self._manager.close()
+
+
+def saved_epochs(directory: Path) -> list[int]:
+    """Returns the epochs whose states a chunk's directory holds, in order; none where there is no directory."""
+    return sorted(ocp.utils.checkpoint_steps(directory.absolute())) if directory.is_dir() else []
+
+
+def read_variables(directory: Path, epoch: int) -> tuple[list[str], dict]:
+    """Reads the weights of a chunk, and nothing else of its state, on whatever devices it was written.
+
+    Args:
+        directory: of the chunk.
+        epoch: one of `saved_epochs`.
+
+    Returns:
+        The members' ids, and their variables: a nested dict of numpy arrays with the members' axis first.
+    """
+    folder = directory.absolute() / str(epoch)
+    meta = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(folder / "meta")
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        saved = {"variables": reader.handler.metadata(folder / "state").tree["variables"]}
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
+        arguments = ocp.args.PyTreeRestore(saved, restore_args=as_numpy, partial_restore=True)
+        return meta["members"], reader.restore(folder / "state", args=arguments)["variables"]

@@ -60,6 +60,7 @@ def run_chunk(
     checkpoints = Checkpoints(
         folder.checkpoints(chunk.program, members[0].id, members[-1].id, chunk.size),
         population.keep,
+        stops,
     )
     try:
         restored = checkpoints.restore(population.abstract_state(settings, streams))

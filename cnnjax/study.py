@@ -136,7 +136,7 @@ class StreamsConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    """How often a population is written down, in epochs, and how many of the newest states stay."""
+    """How often states are written down, in epochs, and how many of the newest stay beside those that end a trial."""
 
     every: int = setting(1, integer(1))
     keep: int = setting(2, integer(1))

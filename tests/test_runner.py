@@ -135,6 +135,13 @@ def test_a_shorter_trial_read_off_is_the_one_trained_alone(tmp_path):
     assert not np.isclose(both.train_loss[0], both.train_loss[1], rtol=1e-3)
 
 
+def test_the_weights_of_every_trial_stay_and_of_other_states_the_newest(tmp_path):
+    run(make_study(train={"epochs": (2, 5)}, checkpoint={"keep": 1}), tmp_path)
+    (chunk,) = tmp_path.glob("checkpoints/*/*/")
+    assert checkpoints.saved_epochs(chunk) == [2, 5]
+    assert {path.name for path in chunk.iterdir()} == {"2", "5"}
+
+
 def test_load_results_is_numeric_and_lazy(tmp_path):
     run(make_study(train={"learning_rate": (1e-3, 1e30)}), tmp_path)
     results = cnnjax.load_results(str(tmp_path))
