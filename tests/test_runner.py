@@ -269,21 +269,27 @@ def crash_at(monkeypatch, number):
     crash_before(checkpoints.Checkpoints, "save")
 
 
-def test_a_crash_before_any_write_changes_nothing(tmp_path):
-    study = make_study(train={"epochs": (1, 2)})
-    run(study, tmp_path / "whole")
-    expected, weights = read_all(tmp_path / "whole"), read_weights(tmp_path / "whole")
-    plan = (tmp_path / "whole/plan.json").read_bytes()
+def crash_everywhere(study, tmp_path):
+    """For every write: its number, and the folder of a run that crashed before it and was then finished."""
     for number in itertools.count():
         workdir = tmp_path / str(number)
         with pytest.MonkeyPatch.context() as patch:
             crash_at(patch, number)
             try:
                 run(study, workdir)
-                break
+                return
             except Crash:
                 pass
         run(study, workdir)
+        yield number, workdir
+
+
+def test_a_crash_before_any_write_changes_nothing(tmp_path):
+    study = make_study(train={"epochs": (1, 2)})
+    run(study, tmp_path / "whole")
+    expected, weights = read_all(tmp_path / "whole"), read_weights(tmp_path / "whole")
+    plan = (tmp_path / "whole/plan.json").read_bytes()
+    for number, workdir in crash_everywhere(study, tmp_path):
         assert read_all(workdir) == expected, number
         assert read_weights(workdir) == weights, number
         assert (workdir / "plan.json").read_bytes() == plan

@@ -1,13 +1,11 @@
 """Runs whose trials stop early or have several stages: their files, and what a crash at any write leaves of them."""
 
-import itertools
-
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import make_study
 from test_population import UNSTEADY
-from test_runner import Crash, assert_no_line_twice, crash_at, quick, read_all, run  # noqa: F401
+from test_runner import assert_no_line_twice, crash_everywhere, quick, read_all, run  # noqa: F401
 
 import cnnjax
 from cnnjax.population import Population
@@ -59,16 +57,7 @@ def test_a_crash_before_any_write_changes_nothing(train, tmp_path, monkeypatch):
     study = make_study(train=train)
     run(study, tmp_path / "whole")
     expected = read_all(tmp_path / "whole")
-    for number in itertools.count():
-        workdir = tmp_path / str(number)
-        with pytest.MonkeyPatch.context() as patch:
-            crash_at(patch, number)
-            try:
-                run(study, workdir)
-                break
-            except Crash:
-                pass
-        run(study, workdir)
+    for number, workdir in crash_everywhere(study, tmp_path):
         assert read_all(workdir) == expected, number
         assert_no_line_twice(workdir)
     assert number > 10
