@@ -49,7 +49,10 @@ def make_run(folder: Path, config: dict, *, diverge=(), stop=None, keep=None, ex
     write = {"config": study.to_dict(), "environment": {"jax": "0.10.2", "devices": ["cpu"]}}
     counts = {"train": 50000, "validation": 0, "test": examples}
     write["data"] = {"name": "cifar10", "classes": CLASSES, "counts": counts}
-    programs = [{"id": program.id} for program in plan.programs]
+    programs = [
+        {"id": p.id, "parameters": 1000 + i, "forward_flops": 7 * i, "member_ids": [m.id for m in p.members]}
+        for i, p in enumerate(plan.programs)
+    ]
     write["plan"] = {"trials": len(plan.trials), "trained": plan.trained, "programs": programs}
     for name, content in write.items():
         (folder / f"{name}.json").write_text(json.dumps(content))
@@ -64,7 +67,11 @@ def make_run(folder: Path, config: dict, *, diverge=(), stop=None, keep=None, ex
         for trial in member.trials:
             epochs = min(last, trial.epochs)
             row = trial.row() | {"member": member.id, "status": "ok", "epochs_run": epochs}
-            row |= {"best_epoch": max(1, epochs - 2), "seconds": 10.0 + epochs, "images_per_second": 1e4}
+            row |= {
+                "best_epoch": max(1, epochs - 2),
+                "seconds": 10.0 + trial.seed,
+                "images_per_second": 1e4 - trial.seed,
+            }
             if epochs < trial.epochs:
                 row["status"] = "early_stopped"
             if trial.id in diverge:

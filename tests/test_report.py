@@ -75,6 +75,28 @@ def test_best_trials_and_top_settings(grid):
     assert top == sorted(every, reverse=True)[:5]
 
 
+def test_models_table_says_what_each_costs_and_reaches(grid):
+    trials, settings = read_rows(grid / "trials.csv"), read_rows(grid / "report" / "settings.csv")
+    table = read_rows(grid / "report" / "models.csv")
+    plan = json.loads((grid / "plan.json").read_text())["programs"]
+    assert [row["model"] for row in table] == list(SKILL)
+    for row in table:
+        best = max(
+            (s for s in settings if s["model"] == row["model"] and s["diverged"] == "0"),
+            key=lambda s: float(s["test_accuracy"]),
+        )
+        mine = _of_setting(trials, best)
+        assert [row[axis] for axis in ("optimizer", "learning_rate", "batch_size", "epochs", "n")] == [
+            best[axis] for axis in ("optimizer", "learning_rate", "batch_size", "epochs", "n")
+        ]
+        for column in ("test_accuracy", "seconds", "images_per_second", "epochs_run", "best_epoch"):
+            assert float(row[column]) == pytest.approx(statistics.mean(read_floats(mine, column)))
+        assert float(row["test_accuracy_std"]) == pytest.approx(statistics.stdev(read_floats(mine, "test_accuracy")))
+        (program,) = [p for p in plan if mine[0]["member"] in p["member_ids"]]
+        assert (int(row["parameters"]), int(row["forward_flops"])) == (program["parameters"], program["forward_flops"])
+    assert "val_accuracy" not in table[0]
+
+
 def test_headline_names_the_best_mean_and_its_interval(grid):
     run = read_run(grid)
     settings, trials = read_rows(grid / "report" / "settings.csv"), read_rows(grid / "trials.csv")
@@ -130,7 +152,7 @@ def test_figures_fit_the_axes_of_the_study(grid, tmp_path):
     classes = ("confusion", "roc", "class_accuracy")
     models = {f"{figure}_{model}" for figure in classes for model in SKILL}
     assert figure_names(grid, "svg") == figure_names(grid, "png")
-    history = {"history", "models_train_loss"}
+    history = {"history", "models_train_loss", "models_best_accuracy"}
     assert figure_names(grid, "svg") == bars | curves | models | history | {
         "f1_by_learning_rate",
         "accuracy_by_epochs",

@@ -1,13 +1,14 @@
 """Curves against the epochs that they are drawn from."""
 
 import json
+import re
 import statistics
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from made_up_run import GRID, STOPPED, figure_names, make_run
+from made_up_run import GRID, STOPPED, figure_names, make_run, read_floats, read_rows
 from PIL import Image
 
 from cnnjax.ladder import LADDER
@@ -79,7 +80,44 @@ def test_many_models_stand_in_rows(tmp_path):
     study = STOPPED | {"models": list(LADDER)[:14], "seeds": [0]}
     folder = make_run(tmp_path / "run", study, stop={"t0000": 5}, examples=100)
     build_report(folder)
-    assert {"models_val_loss", "models_train_accuracy", "history"} <= figure_names(folder, "svg")
+    assert {"models_best_accuracy", "models_val_loss", "models_train_accuracy", "history"} <= figure_names(
+        folder, "svg"
+    )
     for figure in (folder / "report").glob("*.png"):
         with Image.open(figure) as image:
             assert image.width <= 13 * 150, figure.name
+
+
+def _bars(folder: Path) -> tuple[list[str], str]:
+    """The numbers beside the bars of the models' best settings, and the caption."""
+    (plot,) = [plot for plot in make_figures(read_run(folder)) if plot.name == "models_best_accuracy"]
+    return re.findall(r">(\d+\.\d)</text>", plot.svg), plot.caption
+
+
+def test_bars_of_the_best_settings_hold_test_and_highest_validation_accuracy(tmp_path):
+    study = STOPPED | {"models": ["baseline", "medium", "complex"], "train": STOPPED["train"] | {"learning_rate": 0.03}}
+    folder = make_run(tmp_path / "run", study, stop={"t0000": 5})
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["val_accuracy"] += 0.1 * (line["epoch"] == 4)  # the highest is not the last
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    trials = read_rows(folder / "trials.csv")
+    test, validation = [], []
+    for model in study["models"]:
+        mine = [row for row in trials if row["model"] == model]
+        test.append(statistics.mean(read_floats(mine, "test_accuracy")))
+        highest = [max(_by_epoch(folder, row["member"], "val_accuracy")) for row in mine]
+        validation.append(statistics.mean(highest))
+    shown, caption = _bars(folder)
+    assert shown == [f"{100 * value:.1f}" for value in [*test, *validation]]
+    start = re.search(r"it starts at (\d+) %", caption)
+    assert start and 0 < int(start[1]) < 100 * min(validation)
+
+
+def test_an_axis_that_starts_at_zero_is_not_called_cut(tmp_path):
+    study = STOPPED | {"models": ["baseline", "medium", "complex"], "train": STOPPED["train"] | {"learning_rate": 0.03}}
+    folder = make_run(tmp_path / "run", study, stop={})
+    trials = pd.read_csv(folder / "trials.csv")
+    trials.assign(test_accuracy=[0.1] * 3 + [0.2] * 3 + [0.9] * 3).to_csv(folder / "trials.csv", index=False)
+    shown, caption = _bars(folder)
+    assert shown[:3] == ["10.0", "20.0", "90.0"] and "starts at" not in caption

@@ -1,5 +1,6 @@
 """What each model's best setting does with each class, from its trials' predictions."""
 
+import statistics
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -94,7 +95,7 @@ def _means(seeds: _Seeds) -> str:
 def _accuracies(run: Run, setting: int, seeds: _Seeds) -> Plot:
     there = seeds.reports[0].support > 0
     recalls = 100 * np.array([np.where(there, report.recall, np.nan) for report in seeds.reports])
-    accuracy = 100 * float(np.mean([report.accuracy for report in seeds.reports]))
+    accuracy = 100 * statistics.fmean([report.accuracy for report in seeds.reports])
     classes = recalls.shape[1]
     figure, [[axes]] = canvas(5.4, 5.4)
     places = np.arange(classes)

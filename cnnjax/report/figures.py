@@ -45,6 +45,8 @@ def make_figures(run: Run) -> Iterator[Plot]:
         if len(run.ok[["model", "optimizer"]].drop_duplicates()) > 1:
             for measure in ("test_accuracy", "precision", "recall", "f1"):
                 yield _bars(run, measure)
+        if len(run.best_of_models) > 2:
+            yield _best_accuracies(run)
         if len(run.settings) <= 4 and run.ok["seed"].nunique() > 1:
             yield _by_seed(run)
         if run.ok["learning_rate"].nunique() > 1:
@@ -101,9 +103,70 @@ def _bars(run: Run, measure: str) -> Plot:
     return render(figure, f"bars_{measure}", "Measures by model and optimizer", caption)
 
 
-def _error(axes: "Axes", x: Any, y: Any, std: Any) -> None:
+def _best_accuracies(run: Run) -> Plot:
+    """Bars of each model's best setting; horizontal, since models have long names."""
+    best, values = run.best_of_models, _accuracies(run)
+    figure, [[axes]] = canvas(8.6, 0.9 + (0.22 + 0.2 * len(values)) * len(best))
+    width, ends = 0.8 / len(values), []
+    for index, of_split in enumerate(values.values()):
+        for place, of_seeds in enumerate(of_split.values()):
+            if not len(of_seeds):
+                continue
+            y = place + (index - (len(values) - 1) / 2) * width
+            mean, std = 100 * of_seeds.mean(), 100 * of_seeds.std(ddof=1) if len(of_seeds) > 1 else np.nan
+            axes.barh(y, mean, 0.92 * width, color=PAPER)  # hides the grid
+            axes.barh(y, mean, 0.92 * width, color=SERIES[index], alpha=0.6)
+            _error(axes, mean, y, std, along="x")
+            ends += [mean - np.nan_to_num(std), mean + np.nan_to_num(std)]
+            beside: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 8}
+            paper = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.8}
+            axes.annotate(f"{mean:.1f}", (ends[-1], y), (5, 0), bbox=paper, **beside)
+    first = next(iter(values["test"].values())).mean()
+    axes.axvline(100 * first, color=INK, ls=LINES[1], lw=1)
+    start = _cut(axes, min(ends), max(ends))
+    axes.set_yticks(range(len(best)), list(best))
+    axes.set_ylim(len(best) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(False, axis="y")
+    axes.set_xlabel("Accuracy, %")
+    handles = _patches(list(values)) if len(values) > 1 else []
+    legend(figure, [*handles, line_handle(f"{next(iter(best))}, test", color=INK, ls=LINES[1], lw=1)])
+    caption = (
+        f"Accuracy of each model's best setting by {run.config['select']}, mean over seeds; error bars: ± the standard "
+        "deviation across seeds."
+        + (" Highest validation accuracy: of all epochs, so it is optimistic." if len(values) > 1 else "")
+        + (f" The axis is cut: it starts at {start} %, so the lengths of bars do not compare." if start else "")
+    )
+    return render(figure, "models_best_accuracy", "Models, each at its best setting", caption)
+
+
+def _accuracies(run: Run) -> dict[str, dict[str, np.ndarray]]:
+    """The accuracies of the seeds of each model's best setting, by what they are."""
+    best = run.best_of_models
+    values = {"test": {model: np.array(run.values(setting, "test_accuracy")) for model, setting in best.items()}}
+    highest = run.history_of(best.values()).groupby(["setting", "member"])["val_accuracy"].max().dropna()
+    if len(highest):
+        by_setting = {setting: of_seeds.to_numpy() for setting, of_seeds in highest.groupby("setting")}
+        values["highest validation"] = {m: by_setting.get(setting, np.empty(0)) for m, setting in best.items()}
+    return values
+
+
+def _cut(axes: "Axes", low: float, high: float) -> int:
+    """Starts an accuracy's axis below `low`, marked as broken, or at 0 where that is near; returns the start."""
+    step = 5 if high - low > 5 else 1
+    start = int((low - 0.4 * (high - low)) // step * step)
+    if start < 20:
+        axes.set_xlim(left=0)
+        return 0
+    axes.set_xlim(left=start)
+    stroke: dict[str, Any] = {"marker": [(-0.5, -1), (0.5, 1)], "ms": 9, "ls": "", "color": MUTED, "mew": 1}
+    axes.plot([0.012, 0.02], [0, 0], transform=axes.transAxes, clip_on=False, **stroke)
+    return start
+
+
+def _error(axes: "Axes", x: Any, y: Any, std: Any, along: str = "y") -> None:
     if np.isfinite(std):
-        axes.errorbar(x, y, std, fmt="none", ecolor=INK, elinewidth=1.4, capsize=3)
+        axes.errorbar(x, y, **{f"{along}err": std}, fmt="none", ecolor=INK, elinewidth=1.4, capsize=3)
 
 
 def _patches(names: list[str]) -> list[Any]:

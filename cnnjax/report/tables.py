@@ -18,6 +18,10 @@ _SHOWN = {
     "train_accuracy": ("train accuracy %", "percent"),
     "val_accuracy": ("val accuracy %", "percent"),
     "f1": ("F1", "number"),
+    "parameters": ("parameters", "count"),
+    "forward_flops": ("forward FLOPs", "count"),
+    "images_per_second": ("images per second", "count"),
+    "val_accuracy_std": ("std", "percent"),
     "test_accuracy_std": ("std", "percent"),
     "test_accuracy_half": ("±\u00a095\u00a0%", "percent"),
     "auc": ("AUC", "number"),
@@ -92,6 +96,8 @@ def make_tables(run: Run) -> list[Table]:
     tables = []
     if len(run.ok) > 1:
         tables.append(_best_trials(run))
+    if run.best_of_models:
+        tables.append(_models(run))
     if len(run.ok[["model", "optimizer"]].drop_duplicates()) > 1:
         tables.append(_by_model_and_optimizer(run))
     if len(run.settings) == 1 and len(run.ok) > 1:
@@ -135,6 +141,28 @@ def _best_trials(run: Run) -> Table:
         "are optimistic. For the choice of a setting see the headline."
     )
     return Table("best_trials", "Best trials", note, frame)
+
+
+def _models(run: Run) -> Table:
+    """What each model costs, and what its best setting reaches."""
+    best = list(run.best_of_models.values())
+    trials = run.ok.groupby("setting")
+    program_of = {member: p for p in run.plan["programs"] for member in p.get("member_ids", ())}
+    programs = [program_of.get(member, {}) for member in trials["member"].first().loc[best]]
+    frame = run.settings.loc[best, [*_shown_axes(run), "n"]].copy()
+    for fact in ("parameters", "forward_flops"):
+        frame[fact] = [program.get(fact, math.nan) for program in programs]
+    for cost in ("seconds", "images_per_second", "epochs_run", "best_epoch"):
+        frame[cost] = trials[cost].mean()
+    for split in ("val", "test"):
+        frame[f"{split}_accuracy"] = run.settings[f"{split}_accuracy"]
+        frame[f"{split}_accuracy_std"] = trials[f"{split}_accuracy"].std()
+    note = (
+        f"Each model's best setting by {run.config['select']}: means over its n seeds. Forward FLOPs: of one image, "
+        "two for each multiplication with addition. Seconds: a trial's share of the time that the members trained "
+        "together took. Images per second: of all of them."
+    )
+    return Table("models", "Models", note, frame.dropna(axis="columns", how="all"))
 
 
 def _by_model_and_optimizer(run: Run) -> Table:
