@@ -10,4 +10,8 @@ def __getattr__(name: str) -> Any:
         from cnnjax.records import load_results
 
         return load_results
+    if name == "load_trial":  # jax even more
+        from cnnjax.trained import load_trial
+
+        return load_trial
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -29,6 +29,9 @@ from cnnjax.ladder import (
 from cnnjax.layers import ConvPool
 from cnnjax.types import RequestError, one_of
 
+# How a precision has matrices multiplied (`jax.default_matmul_precision`): else a GPU takes tf32 for float32.
+MATMUL = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}
+
 
 class Network(nn.Module):
     """A rung of the ladder: its layers in order, flattened before the first dense one.

@@ -23,9 +23,6 @@ from cnnjax.types import Member, Static, Streams
 
 _QUICKLY = {"xla_backend_optimization_level": 0}  # compiler options
 
-# Else a GPU multiplies float32 matrices in tf32.
-_MATMUL = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}
-
 MEMBERS = PartitionSpec("members")
 SHARED = PartitionSpec()
 
@@ -115,7 +112,7 @@ class Population:
         axes = tuple(0 if spec == MEMBERS else None for spec in specs)
 
         def over_members(*arguments: Any) -> Any:
-            with jax.default_matmul_precision(_MATMUL[self.task.network.precision]):
+            with jax.default_matmul_precision(models.MATMUL[self.task.network.precision]):
                 return mapped(*arguments)
 
         def mapped(*arguments: Any) -> Any:

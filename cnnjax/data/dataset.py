@@ -133,10 +133,16 @@ def statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def normalisation(dataset: Dataset, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the affine map that normalises the pixels of a data set, see `affine_map`."""
+    return affine_map(dataset.mean, dataset.std, kind)
+
+
+def affine_map(mean: np.ndarray, std: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns the affine map that normalises pixels.
 
     Args:
-        dataset: its training mean and standard deviation define `standard`.
+        mean: float32 [C], of the training pixels in 0..1.
+        std: float32 [C], their standard deviation.
         kind: `unit` (x/255), `half` ((x/255 - .5)/.5), `standard` ((x/255 - mean)/std; a channel
             that never varies is only centred) or `none` (x).
 
@@ -146,10 +152,9 @@ def normalisation(dataset: Dataset, kind: str) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         RequestError: an unknown kind.
     """
-    channels = len(dataset.mean)
+    channels = len(mean)
     if kind == "standard":
-        mean = dataset.mean.astype(np.float64)
-        std = np.where(dataset.std > 0, dataset.std, 1).astype(np.float64)
+        mean, std = mean.astype(np.float64), np.where(std > 0, std, 1).astype(np.float64)
     else:
         affine = {"unit": (0.0, 1.0), "half": (0.5, 0.5), "none": (0.0, 1 / 255)}
         if kind not in affine:
