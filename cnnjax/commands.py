@@ -4,27 +4,38 @@
 traceback on stderr).
 """
 
+import argparse
 import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
 from cnnjax.types import RequestError
 
 
-def run(main: Callable[[list[str]], None]) -> NoReturn:
+class ArgumentParser(argparse.ArgumentParser):
+    """A parser of commands that take no config; it says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises RequestError."""
+        raise RequestError("arguments", " ".join(sys.argv[1:]), f"{message}; {self.format_usage()}")
+
+
+def run(main: Callable[[Any], None], parse: Callable[[list[str]], Any] | None = None) -> NoReturn:
     """Runs an entry point on `sys.argv` and exits.
 
     Args:
-        main: gets the `--config.key=value` arguments, as written, once all other flags are parsed.
+        main: gets what `parse` returns.
+        parse: gets `sys.argv`. The default parses absl's flags, and gives `main` the `--config.key=value` arguments, as
+            written.
     """
     # A batch system that ends a job gets what Ctrl-C gets: an orderly end.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        app.run(main, flags_parser=_parse)
+        app.run(main, flags_parser=_parse if parse is None else _without_flags(parse))
     except (RequestError, flags.Error) as error:
         _say(f"error: {error}")
         sys.exit(2)
@@ -39,6 +50,16 @@ def run(main: Callable[[list[str]], None]) -> NoReturn:
 def _say(line: str) -> None:
     sys.stdout.flush()
     print(" ".join(line.split()), file=sys.stderr, flush=True)
+
+
+def _without_flags(parse: Callable[[list[str]], Any]) -> Callable[[list[str]], Any]:
+    """A parser for absl that leaves its flags, but not how little it logs, as they are."""
+
+    def parsed(argv: list[str]) -> Any:
+        _parse(argv[:1])
+        return parse(argv)
+
+    return parsed
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -30,6 +30,11 @@ def private_compilation_cache(tmp_path_factory):
 @pytest.fixture
 def tiny(monkeypatch):
     """The model 'tiny' joins the ladder: every kind of layer, in a hundredth of a second."""
+    add_tiny(monkeypatch)
+
+
+def add_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the fixture `tiny`, for as long as `monkeypatch` lasts."""
     from cnnjax import models
     from cnnjax.ladder import BatchNorm, Conv, Dense, Dropout, MaxPool, Relu
 

@@ -1,0 +1,48 @@
+"""Predicts unlabelled images with the networks that a run has trained.
+
+    python -m cnnjax.predict runs/grid --input=new.csv --output=labels.csv
+    python -m cnnjax.predict runs/grid --input=new.csv --output=labels.csv --trial=t0003
+
+The output has a row for each image: its ID, the number and the name of its class, and the
+probability of every class: the mean over all seeds of the setting that the study selects, unless a
+trial or another setting is named.
+"""
+
+import argparse
+from pathlib import Path
+
+from cnnjax import commands
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Parses the command line, its first word being the program.
+
+    Raises:
+        RequestError: it is wrong.
+    """
+    parser = commands.ArgumentParser(
+        prog="python -m cnnjax.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("workdir", type=Path, help="the run's folder")
+    parser.add_argument("--input", required=True, help="a folder of images, or a .csv, .npy or .npz file")
+    parser.add_argument("--output", required=True, type=Path, help="the CSV file to write")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--trial", help="predict with this trial alone")
+    which.add_argument("--setting", default="best", help="best (default), or any trial of the setting: all its seeds")
+    return parser.parse_args(argv[1:])
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Predicts as the command line says.
+
+    Raises:
+        RequestError: it cannot be done.
+    """
+    from cnnjax import prediction  # imports pandas and scipy: a wrong command line is answered before
+
+    given = arguments.trial, arguments.setting
+    print(prediction.predict_file(arguments.workdir, arguments.input, arguments.output, *given))
+
+
+if __name__ == "__main__":
+    commands.run(main, parse)

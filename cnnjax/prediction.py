@@ -1,0 +1,139 @@
+"""Predicts unlabelled images with the trained networks of a run, into a CSV file."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import softmax
+
+from cnnjax.data.images import resize_images
+from cnnjax.data.unlabelled import read_unlabelled
+from cnnjax.records import replaced
+from cnnjax.report.read import Run, read_run
+from cnnjax.types import RequestError
+
+
+def predict_file(workdir: Path, source: str, output: Path, trial: str | None = None, setting: str = "best") -> str:
+    """Predicts every image of a file or folder.
+
+    Args:
+        workdir: a run's folder.
+        source: the images, see `read_unlabelled`; they are brought to size as the run's study brings its own, and grey
+            ones to as many channels as it has.
+        output: a CSV file with the columns ID, label (the class's number), class (its name), and for each class a
+            column of its name with the probability.
+        trial: predict with this trial alone.
+        setting: otherwise with every seed of this setting, whose probabilities are averaged: `best` (what the study
+            selects), or any of its trials.
+
+    Returns:
+        What was done, in one line.
+
+    Raises:
+        RequestError: the run, the trial, an image or the output does not allow it; nothing was written.
+    """
+    run = read_run(workdir)
+    trials = [trial] if trial is not None else ensemble(run, setting)
+    if not output.absolute().parent.is_dir():
+        raise RequestError("--output", str(output), f"there is no folder {output.absolute().parent}")
+    ids, images = read_unlabelled(source)
+    fitted = fit_images(images, ids, source, run.data["image_shape"], run.config["data"])
+
+    from cnnjax.trained import load_trials  # imports jax: a wrong request is answered before
+
+    probabilities = np.zeros((len(fitted), len(run.classes)))
+    for trained in load_trials(workdir, trials):
+        probabilities += softmax(trained.logits(fitted).astype(np.float64), axis=1) / len(trials)
+    _write(output, ids, probabilities, run.classes)
+    by = trials[0] if len(trials) == 1 else f"the mean of {', '.join(trials)}"
+    return f"{output}: {len(ids):,} images, by {by}"
+
+
+def ensemble(run: Run, setting: str) -> list[str]:
+    """Returns the trials of a setting that did not diverge.
+
+    Args:
+        run: the run.
+        setting: `best`, or any trial of the setting.
+
+    Raises:
+        RequestError: nothing has finished that could be selected, or there is no such trial.
+    """
+    number: int | None
+    if setting == "best":
+        number = run.best(run.settings, run.select)
+        if number is None:
+            raise RequestError(
+                "--setting", setting, f"no trial of {run.workdir} has finished to select by {run.select}"
+            )
+    else:
+        found = run.ok.loc[run.ok["trial"] == setting, "setting"]
+        if found.empty:
+            raise RequestError("--setting", setting, "allowed: best, or a trial that ended well, as in trials.csv")
+        number = int(found.iloc[0])
+    return run.ok.loc[run.ok["setting"] == number, "trial"].tolist()
+
+
+def fit_images(
+    images: Sequence[np.ndarray] | np.ndarray,
+    ids: Sequence[str],
+    source: str,
+    shape: tuple[int, int, int],
+    data: dict[str, Any],
+) -> np.ndarray:
+    """Brings images to the shape that a network was trained on.
+
+    Args:
+        images: uint8 [H, W, C] each.
+        ids: theirs.
+        source: where they are from.
+        shape: (H, W, C), wanted.
+        data: a study's data settings: with an `image_size`, images are resized as `resize` says; without one, all must
+            be of the size wanted.
+
+    Returns:
+        uint8 [N, H, W, C].
+
+    Raises:
+        RequestError: an image is of another size, or colourful where grey is wanted.
+    """
+    fitted = np.empty((len(images), *shape), np.uint8)
+    for index, image in enumerate(images):
+        if image.shape[-1] == 1:
+            image = np.broadcast_to(image, (*image.shape[:2], shape[-1]))  # grey: as much of every colour
+        if data["image_size"] is not None and image.shape[-1] == shape[-1] and image.shape[:2] != tuple(shape[:2]):
+            image = _resized(image, data, source, ids[index])
+        if image.shape != tuple(shape):
+            raise _misfit(images[index], source, ids[index], f"allowed: {_size(shape)}, as trained")
+        fitted[index] = image
+    return fitted
+
+
+def _resized(image: np.ndarray, data: dict[str, Any], source: str, name: str) -> np.ndarray:
+    try:
+        return resize_images([image], data["image_size"], data["resize"])[0]
+    except RequestError as error:
+        most = f"{data['image_size']}x{data['image_size']}"
+        raise _misfit(image, source, name, f"allowed: at most {most}, to which the study pads images") from error
+
+
+def _misfit(image: np.ndarray, source: str, name: str, allowed: str) -> RequestError:
+    return RequestError("--input", source, f"its image {name} is {_size(image.shape)}; {allowed}")
+
+
+def _size(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _write(path: Path, ids: Sequence[str], probabilities: np.ndarray, classes: list[str]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["ID", "label", "class", *classes])
+    for name, row in zip(ids, probabilities, strict=True):
+        label = int(row.argmax())
+        writer.writerow([name, label, classes[label], *(f"{value:.6g}" for value in row)])
+    with replaced(path) as file:
+        file.write(text.getvalue().encode())
