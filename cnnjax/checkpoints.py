@@ -67,12 +67,13 @@ def saved_epochs(directory: Path) -> list[int]:
     return sorted(ocp.utils.checkpoint_steps(directory.absolute())) if directory.is_dir() else []
 
 
-def read_variables(directory: Path, epoch: int) -> tuple[list[str], dict]:
+def read_variables(directory: Path, epoch: int, best: bool) -> tuple[list[str], dict]:
     """Reads the weights of a chunk, and nothing else of its state, on whatever devices it was written.
 
     Args:
         directory: of the chunk.
         epoch: one of `saved_epochs`.
+        best: the weights of each member's best epoch, where it has one, instead of the last.
 
     Returns:
         The members' ids, and their variables: a nested dict of numpy arrays with the members' axis first.
@@ -80,7 +81,18 @@ def read_variables(directory: Path, epoch: int) -> tuple[list[str], dict]:
     folder = directory.absolute() / str(epoch)
     meta = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(folder / "meta")
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-        saved = {"variables": reader.handler.metadata(folder / "state").tree["variables"]}
+        tree = reader.handler.metadata(folder / "state").tree
+        saved = {"variables": tree["variables"]}
+        if best:
+            saved["best"] = {name: tree["best"][name] for name in ("variables", "epoch")}
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
         arguments = ocp.args.PyTreeRestore(saved, restore_args=as_numpy, partial_restore=True)
-        return meta["members"], reader.restore(folder / "state", args=arguments)["variables"]
+        state = reader.restore(folder / "state", args=arguments)
+    if not best:
+        return meta["members"], state["variables"]
+    has_best = state["best"]["epoch"] > 0
+
+    def choose(kept: np.ndarray, last: np.ndarray) -> np.ndarray:
+        return np.where(has_best.reshape(-1, *[1] * (kept.ndim - 1)), kept, last)
+
+    return meta["members"], jax.tree.map(choose, state["best"]["variables"], state["variables"])

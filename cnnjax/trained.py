@@ -100,7 +100,8 @@ def load_trials(workdir: str | Path, trials: Sequence[str]) -> Iterator[Trained]
             near = one_of(name, found).partition("allowed:")[0]
             raise RequestError("trial", name, f"{near}allowed: {min(found)} to {max(found)}")
         program, member, trial = found[name]
-        members, stacked = read(*_find_state(folder, program, member, trial))
+        best = trial.stages[-1].traced.early_stopping != "off"  # as `train.final_variables` judges it
+        members, stacked = read(*_find_state(folder, program, member, trial), best)
         yield Trained(trial, _network(trial, len(classes)), _take(stacked, members.index(member)), *about_data)
 
 

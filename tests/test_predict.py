@@ -85,6 +85,16 @@ def test_every_trial_predicts_what_its_run_wrote_down(trained):
         assert (logits.argmax(1) == dataset.test.labels).mean() == pytest.approx(row.test_accuracy, abs=1e-6)
 
 
+def test_a_trial_that_may_stop_early_predicts_with_its_best_weights(tmp_path):
+    """The shorter trial ends before patience does, the longer one by it."""
+    rule = {"optimizer": "adam", "learning_rate": 0.1, "epochs": (3, 12), "early_stopping": "val_loss:2"}
+    dataset = train(tmp_path, seeds=(0, 1, 2), train=rule)
+    results = cnnjax.load_results(tmp_path)
+    assert (results.best_epoch < results.epochs_run).any()
+    for trial in results.trial:
+        assert_stored(tmp_path, trial, cnnjax.load_trial(tmp_path, trial).logits(dataset.test.images))
+
+
 def test_a_network_is_whole_and_alone(trained):
     workdir, dataset = trained
     taken = cnnjax.load_trial(workdir, "t0007")
