@@ -110,7 +110,7 @@ def _training(chunk: Chunk, population: Population, ended: np.ndarray, left: flo
     Args:
         chunk: the members.
         population: their program.
-        ended: whether each has trained its epochs, or diverged.
+        ended: whether each has trained its epochs, or diverged; not all have.
         left: operations that each member still has before it.
 
     Returns:
@@ -123,7 +123,7 @@ def _training(chunk: Chunk, population: Population, ended: np.ndarray, left: flo
         size //= 2
     if size == chunk.size or (chunk.size - size) * left < _OPERATIONS_TO_COMPILE:
         return None
-    return np.resize(active if len(active) else np.zeros(1, int), size)
+    return np.resize(active, size)
 
 
 def _drop_newer_metrics(

@@ -6,8 +6,9 @@ from typing import Any
 import pandas as pd
 
 from cnnjax.report.curves import draw_mean, hide_spare, label, left_out
-from cnnjax.report.read import HISTORY, Run, number, word
+from cnnjax.report.read import Run, number, word
 from cnnjax.report.style import LINES, SERIES, Plot, canvas, legend, line_handle, render
+from cnnjax.stopping import METRICS
 
 _FEW = len(SERIES)  # lines that colours alone tell apart
 _GROUP = "Models and settings by epoch"
@@ -17,7 +18,7 @@ def draw_history(run: Run) -> Iterator[Plot]:
     """A panel per measure of the history; with several models, their losses and accuracies on one axis each."""
     if run.history["epoch"].nunique() < 2:
         return
-    shown = [column for column in HISTORY if run.epochs[column].notna().any()]
+    shown = [column for column in METRICS if run.epochs[column].notna().any()]
     models = {setting: model for model, setting in run.best_of_models.items()}
     settings = dict(enumerate(_names(run))) if len(run.settings) <= _FEW else models
     # loss and accuracy of one model are what the learning curves show

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cnnjax import stats
+from cnnjax.stopping import METRICS
 from cnnjax.types import RequestError
 
 AXES = (
@@ -40,10 +41,6 @@ MEASURES = tuple(f"{split}_{name}" for split in ("train", "val", "test") for nam
     "precision",
     "recall",
     "f1",
-)
-HISTORY = (
-    *("train_loss", "train_accuracy", "val_loss", "val_accuracy"),
-    *("val_precision", "val_recall", "val_f1"),
 )
 _COSTS = ("epochs_run", "best_epoch", "seconds", "images_per_second")
 _COLUMNS = (
@@ -251,7 +248,7 @@ def _trials(path: Path) -> pd.DataFrame:
 
 def _epochs(path: Path) -> pd.DataFrame:
     """One row per trained member and epoch; what is not there, or was not finite, is NaN."""
-    columns = ["member", "epoch", *HISTORY]
+    columns = ["member", "epoch", *METRICS]
     lines = path.read_text().splitlines() if path.exists() else []
     rows = []
     for index, line in enumerate(lines):
@@ -261,5 +258,5 @@ def _epochs(path: Path) -> pd.DataFrame:
             if index < len(lines) - 1:  # the last line may be half written
                 raise RequestError("workdir", f"{path}, line {index + 1}", "it is not JSON") from None
     epochs = pd.DataFrame([row for row in rows if "member" in row], columns=columns)
-    epochs[list(HISTORY)] = epochs[list(HISTORY)].astype(float)
+    epochs[list(METRICS)] = epochs[list(METRICS)].astype(float)
     return epochs
