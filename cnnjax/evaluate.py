@@ -22,6 +22,7 @@ class DeviceSplit(NamedTuple):
     labels: Array  # int32 [N]
     scale: Array  # float32 [C]
     shift: Array  # float32 [C]
+    words: Array | None = None  # uint32 [N], random: how to augment each image when it is evaluated; None: not at all
 
 
 class Sums(NamedTuple):
@@ -73,16 +74,18 @@ class Measures(NamedTuple):
     f1: Float[Array, ""]
 
 
-def evaluate(network: Network, variables: dict, split: DeviceSplit) -> Measures:
+def evaluate(network: Network, variables: dict, split: DeviceSplit, augment: tuple[str, ...] = ()) -> Measures:
     """Measures a network on a whole split, each example once.
 
-    A class that is never predicted, or never true, counts as 0 in the macro means.
+    A class that is never predicted, or never true, counts as 0 in the macro means. `augment` is what a split with
+    random words does to its images, see `gather_batch`.
     """
     count, classes = split.labels.shape[0], network.classes
 
     def visit(carry: tuple[Array, Array], indices: Array) -> tuple[tuple[Array, Array], None]:
         loss, confusion = carry
-        logits, labels, counts = _logits(network, variables, split, indices), split.labels[indices], indices < count
+        logits = _logits(network, variables, split, augment, indices)
+        labels, counts = split.labels[indices], indices < count
         loss += batch_sums(logits, labels, counts).loss
         true = jax.nn.one_hot(labels, classes) * counts[:, None]
         # Whole numbers: exact up to 2^24 examples.
@@ -99,14 +102,17 @@ def evaluate(network: Network, variables: dict, split: DeviceSplit) -> Measures:
     )
 
 
-def predict(network: Network, variables: dict, split: DeviceSplit) -> Float[Array, "N K"]:
+def predict(
+    network: Network, variables: dict, split: DeviceSplit, augment: tuple[str, ...] = ()
+) -> Float[Array, "N K"]:
     """Returns float16 logits of a whole split in order, each row shifted so that its maximum is zero.
 
     The shift changes no probability and puts the numbers where float16 is finest: close seconds keep their order.
+    `augment` is as in `evaluate`.
     """
 
     def visit(carry: Array, indices: Array) -> tuple[Array, Array]:
-        logits = _logits(network, variables, split, indices)
+        logits = _logits(network, variables, split, augment, indices)
         shifted = logits - logits.max(-1, keepdims=True)
         least = jnp.finfo(jnp.float16).min
         return carry, jnp.maximum(shifted, least).astype(jnp.float16)
@@ -114,8 +120,9 @@ def predict(network: Network, variables: dict, split: DeviceSplit) -> Float[Arra
     return over_batches(visit, jnp.zeros(()), split.labels.shape[0])[1]
 
 
-def _logits(network: Network, variables: dict, split: DeviceSplit, indices: Array) -> Array:
-    images = gather_batch(split.images, indices, split.scale, split.shift)
+def _logits(network: Network, variables: dict, split: DeviceSplit, augment: tuple[str, ...], indices: Array) -> Array:
+    words = None if split.words is None else split.words[indices]
+    images = gather_batch(split.images, indices, split.scale, split.shift, augment=augment, words_B=words)
     logits = network.apply(variables, images, train=False)
     assert isinstance(logits, jnp.ndarray)
     return logits

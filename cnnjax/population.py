@@ -17,7 +17,7 @@ from cnnjax.data import Dataset, Split, normalisation
 from cnnjax.evaluate import DeviceSplit, predict
 from cnnjax.settings import Settings, stack_members
 from cnnjax.stopping import METRICS
-from cnnjax.study import Study
+from cnnjax.study import DataConfig, Study
 from cnnjax.train import EpochMetrics, State, Task, final_variables, init_member, train_epoch
 from cnnjax.types import Member, Static, Streams
 
@@ -35,16 +35,26 @@ class DeviceData(NamedTuple):
     test: DeviceSplit
 
 
-def put_data(dataset: Dataset, normalisation_name: str, mesh: Mesh) -> DeviceData:
-    """Copies the splits of a dataset to every device of a mesh."""
-    constants = normalisation(dataset, normalisation_name)
+def put_data(dataset: Dataset, data: DataConfig, mesh: Mesh) -> DeviceData:
+    """Copies the splits of a dataset to every device of a mesh.
 
-    def put(split: Split) -> DeviceSplit:
-        arrays = (split.images, split.labels, *constants)
+    Args:
+        dataset: the data.
+        data: the study's settings of them; they say how pixels are normalised and whether test images are augmented.
+        mesh: the devices.
+    """
+    constants = normalisation(dataset, data.normalisation)
+
+    def put(split: Split, words: jax.Array | None = None) -> DeviceSplit:
+        arrays = (split.images, split.labels, *constants, words)
         return DeviceSplit(*jax.device_put(arrays, NamedSharding(mesh, SHARED)))
 
+    seed = jax.random.key(data.split_seed)
+    test = put(dataset.test, jax.random.bits(seed, (len(dataset.test),)) if data.augment_test else None)
+    if dataset.validation is dataset.test:
+        return DeviceData(put(dataset.train), test, test)
     validation = None if dataset.validation is None else put(dataset.validation)
-    return DeviceData(put(dataset.train), validation, put(dataset.test))
+    return DeviceData(put(dataset.train), validation, test)
 
 
 def _take(stacked: Any, members: np.ndarray) -> Any:
@@ -255,7 +265,7 @@ class Population:
         return lax.fori_loop(0, epochs, one_epoch, (state, history))
 
     def _predict_member(self, state: State, settings: Settings, test: DeviceSplit) -> jax.Array:
-        return predict(self.task.network, final_variables(settings, state), test)
+        return predict(self.task.network, final_variables(settings, state), test, self.task.augment)
 
 
 def chunk_size(members: int, most: int, devices: int = 1) -> int:

@@ -63,7 +63,7 @@ def run(
         images = sum(member.epochs for member in members) * len(dataset.train)
         progress.begin(len(waiting), len(members), images)
         mesh = make_mesh(jax.local_devices())
-        data = put_data(dataset, study.data.normalisation, mesh)
+        data = put_data(dataset, study.data, mesh)
         preparation = Preparation(study, dataset, data, mesh, max_members, folder.path / "profile" if profile else None)
         try:
             for index, program in enumerate(waiting, 1):
@@ -103,7 +103,7 @@ def plan_table(study: Study) -> str:
     dataset, plan = _load(study)
     _prepare_jax(plan)
     mesh = make_mesh(jax.local_devices())
-    data = put_data(dataset, study.data.normalisation, mesh)
+    data = put_data(dataset, study.data, mesh)
     counts = {name: count for name, count in dataset.describe()["counts"].items() if count}
     lines = [
         f"data      {dataset.name}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()),

@@ -53,6 +53,7 @@ class DataConfig:
     resize: str = setting("pad", choice("pad", "bilinear", "nearest"))
     normalisation: str = setting("half", choice("unit", "half", "standard", "none"))
     augment: tuple[str, ...] = several((), choice("flip", "crop", "flip_all", "flip_vertical_all", "rotate"))
+    augment_test: bool = setting(False, _FLAG)  # the test images too, each once, alike for all trials
     stored_augment: str = setting("none", choice("none", "flip_zoom"))  # of training and validation images
     validation: float = setting(0.0, _VALIDATION)
     validation_from: str = setting("train", choice("train", "test", "same_as_test"))
@@ -232,6 +233,8 @@ def _check_splits(data: DataConfig) -> None:
             )
     if data.validation and data.validation_from == "same_as_test":
         raise RequestError("data.validation", data.validation, "the test split validates, whole; allowed: 0.0")
+    if data.augment_test and not data.augment:
+        raise RequestError("data.augment_test", True, "data.augment says how, and is empty; allowed: False")
 
 
 def _check_selection(study: Study) -> None:

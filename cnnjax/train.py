@@ -110,7 +110,7 @@ def train_epoch(
     trained, train_loss, train_accuracy = _train_batches(task, now, streams, train, state)
     measures = (jnp.array(jnp.nan),) * 5
     if validation is not None:
-        measures = evaluate(task.network, trained.variables, validation)
+        measures = evaluate(task.network, trained.variables, validation, task.augment)
     metrics = EpochMetrics(train_loss, train_accuracy, *measures)
 
     trained = _end_epoch(task, settings, now, trained, metrics)

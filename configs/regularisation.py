@@ -42,7 +42,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.train.batch_size = 256
     config.train.shuffle = False
     config.train.epochs = 30
-    config.train.early_stopping = "val_accuracy:3"
+    config.train.early_stopping = "val_accuracy:4"  # stated as 3, but the printed tables end 4 epochs after the best
 
     if arg in ("sgd", "l2"):
         config.models = ("dense", "cnn")
@@ -51,7 +51,6 @@ def get_config(arg: str = "") -> ConfigDict:
     if arg == "final":
         config.models = ("cnn_final",)
         config.train.epochs = 200
-        config.train.early_stopping = "val_accuracy:4"
         config.train.stages = (
             {"weight_decay": 0.001},
             {"optimizer": "sgd", "weight_decay": 0.001},

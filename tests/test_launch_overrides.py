@@ -103,6 +103,12 @@ def test_whatever_is_overridden_only_a_request_error_comes_out(pairs):
         assert from_config(study.to_dict()) == study
 
 
+def test_test_images_are_augmented_only_where_it_is_said_how():
+    assert load_study(QUICKSTART, ["data.augment=flip", "data.augment_test=True"]).data.augment_test
+    with pytest.raises(RequestError, match="augment_test: True is not allowed"):
+        load_study(QUICKSTART, ["data.augment_test=True"])
+
+
 @pytest.mark.parametrize("key", ["data.validation", "train.learning_rate"])
 def test_a_huge_number_is_a_request_error(key):
     with pytest.raises(RequestError, match=key):

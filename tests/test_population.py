@@ -27,7 +27,7 @@ class Bench:
         (program,) = make_plan(study).programs
         mesh = make_mesh(jax.local_devices()[:1])
         self.members = program.members
-        self.data = put_data(dataset, study.data.normalisation, mesh)
+        self.data = put_data(dataset, study.data, mesh)
         self.population = Population(study, program.static, dataset.image_shape, len(dataset.classes), mesh)
 
     def init(self, members):
@@ -269,3 +269,36 @@ def test_out_of_memory_is_recognised():
         jnp.zeros(1 << 46).block_until_ready()
     assert is_out_of_memory(caught.value)
     assert not is_out_of_memory(ValueError("shapes do not match"))
+
+
+def test_augmented_test_images_are_those_of_a_training_step_and_validation_stays_plain():
+    augment = ("flip_all", "crop", "rotate")
+    plain, turned = (
+        Bench(make_study(data={"augment": augment, "augment_test": flag, "split_seed": 3})) for flag in (False, True)
+    )
+    state, _ = plain.train(plain.members, 1)
+    there, _ = turned.train(turned.members, 1)
+    assert_same(there.best, state.best)
+    test = plain.data.test
+    words = jax.random.bits(jax.random.key(3), (len(test.labels),))
+    images = gather_batch(
+        test.images, jnp.arange(len(words)), test.scale, test.shift, augment=augment, words_B=jnp.asarray(words)
+    )
+    network, variables = plain.population.task.network, member_of(state.variables, 0)
+    expected = network.apply(variables, images, train=False)
+    shifted = turned.predict(turned.members, there)[0].astype(np.float32)
+    np.testing.assert_allclose(shifted, expected - expected.max(-1, keepdims=True), rtol=2e-3, atol=1e-3)
+    assert np.abs(shifted - plain.predict(plain.members, state)[0]).max() > 0.1
+
+
+def test_a_test_split_that_validates_is_augmented_in_both_places():
+    data = {"augment": ("flip_vertical_all",), "augment_test": True, "validation": 0.0}
+    bench = Bench(make_study(data=data | {"validation_from": "same_as_test"}))
+    assert bench.data.validation is bench.data.test
+    state, history = bench.train(bench.members, 1)
+    labels = np.asarray(bench.data.test.labels)
+    upside_down = np.asarray(bench.data.test.images)[:, ::-1] * bench.data.test.scale + bench.data.test.shift
+    variables = member_of(state.variables, 0)
+    expected = bench.population.task.network.apply(variables, upside_down, train=False).argmax(-1)
+    assert history.val_accuracy[0, 0] == pytest.approx((np.asarray(expected) == labels).mean())
+    assert (bench.predict(bench.members, state)[0].argmax(-1) == np.asarray(expected)).all()

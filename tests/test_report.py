@@ -182,6 +182,13 @@ def test_a_test_split_that_validates_is_said(tmp_path):
     assert any("is the test split" in line for line in warnings(read_run(folder)))
 
 
+@pytest.mark.parametrize("augmented", [True, False])
+def test_augmented_test_images_are_said(augmented, tmp_path):
+    data = {"augment": ("flip",), "augment_test": augmented}
+    folder = make_run(tmp_path / "run", make_config([0], data=data))
+    assert any("Test images are augmented" in line for line in warnings(read_run(folder))) == augmented
+
+
 @pytest.mark.parametrize(("stored", "validation"), [("flip_zoom", 4), ("flip_zoom", 0), ("none", 4)])
 def test_validation_images_in_several_versions_are_said(stored, validation, tmp_path):
     folder = make_run(tmp_path / "run", make_config([0], data={"stored_augment": stored}))

@@ -107,6 +107,11 @@ def warnings(run: Run) -> list[str]:
             "The validation split is the test split: whatever it chose (a setting, an epoch, when to stop), the test "
             "figures are optimistic."
         )
+    if data.get("augment_test"):
+        said.append(
+            "Test images are augmented (data.augment_test), each once, alike for all trials: test figures are not "
+            "those of the images as they are."
+        )
     if data.get("stored_augment", "none") != "none" and run.data.get("counts", {}).get("validation"):
         said.append(
             "Validation images are stored in several versions each (data.stored_augment), test images are not: "
