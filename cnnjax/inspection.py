@@ -20,7 +20,6 @@ from cnnjax.report.data_figures import draw_data
 from cnnjax.report.data_tables import data_tables
 from cnnjax.report.tables import Table
 from cnnjax.study import Study
-from cnnjax.types import RequestError
 
 _BYTES = 4  # of a float32
 _IMAGES, _DRAWS = 10, 4  # shown of the augmentation
@@ -46,10 +45,7 @@ def inspect_study(study: Study, folder: Path) -> str:
     dataset = load_dataset(study.data)
     for name in study.models:
         models.check_fits(name, dataset.image_shape)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RequestError("--output", str(folder), f"{error.strerror}; allowed: a folder") from error
+    parts.make_folder(folder, "--output")
     of_data = data_tables(dataset, study.data.normalisation)
     of_models = model_tables(study, dataset)
     plots = list(draw_data(dataset, _augmented(study, dataset)))

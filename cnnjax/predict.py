@@ -2,10 +2,12 @@
 
     python -m cnnjax.predict runs/grid --input=new.csv --output=labels.csv
     python -m cnnjax.predict runs/grid --input=new.csv --output=labels.csv --trial=t0003
+    python -m cnnjax.predict runs/grid --input=new.csv --output=labels.csv --figures=predicted
 
 The output has a row for each image: its ID, the number and the name of its class, and the
 probability of every class: the mean over all seeds of the setting that the study selects, unless a
-trial or another setting is named.
+trial or another setting is named. The figures are of the first images, and of the first 20 of each
+class, on a page of their own.
 """
 
 import argparse
@@ -29,6 +31,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--trial", help="predict with this trial alone")
     which.add_argument("--setting", default="best", help="best (default), or any trial of the setting: all its seeds")
+    parser.add_argument("--figures", type=Path, help="a folder for a page that shows images under their classes")
     return parser.parse_args(argv[1:])
 
 
@@ -40,7 +43,7 @@ def main(arguments: argparse.Namespace) -> None:
     """
     from cnnjax import prediction  # imports pandas and scipy: a wrong command line is answered before
 
-    given = arguments.trial, arguments.setting
+    given = arguments.trial, arguments.setting, arguments.figures
     print(prediction.predict_file(arguments.workdir, arguments.input, arguments.output, *given))
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,20 @@ from scipy.special import softmax
 from cnnjax.data.images import resize_images
 from cnnjax.data.unlabelled import read_unlabelled
 from cnnjax.records import replaced
+from cnnjax.report import parts
+from cnnjax.report.predicted import draw_predicted
 from cnnjax.report.read import Run, read_run
 from cnnjax.types import RequestError
 
 
-def predict_file(workdir: Path, source: str, output: Path, trial: str | None = None, setting: str = "best") -> str:
+def predict_file(
+    workdir: Path,
+    source: str,
+    output: Path,
+    trial: str | None = None,
+    setting: str = "best",
+    figures: Path | None = None,
+) -> str:
     """Predicts every image of a file or folder.
 
     Args:
@@ -28,12 +38,13 @@ def predict_file(workdir: Path, source: str, output: Path, trial: str | None = N
         trial: predict with this trial alone.
         setting: otherwise with every seed of this setting, whose probabilities are averaged: `best` (what the study
             selects), or any of its trials.
+        figures: a folder for a page of the first images with their classes, and of the first of each class.
 
     Returns:
-        What was done, in one line.
+        What was done, in one line, or two with figures.
 
     Raises:
-        RequestError: the run, the trial, an image or the output does not allow it; nothing was written.
+        RequestError: the run, the trial, an image or the output does not allow it; no file was written.
     """
     run = read_run(workdir)
     trials = [trial] if trial is not None else ensemble(run, setting)
@@ -41,6 +52,8 @@ def predict_file(workdir: Path, source: str, output: Path, trial: str | None = N
         raise RequestError("--output", str(output), f"there is no folder {output.absolute().parent}")
     ids, images = read_unlabelled(source)
     fitted = fit_images(images, ids, source, run.data["image_shape"], run.config["data"])
+    if figures is not None:
+        parts.make_folder(figures, "--figures")
 
     from cnnjax.trained import load_trials  # imports jax: a wrong request is answered before
 
@@ -49,7 +62,13 @@ def predict_file(workdir: Path, source: str, output: Path, trial: str | None = N
         probabilities += softmax(trained.logits(fitted).astype(np.float64), axis=1) / len(trials)
     _write(output, ids, probabilities, run.classes)
     by = trials[0] if len(trials) == 1 else f"the mean of {', '.join(trials)}"
-    return f"{output}: {len(ids):,} images, by {by}"
+    said = f"{output}: {len(ids):,} images, by {by}"
+    if figures is None:
+        return said
+    plots = list(draw_predicted(fitted, probabilities.argmax(1), run.classes))
+    sections = [parts.Section("figures", "Figures", parts.figures(plots))]
+    page = parts.document(output.name, f"<h1>{escape(said)}</h1>", sections)
+    return f"{said}\n{parts.write(figures, page, (), plots)}"
 
 
 def ensemble(run: Run, setting: str) -> list[str]:

@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sklearn.metrics import precision_recall_fscore_support
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, log_loss, precision_recall_fscore_support
 
 from cnnjax import evaluate
 from cnnjax.evaluate import DeviceSplit
@@ -34,3 +36,29 @@ def test_every_example_counts_once(count, monkeypatch):
     predicted = jax.jit(evaluate.predict, static_argnums=0)(network, variables, split)
     assert predicted.dtype == jnp.float16
     np.testing.assert_allclose(predicted, logits - logits.max(-1, keepdims=True), atol=2e-3)
+
+
+class _Pixels:
+    """A network whose logits are an image's channels."""
+
+    classes = 4
+
+    def apply(self, variables, images, *, train):
+        return images[:, 0, 0]
+
+
+_evaluate = jax.jit(lambda split: evaluate.evaluate(_Pixels(), {}, split))
+_SCORES = st.lists(st.lists(st.sampled_from([0, 1, 7]), min_size=4, max_size=4), min_size=12, max_size=12)
+
+
+@settings(max_examples=100, deadline=None)
+@given(_SCORES, st.lists(st.integers(0, 3), min_size=12, max_size=12) | st.integers(0, 3).map(lambda k: [k] * 12))
+def test_measures_agree_with_sklearn_where_classes_tie_or_are_absent(scores, labels):
+    logits, labels = np.array(scores, np.uint8), np.array(labels, np.int32)
+    split = DeviceSplit(jnp.array(logits[:, None, None]), jnp.array(labels), jnp.ones(4), jnp.zeros(4))
+    predicted = logits.argmax(axis=1)
+    macro = precision_recall_fscore_support(labels, predicted, labels=range(4), average="macro", zero_division=0)
+    odds = np.exp(logits.astype(float))
+    loss = log_loss(labels, odds / odds.sum(axis=1, keepdims=True), labels=range(4))
+    expected = (loss, accuracy_score(labels, predicted), *macro[:3])
+    assert tuple(map(float, _evaluate(split))) == pytest.approx(expected, rel=1e-5)

@@ -148,6 +148,21 @@ def test_area_under_the_curve_is_the_share_of_pairs_in_the_right_order(predictio
     assert macro == pytest.approx(np.mean(areas)) if areas else math.isnan(macro)
 
 
+@settings(max_examples=60, deadline=None)
+@given(_predictions())
+def test_every_measure_agrees_with_sklearn_where_classes_tie_or_are_absent(predictions):
+    logits, labels = predictions
+    classes = logits.shape[1]
+    if classes > 1:  # of one class scikit-learn has no loss, and doubts its matrix
+        assert metrics.classification(logits, labels) == pytest.approx(_expected(logits, labels), rel=1e-6, abs=1e-12)
+        counts = sklearn.metrics.confusion_matrix(labels, logits.argmax(axis=1), labels=range(classes))
+        np.testing.assert_array_equal(metrics.confusion(logits, labels), counts)
+    probabilities = scipy.special.softmax(logits.astype(np.float64), axis=1)
+    for k, curve in enumerate(metrics.roc(logits, labels)):
+        if 0 < (labels == k).sum() < len(labels):
+            assert curve.auc == pytest.approx(sklearn.metrics.roc_auc_score(labels == k, probabilities[:, k]))
+
+
 @pytest.mark.parametrize("classes", [3, 10])
 def test_macro_area_agrees_with_sklearn(classes):
     logits, labels = _random(classes)

@@ -19,6 +19,7 @@ from cnnjax import predict, prediction, runner
 from cnnjax.data import Dataset, load_dataset
 from cnnjax.evaluate import EVALUATION_BATCH
 from cnnjax.progress import Progress
+from cnnjax.report.predicted import draw_predicted
 from cnnjax.report.read import read_run
 from cnnjax.types import RequestError
 
@@ -246,6 +247,7 @@ def test_an_image_that_does_not_fit_is_named(shape, data, words):
     [
         ({"source": "nowhere.npy"}, ["--input", "nowhere.npy", "no such file"]),
         ({"output": "nowhere/labels.csv"}, ["--output", "there is no folder"]),
+        ({"figures": "new.npy"}, ["--figures", "File exists", "allowed: a folder"]),
         ({"trial": "t99"}, ["trial", "t99", "allowed"]),
         ({"setting": "bets"}, ["--setting", "bets", "best"]),
         ({"workdir": "nowhere"}, ["workdir", "nowhere", "config.json"]),
@@ -254,7 +256,7 @@ def test_an_image_that_does_not_fit_is_named(shape, data, words):
 def test_what_cannot_be_predicted_is_refused_and_nothing_written(trained, changes, words, tmp_path):
     request = {"workdir": trained[0], "source": save(tmp_path, trained[1].test.images[:3]), "output": "labels.csv"}
     request |= changes
-    for key in ("workdir", "output"):
+    for key in {"workdir", "output", "figures"} & set(request):
         request[key] = tmp_path / request[key]
     with pytest.raises(RequestError) as error:
         prediction.predict_file(**request)
@@ -267,6 +269,39 @@ def test_a_run_without_a_finished_trial_is_refused(trained, tmp_path):
         shutil.copy(trained[0] / f"{name}.json", tmp_path)
     with pytest.raises(RequestError, match=r"--setting: 'best'.*has finished"):
         prediction.predict_file(tmp_path, "new.npy", tmp_path / "labels.csv")
+
+
+def test_figures_show_every_image_under_its_class(trained, tmp_path):
+    """The first 32 images, and the first 20 of each class, as pixels of the figures' own."""
+    workdir, dataset = trained
+    images = np.zeros((300, 8, 8, 1), np.uint8)
+    images[:, :4] = dataset.test.images[:300, :4]
+    images[:, 7, 7, 0] = np.arange(300) % 250
+    said = prediction.predict_file(workdir, save(tmp_path, images), tmp_path / "labels.csv", figures=tmp_path / "page")
+    assert said.endswith(str(tmp_path / "page/index.html"))
+    page = (tmp_path / "page/index.html").read_text()
+    assert "predicted_first" in page and "predicted_by_class" in page
+    table = pd.read_csv(tmp_path / "labels.csv", dtype={"class": str})
+    shown = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.axes.Axes.imshow", lambda axes, picture, **_: shown.append((axes, picture)))
+        list(draw_predicted(images, table.label.to_numpy(), dataset.classes))
+    *first, (_, by_class) = shown
+    assert [axes.get_title() for axes, _ in first] == list(table["class"][:32])
+    for (_, picture), image in zip(first, images, strict=False):
+        np.testing.assert_array_equal(picture, image.repeat(3, axis=-1))
+    for label in range(len(dataset.classes)):
+        (of_class,) = np.nonzero(table.label.to_numpy() == label)
+        for column in range(20):
+            tile = by_class[9 * label : 9 * label + 8, 9 * column : 9 * column + 8, 0]
+            expected = images[of_class[column], ..., 0] if column < len(of_class) else np.full((8, 8), 255)
+            np.testing.assert_array_equal(tile, expected)
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_figures_of_few_images(count):
+    plots = list(draw_predicted(np.zeros((count, 8, 8, 3), np.uint8), np.zeros(count, int), ["a", "b"]))
+    assert f"The first {count} images" in plots[0].caption and all(plot.png for plot in plots)
 
 
 # The command

@@ -1,6 +1,6 @@
 """Figures of a data set: samples by class, augmented images, classes, splits and grey levels. Imports no jax."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -69,15 +69,28 @@ def _show(images: np.ndarray, names: list[str]) -> "Figure":
     return figure
 
 
+def draw_by_class(images: np.ndarray, labels: np.ndarray, classes: Sequence[str], count: int) -> tuple["Figure", str]:
+    """Draws a row of images of each class, and says which: the first `count`, of at most `_MOST_CLASSES` classes.
+
+    Args:
+        images: uint8 [N, H, W, C].
+        labels: int [N], the class of each.
+        classes: their names.
+        count: images of a class, at most.
+    """
+    shown = list(classes[:_MOST_CLASSES])
+    rows = np.full((len(shown), count, *images.shape[1:]), 255, np.uint8)
+    for label, row in enumerate(rows):
+        found = images[np.flatnonzero(labels == label)[:count]]
+        row[: len(found)] = found
+    of = f"the first {len(shown)} of {len(classes)} classes" if len(shown) < len(classes) else "each class"
+    return _show(rows, shown), of
+
+
 def _samples(name: str, split: Split, classes: tuple[str, ...]) -> Plot:
-    shown = classes[:_MOST_CLASSES]
-    images = np.full((len(shown), _EXAMPLES, *split.images.shape[1:]), 255, np.uint8)
-    for label in range(len(shown)):
-        found = split.images[np.flatnonzero(split.labels == label)[:_EXAMPLES]]
-        images[label, : len(found)] = found
-    of = f" of the first {len(shown)} of {len(classes)} classes" if len(shown) < len(classes) else " of each class"
-    caption = f"The first {_EXAMPLES} {name} images{of}, as stored (before augmentation and normalisation)."
-    return render(_show(images, list(shown)), f"samples_{name}", "Samples by class", caption)
+    figure, of = draw_by_class(split.images, split.labels, classes, _EXAMPLES)
+    caption = f"The first {_EXAMPLES} {name} images of {of}, as stored (before augmentation and normalisation)."
+    return render(figure, f"samples_{name}", "Samples by class", caption)
 
 
 def _augmented(images: np.ndarray) -> Plot:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from cnnjax.records import replaced
 from cnnjax.report.style import Plot
 from cnnjax.report.tables import Table
+from cnnjax.types import RequestError
 
 
 class Section(NamedTuple):
@@ -50,6 +51,18 @@ def document(title: str, opening: str, sections: Sequence[Section]) -> str:
 </body>
 </html>
 """
+
+
+def make_folder(folder: Path, flag: str) -> None:
+    """Makes the folder of a page, which may be there.
+
+    Raises:
+        RequestError: it cannot be made; `flag` is what asked for it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(flag, str(folder), f"{error.strerror}; allowed: a folder") from error
 
 
 def write(folder: Path, page: str, tables: Iterable[Table], plots: Iterable[Plot]) -> Path:
