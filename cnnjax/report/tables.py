@@ -193,9 +193,9 @@ def _over_seeds(run: Run) -> Table:
             low, high = stats.prediction_interval(run.values(setting, measure), bounds(measure))
             rows.append({"measure": measure, **dataclasses.asdict(summary), "new_low": low, "new_high": high})
     note = (
-        "low to high: the 95 % t interval of the mean. new low to new high: the 95 % prediction "
-        "interval of one more seed, the one to hold a published single run against. Both end where "
-        "the measure does. Accuracies are shares here."
+        "low to high: the 95 % t interval of the mean. iqm: the interquartile mean, iqm low to iqm high its 95 % "
+        "bootstrap interval. new low to new high: the 95 % prediction interval of one more seed, the one to hold a "
+        "published single run against. They end where the measure does. Accuracies are shares here."
     )
     return Table("over_seeds", "Over seeds", note, pd.DataFrame(rows))
 

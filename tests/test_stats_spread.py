@@ -6,7 +6,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnjax.stats import pooled_std, prediction_interval, summarise
+from cnnjax.stats import bootstrap_interval, interquartile_mean, pooled_std, prediction_interval, summarise
 
 SAMPLE = [71.44, 72.88, 72.15, 72.01, 72.3]
 
@@ -51,17 +51,61 @@ def test_what_is_no_sample_is_refused(values):
             function(values)
 
 
+STUDIES = 2000
+NOMINAL = pytest.approx(0.95, abs=0.0195)  # 4 standard errors of a share of 2000
+
+
 @pytest.mark.parametrize("n", [2, 3, 5, 10])
-def test_intervals_cover_what_they_claim_to(n):
-    draws = np.random.default_rng(n).normal(10, 2, (4000, n + 1))
+def test_t_intervals_cover_what_they_claim_to(n):
+    draws = np.random.default_rng(n).normal(10, 2, (STUDIES, n + 1))
     mean = prediction = 0
     for *sample, new in draws:
         summary, (low, high) = summarise(sample), prediction_interval(sample)
         mean += summary.low < 10 < summary.high
         prediction += low < new < high
-    # .95 +- 4.5 standard errors of a share of 4000
-    assert mean / len(draws) == pytest.approx(0.95, abs=0.0155)
-    assert prediction / len(draws) == pytest.approx(0.95, abs=0.0155)
+    assert mean / STUDIES == NOMINAL
+    assert prediction / STUDIES == NOMINAL
+
+
+def test_the_interquartile_mean_is_a_trimmed_mean():
+    draws = np.random.default_rng(0).normal(size=(7, 23))
+    assert interquartile_mean(draws) == pytest.approx(scipy.stats.trim_mean(draws, 0.25, axis=1))
+    assert summarise(SAMPLE).iqm == pytest.approx(np.mean([72.01, 72.15, 72.3]))
+    assert summarise([1.0, 2.0, 3.0]).iqm == 2  # too few for a quarter to cut
+
+
+def mean(values):
+    return values.mean(axis=-1)
+
+
+def test_a_bootstrapped_mean_has_the_variance_of_a_mean_and_the_tails_of_t():
+    """Of many values of one group, whose mean is normal, the interval is the t interval."""
+    sample = np.random.default_rng(1).normal(size=60)
+    low, high = bootstrap_interval([sample], mean)
+    summary = summarise(sample)
+    half = (summary.high - summary.low) / 2
+    assert (low, high) == (pytest.approx(summary.low, abs=0.1 * half), pytest.approx(summary.high, abs=0.1 * half))
+
+
+def test_a_bootstrap_is_drawn_within_groups_and_alike_each_time():
+    far_apart = [[0.0, 0.1, 0.2, 0.3], [100.0, 100.1, 100.2, 100.3]]
+    low, high = bootstrap_interval(far_apart, mean)
+    assert 50 < low < 50.15 < high < 50.3  # a bootstrap of the pooled values spans dozens
+    assert bootstrap_interval(far_apart, mean) == (low, high)
+    assert all(map(math.isnan, bootstrap_interval([[1.0, 2.0], [3.0]])))
+    assert all(map(math.isnan, bootstrap_interval([])))
+
+
+@pytest.mark.parametrize(("settings", "seeds"), [(1, 20), (8, 5), (4, 10)])
+def test_bootstrap_intervals_cover_the_interquartile_mean(settings, seeds):
+    generator = np.random.default_rng(seeds)
+    middles = np.linspace(-2, 2, settings)[:, None]
+    truth = interquartile_mean((middles + generator.normal(size=(settings, 100_000))).ravel())
+    held = 0
+    for _ in range(STUDIES):
+        low, high = bootstrap_interval(list(middles + generator.normal(size=(settings, seeds))))
+        held += low < truth < high
+    assert held / STUDIES == NOMINAL
 
 
 def test_pooled_std_is_the_residual_of_an_analysis_of_variance():

@@ -1,0 +1,56 @@
+"""What a study supports: spreads, comparisons, rankings and sources of variance. Imports no jax."""
+
+from cnnjax.stats.comparison import Comparison, Difference, Share, Verdict, compare, holm
+from cnnjax.stats.components import Component, Components, variance_components
+from cnnjax.stats.effects import Effect, Effects, Marginal, explain_variance, marginal_means
+from cnnjax.stats.examples import AccuracySpread, Churn, McNemar, churn, example_interval, mcnemar, spread_accuracy
+from cnnjax.stats.planning import decision_power, seeds_to_decide
+from cnnjax.stats.selection import Honest, Rank, expected_best, pairwise_p, rank, select_honestly
+from cnnjax.stats.spread import (
+    Interval,
+    Summary,
+    bootstrap_interval,
+    interquartile_mean,
+    pooled_std,
+    prediction_interval,
+    summarise,
+)
+
+__all__ = [
+    "AccuracySpread",
+    "Churn",
+    "Comparison",
+    "Component",
+    "Components",
+    "Difference",
+    "Effect",
+    "Effects",
+    "Honest",
+    "Interval",
+    "Marginal",
+    "McNemar",
+    "Rank",
+    "Share",
+    "Summary",
+    "Verdict",
+    "bootstrap_interval",
+    "churn",
+    "compare",
+    "decision_power",
+    "example_interval",
+    "expected_best",
+    "explain_variance",
+    "holm",
+    "interquartile_mean",
+    "marginal_means",
+    "mcnemar",
+    "pairwise_p",
+    "pooled_std",
+    "prediction_interval",
+    "rank",
+    "seeds_to_decide",
+    "select_honestly",
+    "spread_accuracy",
+    "summarise",
+    "variance_components",
+]

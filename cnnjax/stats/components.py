@@ -1,0 +1,158 @@
+"""Where the spread comes from: variance components of a crossed study of random streams."""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from cnnjax.stats.spread import LEVEL
+
+_DRAWS = 4000
+RESIDUAL = "residual"
+
+
+class Component(NamedTuple):
+    """What one source, or the interaction of several, adds to the variance.
+
+    Attributes:
+        sources: their names; one for a main effect.
+        freedom: degrees of freedom.
+        mean_square: of the analysis of variance.
+        estimate: of the variance, without bias, below zero where chance makes it so.
+        variance: the estimate, zero where that is below zero.
+        std: its square root.
+        low: end of the 95 % interval of the variance, not below zero.
+        high: the other end.
+        share: of the sum of all variances.
+        share_low: end of the 95 % interval of the share.
+        share_high: the other end.
+    """
+
+    sources: tuple[str, ...]
+    freedom: int
+    mean_square: float
+    estimate: float
+    variance: float
+    std: float
+    low: float
+    high: float
+    share: float
+    share_low: float
+    share_high: float
+
+
+class Components(NamedTuple):
+    """The components, main effects first; `total` is the sum of their variances: of one trial, all its streams new.
+
+    `confounded`: whether each combination was trained once, so that the last interaction includes whatever differs
+    between two trainings of one combination (nothing, where training is deterministic).
+    """
+
+    components: tuple[Component, ...]
+    total: float
+    mean: float
+    levels: dict[str, int]
+    confounded: bool
+
+
+def variance_components(columns: Mapping[str, Sequence], values: Sequence[float]) -> Components:
+    """Splits the variance of a crossed study into the parts of its sources and their interactions.
+
+    A random-effects model: the levels of each source (the seeds of a stream) are random draws. The estimates equate
+    mean squares with their expectations; the intervals are generalised (fiducial): the mean squares over chi-squared
+    draws, put through the same equations, take main effects and interactions as normal.
+
+    Args:
+        columns: of each source its level in each trial; a source with one level is left out. A data frame's columns
+            will do.
+        values: the measure of each trial.
+
+    Returns:
+        Every main effect and interaction; where combinations were trained several times, also the residual.
+
+    References:
+        Searle, Casella and McCulloch, Variance components, section 4.4; Weerahandi, Generalized confidence intervals
+        (1993).
+
+    Raises:
+        ValueError: no source has two levels, a combination is missing, or not all are there equally often.
+    """
+    cells, levels = _cross({name: np.asarray(columns[name]) for name in columns}, np.asarray(values, np.float64))
+    names, replicates = list(levels), cells.shape[-1]
+    squares, freedoms = _analyse(cells, names)
+    subsets = list(squares)
+    sizes = dict(zip((*names, RESIDUAL), cells.shape, strict=True))
+    # Row S of the equations: the sum of the mean squares of all T that include S, their signs alternating, over the
+    # trials at one level of S. The residual lies within the combinations and belongs to the equation of these alone.
+    equations = np.zeros((len(subsets), len(subsets)))
+    for (row, ours), (column, theirs) in itertools.product(enumerate(subsets), repeat=2):
+        if ours <= theirs and (RESIDUAL not in theirs or len(ours) >= len(names)):
+            trials = math.prod(size for name, size in sizes.items() if name not in ours)
+            equations[row, column] = (-1) ** len(theirs - ours) / trials
+    mean_squares = np.array([squares[s] / freedoms[s] for s in subsets])
+    estimates = equations @ mean_squares
+    variances = np.maximum(estimates, 0)
+    generator = np.random.default_rng(0)
+    freedom = np.array([freedoms[s] for s in subsets])
+    drawn = mean_squares * freedom / generator.chisquare(freedom, (_DRAWS, len(subsets)))
+    drawn = np.maximum(drawn @ equations.T, 0)
+    low, high = np.quantile(drawn, ((1 - LEVEL) / 2, (1 + LEVEL) / 2), axis=0)
+    sums = drawn.sum(axis=1, keepdims=True)
+    drawn_shares = np.divide(drawn, sums, out=np.zeros_like(drawn), where=sums > 0)
+    share_low, share_high = np.quantile(drawn_shares, ((1 - LEVEL) / 2, (1 + LEVEL) / 2), axis=0)
+    total = float(variances.sum())
+    found = tuple(
+        Component(
+            sources=(RESIDUAL,) if RESIDUAL in subset else tuple(name for name in names if name in subset),
+            freedom=int(freedom[i]),
+            mean_square=float(mean_squares[i]),
+            estimate=float(estimates[i]),
+            variance=float(variances[i]),
+            std=math.sqrt(variances[i]),
+            low=float(low[i]),
+            high=float(high[i]),
+            share=float(variances[i] / total) if total else math.nan,
+            share_low=float(share_low[i]),
+            share_high=float(share_high[i]),
+        )
+        for i, subset in enumerate(subsets)
+    )
+    return Components(found, total, float(cells.mean()), levels, replicates == 1)
+
+
+def _cross(columns: dict[str, np.ndarray], values: np.ndarray) -> tuple[np.ndarray, dict[str, int]]:
+    """The values as an array with an axis for each source that varies, and one for repetitions; and how many levels."""
+    codes = {name: np.unique(column, return_inverse=True)[1] for name, column in columns.items()}
+    levels = {name: int(code.max()) + 1 for name, code in codes.items() if len(code) and code.max() > 0}
+    if not levels or not np.isfinite(values).all():
+        raise ValueError("a crossed study has finite values, and two levels of some source")
+    shape = tuple(levels.values())
+    places = np.ravel_multi_index([codes[name] for name in levels], shape)
+    counts = np.bincount(places, minlength=math.prod(shape))
+    if counts.min() != counts.max():
+        missing = np.unravel_index(int(counts.argmin()), shape)
+        where = ", ".join(f"{n} {np.unique(columns[n])[i]}" for n, i in zip(levels, missing, strict=True))
+        raise ValueError(f"not crossed: {where} is there {counts.min()} times, another {counts.max()} times")
+    return values[np.argsort(places, kind="stable")].reshape(*shape, -1), levels
+
+
+def _analyse(cells: np.ndarray, names: list[str]) -> tuple[dict[frozenset, float], dict[frozenset, int]]:
+    """Sums of squares and degrees of freedom of each set of sources, small sets first."""
+    effects: dict[frozenset, np.ndarray] = {frozenset(): cells.mean(keepdims=True)}
+    squares, freedoms = {}, {}
+    for size in range(1, len(names) + 1):
+        for chosen in itertools.combinations(range(len(names)), size):
+            others = tuple(i for i in range(cells.ndim) if i not in chosen)
+            subset = frozenset(names[i] for i in chosen)
+            within = [effect for smaller, effect in effects.items() if smaller < subset]
+            effects[subset] = cells.mean(axis=others, keepdims=True) - sum(within)
+            repeated = cells.size // math.prod(cells.shape[i] for i in chosen)
+            squares[subset] = float((effects[subset] ** 2).sum()) * repeated
+            freedoms[subset] = math.prod(cells.shape[i] - 1 for i in chosen)
+    if cells.shape[-1] > 1:
+        residual = frozenset((*names, RESIDUAL))
+        squares[residual] = float(((cells - cells.mean(axis=-1, keepdims=True)) ** 2).sum())
+        freedoms[residual] = cells.size - cells[..., 0].size
+    return squares, freedoms

@@ -1,0 +1,175 @@
+"""What networks say of single examples: which they get right, and where they disagree."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from cnnjax.stats.spread import LEVEL, Interval, t_quantile
+
+
+class AccuracySpread(NamedTuple):
+    """How far accuracy spreads over seeds: on this test set, and on all data like it.
+
+    Attributes:
+        seeds: number of networks.
+        examples: number of test examples.
+        test_set_std: standard deviation of the accuracy on this test set, ddof 1.
+        distribution_variance: unbiased estimate of the variance of the accuracy on the distribution that the test set
+            is drawn from; below zero where chance makes it so.
+        distribution_std: its square root, zero where that is below zero.
+        distribution_low: end of the 95 % interval of the true standard deviation.
+        distribution_high: the other end.
+        independent_std: the standard deviation that would be if each network erred on each example by itself.
+    """
+
+    seeds: int
+    examples: int
+    test_set_std: float
+    distribution_variance: float
+    distribution_std: float
+    distribution_low: float
+    distribution_high: float
+    independent_std: float
+
+
+class McNemar(NamedTuple):
+    """Two classifiers on the same examples: how often only one is right, and the exact p-value that it is a coin flip.
+
+    `difference` is A's accuracy less B's, `low`..`high` its 95 % interval over examples.
+    """
+
+    both: int
+    only_a: int
+    only_b: int
+    neither: int
+    p: float
+    difference: float
+    low: float
+    high: float
+
+
+class Churn(NamedTuple):
+    """How often two networks predict different classes, as shares of the examples.
+
+    Attributes:
+        between: one of A and one of B, of all such pairs.
+        within_a: two of A, nan if there is one: what another seed alone does.
+        within_b: two of B.
+        by_example: `between` of each example [N].
+    """
+
+    between: float
+    within_a: float
+    within_b: float
+    by_example: Float[np.ndarray, " N"]
+
+
+def spread_accuracy(correct: Bool[np.ndarray, "S N"]) -> AccuracySpread:
+    """Splits the variance of accuracy over seeds into what the finite test set adds and what is left on all data.
+
+    Over test sets of N examples, the variance of the accuracy over seeds is on average (1 - 1/N) times that of the
+    accuracy on the distribution, plus 1/N times the mean variance of one example's being right. The interval takes
+    the accuracies as normal, and the latter part, a mean over many examples, as known.
+
+    Args:
+        correct: whether network s is right about example n; at least two of each.
+
+    References:
+        Jordan, On the variance of neural network training with respect to test sets and distributions,
+        arXiv 2304.01910, theorem 2.
+
+    Raises:
+        ValueError: there are fewer than two networks or examples.
+    """
+    from scipy.special import gammaincinv
+
+    correct = np.asarray(correct, bool)
+    if correct.ndim != 2 or min(correct.shape) < 2:
+        raise ValueError(f"not the outcomes of several networks on several examples: shape {correct.shape}")
+    seeds, examples = correct.shape
+    variance = float(correct.mean(axis=1).var(ddof=1))
+    share = correct.mean(axis=0)
+    of_examples = float((share * (1 - share)).mean()) * seeds / (seeds - 1) / examples
+
+    def on_distribution(variance: float) -> float:
+        return (variance - of_examples) * examples / (examples - 1)
+
+    half = (seeds - 1) / 2  # a chi-squared quantile is twice that of the gamma distribution
+    low, high = (variance * half / float(gammaincinv(half, (1 + sign * LEVEL) / 2)) for sign in (1, -1))
+    found, low, high = (on_distribution(v) for v in (variance, low, high))
+    std, low, high = (math.sqrt(max(0.0, v)) for v in (found, low, high))
+    return AccuracySpread(seeds, examples, math.sqrt(variance), found, std, low, high, math.sqrt(of_examples))
+
+
+def mcnemar(correct_a: Bool[np.ndarray, " N"], correct_b: Bool[np.ndarray, " N"]) -> McNemar:
+    """Compares two classifiers on the same examples.
+
+    It asks whether THESE two would differ on other examples, not whether training such networks again would.
+
+    Args:
+        correct_a: whether A is right about each example.
+        correct_b: whether B is.
+
+    References:
+        McNemar (1947), in its exact form; the interval is Wald's with half an example added to each of the four
+        counts: Agresti and Min, Simple improved confidence intervals for comparing matched proportions (2005).
+
+    Raises:
+        ValueError: they are not as many, or none.
+    """
+    from scipy.special import bdtr
+
+    a, b = np.asarray(correct_a, bool), np.asarray(correct_b, bool)
+    if a.shape != b.shape or a.ndim != 1 or not len(a):
+        raise ValueError(f"not outcomes on the same examples: shapes {a.shape} and {b.shape}")
+    both, only_a, only_b = (int(cell.sum()) for cell in (a & b, a & ~b, ~a & b))
+    p = min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
+    n, more, less = len(a) + 2, only_a + 0.5, only_b + 0.5
+    middle, half = (more - less) / n, t_quantile(math.inf) * math.sqrt(more + less - (more - less) ** 2 / n) / n
+    counts = (both, only_a, only_b, len(a) - both - only_a - only_b)
+    return McNemar(*counts, p, (only_a - only_b) / len(a), middle - half, middle + half)
+
+
+def example_interval(correct_a: Bool[np.ndarray, "S N"], correct_b: Bool[np.ndarray, "T N"]) -> Interval:
+    """Returns the 95 % interval of the difference of two settings' mean accuracies, over examples, seeds held fixed.
+
+    Args:
+        correct_a: whether each network of A is right about each example.
+        correct_b: whether each network of B is.
+
+    Raises:
+        ValueError: they are not of the same examples, or of one.
+    """
+    a, b = np.asarray(correct_a, bool), np.asarray(correct_b, bool)
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or a.shape[1] < 2:
+        raise ValueError(f"not outcomes on the same examples: shapes {a.shape} and {b.shape}")
+    gaps = a.mean(axis=0) - b.mean(axis=0)
+    half = t_quantile(len(gaps) - 1) * float(gaps.std(ddof=1)) / math.sqrt(len(gaps))
+    return Interval(float(gaps.mean()) - half, float(gaps.mean()) + half)
+
+
+def churn(predicted_a: Int[np.ndarray, "S N"], predicted_b: Int[np.ndarray, "T N"]) -> Churn:
+    """Counts how often networks of two settings predict different classes, beside how often two seeds of one do.
+
+    Args:
+        predicted_a: the class that each network of A predicts for each example.
+        predicted_b: the class that each network of B predicts.
+
+    Raises:
+        ValueError: they are not of the same examples.
+    """
+    a, b = np.asarray(predicted_a), np.asarray(predicted_b)
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or not a.size or not b.size:
+        raise ValueError(f"not predictions of the same examples: shapes {a.shape} and {b.shape}")
+    classes = np.arange(max(a.max(), b.max()) + 1)
+    share_a, share_b = ((x[:, :, None] == classes).mean(axis=0) for x in (a, b))
+    by_example = 1 - (share_a * share_b).sum(axis=1)
+    within_a, within_b = _churn_within(share_a, len(a)), _churn_within(share_b, len(b))
+    return Churn(float(by_example.mean()), within_a, within_b, by_example)
+
+
+def _churn_within(share: np.ndarray, networks: int) -> float:
+    agree = float((share**2).sum(axis=1).mean())  # also with itself
+    return (1 - agree) * networks / (networks - 1) if networks > 1 else math.nan

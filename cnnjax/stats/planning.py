@@ -1,0 +1,96 @@
+"""How many seeds a comparison needs before it is likely to be decided."""
+
+import functools
+import math
+
+import numpy as np
+
+from cnnjax.stats.spread import LEVEL, t_quantile
+
+POWER = 0.8
+MOST = 10_000  # seeds; nobody trains more
+_NODES = 200  # of the average over what a spread may turn out to be
+
+
+def decision_power(
+    n: int,
+    difference: float,
+    std: float,
+    *,
+    freedom: float = math.inf,
+    per_seed: float = 1.0,
+    margin: float | None = None,
+) -> float:
+    """Returns the probability that a comparison of n seeds a side is decided: better, worse, or equal by the margin.
+
+    Args:
+        n: seeds of each side, at least 2.
+        difference: the true difference.
+        std: standard deviation of the difference of one seed's two values, estimated.
+        freedom: degrees of freedom of that estimate, over whose error is averaged; infinite: the true one.
+        per_seed: degrees of freedom of the future estimate, for each of n - 1 seeds: 1 of pairs, up to 2 otherwise.
+        margin: the difference that is too small to matter.
+
+    References:
+        Julious and Owen, Sample size calculations for clinical studies allowing for uncertainty about the variance
+        (2006), for the average over the true spread.
+    """
+    from scipy.special import ndtr
+
+    future = per_seed * (n - 1)
+    true_error = (std / np.sqrt(_mean_square(freedom) * n))[:, None]  # fiducial, of the mean difference
+    found_error = true_error * np.sqrt(_mean_square(future))
+
+    def within(half: np.ndarray) -> np.ndarray:
+        """The probability that the estimated difference lies in -half..half."""
+        inside = ndtr((half - difference) / true_error) - ndtr((-half - difference) / true_error)
+        return np.where(half > 0, inside, 0.0)
+
+    unequal_from = t_quantile(future) * found_error
+    power = 1 - within(unequal_from)
+    if margin is not None:
+        equal_to = margin - t_quantile(future, 2 * LEVEL - 1) * found_error
+        power = np.where(equal_to < unequal_from, power + within(equal_to), 1.0)
+    return float(power.mean())
+
+
+def seeds_to_decide(
+    difference: float,
+    std: float,
+    *,
+    freedom: float = math.inf,
+    per_seed: float = 1.0,
+    margin: float | None = None,
+    power: float = POWER,
+) -> int | None:
+    """Returns the least number of seeds a side that decides a comparison with the given power; see `decision_power`.
+
+    It is meant for one look, at that number: who looks after each seed and stops when it is decided errs more often.
+
+    Returns:
+        The number, at least 2; None where more than 10,000 are needed.
+    """
+    reached = functools.partial(
+        decision_power, difference=difference, std=std, freedom=freedom, per_seed=per_seed, margin=margin
+    )
+    high = 2
+    while reached(high) < power:
+        if high >= MOST:
+            return None
+        high = min(2 * high, MOST)
+    low = max(high // 2, 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if reached(middle) >= power else (middle, high)
+    return high
+
+
+@functools.lru_cache(4096)
+def _mean_square(freedom: float) -> np.ndarray:
+    """The mean square of so many standard normal draws, at equally likely places of its distribution."""
+    if math.isinf(freedom):
+        return np.ones(1)
+    from scipy.special import gammaincinv
+
+    places = (np.arange(_NODES) + 0.5) / _NODES
+    return gammaincinv(freedom / 2, places) * 2 / freedom

@@ -1,0 +1,214 @@
+"""Which setting is best, how sure that is, and what having looked for it costs."""
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from cnnjax.stats.comparison import Values, holm
+from cnnjax.stats.spread import LEVEL, RESAMPLES, Sample, as_sample, draw_resamples, t_quantile
+
+
+class Rank(NamedTuple):
+    """A setting's place among others.
+
+    Attributes:
+        name: the setting.
+        n: number of its seeds.
+        mean: over them.
+        best: probability that it has the best mean, by bootstrap over seeds; nan where a setting has one seed.
+        low: first place that it may have, of the 95 % interval that holds for all settings at once.
+        high: last place that it may have.
+        p: adjusted p-value that its mean is that of the first; nan of the first itself.
+    """
+
+    name: Hashable
+    n: int
+    mean: float
+    best: float
+    low: int
+    high: int
+    p: float
+
+
+class Honest(NamedTuple):
+    """What selection brings, on values that it has not seen.
+
+    Attributes:
+        chosen: the setting that all seeds choose.
+        apparent: its mean over the seeds that chose it.
+        honest: mean over seeds of the value, on that seed, of the setting that the others choose.
+        low: end of the 95 % t interval of `honest`.
+        high: the other end.
+        optimism: how much better `apparent` is than `honest`: the winner's curse, where it is positive.
+        votes: how often each setting is chosen when one seed is left out.
+    """
+
+    chosen: Hashable
+    apparent: float
+    honest: float
+    low: float
+    high: float
+    optimism: float
+    votes: dict[Hashable, int]
+
+
+def rank(groups: Mapping[Hashable, Values], *, larger_is_better: bool = True) -> list[Rank]:
+    """Ranks settings by their means over seeds, the best first.
+
+    Where all have the same seeds, they are paired by seed. A place is certain as far as tests of all pairs of settings
+    (by t, Holm's correction) say who is above and below: intervals so built hold every setting's true place with 95 %,
+    also where some are equal, which those of a bootstrapped rank do not.
+
+    Args:
+        groups: the values of each setting by seed.
+        larger_is_better: False for losses.
+
+    References:
+        Mogstad et al., Inference for ranks with applications to mobility across neighbourhoods (2024), for the
+        intervals.
+
+    Raises:
+        ValueError: there is no setting, or one has no value, or one that is not finite.
+    """
+    sign = 1 if larger_is_better else -1
+    samples = [sign * sample for sample in _aligned(groups)]
+    means = np.array([sample.mean() for sample in samples])
+    order = np.argsort(-means, kind="stable")
+    p = pairwise_p(groups)
+    upper = np.triu_indices(len(p), 1)
+    adjusted = np.full(p.shape, math.nan)
+    adjusted[upper] = holm(p[upper])
+    adjusted[upper[::-1]] = adjusted[upper]
+    differs = adjusted < 1 - LEVEL
+    above = (differs & (means > means[:, None])).sum(axis=1)
+    below = (differs & (means < means[:, None])).sum(axis=1)
+    best, names = _probability_of_best(samples, _are_paired(groups)), list(groups)
+    return [
+        Rank(
+            name=names[i],
+            n=len(samples[i]),
+            mean=float(sign * means[i]),
+            best=float(best[i]),
+            low=1 + int(above[i]),
+            high=len(samples) - int(below[i]),
+            p=float(adjusted[i, order[0]]),
+        )
+        for i in order
+    ]
+
+
+def pairwise_p(groups: Mapping[Hashable, Values]) -> np.ndarray:
+    """Returns the p-values of the t tests of all pairs of settings, not adjusted for their number.
+
+    Of pairs by seed where all settings have the same seeds, else Welch's.
+
+    Returns:
+        [settings, settings], symmetric; nan on the diagonal and where the seeds say nothing of the spread.
+    """
+    from scipy.special import stdtr
+
+    samples = _aligned(groups)
+    n = np.array([len(sample) for sample in samples], np.float64)
+    means = np.array([sample.mean() for sample in samples])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if _are_paired(groups):
+            values = np.array(samples)
+            centred = values - values.mean(axis=1, keepdims=True)
+            squares = np.array([((centred - row) ** 2).sum(axis=1) for row in centred])
+            errors, freedom = np.sqrt(squares / (n * (n - 1))), n - 1
+        else:
+            parts = np.array([sample.var(ddof=1) if len(sample) > 1 else math.nan for sample in samples]) / n
+            errors = np.sqrt(np.add.outer(parts, parts))
+            freedom = errors**4 / np.add.outer(parts**2 / (n - 1), parts**2 / (n - 1))
+        gaps = np.abs(np.subtract.outer(means, means))
+        p = np.where(errors > 0, 2 * stdtr(freedom, -gaps / errors), math.nan)
+    np.fill_diagonal(p, math.nan)
+    return p
+
+
+def expected_best(values: Sample, n: int, *, larger_is_better: bool = True) -> float:
+    """Returns the expected best of n trainings, without bias: the mean of the best over all choices of n values.
+
+    References:
+        Dodge et al., Show your work (2019); Tang et al., Showing your work doesn't always work (2020), equation 5, for
+        this estimator.
+
+    Raises:
+        ValueError: n is not in 1..len(values), or a value is not finite.
+    """
+    sample = as_sample(values)
+    if not 1 <= n <= len(sample):
+        raise ValueError(f"the best of {n} of {len(sample)} values")
+    ordered = np.sort(sample if larger_is_better else -sample)
+    weights = [math.comb(place, n - 1) / math.comb(len(sample), n) for place in range(len(sample))]
+    best = float(ordered @ weights)
+    return best if larger_is_better else -best
+
+
+def select_honestly(
+    select: Mapping[Hashable, Values],
+    report: Mapping[Hashable, Values] | None = None,
+    *,
+    larger_is_better: bool = True,
+    report_larger_is_better: bool | None = None,
+) -> Honest:
+    """Says what the setting that is best over the seeds reaches on a seed that had no say in the choice.
+
+    Each seed in turn is left out, the setting with the best mean over the others is chosen, and its value on the seed
+    left out counts. The mean of these is, without bias, what the choice by one seed fewer brings. It corrects the luck
+    of seeds; the luck of a test set, only where `select` is measured on other examples than `report`.
+
+    Args:
+        select: the values that choose, of each setting by seed; seeds that a setting lacks do not count.
+        report: the values that count; those that choose if None.
+        larger_is_better: whether the best of `select` is the largest.
+        report_larger_is_better: of `report`, as `larger_is_better` if None.
+
+    Raises:
+        ValueError: there are fewer than two seeds that all settings have.
+    """
+    report = select if report is None else report
+    shared = set.intersection(*(set(side[name]) for side in (select, report) for name in select))
+    seeds = [seed for seed in next(iter(select.values())) if seed in shared]
+    if len(seeds) < 2:
+        raise ValueError(f"settings share {len(seeds)} seeds; at least 2 are needed")
+    names = list(select)
+    chooses = np.array([as_sample([select[name][seed] for seed in seeds]) for name in names])
+    counts = np.array([as_sample([report[name][seed] for seed in seeds]) for name in names])
+    scores = chooses if larger_is_better else -chooses
+    chosen = (scores.sum(axis=1, keepdims=True) - scores).argmax(axis=0)  # by the other seeds
+    winner = int(scores.sum(axis=1).argmax())
+    held_out = counts[chosen, np.arange(len(seeds))]
+    honest, apparent = float(held_out.mean()), float(counts[winner].mean())
+    half = t_quantile(len(seeds) - 1) * float(held_out.std(ddof=1)) / math.sqrt(len(seeds))
+    up = larger_is_better if report_larger_is_better is None else report_larger_is_better
+    optimism = apparent - honest if up else honest - apparent
+    votes = dict(Counter(names[choice] for choice in chosen).most_common())
+    return Honest(names[winner], apparent, honest, honest - half, honest + half, optimism, votes)
+
+
+def _are_paired(groups: Mapping[Hashable, Values]) -> bool:
+    first = next(iter(groups.values())).keys()
+    return all(values.keys() == first for values in groups.values())
+
+
+def _aligned(groups: Mapping[Hashable, Values]) -> list[np.ndarray]:
+    """The values of each setting; where all have the same seeds, in their order."""
+    if not groups:
+        raise ValueError("there is no setting")
+    seeds = next(iter(groups.values())) if _are_paired(groups) else None
+    return [as_sample([values[seed] for seed in seeds or values]) for values in groups.values()]
+
+
+def _probability_of_best(samples: list[np.ndarray], paired: bool) -> np.ndarray:
+    """The share of resamples in which each has the largest mean; of several that have it, an equal part each."""
+    if min(map(len, samples)) < 2:
+        return np.full(len(samples), math.nan)
+    means = np.empty((RESAMPLES, len(samples)))
+    for place, sample in enumerate(samples):
+        means[:, place] = sample[draw_resamples(len(sample), 0 if paired else place)].mean(axis=1)
+    is_best = means >= means.max(axis=1, keepdims=True) - 1e-12  # equal but for rounding
+    return (is_best / is_best.sum(axis=1, keepdims=True)).mean(axis=0)

@@ -1,0 +1,236 @@
+"""Comparisons against SciPy, statsmodels and closed forms, and by simulated studies."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestIndPower, TTestPower
+from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.weightstats import ttost_ind, ttost_paired
+
+from cnnjax.stats import compare, decision_power, holm, seeds_to_decide
+
+A = [0.741, 0.752, 0.738, 0.749, 0.744, 0.747]
+B = [0.732, 0.745, 0.736, 0.739, 0.741, 0.748]
+STUDIES = 2000
+
+
+def by_seed(values, first=0):
+    return dict(enumerate(values, first))
+
+
+def pair(a=A, b=B, **options):
+    return compare(by_seed(a), by_seed(b), **options)
+
+
+def unpaired(a=A, b=B[:5], **options):
+    return compare(by_seed(a), by_seed(b, 100), **options)
+
+
+def test_pairs_agree_with_scipy():
+    found, expected = pair(), scipy.stats.ttest_rel(A, B)
+    assert found.paired
+    assert found.difference.value == pytest.approx(np.mean(A) - np.mean(B))
+    assert found.difference.p == pytest.approx(expected.pvalue)
+    assert found.interval == pytest.approx(expected.confidence_interval(0.95))
+
+
+def test_what_is_not_paired_agrees_with_welch_in_scipy():
+    found, expected = unpaired(), scipy.stats.ttest_ind(A, B[:5], equal_var=False)
+    assert not found.paired
+    assert found.difference.freedom == pytest.approx(expected.df)
+    assert found.difference.p == pytest.approx(expected.pvalue)
+    assert found.interval == pytest.approx(expected.confidence_interval(0.95))
+
+
+@pytest.mark.parametrize(
+    ("seeds_a", "seeds_b", "paired"),
+    [
+        ([0, 1, 2], [2, 1, 0], True),
+        ([0, 1, 2, 3], [3, 1], True),
+        ([0, 1, 2], [2, 3, 4], False),
+        ([0, 1, 2], [7, 8], False),
+        ([0], [0], False),  # of one pair nothing follows
+    ],
+)
+def test_pairing_goes_by_seed(seeds_a, seeds_b, paired):
+    a, b = ({seed: shift + seed for seed in seeds} for shift, seeds in ((1.0, seeds_a), (0.0, seeds_b)))
+    found = compare(a, b)
+    assert found.paired == paired
+    if paired:
+        assert (found.a - found.b == 1).all()
+    else:
+        assert (len(found.a), len(found.b)) == (len(seeds_a), len(seeds_b))
+
+
+def test_the_sign_flip_test_is_exact():
+    """The sum of six distinct positive differences but one has few rivals: count them by hand."""
+    gaps = np.subtract(A, B)
+    signs = np.array(np.meshgrid(*[[-1, 1]] * 6)).reshape(6, -1).T
+    as_far = np.abs(signs @ gaps) >= abs(gaps.sum()) - 1e-12
+    assert pair().permutation_p == pytest.approx(as_far.mean())
+    assert pair([1.0, 2, 3, 4, 5], [0.0] * 5).permutation_p == 2 / 32 == pair([1.0] * 5, [0.0] * 5).least_permutation_p
+
+
+def test_the_permutation_test_is_exact_and_sees_all_there_are():
+    apart = unpaired([5.0, 6.1, 7.3], [1.0, 2.2, 3.1, 4.5])
+    assert apart.permutation_p == pytest.approx(2 / 35) == apart.least_permutation_p
+
+
+def test_many_seeds_are_permuted_at_random():
+    generator = np.random.default_rng(0)
+    a, b = generator.normal(0.4, 1, 40), generator.normal(0, 1, 40)
+    assert pair(a, b).permutation_p == pytest.approx(scipy.stats.ttest_rel(a, b).pvalue, abs=0.01)
+    assert unpaired(a, b).permutation_p == pytest.approx(scipy.stats.ttest_ind(a, b).pvalue, abs=0.01)
+
+
+def test_the_share_of_wins():
+    found = pair(A, [*B[:4], A[4], B[5]]).beats  # 4 wins, a tie, a loss
+    assert found.value == 4.5 / 6
+    assert found[1:] == pytest.approx(proportion_confint(4.5, 6, method="wilson"), abs=2e-4)
+    found = unpaired()
+    assert found.beats.value == pytest.approx(scipy.stats.mannwhitneyu(A, B[:5]).statistic / 30)
+    assert unpaired(larger_is_better=False).beats.value == pytest.approx(1 - found.beats.value)
+    certain = unpaired([5.0, 6, 7], [1.0, 2, 3]).beats
+    assert certain.value == certain.high == 1 and 0.3 < certain.low < 0.7
+
+
+@pytest.mark.parametrize(("shift", "n", "m"), [(0.0, 5, 5), (1.0, 5, 8), (1.5, 10, 10)])
+def test_the_interval_of_the_share_of_wins_covers(shift, n, m):
+    truth, generator, held = scipy.stats.norm.cdf(shift / math.sqrt(2)), np.random.default_rng(n), 0
+    for _ in range(STUDIES):
+        beats = unpaired(generator.normal(shift, 1, n), generator.normal(0, 1, m)).beats
+        held += beats.low <= truth <= beats.high
+    assert held / STUDIES >= 0.95 - 4 * math.sqrt(0.95 * 0.05 / STUDIES)
+
+
+def test_the_effect_is_hedges_g():
+    pooled = math.sqrt((np.var(A, ddof=1) * 5 + np.var(B[:5], ddof=1) * 4) / 9)
+    g = (np.mean(A) - np.mean(B[:5])) / pooled * (1 - 3 / (4 * 9 - 1))  # his approximation of the correction
+    assert unpaired().effect_size == pytest.approx(g, rel=2e-3)
+    assert unpaired(larger_is_better=False).effect_size == -unpaired().effect_size
+    assert math.isnan(pair([0.1, 0.1], [0.2, 0.2]).effect_size)
+
+
+@pytest.mark.parametrize("margin", [0.002, 0.008, 0.012, 0.02])
+def test_equal_is_what_two_one_sided_tests_say(margin):
+    a, b = A[::-1], [value - 0.001 for value in B]
+    assert (pair(a, b, margin=margin).verdict == "equal") == (
+        ttost_paired(np.array(a), np.array(b), -margin, margin)[0] < 0.05
+    )
+    p = ttost_ind(np.array(a), np.array(b), -margin, margin, usevar="unequal")[0]
+    assert (unpaired(a, b, margin=margin).verdict == "equal") == (p < 0.05)
+
+
+def test_verdicts():
+    assert pair([2.0, 2.1, 2.2], [1.0, 1.2, 1.1]).verdict == "better"
+    assert pair([1.0, 1.2, 1.1], [2.0, 2.1, 2.2]).verdict == "worse"
+    assert pair([2.0, 2.1, 2.2], [1.0, 1.2, 1.1], larger_is_better=False).verdict == "worse"
+    assert pair([2.0, 0.1, 1.2], [1.0, 1.2, 1.1]).verdict == "undecided"
+    assert pair([2.0, 2.1, 2.2], [1.0, 1.2, 1.1], margin=3.0).verdict == "equal"
+    assert pair([2.0, 2.1], [2.0, 2.1]).verdict == "equal"
+
+
+def test_no_spread_is_no_evidence():
+    for found in (pair([0.5, 0.6], [0.4, 0.5]), unpaired([0.5, 0.5], [0.4, 0.4]), pair([0.5], [0.4])):
+        assert (found.verdict, found.seeds, found.more_seeds) == ("undecided", None, None)
+        assert math.isnan(found.difference.p)
+    assert math.isnan(pair([0.5], [0.4]).permutation_p)
+
+
+@pytest.mark.parametrize("margin", [0.0, -1.0, math.nan])
+def test_a_margin_is_positive(margin):
+    with pytest.raises(ValueError, match="margin"):
+        pair(margin=margin)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.integers(0, 3))
+def test_holm_agrees_with_statsmodels(p_values, untested):
+    expected = multipletests(p_values, method="holm")[1]
+    found = holm([*p_values, *[math.nan] * untested])
+    assert found[: len(p_values)] == pytest.approx(expected)
+    assert np.isnan(found[len(p_values) :]).all()
+
+
+@pytest.mark.parametrize("design", [pair, unpaired])
+@pytest.mark.parametrize("n", [2, 5, 20])
+def test_the_interval_of_a_difference_covers_and_the_verdict_seldom_errs(design, n):
+    """Of equal settings, 5 % may be called better or worse; Welch's test is a little stricter with few seeds."""
+    generator, held, wrong = np.random.default_rng(n), 0, 0
+    for _ in range(STUDIES):
+        common = generator.normal(0, 1, n) if design is pair else 0
+        found = design(common + generator.normal(0.7, 0.5, n), common + generator.normal(0.7, 0.5, n))
+        held += found.interval.low < 0 < found.interval.high
+        wrong += found.verdict in ("better", "worse")
+    slack = 4 * math.sqrt(0.95 * 0.05 / STUDIES)
+    assert wrong / STUDIES <= 0.05 + slack
+    assert held / STUDIES >= 0.95 - slack
+    if design is pair:
+        assert held / STUDIES <= 0.95 + slack
+
+
+@pytest.mark.parametrize("design", [pair, unpaired])
+def test_what_differs_by_the_margin_is_seldom_called_equal(design):
+    generator, n = np.random.default_rng(1), 12
+    wrong = sum(
+        design(generator.normal(0.5, 0.3, n), generator.normal(0, 0.3, n), margin=0.5).verdict == "equal"
+        for _ in range(STUDIES)
+    )
+    assert 0.02 < wrong / STUDIES <= 0.05 + 4 * math.sqrt(0.95 * 0.05 / STUDIES)
+
+
+@pytest.mark.parametrize("effect", [0.3, 0.8, 2.0])
+@pytest.mark.parametrize("n", [3, 10, 40])
+def test_power_agrees_with_statsmodels(effect, n):
+    assert decision_power(n, effect, 1.0) == pytest.approx(TTestPower().power(effect, n, 0.05), abs=2e-3)
+    # Two samples of equal spread: the difference of two seeds has sqrt(2) times it, and each seed two degrees.
+    found = decision_power(n, effect, math.sqrt(2), per_seed=2)
+    assert found == pytest.approx(TTestIndPower().power(effect, n, 0.05), abs=2e-3)
+
+
+def decided(n, difference, std, margin, studies=20_000):
+    """The share of simulated pairs of n seeds that end with a verdict."""
+    gaps = np.random.default_rng(n).normal(difference, std, (studies, n))
+    error = gaps.std(axis=1, ddof=1) / math.sqrt(n)
+    apart = np.abs(gaps.mean(axis=1)) > scipy.stats.t.ppf(0.975, n - 1) * error
+    equal = np.abs(gaps.mean(axis=1)) + scipy.stats.t.ppf(0.95, n - 1) * error < (margin or 0)
+    return (apart | equal).mean()
+
+
+@pytest.mark.parametrize(("difference", "margin"), [(1.0, None), (0.4, None), (0.0, 0.8), (0.3, 0.6), (-0.9, 0.5)])
+def test_the_recommended_number_of_seeds_reaches_its_power_and_fewer_do_not(difference, margin):
+    n = seeds_to_decide(difference, 1.0, margin=margin)
+    error = math.sqrt(0.8 * 0.2 / 20_000)
+    assert decided(n, difference, 1.0, margin) >= 0.8 - 4 * error
+    assert decided(n - 1, difference, 1.0, margin) <= 0.8 + 4 * error
+
+
+@pytest.mark.parametrize("pilot", [4, 10])
+def test_the_recommendation_allows_for_a_spread_that_is_itself_estimated(pilot):
+    """A first study estimates the spread of pairs; its recommendation, followed, decides in 80 % of the studies."""
+    places = (np.arange(100) + 0.5) / 100
+    stds = np.sqrt(scipy.stats.chi2.ppf(places, pilot - 1) / (pilot - 1))  # equally likely, of a true one of 1
+
+    def power(freedom):
+        """The share of studies decided, each by what a first study recommends that knows its spread so well."""
+        recommended = [seeds_to_decide(0.8, std, freedom=freedom) for std in stds]
+        return np.mean([decided(n, 0.8, 1.0, None, studies=1000) for n in recommended])
+
+    assert 0.795 < power(pilot - 1) < 0.83  # numbers of seeds are whole, and at least 2
+    assert power(math.inf) < 0.78
+
+
+def test_more_seeds():
+    close = pair([0.71, 0.73, 0.70, 0.74], [0.70, 0.725, 0.705, 0.72])
+    assert close.verdict == "undecided"
+    difference = close.difference
+    assert close.seeds == seeds_to_decide(difference.value, difference.std, freedom=3)
+    assert close.more_seeds == (close.seeds - 4, close.seeds - 4)
+    apart = unpaired([0.71, 0.73, 0.70, 0.74], [0.70, 0.725])
+    assert apart.more_seeds == (max(0, apart.seeds - 4), apart.seeds - 2)
+    assert pair([0.7, 0.8, 0.7, 0.8], [0.8, 0.7, 0.7, 0.8000001]).seeds is None  # thousands would not tell

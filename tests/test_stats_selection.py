@@ -1,0 +1,140 @@
+"""Rankings and honest selection: against brute force, SciPy and simulated studies."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from cnnjax.stats import expected_best, pairwise_p, rank, select_honestly
+
+STUDIES = 2000
+
+
+def groups_of(values, first_seed=0):
+    """Settings a, b, ... with the rows of `values`; each with seeds of its own where `first_seed` is a list."""
+    firsts = first_seed if isinstance(first_seed, list) else [first_seed] * len(values)
+    return {chr(97 + i): dict(enumerate(row, firsts[i])) for i, row in enumerate(values)}
+
+
+def test_the_pairs_are_tested_as_in_scipy():
+    values = np.random.default_rng(0).normal(size=(4, 6))
+    paired, welch = pairwise_p(groups_of(values)), pairwise_p(groups_of(values, [0, 10, 20, 30]))
+    for i, j in itertools.permutations(range(4), 2):
+        assert paired[i, j] == pytest.approx(scipy.stats.ttest_rel(values[i], values[j]).pvalue)
+        assert welch[i, j] == pytest.approx(scipy.stats.ttest_ind(values[i], values[j], equal_var=False).pvalue)
+    assert np.isnan(np.diag(paired)).all()
+
+
+def test_pairs_are_aligned_by_seed():
+    a, b = {0: 1.0, 1: 2.0, 2: 3.5}, {2: 3.0, 1: 1.9, 0: 0.8}
+    found = pairwise_p({"a": a, "b": b})[0, 1]
+    assert found == pytest.approx(scipy.stats.ttest_rel([1, 2, 3.5], [0.8, 1.9, 3]).pvalue)
+
+
+@pytest.mark.parametrize("larger_is_better", [True, False])
+def test_the_best_is_first(larger_is_better):
+    generator = np.random.default_rng(1)
+    values = np.array([[1.0], [5.0], [3.0], [3.0]]) + generator.normal(0, 0.1, (4, 5))
+    found = rank(groups_of(values), larger_is_better=larger_is_better)
+    assert [r.name for r in found if r.name in "ab"] == (["b", "a"] if larger_is_better else ["a", "b"])
+    assert (found[0].best, found[-1].best) == (1, 0)
+    assert [(r.low, r.high) for r in found] == [(1, 1), (2, 3), (2, 3), (4, 4)]
+    assert math.isnan(found[0].p) and all(r.p < 0.001 for r in found[1:])
+    assert found[1].mean == pytest.approx(values["abcd".index(found[1].name)].mean())
+
+
+def test_one_seed_ranks_nothing():
+    found = rank(groups_of([[1.0], [2.0], [3.0]]))
+    assert [r.name for r in found] == ["c", "b", "a"]
+    assert all((r.low, r.high) == (1, 3) and math.isnan(r.best) for r in found)
+
+
+def test_equal_settings_share_the_first_place():
+    found = rank(groups_of([[1.0, 2.0, 4.0]] * 4))
+    assert [r.best for r in found] == pytest.approx([0.25] * 4)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_the_probability_of_being_best_of_two_is_that_of_the_difference(paired):
+    """Over many seeds the bootstrapped difference is normal with the standard error of the difference."""
+    generator = np.random.default_rng(3)
+    values = generator.normal(0, 1, 100) + generator.normal(0, 0.5, (2, 100)) + [[0.1], [0.0]]
+    a = next(r for r in rank(groups_of(values, 0 if paired else [0, 1000])) if r.name == "a")
+    error = (values[0] - values[1]).std(ddof=1) / 10 if paired else math.sqrt(values.var(axis=1, ddof=1).sum()) / 10
+    z = (values[0] - values[1]).mean() / error
+    assert a.best == pytest.approx(scipy.stats.norm.cdf(z), abs=0.03)
+
+
+@pytest.mark.parametrize("means", [[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 2.0]])
+def test_the_ranges_of_places_hold_all_true_places_at_once(means):
+    generator, held = np.random.default_rng(4), 0
+    means = np.array(means)
+    for _ in range(STUDIES):
+        values = means[:, None] + generator.normal(0, 0.8, (4, 5))
+        ranges = {r.name: (r.low, r.high) for r in rank(groups_of(values))}
+        # Equal settings may take any of the places they share.
+        true = [(1 + (means > m).sum(), (means >= m).sum()) for m in means]
+        held += all(ranges[name][0] <= t[0] and t[1] <= ranges[name][1] for name, t in zip("abcd", true, strict=True))
+    assert held / STUDIES >= 0.95 - 4 * math.sqrt(0.95 * 0.05 / STUDIES)
+
+
+def test_the_expected_best_is_the_mean_over_all_choices():
+    values = [0.71, 0.74, 0.69, 0.74, 0.72, 0.8]
+    for n in range(1, 7):
+        choices = list(itertools.combinations(values, n))
+        assert expected_best(values, n) == pytest.approx(np.mean([max(c) for c in choices]))
+        assert expected_best(values, n, larger_is_better=False) == pytest.approx(np.mean([min(c) for c in choices]))
+    for n in (0, 7):
+        with pytest.raises(ValueError, match="best of"):
+            expected_best(values, n)
+
+
+def test_the_expected_best_is_unbiased():
+    """The largest of five uniform draws is 5/6 on average."""
+    generator = np.random.default_rng(5)
+    found = [expected_best(generator.random(8), 5) for _ in range(STUDIES)]
+    assert np.mean(found) == pytest.approx(5 / 6, abs=4 * np.std(found) / math.sqrt(STUDIES))
+
+
+def test_honest_selection_by_hand():
+    values = groups_of([[1.0, 2.0, 9.0], [4.0, 3.0, 2.0]])
+    found = select_honestly(values)
+    # Without seed 0, a is best (5.5 : 2.5) and gives 1; without 1, a (5 : 3) gives 2; without 2, b (1.5 : 3.5) gives 2.
+    assert (found.chosen, found.apparent, found.votes) == ("a", 4, {"a": 2, "b": 1})
+    assert found.honest == pytest.approx(5 / 3) and found.optimism == pytest.approx(4 - 5 / 3)
+    interval = scipy.stats.ttest_1samp([1, 2, 2], 0).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx(tuple(interval))
+
+
+def test_one_measure_selects_and_another_counts():
+    losses = groups_of([[0.1, 0.2, 0.3], [1.0, 1.1, 1.2]])
+    accuracies = groups_of([[0.7, 0.8, 0.6], [0.9, 0.9, 0.9]])
+    found = select_honestly(losses, accuracies, larger_is_better=False, report_larger_is_better=True)
+    assert (found.chosen, found.apparent) == ("a", pytest.approx(0.7))
+    assert (found.honest, found.optimism) == (pytest.approx(0.7), pytest.approx(0))
+
+
+def test_seeds_that_a_setting_lacks_do_not_count():
+    values = {"a": {0: 1.0, 1: 2.0, 2: 3.0}, "b": {1: 5.0, 2: 6.0, 7: 9.0}}
+    assert select_honestly(values).apparent == 5.5
+    with pytest.raises(ValueError, match="share 1 seeds"):
+        select_honestly({"a": {0: 1.0, 1: 2.0}, "b": {1: 5.0, 2: 6.0}})
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.5])
+def test_the_honest_figure_is_unbiased_where_the_apparent_one_is_lucky(spread):
+    """Of ten settings that are equal, or nearly: what the choice by n - 1 seeds truly brings is its expectation."""
+    generator, n = np.random.default_rng(6), 4
+    truth = generator.normal(0, spread, 10)
+    honest, apparent, brought = [], [], []
+    for _ in range(STUDIES):
+        values = truth[:, None] + generator.normal(0, 1, (10, n))
+        found = select_honestly(groups_of(values))
+        honest.append(found.honest)
+        apparent.append(found.apparent - truth["abcdefghij".index(found.chosen)])
+        brought.append(truth[(truth[:, None] + generator.normal(0, 1, (10, n - 1))).mean(axis=1).argmax()])
+    error = math.hypot(np.std(honest), np.std(brought)) / math.sqrt(STUDIES)
+    assert np.mean(honest) == pytest.approx(np.mean(brought), abs=4 * error)
+    assert np.mean(apparent) > 0.4  # of a standard deviation of seeds: the winner's curse
