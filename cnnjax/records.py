@@ -179,6 +179,18 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
         beside.unlink(missing_ok=True)
 
 
+def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Returns the keys in which two nested mappings differ, as `train.epochs`, with both values; None where none is."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in sorted(one.keys() | other.keys()):
+        a, b = one.get(key), other.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found |= differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found[f"{prefix}{key}"] = a, b
+    return found
+
+
 def trial_row(trial: Trial, member: str, measured: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a trial's row of trials.csv."""
     return {**trial.row(), "member": member, **measured}

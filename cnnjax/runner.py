@@ -2,7 +2,6 @@
 
 import itertools
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from cnnjax.plan import make_plan
 from cnnjax.population import DeviceData, put_data
 from cnnjax.preparation import Layout, Preparation, Prepared, cut
 from cnnjax.progress import Progress
-from cnnjax.records import RunFolder, describe_environment, describe_plan
+from cnnjax.records import RunFolder, describe_environment, describe_plan, differences
 from cnnjax.report import build_report
 from cnnjax.study import Study, from_config
 from cnnjax.types import Plan, Program, RequestError
@@ -196,7 +195,10 @@ def _check_folder(folder: RunFolder, study: Study, overwrite: bool) -> bool:
         there = from_config(found).to_dict()
     except RequestError as error:
         raise RequestError("workdir", str(folder.path), f"its config.json is no study ({error})") from error
-    differing = sorted(_differing_keys(there, study.to_dict()))
+    differing = [
+        f"{key} ({theirs!r} there, {ours!r} here)"
+        for key, (theirs, ours) in differences(there, study.to_dict()).items()
+    ]
     if differing:
         raise RequestError(
             "workdir",
@@ -205,17 +207,6 @@ def _check_folder(folder: RunFolder, study: Study, overwrite: bool) -> bool:
             "choose another folder, or --overwrite it",
         )
     return False
-
-
-def _differing_keys(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> list[str]:
-    keys = []
-    for key in one.keys() | other.keys():
-        a, b = one.get(key), other.get(key)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            keys += _differing_keys(a, b, f"{prefix}{key}.")
-        elif a != b:
-            keys.append(f"{prefix}{key} ({a!r} there, {b!r} here)")
-    return keys
 
 
 def _clear(folder: RunFolder) -> None:

@@ -92,8 +92,11 @@ def test_a_bootstrap_is_drawn_within_groups_and_alike_each_time():
     low, high = bootstrap_interval(far_apart, mean)
     assert 50 < low < 50.15 < high < 50.3  # a bootstrap of the pooled values spans dozens
     assert bootstrap_interval(far_apart, mean) == (low, high)
-    assert all(map(math.isnan, bootstrap_interval([[1.0, 2.0], [3.0]])))
-    assert all(map(math.isnan, bootstrap_interval([])))
+
+
+@pytest.mark.parametrize("groups", [[], [[1.0] * 5], [[1.0, 2.0]] * 5, [[1.0, 2.0, 3.0] * 4, [3.0]]])
+def test_what_is_too_little_to_resample_has_no_interval(groups):
+    assert all(map(math.isnan, bootstrap_interval(groups)))
 
 
 @pytest.mark.parametrize(("settings", "seeds"), [(1, 20), (8, 5), (4, 10)])

@@ -80,7 +80,7 @@ class Dataset:
     def describe(self) -> dict[str, Any]:
         """Returns what identifies the data, as JSON values.
 
-        `sha256` is a fingerprint of every image and label, split by split, in order.
+        `sha256` is a fingerprint of every image and label, split by split, in order; `test_sha256` of the test split.
         """
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
         return {
@@ -93,6 +93,7 @@ class Dataset:
             "mean": [float(value) for value in self.mean],
             "std": [float(value) for value in self.std],
             "sha256": _fingerprint(splits),
+            "test_sha256": _fingerprint({"test": self.test}),
         }
 
 

@@ -15,6 +15,7 @@ from cnnjax.stats.spread import (
     prediction_interval,
     summarise,
 )
+from cnnjax.stats.words import amount, gap, span, verdict_sentence, what_decides
 
 __all__ = [
     "AccuracySpread",
@@ -33,6 +34,7 @@ __all__ = [
     "Share",
     "Summary",
     "Verdict",
+    "amount",
     "bootstrap_interval",
     "churn",
     "compare",
@@ -40,6 +42,7 @@ __all__ = [
     "example_interval",
     "expected_best",
     "explain_variance",
+    "gap",
     "holm",
     "interquartile_mean",
     "marginal_means",
@@ -50,7 +53,10 @@ __all__ = [
     "rank",
     "seeds_to_decide",
     "select_honestly",
+    "span",
     "spread_accuracy",
     "summarise",
     "variance_components",
+    "verdict_sentence",
+    "what_decides",
 ]

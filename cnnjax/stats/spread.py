@@ -25,8 +25,8 @@ class Interval(NamedTuple):
 class Summary:
     """A sample of n values; `std` has ddof 1; `low`..`high` is the 95 % t interval of the mean.
 
-    `iqm` is the interquartile mean, `iqm_low`..`iqm_high` its 95 % bootstrap interval. With one value `std`, `sem` and
-    the intervals are nan: one seed says nothing about seeds.
+    `iqm` is the interquartile mean, `iqm_low`..`iqm_high` its 95 % bootstrap interval, nan of fewer than six values.
+    With one value `std`, `sem` and the intervals are nan: one seed says nothing about seeds.
     """
 
     n: int
@@ -109,15 +109,16 @@ def bootstrap_interval(
     """Returns the 95 % percentile interval of a statistic of all values, resampled within each group.
 
     Each resample leaves one value of a group out and draws as many as there were from the others, for which the mean's
-    variance is unbiased; the percentiles are those of Student's t with the seeds' degrees of freedom. What no interval
-    within a sample's range can mend: of five values it holds the truth in at most 94 %, of three in 75 %.
+    variance is unbiased; the percentiles are those of Student's t with the seeds' degrees of freedom. No interval
+    within the range of five values holds the truth in 95 %, so of fewer than six none is given; few groups of three
+    come to 90 %.
 
     Args:
         groups: a sample each, for example a setting's values over its seeds.
         statistic: of the values along the last axis of an array [resamples, values], in the groups' order.
 
     Returns:
-        The interval; nan where a group has one value, or there is none.
+        The interval; nan of fewer than six values, and where a group has fewer than three.
 
     References:
         Agarwal et al. (2021), section 4.1 (stratified bootstrap); Hesterberg, Unbiasing the bootstrap: bootknife
@@ -129,7 +130,7 @@ def bootstrap_interval(
     from scipy.special import ndtr
 
     samples = [as_sample(group) for group in groups]
-    if not samples or min(map(len, samples)) < 2:
+    if sum(map(len, samples)) < 6 or min(map(len, samples)) < 3:
         return Interval(math.nan, math.nan)
     resampled = [sample[draw_resamples(len(sample), place)] for place, sample in enumerate(samples)]
     found = statistic(np.concatenate(resampled, axis=-1))

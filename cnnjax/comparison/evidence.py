@@ -1,0 +1,176 @@
+"""What two settings' trials and predictions say, and what else differs between them."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from scipy.special import softmax
+
+from cnnjax import stats
+from cnnjax.comparison.sides import Side
+from cnnjax.records import differences
+from cnnjax.report.read import AXES, bounds
+from cnnjax.types import RequestError
+
+_TEST = ("test_loss", "test_accuracy", "precision", "recall", "f1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """What the stored predictions say.
+
+    Attributes:
+        mcnemar: of the networks, or where a side has several, of their mean probabilities.
+        churn: how often networks disagree.
+        interval: of the difference of mean accuracies, over test examples.
+        spreads: of A's and of B's accuracy over seeds, on this test set and on all data like it; None of one seed.
+    """
+
+    mcnemar: stats.McNemar
+    churn: stats.Churn
+    interval: stats.Interval
+    spreads: tuple[stats.AccuracySpread | None, stats.AccuracySpread | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """All that is known of A beside B.
+
+    Attributes:
+        a: one side.
+        b: the other.
+        measure: what is compared.
+        summaries: of the measure, of A and of B.
+        comparison: of the measure over seeds.
+        examples: None where predictions are not stored, or are of other examples.
+        warnings: what to know before the numbers.
+        settings: axes in which the settings differ, with both values.
+        configs: other keys in which the studies differ; axes of their grids do not count.
+        environments: keys in which the environments differ.
+    """
+
+    a: Side
+    b: Side
+    measure: str
+    summaries: tuple[stats.Summary, stats.Summary]
+    comparison: stats.Comparison
+    examples: Examples | None
+    warnings: list[str]
+    settings: dict[str, tuple[Any, Any]]
+    configs: dict[str, tuple[Any, Any]]
+    environments: dict[str, tuple[Any, Any]]
+
+
+def compare_settings(a: Side, b: Side, measure: str = "test_accuracy", margin: float | None = None) -> Evidence:
+    """Compares two settings by all that their runs' files say.
+
+    Args:
+        a: one side.
+        b: the other.
+        measure: a column of trials.csv.
+        margin: the difference, in the measure's unit, that is too small to matter.
+
+    Raises:
+        RequestError: A and B are the same trials, or have no such measure, or were tested on different images; or the
+            margin is no positive number that the measure could differ by.
+    """
+    if a.run.workdir.resolve() == b.run.workdir.resolve() and set(a.trials["trial"]) & set(b.trials["trial"]):
+        raise RequestError(
+            "arguments", f"{a.asked} {b.asked}", "they pick the same trials; pick two settings: RUN:model=baseline"
+        )
+    least, most = bounds(measure)
+    if margin is not None and not 0 < margin < most - least:
+        allowed = "a number > 0" + (" and < 1: 0.005 is half a percentage point" if most == 1 else "")
+        raise RequestError("--margin", margin, f"allowed: {allowed}")
+    values = a.values(measure), b.values(measure)
+    warnings = [*_data_warnings(a, b, measure), *_side_warnings(a, "A"), *_side_warnings(b, "B")]
+    comparison = stats.compare(*values, margin=margin, larger_is_better=not measure.endswith("loss"))
+    summary_a, summary_b = (stats.summarise([*side.values()], (least, most)) for side in values)
+    config_a, config_b = (_beside_the_grid(side.run.config) for side in (a, b))
+    environment_a, environment_b = (_lasting(side.run.environment) for side in (a, b))
+    axes_a, axes_b = (side.run.settings.loc[side.setting, list(AXES)].to_dict() for side in (a, b))
+    return Evidence(
+        a=a,
+        b=b,
+        measure=measure,
+        summaries=(summary_a, summary_b),
+        comparison=comparison,
+        examples=_examples(a, b),
+        warnings=warnings,
+        settings={key: pair for key, pair in differences(axes_a, axes_b).items() if str(pair[0]) != str(pair[1])},
+        configs=differences(config_a, config_b),
+        environments=differences(environment_a, environment_b),
+    )
+
+
+def _examples(a: Side, b: Side) -> Examples | None:
+    if a.labels is None or b.labels is None or not np.array_equal(a.labels, b.labels):
+        return None
+    if a.logits is None or b.logits is None:
+        return None
+    predicted = [np.stack([logits.argmax(axis=1) for logits in side]) for side in (a.logits, b.logits)]
+    together = [np.mean([softmax(x.astype(np.float32), axis=1) for x in side], axis=0) for side in (a.logits, b.logits)]
+    right_a, right_b = (classes == a.labels for classes in predicted)
+    ensemble_a, ensemble_b = (probabilities.argmax(axis=1) == a.labels for probabilities in together)
+    spread_a, spread_b = (stats.spread_accuracy(right) if len(right) > 1 else None for right in (right_a, right_b))
+    return Examples(
+        mcnemar=stats.mcnemar(ensemble_a, ensemble_b),
+        churn=stats.churn(*predicted),
+        interval=stats.example_interval(right_a, right_b),
+        spreads=(spread_a, spread_b),
+    )
+
+
+def _data_warnings(a: Side, b: Side, measure: str) -> list[str]:
+    """What is not the same in the data; raises where figures of different test sets would be compared."""
+    one, other = a.run.data, b.run.data
+    seen = [side.run.config.get("data", {}) for side in (a, b)]
+    augmented = [config.get("augment", []) if config.get("augment_test") else [] for config in seen]
+    warnings = []
+    if augmented[0] != augmented[1]:
+        warnings.append("THE TEST IMAGES DIFFER as the networks see them: data.augment_test augments those of one run.")
+    if one == other:
+        return warnings
+    keys = ("name", "classes", "counts", "image_shape", "validation_from", "test_from")
+    what = ", ".join(key for key in keys if one.get(key) != other.get(key)) or "their pixels, labels or order"
+    if a.labels is not None and b.labels is not None:
+        may_be_same = np.array_equal(a.labels, b.labels)
+    else:
+        may_be_same = one.get("counts", {}).get("test") == other.get("counts", {}).get("test")
+    if measure in _TEST and (one["classes"] != other["classes"] or not may_be_same):
+        how = "their figures say nothing of each other; allowed: runs with the same test images"
+        raise RequestError("arguments", f"{a.asked} {b.asked}", f"they were tested on different images ({what}); {how}")
+    tests = one.get("test_sha256"), other.get("test_sha256")
+    if None in tests:
+        tested = "Whether the test images do, too, is not known."
+    else:
+        tested = (
+            "The test images are the same." if tests[0] == tests[1] else "SO DO THE TEST IMAGES, if not their labels."
+        )
+    return [*warnings, f"THE DATA DIFFER: {what}. {tested}"]
+
+
+def _side_warnings(side: Side, name: str) -> list[str]:
+    found = []
+    if side.diverged:
+        total = side.diverged + len(side.trials)
+        found.append(f"{side.diverged} of {total} trials of {name} diverged and do not count: {name} is flattered.")
+    if side.rivals > 1:
+        select = side.run.select
+        split = " ON THE TEST SPLIT" if select in _TEST else ""
+        found.append(
+            f"{name} is the best of {side.rivals} settings by {select}{split}, on these very seeds: luck helped to "
+            "pick it, and its figure is optimistic. Fresh seeds tell: python -m cnnjax.launch ... --confirm=5."
+        )
+    if side.run.planned > len(side.run.trials):
+        found.append(f"{name}'s run has finished {len(side.run.trials)} of {side.run.planned} trials.")
+    return found
+
+
+def _beside_the_grid(config: dict[str, Any]) -> dict[str, Any]:
+    """A study's config without the axes of its grid, of which the settings say more."""
+    return {key: value for key, value in config.items() if key not in ("models", "seeds", "train")}
+
+
+def _lasting(environment: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in environment.items() if key != "command"}

@@ -1,0 +1,125 @@
+"""One side of a comparison: a setting of a run, and how it was picked."""
+
+import dataclasses
+from collections.abc import Hashable
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cnnjax.report.read import AXES, MEASURES, Run, read_run
+from cnnjax.types import RequestError, one_of
+
+_STREAMS = ("stream_init", "stream_order", "stream_augment", "stream_dropout")
+_KEYS = ("trial", *AXES, "seed", *_STREAMS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """A setting's trials that did not diverge.
+
+    Attributes:
+        asked: the words that asked for it.
+        run: where it is from.
+        setting: its number there.
+        trials: rows of the run's trials.
+        diverged: number of its trials that did.
+        rivals: among how many settings it is the best by the run's `select`; 1 where it was asked for.
+    """
+
+    asked: str
+    run: Run
+    setting: int
+    trials: pd.DataFrame
+    diverged: int
+    rivals: int
+
+    @property
+    def description(self) -> str:
+        """The setting in words."""
+        return self.run.describe(self.setting)
+
+    def values(self, measure: str) -> dict[Hashable, float]:
+        """The measure of each trial, by its seed and streams.
+
+        Raises:
+            RequestError: there is no such measure, or no trial has it.
+        """
+        if measure not in MEASURES:
+            raise RequestError("--measure", measure, one_of(measure, MEASURES))
+        measured = self.trials[self.trials[measure].notna()]
+        if measured.empty:
+            has = [name for name in MEASURES if self.trials[name].notna().any()]
+            raise RequestError("--measure", measure, f"{self.asked} has no such values; allowed: {', '.join(has)}")
+        streams = [name for name in ("seed", *_STREAMS) if name in measured]
+        return dict(zip(measured[streams].itertuples(index=False, name=None), measured[measure], strict=True))
+
+    @cached_property
+    def labels(self) -> np.ndarray | None:
+        """The test labels [N]; None where they are not stored."""
+        path = self.run.workdir / "predictions" / "labels.npz"
+        return np.load(path)["labels"] if path.exists() else None
+
+    @cached_property
+    def logits(self) -> list[np.ndarray] | None:
+        """The test logits [N, K] of each trial; None where a file is missing."""
+        paths = [self.run.workdir / "predictions" / f"{trial}.npz" for trial in self.trials["trial"]]
+        return [np.load(path)["logits"] for path in paths] if all(path.exists() for path in paths) else None
+
+
+def read_side(asked: str) -> Side:
+    """Reads what `RUN` or `RUN:key=value,...` asks for.
+
+    Of the trials that have these values of columns of trials.csv, the setting that is best by the run's `select`.
+
+    Raises:
+        RequestError: the run cannot be read, a key or value is wrong, or no such trial has finished.
+    """
+    path, selector = _split(asked)
+    run = read_run(path)
+    if not len(run.ok):
+        raise RequestError("workdir", str(path), "no trial of it has finished well")
+    chosen = pd.Series(True, index=run.trials.index)
+    for condition in filter(None, selector.split(",")):
+        key, equals, value = condition.partition("=")
+        if not equals or key not in _KEYS or key not in run.trials:
+            raise RequestError("selector", condition, f"write key=value; {one_of(key, _KEYS)}")
+        chosen &= _matches(run.trials[key], key, value)
+    trials = run.trials[chosen]
+    ended = trials[trials["status"] != "diverged"]
+    if ended.empty:
+        how = "all such trials diverged" if len(trials) else "no finished trial has these values together"
+        raise RequestError("selector", selector, how)
+    candidates = run.settings.loc[sorted(ended["setting"].unique())]
+    setting = run.best(candidates, run.select)
+    if setting is None:
+        raise RequestError("selector", selector, f"none of the {len(candidates)} settings has a {run.select}")
+    of_setting = ended[ended["setting"] == setting]
+    diverged = int(((trials["setting"] == setting) & (trials["status"] == "diverged")).sum())
+    return Side(asked, run, setting, of_setting, diverged, len(candidates))
+
+
+def _split(asked: str) -> tuple[Path, str]:
+    """The folder and the selector; a colon belongs to the folder where there is such a one."""
+    if Path(asked).is_dir() or ":" not in asked:
+        return Path(asked), ""
+    folder, _, selector = asked.rpartition(":")
+    return Path(folder), selector
+
+
+def _matches(column: pd.Series, key: str, value: str) -> pd.Series:
+    if value == "None":
+        found = column.isna()
+    elif pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+        try:
+            found = column == float(value)
+        except ValueError:
+            raise RequestError(f"selector {key}", value, "allowed: a number, or None") from None
+    else:
+        found = column.astype(str) == value
+    if not found.any():
+        there = ["None" if pd.isna(level) else str(level) for level in column.unique()]
+        shown = one_of(value, there) if len(there) <= 20 else f"allowed: {there[0]} to {there[-1]}"
+        raise RequestError(f"selector {key}", value, shown)
+    return found

@@ -1,0 +1,79 @@
+"""Comparisons in words."""
+
+import math
+
+from cnnjax.stats.comparison import Comparison
+from cnnjax.stats.planning import MOST
+from cnnjax.stats.spread import LEVEL, Interval
+
+
+def verdict_sentence(comparison: Comparison, measure: str, a: str = "A", b: str = "B") -> str:
+    """Says in one or two sentences what a comparison comes to, and where it is undecided what would decide it.
+
+    Args:
+        comparison: what was compared.
+        measure: of what, as in trials.csv; accuracies are shares.
+        a: the name of A.
+        b: the name of B.
+    """
+    name = measure.replace("_", " ")
+    if comparison.is_identical:
+        return f"{a} and {b} are identical: the same {name} on each of {len(comparison.a)} seeds."
+    means = f"{name} {amount(comparison.a.mean(), measure)} against {amount(comparison.b.mean(), measure)}"
+    value = comparison.difference.value
+    seeds = f"{len(comparison.a)} seeds, paired" if comparison.paired else _counts(comparison)
+    if not comparison.difference.standard_error > 0:
+        return f"Undecided: {means} ({seeds}). {_no_spread(comparison)}"
+    level = 2 * LEVEL - 1 if comparison.verdict == "equal" else LEVEL
+    low_to_high = span(comparison.difference.interval(level), measure)
+    numbers = f"{means}, a difference of {gap(value, measure)} ({100 * level:.0f} % interval {low_to_high}; {seeds})."
+    if comparison.verdict == "equal":
+        assert comparison.margin is not None
+        return f"{a} and {b} are equal within {gap(comparison.margin, measure).lstrip('+')}: {numbers}"
+    if comparison.verdict == "undecided":
+        return f"Undecided: {numbers} {what_decides(comparison, a, b)}"
+    return f"{a} is {comparison.verdict} than {b}: {numbers}"
+
+
+def what_decides(comparison: Comparison, a: str = "A", b: str = "B") -> str:
+    """Says how many more seeds would decide a comparison that has a spread."""
+    if comparison.more_seeds is None:
+        return f"If the true difference is that, more than {MOST:,} seeds each would be needed to decide it."
+    more_a, more_b = comparison.more_seeds
+    if more_a == more_b:
+        how = f"{more_a:,} more seeds of each"
+    else:
+        how = " and ".join(f"{more:,} more of {side}" for more, side in ((more_a, a), (more_b, b)) if more)
+    return f"If the true difference is that, {how} would decide it with 80 % power."
+
+
+def amount(value: float, measure: str) -> str:
+    """A value of a measure: an accuracy in percent, another with four digits."""
+    if math.isnan(value):
+        return "–"
+    return f"{100 * value:.2f} %" if measure.endswith("accuracy") else f"{value:.4g}"
+
+
+def gap(value: float, measure: str) -> str:
+    """A difference, with its sign: of accuracies in percentage points."""
+    if math.isnan(value):
+        return "–"
+    return f"{100 * value:+.2f} points" if measure.endswith("accuracy") else f"{value:+.3g}"
+
+
+def span(interval: Interval, measure: str) -> str:
+    """The interval of a difference."""
+    return f"{gap(interval.low, measure).removesuffix(' points')} to {gap(interval.high, measure)}"
+
+
+def _counts(comparison: Comparison) -> str:
+    n, m = len(comparison.a), len(comparison.b)
+    if n == m:
+        return f"{n} seed{'s' * (n > 1)} each"
+    return f"{n} and {m} seeds"
+
+
+def _no_spread(comparison: Comparison) -> str:
+    if min(len(comparison.a), len(comparison.b)) < 2:
+        return "One seed says nothing about seeds: train each with at least 5."
+    return "The seeds show no spread, on which no interval can be built: train more, or test on more examples."
