@@ -1,10 +1,10 @@
-"""Published accuracies beside ours.
+"""Published figures beside ours.
 
     python -m experiments.published experiments/cifar10_grid     # single runs beside the spread of our seeds
     python -m experiments.published experiments/cifar10_seeds    # the spread over five seeds, and the learning curve
 
 A published single run is one draw, so it is held against the 95 % prediction interval of one new seed, not against the
-narrower interval of our mean. Reads trials.csv and metrics.jsonl of the folder.
+narrower interval of our mean. Reads trials.csv and metrics.jsonl of the folder; the figures are those of `claims`.
 """
 
 import math
@@ -14,45 +14,81 @@ import pandas as pd
 from absl import app
 from scipy.stats import chi2
 
+from cnnjax.report.read import AXES
+from cnnjax.report.tables import Table
 from cnnjax.stats import prediction_interval, summarise
+from experiments import claims
+from experiments.claims import Claim
 
-SETTING = ["model", "optimizer", "learning_rate", "batch_size", "epochs"]
-# Test accuracy in percent of the study of three architectures on CIFAR-10, one seed each.
-PUBLISHED = {
-    ("baseline", "adam", 0.001, 32, 5): 59.56,
-    ("baseline", "adam", 0.001, 64, 5): 59.50,
-    ("baseline", "adam", 0.001, 32, 10): 62.49,
-    ("baseline", "adam", 0.001, 64, 10): 63.14,
-    ("baseline", "adam", 0.01, 32, 5): 39.89,
-    ("complex", "sgd", 0.01, 32, 10): 76.16,
-    ("complex", "sgd", 0.001, 32, 10): 75.59,
-    ("complex", "sgd", 0.01, 64, 10): 74.54,
-    ("medium", "adam", 0.001, 64, 10): 73.87,
-    ("complex", "sgd", 0.001, 64, 10): 73.25,
-}
-
-# Of the base network: test accuracy over seeds 5 to 9 (mean, standard deviation, range, least, most), and train and
-# validation accuracy by epoch of one seed.
-PUBLISHED_SEEDS = (72.15, 0.48, 1.44, 71.44, 72.88)
-PUBLISHED_CURVE = ((54.81, 66.86), (68.57, 66.96), (72.52, 72.44), (75.00, 72.84))
+_SHOWN = ("optimizer", "learning_rate", "batch_size", "epochs")
 
 
-def compare(trials: pd.DataFrame) -> list[str]:
-    """Returns a line per published setting that the trials hold: n, mean, std, interval, published, inside or not."""
-    accuracy = {key: group["test_accuracy"].dropna() * 100 for key, group in trials.groupby(SETTING)}
-    lines = ["model     optimizer  rate   batch  epochs  n  mean   std   one new seed    published"]
-    for key, published in PUBLISHED.items():
-        if key not in accuracy or len(accuracy[key]) < 2:
-            continue
-        summary = summarise(accuracy[key].to_numpy())
-        low, high = prediction_interval(accuracy[key].to_numpy())
-        where = "inside" if low <= published <= high else "outside"
-        model, optimizer, rate, batch, epochs = key
-        lines.append(
-            f"{model:<9} {optimizer:<10} {rate:<6} {batch:<6} {epochs:<7} {summary.n}  {summary.mean:.2f}  "
-            f"{summary.std:.2f}  {low:.2f}..{high:.2f}  {published:.2f}  {where}"
-        )
-    return lines
+def compare(trials: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
+    """Holds every claim against the trials of each setting that it is about.
+
+    Args:
+        trials: as trials.csv.
+        history: as metrics.jsonl, a row per member and epoch.
+
+    Returns:
+        A row per claim and setting: what was measured (accuracies in percent) over n seeds, mean, standard deviation
+        and the interval of one new seed, the published figure, and whether it lies `inside` that interval. A figure
+        that was printed with few digits lies inside where any number does that rounds to it.
+    """
+    rows = []
+    for claim in claims.claims():
+        about = _about(claim, trials)
+        for _, of_setting in about.groupby([axis for axis in AXES if axis in about], dropna=False, sort=False):
+            values = _values(claim.measure, of_setting, history)
+            if len(values):
+                first = of_setting.iloc[0]
+                rows.append({"claim": claim.name, **{name: first[name] for name in _SHOWN}, **_row(claim, values)})
+    return pd.DataFrame(rows)
+
+
+def _about(claim: Claim, trials: pd.DataFrame) -> pd.DataFrame:
+    for column, value in claim.of.items():
+        if len(trials):  # of another study, which may lack the columns that follow
+            trials = trials[trials[column] == value]
+    return trials
+
+
+def _values(measure: str, trials: pd.DataFrame, history: pd.DataFrame) -> list[float]:
+    """The measure of each trial that has it, accuracies in percent."""
+    if measure in trials:
+        values = trials[measure]
+    else:
+        epochs = history.merge(trials[["member", "epochs_run"]], on="member")
+        epochs = epochs[epochs["epoch"] <= epochs["epochs_run"]]
+        if measure.startswith("highest "):
+            values = epochs.groupby("member")[measure.partition(" ")[2]].max()
+        else:
+            column, _, epoch = measure.partition(" of epoch ")
+            values = epochs.loc[epochs["epoch"] == int(epoch), column]
+    return (values.dropna() * _scale(measure)).tolist()
+
+
+def _scale(measure: str) -> int:
+    return 100 if "accuracy" in measure else 1
+
+
+def _row(claim: Claim, values: list[float]) -> dict[str, object]:
+    ours = summarise(values)
+    low, high = prediction_interval(values, (0, _scale(claim.measure)))
+    half = 0.5 * 10.0 ** -len(claim.printed.partition(".")[2])  # of the last digit that was printed
+    published = float(claim.printed)
+    inside = low <= published + half and published - half <= high
+    return {
+        **{"measure": claim.measure.replace("_", " "), "n": ours.n, "mean": ours.mean, "std": ours.std},
+        **{"one new seed, low": low, "high": high, "published": claim.printed},
+        "": "-" if math.isnan(low) else "inside" if inside else "outside",
+    }
+
+
+def as_text(rows: pd.DataFrame) -> str:
+    """Returns the comparison as a table of aligned columns."""
+    kinds = dict.fromkeys(("claim", "measure", "published", ""), "text") | {"batch_size": "whole", "epochs": "whole"}
+    return Table("published", "Published and ours", "", rows, kinds=kinds).text()
 
 
 def compare_seeds(trials: pd.DataFrame, metrics: pd.DataFrame) -> list[str]:
@@ -63,7 +99,7 @@ def compare_seeds(trials: pd.DataFrame, metrics: pd.DataFrame) -> list[str]:
     ours = summarise(accuracy)
     # Of the variance of n normal draws, (n - 1) s^2 / sigma^2 has the chi-squared distribution.
     low, high = (ours.std * math.sqrt((ours.n - 1) / chi2.ppf(p, ours.n - 1)) for p in (0.975, 0.025))
-    mean, std, spread, least, most = PUBLISHED_SEEDS
+    mean, std, spread, least, most = claims.SEEDS
     lines = [
         f"test accuracy of {ours.n} seeds, percent",
         "           mean   95 % interval   std   95 % interval  range  from..to",
@@ -74,7 +110,7 @@ def compare_seeds(trials: pd.DataFrame, metrics: pd.DataFrame) -> list[str]:
         "epoch  train accuracy, ours  published  validation accuracy, ours  published",
     ]
     means = 100 * metrics.groupby("epoch")[["train_accuracy", "val_accuracy"]].mean()
-    for (epoch, row), (train, validation) in zip(means.iterrows(), PUBLISHED_CURVE, strict=False):
+    for (epoch, row), (train, validation) in zip(means.iterrows(), claims.SEEDS_CURVE, strict=False):
         lines.append(
             f"{epoch:<6} {row['train_accuracy']:<21.2f} {train:<10.2f} {row['val_accuracy']:<26.2f} {validation:.2f}"
         )
@@ -86,8 +122,9 @@ def main(argv: list[str]) -> None:
     folder = Path(argv[1])
     trials = pd.read_csv(folder / "trials.csv")
     metrics = pd.read_json(folder / "metrics.jsonl", lines=True)
-    single = compare(trials)
-    print("\n".join(single if len(single) > 1 else compare_seeds(trials, metrics)))
+    print(as_text(compare(trials, metrics)))
+    if (trials["model"] == "base").any():
+        print("\n".join(["", *compare_seeds(trials, metrics)]))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,97 @@
+"""Published figures held against runs, and runs collected into a folder."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from made_up_run import make_config, make_run
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the experiments are not installed
+
+from cnnjax.types import RequestError
+from experiments import claims
+from experiments.claims import Claim
+from experiments.collect import collect
+from experiments.published import as_text, compare
+
+TRIALS = pd.DataFrame(
+    {
+        "member": ["a", "b", "c", "d"],
+        "model": ["dense", "dense", "dense", "cnn"],
+        "optimizer": "adam",
+        "learning_rate": 0.001,
+        "batch_size": 256,
+        "epochs": 30,
+        "epochs_run": [2, 3, 2, 1],
+        "test_accuracy": [0.50, 0.52, 0.54, 0.9],
+    }
+)
+HISTORY = pd.DataFrame(
+    [("a", 1, 0.6), ("a", 2, 0.5), ("a", 3, 0.99), ("b", 1, 0.1), ("b", 2, 0.2), ("b", 3, 0.3), ("c", 1, 0.7)],
+    columns=["member", "epoch", "val_accuracy"],
+).assign(val_f1=lambda rows: rows["val_accuracy"] / 2)
+
+
+def row_of(measure, printed, monkeypatch, model="dense"):
+    monkeypatch.setattr(claims, "claims", lambda: [Claim("it", {"model": model}, measure, printed)])
+    (row,) = compare(TRIALS, HISTORY).to_dict("records")
+    return row
+
+
+def test_a_published_run_lies_inside_the_interval_of_one_new_seed_or_not(monkeypatch):
+    half = scipy.stats.t.ppf(0.975, 2) * 2 * np.sqrt(1 + 1 / 3)  # of three seeds with mean 52 and deviation 2
+    row = row_of("test_accuracy", "52.00", monkeypatch)
+    assert (row["n"], row["mean"], row["std"]) == (3, pytest.approx(52), pytest.approx(2))
+    assert (row["one new seed, low"], row["high"]) == (pytest.approx(52 - half), pytest.approx(52 + half))
+    assert 61.9 < 52 + half < 61.95
+    for printed, where in (("61.94", "inside"), ("61.95", "outside"), ("62", "inside"), ("63", "outside")):
+        assert row_of("test_accuracy", printed, monkeypatch)[""] == where
+    assert row_of("test_accuracy", "42.06", monkeypatch)[""] == "inside"
+    assert row_of("test_accuracy", "42.04", monkeypatch)[""] == "outside"
+    assert row_of("test_accuracy", "90", monkeypatch, model="cnn")[""] == "-"
+
+
+def test_measures_of_the_history_end_with_the_trial(monkeypatch):
+    assert row_of("highest val_accuracy", "50", monkeypatch)["mean"] == pytest.approx(100 * (0.6 + 0.3 + 0.7) / 3)
+    row = row_of("val_f1 of epoch 2", "0.2", monkeypatch)
+    assert (row["n"], row["mean"]) == (2, pytest.approx((0.25 + 0.1) / 2))
+
+
+def test_every_claim_is_of_something_that_the_ladder_has():
+    from cnnjax.ladder import LADDER
+
+    every = list(claims.claims())
+    assert {claim.of["model"] for claim in every} <= set(LADDER)
+    assert all(next(iter(claim.of)) == "model" and float(claim.printed) for claim in every)
+    assert len({(*claim.of.items(), claim.measure) for claim in every}) == len(every)
+
+
+def test_runs_are_collected_into_one_folder(tmp_path):
+    whole = make_config([0, 1], train={"batch_size": 64})
+    make_run(tmp_path / "first", whole)
+    make_run(tmp_path / "second", whole | {"data": {"augment": ["flip"]}}, keep=1)
+    for name in ("first", "second"):
+        command = ["somewhere/launch.py", f"--workdir=/some/where/{name}", "--config=configs/x.py"]
+        environment = {"command": command, "platform": "Linux", "cpu_count": 2, "devices": ["cpu"], "versions": {}}
+        (tmp_path / name / "environment.json").write_text(json.dumps(environment))
+        data = json.loads((tmp_path / name / "data.json").read_text())
+        (tmp_path / name / "data.json").write_text(json.dumps(data | {"sha256": "0"}))
+    folders = [str(tmp_path / "first"), f"{tmp_path / 'second'}=flipped"]
+    with pytest.raises(RequestError, match="curves_accuracy"):
+        collect(tmp_path / "out", folders, ["curves_acuracy"])
+    assert not (tmp_path / "out").exists()
+    text = collect(tmp_path / "out", folders, ["curves_accuracy"])
+    trials = pd.read_csv(tmp_path / "out/trials.csv")
+    assert trials["trial"].tolist() == ["first/t0000", "first/t0001", "second/t0000"]
+    assert trials["augment"].tolist() == ["none", "none", "flip"] and set(trials["model"]) == {"baseline"}
+    history = pd.read_json(tmp_path / "out/metrics.jsonl", lines=True)
+    assert set(history["member"]) == {"first/t0000", "first/t0001", "second/t0000", "second/t0001"}
+    assert len(history) == 16
+    ran = json.loads((tmp_path / "out/runs.json").read_text())
+    assert ran["second"]["command"] == "python -m cnnjax.launch --config=configs/x.py --workdir=runs/second"
+    assert (tmp_path / "out/curves_accuracy.png").read_bytes().startswith(b"\x89PNG")
+    assert text == as_text(compare(trials, history))
