@@ -22,7 +22,7 @@ COMPILATION_CACHE = flags.DEFINE_string(
     "compilation_cache", None, "Folder for compiled programs (default: the user's cache folder), or off."
 )
 PROFILE = flags.DEFINE_bool("profile", False, "Trace each program's second epoch into the run's folder.")
-OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another study's run in the folder.")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Train from the beginning, replacing what run the folder holds.")
 
 
 def main(config_overrides: list[str]) -> None:

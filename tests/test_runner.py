@@ -459,6 +459,15 @@ def test_a_finished_run_trains_nothing_and_says_so(tmp_path, monkeypatch):
     assert (tmp_path / "report/index.html").exists()
 
 
+def test_a_finished_run_is_trained_again_when_asked(tmp_path, monkeypatch):
+    study = make_study()
+    run(study, tmp_path)
+    before, calls, advance = read_weights(tmp_path), [], Population.advance
+    monkeypatch.setattr(Population, "advance", lambda *arguments: calls.append(1) or advance(*arguments))
+    run(study, tmp_path, overwrite=True)
+    assert len(calls) == 2 and read_weights(tmp_path) == before
+
+
 # Memory
 
 
