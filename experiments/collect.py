@@ -58,7 +58,7 @@ def describe(name: str, run: Run) -> dict[str, Any]:
     arguments = [a for a in environment["command"][1:] if not a.startswith("--workdir")]
     return {
         "command": " ".join(["python -m cnnjax.launch", *arguments, f"--workdir=runs/{name}"]),
-        **{key: environment[key] for key in ("platform", "cpu_count", "devices", "versions")},
+        **{key: environment[key] for key in ("cpu_count", "devices", "versions")},
         "seconds": round(run.trials["seconds"].sum()),
         "data": {key: run.data[key] for key in ("name", "counts", "sha256")},
     }

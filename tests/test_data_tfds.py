@@ -117,11 +117,11 @@ def test_preparing_again_leaves_the_data_alone(data_dir):
     assert files == {path: path.stat().st_mtime_ns for path in data_dir.rglob("*")}
 
 
-def test_nothing_but_the_published_content_is_prepared(tmp_path, archive_dir, capsys):
-    arguments = ["mnist", f"--data_dir={tmp_path / 'data'}", f"--archive_dir={archive_dir}"]
-    assert command.main(arguments) == 2
-    message = capsys.readouterr().err
-    assert message.count("\n") == 1 and PUBLISHED["mnist"][0].sha256 in message
+def test_nothing_but_the_published_content_is_prepared(tmp_path, archive_dir):
+    arguments = ["prepare", "mnist", f"--data_dir={tmp_path / 'data'}", f"--archive_dir={archive_dir}"]
+    with pytest.raises(RequestError) as refused:
+        command.main(command.parse(arguments))
+    assert "\n" not in str(refused.value) and PUBLISHED["mnist"][0].sha256 in str(refused.value)
     assert not (tmp_path / "data").exists()
 
 

@@ -11,6 +11,7 @@ from test_data_files import idx_bytes
 
 from cnnjax.data import to_csv as command
 from cnnjax.data.rows import read_labelled_rows, read_unlabelled_rows
+from cnnjax.types import RequestError
 
 FASHION_MNIST = os.environ.get("CNNJAX_FASHION_MNIST")
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 6, 6), np.uint8)
@@ -25,14 +26,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(folder: Path, *options: str) -> tuple[int, Path]:
+def run(folder: Path, *options: str) -> Path:
     output = folder / "out"
-    return command.main([f"--input={folder}", f"--output={output}", "--image_size=6", *options]), output
+    command.main(command.parse(["to_csv", f"--input={folder}", f"--output={output}", "--image_size=6", *options]))
+    return output
 
 
 def test_every_image_is_in_just_one_file(folder):
-    code, output = run(folder, "--resize=pad")
-    assert code == 0 and sorted(path.name for path in output.iterdir()) == ["test.csv", "train.csv"]
+    output = run(folder, "--resize=pad")
+    assert sorted(path.name for path in output.iterdir()) == ["test.csv", "train.csv"]
     train, test = (pd.read_csv(output / name) for name in ("train.csv", "test.csv"))
     assert train.columns.tolist() == ["label", *(f"pix{i}" for i in range(1, 37))]
     assert test.columns.tolist() == ["ID", *train.columns[1:]] and test["ID"].tolist() == list(range(10))
@@ -45,7 +47,7 @@ def test_every_image_is_in_just_one_file(folder):
 
 
 def test_what_is_written_is_read(folder):
-    _, output = run(folder, "--resize=pad", "--seed=3")
+    output = run(folder, "--resize=pad", "--seed=3")
     train = read_labelled_rows(output / "train.csv")
     ids, test = read_unlabelled_rows(output / "test.csv")
     assert (len(train), len(ids)) == (30, 10) and train.images.shape[1:] == test.shape[1:] == (6, 6, 1)
@@ -54,7 +56,7 @@ def test_what_is_written_is_read(folder):
 
 
 def test_a_margin_is_put_around_before_resizing(folder):
-    _, output = run(folder, "--margin=2")
+    output = run(folder, "--margin=2")
     pixels = pd.read_csv(output / "train.csv").drop(columns="label").to_numpy(np.uint8)
     padded = [Image.fromarray(np.pad(image, 2)).resize((6, 6), Image.Resampling.BILINEAR) for image in IMAGES]
     assert {row.tobytes() for row in pixels} <= {np.asarray(image).tobytes() for image in padded}
@@ -63,7 +65,7 @@ def test_a_margin_is_put_around_before_resizing(folder):
 def test_the_seed_alone_decides_the_order(folder):
     files = []
     for seed in (0, 0, 1):
-        _, output = run(folder, "--resize=pad", f"--seed={seed}")
+        output = run(folder, "--resize=pad", f"--seed={seed}")
         files.append((output / "train.csv").read_bytes())
         for path in output.iterdir():
             path.unlink()
@@ -84,31 +86,32 @@ def test_the_seed_alone_decides_the_order(folder):
         (["--input={}", "--output={}/out", "--margin=-1"], "--margin: -1"),
     ],
 )
-def test_a_wrong_request_is_one_line_and_writes_nothing(folder, capsys, arguments, named):
+def test_a_wrong_request_is_one_line_and_writes_nothing(folder, arguments, named):
     (folder / "there").mkdir()
     (folder / "there" / "test.csv").write_text("")
     np.savez(folder / "colours.npz", images=np.zeros((4, 2, 2, 3), np.uint8), labels=np.zeros(4, int))
     np.savez(folder / "one.npz", images=IMAGES[:1], labels=np.zeros(1, int))
-    assert command.main([argument.format(folder) for argument in arguments]) == 2
-    message = capsys.readouterr().err
-    assert message.count("\n") == 1 and named in message
+    with pytest.raises(RequestError) as refused:
+        command.main(command.parse(["to_csv", *(argument.format(folder) for argument in arguments)]))
+    assert "\n" not in str(refused.value) and named in str(refused.value)
     assert not (folder / "out").exists() and not (folder / "there" / "train.csv").exists()
 
 
-def test_a_failure_leaves_no_file(folder, monkeypatch, capsys):
+def test_a_failure_leaves_no_file(folder, monkeypatch):
     def write(file, key, *_):
         file.write(b"half")
         if key == "ID":
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(command, "_write", write)
-    code, output = run(folder)
-    assert code == 1 and "No space left" in capsys.readouterr().err and list(output.iterdir()) == []
+    with pytest.raises(OSError, match="No space left"):
+        run(folder)
+    assert list((folder / "out").iterdir()) == []
 
 
 @pytest.mark.skipif(not FASHION_MNIST, reason="CNNJAX_FASHION_MNIST names no folder")
 def test_fashion_mnist_has_the_published_rows_and_mean(tmp_path):
-    assert command.main([f"--input={FASHION_MNIST}", f"--output={tmp_path}"]) == 0
+    command.main(command.parse(["to_csv", f"--input={FASHION_MNIST}", f"--output={tmp_path}"]))
     train = read_labelled_rows(tmp_path / "train.csv")
     ids, test = read_unlabelled_rows(tmp_path / "test.csv")
     assert train.images.shape == (52_500, 32, 32, 1) and test.shape == (17_500, 32, 32, 1)

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from cnnjax import commands
 from cnnjax.data.archives import PUBLISHED, Archive, fetch, read_archives, verify
 from cnnjax.data.dataset import Split
 from cnnjax.data.files import CLASSES
@@ -120,25 +121,27 @@ def _png(image: Any) -> io.BytesIO:
     return buffer
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code: 0 done, 1 it broke, 2 the request is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m cnnjax.data.prepare", description=__doc__)
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Parses the command line, its first word being the program.
+
+    Raises:
+        RequestError: it is wrong.
+    """
+    parser = commands.ArgumentParser(prog="python -m cnnjax.data.prepare", description=__doc__)
     parser.add_argument("name", help=", ".join(PUBLISHED))
     parser.add_argument("--data_dir", type=Path, default=data_folder())
     parser.add_argument("--archive_dir", type=Path, help="take the archives from here")
-    options = parser.parse_args(arguments)
-    try:
-        print(prepare(options.name, options.data_dir.expanduser(), options.archive_dir))
-    except RequestError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except OSError as error:  # a disk that is full or read-only
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return parser.parse_args(argv[1:])
+
+
+def main(options: argparse.Namespace) -> None:
+    """Prepares what the command line asks for, and prints its folder.
+
+    Raises:
+        RequestError: it cannot be done.
+    """
+    print(prepare(options.name, options.data_dir.expanduser(), options.archive_dir))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    commands.run(main, parse)

@@ -12,12 +12,12 @@ enlarged ones (72.8).
 import argparse
 import contextlib
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
+from cnnjax import commands
 from cnnjax.data.cache import written_beside
 from cnnjax.data.checks import PathError
 from cnnjax.data.images import resize_images
@@ -93,10 +93,14 @@ def _write(file: BinaryIO, key: str, column: np.ndarray, images: np.ndarray) -> 
         file.write(f"{value},{','.join([words[pixel] for pixel in pixels.tolist()])}\n".encode())
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code: 0 done, 1 it broke, 2 the request is wrong."""
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Parses the command line, its first word being the program.
+
+    Raises:
+        RequestError: it is wrong.
+    """
     form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("python -m cnnjax.data.to_csv", description=__doc__, formatter_class=form)
+    parser = commands.ArgumentParser("python -m cnnjax.data.to_csv", description=__doc__, formatter_class=form)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--input", help="a file or folder, as data.path")
     which.add_argument("--name", help="a prepared data set, as data.name")
@@ -106,27 +110,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     margin = f"pixels put around an image first (default: {_MARGIN}, with --resize=pad none)"
     parser.add_argument("--margin", type=int, help=margin)
     parser.add_argument("--seed", type=int, default=0, help="of the shuffle")
-    options = parser.parse_args(arguments)
-    if options.margin is None:
-        options.margin = 0 if options.resize == "pad" else _MARGIN
+    return parser.parse_args(argv[1:])
+
+
+def main(options: argparse.Namespace) -> None:
+    """Writes what the command line asks for, and prints the folder.
+
+    Raises:
+        RequestError: it cannot be done.
+    """
+    margin = options.margin if options.margin is not None else 0 if options.resize == "pad" else _MARGIN
     data = DataConfig(path=options.input) if options.input else DataConfig(name=options.name)
+    folder = options.output.expanduser()
     try:
-        folder = options.output.expanduser()
-        to_csv(data, folder, options.image_size, options.resize, options.margin, options.seed)
-        print(folder)
+        to_csv(data, folder, options.image_size, options.resize, margin, options.seed)
     except PathError as error:
-        print(error.under("--input"), file=sys.stderr)
-        return 2
-    except RequestError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except OSError as error:  # a disk that is full or read-only
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+        raise error.under("--input") from error
+    print(folder)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    commands.run(main, parse)
