@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
 CROP_PADDING = 4  # pixels of zeros (before normalisation) around an image that a random crop may show
@@ -23,7 +24,8 @@ def gather_batch(
 ) -> Float[Array, "B H W C"]:
     """Returns the images at `indices_B`, augmented, as `pixel * scale + shift`.
 
-    Augmentation only changes which pixel is read, so it is part of the one gather and costs almost nothing beyond it.
+    Augmentation only changes which pixel is read: on a GPU it is part of the one gather; on a CPU, where that would be
+    a third of a small network's step, windows are copied.
 
     Args:
         images_NxHxWxC: the whole split.
@@ -43,6 +45,8 @@ def gather_batch(
     """
     if not augment or words_B is None:
         return _normalise(images_NxHxWxC[indices_B], scale_C, shift_C)
+    if jax.default_backend() == "cpu" and "rotate" not in augment:
+        return _normalise(_cropped_and_flipped(images_NxHxWxC[indices_B], augment, words_B), scale_C, shift_C)
     _, height, width, _ = images_NxHxWxC.shape
     # From the last change of the image to the first: where does each pixel come from?
     rows, columns = jnp.arange(height)[None, :, None], jnp.arange(width)[None, None]
@@ -57,7 +61,8 @@ def gather_batch(
         flipped = (words_B >> 31)[:, None, None] == 1
         columns = jnp.where(flipped, width - 1 - columns, columns)
     if "crop" in augment:
-        rows, columns = rows + _offset(words_B), columns + _offset(words_B >> 15)
+        down, right = _offsets(words_B)
+        rows, columns = rows + down[:, None, None], columns + right[:, None, None]
     pixels = images_NxHxWxC[
         indices_B[:, None, None],
         jnp.clip(rows, 0, height - 1),
@@ -96,10 +101,32 @@ def _inside(rows: Array, columns: Array, height: int, width: int) -> Bool[Array,
     return (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
 
 
-def _offset(words_B: Array) -> Array:
-    """An offset in [-CROP_PADDING, CROP_PADDING] from the lowest 15 bits of each word, for all of an image."""
+def _offsets(words: UInt32[Array, "..."]) -> tuple[Int[Array, "..."], Int[Array, "..."]]:
+    """How far each crop lies below and right of its image, in [-CROP_PADDING, CROP_PADDING]: 15 bits of a word each."""
     choices = 2 * CROP_PADDING + 1
-    return ((words_B & 0x7FFF) * choices >> 15).astype(jnp.int32)[:, None, None] - CROP_PADDING
+    down, right = (((bits & 0x7FFF) * choices >> 15).astype(jnp.int32) - CROP_PADDING for bits in (words, words >> 15))
+    return down, right
+
+
+def _cropped_and_flipped(images_BxHxWxC: Array, augment: tuple[str, ...], words_B: Array) -> Array:
+    """Crops and flips image by image: a CPU copies a window ten times faster than it gathers its pixels."""
+    shape = images_BxHxWxC.shape[1:]
+    if "crop" in augment:
+        around = (CROP_PADDING, CROP_PADDING)
+        images_BxHxWxC = jnp.pad(images_BxHxWxC, ((0, 0), around, around, (0, 0)))
+
+    def changed(image_and_word: tuple[Array, Array]) -> Array:
+        image, word = image_and_word
+        if "crop" in augment:
+            down, right = _offsets(word)
+            image = lax.dynamic_slice(image, (CROP_PADDING + down, CROP_PADDING + right, 0), shape)
+        if "flip" in augment:
+            image = lax.cond(word >> 31 == 1, lambda image: image[:, ::-1], lambda image: image, image)
+        rows = -1 if "flip_vertical_all" in augment else 1
+        columns = -1 if "flip_all" in augment else 1
+        return image[::rows, ::columns]
+
+    return lax.map(changed, (images_BxHxWxC, words_B))
 
 
 def _normalise(pixels: Array, scale_C: Array, shift_C: Array) -> Array:

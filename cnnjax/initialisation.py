@@ -22,8 +22,9 @@ def initial_parameters(scheme: str, shapes: Mapping[str, Mapping[str, Any]], key
         scheme: 'pytorch' is U(-b, b) with b = 1/sqrt(fan_in) for kernels and biases (PyTorch's default,
             kaiming_uniform with a = sqrt(5)); 'he' is N(0, 2/fan_in) for kernels and zero for biases (He et al. 2015,
             equation 10).
-        shapes: arrays or their shapes, {layer: {'kernel': [..., fan_out], 'bias': [fan_out]}}; a layer without a
-            kernel is batch norm, {'scale': [C], 'bias': [C]}, which starts at one and zero.
+        shapes: arrays or their shapes, {layer: {'kernel': kernel, 'bias': [F]}}, where a kernel is [K, K, C, F] of a
+            convolution or [F, D] of a dense layer; a layer without one is batch norm, {'scale': [C], 'bias': [C]},
+            which starts at one and zero.
         key: random key.
 
     Returns:
@@ -41,7 +42,7 @@ def initial_parameters(scheme: str, shapes: Mapping[str, Mapping[str, Any]], key
     start = 0
     for (layer, name), shape in drawn.items():
         stop = start + math.prod(shape)
-        fan_in = math.prod(shapes[layer]["kernel"].shape[:-1])
+        fan_in = math.prod(shapes[layer]["kernel"].shape) // math.prod(shapes[layer]["bias"].shape)
         values = noise[start:stop].reshape(shape) * _scale(scheme, name, fan_in)
         parameters.setdefault(layer, {})[name] = values
         start = stop

@@ -235,7 +235,7 @@ def test_predictions_are_those_of_the_weights():
     logits = bench.predict(bench.members, state)
     layer = member_of(state.variables["params"]["dense0"], 0)
     images = np.asarray(bench.data.test.images, np.float64).reshape(len(logits[0]), -1) / 255
-    expected = images @ layer["kernel"] + layer["bias"]
+    expected = images @ layer["kernel"].T + layer["bias"]
     assert logits.dtype == np.float16
     np.testing.assert_allclose(logits[0], expected - expected.max(1, keepdims=True), atol=2e-3)
 

@@ -101,7 +101,7 @@ def test_a_network_is_whole_and_alone(trained):
     taken = cnnjax.load_trial(workdir, "t0007")
     assert (taken.image_shape, taken.classes) == (dataset.image_shape, dataset.classes)
     assert set(taken.variables) == {"params", "batch_stats"}
-    assert taken.variables["params"]["dense1"]["kernel"].shape == (16, 10)
+    assert taken.variables["params"]["dense1"]["kernel"].shape == (10, 16)
     images = dataset.test.images[:5]
     normalised = ((images / 255 - dataset.mean) / dataset.std).astype(np.float32)
     np.testing.assert_allclose(images * taken.scale + taken.shift, normalised, atol=1e-5)

@@ -89,7 +89,7 @@ def numpy_forward(module, params, batch_stats, x):
         elif name.startswith("flatten"):
             x = x.reshape(len(x), -1)
         elif name.startswith("dense"):
-            x = x @ leaves["kernel"].astype("float64") + leaves["bias"]
+            x = x @ leaves["kernel"].T.astype("float64") + leaves["bias"]
     return x
 
 
@@ -132,7 +132,7 @@ def test_wrong_trees_are_refused():
         torch_models.load_flax(module, {"dense0": params["dense0"]})
     with pytest.raises(ValueError, match="no layers conv1"):
         torch_models.load_flax(module, {**params, "conv1": params["conv0"]})
-    with pytest.raises(ValueError, match=r"dense0: kernel of shape \(10, 4096\)"):
+    with pytest.raises(ValueError, match=r"dense0: kernel of shape \(4096, 10\)"):
         dense = {**params["dense0"], "kernel": params["dense0"]["kernel"].T}
         torch_models.load_flax(module, {**params, "dense0": dense})
     with pytest.raises(ValueError, match=r"conv0: bias of shape \(1,\)"):

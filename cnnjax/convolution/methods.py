@@ -59,9 +59,9 @@ METHODS = {
 # A loop of convolutions over members, or one in groups.
 METHODS["grouped"] = METHODS["dense"]._replace(loops=False)
 
-# What a chunk of images makes on the way is still in the cache when it is read (measured on CPU: 2 to 5 MB is best for
+# What a chunk of images makes on the way is still in the cache when it is read (measured on CPU: 2 to 3 MB is best for
 # every layer of the ladder).
-_CHUNK_BYTES = 5 << 20
+_CHUNK_BYTES = 5 << 19
 
 
 def choose(size: int, channels: int, pixels: int, wanted: str = "auto") -> str:

@@ -116,11 +116,12 @@ def load_flax(module: nn.Sequential, params: Tree, batch_stats: Tree | None = No
         array = np.asarray(params[name][leaf])
         shape = tuple(parameter.shape)
         if hwio is not None:
-            shape = hwio if parameter.ndim == 4 else (math.prod(hwio[:3]), hwio[3])
+            shape = hwio if parameter.ndim == 4 else (hwio[3], math.prod(hwio[:3]))
         if array.shape != shape:  # copy_ would broadcast
             raise ValueError(f"{name}: {leaf} of shape {array.shape}, not {shape}")
         if hwio is not None:
-            array = array.reshape(hwio).transpose(3, 2, 0, 1).reshape(parameter.shape)
+            array = array.reshape(hwio) if parameter.ndim == 4 else array.T.reshape(hwio)
+            array = array.transpose(3, 2, 0, 1).reshape(parameter.shape)
         parameter.copy_(torch.tensor(array))
     for name, statistics in batch_stats.items():
         module.get_buffer(f"{name}.running_mean").copy_(torch.tensor(statistics["mean"]))
@@ -135,7 +136,7 @@ def _tree(module: nn.Sequential, of: Callable[[torch.Tensor], torch.Tensor | Non
         if hwio is not None:
             height, width, inputs, outputs = hwio
             array = array.reshape(outputs, inputs, height, width).transpose(2, 3, 1, 0)
-            array = array if parameter.ndim == 4 else array.reshape(-1, outputs)
+            array = array if parameter.ndim == 4 else array.reshape(-1, outputs).T
         tree.setdefault(name, {})[leaf] = np.ascontiguousarray(array)
     return tree
 
