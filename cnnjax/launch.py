@@ -3,6 +3,7 @@
     python -m cnnjax.launch --config=configs/quickstart.py
     python -m cnnjax.launch --config=configs/grid.py:smoke --plan
     python -m cnnjax.launch --config=configs/grid.py --config.seeds=5,6 --config.data.augment=
+    python -m cnnjax.launch --config=configs/quickstart.py --confirm=5
 
 Every setting of a config can be overridden as --config.key=value: a number, a word, None, True or
 False; a comma list is a tuple, which in `models`, `seeds`, `train` and `streams` is an axis of the
@@ -23,6 +24,9 @@ COMPILATION_CACHE = flags.DEFINE_string(
 )
 PROFILE = flags.DEFINE_bool("profile", False, "Trace each program's second epoch into the run's folder.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Train from the beginning, replacing what run the folder holds.")
+CONFIRM = flags.DEFINE_integer(
+    "confirm", None, "Then train the winner and two runners-up on so many fresh seeds.", lower_bound=2
+)
 
 
 def main(config_overrides: list[str]) -> None:
@@ -44,10 +48,16 @@ def main(config_overrides: list[str]) -> None:
         return
     from cnnjax.progress import Progress
 
+    if CONFIRM.value:
+        from cnnjax import confirmation
+
+        confirmation.check_confirmable(study)
     workdir = Path(WORKDIR.value) if WORKDIR.value else overrides.default_folder("runs")
     with Progress() as progress:
-        report = runner.run(study, workdir, progress=progress, overwrite=OVERWRITE.value, profile=PROFILE.value)
-    print(report)
+        said = [str(runner.run(study, workdir, progress=progress, overwrite=OVERWRITE.value, profile=PROFILE.value))]
+        if CONFIRM.value:
+            said.append(confirmation.confirm(study, workdir, CONFIRM.value, progress=progress))
+    print("\n".join(said))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cnnjax.schedules import has_horizon
-from cnnjax.study import Study
+from cnnjax.study import Study, TrainConfig
 from cnnjax.types import Member, Plan, Program, Stage, Static, Streams, Traced, Trial
 
 
@@ -63,6 +63,19 @@ def list_trials(study: Study) -> tuple[Trial, ...]:
         points[(_static(model, point, stages), stages, seed, followed)] = None
     digits = max(4, len(str(len(points))))
     return tuple(Trial(f"t{index:0{digits}d}", *point) for index, point in enumerate(points))
+
+
+def single_out(study: Study, trial: Trial, seeds: tuple[int, ...]) -> Study:
+    """Returns the study of one trial's setting alone, with these seeds; its streams are as they were."""
+    axes = {field.name: getattr(study.train, field.name) for field in dataclasses.fields(study.train)}
+    stages = axes.pop("stages")
+    for model, *values in itertools.product(study.models, *axes.values()):
+        train = TrainConfig(**{name: (value,) for name, value in zip(axes, values, strict=True)}, stages=stages)
+        alone = dataclasses.replace(study, models=(model,), seeds=seeds, train=train)
+        first = list_trials(alone)[0]
+        if (first.static, first.stages) == (trial.static, trial.stages):
+            return alone
+    raise ValueError(f"{trial.id} is no trial of the study")
 
 
 def _stage(point: dict[str, Any]) -> Stage:

@@ -45,7 +45,7 @@ class Progress:
             members: how many members they train.
             images: how many training images all members together still have to see.
         """
-        self._programs, self._images, self._started = programs, images, self._clock()
+        self._programs, self._images, self._seen, self._started = programs, images, 0, self._clock()
         self.note(f"{_count(programs, 'program')}, {_count(members, 'member')}, {images:,} images")
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             # Refreshed by our updates only: a refreshing thread would take time from training.

@@ -40,7 +40,7 @@ class RunFolder:
     """Reads and writes one run's files; see the README for what each holds."""
 
     CONTENTS = (
-        *("predictions", "checkpoints", "report", "profile", "metrics.jsonl", "trials.csv"),
+        *("predictions", "checkpoints", "report", "profile", "confirm", "metrics.jsonl", "trials.csv"),
         *("plan.json", "data.json", "environment.json", "config.json"),
     )
 
@@ -123,7 +123,7 @@ class RunFolder:
 
     def append_metrics(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Appends lines to metrics.jsonl and waits until they are on disk; non-finite numbers become null."""
-        text = "".join(json.dumps(_finite(line)) + "\n" for line in lines)
+        text = "".join(json.dumps(finite(line)) + "\n" for line in lines)
         with (self.path / "metrics.jsonl").open("a") as file:
             file.write(text)
             file.flush()
@@ -189,6 +189,17 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = 
         elif a != b:
             found[f"{prefix}{key}"] = a, b
     return found
+
+
+def finite(value: Any) -> Any:
+    """Returns a value, with all that it holds, as JSON can say it: a number that is not finite is None."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def trial_row(trial: Trial, member: str, measured: Mapping[str, Any]) -> dict[str, Any]:
@@ -267,10 +278,6 @@ def _git_revision() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return answer.stdout.strip() or None
-
-
-def _finite(line: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
 
 
 def _cell(value: Any) -> str:

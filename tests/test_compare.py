@@ -160,6 +160,8 @@ def test_diverged_trials_are_counted(tmp_path):
     found = find(f"{run}:model=baseline,learning_rate=0.01", f"{run}:model=medium,learning_rate=0.01")
     assert found["a"]["diverged"] == 1 and found["a"]["summary"]["n"] == 5
     assert "1 of 6 trials of A diverged" in found["warnings"][0]
+    text = show(f"{run}:model=baseline,learning_rate=0.01", f"{run}:model=medium,learning_rate=0.01")
+    assert "paired by seed, 5 pairs; trials without a partner do not count: 1" in text
 
 
 def test_the_same_results_are_called_identical(grid, tmp_path):

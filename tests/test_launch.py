@@ -35,6 +35,7 @@ def python(*arguments, cwd):
         ([f"--config={QUICKSTART}", "--workdr=x"], ["workdr", "workdir"]),
         ([f"--config={QUICKSTART}", "--plan=maybe"], ["plan", "maybe"]),
         ([f"--config={QUICKSTART}", "stray"], ["stray"]),
+        ([f"--config={QUICKSTART}", "--confirm=1"], ["confirm", "1"]),
         (
             [f"--config={QUICKSTART}", "--config.train.lerning_rate=1"],
             ["train.lerning_rate", "did you mean 'learning_rate'?"],

@@ -69,6 +69,15 @@ def test_plain_lines_one_per_update_and_flushed(plain):
     assert "\x1b" not in output.seen
 
 
+def test_a_second_study_begins_at_nothing(plain):
+    progress, output, clock = plain
+    for _ in range(2):
+        narrate(progress, clock)
+        clock.now = 0.0
+    lines = output.seen.splitlines()
+    assert lines[:5] == lines[5:]
+
+
 def test_a_population_that_diverged(plain):
     progress, output, _ = plain
     progress.begin(1, 2, 10)

@@ -12,7 +12,7 @@ from statsmodels.stats.power import TTestIndPower, TTestPower
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import ttost_ind, ttost_paired
 
-from cnnjax.stats import compare, decision_power, holm, seeds_to_decide
+from cnnjax.stats import adjust, compare, decision_power, holm, seeds_to_decide
 
 A = [0.741, 0.752, 0.738, 0.749, 0.744, 0.747]
 B = [0.732, 0.745, 0.736, 0.739, 0.741, 0.748]
@@ -51,7 +51,9 @@ def test_what_is_not_paired_agrees_with_welch_in_scipy():
     ("seeds_a", "seeds_b", "paired"),
     [
         ([0, 1, 2], [2, 1, 0], True),
-        ([0, 1, 2, 3], [3, 1], True),
+        ([0, 1, 2, 3], [3, 1, 2], True),
+        ([0, 1, 2, 3], [3, 1, 2, 4], True),
+        ([0, 1, 2, 3], [3, 1], False),  # half of A's seeds would be wasted
         ([0, 1, 2], [2, 3, 4], False),
         ([0, 1, 2], [7, 8], False),
         ([0], [0], False),  # of one pair nothing follows
@@ -155,6 +157,18 @@ def test_holm_agrees_with_statsmodels(p_values, untested):
     found = holm([*p_values, *[math.nan] * untested])
     assert found[: len(p_values)] == pytest.approx(expected)
     assert np.isnan(found[len(p_values) :]).all()
+
+
+def test_verdicts_are_corrected_for_their_number():
+    comparisons = [pair(A, [value - shift for value in B]) for shift in (0.02, 0.0, -0.002)]
+    p_values = [comparison.difference.p for comparison in comparisons]
+    found = adjust(comparisons)
+    assert [one.p for one in found] == pytest.approx(multipletests(p_values, method="holm")[1])
+    assert [c.verdict for c in comparisons] == ["better", "better", "undecided"]
+    assert p_values[1] < 0.05 < found[1].p
+    assert [one.verdict for one in found] == ["better", "undecided", "undecided"]
+    equal = pair(A, B, margin=0.5)
+    assert adjust([equal, *comparisons])[0].verdict == "equal"
 
 
 @pytest.mark.parametrize("design", [pair, unpaired])

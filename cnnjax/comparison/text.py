@@ -6,10 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from cnnjax import stats
 from cnnjax.comparison.evidence import Evidence, Examples
+from cnnjax.records import finite
 from cnnjax.stats import amount, gap, span
 
 
@@ -63,6 +62,8 @@ def _seeds(evidence: Evidence) -> Section:
     found, measure = evidence.comparison, evidence.measure
     n, m = len(found.a), len(found.b)
     design = f"paired by seed, {n} pairs" if found.paired else f"not paired (Welch), {n} and {m} seeds"
+    if unpaired := sum(summary.n for summary in evidence.summaries) - n - m:
+        design += f"; trials without a partner do not count: {unpaired}"
     rows = [
         ("design", design),
         ("difference", f"{gap(found.difference.value, measure)}, 95 % interval {span(found.interval, measure)}"),
@@ -166,7 +167,7 @@ def to_json(evidence: Evidence) -> str:
             "environments": evidence.environments,
         },
     }
-    return json.dumps(_plain(document), indent=1)
+    return json.dumps(finite(document), indent=1)
 
 
 def _examples_json(found: Examples | None) -> dict[str, Any] | None:
@@ -181,16 +182,6 @@ def _examples_json(found: Examples | None) -> dict[str, Any] | None:
         "interval": found.interval._asdict(),
         "spreads": spreads,
     }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _range(low: float, high: float, measure: str) -> str:

@@ -1,6 +1,6 @@
 """What a study supports: spreads, comparisons, rankings and sources of variance. Imports no jax."""
 
-from cnnjax.stats.comparison import Comparison, Difference, Share, Verdict, compare, holm
+from cnnjax.stats.comparison import Adjusted, Comparison, Difference, Share, Verdict, adjust, compare, holm
 from cnnjax.stats.components import Component, Components, variance_components
 from cnnjax.stats.effects import Effect, Effects, Marginal, explain_variance, marginal_means
 from cnnjax.stats.examples import AccuracySpread, Churn, McNemar, churn, example_interval, mcnemar, spread_accuracy
@@ -19,6 +19,7 @@ from cnnjax.stats.words import amount, gap, span, verdict_sentence, what_decides
 
 __all__ = [
     "AccuracySpread",
+    "Adjusted",
     "Churn",
     "Comparison",
     "Component",
@@ -34,6 +35,7 @@ __all__ = [
     "Share",
     "Summary",
     "Verdict",
+    "adjust",
     "amount",
     "bootstrap_interval",
     "churn",

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Hashable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -55,7 +55,7 @@ class Honest(NamedTuple):
     votes: dict[Hashable, int]
 
 
-def rank(groups: Mapping[Hashable, Values], *, larger_is_better: bool = True) -> list[Rank]:
+def rank(groups: Mapping[Any, Values], *, larger_is_better: bool = True) -> list[Rank]:
     """Ranks settings by their means over seeds, the best first.
 
     Where all have the same seeds, they are paired by seed. A place is certain as far as tests of all pairs of settings
@@ -100,7 +100,7 @@ def rank(groups: Mapping[Hashable, Values], *, larger_is_better: bool = True) ->
     ]
 
 
-def pairwise_p(groups: Mapping[Hashable, Values]) -> np.ndarray:
+def pairwise_p(groups: Mapping[Any, Values]) -> np.ndarray:
     """Returns the p-values of the t tests of all pairs of settings, not adjusted for their number.
 
     Of pairs by seed where all settings have the same seeds, else Welch's.
@@ -149,8 +149,8 @@ def expected_best(values: Sample, n: int, *, larger_is_better: bool = True) -> f
 
 
 def select_honestly(
-    select: Mapping[Hashable, Values],
-    report: Mapping[Hashable, Values] | None = None,
+    select: Mapping[Any, Values],
+    report: Mapping[Any, Values] | None = None,
     *,
     larger_is_better: bool = True,
     report_larger_is_better: bool | None = None,
@@ -190,12 +190,12 @@ def select_honestly(
     return Honest(names[winner], apparent, honest, honest - half, honest + half, optimism, votes)
 
 
-def _are_paired(groups: Mapping[Hashable, Values]) -> bool:
+def _are_paired(groups: Mapping[Any, Values]) -> bool:
     first = next(iter(groups.values())).keys()
     return all(values.keys() == first for values in groups.values())
 
 
-def _aligned(groups: Mapping[Hashable, Values]) -> list[np.ndarray]:
+def _aligned(groups: Mapping[Any, Values]) -> list[np.ndarray]:
     """The values of each setting; where all have the same seeds, in their order."""
     if not groups:
         raise ValueError("there is no setting")

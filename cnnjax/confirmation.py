@@ -1,0 +1,53 @@
+"""Trains the winner of a finished study and its runners-up on fresh seeds."""
+
+from pathlib import Path
+
+from cnnjax import runner
+from cnnjax.comparison import fresh
+from cnnjax.plan import list_trials, single_out
+from cnnjax.progress import Progress
+from cnnjax.records import RunFolder, finite
+from cnnjax.report.read import read_run
+from cnnjax.study import Study
+from cnnjax.types import RequestError
+
+
+def confirm(study: Study, workdir: Path, number: int, *, progress: Progress) -> str:
+    """Trains each contender as a study of its own, in the folder confirm/NUMBER/TRIAL of the run, and compares them.
+
+    Interrupted, it goes on when called again. The numbers are written to confirm/NUMBER/confirmation.json.
+
+    Args:
+        study: that of the run.
+        workdir: the run's folder; all its trials have ended.
+        number: of fresh seeds.
+        progress: told of every step.
+
+    Returns:
+        What the fresh seeds say.
+
+    Raises:
+        RequestError: the seeds of the study decide nothing, for its streams are crossed or all fixed; or no trial
+            ended well.
+    """
+    check_confirmable(study)
+    run = read_run(workdir)
+    trials = {trial.id: trial for trial in list_trials(study)}
+    seeds = fresh.fresh_seeds(study.seeds, number)
+    for place, trial in enumerate(fresh.contenders(run), 1):
+        progress.note(f"number {place}, {trial}, on the fresh seeds {', '.join(map(str, seeds))}")
+        alone = single_out(study, trials[trial], seeds)
+        runner.run(alone, fresh.fresh_folder(workdir, number, trial), progress=progress)
+    found = fresh.read_confirmation(run, number)
+    RunFolder(workdir / "confirm" / str(number)).write_json("confirmation.json", finite(fresh.confirmation_dict(found)))
+    return fresh.confirmation_text(found)
+
+
+def check_confirmable(study: Study) -> None:
+    """Raises RequestError where other seeds would not be other trials of the same settings."""
+    streams = vars(study.streams)
+    for name, values in streams.items():
+        if len(values) > 1:
+            raise RequestError(f"streams.{name}", values, "--confirm needs one value of each stream")
+    if None not in {value for values in streams.values() for value in values}:
+        raise RequestError("streams", streams, "--confirm needs a stream that follows the seed (None)")

@@ -1,0 +1,170 @@
+"""The winner and runners-up on fresh seeds: which settings, which seeds, and what is said of them."""
+
+import functools
+import io
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import scipy.stats
+from absl import flags
+from absl.testing import flagsaver
+from conftest import make_study
+from made_up_run import make_config, make_run
+from rich.console import Console
+
+from cnnjax import confirmation, launch, preparation, runner
+from cnnjax.comparison import fresh
+from cnnjax.plan import list_trials, single_out
+from cnnjax.population import Population
+from cnnjax.progress import Progress
+from cnnjax.report.read import read_run
+from cnnjax.study import from_config
+from cnnjax.types import RequestError
+
+ROOT = Path(__file__).parents[1]
+GRID = make_config([0, 1, 4], train={"learning_rate": [0.01, 0.03]}) | {
+    "models": ["baseline", "medium"],
+    "data": {"validation": 0.1},
+    "select": "val_accuracy",
+}
+EVERYTHING = {
+    "models": ["baseline", "medium"],
+    "seeds": [3, 4],
+    "train": {"optimizer": ["adam", "sgd"], "momentum": [0.0, 0.9], "epochs": [1, 2], "dropout_rate": [None, 0.5]},
+    "streams": {"init": 9},
+}
+STAGED = {
+    "seeds": [3],
+    "train": {
+        "learning_rate": [0.1, 0.2],
+        "momentum": [0.5, 0.9],
+        "stages": [{"optimizer": "adam", "learning_rate": 0.3}, {"optimizer": "sgd", "epochs": 2}],
+    },
+}
+
+
+@pytest.mark.parametrize("config", [EVERYTHING, STAGED, GRID])
+def test_any_setting_of_a_grid_is_a_study_of_its_own(config):
+    study = from_config(config)
+    for trial in list_trials(study):
+        (alone,) = list_trials(single_out(study, trial, (7,)))
+        assert (alone.static, alone.stages, alone.seed) == (trial.static, trial.stages, 7)
+        assert (alone.streams.init, alone.streams.order) == (9 if study.streams.init[0] == 9 else 7, 7)
+        assert single_out(study, trial, (7,)).data == study.data
+    with pytest.raises(ValueError, match="no trial of the study"):
+        single_out(from_config(make_config([0])), list_trials(study)[0], (7,))
+
+
+def test_fresh_seeds_are_those_that_had_no_say():
+    assert fresh.fresh_seeds((0, 1, 4), 4) == (2, 3, 5, 6)
+    assert fresh.fresh_seeds((5, 6, 7), 2) == (0, 1)
+
+
+@pytest.mark.parametrize("select", ["val_accuracy", "val_loss", "test_f1"])
+def test_the_contenders_are_the_best_by_what_selects(tmp_path, select):
+    workdir = make_run(tmp_path / "run", GRID | {"select": select}, diverge=["t0009"])
+    trials = pd.read_csv(workdir / "trials.csv")
+    complete = trials.groupby(["model", "learning_rate"]).filter(lambda group: (group["status"] == "ok").all())
+    means = complete.groupby(["model", "learning_rate"])[select.replace("test_f1", "f1")].mean()
+    expected = means.sort_values(ascending=select == "val_loss").index
+    found = fresh.contenders(read_run(workdir))
+    assert len(found) == 3  # the fourth lost a seed
+    settings = trials.set_index("trial").loc[found, ["model", "learning_rate"]]
+    assert list(settings.itertuples(index=False, name=None)) == list(expected)
+
+
+def confirmed_run(folder, number=5):
+    """A run and its contenders on fresh seeds, all with made-up results."""
+    workdir = make_run(folder / "run", GRID)
+    study = from_config(GRID)
+    trials = {trial.id: trial for trial in list_trials(study)}
+    for place, trial in enumerate(fresh.contenders(read_run(workdir))):
+        alone = single_out(study, trials[trial], fresh.fresh_seeds(study.seeds, number))
+        folder = make_run(fresh.fresh_folder(workdir, number, trial), alone.to_dict())
+        rows = pd.read_csv(folder / "trials.csv")
+        rows["test_accuracy"] += 0.002 * place * (rows["seed"] - 4)  # the made-up results are alike else
+        rows.to_csv(folder / "trials.csv", index=False)
+    return workdir
+
+
+def test_the_honest_figure_is_that_of_the_fresh_seeds(tmp_path):
+    workdir = confirmed_run(tmp_path)
+    found = fresh.read_confirmation(read_run(workdir), 5)
+    trials = pd.read_csv(workdir / "trials.csv")
+    samples = []
+    for contender in found.contenders:
+        own = pd.read_csv(workdir / f"confirm/5/{contender.trial}/trials.csv")
+        assert own["seed"].tolist() == [2, 3, 5, 6, 7]
+        samples.append(own["test_accuracy"])
+        assert contender.fresh.mean == pytest.approx(own["test_accuracy"].mean())
+        row = trials.set_index("trial").loc[contender.trial]
+        same = trials[(trials["model"] == row["model"]) & (trials["learning_rate"] == row["learning_rate"])]
+        assert contender.selected.mean == pytest.approx(same["test_accuracy"].mean())
+        assert contender.score == pytest.approx(same["val_accuracy"].mean())
+    assert sum(contender.best for contender in found.contenders) == pytest.approx(1)
+    for adjusted, other in zip(found.against, samples[1:], strict=True):
+        assert adjusted.comparison.paired
+        assert adjusted.comparison.difference.p == pytest.approx(scipy.stats.ttest_rel(samples[0], other).pvalue)
+        assert adjusted.p >= adjusted.comparison.difference.p
+
+
+def test_what_is_said_of_it_begins_with_the_honest_figure(tmp_path):
+    run = read_run(confirmed_run(tmp_path))
+    found = fresh.read_confirmation(run, 5)
+    lines = fresh.confirmation_text(found).splitlines()
+    winner = found.contenders[0]
+    assert lines[0].startswith(f"On 5 fresh seeds the winner has a test accuracy of {100 * winner.fresh.mean:.2f} %")
+    assert f"the 3 by which val_accuracy selected it had {100 * winner.selected.mean:.2f} %" in lines[0]
+    assert [line[:2] for line in lines[1:4]] == ["1.", "2.", "3."]
+    assert len(lines) == 6 and all("corrected for 2" in line for line in lines[4:])
+    by_test = found._replace(select="test_accuracy")
+    assert "not that of test images" in fresh.confirmation_text(by_test).splitlines()[1]
+
+
+@pytest.mark.parametrize(
+    ("streams", "words"),
+    [
+        ({"init": (0, 1)}, "streams.init"),
+        (dict.fromkeys(("init", "order", "augment", "dropout"), 3), "a stream that follows the seed"),
+    ],
+)
+def test_where_other_seeds_would_mean_nothing_it_is_refused(streams, words):
+    with pytest.raises(RequestError, match=words):
+        confirmation.check_confirmable(make_study(streams=streams))
+
+
+def confirm(study, workdir, number):
+    with Progress(Console(file=io.StringIO(), width=200)) as progress:
+        runner.run(study, workdir, progress=progress)
+        return confirmation.confirm(study, workdir, number, progress=progress)
+
+
+def test_contenders_are_trained_on_fresh_seeds_and_a_second_call_finds_them(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "build_report", lambda workdir: workdir / "report/index.html")
+    monkeypatch.setattr(preparation, "Population", functools.cache(Population))  # compiled once: always two members
+    study = make_study(train={"learning_rate": (0.05, 0.02), "epochs": 1})
+    said = confirm(study, tmp_path / "run", 2)
+    folders = sorted((tmp_path / "run/confirm/2").glob("t*"))
+    assert [folder.name for folder in folders] == ["t0000", "t0001"]
+    for folder, rate in zip(folders, (0.05, 0.02), strict=True):
+        trials = pd.read_csv(folder / "trials.csv")
+        assert trials["seed"].tolist() == [1, 2] and set(trials["learning_rate"]) == {rate}
+    numbers = json.loads((tmp_path / "run/confirm/2/confirmation.json").read_text())
+    assert {row["trial"] for row in numbers["contenders"]} == {"t0000", "t0001"}
+    written = (folders[0] / "metrics.jsonl").read_bytes()
+    assert confirm(study, tmp_path / "run", 2) == said
+    assert (folders[0] / "metrics.jsonl").read_bytes() == written
+
+
+def test_the_flag_confirms_after_the_run(monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr(runner, "run", lambda study, workdir, **options: calls.append("run") or workdir / "index.html")
+    monkeypatch.setattr(runner, "enable_compilation_cache", lambda folder: None)
+    monkeypatch.setattr(confirmation, "confirm", lambda *given, progress: calls.append(given[1:]) or "honest")
+    flags.FLAGS.mark_as_parsed()
+    with flagsaver.flagsaver(config=str(ROOT / "configs/quickstart.py"), workdir="there", confirm=5):
+        launch.main([])
+    assert calls == ["run", (Path("there"), 5)]
+    assert capsys.readouterr().out == "there/index.html\nhonest\n"
