@@ -11,6 +11,7 @@ from cnnjax import models
 from cnnjax.chunks import Chunk, run_chunk
 from cnnjax.data import Dataset, load_dataset
 from cnnjax.data.cache import cache_folder
+from cnnjax.data.images import thumbnails
 from cnnjax.devices import is_out_of_memory, make_mesh, use_every_core
 from cnnjax.plan import make_plan
 from cnnjax.population import DeviceData, put_data
@@ -229,6 +230,7 @@ def _start(folder: RunFolder, study: Study, dataset: Dataset, plan: Plan) -> Non
     if not (folder.path / "plan.json").exists():
         folder.write_json("plan.json", describe_plan(plan, [_describe_program(p, dataset) for p in plan.programs]))
     folder.write_predictions("labels", labels=dataset.test.labels)
+    folder.write_predictions("images", images=thumbnails(dataset.test.images))
 
 
 def _network(program: Program, dataset: Dataset) -> models.Network:

@@ -6,6 +6,9 @@ import numpy as np
 
 from cnnjax.types import RequestError
 
+_EDGE = 64  # pixels of a thumbnail, at most
+_BYTES = 8_000_000  # of all thumbnails, before compression
+
 
 def resize_images(images: Iterable[np.ndarray], size: int, kind: str) -> np.ndarray:
     """Brings every image to a square.
@@ -24,6 +27,20 @@ def resize_images(images: Iterable[np.ndarray], size: int, kind: str) -> np.ndar
     if kind == "pad":
         return np.stack([_pad(image, size) for image in images])
     return np.stack([_resize(image, size, kind) for image in images])
+
+
+def thumbnails(images: np.ndarray) -> np.ndarray:
+    """Returns the first images, few and small enough to be stored with every run.
+
+    Args:
+        images: uint8 [N, H, W, C].
+
+    Returns:
+        uint8 [M, h, w, C], every k-th pixel of the first M images: 8 MB at most, of an edge of 64 pixels at most.
+    """
+    step = -(-max(images.shape[1:3]) // _EDGE)
+    small = images[:, ::step, ::step]
+    return small[: _BYTES // small[0].size]
 
 
 def _pad(image: np.ndarray, size: int) -> np.ndarray:
