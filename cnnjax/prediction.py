@@ -83,7 +83,7 @@ def ensemble(run: Run, setting: str) -> list[str]:
     """
     number: int | None
     if setting == "best":
-        number = run.best(run.settings, run.select)
+        number = run.best
         if number is None:
             raise RequestError(
                 "--setting", setting, f"no trial of {run.workdir} has finished to select by {run.select}"

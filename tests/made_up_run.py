@@ -8,7 +8,10 @@ import numpy as np
 
 from cnnjax import metrics
 from cnnjax.plan import make_plan
-from cnnjax.report.read import MEASURES
+from cnnjax.report.answer import write_answer
+from cnnjax.report.evidence import weigh
+from cnnjax.report.read import MEASURES, read_run
+from cnnjax.report.streams import split_variance
 from cnnjax.study import from_config
 from cnnjax.types import Trial
 
@@ -46,6 +49,8 @@ def make_run(folder: Path, config: dict, *, diverge=(), stop=None, keep=None, ex
     (folder / "predictions").mkdir(parents=True)
     labels = rng.integers(0, len(CLASSES), examples).astype(np.int32)
     np.savez(folder / "predictions" / "labels.npz", labels=labels)
+    images = rng.integers(0, 256, (examples // 2, 6, 6, 3)).astype(np.uint8)
+    np.savez(folder / "predictions" / "images.npz", images=images)
     write = {"config": study.to_dict(), "environment": {"jax": "0.10.2", "devices": ["cpu"]}}
     counts = {"train": 50000, "validation": 0, "test": examples}
     write["data"] = {"name": "cifar10", "classes": CLASSES, "counts": counts}
@@ -111,6 +116,12 @@ def _logits(skill: float, labels: np.ndarray, rng: np.random.Generator) -> np.nd
     logits[np.arange(len(labels)), labels] += 4.2 * skill
     logits[np.arange(len(labels)), (labels + 2) % 10] += 0.8
     return (logits - logits.max(axis=1, keepdims=True)).astype(np.float16)
+
+
+def read_answer(folder: Path) -> str:
+    """The answer of a run's report."""
+    run = read_run(folder)
+    return " ".join(write_answer(run, weigh(run), split_variance(run)))
 
 
 def make_config(seeds, **more) -> dict:

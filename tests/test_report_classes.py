@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import scipy.special
 import sklearn.metrics
-from made_up_run import CLASSES, GRID, SKILL, figure_names, make_config, make_run, read_rows
+from made_up_run import CLASSES, GRID, SKILL, figure_names, make_config, make_run, read_answer, read_rows
 
 from cnnjax.ladder import LADDER
 from cnnjax.report import build_report
 from cnnjax.report.classes import make_classes
-from cnnjax.report.page import headline
 from cnnjax.report.read import Run, read_run
 
 
@@ -81,13 +80,13 @@ def test_confusion_is_the_sum_over_seeds(grid):
 def test_the_first_section_is_the_headlines_and_stands_open(grid):
     run = read_run(grid)
     first, *others = make_classes(run)
-    assert f": {first.title}." in headline(run)
+    assert f": {first.title}." in read_answer(grid)
     assert {section.title.partition(",")[0] for section in [first, *others]} == set(SKILL)
     page = (grid / "report" / "index.html").read_text()
     assert re.findall(r"<details( open)?><summary>([^<]*)", page) == [
         (" open" if section is first else "", section.title) for section in [first, *others]
     ]
-    assert page.count("<tfoot>") == 3
+    assert page.count("<tfoot>") == 4  # and that of the effects
 
 
 def test_a_class_that_is_absent_and_one_seed(tmp_path):

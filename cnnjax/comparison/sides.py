@@ -92,7 +92,7 @@ def read_side(asked: str) -> Side:
         how = "all such trials diverged" if len(trials) else "no finished trial has these values together"
         raise RequestError("selector", selector, how)
     candidates = run.settings.loc[sorted(ended["setting"].unique())]
-    setting = run.best(candidates, run.select)
+    setting = next((setting for setting in run.ranked if setting in candidates.index), None)
     if setting is None:
         raise RequestError("selector", selector, f"none of the {len(candidates)} settings has a {run.select}")
     of_setting = ended[ended["setting"] == setting]

@@ -1,23 +1,30 @@
-"""python -m cnnjax.report WORKDIR: builds the report of a run again, from its files alone."""
+"""Builds the report of a run again, from its files alone.
 
+python -m cnnjax.report runs/grid                      # tables, figures and the page, in runs/grid/report
+python -m cnnjax.report runs/grid --format=markdown    # prints a summary for a README or a pull request
+"""
+
+import argparse
 import sys
 from pathlib import Path
 
-from cnnjax.report import build_report
+from cnnjax.commands import ArgumentParser
+from cnnjax.report import build_report, summarise_run
 from cnnjax.types import RequestError
 
 
 def main(arguments: list[str]) -> int:
-    """Builds the report of the run folder named by the one argument; returns the exit code."""
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        wants_help = arguments in (["-h"], ["--help"])
-        stream = sys.stdout if wants_help else sys.stderr
-        print("usage: python -m cnnjax.report WORKDIR", file=stream)
-        return 0 if wants_help else 2
+    """Builds or prints the report that the command line names; returns the exit code."""
+    parser = ArgumentParser(
+        prog="python -m cnnjax.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("workdir", type=Path, help="the run's folder")
+    parser.add_argument("--format", choices=("html", "markdown"), default="html", help="html (default) or markdown")
     try:
-        print(build_report(Path(arguments[0])))
+        given = parser.parse_args(arguments)
+        print(build_report(given.workdir) if given.format == "html" else summarise_run(given.workdir))
     except RequestError as error:
-        print(error, file=sys.stderr)
+        print(" ".join(str(error).split()), file=sys.stderr)
         return 2
     return 0
 

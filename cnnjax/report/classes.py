@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from cnnjax import metrics
+from cnnjax.report.parts import Chapter
 from cnnjax.report.read import Run
 from cnnjax.report.style import INK, LINES, MUTED, PAPER, SERIES, Plot, canvas, context, line_handle, render
 from cnnjax.report.tables import Table, significant
@@ -14,17 +15,9 @@ from cnnjax.report.tables import Table, significant
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_SECTIONS = 6  # that hold more than a confusion matrix
+_CHAPTERS = 6  # that hold more than a confusion matrix
 _NAMED = 12  # classes, at most, that lines or cells are told apart for
 _RATES = np.linspace(0, 1, 101) ** 2  # where curves are averaged: closest where they are steep
-
-
-class Section(NamedTuple):
-    """One setting's tables and figures."""
-
-    title: str
-    tables: list[Table]
-    plots: list[Plot]
 
 
 class _Seeds(NamedTuple):
@@ -34,22 +27,18 @@ class _Seeds(NamedTuple):
     curves: list[list[metrics.Roc]]
 
 
-def make_classes(run: Run) -> list[Section]:
+def make_classes(run: Run) -> list[Chapter]:
     """Each model's best setting, the one that the headline names first; the first six with every measure."""
-    if not run.best_of_models:
-        return []
-    ranked = run.settings.loc[list(run.best_of_models.values())]
-    ranked = ranked.sort_values(["n", run.select], ascending=[False, run.select.endswith("loss")], kind="stable")
-    sections: list[Section] = []
+    chapters: list[Chapter] = []
     with context():
-        for setting in ranked.index:
+        for setting in (s for s in run.ranked if s in run.best_of_models.values()):
             predictions = run.predictions(setting)
             if predictions is not None:
-                sections.append(_section(run, setting, *predictions, whole=len(sections) < _SECTIONS))
-    return sections
+                chapters.append(_chapter(run, setting, *predictions, whole=len(chapters) < _CHAPTERS))
+    return chapters
 
 
-def _section(run: Run, setting: int, logits: list[np.ndarray], labels: np.ndarray, whole: bool) -> Section:
+def _chapter(run: Run, setting: int, logits: list[np.ndarray], labels: np.ndarray, whole: bool) -> Chapter:
     tables, plots = [], []
     if whole:
         seeds = _Seeds(
@@ -59,7 +48,7 @@ def _section(run: Run, setting: int, logits: list[np.ndarray], labels: np.ndarra
         tables.append(_table(run, setting, seeds))
         plots += [_accuracies(run, setting, seeds), _roc(run, setting, seeds)]
     plots.append(_confusion(run, setting, np.sum([metrics.confusion(of_seed, labels) for of_seed in logits], axis=0)))
-    return Section(run.describe(setting), tables, plots)
+    return Chapter(run.describe(setting), tables, plots)
 
 
 def _table(run: Run, setting: int, seeds: _Seeds) -> Table:

@@ -36,6 +36,8 @@ NAMES = {
 _SEEDS_BAR = "the standard deviation across seeds within one setting, pooled over the settings averaged here"
 _NO_BARS = "no error bars: no setting has two seeds, so the spread across seeds is unknown"
 
+_NO_BAND = _NO_BARS.replace("error bars", "band").capitalize()
+
 
 def make_figures(run: Run) -> Iterator[Plot]:
     """Every figure that the study's axes and its finished trials give a meaning."""
@@ -189,8 +191,9 @@ def _by_seed(run: Run) -> Plot:
             if summary.n > 1:
                 axes.axhspan(scale * summary.low, scale * summary.high, color=colour, alpha=0.12, lw=0)
             x = [seeds.index(seed) for seed in trials["seed"]]
-            axes.plot(x, scale * trials[measure], "o", color=colour, ms=6)
-        axes.set_xticks(range(len(seeds)), [str(seed) for seed in seeds])
+            axes.plot(x, scale * trials[measure], "o", color=colour, ms=6 if len(seeds) <= 12 else 3.5)
+        named = range(0, len(seeds), -(-len(seeds) // 12))
+        axes.set_xticks(named, [str(seeds[place]) for place in named])
         axes.set_xlim(-0.5, len(seeds) - 0.5)
         axes.set_xlabel("seed")
         axes.set_title(_label(measure))
@@ -216,17 +219,10 @@ def _by_learning_rate(run: Run) -> Plot:
     for axes, model in zip(panels, models, strict=False):
         for (optimizer, batch), line in means[means["model"] == model].groupby(["optimizer", "batch_size"]):
             line = line.sort_values("learning_rate")
-            axes.errorbar(
-                # side by side, so that error bars at one rate can be told apart
-                line["learning_rate"] * 1.03 ** (2 * optimizers.index(optimizer) + batches.index(batch)),
-                line["mean"],
-                line["seed_std"].fillna(0),
-                color=SERIES[optimizers.index(optimizer) % len(SERIES)],
-                ls=LINES[batches.index(batch) % len(LINES)],
-                marker="o",
-                elinewidth=1.1,
-                capsize=2,
-            )
+            look: dict[str, Any] = {"color": SERIES[optimizers.index(optimizer) % len(SERIES)]}
+            x, y, std = line["learning_rate"], line["mean"], line["seed_std"]
+            axes.plot(x, y, ls=LINES[batches.index(batch) % len(LINES)], marker="o", **look)
+            axes.fill_between(x, y - std, y + std, alpha=0.15, lw=0, **look)
         axes.set_xscale("log")
         axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
         axes.minorticks_off()
@@ -241,8 +237,8 @@ def _by_learning_rate(run: Run) -> Plot:
     legend(figure, handles)
     over = [word(axis) for axis in run.varying if axis not in by]
     averaged = f" Means over {', '.join(over)}." if over else ""
-    bars = f"Error bars: ± {_SEEDS_BAR}" if means["seed_std"].notna().any() else _NO_BARS.capitalize()
-    caption = f"Macro F1 on the test set against the learning rate (points of one rate side by side).{averaged} {bars}."
+    band = f"Band: ± {_SEEDS_BAR}" if means["seed_std"].notna().any() else _NO_BAND
+    caption = f"Macro F1 on the test set against the learning rate.{averaged} {band}. The axis does not start at zero."
     return render(figure, "f1_by_learning_rate", "Hyperparameters", caption)
 
 
@@ -264,7 +260,7 @@ def _by_epochs(run: Run) -> Plot:
         [line_handle(m, color=SERIES[i % len(SERIES)], marker="o") for i, m in enumerate(models)],
     )
     known = means["seed_std"].notna().any()
-    band = f"Band: ± {_SEEDS_BAR}" if known else _NO_BARS.replace("error bars", "band").capitalize()
+    band = f"Band: ± {_SEEDS_BAR}" if known else _NO_BAND
     caption = f"Test accuracy against epochs by model, mean of the settings' means. {band}."
     return render(figure, "accuracy_by_epochs", "Hyperparameters", caption)
 

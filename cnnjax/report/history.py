@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from cnnjax.report.curves import draw_mean, hide_spare, label, left_out
-from cnnjax.report.read import Run, number, word
+from cnnjax.report.read import Run
 from cnnjax.report.style import LINES, SERIES, Plot, canvas, legend, line_handle, render
 from cnnjax.stopping import METRICS
 
@@ -20,7 +20,9 @@ def draw_history(run: Run) -> Iterator[Plot]:
         return
     shown = [column for column in METRICS if run.epochs[column].notna().any()]
     models = {setting: model for model, setting in run.best_of_models.items()}
-    settings = dict(enumerate(_names(run))) if len(run.settings) <= _FEW else models
+    settings = (
+        {setting: run.tell_apart(setting) for setting in run.settings.index} if len(run.settings) <= _FEW else models
+    )
     # loss and accuracy of one model are what the learning curves show
     if settings and (len(models) > 1 or len(shown) > 4):
         yield _panels(run, settings, shown)
@@ -28,15 +30,6 @@ def draw_history(run: Run) -> Iterator[Plot]:
         yield _together(run, models, "val_loss" if "val_loss" in shown else "train_loss")
     if len(models) > 3:
         yield _together(run, models, "train_accuracy")
-
-
-def _names(run: Run) -> list[str]:
-    """What tells the settings apart."""
-    names = []
-    for _, row in run.settings.iterrows():
-        parts = [str(row[a]) if a in ("model", "optimizer") else f"{word(a)} {number(row[a])}" for a in run.varying]
-        names.append(", ".join(parts) or str(row["model"]))
-    return names
 
 
 def _panels(run: Run, settings: dict[int, str], columns: list[str]) -> Plot:

@@ -1,4 +1,4 @@
-"""The report's page: the answer first, then warnings, tables, figures, and what ran."""
+"""The report's page: the answer first, then what to know before believing it, figures, tables, and what ran."""
 
 import json
 from collections.abc import Iterable
@@ -7,21 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from cnnjax.report import parts
-from cnnjax.report.classes import Section, make_classes
+from cnnjax.report.analysis import Analysis, analyse, analysis_tables, draw_analysis
+from cnnjax.report.answer import write_answer
+from cnnjax.report.classes import make_classes
+from cnnjax.report.examples import make_examples
 from cnnjax.report.figures import make_figures
+from cnnjax.report.lint import check_protocol
+from cnnjax.report.parts import Chapter
 from cnnjax.report.read import Run, read_run
 from cnnjax.report.style import Plot
-from cnnjax.report.tables import Table, make_tables, significant
-
-_WORDS = {
-    "val_accuracy": "validation accuracy",
-    "val_loss": "validation loss",
-    "test_accuracy": "test accuracy",
-    "test_loss": "test loss",
-    "f1": "test macro F1",
-    "train_accuracy": "training accuracy",
-    "train_loss": "training loss",
-}
+from cnnjax.report.tables import Table, make_tables
 
 
 def build_report(workdir: Path) -> Path:
@@ -41,113 +36,52 @@ def build_report(workdir: Path) -> Path:
     run = read_run(workdir)
     folder = workdir / "report"
     folder.mkdir(exist_ok=True)
-    tables, plots, sections = make_tables(run), list(make_figures(run)), make_classes(run)
-    page = _page(run, tables, plots, sections)
-    tables += [table for section in sections for table in section.tables]
-    plots += [plot for section in sections for plot in section.plots]
+    analysis, classes, examples = analyse(run), make_classes(run), make_examples(run)
+    tables = [*analysis_tables(run, analysis), *make_tables(run)]
+    plots = [*draw_analysis(run, analysis), *make_figures(run)]
+    page = _page(run, _opening(run, analysis), tables, plots, classes, examples)
+    for chapter in (*classes, *examples):
+        tables += chapter.tables
+        plots += chapter.plots
     return parts.write(folder, page, tables, plots)
 
 
-def headline(run: Run) -> str:
-    """One paragraph: the setting that the study's measure selects, and how sure that is."""
-    best = run.best(run.settings, run.select) if len(run.ok) else None
-    if best is None:
-        return "No trial has finished with a value to select by."
-    split = "" if run.select.startswith(("test", "f1")) else _interval(run, best, "test_accuracy")
-    so_far = " so far" if len(run.trials) < run.planned else ""
-    count = len(run.settings)
-    verb = f"Best{so_far} of {count} settings: " if count > 1 else ""
-    measured = "; ".join(filter(None, [_interval(run, best, run.select), split]))
-    parts = [f"{verb}{run.describe(best)}. {measured[0].upper()}{measured[1:]}."]
-    n = int(run.settings.loc[best, "n"])
-    if n > 1:
-        parts.append(f"Means over {n} seeds with 95\u00a0% t intervals.")
-    else:
-        parts.append("One seed: nothing can be said about how much another seed would change this.")
-    return " ".join(parts)
+def study_name(run: Run) -> str:
+    """What a page is called by: the data, or the folder."""
+    return str(run.data.get("name", run.workdir.resolve().name))
 
 
-def _interval(run: Run, setting: int, measure: str) -> str:
-    summary = run.summary(setting, measure)
-    if summary is None:
-        return ""
-    scale, unit = (100, " %") if measure.endswith("accuracy") else (1, "")
-    mean, low, high = (significant(scale * value) for value in (summary.mean, summary.low, summary.high))
-    between = f" ({low} to {high})" if summary.n > 1 else ""
-    return f"{_WORDS[measure]} {mean}{unit}{between}"
-
-
-def warnings(run: Run) -> list[str]:
-    """What a reader must know before believing the numbers."""
-    said = []
-    if len(run.trials) < run.planned:
-        said.append(f"{len(run.trials)} of {run.planned} trials finished: the figures will change.")
-    if run.diverged:
-        said.append(
-            f"{run.diverged} of {len(run.trials)} finished trials diverged (non-finite loss). "
-            "They are left out of every mean, so settings that lost seeds look better than they "
-            "are; a setting that lost more seeds than others cannot be named best."
-        )
-    chosen = len(run.settings) > 1  # of one setting nothing was selected
-    if chosen and run.select.startswith(("test", "f1")):
-        said.append(
-            f"The best setting is selected by {_WORDS[run.select]}: the test split chose it, so "
-            "its test figures are optimistic."
-        )
-    elif chosen and run.select.startswith("train"):
-        said.append(
-            f"The best setting is selected by {_WORDS[run.select]}, which does not measure "
-            "generalisation: there is no validation split in the choice."
-        )
-    data = run.config.get("data", {})
-    if data.get("validation") and data.get("validation_from") == "test":
-        said.append("The validation split is part of the data's test set.")
-    if data.get("validation_from") == "same_as_test":
-        said.append(
-            "The validation split is the test split: whatever it chose (a setting, an epoch, when to stop), the test "
-            "figures are optimistic."
-        )
-    if data.get("augment_test"):
-        said.append(
-            "Test images are augmented (data.augment_test), each once, alike for all trials: test figures are not "
-            "those of the images as they are."
-        )
-    if data.get("stored_augment", "none") != "none" and run.data.get("counts", {}).get("validation"):
-        said.append(
-            "Validation images are stored in several versions each (data.stored_augment), test images are not: "
-            "validation and test figures are of different kinds of images."
-        )
-    if run.data.get("test_from") == "pooled":
-        said.append(
-            "The data's own test set was pooled with its training images and cut anew (data.fractions): test figures "
-            "are not comparable with published ones."
-        )
-    if chosen and run.settings["n"].max() < 2:
-        said.append("One seed per setting: differences between settings may be chance.")
-    fixed = {k: v for k, v in run.config.get("streams", {}).items() if v not in (None, [None])}
-    if fixed:
-        named = ", ".join(f"{name} = {json.dumps(value)}" for name, value in fixed.items())
-        said.append(
-            f"The study sets random streams itself ({named}): runs of a setting share them, so "
-            "the spread shown is not the whole spread of independent runs."
-        )
-    return said
-
-
-def _page(run: Run, tables: list[Table], plots: list[Plot], classes: list[Section]) -> str:
-    name = str(run.data.get("name", run.workdir.resolve().name))
-    alerts = "".join(f"<li>{escape(line)}</li>" for line in warnings(run))
-    opening = f"""<h1>Study of {escape(name)}</h1>
-<p class="answer">{escape(headline(run))}</p>
-{f'<ul class="warnings">{alerts}</ul>' if alerts else ""}
-{parts.facts(_facts(run))}"""
+def _page(
+    run: Run, opening: str, tables: list[Table], plots: list[Plot], classes: list[Chapter], examples: list[Chapter]
+) -> str:
     sections = [
-        parts.Section("tables", "Tables", "".join(map(parts.table, tables))),
         parts.Section("figures", "Figures", parts.figures(plots)),
         parts.Section("classes", "By class", _classes(classes)),
+        parts.Section("examples", "Examples", "".join(map(parts.chapter, examples))),
+        parts.Section("tables", "Tables", "".join(map(parts.table, tables))),
         parts.Section("ran", "What ran", _ran(run)),
     ]
-    return parts.document(f"{name}: study report", opening, sections)
+    return parts.document(f"{study_name(run)}: study report", opening, sections)
+
+
+def _opening(run: Run, analysis: Analysis) -> str:
+    """The answer, and what to know before believing it."""
+    answer, *details = write_answer(run, analysis.evidence, analysis.sources)
+    findings = "".join(
+        f'<li class="{finding.severity}"><b>{finding.name}</b> {escape(finding.sentence)}</li>'
+        for finding in check_protocol(run)
+    )
+    return f"""<h1>Study of {escape(study_name(run))}</h1>
+<p class="answer">{escape(answer)}</p>
+{"".join(map(_detail, details))}
+{f'<ul class="findings">{findings}</ul>' if findings else ""}
+{parts.facts(_facts(run))}"""
+
+
+def _detail(text: str) -> str:
+    """A paragraph whose first word says what it is about."""
+    about, colon, rest = text.partition(":")
+    return f"<p><b>{escape(about)}{colon}</b>{escape(rest)}</p>\n" if " " not in about else f"<p>{escape(text)}</p>\n"
 
 
 def _facts(run: Run) -> list[tuple[Any, str]]:
@@ -164,15 +98,12 @@ def _facts(run: Run) -> list[tuple[Any, str]]:
     return [*facts, (stopped, "stopped early")] if stopped else facts
 
 
-def _classes(classes: list[Section]) -> str:
+def _classes(chapters: list[Chapter]) -> str:
     """The best setting of each model; the first stands open."""
-    shown = []
-    for index, section in enumerate(classes):
-        content = "".join(map(parts.table, section.tables))
-        content += f'<div class="plots">{"".join(map(parts.figure, section.plots))}</div>'
-        opened = "" if index else " open"
-        shown.append(f"<details{opened}><summary>{escape(section.title)}</summary>{content}</details>\n")
-    return "".join(shown)
+    return "".join(
+        f"<details{'' if index else ' open'}><summary>{escape(shown.title)}</summary>{parts.chapter(shown)}</details>\n"
+        for index, shown in enumerate(chapters)
+    )
 
 
 def _ran(run: Run) -> str:

@@ -11,6 +11,8 @@ from cnnjax.report.style import Plot
 from cnnjax.report.tables import Table
 from cnnjax.types import RequestError
 
+_LONG = 30  # rows; a longer table is folded
+
 
 class Section(NamedTuple):
     """A part of a page that its navigation links to; the content is HTML."""
@@ -18,6 +20,14 @@ class Section(NamedTuple):
     key: str
     title: str
     content: str
+
+
+class Chapter(NamedTuple):
+    """Tables and figures of one thing."""
+
+    title: str
+    tables: list[Table]
+    plots: list[Plot]
 
 
 def document(title: str, opening: str, sections: Sequence[Section]) -> str:
@@ -47,7 +57,7 @@ def document(title: str, opening: str, sections: Sequence[Section]) -> str:
 <nav aria-label="sections">{links}</nav>
 {body}</main>
 <script>
-{(here / "sort.js").read_text()}</script>
+{(here / "tables.js").read_text()}</script>
 </body>
 </html>
 """
@@ -89,13 +99,20 @@ def facts(values: Iterable[tuple[Any, str]]) -> str:
 
 
 def table(table: Table) -> str:
-    """A table under its title, with a link to its CSV file."""
+    """A table under its title, folded where it is long, with a button that copies it and a link to its CSV file."""
+    rows = len(table.frame)
     return (
-        f"<h3>{escape(table.title)}</h3>"
+        f'<details class="table"{" open" if rows <= _LONG else ""}>'
+        f'<summary>{escape(table.title)} <span class="count">{rows} row{"s" * (rows != 1)}</span></summary>'
         f'<p class="note">{escape(table.note)}</p>{table.html()}'
-        f'<p class="files"><a href="{table.name}.csv">{table.name}.csv</a> has every digit '
-        "(percentages as shares).</p>\n"
+        '<p class="files"><button type="button" class="copy">Copy</button> '
+        f'<a href="{table.name}.csv">{table.name}.csv</a> has every digit (percentages as shares).</p></details>\n'
     )
+
+
+def chapter(shown: Chapter) -> str:
+    """A chapter's tables and figures."""
+    return "".join(map(table, shown.tables)) + f'<div class="plots">{"".join(map(figure, shown.plots))}</div>'
 
 
 def figures(plots: Iterable[Plot]) -> str:

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,17 @@ MEASURES = tuple(f"{split}_{name}" for split in ("train", "val", "test") for nam
     "recall",
     "f1",
 )
+_NAMES = {
+    "val_accuracy": "validation accuracy",
+    "val_loss": "validation loss",
+    "test_accuracy": "test accuracy",
+    "test_loss": "test loss",
+    "precision": "test macro precision",
+    "recall": "test macro recall",
+    "f1": "test macro F1",
+    "train_accuracy": "training accuracy",
+    "train_loss": "training loss",
+}
 _COSTS = ("epochs_run", "best_epoch", "seconds", "images_per_second")
 _COLUMNS = (
     *("trial", "member", *AXES, "seed", "status"),
@@ -103,6 +114,11 @@ class Run:
         """The column of `trials` that the study selects by."""
         return str(self.config["select"]).replace("test_f1", "f1")
 
+    @property
+    def selects_on_test(self) -> bool:
+        """Whether the test split says which setting is best."""
+        return measure_name(self.select).startswith("test")
+
     @cached_property
     def varying(self) -> list[str]:
         """The axes that take several values; one that only follows the optimizer does not count."""
@@ -122,14 +138,33 @@ class Run:
         n = self.ok.groupby("setting").size().reindex(axes.index, fill_value=0)
         return axes.assign(n=n, diverged=by_setting.size() - n).join(means)
 
+    @cached_property
+    def crossed(self) -> list[str]:
+        """The random streams that the study crosses, so that trials of a setting share them."""
+        streams = self.config.get("streams", {}).items()
+        return [name for name, seeds in streams if isinstance(seeds, list) and len(seeds) > 1]
+
+    @property
+    def repeats(self) -> str:
+        """What the trials of a setting are called: seeds, where they are independent of each other."""
+        return "trainings" if self.crossed else "seeds" if self.settings["n"].max() > 1 else "seed"
+
+    def by_seed(self, setting: int, measure: str) -> dict[Hashable, float]:
+        """The measure of each of a setting's trials that has it, by its seed and streams."""
+        trials = self._trials_of.get(setting, self.ok[:0])
+        names = ["seed", *(column for column in trials if column.startswith("stream_"))]
+        keys = zip(*(trials[name].tolist() for name in names), strict=True)
+        found = dict(zip(keys, trials[measure].tolist(), strict=True))
+        return {key: value for key, value in found.items() if not math.isnan(value)}
+
     def values(self, setting: int, measure: str) -> list[float]:
         """The measure of each of a setting's trials (those that have it)."""
-        rows = self._rows.get(setting)
-        return [] if rows is None else self.ok[measure].loc[rows].dropna().tolist()
+        trials = self._trials_of.get(setting)
+        return [] if trials is None else [value for value in trials[measure].tolist() if not math.isnan(value)]
 
     @cached_property
-    def _rows(self) -> dict[int, pd.Index]:
-        return dict(self.ok.groupby("setting").groups)
+    def _trials_of(self) -> dict[int, pd.DataFrame]:
+        return {int(setting): trials for setting, trials in self.ok.groupby("setting")}  # type: ignore[call-overload]
 
     def summary(self, setting: int, measure: str) -> stats.Summary | None:
         """A setting's measure over its seeds, the interval cut where the measure ends; None without a value."""
@@ -141,25 +176,41 @@ class Run:
         groups = (self.values(setting, measure) for setting in settings)
         return stats.pooled_std(group for group in groups if group)
 
-    def best(self, settings: pd.DataFrame, measure: str) -> int | None:
-        """The setting with the best mean (losses: the lowest), of those with the most seeds left.
+    @cached_property
+    def ranked(self) -> list[int]:
+        """The settings by their mean of the study's measure, the best first; of those with the most seeds left.
 
-        A setting that lost seeds to divergence would be judged by its lucky ones.
+        A setting that lost seeds to divergence would be judged by its lucky ones: it comes behind.
         """
-        scored = settings[settings[measure].notna()]
-        scored = scored[scored["n"] == scored["n"].max()][measure]
-        if scored.empty:
-            return None
-        return int(scored.idxmin() if measure.endswith("loss") else scored.idxmax())
+        scored = self.settings[self.settings[self.select].notna()]
+        order = scored.sort_values(["n", self.select], ascending=[False, self.select.endswith("loss")], kind="stable")
+        return [int(setting) for setting in order.index]
+
+    @property
+    def best(self) -> int | None:
+        """The setting that the study selects; None without a value to select by."""
+        return self.ranked[0] if self.ranked else None
 
     @cached_property
     def best_of_models(self) -> dict[str, int]:
-        """Each model's best setting by the study's measure, of the models that have one."""
-        best = {
-            str(model): self.best(of_model, self.select)
-            for model, of_model in self.settings.groupby("model", sort=False)
-        }
-        return {model: setting for model, setting in best.items() if setting is not None}
+        """Each model's best setting, of the models that have one."""
+        best = {str(self.settings.loc[setting, "model"]): setting for setting in reversed(self.ranked)}
+        return {model: best[model] for model in self.settings["model"].unique() if model in best}
+
+    def foremost(self, count: int) -> dict[int, str]:
+        """The settings that are worth a closer look, the best first, and what tells them apart.
+
+        Each model's best setting or, of one model, the best of all settings; by the study's measure, `count` at most.
+        """
+        several = len(self.best_of_models) > 1
+        shown = [s for s in self.ranked if not several or s in self.best_of_models.values()]
+        return {setting: self.tell_apart(setting) for setting in shown[:count]}
+
+    def tell_apart(self, setting: int) -> str:
+        """Names a setting by what the study varies."""
+        row = self.settings.loc[setting]
+        named = [str(row[a]) if a in ("model", "optimizer") else f"{word(a)} {number(row[a])}" for a in self.varying]
+        return ", ".join(named) or str(row["model"])
 
     def describe(self, setting: int) -> str:
         """Names a setting by its main axes and whatever else the study varies."""
@@ -173,6 +224,12 @@ class Run:
         }
         rest = [f"{word(a)} {number(row[a])}" for a in self.varying if a not in main]
         return ", ".join([*main.values(), *rest])
+
+    @cached_property
+    def images(self) -> np.ndarray | None:
+        """The first test images, small, uint8 [M, h, w, C]; None where the folder has none."""
+        path = self.workdir / "predictions" / "images.npz"
+        return np.load(path)["images"] if path.exists() else None
 
     def predictions(self, setting: int) -> tuple[list[np.ndarray], np.ndarray] | None:
         """The test logits [N, K] of each of a setting's trials, and the labels [N]; None where a file is missing."""
@@ -188,6 +245,11 @@ class Run:
 def bounds(measure: str) -> tuple[float, float]:
     """The least and the greatest value that a measure can have."""
     return 0, math.inf if measure.endswith("loss") else 1
+
+
+def measure_name(measure: str) -> str:
+    """A measure in words, with the split it is of."""
+    return _NAMES[measure]
 
 
 def word(axis: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from cnnjax import stats
-from cnnjax.report.read import AXES, Run, bounds, number, word
+from cnnjax.report.read import AXES, Run, number, word
 
 _SCORES = ("test_accuracy", "precision", "recall", "f1")
 # column -> header, kind
@@ -58,9 +58,9 @@ class Table:
     def html(self) -> str:
         """The table as shown: percent and four significant digits."""
         columns = list(self.frame.columns)
-        kinds = self._kinds()
+        kinds = self.column_kinds
         head = "".join(
-            f'<th scope="col" class="{kind}"><button type="button">{html.escape(_header(column))}</button></th>'
+            f'<th scope="col" class="{kind}"><button type="button">{html.escape(_header(column, kind))}</button></th>'
             for column, kind in zip(columns, kinds, strict=True)
         )
         rows = []
@@ -76,16 +76,24 @@ class Table:
 
     def text(self) -> str:
         """The table as shown, in aligned columns: words to the left, numbers to the right."""
-        kinds = self._kinds()
-        rows = [[_header(column) for column in self.frame.columns]]
-        for row in self.frame.itertuples(index=False):
-            rows.append([_shown(value, kind) for value, kind in zip(row, kinds, strict=True)])
+        kinds = self.column_kinds
+        rows = self.cells()
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         signs = ["<" if kind == "text" else ">" for kind in kinds]
         lines = ("  ".join(f"{c:{s}{w}}" for c, s, w in zip(row, signs, widths, strict=True)) for row in rows)
         return "\n".join(line.rstrip() for line in lines)
 
-    def _kinds(self) -> list[str]:
+    def cells(self) -> list[list[str]]:
+        """The table as shown, its head and its rows."""
+        kinds = self.column_kinds
+        rows = [[_header(column, kind) for column, kind in zip(self.frame.columns, kinds, strict=True)]]
+        for row in self.frame.itertuples(index=False):
+            rows.append([_shown(value, kind) for value, kind in zip(row, kinds, strict=True)])
+        return rows
+
+    @property
+    def column_kinds(self) -> list[str]:
+        """How each column is shown: text, axis, whole, count, percent or number."""
         return [self.kinds.get(column) or _kind(column) for column in self.frame.columns]
 
 
@@ -100,8 +108,6 @@ def make_tables(run: Run) -> list[Table]:
         tables.append(_models(run))
     if len(run.ok[["model", "optimizer"]].drop_duplicates()) > 1:
         tables.append(_by_model_and_optimizer(run))
-    if len(run.settings) == 1 and len(run.ok) > 1:
-        tables.append(_over_seeds(run))
     settings = _settings(run)
     if len(settings.frame) > 5:
         tables.append(_top(run, settings.frame))
@@ -133,7 +139,7 @@ def group_means(run: Run, by: list[str], measure: str) -> pd.DataFrame:
 
 def _best_trials(run: Run) -> Table:
     winners = [run.ok["test_accuracy"].idxmax(), run.ok["f1"].idxmax()]
-    columns = ["trial", *_shown_axes(run), "seed", *_SCORES]
+    columns = ["trial", *shown_axes(run), "seed", *_SCORES]
     frame = run.ok.loc[winners, columns].reset_index(drop=True)
     frame.insert(0, "best by", ["test accuracy", "test F1"])
     note = (
@@ -149,7 +155,7 @@ def _models(run: Run) -> Table:
     trials = run.ok.groupby("setting")
     program_of = {member: p for p in run.plan["programs"] for member in p.get("member_ids", ())}
     programs = [program_of.get(member, {}) for member in trials["member"].first().loc[best]]
-    frame = run.settings.loc[best, [*_shown_axes(run), "n"]].copy()
+    frame = run.settings.loc[best, [*shown_axes(run), "n"]].copy()
     for fact in ("parameters", "forward_flops"):
         frame[fact] = [program.get(fact, math.nan) for program in programs]
     for cost in ("seconds", "images_per_second", "epochs_run", "best_epoch"):
@@ -184,25 +190,9 @@ def _by_model_and_optimizer(run: Run) -> Table:
     return Table("by_model_and_optimizer", "By model and optimizer", note, frame, (0,))
 
 
-def _over_seeds(run: Run) -> Table:
-    setting = int(run.settings.index[0])
-    rows = []
-    for measure in ("test_accuracy", "test_loss", "f1", "val_accuracy", "val_loss"):
-        summary = run.summary(setting, measure)
-        if summary:
-            low, high = stats.prediction_interval(run.values(setting, measure), bounds(measure))
-            rows.append({"measure": measure, **dataclasses.asdict(summary), "new_low": low, "new_high": high})
-    note = (
-        "low to high: the 95 % t interval of the mean. iqm: the interquartile mean, iqm low to iqm high its 95 % "
-        "bootstrap interval. new low to new high: the 95 % prediction interval of one more seed, the one to hold a "
-        "published single run against. They end where the measure does. Accuracies are shares here."
-    )
-    return Table("over_seeds", "Over seeds", note, pd.DataFrame(rows))
-
-
 def _top(run: Run, settings: pd.DataFrame) -> Table:
     ranked = settings.sort_values("f1", ascending=False).head(5)
-    shown = [*_shown_axes(run), "n", "f1", "f1_half", "test_accuracy", "test_accuracy_half"]
+    shown = [*shown_axes(run), "n", "f1", "f1_half", "test_accuracy", "test_accuracy_half"]
     note = (
         "Mean over n seeds ± half the 95 % t interval of that mean. Ranked by what the test set "
         "says: a description of the study, not a selection."
@@ -213,7 +203,7 @@ def _top(run: Run, settings: pd.DataFrame) -> Table:
 def _settings(run: Run) -> Table:
     """Every setting, best by the study's measure first."""
     settings = run.settings
-    frame = settings[[*_shown_axes(run), "n", "diverged"]].copy()
+    frame = settings[[*shown_axes(run), "n", "diverged"]].copy()
     for split in ("train", "val"):
         if settings[f"{split}_accuracy"].notna().any():
             frame[f"{split}_accuracy"] = settings[f"{split}_accuracy"]
@@ -227,12 +217,11 @@ def _settings(run: Run) -> Table:
             frame[f"{measure}_half"] = [(s.high - s.low) / 2 if s else math.nan for s in summaries]
     ascending = run.select.endswith("loss")
     order = settings[run.select].sort_values(ascending=ascending, kind="stable").index
-    best = run.best(settings, run.select)
     note = (
         f"Means over n seeds, sorted by {run.config['select']}; std across seeds, and ± half the "
         "95 % t interval of the mean. The setting that the headline names is highlighted."
     )
-    marked = () if best is None else (order.get_loc(best),)
+    marked = () if run.best is None else (order.get_loc(run.best),)
     return Table("settings", "Every setting", note, frame.loc[order], marked)
 
 
@@ -240,14 +229,15 @@ def _summary(values: list[float]) -> stats.Summary | None:
     return stats.summarise(values) if values else None
 
 
-def _shown_axes(run: Run) -> list[str]:
+def shown_axes(run: Run) -> list[str]:
+    """The axes that tables name a setting by: the main ones, and whatever else the study varies."""
     return [axis for axis in AXES if axis in AXES[:5] or axis in run.varying]
 
 
-def _header(column: str) -> str:
+def _header(column: str, kind: str) -> str:
     if column in _SHOWN:
         return _SHOWN[column][0]
-    return word(column)
+    return f"{word(column)} %" if kind == "percent" else word(column)
 
 
 def _kind(column: str) -> str:
@@ -270,7 +260,7 @@ def _cell(value: Any, kind: str) -> str:
 
 def _shown(value: Any, kind: str) -> str:
     if kind == "text":
-        return str(value)
+        return "–" if isinstance(value, float) and math.isnan(value) else str(value)
     if kind == "axis":
         return number(value)
     if pd.isna(value):

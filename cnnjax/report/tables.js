@@ -23,3 +23,26 @@ for (const head of document.querySelectorAll("thead th")) {
     body.append(...[...known, ...rows.filter(missing)].map(([, row]) => row));  // gaps stay last
   });
 }
+
+// A click on Copy puts the table, as it is shown and sorted, on the clipboard: tab-separated, as spreadsheets take it.
+function asText(table) {
+  return [...table.rows].map((row) => [...row.cells].map((cell) => cell.textContent.trim()).join("\t")).join("\n");
+}
+
+async function copy(text) {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  const area = document.createElement("textarea");  // of a page that is not served securely
+  area.value = text;
+  document.body.append(area);
+  area.select();
+  document.execCommand("copy");
+  area.remove();
+}
+
+for (const button of document.querySelectorAll("button.copy")) {
+  button.addEventListener("click", async () => {
+    await copy(asText(button.closest("details").querySelector("table")));
+    button.textContent = "Copied";
+    setTimeout(() => { button.textContent = "Copy"; }, 1500);
+  });
+}

@@ -1,0 +1,125 @@
+"""Figures of whole settings: the foremost with their intervals, and all of them as lines across the axes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from cnnjax.report.evidence import Evidence
+from cnnjax.report.read import Run, measure_name, number, word
+from cnnjax.report.style import GRID, INK, MUTED, SERIES, Plot, canvas, context, legend, line_handle, render
+
+_FOREMOST = 12
+_LINES = 400  # at most
+_BEST = 5  # lines in colour
+
+
+def draw_ranking(run: Run, evidence: Evidence) -> Iterator[Plot]:
+    """The foremost settings, where there are several."""
+    with context():
+        if len(evidence.ranks) > 1:
+            yield _foremost(run, evidence)
+
+
+def draw_settings(run: Run) -> Iterator[Plot]:
+    """All settings as lines across the axes, where several vary."""
+    with context():
+        if len(run.varying) > 1 and len(run.ranked) > 3:
+            yield _parallel(run)
+
+
+def _foremost(run: Run, evidence: Evidence) -> Plot:
+    shown = evidence.ranks[:_FOREMOST]
+    unit = 100 if run.select.endswith("accuracy") else 1
+    figure, [[axes]] = canvas(8.6, 0.9 + 0.34 * len(shown))
+    several = shown[0].n > 1
+    for place, (setting, rank) in enumerate(zip(evidence.settings, shown, strict=False)):
+        values = unit * np.array(run.values(setting, run.select))
+        colour = SERIES[0] if place == 0 else MUTED
+        axes.plot(values, np.full(len(values), place + 0.24), "o", ms=3.5, color=colour, alpha=0.5, mew=0)
+        summary = run.summary(setting, run.select)
+        if summary is not None and several and not run.crossed:
+            axes.plot([unit * summary.low, unit * summary.high], [place, place], color=INK, lw=1.6)
+        axes.plot(unit * rank.mean, place, "D", ms=5.5, color=colour)
+        chance = f"P(best) {100 * rank.best:.0f} %" if np.isfinite(rank.best) else ""
+        places = f"place {rank.low}" if rank.low == rank.high else f"place {rank.low} to {rank.high}"
+        where: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 8, "color": MUTED}
+        if several and not run.crossed:
+            axes.annotate(f"{chance}, {places}", (1.015, place), **where)
+    axes.set_yticks(range(len(shown)), [run.tell_apart(setting) for setting in evidence.settings[:_FOREMOST]])
+    axes.set_ylim(len(shown) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(False, axis="y")
+    name = measure_name(run.select)
+    axes.set_xlabel(f"{name}, %" if unit == 100 else name)
+    count = len(evidence.ranks)
+    which = f"The {len(shown)} foremost of {count} settings" if count > len(shown) else f"All {count} settings"
+    bars = (
+        "Lines: 95 % t interval of the mean. P(best): probability of the best mean, by bootstrap over seeds; places: "
+        "those that tests of all pairs leave open (95 %)."
+        if several and not run.crossed
+        else "No intervals: trainings share random streams."
+        if several
+        else "One seed each: no error bars."
+    )
+    caption = (
+        f"{which} by {name}. Diamonds: mean over n = {shown[0].n} {run.repeats}; points below: each of them. {bars} "
+        "The axis does not start at zero."
+    )
+    return render(figure, "ranking", "Which setting is best", caption)
+
+
+def _parallel(run: Run) -> Plot:
+    """Parallel coordinates; the best settings in colour."""
+    shown = run.ranked[:_LINES]
+    axes_names = list(run.varying)
+    unit = 100 if run.select.endswith("accuracy") else 1
+    figure, [[axes]] = canvas(max(5.4, min(11, 1.5 * (len(axes_names) + 1))), 4.2)
+    columns = []
+    for x, axis in enumerate(axes_names):
+        levels = sorted(set(run.settings[axis].map(number)), key=lambda level: _order(run, axis, level))
+        heights = {level: (place + 0.5) / len(levels) for place, level in enumerate(levels)}
+        columns.append(run.settings.loc[shown, axis].map(number).map(heights).to_numpy(float))
+        axes.axvline(x, color=GRID, lw=1)
+        if len(levels) <= 12:
+            for level, height in heights.items():
+                box = {"facecolor": "#ffffff", "edgecolor": "none", "pad": 0.6}
+                axes.annotate(level, (x, height), (-4, 0), textcoords="offset points", fontsize=7.5, ha="right",
+                              va="center", bbox=box, zorder=5)  # fmt: skip
+    values = run.settings.loc[shown, run.select].to_numpy(float)
+    low, high = values.min(), values.max()
+    columns.append((values - low) / (high - low) if high > low else np.full(len(values), 0.5))
+    axes.axvline(len(axes_names), color=GRID, lw=1)
+    lines = np.stack(columns, axis=1)
+    lines[:, :-1] += np.linspace(-0.02, 0.02, len(shown))[:, None]  # through the same value side by side
+    for place in reversed(range(len(shown))):
+        look: dict[str, Any] = {"color": MUTED, "lw": 0.8, "alpha": max(0.12, 0.6 - len(shown) / 200)}
+        if place < _BEST:
+            look = {"color": SERIES[place], "lw": 2.0, "zorder": 4}
+        axes.plot(range(len(axes_names) + 1), lines[place], **look)
+    for end, value in ((0, low), (1, high)):
+        axes.annotate(f"{unit * value:.4g}", (len(axes_names), end), (5, 0), textcoords="offset points", fontsize=8,
+                      va="center")  # fmt: skip
+    name = measure_name(run.select)
+    axes.set_xticks(range(len(axes_names) + 1), [*map(word, axes_names), f"{name}{', %' if unit == 100 else ''}"])
+    axes.set_yticks([])
+    axes.set_xlim(-0.45, len(axes_names) + 0.25)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    best = [line_handle(run.tell_apart(s), color=SERIES[i], lw=2) for i, s in enumerate(shown[:_BEST])]
+    legend(figure, best, columns=1 if max(len(run.tell_apart(s)) for s in shown[:_BEST]) > 40 else 2)
+    some = f" ({len(shown)} best of {len(run.ranked)})" if len(run.ranked) > len(shown) else ""
+    caption = (
+        f"Every setting{some} as a line through its values, to its mean {name} over seeds on the right; the "
+        f"{min(_BEST, len(shown))} best in colour. No error bars."
+    )
+    return render(figure, "parallel_coordinates", "What mattered", caption)
+
+
+def _order(run: Run, axis: str, level: str) -> float:
+    """Numbers by size, words as they come."""
+    for place, value in enumerate(run.settings[axis]):
+        if number(value) == level:
+            return place if isinstance(value, str) else float(np.nan_to_num(value, nan=-1.0))
+    return 0.0

@@ -1,0 +1,184 @@
+"""The report's verdicts, rankings, effects and sources of variance, against the files they are computed from."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from made_up_run import GRID, make_config, make_run, read_answer
+
+from cnnjax.report.effects import effect_tables, explain
+from cnnjax.report.evidence import evidence_tables, weigh
+from cnnjax.report.read import read_run
+from cnnjax.report.streams import source_tables, split_variance
+
+TWO = {"learning_rate": [0.01, 0.03]}
+
+
+def _run_with(folder: Path, config: dict, values: list[float], measure: str = "val_accuracy") -> Path:
+    """A made-up run whose trials have these values, in the order of trials.csv."""
+    make_run(folder, config, examples=40)
+    frame = pd.read_csv(folder / "trials.csv")
+    frame[measure] = values
+    frame.to_csv(folder / "trials.csv", index=False)
+    return folder
+
+
+def _config(seeds: int = 5, **more) -> dict:
+    return make_config(
+        list(range(seeds)), **({"select": "val_accuracy", "data": {"validation": 0.1}, "train": TWO} | more)
+    )
+
+
+def _ranking(folder: Path) -> pd.DataFrame:
+    run = read_run(folder)
+    return evidence_tables(run, weigh(run))[0].frame
+
+
+LUCK = np.array([0.010, -0.012, 0.004, 0.009, -0.011])
+
+
+def test_a_clear_winner_is_called_better(tmp_path):
+    folder = _run_with(tmp_path / "run", _config(), [*(0.60 + LUCK), *(0.62 + LUCK + [0.001, 0, 0, -0.001, 0])])
+    said = read_answer(folder)
+    assert "Decided: it is better than the runner-up, learning rate 0.01, by +2.00 points" in said
+    frame = _ranking(folder)
+    assert frame["learning_rate"].tolist() == [0.03, 0.01]
+    assert (frame.loc[0, "first"], frame.loc[0, "last"], frame.loc[1, "first"]) == (1, 1, 2)
+    assert frame.loc[1, "leader is"] == "better"
+    assert frame["best"].tolist() == [1, 0]
+
+
+def test_an_open_comparison_says_its_interval_and_how_many_more_seeds(tmp_path):
+    values = np.array([*(0.60 + LUCK), *(0.605 + LUCK[::-1])])
+    folder = _run_with(tmp_path / "run", _config(), values.tolist())
+    found = scipy.stats.ttest_rel(values[5:], values[:5])
+    low, high = found.confidence_interval()
+    row = _ranking(folder).loc[1]
+    assert (row["difference"], row["difference_low"], row["difference_high"]) == pytest.approx((0.005, low, high))
+    assert (row["p"], row["leader is"]) == (pytest.approx(found.pvalue), "undecided")
+    said = read_answer(folder)
+    shown = f"({100 * low:+.2f} to {100 * high:+.2f} points, paired by seed)"
+    assert "Undecided: it leads the runner-up, learning rate 0.01, by +0.50 points" in said and shown in said
+    assert f"{row['seeds'] - 5:.0f} more seeds of each would decide it" in said
+
+
+def test_losses_rank_downwards(tmp_path):
+    values = [*(0.60 + LUCK), *(0.66 + LUCK + [0.001, 0, 0, -0.001, 0])]
+    folder = _run_with(tmp_path / "run", _config(select="val_loss"), values, "val_loss")
+    assert "Decided: it is better than the runner-up, learning rate 0.03, by -0.06 of validation loss" in read_answer(
+        folder
+    )
+    assert _ranking(folder)["learning_rate"].tolist() == [0.01, 0.03]
+
+
+def test_many_settings_make_one_interval_no_verdict(tmp_path):
+    rates = [0.01 * k for k in range(1, 13)]
+    rng = np.random.default_rng(0)
+    gap = LUCK[:4] / 4 + 0.009
+    luck = [rng.normal(0, 0.01, 4) for _ in rates[2:]]
+    values = [*(0.60 + luck[0] + gap), *(0.60 + luck[0]), *np.ravel([0.59 + of_rate for of_rate in luck])]
+    folder = _run_with(tmp_path / "run", _config(4, train={"learning_rate": rates}), values)
+    frame = _ranking(folder)
+    second = frame.loc[1]
+    assert second["learning_rate"] == 0.02 and second["leader is"] == "better" and second["p"] > 0.05
+    said = read_answer(folder)
+    assert "Undecided" in said and "among the 66 pairs" in said and "fresh seeds" in said
+
+
+def test_equal_settings_and_single_seeds(tmp_path):
+    same = _run_with(tmp_path / "same", _config(), [*(0.6 + LUCK)] * 2)
+    assert "Equal: the runner-up" in read_answer(same)
+    single = _run_with(tmp_path / "single", _config(1), [0.60, 0.65])
+    said = read_answer(single)
+    assert "One seed: nothing can be said" in said and "one seed each decides nothing" in said
+    assert "Decided" not in said and np.isnan(_ranking(single)["best"]).all()
+
+
+def test_settings_that_lost_seeds_are_not_ranked(tmp_path):
+    folder = make_run(tmp_path / "run", _config(), diverge=("t0000",), examples=40)
+    run = read_run(folder)
+    assert weigh(run).runner_up is None
+    (spread,) = evidence_tables(run, weigh(run))
+    assert spread.frame["n"].tolist() == [5, 4]
+
+
+def test_selection_is_tested_on_the_seed_left_out(tmp_path):
+    folder = make_run(tmp_path / "run", _config(), examples=60)
+    trials = pd.read_csv(folder / "trials.csv")
+    val = trials.pivot(index="learning_rate", columns="seed", values="val_accuracy")
+    test = trials.pivot(index="learning_rate", columns="seed", values="test_accuracy")
+    chosen = [val.drop(columns=seed).mean(axis=1).idxmax() for seed in val]
+    reached = np.mean([test.loc[rate, seed] for rate, seed in zip(chosen, val, strict=True)])
+    winner = val.mean(axis=1).idxmax()
+    said = read_answer(folder)
+    assert f"{sum(rate == winner for rate in chosen)} of 5 times it is the one chosen" in said
+    assert re.search(rf"reaches {100 * reached:.2f}\d? % test accuracy", said)
+
+
+def test_the_spread_of_every_setting_is_that_of_its_trials(tmp_path):
+    folder = make_run(tmp_path / "run", _config(), examples=60)
+    run = read_run(folder)
+    frame = evidence_tables(run, weigh(run))[1].frame.set_index("learning_rate")
+    for rate, trials in pd.read_csv(folder / "trials.csv").groupby("learning_rate"):
+        values, row = trials["test_accuracy"], frame.loc[rate]
+        assert (row["n"], row["mean"], row["std"]) == pytest.approx((5, values.mean(), values.std()))
+        assert (row["sem"], row["range"]) == pytest.approx((scipy.stats.sem(values), np.ptp(values)))
+        assert row["iqm"] == pytest.approx(scipy.stats.trim_mean(values, 0.25))
+
+
+def test_effects_of_a_complete_grid_are_its_sums_of_squares(tmp_path):
+    folder = make_run(tmp_path / "run", GRID, examples=60)
+    run = read_run(folder)
+    frame = effect_tables(explain(run))[0].frame.set_index("effect")
+    trials = pd.read_csv(folder / "trials.csv")
+    y = trials["test_accuracy"]
+
+    def explained(by: list[str]) -> float:
+        return float(((trials.groupby(by)["test_accuracy"].transform("mean") - y.mean()) ** 2).sum())
+
+    total = float(((y - y.mean()) ** 2).sum())
+    for axis in ("model", "optimizer", "learning_rate", "epochs"):
+        assert frame.loc[axis.replace("_", " "), "share"] == pytest.approx(explained([axis]) / total)
+    both = explained(["optimizer", "learning_rate"]) - explained(["optimizer"]) - explained(["learning_rate"])
+    assert frame.loc["optimizer x learning rate", "share"] == pytest.approx(both / total)
+    assert frame["share"].sum() == pytest.approx(1)
+    assert effect_tables(explain(read_run(make_run(tmp_path / "one", _config(), examples=40)))) == []
+
+
+STREAMS = {"init": [0, 1, 2], "order": [0, 1, 2, 3]}
+
+
+def test_crossed_streams_are_split_into_their_shares(tmp_path):
+    rng = np.random.default_rng(2)
+    of_init, noise = np.array([-0.03, 0.0, 0.03])[:, None], rng.normal(0, 0.003, (3, 4))
+    values = 0.6 + of_init + noise
+    config = make_config([0], streams=STREAMS)
+    folder = _run_with(tmp_path / "run", config, values.ravel().tolist(), "test_accuracy")
+    run = read_run(folder)
+    frame = source_tables(split_variance(run))[0].frame.set_index("source")
+    # the classical estimates of a two-way table without repetitions
+    rows, columns = values.mean(axis=1), values.mean(axis=0)
+    rest = values - rows[:, None] - columns + values.mean()
+    interaction = (rest**2).sum() / 6
+    init = (4 * rows.var(ddof=1) - interaction) / 4
+    assert frame.loc["init x order", "std"] == pytest.approx(interaction**0.5)
+    assert frame.loc["init", "std"] == pytest.approx(init**0.5)
+    assert frame.loc["init", "share"] > 0.9 and frame["share"].sum() == pytest.approx(1)
+    said = read_answer(folder)
+    assert said.startswith("Test accuracy differs by") and "12 trainings" in said and "init 9" in said
+    assert "t intervals" not in said and "Decided" not in said
+
+
+def test_a_crossing_that_is_not_complete_has_no_shares(tmp_path):
+    folder = make_run(tmp_path / "run", make_config([0], streams=STREAMS), keep=7, examples=40)
+    assert split_variance(read_run(folder)) == []
+    assert "share random streams" in read_answer(folder)
+
+
+def test_streams_that_follow_the_seed_are_a_source_of_their_own(tmp_path):
+    folder = make_run(tmp_path / "run", make_config([0, 1], streams={"init": [0, 1, 2]}), examples=40)
+    frame = source_tables(split_variance(read_run(folder)))[0].frame
+    assert frame["source"].tolist() == ["init", "seed", "init x seed"]

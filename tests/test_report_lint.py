@@ -1,0 +1,124 @@
+"""Each rule of protocol by itself: a run that breaks it alone is told so, and one that keeps it is not."""
+
+import json
+from pathlib import Path
+
+import pytest
+from made_up_run import STOPPED, make_config, make_run
+
+from cnnjax.report import build_report
+from cnnjax.report.lint import RULES, Finding, check_protocol
+from cnnjax.report.read import read_run
+
+GRID = {"learning_rate": [0.01, 0.03]}
+
+
+def _check(folder: Path, config: dict, data: dict | None = None, **more) -> dict[str, Finding]:
+    """The findings of a made-up run by name; `data` are changes of its data.json."""
+    make_run(folder, config, examples=40, **more)
+    if data:
+        there = json.loads((folder / "data.json").read_text())
+        (folder / "data.json").write_text(json.dumps(there | data))
+    return {finding.name: finding for finding in check_protocol(read_run(folder))}
+
+
+def test_a_study_that_keeps_every_rule(tmp_path):
+    config = make_config([0, 1], select="val_accuracy", train=GRID, data={"validation": 0.1})
+    assert _check(tmp_path / "run", config) == {}
+    assert 'class="findings"' not in build_report(tmp_path / "run").read_text()
+
+
+KEPT = {"select": "val_accuracy", "data": {"validation": 0.1}}
+FROM_TEST = {"validation": 0.5, "validation_from": "test"}
+STOPPING = GRID | {"early_stopping": "val_loss:3"}
+
+
+@pytest.mark.parametrize(
+    ("names", "config"),
+    [
+        (["selection-on-test"], make_config([0, 1], select="test_accuracy", train=GRID)),
+        (["selection-on-test"], make_config([0, 1], select="test_f1", train=GRID)),
+        (["selection-on-train"], make_config([0, 1], select="train_loss", train=GRID)),
+        ([], make_config([0, 1], select="test_accuracy")),  # of one setting nothing was selected
+        ([], make_config([0, 1], select="train_loss")),
+        (["validation-is-test"], make_config([0, 1], select="val_loss", data={"validation_from": "same_as_test"})),
+        (["validation-from-test"], make_config([0, 1], select="val_loss", data=FROM_TEST)),
+        (
+            ["early-stopping-on-test", "validation-from-test"],
+            make_config([0, 1], select="val_loss", data=FROM_TEST, train=STOPPING),
+        ),
+        (
+            ["validation-is-test", "early-stopping-on-test"],
+            make_config([0, 1], select="val_loss", data={"validation_from": "same_as_test"}, train=STOPPING),
+        ),
+        (
+            ["early-stopping-on-test", "validation-from-test"],
+            make_config(
+                [0, 1],
+                select="val_loss",
+                data=FROM_TEST,
+                train={"stages": ({"epochs": 2}, {"early_stopping": "val_accuracy:2"})},
+            ),
+        ),
+        (["validation-from-test"], make_config([0, 1], data=FROM_TEST, train={"early_stopping": "train_loss:2"})),
+        ([], make_config([0, 1], **KEPT, train=STOPPING)),
+        (["single-seed", "spread-of-settings"], make_config([0], **KEPT, train=GRID)),
+        (["single-seed"], make_config([0], **KEPT)),
+        (["fixed-streams"], make_config([0, 1], **KEPT, streams={"init": 3})),
+        (["crossed-streams"], make_config([0], **KEPT, streams={"init": [0, 1], "order": [0, 1]})),
+        (["unshuffled"], make_config([0, 1], **KEPT, train={"shuffle": False})),
+        (["unshuffled"], make_config([0, 1], **KEPT, train={"shuffle": [True, False]})),
+        (["augmented-test"], make_config([0, 1], data={"augment": ("flip",), "augment_test": True})),
+        ([], make_config([0, 1], data={"augment": ("flip",)})),
+        (["unscaled"], make_config([0, 1], select="val_loss", data={"validation": 0.1, "normalisation": "none"})),
+        (["training-subset"], make_config([0, 1], select="val_loss", data={"validation": 0.1, "train_examples": 500})),
+    ],
+    ids=lambda value: "+".join(value) or "none" if isinstance(value, list) else "",
+)
+def test_rules_of_the_config(tmp_path, names, config):
+    assert list(_check(tmp_path / "run", config)) == names
+
+
+def test_diverged_members_are_said_to_be_left_out(tmp_path):
+    found = _check(tmp_path / "run", STOPPED, diverge=("t0003",))
+    assert list(found) == ["diverged-left-out"]
+    assert found["diverged-left-out"].sentence.startswith("1 of 6 finished trials diverged")
+    assert list(_check(tmp_path / "all", make_config([0, 1]), diverge=("t0000", "t0001"))) == ["diverged-left-out"]
+
+
+def test_a_study_that_is_not_finished(tmp_path):
+    (finding,) = _check(tmp_path / "run", STOPPED, keep=4).values()
+    assert (finding.name, finding.severity) == ("unfinished", "note")
+    assert "4 of 6 trials" in finding.sentence
+
+
+@pytest.mark.parametrize(("stored", "validation"), [("flip_zoom", 4), ("flip_zoom", 0), ("none", 4)])
+def test_validation_images_in_several_versions(tmp_path, stored, validation):
+    config = make_config([0, 1], data={"stored_augment": stored})
+    found = _check(tmp_path / "run", config, {"counts": {"validation": validation}})
+    assert list(found) == ["augmented-validation"] * (stored == "flip_zoom" and validation > 0)
+
+
+@pytest.mark.parametrize(("test_from", "names"), [("pooled", ["pooled-test"]), ("source", []), ("train", [])])
+def test_a_pooled_test_set(tmp_path, test_from, names):
+    config = make_config([0, 1], data={"fractions": (0.6, 0.2, 0.2)})
+    assert list(_check(tmp_path / "run", config, {"test_from": test_from})) == names
+
+
+def test_every_rule_is_a_plain_sentence_with_a_name_of_its_own(tmp_path):
+    config = make_config(
+        [0],
+        select="test_accuracy",
+        train=GRID | {"shuffle": False, "early_stopping": "val_loss:2"},
+        data={"validation_from": "same_as_test", "normalisation": "none", "train_examples": 500},
+        streams={"order": 1},
+    )
+    found = _check(tmp_path / "run", config, {"test_from": "pooled"}, keep=1)
+    severities = [finding.severity for finding in found.values()]
+    assert severities == sorted(severities, key=("error", "warning", "note").index) and len(found) > 7
+    assert len({rule.name for rule in RULES}) == len(RULES)
+    for finding in found.values():
+        assert finding.sentence[0] == finding.sentence[0].upper()
+        assert finding.sentence.endswith(".") and ". " not in finding.sentence
+    page = build_report(tmp_path / "run").read_text()
+    assert all(f'<li class="{finding.severity}"><b>{finding.name}</b>' in page for finding in found.values())
