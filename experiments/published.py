@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 from absl import app
-from scipy.stats import chi2
+from scipy.stats import chi2, f, t, ttest_ind_from_stats
 
 from cnnjax.report.read import AXES
 from cnnjax.report.tables import Table
@@ -20,6 +20,7 @@ from cnnjax.stats import prediction_interval, summarise
 from experiments import claims
 from experiments.claims import Claim
 
+_PUBLISHED_SEEDS = 5  # that claims.SEEDS is of
 _SHOWN = ("optimizer", "learning_rate", "batch_size", "epochs")
 
 
@@ -96,16 +97,15 @@ def compare_seeds(trials: pd.DataFrame, metrics: pd.DataFrame) -> list[str]:
     accuracy = (100 * trials.loc[trials["model"] == "base", "test_accuracy"].dropna()).to_numpy()
     if len(accuracy) < 2:
         return []
-    ours = summarise(accuracy)
-    # Of the variance of n normal draws, (n - 1) s^2 / sigma^2 has the chi-squared distribution.
-    low, high = (ours.std * math.sqrt((ours.n - 1) / chi2.ppf(p, ours.n - 1)) for p in (0.975, 0.025))
-    mean, std, spread, least, most = claims.SEEDS
+    ours, published = summarise(accuracy), claims.SEEDS
+    means = ttest_ind_from_stats(ours.mean, ours.std, ours.n, *published[:2], _PUBLISHED_SEEDS, equal_var=False)
+    spreads = _equal_spreads(ours.std, ours.n, published[1], _PUBLISHED_SEEDS)
     lines = [
         f"test accuracy of {ours.n} seeds, percent",
-        "           mean   95 % interval   std   95 % interval  range  from..to",
-        f"ours       {ours.mean:.2f}  {ours.low:.2f}..{ours.high:.2f}    {ours.std:.2f}  {low:.2f}..{high:.2f}     "
-        f"{ours.range:.2f}   {ours.min:.2f}..{ours.max:.2f}",
-        f"published  {mean:.2f}                  {std:.2f}                 {spread:.2f}   {least:.2f}..{most:.2f}",
+        "           mean   95 % interval   std   95 % interval  range  from..to      one new seed",
+        _spread_line("ours", ours.n, ours.mean, ours.std, (ours.min, ours.max)),
+        _spread_line("published", _PUBLISHED_SEEDS, *published[:2], published[-2:]),
+        f"the means are equal: p = {means.pvalue:.2f} (Welch); the spreads are equal: p = {spreads:.2f} (F test)",
         "",
         "epoch  train accuracy, ours  published  validation accuracy, ours  published",
     ]
@@ -115,6 +115,24 @@ def compare_seeds(trials: pd.DataFrame, metrics: pd.DataFrame) -> list[str]:
             f"{epoch:<6} {row['train_accuracy']:<21.2f} {train:<10.2f} {row['val_accuracy']:<26.2f} {validation:.2f}"
         )
     return lines
+
+
+def _spread_line(name: str, n: int, mean: float, std: float, ends: tuple[float, float]) -> str:
+    """What n seeds say of the mean and standard deviation of all seeds, and of one more, as 95 % intervals."""
+    half = t.ppf(0.975, n - 1) * std / math.sqrt(n)
+    # Of the variance of n normal draws, (n - 1) s^2 / sigma^2 has the chi-squared distribution.
+    low, high = (std * math.sqrt((n - 1) / chi2.ppf(p, n - 1)) for p in (0.975, 0.025))
+    new = half * math.sqrt(n + 1)
+    return (
+        f"{name:<9}  {mean:.2f}  {mean - half:.2f}..{mean + half:.2f}    {std:.2f}  {low:.2f}..{high:.2f}     "
+        f"{ends[1] - ends[0]:.2f}   {ends[0]:.2f}..{ends[1]:.2f}  {mean - new:.2f}..{mean + new:.2f}"
+    )
+
+
+def _equal_spreads(one: float, n: int, other: float, m: int) -> float:
+    """The two-sided p-value that n and m normal draws, of these standard deviations, have equal variances."""
+    below = f.cdf((one / other) ** 2, n - 1, m - 1)
+    return float(2 * min(below, 1 - below))
 
 
 def main(argv: list[str]) -> None:

@@ -69,6 +69,19 @@ def test_churn_counts_changed_predictions(folder, chapter):
     assert row["by seed alone"] == pytest.approx(np.mean(within))
 
 
+def test_the_spread_on_all_data_is_less_than_on_this_test_set(folder, chapter):
+    table = chapter.tables[2].frame.set_index("setting")
+    for model in ("baseline", "medium"):
+        logits, labels = _logits(folder, model)
+        right = logits.argmax(axis=2) == labels
+        row = table.loc[model]
+        variance = right.mean(axis=1).var(ddof=1)
+        of_images = right.var(axis=0, ddof=1).mean() / len(labels)  # unbiased, of each image
+        assert row["std here"] == pytest.approx(variance**0.5)
+        assert row["std if independent"] == pytest.approx(of_images**0.5)
+        assert row["std on all data"] == pytest.approx(max(0, (variance - of_images) * 200 / 199) ** 0.5)
+
+
 def test_galleries_show_images_of_what_they_say(folder, chapter):
     galleries = {
         plot.name: plot for plot in chapter.plots if plot.name in ("examples_coin_flips", "examples_always_right")

@@ -41,6 +41,8 @@ def make_examples(run: Run) -> list[Chapter]:
     tables = [_summary(contenders)]
     if len(contenders) > 1:
         tables.append(_churn(contenders))
+    if best.n > 1 and not run.crossed:
+        tables.append(_spread(contenders, labels))
     with context():
         plots = [_reliability(contenders)]
         if best.n > 1:
@@ -113,6 +115,32 @@ def _churn(contenders: list[_Contender]) -> Table:
     )
     kinds = {"instead of": "text"} | dict.fromkeys(("changed", "by seed alone", "gained", "lost"), "percent")
     return Table("churn", "Churn", note, pd.DataFrame(rows), kinds=kinds)
+
+
+def _spread(contenders: list[_Contender], labels: np.ndarray) -> Table:
+    """How much of the spread over seeds is of these test images alone."""
+    rows = []
+    for contender in contenders:
+        if contender.n > 1:
+            found = stats.spread_accuracy(contender.predicted == labels)
+            rows.append(
+                {"setting": contender.name, "n": contender.n, "std here": found.test_set_std}
+                | {"std on all data": found.distribution_std}
+                | {"low": found.distribution_low, "high": found.distribution_high}
+                | {"std if independent": found.independent_std}
+            )
+    note = (
+        "Standard deviations of test accuracy over n seeds, in points. Here: on this test set. On all data: what would "
+        "be left with a test set without end, with its 95 % interval; the rest is which of these images each seed "
+        "happens to get right (Jordan, arXiv 2304.01910, theorem 2). If independent: what would be seen here if each "
+        "seed erred on each image by itself, though all were equally good."
+    )
+    kinds = {"setting": "text"} | dict.fromkeys(
+        ("std here", "std on all data", "low", "high", "std if independent"), "percent"
+    )
+    return Table(
+        "spread_on_all_data", "Spread on this test set, and on all data", note, pd.DataFrame(rows), kinds=kinds
+    )
 
 
 def _shares(run: Run, best: _Contender) -> Plot:

@@ -1,0 +1,62 @@
+"""What a study of fewer seeds would have said: subsets of the seeds of a run with many.
+
+    python -m experiments.few_seeds experiments/cifar10_many_seeds
+
+For each number of seeds, 10,000 subsets are drawn: the range (95 %) of the mean and of the standard deviation that they
+show for the best setting, and how often they put another setting before the one that is best over all seeds. Reads
+config.json and trials.csv of the folder.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from absl import app
+
+from cnnjax.report.read import AXES
+
+_SIZES = (1, 2, 3, 5, 10, 20)
+_DRAWS = 10_000
+
+
+def draw_subsets(accuracy: np.ndarray) -> pd.DataFrame:
+    """Draws subsets of seeds.
+
+    Args:
+        accuracy: [settings, seeds], in percent.
+
+    Returns:
+        A row per size: 2.5 % and 97.5 % quantiles of the best setting's mean and standard deviation, and the share of
+        subsets, in percent, whose best mean is another's.
+    """
+    rng = np.random.default_rng(0)
+    best = int(accuracy.mean(axis=1).argmax())
+    rows = []
+    for size in (size for size in _SIZES if size < accuracy.shape[1]):
+        places = np.argsort(rng.random((_DRAWS, accuracy.shape[1])), axis=1)[:, :size]
+        chosen = accuracy[:, places]  # [settings, draws, size]
+        means = chosen.mean(axis=2)
+        row = {"seeds": size, "mean, low": np.quantile(means[best], 0.025), "high": np.quantile(means[best], 0.975)}
+        if size > 1:
+            std = chosen[best].std(axis=1, ddof=1)
+            row |= {"std, low": np.quantile(std, 0.025), "std, high": np.quantile(std, 0.975)}
+        rows.append(row | {"another first, %": 100 * (means.argmax(axis=0) != best).mean()})
+    return pd.DataFrame(rows)
+
+
+def main(argv: list[str]) -> None:
+    """Prints the table for the folder that is named."""
+    trials = pd.read_csv(Path(argv[1]) / "trials.csv")
+    axes = [axis for axis in AXES if axis in trials and trials[axis].nunique(dropna=False) > 1]
+    table = 100 * trials.groupby([*axes, "seed"])["test_accuracy"].first().unstack("seed")
+    best = table.loc[[table.mean(axis=1).idxmax()]]
+    levels = best.reset_index()[axes].iloc[0]
+    named = ", ".join(f"{axis.replace('_', ' ')} {level:g}" for axis, level in levels.items())
+    mean, std = best.iloc[0].mean(), best.iloc[0].std()
+    print(f"best of {len(table)} settings over {table.shape[1]} seeds: {named}")
+    print(f"test accuracy {mean:.2f} %, standard deviation {std:.2f} points\n")
+    print(draw_subsets(table.to_numpy()).to_string(index=False, float_format="{:.2f}".format, na_rep="-"))
+
+
+if __name__ == "__main__":
+    app.run(main)
