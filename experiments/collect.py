@@ -3,9 +3,10 @@
     python -m experiments.collect --output=experiments/fashion_regularisation --figures=models_best_accuracy \
         runs/dense runs/dense_sgd=SGD runs/dense_l2=L2
 
-Writes trials.csv and metrics.jsonl of all runs (their trials named RUN/TRIAL), runs.json (what ran, and where),
-published.csv and the figures, drawn over all runs; prints the comparison. A word after `=` tells a run's networks from
-those of the others in the figures. Runs that are not finished are taken as far as they are.
+Writes trials.csv and metrics.jsonl of all runs (their trials named RUN/TRIAL), classes.csv (what each trial does with
+each class of the test set), runs.json (what ran, and where), published.csv and the figures, drawn over all runs; prints
+the comparison. A word after `=` tells a run's networks from those of the others in the figures. Runs that are not
+finished are taken as far as they are.
 """
 
 import json
@@ -13,9 +14,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from cnnjax import commands
+from cnnjax.metrics import class_report
 from cnnjax.report.figures import make_figures
 from cnnjax.report.read import AXES, Run, read_run
 from cnnjax.types import RequestError, one_of
@@ -50,6 +53,19 @@ def results(runs: Mapping[str, Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
     augment = {name: "+".join(run.config["data"]["augment"]) or "none" for name, run in runs.items()}
     trials = merged.trials.drop(columns="setting")
     return trials.assign(augment=trials["run"].map(augment)), merged.epochs
+
+
+def classes(runs: Mapping[str, Run]) -> pd.DataFrame:
+    """Returns precision, recall, F1 and support of each class, of every trial whose predictions are there."""
+    rows = []
+    for name, run in runs.items():
+        for setting, trials in run.ok.groupby("setting"):
+            logits, labels = run.predictions(int(setting)) or ([], np.empty(0))
+            for trial, of_trial in zip(trials["trial"], logits, strict=False):
+                report = class_report(of_trial, labels)
+                by_class = zip(run.classes, report.precision, report.recall, report.f1, report.support, strict=True)
+                rows += [(f"{name}/{trial}", *row) for row in by_class]
+    return pd.DataFrame(rows, columns=["trial", "class", "precision", "recall", "f1", "support"])
 
 
 def describe(name: str, run: Run) -> dict[str, Any]:
@@ -88,10 +104,11 @@ def collect(output: Path, workdirs: Iterable[str], figures: Iterable[str]) -> st
         if name not in plots:
             raise RequestError("--figures", name, one_of(name, plots))
     output.mkdir(parents=True, exist_ok=True)
-    trials, epochs = results(runs)
-    compared = compare(trials, epochs)
+    (trials, epochs), by_class = results(runs), classes(runs)
+    compared = compare(trials, epochs, by_class)
     trials.to_csv(output / "trials.csv", index=False, lineterminator="\n")
     epochs.to_json(output / "metrics.jsonl", orient="records", lines=True)
+    by_class.to_csv(output / "classes.csv", index=False, lineterminator="\n", float_format="%.6g")
     compared.to_csv(output / "published.csv", index=False, lineterminator="\n", float_format="%.6g")
     (output / "runs.json").write_text(json.dumps({n: describe(n, run) for n, run in runs.items()}, indent=1) + "\n")
     for name in figures:

@@ -4,7 +4,8 @@
     python -m experiments.published experiments/cifar10_seeds    # the spread over five seeds, and the learning curve
 
 A published single run is one draw, so it is held against the 95 % prediction interval of one new seed, not against the
-narrower interval of our mean. Reads trials.csv and metrics.jsonl of the folder; the figures are those of `claims`.
+narrower interval of our mean. Reads trials.csv and metrics.jsonl of the folder, and classes.csv where it is there; the
+figures are those of `claims`.
 """
 
 import math
@@ -24,12 +25,13 @@ _PUBLISHED_SEEDS = 5  # that claims.SEEDS is of
 _SHOWN = ("optimizer", "learning_rate", "batch_size", "epochs")
 
 
-def compare(trials: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
+def compare(trials: pd.DataFrame, history: pd.DataFrame, classes: pd.DataFrame | None = None) -> pd.DataFrame:
     """Holds every claim against the trials of each setting that it is about.
 
     Args:
         trials: as trials.csv.
         history: as metrics.jsonl, a row per member and epoch.
+        classes: as classes.csv, a row per trial and class.
 
     Returns:
         A row per claim and setting: what was measured (accuracies in percent) over n seeds, mean, standard deviation
@@ -40,7 +42,7 @@ def compare(trials: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
     for claim in claims.claims():
         about = _about(claim, trials)
         for _, of_setting in about.groupby([axis for axis in AXES if axis in about], dropna=False, sort=False):
-            values = _values(claim.measure, of_setting, history)
+            values = _values(claim.measure, of_setting, history, classes)
             if len(values):
                 first = of_setting.iloc[0]
                 rows.append({"claim": claim.name, **{name: first[name] for name in _SHOWN}, **_row(claim, values)})
@@ -54,10 +56,15 @@ def _about(claim: Claim, trials: pd.DataFrame) -> pd.DataFrame:
     return trials
 
 
-def _values(measure: str, trials: pd.DataFrame, history: pd.DataFrame) -> list[float]:
+def _values(measure: str, trials: pd.DataFrame, history: pd.DataFrame, classes: pd.DataFrame | None) -> list[float]:
     """The measure of each trial that has it, accuracies in percent."""
     if measure in trials:
         values = trials[measure]
+    elif " of class " in measure:
+        column, _, name = measure.partition(" of class ")
+        if classes is None:
+            return []
+        values = classes.loc[classes["trial"].isin(trials["trial"]) & (classes["class"] == name), column]
     else:
         epochs = history.merge(trials[["member", "epochs_run"]], on="member")
         epochs = epochs[epochs["epoch"] <= epochs["epochs_run"]]
@@ -140,7 +147,8 @@ def main(argv: list[str]) -> None:
     folder = Path(argv[1])
     trials = pd.read_csv(folder / "trials.csv")
     metrics = pd.read_json(folder / "metrics.jsonl", lines=True)
-    print(as_text(compare(trials, metrics)))
+    classes = folder / "classes.csv"
+    print(as_text(compare(trials, metrics, pd.read_csv(classes) if classes.exists() else None)))
     if (trials["model"] == "base").any():
         print("\n".join(["", *compare_seeds(trials, metrics)]))
 

@@ -61,6 +61,18 @@ def test_measures_of_the_history_end_with_the_trial(monkeypatch):
     assert (row["n"], row["mean"]) == (2, pytest.approx((0.25 + 0.1) / 2))
 
 
+def test_measures_of_a_class_are_those_of_its_trials(monkeypatch):
+    monkeypatch.setattr(claims, "claims", lambda: [Claim("it", {"model": "dense"}, "f1 of class Coat", "0.8")])
+    trials = TRIALS.assign(trial=TRIALS["member"])
+    classes = pd.DataFrame(
+        [("a", "Coat", 0.7), ("a", "Bag", 0.1), ("b", "Coat", 0.9), ("d", "Coat", 0.2)],
+        columns=["trial", "class", "f1"],
+    )
+    (row,) = compare(trials, HISTORY, classes).to_dict("records")
+    assert (row["n"], row["mean"]) == (2, pytest.approx(0.8))
+    assert compare(trials, HISTORY).empty
+
+
 def test_every_claim_is_of_something_that_the_ladder_has():
     from cnnjax.ladder import LADDER
 
@@ -94,4 +106,8 @@ def test_runs_are_collected_into_one_folder(tmp_path):
     ran = json.loads((tmp_path / "out/runs.json").read_text())
     assert ran["second"]["command"] == "python -m cnnjax.launch --config=configs/x.py --workdir=runs/second"
     assert (tmp_path / "out/curves_accuracy.png").read_bytes().startswith(b"\x89PNG")
-    assert text == as_text(compare(trials, history))
+    classes = pd.read_csv(tmp_path / "out/classes.csv")
+    assert len(classes) == 30 and set(classes["support"].groupby(classes["trial"]).sum()) == {400}
+    recall = classes["recall"] * classes["support"] / 400  # weighted, it is the accuracy
+    np.testing.assert_allclose(recall.groupby(classes["trial"]).sum().to_numpy(), trials["test_accuracy"], rtol=1e-5)
+    assert text == as_text(compare(trials, history, classes))
