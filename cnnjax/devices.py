@@ -1,11 +1,13 @@
 """The devices that a population is spread over, and what fits on one."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 import psutil
+from jax import lax
 from jax.sharding import Mesh
 
 _COUNT_FLAG, _THREADS_FLAG = "xla_force_host_platform_device_count", "xla_cpu_multi_thread_eigen"
@@ -35,6 +37,18 @@ def use_every_core(members: int) -> None:
 def make_mesh(devices: Sequence[jax.Device]) -> Mesh:
     """Returns the mesh whose one axis, 'members', runs over the given devices."""
     return Mesh(np.array(devices), ("members",))
+
+
+def map_members(function: Callable[[Any], Any], stacked: Any) -> Any:
+    """Applies a function of one member to members that are stacked along the first axis of every array.
+
+    Most devices do the same step of all members at once. A CPU does one thing at a time: there one member after another
+    trains, its arrays stay in the cache, and no product or reduction has a member axis, over which XLA compiles some
+    ten times slower.
+    """
+    if jax.default_backend() == "cpu":
+        return lax.map(function, stacked)
+    return jax.vmap(function)(stacked)
 
 
 def memory_limit() -> int:

@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cnnjax import models
 from cnnjax.data import Dataset, Split, normalisation
+from cnnjax.devices import map_members
 from cnnjax.evaluate import DeviceSplit, predict
 from cnnjax.settings import Settings, stack_members
 from cnnjax.stopping import METRICS
@@ -114,21 +115,16 @@ class Population:
         self._give = jax.jit(_give, out_shardings=self.sharding)
 
     def _map(self, function: Callable, specs: tuple[PartitionSpec, ...], options: dict[str, Any] | None = None) -> Any:
-        """Maps a one-member function over the member axis of some arguments, and over the devices."""
-        axes = tuple(0 if spec == MEMBERS else None for spec in specs)
+        """Maps a one-member function over the member axis of its first arguments, and over the devices."""
 
         def over_members(*arguments: Any) -> Any:
             with jax.default_matmul_precision(models.MATMUL[self.task.network.precision]):
                 return mapped(*arguments)
 
         def mapped(*arguments: Any) -> Any:
-            stacked = tuple(argument for argument, axis in zip(arguments, axes, strict=True) if axis == 0)
+            stacked = tuple(argument for argument, spec in zip(arguments, specs, strict=True) if spec == MEMBERS)
             shared = arguments[len(stacked) :]
-            if jax.default_backend() == "cpu":
-                # A CPU does one thing at a time: a member's own arrays stay in its cache while it trains, and XLA
-                # compiles some products and reductions over a member axis ten times slower than without it.
-                return lax.map(lambda member: function(*member, *shared), stacked)
-            return jax.vmap(function, in_axes=axes)(*arguments)
+            return map_members(lambda member: function(*member, *shared), stacked)
 
         # Members never communicate: each device runs the same program on its own slice.
         sharded = jax.shard_map(over_members, mesh=self._mesh, in_specs=specs, out_specs=MEMBERS, check_vma=False)

@@ -67,8 +67,8 @@ _CHUNK_BYTES = 5 << 19
 def choose(size: int, channels: int, pixels: int, wanted: str = "auto") -> str:
     """Names the method for a kernel of `size` on `channels` that makes `pixels` of output an image.
 
-    That is the one `wanted`, a name in METHODS, where it can do such a kernel. Otherwise the fastest in
-    experiments/benchmarks/convolutions.csv:
+    That is the one `wanted`, a name in METHODS, where it can do such a kernel. Otherwise the one that
+    `python -m experiments.benchmarks.convolutions` found fastest:
 
     Windows of few channels are small enough to be made for a whole batch of all members. From there on Winograd's
     saving of arithmetic wins on a CPU for every layer of the ladder, but takes twice as long to compile, which tiny

@@ -1,13 +1,16 @@
 """Milliseconds of every convolution of the ladder by every method: what `convolution.methods.choose` goes by.
 
     python -m experiments.benchmarks.convolutions --population=4 --batch_size=64
+    python -m experiments.benchmarks.convolutions --methods=block_patches,winograd,patches --rounds=3
 
 For each layer (at 32x32 pixels) the output and both gradients of a batch are computed inside a compiled loop, as
 training does, for a population spread over the devices. The methods take turns in rounds; a time is the median over
 the rounds, for one member. Writes convolutions.csv beside this file. A method that takes over a second a member is
-timed once. Random images: speed does not depend on what they show.
+timed once; on a CPU those that XLA convolves by itself (dense, grouped) take minutes a layer, all together hours.
+Random images: speed does not depend on what they show.
 """
 
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -22,13 +25,14 @@ from jax.sharding import PartitionSpec
 from cnnjax import models
 from cnnjax.convolution import convolve, same_padding
 from cnnjax.convolution.methods import METHODS, choose
-from cnnjax.devices import make_mesh, use_every_core
+from cnnjax.devices import make_mesh, map_members, use_every_core
 from cnnjax.ladder import Conv
 from experiments.benchmarks.tables import write_table
 
 POPULATION = flags.DEFINE_integer("population", 4, "Members.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images of a member.")
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Interleaved repetitions.")
+ONLY = flags.DEFINE_list("methods", sorted(METHODS), "Which ways to convolve.")
 SIZE = flags.DEFINE_integer("image_size", 32, "Height and width of the images.")
 OUTPUT = flags.DEFINE_string("output", None, "Where to write the table (default: beside this file).")
 
@@ -60,7 +64,7 @@ def measure(shape: tuple[int, ...], layer: Conv, users: str) -> list[dict[str, A
     """Times the methods on one layer, in turns, and returns a row for each."""
     output = shape[0] - (layer.kernel_size - 1 if layer.padding == "valid" else 0)
     chosen = choose(layer.kernel_size, shape[2], output**2)
-    runs = {name: build(shape, layer, name) for name, method in METHODS.items() if method.fits(layer.kernel_size)}
+    runs = {name: build(shape, layer, name) for name in ONLY.value if METHODS[name].fits(layer.kernel_size)}
     times: dict[str, list[float]] = {name: [run()] for name, run in runs.items()}
     for _ in range(ROUNDS.value - 1):
         for name, run in runs.items():
@@ -103,7 +107,9 @@ def build(shape: tuple[int, ...], layer: Conv, method: str) -> Callable[[], floa
     def loss(images: jax.Array, kernel: jax.Array) -> jax.Array:
         return jnp.square(convolve(images, kernel, padding, method)).mean()
 
-    def train(images: jax.Array, kernel: jax.Array) -> jax.Array:
+    def train(member: tuple[jax.Array, jax.Array]) -> jax.Array:
+        images, kernel = member
+
         def step(carry: tuple, _: None) -> tuple:
             of_images, of_kernel = jax.grad(loss, (0, 1))(*carry)
             return (carry[0] - of_images, carry[1] - of_kernel), None
@@ -113,14 +119,13 @@ def build(shape: tuple[int, ...], layer: Conv, method: str) -> Callable[[], floa
 
     members = PartitionSpec("members")
     mesh = make_mesh(jax.local_devices())
-    run = jax.jit(
-        jax.shard_map(jax.vmap(train), mesh=mesh, in_specs=(members, members), out_specs=members, check_vma=False)
-    )
-    jax.block_until_ready(run(images, kernels))
+    each = functools.partial(map_members, train)
+    run = jax.jit(jax.shard_map(each, mesh=mesh, in_specs=members, out_specs=members, check_vma=False))
+    jax.block_until_ready(run((images, kernels)))
 
     def timed() -> float:
         start = time.perf_counter()
-        jax.block_until_ready(run(images, kernels))
+        jax.block_until_ready(run((images, kernels)))
         return (time.perf_counter() - start) / STEPS / POPULATION.value
 
     return timed
