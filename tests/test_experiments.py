@@ -16,7 +16,8 @@ from cnnjax.types import RequestError
 from experiments import claims
 from experiments.claims import Claim
 from experiments.collect import collect
-from experiments.published import as_text, compare
+from experiments.few_seeds import draw_subsets
+from experiments.published import as_text, compare, compare_seeds
 
 TRIALS = pd.DataFrame(
     {
@@ -111,3 +112,31 @@ def test_runs_are_collected_into_one_folder(tmp_path):
     recall = classes["recall"] * classes["support"] / 400  # weighted, it is the accuracy
     np.testing.assert_allclose(recall.groupby(classes["trial"]).sum().to_numpy(), trials["test_accuracy"], rtol=1e-5)
     assert text == as_text(compare(trials, history, classes))
+
+
+def test_the_published_spread_of_five_seeds_has_intervals_beside_ours():
+    accuracy = np.array([0.70, 0.71, 0.72, 0.73, 0.745])
+    trials = pd.DataFrame({"model": "base", "test_accuracy": accuracy})
+    metrics = pd.DataFrame({"epoch": [1], "train_accuracy": [0.5], "val_accuracy": [0.6]})
+    ours, published, tests = compare_seeds(trials, metrics)[2:5]
+    low, high = scipy.stats.t.interval(0.95, 4, 100 * accuracy.mean(), 100 * scipy.stats.sem(accuracy))
+    assert f"{100 * accuracy.mean():.2f}  {low:.2f}..{high:.2f}" in ours
+    low, high = (0.48 * (4 / scipy.stats.chi2.ppf(p, 4)) ** 0.5 for p in (0.975, 0.025))
+    assert f"0.48  {low:.2f}..{high:.2f}" in published
+    low, high = scipy.stats.t.interval(0.95, 4, 72.15, 0.48 * 1.2**0.5)
+    assert published.endswith(f"{low:.2f}..{high:.2f}")
+    p = 2 * scipy.stats.f.sf((100 * accuracy.std(ddof=1) / 0.48) ** 2, 4, 4)
+    assert f"spreads are equal: p = {p:.2f}" in tests
+
+
+def test_subsets_of_seeds_spread_as_draws_without_replacement_do():
+    rng = np.random.default_rng(0)
+    best = rng.normal(60, 1, 32)
+    table = draw_subsets(np.stack([best, best - 10])).set_index("seeds")
+    assert (table["another first, %"] == 0).all()
+    least, *_, most = ordered = np.sort(best)
+    assert least <= table.loc[1, "mean, low"] <= ordered[1] and ordered[-2] <= table.loc[1, "high"] <= most
+    half = 1.96 * best.std(ddof=1) * (1 / 10 - 1 / 32) ** 0.5  # of a finite population
+    assert table.loc[10, "high"] - table.loc[10, "mean, low"] == pytest.approx(2 * half, rel=0.06)
+    tied = draw_subsets(np.stack([best, rng.permutation(best) - 1e-9])).set_index("seeds")
+    assert 35 < tied.loc[1, "another first, %"] < 65

@@ -170,6 +170,8 @@ def test_crossed_streams_are_split_into_their_shares(tmp_path):
     said = read_answer(folder)
     assert said.startswith("Test accuracy differs by") and "12 trainings" in said and "init 9" in said
     assert "t intervals" not in said and "Decided" not in said
+    (spread,) = evidence_tables(run, weigh(run))  # no ranking, and no interval that takes trainings for independent
+    assert not {"low", "high", "sem", "new_low"} & set(spread.frame)
 
 
 def test_a_crossing_that_is_not_complete_has_no_shares(tmp_path):

@@ -11,6 +11,7 @@ from cnnjax.report.read import Run, bounds, measure_name
 from cnnjax.report.tables import Table, shown_axes
 
 _RANKED = 25  # rows of the table, at most
+_INTERVALS = ("sem", "low", "high", "iqm_low", "iqm_high", "new_low", "new_high")
 _RISK = 0.05  # of calling any setting better that is not
 
 
@@ -56,8 +57,11 @@ def weigh(run: Run) -> Evidence | None:
 
 
 def evidence_tables(run: Run, evidence: Evidence) -> list[Table]:
-    """The ranking of several settings, and the spread over the seeds of each that has several."""
-    tables = [_ranking(run, evidence)] if len(evidence.ranks) > 1 else []
+    """The ranking of several settings, and the spread over the seeds of each that has several.
+
+    Trainings that share random streams are not independent: of them there is no ranking, and no interval.
+    """
+    tables = [_ranking(run, evidence)] if len(evidence.ranks) > 1 and not run.crossed else []
     return [*tables, _spread(run)] if run.settings["n"].max() > 1 else tables
 
 
@@ -109,13 +113,18 @@ def _spread(run: Run) -> Table:
             found = dataclasses.asdict(stats.summarise(values, bounds(measure)))
             new = stats.prediction_interval(values, bounds(measure))
             head = run.settings.loc[setting, shown_axes(run)].to_dict() if several else {"measure": measure}
-            rows.append(head | found | {"new_low": new.low, "new_high": new.high})
-    what = f"{'Test accuracy' if several else 'Each measure'} over the n seeds of a setting"
-    note = (
-        f"{what}, as {'%' if several else 'stored (accuracies are shares)'}. std: standard deviation across seeds; "
+            row = head | found | {"new_low": new.low, "new_high": new.high}
+            rows.append({name: value for name, value in row.items() if not (run.crossed and name in _INTERVALS)})
+    what = f"{'Test accuracy' if several else 'Each measure'} over the n {run.repeats} of a setting"
+    intervals = (
         "sem: of the mean. Low to high: 95 % t interval of the mean; iqm: mean of the middle half, with its 95 % "
         "bootstrap interval. New low to new high: the 95 % prediction interval of one more seed, the one to hold a "
         "published single run against. All end where the measure does."
+    )
+    shared = "iqm: mean of the middle half. No intervals: trainings share random streams."
+    note = (
+        f"{what}, as {'%' if several else 'stored (accuracies are shares)'}. std: standard deviation across them; "
+        f"{shared if run.crossed else intervals}"
     )
     frame = pd.DataFrame(rows)
     kinds = {"measure": "text"}

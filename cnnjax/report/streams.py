@@ -68,7 +68,7 @@ def draw_sources(sources: list[Sources]) -> list[Plot]:
         return []
     names = [" x ".join(part.sources) for part in sources[0].found.components]
     with context():
-        figure, [[axes]] = canvas(8, 1.1 + (0.16 + 0.16 * len(sources)) * len(names))
+        figure, [[axes]] = canvas(8, 1.1 + (0.1 + 0.11 * len(sources)) * len(names))
         width = 0.8 / len(sources)
         handles = []
         for index, setting in enumerate(sources):
