@@ -2,13 +2,16 @@
 
 import dataclasses
 import itertools
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
 from cnnjax.schedules import has_horizon
 from cnnjax.study import Study, TrainConfig
-from cnnjax.types import Member, Plan, Program, Stage, Static, Streams, Traced, Trial
+from cnnjax.types import Member, Plan, Program, RequestError, Stage, Static, Streams, Traced, Trial
+
+MOST_TRIALS = 100_000
 
 
 def make_plan(study: Study) -> Plan:
@@ -46,10 +49,14 @@ def list_trials(study: Study) -> tuple[Trial, ...]:
 
     A setting that an optimizer does not have (adam's momentum) is no axis there: the trials that would differ
     only in it are one trial.
+
+    Raises:
+        RequestError: there are too many.
     """
     streams = dataclasses.asdict(study.streams)
     axes = {field.name: getattr(study.train, field.name) for field in dataclasses.fields(study.train)}
     changes: tuple[Mapping[str, Any], ...] = axes.pop("stages") or ({},)
+    _check_count({"models": study.models, "seeds": study.seeds, **axes, **streams})
     points: dict[tuple, None] = {}  # an ordered set
     for model, values, stream_seeds, seed in itertools.product(
         study.models,
@@ -76,6 +83,15 @@ def single_out(study: Study, trial: Trial, seeds: tuple[int, ...]) -> Study:
         if (first.static, first.stages) == (trial.static, trial.stages):
             return alone
     raise ValueError(f"{trial.id} is no trial of the study")
+
+
+def _check_count(axes: Mapping[str, tuple]) -> None:
+    count = math.prod(len(values) for values in axes.values())
+    if count > MOST_TRIALS:
+        longest = max(axes, key=lambda name: len(axes[name]))
+        raise RequestError(
+            longest, f"{len(axes[longest]):,} values", f"they make {count:,} trials; allowed: at most {MOST_TRIALS:,}"
+        )
 
 
 def _stage(point: dict[str, Any]) -> Stage:

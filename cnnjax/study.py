@@ -42,6 +42,9 @@ _FRACTIONS = Rule(
 )
 
 
+MOST_EPOCHS = 100_000  # there is a table of them
+
+
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     """Which images, split and seen how."""
@@ -87,7 +90,7 @@ class TrainConfig:
     batch_size: tuple[int, ...] = axis(64, integer(1))
     shuffle: tuple[bool, ...] = axis(True, _FLAG)
     drop_last: tuple[bool, ...] = axis(False, _FLAG)  # the examples that fill no batch, other ones in every epoch
-    epochs: tuple[int, ...] = axis(10, integer(1))
+    epochs: tuple[int, ...] = axis(10, integer(1, MOST_EPOCHS))
     schedule: tuple[str, ...] = axis("constant", Rule(schedules.is_schedule, schedules.ALLOWED))
     # A trial that stops early ends with its best weights.
     early_stopping: tuple[str, ...] = axis("off", Rule(stopping.is_stopping, stopping.ALLOWED))
@@ -139,7 +142,7 @@ class StreamsConfig:
 class CheckpointConfig:
     """How often states are written down, in epochs, and how many of the newest stay beside those that end a trial."""
 
-    every: int = setting(1, integer(1))
+    every: int = setting(1, integer(1, MOST_EPOCHS))
     keep: int = setting(2, integer(1))
 
 

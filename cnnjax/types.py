@@ -14,7 +14,8 @@ class RequestError(ValueError):
     """The request is wrong: one line that names the key, the value and what is allowed (exit code 2)."""
 
     def __init__(self, key: str, value: object, allowed: str):
-        super().__init__(f"{key}: {value!r} is not allowed; {allowed}")
+        line = f"{key}: {value!r} is not allowed; {allowed}"
+        super().__init__("".join(letter if letter.isprintable() else " " for letter in line))
 
 
 def one_of(value: object, names: Iterable[str]) -> str:

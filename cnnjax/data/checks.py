@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from cnnjax.data.dataset import Split
 from cnnjax.types import RequestError
@@ -41,6 +42,14 @@ def check_size(path: Path, size: int, growth: int, what: str = "its header promi
     limit = path.stat().st_size * growth
     if size > limit:
         raise PathError(path, f"{what} {size:,} bytes, which {path.stat().st_size:,} cannot hold")
+
+
+def check_memory(key: str, value: object, size: int) -> None:
+    """Refuses a setting by which the data would take more bytes than the machine has to spare."""
+    spare = psutil.virtual_memory().available
+    if size > spare:
+        what = f"the images would take {size / 1e9:,.1f} GB; allowed: at most the {spare / 1e9:,.1f} GB that are free"
+        raise RequestError(key, value, what)
 
 
 def checked_split(path: Path, keys: tuple[str, str], images: np.ndarray, labels: np.ndarray) -> Split:

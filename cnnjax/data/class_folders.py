@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from cnnjax.data.cache import cached
-from cnnjax.data.checks import PathError
+from cnnjax.data.checks import PathError, check_memory
 from cnnjax.data.dataset import Split
 from cnnjax.data.images import resize_images
 from cnnjax.data.pictures import SUFFIXES, decode_pictures, find_pictures
@@ -93,6 +93,7 @@ def _decode(paths: list[Path], name: str, size: int | None, resize: str) -> np.n
         if size is not None:
             image = resize_images([image], size, resize)[0]
         if images is None:
+            check_memory("data.image_size", size, len(paths) * image.size)
             images = np.empty((len(paths), *image.shape), np.uint8)
         if image.shape[:2] != images.shape[1:3]:
             sizes = ["x".join(str(n) for n in each.shape[:2]) for each in (images[0], image)]

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from cnnjax.data.checks import check_memory
 from cnnjax.data.dataset import Dataset, Source, Split
 from cnnjax.data.digits import read_digits
 from cnnjax.data.files import read_path
@@ -61,4 +62,5 @@ def load_source(data: DataConfig) -> tuple[str, Source]:
 def _resized(split: Split, size: int, kind: str) -> Split:
     if split.images.shape[1:3] == (size, size):
         return split
+    check_memory("data.image_size", size, len(split) * size * size * split.images.shape[-1])
     return Split(resize_images(split.images, size, kind), split.labels)
