@@ -1,7 +1,7 @@
 """Trains one chunk of a program's members to the end, writing down everything on the way."""
 
 import time
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -11,8 +11,13 @@ from cnnjax.metrics import classification
 from cnnjax.population import DeviceData, Population
 from cnnjax.progress import Progress
 from cnnjax.records import RunFolder, trial_row
+from cnnjax.settings import Settings
+from cnnjax.signals import interruptibly
 from cnnjax.train import EpochMetrics, State
-from cnnjax.types import Member, Trial
+from cnnjax.types import Member, Streams, Trial
+
+if TYPE_CHECKING:
+    from cnnjax.checkpoints import Checkpoints
 
 _OPERATIONS_TO_COMPILE = 2e12  # that a CPU of two cores does while it compiles a program
 
@@ -30,6 +35,29 @@ class Chunk(NamedTuple):
         return [*self.members, *[self.members[0]] * (self.size - len(self.members))]
 
 
+class _Work(NamedTuple):
+    """A chunk, and all that its training reads and writes."""
+
+    folder: RunFolder
+    population: Population
+    chunk: Chunk
+    dataset: Dataset
+    data: DeviceData
+    progress: Progress
+    settings: Settings
+    streams: Streams
+    stops: list[int]  # epochs in which a trial ends
+    lines: dict[tuple[str, int], dict[str, Any]]  # of metrics.jsonl, by member and epoch
+
+
+class _Moment(NamedTuple):
+    """A chunk's members after some of their epochs."""
+
+    state: State
+    epoch: int
+    seconds: float  # that the epochs took
+
+
 def run_chunk(
     folder: RunFolder,
     population: Population,
@@ -45,8 +73,7 @@ def run_chunk(
     metrics and written again, with the same numbers.
     """
     members = chunk.members
-    stops = sorted({trial.epochs for member in members for trial in member.trials})
-    finished = folder.read_trials()
+    finished = folder.finished(members)
     missing = [trial.epochs for member in members for trial in member.trials if trial.id not in finished]
     if not missing:
         return
@@ -54,54 +81,73 @@ def run_chunk(
     from cnnjax.checkpoints import Checkpoints
 
     settings, streams = population.stack(chunk.filled)
-    population.compile(settings, streams, data)
+    stops = sorted({trial.epochs for member in members for trial in member.trials})
+    work = _Work(folder, population, chunk, dataset, data, progress, settings, streams, stops, {})
+    interruptibly(population.compile, settings, streams, data)
     folder.update_plan(chunk.program, population.compiled)
-    operations = models.training_flops(population.task.network, dataset.image_shape) * len(dataset.train)
     checkpoints = Checkpoints(
-        folder.checkpoints(chunk.program, members[0].id, members[-1].id, chunk.size),
-        population.keep,
-        stops,
+        folder.checkpoints(chunk.program, members[0].id, members[-1].id, chunk.size), population.keep, stops
     )
     try:
-        restored = checkpoints.restore(population.abstract_state(settings, streams))
-        # Where trials.csv was lost, a trial may have ended before the restored state: then from the beginning.
-        if restored is None or restored[1]["epoch"] > min(missing):
-            state, epoch, seconds = population.init(settings, streams), 0, 0.0
-        else:
-            state, meta = restored
-            epoch, seconds = meta["epoch"], meta["seconds"]
-        lines = _drop_newer_metrics(folder, members, epoch)
+        now = _begin(work, checkpoints, min(missing))
+        work.lines.update(_drop_newer_metrics(folder, members, now.epoch))
+        progress.spare(now.epoch * len(members) * len(dataset.train))
         while True:
-            if epoch in stops:
-                logits = population.predict(state, settings, data)
-                _record_trials(folder, members, epoch, seconds, state, logits, lines, dataset)
-            if epoch == stops[-1]:
+            if now.epoch in stops:
+                _record_trials(work, now)
+            if now.epoch == stops[-1]:
                 break
-            next_stop = min(stop for stop in stops if stop > epoch)
-            ended = (np.asarray(state.diverged) > 0) | (np.asarray(state.stage) == settings.epochs.shape[1])
-            epochs, running = min(population.every, next_stop - epoch), ~ended[: len(members)]
-            start = time.perf_counter()
-            history = None
-            if ended.all():
-                epochs = next_stop - epoch  # nothing is left to train
-            else:
-                training = _training(chunk, population, ended, (stops[-1] - epoch) * operations)
-                state, history = population.advance(state, settings, streams, data, epochs, training)
-                new = _metric_lines(members, epoch, state, history)
-                folder.append_metrics(new)
-                lines.update({(line["member"], line["epoch"]): line for line in new})
-            elapsed = time.perf_counter() - start
-            epoch, seconds = epoch + epochs, seconds + elapsed
-            checkpoints.save(
-                epoch,
-                state,
-                {"epoch": epoch, "seconds": seconds, "members": [m.id for m in chunk.filled]},
-            )
-            if epoch in stops:
+            now = _train(work, now)
+            meta = {"epoch": now.epoch, "seconds": now.seconds, "members": [m.id for m in chunk.filled]}
+            checkpoints.save(now.epoch, now.state, meta)
+            if now.epoch in stops:
                 checkpoints.wait()
-            _report_progress(progress, chunk, epoch, stops[-1], epochs, elapsed, running, history, dataset)
     finally:
         checkpoints.close()
+
+
+def _begin(work: _Work, checkpoints: "Checkpoints", most: int) -> _Moment:
+    """The newest state on disk that is whole, has all its metrics and is not behind `most`; or the beginning."""
+    recorded = {(line.get("member"), line.get("epoch")) for line in work.folder.read_metrics()}
+    abstract = work.population.abstract_state(work.settings, work.streams)
+    while restored := checkpoints.restore(abstract, most, work.progress.note):
+        state, meta = restored
+        last = np.maximum(np.asarray(state.diverged), np.asarray(state.epoch)).clip(max=meta["epoch"])
+        lost = [
+            epoch
+            for member, ran in zip(work.chunk.members, last, strict=False)
+            for epoch in range(1, int(ran) + 1)
+            if (member.id, epoch) not in recorded
+        ]
+        if not lost:
+            return _Moment(state, meta["epoch"], meta["seconds"])
+        most = min(lost) - 1
+        work.progress.note(f"metrics.jsonl lacks epoch {min(lost)}; going on from the state before it")
+    return _Moment(interruptibly(work.population.init, work.settings, work.streams), 0, 0.0)
+
+
+def _train(work: _Work, now: _Moment) -> _Moment:
+    """Trains a chunk by one compiled call, up to the next stop at most, and writes its metrics down."""
+    population, members = work.population, work.chunk.members
+    state, epoch, seconds = now
+    next_stop = min(stop for stop in work.stops if stop > epoch)
+    ended = (np.asarray(state.diverged) > 0) | (np.asarray(state.stage) == work.settings.epochs.shape[1])
+    if ended.all():  # nothing is left to train
+        work.progress.spare((next_stop - epoch) * len(members) * len(work.dataset.train))
+        return _Moment(state, next_stop, seconds)
+    epochs = min(population.every, next_stop - epoch)
+    operations = models.training_flops(population.task.network, work.dataset.image_shape) * len(work.dataset.train)
+    training = _training(work.chunk, population, ended, (work.stops[-1] - epoch) * operations)
+    start, traces = time.perf_counter(), population.traces
+    state, history = interruptibly(population.advance, state, work.settings, work.streams, work.data, epochs, training)
+    lines = _metric_lines(members, epoch, state, history)
+    work.folder.append_metrics(lines)
+    work.lines.update({(line["member"], line["epoch"]): line for line in lines})
+    if population.traces > traces:  # a smaller program, for those that still train
+        work.folder.update_plan(work.chunk.program, population.compiled)
+    elapsed = time.perf_counter() - start
+    _report_progress(work, epoch + epochs, epochs, elapsed, lines)
+    return _Moment(state, epoch + epochs, seconds + elapsed)
 
 
 def _training(chunk: Chunk, population: Population, ended: np.ndarray, left: float) -> np.ndarray | None:
@@ -138,8 +184,7 @@ def _drop_newer_metrics(
             return line["trial"] not in trials or line["epoch"] < epoch
         return line["member"] not in ours or line["epoch"] <= epoch
 
-    folder.keep_metrics(is_kept)
-    lines = [line for line in folder.read_metrics() if line.get("member") in ours]
+    lines = [line for line in folder.keep_metrics(is_kept) if line.get("member") in ours]
     return {(line["member"], line["epoch"]): line for line in lines}
 
 
@@ -160,20 +205,14 @@ def _metric_lines(members: tuple[Member, ...], epoch: int, state: State, history
     return lines
 
 
-def _record_trials(
-    folder: RunFolder,
-    members: tuple[Member, ...],
-    epoch: int,
-    seconds: float,
-    state: State,
-    logits: np.ndarray,
-    lines: dict[tuple[str, int], dict[str, Any]],
-    dataset: Dataset,
-) -> None:
+def _record_trials(work: _Work, now: _Moment) -> None:
     """Writes predictions, evaluation lines and rows of the trials that end at this epoch."""
+    state, epoch, seconds = now
+    members, dataset = work.chunk.members, work.dataset
+    logits = interruptibly(work.population.predict, state, work.settings, work.data)
     diverged, ran = np.asarray(state.diverged), np.asarray(state.epoch)
     best = np.zeros_like(ran) if state.best is None else np.asarray(state.best.epoch)
-    rows = folder.read_trials()
+    rows = work.folder.read_trials()
     evaluations = []
     for m, member in enumerate(members):
         for trial in (trial for trial in member.trials if trial.epochs == epoch):
@@ -181,20 +220,21 @@ def _record_trials(
                 "seconds": round(seconds / len(members), 3),
                 "images_per_second": round(epoch * len(dataset.train) * len(members) / seconds, 1),
             }
-            if diverged[m]:
-                measured |= {"status": "diverged", "epochs_run": int(diverged[m])}
+            # An epoch's loss is finite where only its last update was not: then there is nothing to predict with.
+            if diverged[m] or np.isnan(logits[m]).any():
+                measured |= {"status": "diverged", "epochs_run": int(diverged[m] or ran[m])}
             else:
-                folder.write_predictions(trial.id, logits=logits[m])
+                work.folder.write_predictions(trial.id, logits=logits[m])
                 test = classification(logits[m], dataset.test.labels)
                 evaluations.append(_evaluation_line(trial, test))
                 best_epoch = int(best[m] or ran[m])
                 stops_early = trial.stages[-1].traced.early_stopping != "off"
-                measured |= _measures(lines[member.id, best_epoch if stops_early else int(ran[m])], test)
+                measured |= _measures(work.lines[member.id, best_epoch if stops_early else int(ran[m])], test)
                 status = "early_stopped" if ran[m] < trial.epochs else "ok"
                 measured |= {"status": status, "epochs_run": int(ran[m]), "best_epoch": best_epoch}
             rows[trial.id] = trial_row(trial, member.id, measured)
-    folder.append_metrics(evaluations)
-    folder.write_trials(rows)
+    work.folder.append_metrics(evaluations)
+    work.folder.write_trials(rows)
 
 
 def _evaluation_line(trial: Trial, test: dict[str, float]) -> dict[str, Any]:
@@ -207,27 +247,17 @@ def _measures(line: dict[str, Any], test: dict[str, float]) -> dict[str, Any]:
     return {**seen, **tested}
 
 
-def _report_progress(
-    progress: Progress,
-    chunk: Chunk,
-    epoch: int,
-    epochs: int,
-    ran: int,
-    seconds: float,
-    running: np.ndarray,
-    history: EpochMetrics | None,
-    dataset: Dataset,
-) -> None:
-    """Tells the progress of the members that were running; the others are spared from what was expected."""
-    images = ran * len(dataset.train)
-    progress.spare(images * int((~running).sum()))
-    if history is not None:
-        progress.epoch(
-            epoch,
-            epochs,
-            [float(value) for value in history.train_loss[: len(running), -1][running]],
-            [float(value) for value in history.train_accuracy[: len(running), -1][running]],
-            images * int(running.sum()),
-            seconds,
-            f"{chunk.members[0].id}-{chunk.members[-1].id}",
-        )
+def _report_progress(work: _Work, epoch: int, ran: int, seconds: float, lines: list[dict[str, Any]]) -> None:
+    """Tells the progress of the members that trained; what the others were spared was expected of them."""
+    members, per_epoch = work.chunk.members, len(work.dataset.train)
+    newest = {line["member"]: line for line in lines}.values()
+    work.progress.spare((ran * len(members) - len(lines)) * per_epoch)
+    work.progress.epoch(
+        epoch,
+        work.stops[-1],
+        [line["train_loss"] for line in newest],
+        [line["train_accuracy"] for line in newest],
+        len(lines) * per_epoch,
+        seconds,
+        f"{members[0].id}-{members[-1].id}",
+    )

@@ -6,13 +6,14 @@ traceback on stderr).
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
+from cnnjax import signals
+from cnnjax.sealed import unwritable
 from cnnjax.types import RequestError
 
 
@@ -32,13 +33,17 @@ def run(main: Callable[[Any], None], parse: Callable[[list[str]], Any] | None = 
         parse: gets `sys.argv`. The default parses absl's flags, and gives `main` the `--config.key=value` arguments, as
             written.
     """
-    # A batch system that ends a job gets what Ctrl-C gets: an orderly end.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signals.end_orderly()
     try:
         app.run(main, flags_parser=_parse if parse is None else _without_flags(parse))
     except (RequestError, flags.Error) as error:
         _say(f"error: {error}")
         sys.exit(2)
+    except OSError as error:
+        if (said := unwritable(error)) is None:
+            raise
+        _say(f"error: {said}")
+        sys.exit(1)
     except KeyboardInterrupt:
         _say("interrupted: the same command goes on from the last state on disk")
         # At once: threads that still compile or write would hold up, or crash, the interpreter's own end, and what

@@ -1,24 +1,23 @@
 """The files of a run's folder: written so that a kill at any instant leaves them readable. Imports no jax."""
 
-import contextlib
 import csv
+import io
 import json
 import math
 import os
-import platform
-import subprocess
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from importlib import metadata
+import shutil
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     import pandas as pd
 
-from cnnjax.types import Plan, RequestError, Trial
+from cnnjax.lock import LOCK
+from cnnjax.sealed import SEAL, Damaged, read_arrays, read_json, read_lines, read_rows, replaced, seal
+from cnnjax.types import Member, Plan, RequestError, Trial
 
 TRIAL_COLUMNS = (
     *("trial", "member", "model", "initialisation", "optimizer", "batch_size"),
@@ -41,7 +40,7 @@ class RunFolder:
 
     CONTENTS = (
         *("predictions", "checkpoints", "report", "profile", "confirm", "metrics.jsonl", "trials.csv"),
-        *("plan.json", "data.json", "environment.json", "config.json"),
+        *("plan.json", "data.json", "environment.json", "config.json"),  # the last, for it makes the folder a run's
     )
 
     def __init__(self, path: Path):
@@ -57,6 +56,15 @@ class RunFolder:
             return True
         return self.read_config() is not None
 
+    def clear(self) -> None:
+        """Deletes a run, and nothing else that may lie beside it."""
+        for name in self.CONTENTS:
+            path = self.path / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
     def remove_unfinished(self) -> None:
         """Deletes what a kill left half written beside the files."""
         for pattern in ("", "predictions/", "checkpoints/*/", "report/"):
@@ -65,19 +73,19 @@ class RunFolder:
 
     def read_layout(self, program: str) -> list[list[int]] | None:
         """Returns the chunks [first member, end, members at a time] of a program, or None before it was cut."""
-        file = self.path / "checkpoints" / program / "layout.json"
-        return json.loads(file.read_text()) if file.exists() else None
+        try:
+            return read_json(self.path / "checkpoints" / program / "layout.json")["chunks"]
+        except (FileNotFoundError, KeyError, Damaged):  # without it, the program is cut anew
+            return None
 
     def write_layout(self, program: str, layout: list[list[int]]) -> None:
         """Writes down how a program is cut into chunks, so that a resumed run cuts alike."""
-        folder = self.path / "checkpoints" / program
-        folder.mkdir(parents=True, exist_ok=True)
-        with replaced(folder / "layout.json") as file:
-            file.write(json.dumps(layout).encode())
+        (self.path / "checkpoints" / program).mkdir(parents=True, exist_ok=True)
+        self.write_json(f"checkpoints/{program}/layout.json", {"chunks": layout})
 
     def update_plan(self, program: str, facts: Mapping[str, Any]) -> None:
         """Adds what was learned of a program to plan.json."""
-        plan = json.loads((self.path / "plan.json").read_text())
+        plan = read_json(self.path / "plan.json")
         for entry in plan["programs"]:
             if entry["id"] == program:
                 entry.update(facts)
@@ -93,53 +101,57 @@ class RunFolder:
         there = next(path for path in (self.path, *self.path.parents) if path.exists())
         if not there.is_dir():
             raise RequestError("workdir", str(self.path), f"{there} is a file; allowed: a folder")
-        if not file.exists():
-            # A kill while config.json was written leaves its beginning beside it.
-            beside = ".config.json."
-            if self.path.exists() and any(not file.name.startswith(beside) for file in self.path.iterdir()):
-                raise RequestError(
-                    "workdir",
-                    str(self.path),
-                    "it is not empty and holds no config.json; allowed: a new or empty folder, or a run's own",
-                )
-            return None
         try:
-            config = json.loads(file.read_text())
-        except (OSError, ValueError) as error:
+            return read_json(file)
+        except FileNotFoundError:
+            pass
+        except (OSError, Damaged) as error:
+            what = error.what if isinstance(error, Damaged) else error
+            raise RequestError(
+                "workdir", str(file), f"it cannot be read ({what}); restore it, or start again with --overwrite"
+            ) from error
+        # A kill before config.json was there leaves its beginning beside it, and the lock.
+        if self.path.exists() and any(not _is_of_no_run_yet(file.name) for file in self.path.iterdir()):
             raise RequestError(
                 "workdir",
-                str(file),
-                f"it cannot be read ({error}); restore it, or start again with --overwrite",
-            ) from error
-        if not isinstance(config, dict):
-            raise RequestError("workdir", str(file), "it is not a study's config.json")
-        return config
+                str(self.path),
+                "it is not empty and holds no config.json; allowed: a new or empty folder, or a run's own",
+            )
+        return None
+
+    def read_whole(self, name: str) -> dict[str, Any] | None:
+        """Returns a JSON file of the run, or None where it is not there or damaged: it will be written again."""
+        try:
+            return read_json(self.path / name)
+        except (FileNotFoundError, NotADirectoryError, Damaged):
+            return None
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Writes a JSON file whole or not at all."""
-        text = json.dumps(value, indent=1) + "\n"
         with replaced(self.path / name) as file:
-            file.write(text.encode())
+            file.write((json.dumps(seal(value), indent=1) + "\n").encode())
 
     def append_metrics(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Appends lines to metrics.jsonl and waits until they are on disk; non-finite numbers become null."""
-        text = "".join(json.dumps(finite(line)) + "\n" for line in lines)
+        text = "".join(json.dumps(seal(finite(line))) + "\n" for line in lines)
         with (self.path / "metrics.jsonl").open("a") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Returns the whole lines of metrics.jsonl; a last line that a kill cut off is passed over."""
-        file = self.path / "metrics.jsonl"
-        lines = file.read_text().split("\n")[:-1] if file.exists() else []
-        return [json.loads(line) for line in lines]
+        """Returns the whole lines of metrics.jsonl: neither a last one that a kill cut off, nor damaged ones."""
+        return read_lines(self.path / "metrics.jsonl").whole
 
-    def keep_metrics(self, keep: Callable[[dict[str, Any]], bool]) -> None:
-        """Drops the lines of metrics.jsonl that are not to be kept, all at once."""
-        lines = self.read_metrics()
-        with replaced(self.path / "metrics.jsonl") as file:
-            file.write("".join(json.dumps(line) + "\n" for line in lines if keep(line)).encode())
+    def keep_metrics(self, keep: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+        """Drops the lines of metrics.jsonl that are damaged or not to be kept, all at once; returns the others."""
+        file = self.path / "metrics.jsonl"
+        kept = [line for line in self.read_metrics() if keep(line)]
+        text = "".join(json.dumps(seal(line)) + "\n" for line in kept).encode()
+        if not file.exists() or file.read_bytes() != text:
+            with replaced(file) as beside:
+                beside.write(text)
+        return kept
 
     def write_predictions(self, name: str, **arrays: np.ndarray) -> None:
         """Writes one file of predictions/ whole or not at all."""
@@ -149,34 +161,39 @@ class RunFolder:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
     def read_trials(self) -> dict[str, dict[str, Any]]:
-        """Returns the finished rows of trials.csv by trial id, values as text."""
-        file = self.path / "trials.csv"
-        if not file.exists():
-            return {}
-        with file.open(newline="") as lines:
-            return {row["trial"]: row for row in csv.DictReader(lines)}
+        """Returns the rows of trials.csv that are whole by trial id, values as text."""
+        return {row.get("trial", ""): row for row in read_rows(self.path / "trials.csv").whole}
 
     def write_trials(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
         """Writes trials.csv, one row per finished trial in the order of their ids."""
-        lines = [",".join(TRIAL_COLUMNS)]
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([*TRIAL_COLUMNS, SEAL])
         for trial in sorted(rows):
-            lines.append(",".join(_cell(rows[trial].get(column)) for column in TRIAL_COLUMNS))
+            writer.writerow(seal({column: _cell(rows[trial].get(column)) for column in TRIAL_COLUMNS}).values())
         with replaced(self.path / "trials.csv") as file:
-            file.write(("\n".join(lines) + "\n").encode())
+            file.write(text.getvalue().encode())
 
+    def finished(self, members: Iterable[Member]) -> set[str]:
+        """Returns the ids of the trials of which everything that is written down is there and whole."""
+        rows, lines = self.read_trials(), self.read_metrics()
+        epochs = {(line.get("member"), line.get("epoch")) for line in lines}
+        evaluated = {line.get("trial") for line in lines}
 
-@contextlib.contextmanager
-def replaced(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file beside `path` that takes its place, complete and on disk, when the block ends well."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+        def is_finished(trial: Trial, member: str) -> bool:
+            row = rows.get(trial.id, {})
+            ran = row.get("epochs_run") or ""
+            if not ran.isdecimal() or any((member, epoch + 1) not in epochs for epoch in range(int(ran))):
+                return False
+            return row["status"] == "diverged" or (trial.id in evaluated and self._has_predictions(trial.id))
+
+        return {trial.id for member in members for trial in member.trials if is_finished(trial, member.id)}
+
+    def _has_predictions(self, trial: str) -> bool:
+        try:
+            return "logits" in read_arrays(self.path / "predictions" / f"{trial}.npz")
+        except (FileNotFoundError, Damaged):
+            return False
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
@@ -217,14 +234,16 @@ def load_results(workdir: str | Path) -> "pd.DataFrame":
         One row per finished trial with the columns of trials.csv; an absent number is NaN.
 
     Raises:
-        RequestError: the folder has no trials.csv.
+        RequestError: the folder has no trials.csv, or it is damaged.
     """
     import pandas as pd
 
     file = Path(workdir) / "trials.csv"
     if not file.is_file():
         raise RequestError("workdir", str(workdir), "it has no trials.csv; allowed: a run's folder")
-    return pd.read_csv(file, dtype=dict.fromkeys(_TEXT_COLUMNS, str))
+    if damaged := read_rows(file).damaged:
+        raise Damaged(f"{file}, line {damaged[0]}", "it is not what was written")
+    return pd.read_csv(file, dtype=dict.fromkeys(_TEXT_COLUMNS, str)).drop(columns=SEAL, errors="ignore")
 
 
 def describe_plan(plan: Plan, programs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -247,37 +266,8 @@ def describe_plan(plan: Plan, programs: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def describe_environment(devices: list[str]) -> dict[str, Any]:
-    """Returns environment.json: what may explain why two runs of one study differ."""
-    packages = ("cnnjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    return {
-        "command": sys.argv,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": platform.machine(),
-        "cpu_count": os.cpu_count(),
-        "devices": devices,
-        "versions": {name: _version(name) for name in packages},
-        "flags": {name: v for name, v in os.environ.items() if name.startswith(("XLA_", "JAX_"))},
-        "git_revision": _git_revision(),
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _git_revision() -> str | None:
-    """The revision of the checkout that holds this package, with '-dirty' where it was changed; None outside one."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        answer = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout.strip() or None
+def _is_of_no_run_yet(name: str) -> bool:
+    return name == LOCK or name.startswith(".config.json.")
 
 
 def _cell(value: Any) -> str:

@@ -1,7 +1,8 @@
 """Runs a study in a folder: resumes what is there, trains what is missing, records everything, writes the report."""
 
+import contextlib
 import itertools
-import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,16 @@ from cnnjax.data import Dataset, load_dataset
 from cnnjax.data.cache import cache_folder
 from cnnjax.data.images import thumbnails
 from cnnjax.devices import is_out_of_memory, make_mesh, use_every_core
+from cnnjax.environment import describe_environment, lasting
+from cnnjax.lock import locked
 from cnnjax.plan import make_plan
 from cnnjax.population import DeviceData, put_data
 from cnnjax.preparation import Layout, Preparation, Prepared, cut
 from cnnjax.progress import Progress
-from cnnjax.records import RunFolder, describe_environment, describe_plan, differences
+from cnnjax.records import RunFolder, describe_plan, differences
 from cnnjax.report import build_report
+from cnnjax.sealed import unwritable
+from cnnjax.signals import interruptibly
 from cnnjax.study import Study, from_config
 from cnnjax.types import Plan, Program, RequestError
 
@@ -46,36 +51,71 @@ def run(
         The report's index.html.
 
     Raises:
-        RequestError: the folder, the data or the study does not allow it; nothing was written or trained.
+        RequestError: the folder, the data or the study does not allow it (nothing was written or trained), or the
+            folder can no longer be written.
     """
     folder = RunFolder(workdir)
-    is_new = _check_folder(folder, study, overwrite)
-    dataset, plan = _load(study)
-    _prepare_jax(plan)
-    if is_new:
-        _clear(folder)
-    _start(folder, study, dataset, plan)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_writing(folder))
+        is_run = folder.read_whole("config.json") is not None
+        if is_run:  # another process in it is found out before anything is read
+            stack.enter_context(locked(workdir))
+        is_new = _check_folder(folder, study, overwrite)
+        dataset, plan = _load(study)
+        if not is_run:
+            workdir.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(workdir))
+            is_new = _check_folder(folder, study, overwrite)
+        _prepare_jax(plan)
+        if is_new:
+            folder.clear()
+        _start(folder, study, dataset, plan, progress)
+        _run_programs(folder, study, dataset, plan, progress, max_members, profile)
+        return build_report(workdir)
 
-    finished = folder.read_trials()
+
+def _run_programs(
+    folder: RunFolder,
+    study: Study,
+    dataset: Dataset,
+    plan: Plan,
+    progress: Progress,
+    max_members: int | None,
+    profile: bool,
+) -> None:
+    """Runs the programs that have a trial without a result."""
+    finished = folder.finished(member for program in plan.programs for member in program.members)
     waiting = [p for p in plan.programs if any(t.id not in finished for m in p.members for t in m.trials)]
-    if waiting:
-        members = [m for p in waiting for m in p.members if any(t.id not in finished for t in m.trials)]
-        images = sum(member.epochs for member in members) * len(dataset.train)
-        progress.begin(len(waiting), len(members), images)
-        mesh = make_mesh(jax.local_devices())
-        data = put_data(dataset, study.data, mesh)
-        preparation = Preparation(study, dataset, data, mesh, max_members, folder.path / "profile" if profile else None)
-        try:
-            for index, program in enumerate(waiting, 1):
-                progress.program(index, program.static, len(program.members))
-                prepared = preparation.prepare(program, folder)
-                progress.compiled(prepared.seconds)
-                _run_program(folder, prepared, dataset, data, progress)
-        finally:
-            progress.end()
-    else:
-        progress.note(f"{workdir} is finished: {len(plan.trials)} trials; building its report again")
-    return build_report(workdir)
+    if not waiting:
+        progress.note(f"{folder.path} is finished: {len(plan.trials)} trials; building its report again")
+        return
+    members = [m for p in waiting for m in p.members if any(t.id not in finished for t in m.trials)]
+    images = sum(member.epochs for member in members) * len(dataset.train)
+    progress.begin(len(waiting), len(members), images)
+    mesh = make_mesh(jax.local_devices())
+    data = put_data(dataset, study.data, mesh)
+    preparation = Preparation(study, dataset, data, mesh, max_members, folder.path / "profile" if profile else None)
+    try:
+        for index, program in enumerate(waiting, 1):
+            progress.program(index, program.static, len(program.members))
+            prepared = interruptibly(preparation.prepare, program, folder)
+            progress.compiled(prepared.seconds)
+            _run_program(folder, prepared, dataset, data, progress)
+    finally:
+        progress.end()
+
+
+@contextlib.contextmanager
+def _writing(folder: RunFolder) -> Iterator[None]:
+    """Says in one line that a folder cannot be written."""
+    try:
+        yield
+    except Exception as error:
+        said = None if isinstance(error, RequestError) else unwritable(error)
+        if said is None:
+            raise
+        how = "what is there stays valid; the same command goes on when it can be written again"
+        raise RequestError("workdir", str(folder.path), f"{said}: {how}") from error
 
 
 def _run_program(folder: RunFolder, prepared: Prepared, dataset: Dataset, data: DeviceData, progress: Progress) -> None:
@@ -210,27 +250,45 @@ def _check_folder(folder: RunFolder, study: Study, overwrite: bool) -> bool:
     return False
 
 
-def _clear(folder: RunFolder) -> None:
-    for name in RunFolder.CONTENTS:
-        path = folder.path / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def _start(folder: RunFolder, study: Study, dataset: Dataset, plan: Plan) -> None:
+def _start(folder: RunFolder, study: Study, dataset: Dataset, plan: Plan, progress: Progress) -> None:
     """Writes what is known before training; config.json first, for it makes the folder a run's."""
-    folder.path.mkdir(parents=True, exist_ok=True)
     if folder.read_config() is None:
         folder.write_json("config.json", study.to_dict())
     folder.remove_unfinished()
-    folder.write_json("environment.json", describe_environment([str(d) for d in jax.devices()]))
-    folder.write_json("data.json", dataset.describe())
-    if not (folder.path / "plan.json").exists():
+    data = dataset.describe()
+    before = folder.read_whole("data.json")
+    if before is not None and before.get("sha256") != data["sha256"]:
+        what = f"the data is not what its trials trained on (sha256 {str(before.get('sha256'))[:12]}... there"
+        how = "bring the data back, choose another folder, or --overwrite it"
+        raise RequestError("workdir", str(folder.path), f"{what}, {data['sha256'][:12]}... here); {how}")
+    folder.write_json("data.json", data)
+    _write_environment(folder, progress)
+    if folder.read_whole("plan.json") is None:
         folder.write_json("plan.json", describe_plan(plan, [_describe_program(p, dataset) for p in plan.programs]))
     folder.write_predictions("labels", labels=dataset.test.labels)
     folder.write_predictions("images", images=thumbnails(dataset.test.images))
+
+
+def _write_environment(folder: RunFolder, progress: Progress) -> None:
+    """Writes environment.json; one that the run had before and that differs is kept in it, and said."""
+    devices = jax.devices()
+    environment = describe_environment(
+        {
+            "devices": [str(device) for device in devices],
+            "device_kind": devices[0].device_kind,
+            "device_driver": devices[0].client.platform_version,
+            "matmul_precision": jax.config.jax_default_matmul_precision,
+        }
+    )
+    before = folder.read_whole("environment.json")
+    if before is not None:
+        earlier = before.get("earlier", [])
+        if found := differences(lasting(before), lasting(environment)):
+            said = "; ".join(f"{key} {there!r} then, {here!r} now" for key, (there, here) in found.items())
+            progress.note(f"going on where other things hold than before: {said}")
+            earlier = [*earlier, lasting(before)]
+        environment |= {"earlier": earlier} if earlier else {}
+    folder.write_json("environment.json", environment)
 
 
 def _network(program: Program, dataset: Dataset) -> models.Network:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from cnnjax.data.dataset import affine_map
 from cnnjax.evaluate import EVALUATION_BATCH
 from cnnjax.plan import make_plan
 from cnnjax.records import RunFolder
+from cnnjax.sealed import read_json
 from cnnjax.study import from_config
 from cnnjax.types import Program, RequestError, Trial, one_of
 
@@ -86,7 +86,7 @@ def load_trials(workdir: str | Path, trials: Sequence[str]) -> Iterator[Trained]
     config = folder.read_config()
     if config is None or not (folder.path / "data.json").exists():
         raise RequestError("workdir", str(workdir), "allowed: a run's folder (with config.json and data.json)")
-    study, data = from_config(config), json.loads((folder.path / "data.json").read_text())
+    study, data = from_config(config), read_json(folder.path / "data.json")
     mean, std = (np.array(data[name], np.float32) for name in ("mean", "std"))
     height, width, channels = data["image_shape"]
     classes = tuple(map(str, data["classes"]))

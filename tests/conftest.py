@@ -21,6 +21,10 @@ TINY = {
 }
 
 
+def pytest_addoption(parser):
+    parser.addoption("--damages", type=int, default=15, help="how many damaged copies of a run test_damage.py tries")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def private_compilation_cache(tmp_path_factory):
     """Tests, and the processes they start, leave the user's cache of compiled programs alone."""

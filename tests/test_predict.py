@@ -1,7 +1,6 @@
 """Networks taken out of a run against what the run itself wrote down, and unlabelled images against both."""
 
 import io
-import json
 import shutil
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from cnnjax import predict, prediction, runner
 from cnnjax.data import Dataset, load_dataset
 from cnnjax.evaluate import EVALUATION_BATCH
 from cnnjax.progress import Progress
+from cnnjax.records import RunFolder
 from cnnjax.report.predicted import draw_predicted
 from cnnjax.report.read import read_run
 from cnnjax.types import RequestError
@@ -342,6 +342,6 @@ def test_statistics_of_the_run_are_used_not_those_of_the_new_images(trained, tmp
     alone, among = taken.logits(dataset.test.images[3:4]), taken.logits(dataset.test.images)[3:4]
     np.testing.assert_allclose(alone, among, rtol=1e-5, atol=1e-5)
     shutil.copytree(workdir, tmp_path / "copy")
-    data = json.loads((workdir / "data.json").read_text())
-    (tmp_path / "copy/data.json").write_text(json.dumps(data | {"mean": [0.9]}))
+    data = RunFolder(workdir).read_whole("data.json")
+    RunFolder(tmp_path / "copy").write_json("data.json", data | {"mean": [0.9]})
     assert not np.allclose(cnnjax.load_trial(tmp_path / "copy", "t0004").shift, taken.shift)

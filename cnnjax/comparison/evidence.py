@@ -8,6 +8,7 @@ from scipy.special import softmax
 
 from cnnjax import stats
 from cnnjax.comparison.sides import Side
+from cnnjax.environment import lasting
 from cnnjax.records import differences
 from cnnjax.report.read import AXES, bounds
 from cnnjax.types import RequestError
@@ -87,7 +88,7 @@ def compare_settings(a: Side, b: Side, measure: str = "test_accuracy", margin: f
     comparison = stats.compare(*values, margin=margin, larger_is_better=not measure.endswith("loss"))
     summary_a, summary_b = (stats.summarise([*side.values()], (least, most)) for side in values)
     config_a, config_b = (_beside_the_grid(side.run.config) for side in (a, b))
-    environment_a, environment_b = (_lasting(side.run.environment) for side in (a, b))
+    environment_a, environment_b = (lasting(side.run.environment) for side in (a, b))
     axes_a, axes_b = (side.run.settings.loc[side.setting, list(AXES)].to_dict() for side in (a, b))
     return Evidence(
         a=a,
@@ -170,7 +171,3 @@ def _side_warnings(side: Side, name: str) -> list[str]:
 def _beside_the_grid(config: dict[str, Any]) -> dict[str, Any]:
     """A study's config without the axes of its grid, of which the settings say more."""
     return {key: value for key, value in config.items() if key not in ("models", "seeds", "train")}
-
-
-def _lasting(environment: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in environment.items() if key != "command"}

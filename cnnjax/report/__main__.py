@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cnnjax.commands import ArgumentParser
 from cnnjax.report import build_report, summarise_run
+from cnnjax.sealed import unwritable
 from cnnjax.types import RequestError
 
 
@@ -26,6 +27,11 @@ def main(arguments: list[str]) -> int:
     except RequestError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return 2
+    except OSError as error:
+        if (said := unwritable(error)) is None:
+            raise
+        print(said, file=sys.stderr)
+        return 1
     return 0
 
 

@@ -1,8 +1,8 @@
 """A run's folder, read: its trials, its histories, and what they say about each setting."""
 
 import dataclasses
-import json
 import math
+import re
 from collections.abc import Hashable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cnnjax import stats
+from cnnjax.sealed import SEAL, Damaged, read_arrays, read_json, read_lines, read_rows
 from cnnjax.stopping import METRICS
 from cnnjax.types import RequestError
 
@@ -229,17 +230,21 @@ class Run:
     def images(self) -> np.ndarray | None:
         """The first test images, small, uint8 [M, h, w, C]; None where the folder has none."""
         path = self.workdir / "predictions" / "images.npz"
-        return np.load(path)["images"] if path.exists() else None
+        return _array(path, "images", None) if path.exists() else None
 
     def predictions(self, setting: int) -> tuple[list[np.ndarray], np.ndarray] | None:
-        """The test logits [N, K] of each of a setting's trials, and the labels [N]; None where a file is missing."""
+        """The test logits [N, K] of each of a setting's trials, and the labels [N]; None where a file is missing.
+
+        Raises:
+            Damaged: a file is not what was written.
+        """
         trials = self.ok.loc[self.ok["setting"] == setting, "trial"]
         folder = self.workdir / "predictions"
         paths = [folder / f"{trial}.npz" for trial in trials]
         if not paths or not all(path.exists() for path in [*paths, folder / "labels.npz"]):
             return None
-        labels = np.load(folder / "labels.npz")["labels"]
-        return [np.load(path)["logits"] for path in paths], labels
+        labels = _array(folder / "labels.npz", "labels", None)
+        return [_array(path, "logits", (len(labels), len(self.classes))) for path in paths], labels
 
 
 def bounds(measure: str) -> tuple[float, float]:
@@ -268,7 +273,7 @@ def read_run(workdir: Path) -> Run:
     """Reads a run's folder, finished or not.
 
     Raises:
-        RequestError: the folder is not there, is not a run's, or a file of it cannot be read.
+        RequestError: the folder is not there, is not a run's, or a file of it is not what was written.
     """
     if not (workdir / "config.json").is_file():
         raise RequestError("workdir", str(workdir), "allowed: a run's folder (with config.json)")
@@ -276,24 +281,28 @@ def read_run(workdir: Path) -> Run:
     for name, key in (("config", "select"), ("data", "classes"), ("plan", "trials")):
         if key not in read[name]:
             raise RequestError("workdir", str(workdir), f"{name}.json has no {key!r}: not a run's")
-    trials = _trials(workdir / "trials.csv")
-    return Run(workdir, **read, trials=trials, epochs=_epochs(workdir / "metrics.jsonl"))
+    trials, epochs = _trials(workdir / "trials.csv"), _epochs(workdir / "metrics.jsonl")
+    _check_complete(workdir / "metrics.jsonl", trials, epochs)
+    return Run(workdir, **read, trials=trials, epochs=epochs)
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        read = json.loads(path.read_text())
+        return read_json(path)
     except FileNotFoundError:
         raise RequestError("workdir", str(path.parent), f"it has no {path.name}") from None
-    except ValueError as error:
-        raise RequestError("workdir", str(path), f"it is not JSON: {error}") from None
-    if not isinstance(read, dict):
-        raise RequestError("workdir", str(path), "it is not a JSON object")
-    return read
+
+
+def _array(path: Path, name: str, shape: tuple[int, ...] | None) -> np.ndarray:
+    arrays = read_arrays(path)
+    if name not in arrays or (shape is not None and arrays[name].shape != shape):
+        raise Damaged(path, f"it has no {name}{'' if shape is None else f' {list(shape)}'}")
+    return arrays[name]
 
 
 def _trials(path: Path) -> pd.DataFrame:
     """One row per trial; no file, or an empty one, is a study that has just begun."""
+    _refuse_damaged(path, read_rows(path).damaged)
     text = dict.fromkeys(("trial", "member", "model", "optimizer", "status"), str)
     try:
         # only an empty field is missing: a model may be called "null"
@@ -303,22 +312,39 @@ def _trials(path: Path) -> pd.DataFrame:
     missing = [column for column in _COLUMNS if column not in trials]
     if missing:
         raise RequestError("workdir", str(path), f"it has no column {missing[0]!r}")
-    measured = trials[[*MEASURES, *_COSTS]].astype(float)
+    for trial in trials["trial"]:
+        if not re.fullmatch(r"t\d+", str(trial)):  # it is part of file names
+            raise RequestError("workdir", str(path), f"it has a trial {trial!r}; allowed: t0000 and so on")
+    measured = _floats(path, trials[[*MEASURES, *_COSTS]])
     setting = trials.groupby(list(AXES), sort=False, dropna=False).ngroup()
-    return trials.assign(**dict(measured.items()), setting=setting)
+    return trials.drop(columns=SEAL, errors="ignore").assign(**dict(measured.items()), setting=setting)
 
 
 def _epochs(path: Path) -> pd.DataFrame:
     """One row per trained member and epoch; what is not there, or was not finite, is NaN."""
     columns = ["member", "epoch", *METRICS]
-    lines = path.read_text().splitlines() if path.exists() else []
-    rows = []
-    for index, line in enumerate(lines):
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            if index < len(lines) - 1:  # the last line may be half written
-                raise RequestError("workdir", f"{path}, line {index + 1}", "it is not JSON") from None
-    epochs = pd.DataFrame([row for row in rows if "member" in row], columns=columns)
-    epochs[list(METRICS)] = epochs[list(METRICS)].astype(float)
-    return epochs
+    lines = read_lines(path)
+    _refuse_damaged(path, lines.damaged)
+    epochs = pd.DataFrame([line for line in lines.whole if "member" in line], columns=columns)
+    return epochs.assign(**dict(_floats(path, epochs[list(METRICS)]).items()))
+
+
+def _floats(path: Path, values: pd.DataFrame) -> pd.DataFrame:
+    try:
+        return values.astype(float)
+    except (ValueError, TypeError) as error:
+        raise Damaged(path, str(error)) from error
+
+
+def _refuse_damaged(path: Path, lines: list[int]) -> None:
+    if lines:
+        raise Damaged(f"{path}, line {lines[0]}", "it is not what was written")
+
+
+def _check_complete(path: Path, trials: pd.DataFrame, epochs: pd.DataFrame) -> None:
+    """Refuses trials without all of their epochs, which would be missing from means over seeds."""
+    there = set(zip(epochs["member"], epochs["epoch"], strict=True))
+    for row in trials.dropna(subset=["epochs_run"]).itertuples():
+        lost = [epoch for epoch in range(1, int(row.epochs_run) + 1) if (row.member, epoch) not in there]
+        if lost:
+            raise Damaged(path, f"it lacks epoch {lost[0]} of {row.member}")

@@ -1,0 +1,64 @@
+"""What a study runs on: enough to say why two runs of it differ. Imports no jax."""
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("cnnjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "pillow")
+
+
+def describe_environment(devices: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns environment.json.
+
+    Args:
+        devices: what jax says of its devices and settings.
+    """
+    return {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cpu_count": os.cpu_count(),
+        "cpus_allowed": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        **devices,
+        "versions": {name: _version(name) for name in _PACKAGES},
+        "flags": {name: v for name, v in sorted(os.environ.items()) if name.startswith(("XLA_", "JAX_", "TF_CUDNN_"))},
+        "git_revision": _git_revision(),
+    }
+
+
+def lasting(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what of an environment may be why two runs differ, and not how they were called."""
+    return {key: value for key, value in environment.items() if key not in ("command", "earlier")}
+
+
+def _processor() -> str:
+    """The model of the CPU, which decides the order of sums."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_revision() -> str | None:
+    """The revision of the checkout that holds this package, with '-dirty' where it was changed; None outside one."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        answer = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None

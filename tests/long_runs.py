@@ -1,0 +1,91 @@
+"""Shows that a long study grows nothing but its results: memory, open files, threads, and time for each program.
+
+    python -m tests.long_runs --programs=200
+    python -m tests.long_runs --epochs=500
+
+The first trains a small dense network on digits with so many batch sizes, each of which is a program; the second
+trains one population for so many epochs. Both print a line now and then, and in the end how much each figure grew over
+the second half.
+"""
+
+import argparse
+import io
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from rich.console import Console
+
+from cnnjax import models, runner
+from cnnjax.ladder import Dense, Relu
+from cnnjax.progress import Progress
+from cnnjax.study import from_config
+from cnnjax.types import Static
+
+
+class Watch(Progress):
+    """A progress that notes what the process holds, at the beginning of each program or the end of each epoch."""
+
+    def __init__(self, each_epoch: bool, lines: int):
+        super().__init__(Console(file=io.StringIO()))
+        self._process, self._each_epoch, self._every = psutil.Process(), each_epoch, lines
+        self.rows: list[tuple[float, float, int, int]] = []
+
+    def program(self, index: int, static: Static, members: int) -> None:
+        """Notes what is held between programs."""
+        if not self._each_epoch:
+            self._note()
+
+    def epoch(self, *_: Any) -> None:
+        """Notes what is held between epochs."""
+        if self._each_epoch:
+            self._note()
+
+    def _note(self) -> None:
+        process = self._process
+        row = (time.monotonic(), process.memory_info().rss / 1e6, process.num_fds(), process.num_threads())
+        self.rows.append(row)
+        if len(self.rows) % self._every == 0:
+            last = self.rows[-self._every :]
+            seconds = (row[0] - last[0][0]) / max(len(last) - 1, 1)
+            print(
+                f"{len(self.rows):5}  {seconds:7.3f} s  {row[1]:8.1f} MB  {row[2]:4} files  {row[3]:3} threads",
+                flush=True,
+            )
+
+
+def measure(study: dict[str, Any], each_epoch: bool, lines: int) -> None:
+    """Runs a study and prints what the process held on the way."""
+    models.LADDER["dense"] = (Dense(8), Relu(), Dense())
+    watch = Watch(each_epoch, lines)
+    with tempfile.TemporaryDirectory() as folder, watch:
+        runner.enable_compilation_cache("off")
+        runner.run(from_config(study), Path(folder) / "run", progress=watch)
+    rows = np.array(watch.rows)
+    rows[1:, 0] = np.diff(rows[:, 0])
+    half, three = len(rows) // 2, 3 * len(rows) // 4
+    for column, name in enumerate(("seconds for each", "MB", "files", "threads")):
+        third, last = np.median(rows[half:three, column]), np.median(rows[three:, column])
+        print(f"{name}, median: third quarter {third:.3f}, last {last:.3f}")
+
+
+def main() -> None:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--programs", type=int)
+    which.add_argument("--epochs", type=int)
+    options = parser.parse_args()
+    study: dict[str, Any] = {"models": ("dense",), "data": {"name": "digits", "train_examples": 400}}
+    if options.programs:
+        sizes = tuple(range(20, 20 + options.programs))
+        measure(study | {"train": {"batch_size": sizes, "epochs": 1, "drop_last": True}}, False, 20)
+    else:
+        measure(study | {"seeds": (0, 1, 2), "train": {"batch_size": 50, "epochs": options.epochs}}, True, 50)
+
+
+if __name__ == "__main__":
+    main()

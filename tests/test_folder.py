@@ -1,0 +1,182 @@
+"""A run's folder: one process at a time, disks that are full or read-only, and signals."""
+
+import functools
+import io
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import make_study
+from rich.console import Console
+
+from cnnjax import preparation, runner
+from cnnjax.lock import locked
+from cnnjax.population import Population
+from cnnjax.progress import Progress
+from cnnjax.records import RunFolder
+from cnnjax.types import RequestError
+
+ROOT = Path(__file__).parents[1]
+compile_once = functools.cache(Population)
+
+
+@pytest.fixture(autouse=True)
+def quick(tiny, monkeypatch):
+    """The tiny model, programs compiled once for all runs of a study, and no report."""
+    monkeypatch.setattr(preparation, "Population", compile_once)
+    monkeypatch.setattr(runner, "build_report", lambda workdir: workdir)
+
+
+def run(study, workdir, **options):
+    console = Console(file=io.StringIO(), width=200)
+    with Progress(console) as progress:
+        runner.run(study, workdir, progress=progress, **options)
+    return console.file.getvalue()
+
+
+# One process at a time
+
+HOLDER = "import sys, time\nfrom pathlib import Path\nfrom cnnjax.lock import locked\n"
+HOLDER += "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(600)"
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds the folder."""
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("options", [{}, {"overwrite": True}])
+def test_a_second_process_is_refused_and_told_who_is_there(holder, tmp_path, options):
+    study = make_study(train={"epochs": 1})
+    with pytest.raises(RequestError, match=rf"process {holder.pid} on .*, since 20.* works in it"):
+        run(study, tmp_path, **options)
+    RunFolder(tmp_path).write_json("config.json", study.to_dict())
+    with pytest.raises(RequestError, match=rf"process {holder.pid} on .*, since 20.* works in it"):
+        run(study, tmp_path, **options)
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "config.json"}
+
+
+def test_the_lock_of_a_dead_process_is_free(holder, tmp_path):
+    holder.kill()
+    holder.wait()
+    run(make_study(train={"epochs": 1}), tmp_path)
+    with locked(tmp_path):
+        pass
+
+
+# Disks
+
+
+def mount(folder, options):
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, text=True)
+    return done.returncode == 0
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A file system of its own; the test says of what size."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.geteuid() != 0 or not mount(folder, "size=64m"):
+        pytest.skip("mounting takes root's rights")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def resize(folder, options):
+    subprocess.run(["mount", "-o", f"remount,{options}", folder], check=True)
+
+
+def numbers(workdir):
+    """Every number of a run, none of the times."""
+    rows = [line.rsplit(",", 3)[0] for line in (workdir / "trials.csv").read_text().splitlines()]
+    predictions = [file.read_bytes() for file in sorted((workdir / "predictions").iterdir())]
+    return rows, (workdir / "metrics.jsonl").read_bytes(), predictions
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(disk, tmp_path):
+    """The disk grows little by little, so that it is full at one file after another."""
+    study = make_study(train={"epochs": (1, 3)})
+    run(study, tmp_path / "whole")
+    refused = 0
+    for kilobytes in [*range(4, 120, 8), *range(120, 4000, 60)]:
+        resize(disk, f"size={kilobytes}k")
+        try:
+            run(study, disk / "run")
+            break
+        except RequestError as error:
+            assert "No space left on device" in str(error) and "goes on" in str(error)
+            assert str(disk) in str(error) and "\n" not in str(error)
+            refused += 1
+    assert refused > 5
+    assert numbers(disk / "run") == numbers(tmp_path / "whole")
+
+
+def test_a_read_only_folder_is_one_line(disk):
+    study = make_study(train={"epochs": (1, 2)})
+    run(study, disk / "run")
+    before = numbers(disk / "run")
+    resize(disk, "ro")
+    for workdir in (disk / "run", disk / "new"):
+        with pytest.raises(RequestError, match=r"Read-only file system.*goes on when it can be written") as refused:
+            run(study, workdir)
+        assert str(workdir) in str(refused.value)
+    for module, *arguments in (["report", disk / "run"], ["predict", disk / "run", "--input=x.npy", "--output=y.csv"]):
+        done = subprocess.run(
+            [sys.executable, "-m", f"cnnjax.{module}", *arguments], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode in (1, 2) and done.stderr.count("\n") == 1, done.stderr
+    resize(disk, "rw")
+    assert numbers(disk / "run") == before
+    assert "is finished" in run(study, disk / "run")
+
+
+# Signals
+
+COMMAND = """
+import sys, time
+from cnnjax import commands, signals
+def main(_):
+    try:
+        print("working", flush=True)
+        signals.interruptibly(time.sleep, 600)
+    finally:
+        print("closing", flush=True)
+        time.sleep(float(sys.argv[1]))
+        print("closed", flush=True)
+commands.run(main, lambda argv: argv)
+"""
+
+
+def start(closing):
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, str(closing)],
+        **{"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True},
+    )
+    assert process.stdout.readline() == "working\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_long_call_in_order(number):
+    process = start(closing=0)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=20)  # of the call's 600 seconds
+    assert (process.returncode, output) == (130, "closing\nclosed\n")
+    assert errors == "interrupted: the same command goes on from the last state on disk\n"
+
+
+def test_a_second_signal_ends_at_once():
+    process = start(closing=600)
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "closing\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == -signal.SIGINT
