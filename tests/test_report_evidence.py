@@ -46,9 +46,9 @@ def test_a_clear_winner_is_called_better(tmp_path):
     assert "Decided: it is better than the runner-up, learning rate 0.01, by +2.00 points" in said
     frame = _ranking(folder)
     assert frame["learning_rate"].tolist() == [0.03, 0.01]
-    assert (frame.loc[0, "first"], frame.loc[0, "last"], frame.loc[1, "first"]) == (1, 1, 2)
+    assert (frame.loc[0, "first_place"], frame.loc[0, "last_place"], frame.loc[1, "first_place"]) == (1, 1, 2)
     assert frame.loc[1, "leader is"] == "better"
-    assert frame["best"].tolist() == [1, 0]
+    assert frame["p_best"].tolist() == [1, 0]
 
 
 def test_an_open_comparison_says_its_interval_and_how_many_more_seeds(tmp_path):
@@ -62,7 +62,7 @@ def test_an_open_comparison_says_its_interval_and_how_many_more_seeds(tmp_path):
     said = read_answer(folder)
     shown = f"({100 * low:+.2f} to {100 * high:+.2f} points, paired by seed)"
     assert "Undecided: it leads the runner-up, learning rate 0.01, by +0.50 points" in said and shown in said
-    assert f"{row['seeds'] - 5:.0f} more seeds of each would decide it" in said
+    assert f"{row['seeds_to_decide'] - 5:.0f} more seeds of each would decide it" in said
 
 
 def test_losses_rank_downwards(tmp_path):
@@ -94,7 +94,7 @@ def test_equal_settings_and_single_seeds(tmp_path):
     single = _run_with(tmp_path / "single", _config(1), [0.60, 0.65])
     said = read_answer(single)
     assert "One seed: nothing can be said" in said and "one seed each decides nothing" in said
-    assert "Decided" not in said and np.isnan(_ranking(single)["best"]).all()
+    assert "Decided" not in said and np.isnan(_ranking(single)["p_best"]).all()
 
 
 def test_settings_that_lost_seeds_are_not_ranked(tmp_path):

@@ -73,12 +73,22 @@ def _ranking(run: Run, evidence: Evidence) -> Table:
         if place > _RANKED:
             break
         row: dict[str, Any] = {"place": place} | run.settings.loc[setting, shown_axes(run)].to_dict()
-        row |= {"n": rank.n, run.select: rank.mean, "best": rank.best, "first": rank.low, "last": rank.high}
+        row |= {
+            "n": rank.n,
+            run.select: rank.mean,
+            "p_best": rank.best,
+            "first_place": rank.low,
+            "last_place": rank.high,
+        }
         if place > 1:
             found = stats.compare(best, run.by_seed(setting, run.select), larger_is_better=larger)
             low, high = found.interval
             row |= {"difference": found.difference.value, "difference_low": low, "difference_high": high}
-            row |= {"p": rank.p, "leader is": found.verdict if rank.n > 1 else "undecided", "seeds": found.seeds}
+            row |= {
+                "p": rank.p,
+                "leader is": found.verdict if rank.n > 1 else "undecided",
+                "seeds_to_decide": found.seeds,
+            }
         rows.append(row)
     count = len(evidence.ranks)
     some = f" The first {_RANKED} of {count} settings." if count > _RANKED else ""
@@ -88,13 +98,13 @@ def _ranking(run: Run, evidence: Evidence) -> Table:
         f"By {measure_name(run.select)}, means over n seeds.{some}{left_out} P(best): probability of the best mean, "
         "by bootstrap over seeds. First to last place: what tests of all pairs leave open (95 %, Holm). Difference: "
         "the leader's mean less this one's, with its 95 % t interval (paired by seed where seeds are shared), p "
-        "adjusted for all pairs, and what the leader is by that one interval. Seeds: how many each needs in all to "
-        "decide this difference with 80 % power."
+        "adjusted for all pairs, and what the leader is by that one interval. Seeds to decide: how many each needs in "
+        "all to decide this difference with 80 % power."
     )
     unit = "percent" if run.select.endswith("accuracy") else "number"
     kinds = dict.fromkeys(("difference", "difference_low", "difference_high"), unit) | {
-        **dict.fromkeys(("place", "first", "last", "seeds"), "whole"),
-        **{"best": "percent", "leader is": "text", "p": "number"},
+        **dict.fromkeys(("place", "first_place", "last_place", "seeds_to_decide"), "whole"),
+        **{"leader is": "text", "p": "number"},
     }
     return Table("ranking", "Ranking", note, pd.DataFrame(rows), (0,), kinds)
 

@@ -32,6 +32,7 @@ _SHOWN = {
     "f1_seed_std": ("std, seeds", "number"),
     "f1_setting_std": ("std, settings", "number"),
     "share": ("share %", "percent"),
+    "p_best": ("P(best) %", "percent"),
     "black": ("black %", "percent"),
 }
 
