@@ -101,6 +101,8 @@ def _run_programs(
             prepared = interruptibly(preparation.prepare, program, folder)
             progress.compiled(prepared.seconds)
             _run_program(folder, prepared, dataset, data, progress)
+            del prepared
+            jax.clear_caches()  # jax would keep every program to its end
     finally:
         progress.end()
 
