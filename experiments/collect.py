@@ -20,7 +20,8 @@ import pandas as pd
 from cnnjax import commands
 from cnnjax.metrics import class_report
 from cnnjax.report.figures import make_figures
-from cnnjax.report.read import AXES, Run, read_run
+from cnnjax.report.names import AXES
+from cnnjax.report.read import Run, read_run
 from cnnjax.types import RequestError, one_of
 from experiments.published import as_text, compare
 

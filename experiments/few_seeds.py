@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from absl import app
 
-from cnnjax.report.read import AXES
+from cnnjax.report.names import AXES
 
 _SIZES = (1, 2, 3, 5, 10, 20)
 _DRAWS = 10_000

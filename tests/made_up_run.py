@@ -10,7 +10,8 @@ from cnnjax import metrics
 from cnnjax.plan import make_plan
 from cnnjax.report.answer import write_answer
 from cnnjax.report.evidence import weigh
-from cnnjax.report.read import MEASURES, read_run
+from cnnjax.report.names import MEASURES
+from cnnjax.report.read import read_run
 from cnnjax.report.streams import split_variance
 from cnnjax.study import from_config
 from cnnjax.types import Trial

@@ -10,7 +10,7 @@ from cnnjax import stats
 from cnnjax.comparison.sides import Side
 from cnnjax.environment import lasting
 from cnnjax.records import differences
-from cnnjax.report.read import AXES, bounds
+from cnnjax.report.names import AXES, bounds
 from cnnjax.types import RequestError
 
 _TEST = ("test_loss", "test_accuracy", "precision", "recall", "f1")

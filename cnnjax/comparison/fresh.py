@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from cnnjax import stats
 from cnnjax.comparison.sides import Side, read_side
-from cnnjax.report.read import Run, bounds
+from cnnjax.report.names import bounds
+from cnnjax.report.read import Run
 from cnnjax.stats import amount, gap
 from cnnjax.types import RequestError
 

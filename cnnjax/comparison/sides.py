@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cnnjax.report.read import AXES, MEASURES, Run, read_run
+from cnnjax.report.names import AXES, MEASURES
+from cnnjax.report.read import Run, read_run
 from cnnjax.types import RequestError, one_of
 
 _STREAMS = ("stream_init", "stream_order", "stream_augment", "stream_dropout")

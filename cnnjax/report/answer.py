@@ -2,7 +2,8 @@
 
 from cnnjax import stats
 from cnnjax.report.evidence import Evidence
-from cnnjax.report.read import Run, measure_name
+from cnnjax.report.names import measure_name
+from cnnjax.report.read import Run
 from cnnjax.report.streams import Sources
 from cnnjax.report.tables import significant
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from cnnjax.report.read import Run, bounds, number, word
+from cnnjax.report.names import bounds, number, word
+from cnnjax.report.read import Run
 from cnnjax.report.style import LINES, MUTED, SERIES, Plot, canvas, legend, line_handle, render
 
 if TYPE_CHECKING:

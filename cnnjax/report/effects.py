@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from cnnjax import stats
-from cnnjax.report.read import Run, number, word
+from cnnjax.report.names import number, word
+from cnnjax.report.read import Run
 from cnnjax.report.style import INK, MUTED, PAPER, SERIES, Plot, canvas, context, line_handle, render
 from cnnjax.report.tables import Table
 

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from cnnjax import stats
-from cnnjax.report.read import Run, bounds, measure_name
+from cnnjax.report.names import bounds, measure_name
+from cnnjax.report.read import Run
 from cnnjax.report.tables import Table, shown_axes
 
 _RANKED = 25  # rows of the table, at most

@@ -7,7 +7,8 @@ import numpy as np
 
 from cnnjax.report.curves import draw_curves
 from cnnjax.report.history import draw_history
-from cnnjax.report.read import Run, word
+from cnnjax.report.names import word
+from cnnjax.report.read import Run
 from cnnjax.report.style import (
     INK,
     LINES,

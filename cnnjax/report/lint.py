@@ -4,7 +4,8 @@ import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from cnnjax.report.read import Run, measure_name
+from cnnjax.report.names import measure_name
+from cnnjax.report.read import Run
 
 
 class Finding(NamedTuple):

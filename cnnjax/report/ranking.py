@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from cnnjax.report.evidence import Evidence
-from cnnjax.report.read import Run, measure_name, number, word
+from cnnjax.report.names import measure_name, number, word
+from cnnjax.report.read import Run
 from cnnjax.report.style import GRID, INK, MUTED, SERIES, Plot, canvas, context, legend, line_handle, render
 
 _FOREMOST = 12

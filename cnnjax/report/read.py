@@ -12,48 +12,11 @@ import numpy as np
 import pandas as pd
 
 from cnnjax import stats
+from cnnjax.report.names import AXES, MEASURES, bounds, measure_name, number, word
 from cnnjax.sealed import SEAL, Damaged, read_arrays, read_json, read_lines, read_rows
 from cnnjax.stopping import METRICS
 from cnnjax.types import RequestError
 
-AXES = (
-    "model",
-    "optimizer",
-    "learning_rate",
-    "batch_size",
-    "epochs",
-    "initialisation",
-    "arithmetic",
-    "convolution",
-    "schedule",
-    "momentum",
-    "nesterov",
-    "weight_decay",
-    "decay",
-    "clip_norm",
-    "label_smoothing",
-    "dropout_rate",
-    "early_stopping",
-    "stage_start",
-    "shuffle",
-    "drop_last",
-)
-MEASURES = tuple(f"{split}_{name}" for split in ("train", "val", "test") for name in ("loss", "accuracy")) + (
-    "precision",
-    "recall",
-    "f1",
-)
-_NAMES = {
-    "val_accuracy": "validation accuracy",
-    "val_loss": "validation loss",
-    "test_accuracy": "test accuracy",
-    "test_loss": "test loss",
-    "precision": "test macro precision",
-    "recall": "test macro recall",
-    "f1": "test macro F1",
-    "train_accuracy": "training accuracy",
-    "train_loss": "training loss",
-}
 _COSTS = ("epochs_run", "best_epoch", "seconds", "images_per_second")
 _COLUMNS = (
     *("trial", "member", *AXES, "seed", "status"),
@@ -245,28 +208,6 @@ class Run:
             return None
         labels = _array(folder / "labels.npz", "labels", None)
         return [_array(path, "logits", (len(labels), len(self.classes))) for path in paths], labels
-
-
-def bounds(measure: str) -> tuple[float, float]:
-    """The least and the greatest value that a measure can have."""
-    return 0, math.inf if measure.endswith("loss") else 1
-
-
-def measure_name(measure: str) -> str:
-    """A measure in words, with the split it is of."""
-    return _NAMES[measure]
-
-
-def word(axis: str) -> str:
-    """An axis in words."""
-    return axis.replace("_", " ")
-
-
-def number(value: Any) -> str:
-    """A hyperparameter's value; one that is not set is the model's own."""
-    if isinstance(value, str):
-        return value
-    return "as in model" if pd.isna(value) else f"{value:g}"
 
 
 def read_run(workdir: Path) -> Run:

@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from cnnjax import stats
-from cnnjax.report.read import AXES, Run, number, word
+from cnnjax.report.names import AXES, number, word
+from cnnjax.report.read import Run
 
 _SCORES = ("test_accuracy", "precision", "recall", "f1")
 # column -> header, kind

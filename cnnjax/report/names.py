@@ -1,0 +1,67 @@
+"""The axes and measures of trials: their columns, their words, and how a value is written."""
+
+import math
+from typing import Any
+
+import pandas as pd
+
+AXES = (
+    "model",
+    "optimizer",
+    "learning_rate",
+    "batch_size",
+    "epochs",
+    "initialisation",
+    "arithmetic",
+    "convolution",
+    "schedule",
+    "momentum",
+    "nesterov",
+    "weight_decay",
+    "decay",
+    "clip_norm",
+    "label_smoothing",
+    "dropout_rate",
+    "early_stopping",
+    "stage_start",
+    "shuffle",
+    "drop_last",
+)
+MEASURES = tuple(f"{split}_{name}" for split in ("train", "val", "test") for name in ("loss", "accuracy")) + (
+    "precision",
+    "recall",
+    "f1",
+)
+_NAMES = {
+    "val_accuracy": "validation accuracy",
+    "val_loss": "validation loss",
+    "test_accuracy": "test accuracy",
+    "test_loss": "test loss",
+    "precision": "test macro precision",
+    "recall": "test macro recall",
+    "f1": "test macro F1",
+    "train_accuracy": "training accuracy",
+    "train_loss": "training loss",
+}
+
+
+def bounds(measure: str) -> tuple[float, float]:
+    """The least and the greatest value that a measure can have."""
+    return 0, math.inf if measure.endswith("loss") else 1
+
+
+def measure_name(measure: str) -> str:
+    """A measure in words, with the split it is of."""
+    return _NAMES[measure]
+
+
+def word(axis: str) -> str:
+    """An axis in words."""
+    return axis.replace("_", " ")
+
+
+def number(value: Any) -> str:
+    """A hyperparameter's value; one that is not set is the model's own."""
+    if isinstance(value, str):
+        return value
+    return "as in model" if pd.isna(value) else f"{value:g}"
