@@ -12,10 +12,10 @@ from scipy.special import softmax
 
 from cnnjax.data.images import resize_images
 from cnnjax.data.unlabelled import read_unlabelled
-from cnnjax.records import replaced
 from cnnjax.report import parts
 from cnnjax.report.predicted import draw_predicted
 from cnnjax.report.read import Run, read_run
+from cnnjax.sealed import replaced
 from cnnjax.types import RequestError
 
 

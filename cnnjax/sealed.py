@@ -3,12 +3,13 @@
 import contextlib
 import csv
 import errno
+import io
 import json
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -111,11 +112,14 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 @contextlib.contextmanager
-def replaced(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file beside `path` that takes its place, complete and on disk, when the block ends well."""
+def replaced(path: Path) -> Iterator[io.BufferedRandom]:
+    """Opens a file beside `path` that takes its place, complete and on disk, when the block ends well.
+
+    A reader sees either whole. Until then it can be read back, too.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with beside.open("wb") as file:
+        with beside.open("wb+") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

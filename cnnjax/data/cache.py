@@ -1,16 +1,16 @@
 """Keeps decoded arrays in the user's cache folder, so that images are decoded once."""
 
-import contextlib
 import hashlib
-import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from cnnjax.sealed import replaced
 
 
 def cache_folder() -> Path:
@@ -40,12 +40,12 @@ def cached(name: str, key: Any, build: Callable[[], dict[str, np.ndarray]]) -> d
     arrays = build()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written_beside(path) as file:  # one array after another: loads four times as fast as .npz
+        with replaced(path) as file:  # one array after another: loads four times as fast as .npz
             for array in arrays.values():
                 np.save(file, array, allow_pickle=False)
             file.seek(0)
             checksum = hashlib.file_digest(file, "sha256").hexdigest()
-        with written_beside(note) as file:
+        with replaced(note) as file:
             file.write(json.dumps({"arrays": list(arrays), "sha256": checksum}).encode())
     except OSError as error:
         print(f"the cache {path.parent} cannot be written ({error})", file=sys.stderr)
@@ -63,15 +63,3 @@ def _read(path: Path, note: Path) -> dict[str, np.ndarray] | None:
             return {name: np.load(file, allow_pickle=False) for name in expected["arrays"]}
     except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None
-
-
-@contextlib.contextmanager
-def written_beside(path: Path) -> Iterator[io.BufferedRandom]:
-    """Opens a file beside `path` that takes its place at the end: a reader sees it whole or not."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("wb+") as file:
-            yield file
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -18,10 +18,10 @@ from typing import BinaryIO
 import numpy as np
 
 from cnnjax import commands
-from cnnjax.data.cache import written_beside
 from cnnjax.data.checks import PathError
 from cnnjax.data.images import resize_images
 from cnnjax.data.load import load_source
+from cnnjax.sealed import replaced
 from cnnjax.study import DataConfig
 from cnnjax.types import RequestError
 
@@ -72,7 +72,7 @@ def to_csv(
     images = resize_images(stored[order], size, resize).reshape(len(labels), -1)
     output.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        train, test = (stack.enter_context(written_beside(output / name)) for name in names)
+        train, test = (stack.enter_context(replaced(output / name)) for name in names)
         _write(train, "label", labels[order[:count]], images[:count])
         _write(test, "ID", np.arange(len(labels) - count), images[count:])
 

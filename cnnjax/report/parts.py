@@ -6,9 +6,9 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cnnjax.records import replaced
 from cnnjax.report.style import Plot
 from cnnjax.report.tables import Table
+from cnnjax.sealed import replaced
 from cnnjax.types import RequestError
 
 _LONG = 30  # rows; a longer table is folded
