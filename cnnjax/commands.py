@@ -1,11 +1,13 @@
 """What every entry point does the same: parse flags, and end with the right exit code.
 
-0: done. 2: the request is wrong (one line on stderr). 130: interrupted. 1: something broke (its
-traceback on stderr).
+0: done. 2: the request is wrong (one line on stderr). 130: interrupted. 141: who read the output has gone, as `head`
+does (nothing on stderr). 1: something broke (its traceback on stderr).
 """
 
 import argparse
 import os
+import select
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -35,7 +37,13 @@ def run(main: Callable[[Any], None], parse: Callable[[list[str]], Any] | None = 
     """
     signals.end_orderly()
     try:
-        app.run(main, flags_parser=_parse if parse is None else _without_flags(parse))
+        app.run(_flushed(main), flags_parser=_parse if parse is None else _without_flags(parse))
+    except BrokenPipeError:
+        if not _has_lost_its_reader(sys.stdout.fileno()):
+            raise  # another pipe
+        # What is left in the buffer goes nowhere, or Python complains of it at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except (RequestError, flags.Error) as error:
         _say(f"error: {error}")
         sys.exit(2)
@@ -50,6 +58,22 @@ def run(main: Callable[[Any], None], parse: Callable[[list[str]], Any] | None = 
         # they leave half done is ignored by the next start.
         os._exit(130)
     raise AssertionError("app.run exits")  # for type checkers
+
+
+def _flushed(main: Callable[[Any], None]) -> Callable[[Any], None]:
+    """An entry point that knows, before it returns, whether its output was taken."""
+
+    def flushed(parsed: Any) -> None:
+        main(parsed)
+        sys.stdout.flush()
+
+    return flushed
+
+
+def _has_lost_its_reader(pipe: int) -> bool:
+    poll = select.poll()
+    poll.register(pipe, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _say(line: str) -> None:

@@ -7,6 +7,7 @@ from cnnjax.comparison import fresh
 from cnnjax.plan import list_trials, single_out
 from cnnjax.progress import Progress
 from cnnjax.records import RunFolder, finite
+from cnnjax.report import build_report
 from cnnjax.report.read import read_run
 from cnnjax.study import Study
 from cnnjax.types import RequestError
@@ -15,7 +16,8 @@ from cnnjax.types import RequestError
 def confirm(study: Study, workdir: Path, number: int, *, progress: Progress) -> str:
     """Trains each contender as a study of its own, in the folder confirm/NUMBER/TRIAL of the run, and compares them.
 
-    Interrupted, it goes on when called again. The numbers are written to confirm/NUMBER/confirmation.json.
+    Interrupted, it goes on when called again. The numbers are written to confirm/NUMBER/confirmation.json, and the
+    run's report is built again with them.
 
     Args:
         study: that of the run.
@@ -40,6 +42,7 @@ def confirm(study: Study, workdir: Path, number: int, *, progress: Progress) -> 
         runner.run(alone, fresh.fresh_folder(workdir, number, trial), progress=progress)
     found = fresh.read_confirmation(run, number)
     RunFolder(workdir / "confirm" / str(number)).write_json("confirmation.json", finite(fresh.confirmation_dict(found)))
+    build_report(workdir)
     return fresh.confirmation_text(found)
 
 

@@ -1,8 +1,10 @@
 """The winner and runners-up on fresh seeds: which settings, which seeds, and what is said of them."""
 
 import functools
+import html
 import io
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +21,8 @@ from cnnjax.comparison import fresh
 from cnnjax.plan import list_trials, single_out
 from cnnjax.population import Population
 from cnnjax.progress import Progress
+from cnnjax.records import RunFolder, finite
+from cnnjax.report import build_report, summarise_run
 from cnnjax.report.read import read_run
 from cnnjax.study import from_config
 from cnnjax.types import RequestError
@@ -123,6 +127,43 @@ def test_what_is_said_of_it_begins_with_the_honest_figure(tmp_path):
     assert "not that of test images" in fresh.confirmation_text(by_test).splitlines()[1]
 
 
+def written(workdir, number=5):
+    """Writes down the confirmation of a run, as the command does; returns it."""
+    found = fresh.read_confirmation(read_run(workdir), number)
+    numbers = finite(fresh.confirmation_dict(found))
+    RunFolder(workdir / "confirm" / str(number)).write_json("confirmation.json", numbers)
+    return found
+
+
+def test_the_report_says_the_honest_figure_in_its_first_paragraph(tmp_path):
+    workdir = confirmed_run(tmp_path)
+    assert "fresh seeds" not in re.search('class="answer">(.*?)</p>', build_report(workdir).read_text())[1]
+    found = written(workdir)
+    winner, second, _ = found.contenders
+    page = html.unescape(build_report(workdir).read_text())
+    answer = re.search('class="answer">(.*?)</p>', page)[1]
+    assert f"On 5 fresh seeds, which had no say in the choice, it reaches {100 * winner.fresh.mean:.2f} %" in answer
+    assert f"{100 * winner.fresh.low:.2f} % to {100 * winner.fresh.high:.2f} %" in answer
+    assert f"{found.against[0].verdict} " in page and f"number 2, {second.setting}" in page
+    assert f"On 5 fresh seeds, which had no say in the choice, it reaches {100 * winner.fresh.mean:.2f} %" in (
+        summarise_run(workdir).replace("\\", "")
+    )
+    table = pd.read_csv(workdir / "report/confirmation.csv")
+    assert table["fresh"].tolist() == pytest.approx([row.fresh.mean for row in found.contenders])
+    assert table["difference"].tolist()[1:] == pytest.approx([a.comparison.difference.value for a in found.against])
+    assert table["p"].tolist()[1:] == pytest.approx([a.p for a in found.against])
+
+
+@pytest.mark.parametrize("change", [{"contenders": []}, {"measure": "luck"}, {"against": [{"p": 1}, {}]}])
+def test_a_confirmation_that_is_none_is_refused_in_one_line(tmp_path, change):
+    workdir = confirmed_run(tmp_path)
+    written(workdir)
+    folder = RunFolder(workdir / "confirm/5")
+    folder.write_json("confirmation.json", folder.read_whole("confirmation.json") | change)
+    with pytest.raises(RequestError, match=r"confirmation\.json.*is damaged"):
+        build_report(workdir)
+
+
 @pytest.mark.parametrize(
     ("streams", "words"),
     [
@@ -142,7 +183,9 @@ def confirm(study, workdir, number):
 
 
 def test_contenders_are_trained_on_fresh_seeds_and_a_second_call_finds_them(tiny, tmp_path, monkeypatch):
+    reports = []
     monkeypatch.setattr(runner, "build_report", lambda workdir: workdir / "report/index.html")
+    monkeypatch.setattr(confirmation, "build_report", reports.append)
     monkeypatch.setattr(preparation, "Population", functools.cache(Population))  # compiled once: always two members
     study = make_study(train={"learning_rate": (0.05, 0.02), "epochs": 1})
     said = confirm(study, tmp_path / "run", 2)
@@ -154,6 +197,7 @@ def test_contenders_are_trained_on_fresh_seeds_and_a_second_call_finds_them(tiny
     numbers = json.loads((tmp_path / "run/confirm/2/confirmation.json").read_text())
     assert {row["trial"] for row in numbers["contenders"]} == {"t0000", "t0001"}
     written = (folders[0] / "metrics.jsonl").read_bytes()
+    assert reports == [tmp_path / "run"]
     assert confirm(study, tmp_path / "run", 2) == said
     assert (folders[0] / "metrics.jsonl").read_bytes() == written
 

@@ -180,3 +180,17 @@ def test_a_second_signal_ends_at_once():
     assert process.stdout.readline() == "closing\n"
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=20) == -signal.SIGINT
+
+
+# Output that nobody reads
+
+PRINTS = "from cnnjax import commands\ncommands.run(lambda lines: print('line\\n' * lines), lambda argv: int(argv[1]))"
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_a_reader_that_has_gone_is_no_error(lines):
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, "-c", PRINTS, str(lines)], cwd=ROOT, **pipe)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(timeout=60) == 128 + signal.SIGPIPE  # what a shell says of a command that `head` ended

@@ -8,9 +8,13 @@ import pandas as pd
 import pytest
 import scipy.stats
 from made_up_run import GRID, make_config, make_run, read_answer
+from scipy.special import softmax
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
 
+from cnnjax.report.against import against_tables
 from cnnjax.report.effects import effect_tables, explain
-from cnnjax.report.evidence import evidence_tables, weigh
+from cnnjax.report.evidence import ranking_tables, spread_tables, weigh
 from cnnjax.report.read import read_run
 from cnnjax.report.streams import source_tables, split_variance
 
@@ -34,7 +38,12 @@ def _config(seeds: int = 5, **more) -> dict:
 
 def _ranking(folder: Path) -> pd.DataFrame:
     run = read_run(folder)
-    return evidence_tables(run, weigh(run))[0].frame
+    return ranking_tables(run, weigh(run))[0].frame
+
+
+def _against(folder: Path) -> pd.DataFrame:
+    run = read_run(folder)
+    return against_tables(run, weigh(run))[0].frame
 
 
 LUCK = np.array([0.010, -0.012, 0.004, 0.009, -0.011])
@@ -47,7 +56,7 @@ def test_a_clear_winner_is_called_better(tmp_path):
     frame = _ranking(folder)
     assert frame["learning_rate"].tolist() == [0.03, 0.01]
     assert (frame.loc[0, "first_place"], frame.loc[0, "last_place"], frame.loc[1, "first_place"]) == (1, 1, 2)
-    assert frame.loc[1, "leader is"] == "better"
+    assert _against(folder).loc[0, "the winner is"] == "better"
     assert frame["p_best"].tolist() == [1, 0]
 
 
@@ -56,13 +65,19 @@ def test_an_open_comparison_says_its_interval_and_how_many_more_seeds(tmp_path):
     folder = _run_with(tmp_path / "run", _config(), values.tolist())
     found = scipy.stats.ttest_rel(values[5:], values[:5])
     low, high = found.confidence_interval()
-    row = _ranking(folder).loc[1]
+    row = _against(folder).loc[0]
     assert (row["difference"], row["difference_low"], row["difference_high"]) == pytest.approx((0.005, low, high))
-    assert (row["p"], row["leader is"]) == (pytest.approx(found.pvalue), "undecided")
+    assert (row["p"], row["the winner is"]) == (pytest.approx(found.pvalue), "undecided")
+    gaps = values[5:] - values[:5]
+    assert row["p_beats"] == pytest.approx((gaps > 0).mean()) and row["p_beats_low"] < row["p_beats"]
+    signs = np.array(np.meshgrid(*[[-1, 1]] * 5)).reshape(5, -1).T
+    assert row["p_permutation"] == pytest.approx((np.abs(signs @ gaps) >= gaps.sum() - 1e-12).mean())
+    pooled = np.sqrt((values[5:].var(ddof=1) + values[:5].var(ddof=1)) / 2)
+    assert row["effect size"] == pytest.approx(0.005 / pooled * (1 - 3 / (4 * 8 - 1)), rel=1e-3)  # Hedges' g
     said = read_answer(folder)
     shown = f"({100 * low:+.2f} to {100 * high:+.2f} points, paired by seed)"
     assert "Undecided: it leads the runner-up, learning rate 0.01, by +0.50 points" in said and shown in said
-    assert f"{row['seeds_to_decide'] - 5:.0f} more seeds of each would decide it" in said
+    assert f"{row['more_seeds']:.0f} more seeds of each would decide it" in said
 
 
 def test_losses_rank_downwards(tmp_path):
@@ -81,9 +96,10 @@ def test_many_settings_make_one_interval_no_verdict(tmp_path):
     luck = [rng.normal(0, 0.01, 4) for _ in rates[2:]]
     values = [*(0.60 + luck[0] + gap), *(0.60 + luck[0]), *np.ravel([0.59 + of_rate for of_rate in luck])]
     folder = _run_with(tmp_path / "run", _config(4, train={"learning_rate": rates}), values)
-    frame = _ranking(folder)
-    second = frame.loc[1]
-    assert second["learning_rate"] == 0.02 and second["leader is"] == "better" and second["p"] > 0.05
+    assert _ranking(folder).loc[1, "learning_rate"] == 0.02
+    second = _against(folder).loc[0]
+    assert weigh(read_run(folder)).runner_up.verdict == "better"  # alone
+    assert second["the winner is"] == "undecided" and second["p"] > 0.05 and second["more_seeds"] > 0
     said = read_answer(folder)
     assert "Undecided" in said and "among the 66 pairs" in said and "fresh seeds" in said
 
@@ -91,9 +107,11 @@ def test_many_settings_make_one_interval_no_verdict(tmp_path):
 def test_equal_settings_and_single_seeds(tmp_path):
     same = _run_with(tmp_path / "same", _config(), [*(0.6 + LUCK)] * 2)
     assert "Equal: the runner-up" in read_answer(same)
+    assert _against(same).loc[0, "the winner is"] == "equal"
     single = _run_with(tmp_path / "single", _config(1), [0.60, 0.65])
     said = read_answer(single)
     assert "One seed: nothing can be said" in said and "one seed each decides nothing" in said
+    assert _against(single).loc[0, "the winner is"] == "undecided" and "p" not in _against(single)
     assert "Decided" not in said and np.isnan(_ranking(single)["p_best"]).all()
 
 
@@ -101,7 +119,7 @@ def test_settings_that_lost_seeds_are_not_ranked(tmp_path):
     folder = make_run(tmp_path / "run", _config(), diverge=("t0000",), examples=40)
     run = read_run(folder)
     assert weigh(run).runner_up is None
-    (spread,) = evidence_tables(run, weigh(run))
+    (spread,) = spread_tables(run)
     assert spread.frame["n"].tolist() == [5, 4]
 
 
@@ -118,10 +136,37 @@ def test_selection_is_tested_on_the_seed_left_out(tmp_path):
     assert re.search(rf"reaches {100 * reached:.2f}\d? % test accuracy", said)
 
 
+def test_the_winner_and_its_runners_up_differ_on_the_images_that_they_differ_on(tmp_path):
+    folder = make_run(tmp_path / "run", _config(3, train={"learning_rate": [0.01, 0.02, 0.03]}), examples=150)
+    run = read_run(folder)
+    evidence = weigh(run)
+    frame = against_tables(run, evidence)[1].frame
+    labels = np.load(folder / "predictions/labels.npz")["labels"]
+    right, classes = {}, {}
+    for setting in evidence.settings:
+        trials = run.trials.loc[run.trials["setting"] == setting, "trial"]
+        logits = [np.load(folder / f"predictions/{trial}.npz")["logits"].astype(float) for trial in trials]
+        classes[setting] = np.array([x.argmax(axis=1) for x in logits])
+        right[setting] = np.mean([softmax(x, axis=1) for x in logits], axis=0).argmax(axis=1) == labels
+    best, *others = evidence.settings
+    p_values = []
+    for (_, row), other in zip(frame.iterrows(), others, strict=True):
+        disagree = np.mean([(x != y).mean() for x in classes[best] for y in classes[other]])
+        assert row["disagree"] == pytest.approx(disagree)
+        table = [[(right[best] == i)[right[other] == j].sum() for j in (1, 0)] for i in (1, 0)]
+        assert (row["only the winner right"], row["only the other right"]) == (table[1][0], table[0][1])[::-1]
+        p_values.append(mcnemar(table, exact=True).pvalue)
+        means = [(classes[setting] == labels).mean() for setting in (best, other)]
+        assert row["accuracy_difference"] == pytest.approx(means[0] - means[1])
+    assert frame["p, McNemar"].tolist() == pytest.approx(multipletests(p_values, method="holm")[1])
+    (folder / "predictions/t0000.npz").unlink()
+    assert len(against_tables(run, evidence)) == 2 - (best == 0) and len(evidence.against) == 2
+
+
 def test_the_spread_of_every_setting_is_that_of_its_trials(tmp_path):
     folder = make_run(tmp_path / "run", _config(), examples=60)
     run = read_run(folder)
-    frame = evidence_tables(run, weigh(run))[1].frame.set_index("learning_rate")
+    frame = spread_tables(run)[0].frame.set_index("learning_rate")
     for rate, trials in pd.read_csv(folder / "trials.csv").groupby("learning_rate"):
         values, row = trials["test_accuracy"], frame.loc[rate]
         assert (row["n"], row["mean"], row["std"]) == pytest.approx((5, values.mean(), values.std()))
@@ -170,7 +215,7 @@ def test_crossed_streams_are_split_into_their_shares(tmp_path):
     said = read_answer(folder)
     assert said.startswith("Test accuracy differs by") and "12 trainings" in said and "init 9" in said
     assert "t intervals" not in said and "Decided" not in said
-    (spread,) = evidence_tables(run, weigh(run))  # no ranking, and no interval that takes trainings for independent
+    (spread,) = spread_tables(run)  # no ranking, and no interval that takes trainings for independent
     assert not {"low", "high", "sem", "new_low"} & set(spread.frame)
 
 

@@ -1,5 +1,6 @@
 """Comparisons against SciPy, statsmodels and closed forms, and by simulated studies."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -205,6 +206,8 @@ def test_power_agrees_with_statsmodels(effect, n):
     # Two samples of equal spread: the difference of two seeds has sqrt(2) times it, and each seed two degrees.
     found = decision_power(n, effect, math.sqrt(2), per_seed=2)
     assert found == pytest.approx(TTestIndPower().power(effect, n, 0.05), abs=2e-3)
+    corrected = decision_power(n, effect, 1.0, level=0.99)
+    assert corrected == pytest.approx(TTestPower().power(effect, n, 0.01), abs=2e-3)
 
 
 def decided(n, difference, std, margin, studies=20_000):
@@ -245,6 +248,8 @@ def test_more_seeds():
     difference = close.difference
     assert close.seeds == seeds_to_decide(difference.value, difference.std, freedom=3)
     assert close.more_seeds == (close.seeds - 4, close.seeds - 4)
+    of_ten = dataclasses.replace(close, tests=10)
+    assert of_ten.seeds == seeds_to_decide(difference.value, difference.std, freedom=3, level=0.995) > close.seeds
     apart = unpaired([0.71, 0.73, 0.70, 0.74], [0.70, 0.725])
     assert apart.more_seeds == (max(0, apart.seeds - 4), apart.seeds - 2)
     assert pair([0.7, 0.8, 0.7, 0.8], [0.8, 0.7, 0.7, 0.8000001]).seeds is None  # thousands would not tell

@@ -4,7 +4,6 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from scipy.special import softmax
 
 from cnnjax import stats
 from cnnjax.comparison.sides import Side
@@ -14,23 +13,6 @@ from cnnjax.report.names import AXES, bounds
 from cnnjax.types import RequestError
 
 _TEST = ("test_loss", "test_accuracy", "precision", "recall", "f1")
-
-
-@dataclasses.dataclass(frozen=True)
-class Examples:
-    """What the stored predictions say.
-
-    Attributes:
-        mcnemar: of the networks, or where a side has several, of their mean probabilities.
-        churn: how often networks disagree.
-        interval: of the difference of mean accuracies, over test examples.
-        spreads: of A's and of B's accuracy over seeds, on this test set and on all data like it; None of one seed.
-    """
-
-    mcnemar: stats.McNemar
-    churn: stats.Churn
-    interval: stats.Interval
-    spreads: tuple[stats.AccuracySpread | None, stats.AccuracySpread | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +37,7 @@ class Evidence:
     measure: str
     summaries: tuple[stats.Summary, stats.Summary]
     comparison: stats.Comparison
-    examples: Examples | None
+    examples: stats.Disagreement | None
     warnings: list[str]
     settings: dict[str, tuple[Any, Any]]
     configs: dict[str, tuple[Any, Any]]
@@ -104,22 +86,12 @@ def compare_settings(a: Side, b: Side, measure: str = "test_accuracy", margin: f
     )
 
 
-def _examples(a: Side, b: Side) -> Examples | None:
+def _examples(a: Side, b: Side) -> stats.Disagreement | None:
     if a.labels is None or b.labels is None or not np.array_equal(a.labels, b.labels):
         return None
     if a.logits is None or b.logits is None:
         return None
-    predicted = [np.stack([logits.argmax(axis=1) for logits in side]) for side in (a.logits, b.logits)]
-    together = [np.mean([softmax(x.astype(np.float32), axis=1) for x in side], axis=0) for side in (a.logits, b.logits)]
-    right_a, right_b = (classes == a.labels for classes in predicted)
-    ensemble_a, ensemble_b = (probabilities.argmax(axis=1) == a.labels for probabilities in together)
-    spread_a, spread_b = (stats.spread_accuracy(right) if len(right) > 1 else None for right in (right_a, right_b))
-    return Examples(
-        mcnemar=stats.mcnemar(ensemble_a, ensemble_b),
-        churn=stats.churn(*predicted),
-        interval=stats.example_interval(right_a, right_b),
-        spreads=(spread_a, spread_b),
-    )
+    return stats.compare_predictions(a.logits, b.logits, a.labels)
 
 
 def _data_warnings(a: Side, b: Side, measure: str) -> list[str]:

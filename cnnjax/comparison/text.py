@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from cnnjax import stats
-from cnnjax.comparison.evidence import Evidence, Examples
+from cnnjax.comparison.evidence import Evidence
 from cnnjax.records import finite
 from cnnjax.stats import amount, gap, span
 
@@ -83,7 +83,7 @@ def _seeds(evidence: Evidence) -> Section:
     return Section("Over seeds", rows)
 
 
-def _examples(found: Examples) -> Section:
+def _examples(found: stats.Disagreement) -> Section:
     together, churn = found.mcnemar, found.churn
     rows = [
         ("disagree", f"{_percent(churn.between)} of test images, two networks of A and B"),
@@ -170,7 +170,7 @@ def to_json(evidence: Evidence) -> str:
     return json.dumps(finite(document), indent=1)
 
 
-def _examples_json(found: Examples | None) -> dict[str, Any] | None:
+def _examples_json(found: stats.Disagreement | None) -> dict[str, Any] | None:
     if found is None:
         return None
     churn = found.churn._asdict()

@@ -5,35 +5,35 @@ python -m cnnjax.report runs/grid --format=markdown    # prints a summary for a 
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-from cnnjax.commands import ArgumentParser
-from cnnjax.report import build_report, summarise_run
-from cnnjax.sealed import unwritable
-from cnnjax.types import RequestError
+from cnnjax import commands
 
 
-def main(arguments: list[str]) -> int:
-    """Builds or prints the report that the command line names; returns the exit code."""
-    parser = ArgumentParser(
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Parses the command line, its first word being the program.
+
+    Raises:
+        RequestError: it is wrong.
+    """
+    parser = commands.ArgumentParser(
         prog="python -m cnnjax.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("workdir", type=Path, help="the run's folder")
     parser.add_argument("--format", choices=("html", "markdown"), default="html", help="html (default) or markdown")
-    try:
-        given = parser.parse_args(arguments)
-        print(build_report(given.workdir) if given.format == "html" else summarise_run(given.workdir))
-    except RequestError as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
-        return 2
-    except OSError as error:
-        if (said := unwritable(error)) is None:
-            raise
-        print(said, file=sys.stderr)
-        return 1
-    return 0
+    return parser.parse_args(argv[1:])
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Builds or prints the report that the command line names.
+
+    Raises:
+        RequestError: it cannot be done.
+    """
+    from cnnjax.report import build_report, summarise_run
+
+    print((build_report if arguments.format == "html" else summarise_run)(arguments.workdir))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    commands.run(main, parse)

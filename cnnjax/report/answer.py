@@ -1,6 +1,7 @@
 """The answer in words: what is best, by how much, how sure that is, and what would make it surer."""
 
 from cnnjax import stats
+from cnnjax.report.confirmed import Confirmed, confirmed_details, confirmed_sentence
 from cnnjax.report.evidence import Evidence
 from cnnjax.report.names import measure_name
 from cnnjax.report.read import Run
@@ -8,13 +9,16 @@ from cnnjax.report.streams import Sources
 from cnnjax.report.tables import significant
 
 
-def write_answer(run: Run, evidence: Evidence | None, sources: list[Sources]) -> list[str]:
+def write_answer(
+    run: Run, evidence: Evidence | None, sources: list[Sources], confirmed: Confirmed | None = None
+) -> list[str]:
     """Returns the answer as paragraphs, the shortest that is true first.
 
     Args:
         run: the run.
         evidence: of its settings; None where nothing has finished.
         sources: of the spread, where the study crosses random streams.
+        confirmed: what fresh seeds say of the winner, where they were trained.
     """
     if evidence is None:
         return ["No trial has finished with a value to select by."]
@@ -22,7 +26,8 @@ def write_answer(run: Run, evidence: Evidence | None, sources: list[Sources]) ->
     if sources:
         return [_sources_sentence(run, sources), _best_sentence(run, best)]
     said = [_best_sentence(run, best), _seeds_sentence(run, best)]
-    answer = [" ".join(filter(None, said))]
+    said += [confirmed_sentence(confirmed)] if confirmed else []
+    answer = [" ".join(filter(None, said)), *(confirmed_details(confirmed) if confirmed else [])]
     if evidence.runner_up is not None and not run.crossed:
         answer.append(_verdict_sentence(run, evidence))
         answer += [_curse_sentence(run, evidence.honest)] if evidence.honest else []
@@ -72,10 +77,9 @@ def _verdict_sentence(run: Run, evidence: Evidence) -> str:
         return f"Decided: it is better than the runner-up, {name}, {by}"
     text = f"Undecided: it leads the runner-up, {name}, {by}"
     if found.verdict == "better":
-        pairs = len(evidence.ranks) * (len(evidence.ranks) - 1) // 2
         return (
-            f"{text} That interval alone excludes zero, but among the {pairs} pairs of settings such a gap may be "
-            f"chance (p = {second.p:.2g} after Holm's correction): confirm it on fresh seeds."
+            f"{text} That interval alone excludes zero, but among the {evidence.pairs} pairs of settings such a gap "
+            f"may be chance (p = {second.p:.2g} after Holm's correction): confirm it on fresh seeds."
         )
     return f"{text} {stats.what_decides(found, 'it', 'the runner-up')}"
 

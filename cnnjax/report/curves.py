@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _COLUMNS = 4  # of panels, at most
+_LINES = 100  # settings, at most
 _TOLD_BY = (
     *("optimizer", "learning_rate", "batch_size", "momentum", "weight_decay"),
     *("label_smoothing", "dropout_rate"),
@@ -39,7 +40,10 @@ def draw_curves(run: Run) -> Iterator[Plot]:
 
 
 def _curves(run: Run, name: str) -> Plot:
-    history = run.history.join(run.settings[["model", *_TOLD_BY]], on="setting")
+    trained = set(run.history["setting"])
+    shown_settings = [setting for setting in run.ranked if setting in trained][:_LINES] or sorted(trained)
+    history = run.history[run.history["setting"].isin(shown_settings)]
+    history = history.join(run.settings[["model", *_TOLD_BY]], on="setting")
     splits = [s for s in ("train", "val") if history[f"{s}_{name}"].notna().any()]
     models = list(dict.fromkeys(history["model"]))
     few = history.groupby("model")["setting"].nunique().max() <= 3
@@ -178,7 +182,9 @@ def _split(split: str) -> str:
 
 
 def _caption(run: Run, name: str, history: pd.DataFrame, look: _Look) -> str:
-    parts = [f"{name.capitalize()} by epoch, one line per setting, averaged over its seeds."]
+    few, all_of_them = history["setting"].nunique(), run.history["setting"].nunique()
+    some = f" ({few} best of {all_of_them:,})" if few < all_of_them else ""
+    parts = [f"{name.capitalize()} by epoch, one line per setting{some}, averaged over its seeds."]
     if history.groupby("setting")["member"].nunique().max() > 1:
         parts.append("Band: ± the standard deviation across seeds.")
     else:

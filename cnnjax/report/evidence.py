@@ -1,6 +1,7 @@
 """What the seeds support: which setting is best, how sure that is, and how far each setting's seeds spread."""
 
 import dataclasses
+import math
 from collections.abc import Hashable
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from cnnjax.report.names import bounds, measure_name
 from cnnjax.report.read import Run
 from cnnjax.report.tables import Table, shown_axes
 
-_RANKED = 25  # rows of the table, at most
+_RANKED = 100  # rows of a table, at most
 _INTERVALS = ("sem", "low", "high", "iqm_low", "iqm_high", "new_low", "new_high")
 _RISK = 0.05  # of calling any setting better that is not
 
@@ -22,19 +23,34 @@ class Evidence(NamedTuple):
     Attributes:
         settings: those that lost no seed, the best first.
         ranks: of each of them.
-        runner_up: the best compared with the second; None without one.
+        against: the best compared with each of the others, in their order, as one of the tests of all pairs.
         honest: what the choice brings on seeds that had no say in it; None where there are not two seeds.
     """
 
     settings: list[int]
     ranks: list[stats.Rank]
-    runner_up: stats.Comparison | None
+    against: list[stats.Comparison]
     honest: stats.Honest | None
+
+    @property
+    def runner_up(self) -> stats.Comparison | None:
+        """The best compared with the second; None without one."""
+        return self.against[0] if self.against else None
 
     @property
     def decided(self) -> bool:
         """Whether the best is better than the runner-up, also after as many tests as there are pairs of settings."""
-        return self.runner_up is not None and self.runner_up.verdict == "better" and self.ranks[1].p < _RISK
+        return bool(self.against) and self.verdict(1) == "better"
+
+    @property
+    def pairs(self) -> int:
+        """The number of pairs of settings."""
+        return math.comb(len(self.settings), 2)
+
+    def verdict(self, place: int) -> stats.Verdict:
+        """What the best is, beside the setting in a place (the second is 1), by Holm's correction for all pairs."""
+        found = self.against[place - 1].verdict
+        return "undecided" if found in ("better", "worse") and not self.ranks[place].p < _RISK else found
 
 
 def weigh(run: Run) -> Evidence | None:
@@ -47,71 +63,49 @@ def weigh(run: Run) -> Evidence | None:
     select: dict[Hashable, dict[Hashable, float]] = {name: run.by_seed(name, run.select) for name in names}
     ranks = stats.rank(select, larger_is_better=larger)
     settings = sorted(names, key=[rank.name for rank in ranks].index)
-    runner_up = honest = None
+    best, *others = (select[setting] for setting in settings)
+    tests = math.comb(len(settings), 2)
+    against = [
+        dataclasses.replace(stats.compare(best, other, larger_is_better=larger), tests=tests) for other in others
+    ]
+    honest = None
     if len(ranks) > 1:
-        best, second = (select[setting] for setting in settings[:2])
-        runner_up = stats.compare(best, second, larger_is_better=larger)
         test: dict[Hashable, dict[Hashable, float]] = {name: run.by_seed(name, "test_accuracy") for name in names}
         if most > 1 and len(set.intersection(*(set(values) for values in select.values()))) > 1:
             honest = stats.select_honestly(select, test, larger_is_better=larger, report_larger_is_better=True)
-    return Evidence(settings, ranks, runner_up, honest)
+    return Evidence(settings, ranks, against, honest)
 
 
-def evidence_tables(run: Run, evidence: Evidence) -> list[Table]:
-    """The ranking of several settings, and the spread over the seeds of each that has several.
-
-    Trainings that share random streams are not independent: of them there is no ranking, and no interval.
-    """
-    tables = [_ranking(run, evidence)] if len(evidence.ranks) > 1 and not run.crossed else []
-    return [*tables, _spread(run)] if run.settings["n"].max() > 1 else tables
-
-
-def _ranking(run: Run, evidence: Evidence) -> Table:
-    larger = not run.select.endswith("loss")
-    best = run.by_seed(evidence.settings[0], run.select)
+def ranking_tables(run: Run, evidence: Evidence) -> list[Table]:
+    """The ranking of several settings; none of trainings that share random streams, which are not independent."""
+    if len(evidence.ranks) < 2 or run.crossed:
+        return []
     rows: list[dict[str, Any]] = []
     for place, (setting, rank) in enumerate(zip(evidence.settings, evidence.ranks, strict=True), 1):
         if place > _RANKED:
             break
         row: dict[str, Any] = {"place": place} | run.settings.loc[setting, shown_axes(run)].to_dict()
-        row |= {
-            "n": rank.n,
-            run.select: rank.mean,
-            "p_best": rank.best,
-            "first_place": rank.low,
-            "last_place": rank.high,
-        }
-        if place > 1:
-            found = stats.compare(best, run.by_seed(setting, run.select), larger_is_better=larger)
-            low, high = found.interval
-            row |= {"difference": found.difference.value, "difference_low": low, "difference_high": high}
-            row |= {
-                "p": rank.p,
-                "leader is": found.verdict if rank.n > 1 else "undecided",
-                "seeds_to_decide": found.seeds,
-            }
-        rows.append(row)
+        row |= {"n": rank.n, run.select: rank.mean, "p_best": rank.best}
+        rows.append(row | {"first_place": rank.low, "last_place": rank.high})
     count = len(evidence.ranks)
     some = f" The first {_RANKED} of {count} settings." if count > _RANKED else ""
     lost = int((run.settings["n"] < run.settings["n"].max()).sum())
     left_out = f" {lost} setting{'s' if lost > 1 else ''} with fewer seeds left out." if lost else ""
     note = (
         f"By {measure_name(run.select)}, means over n seeds.{some}{left_out} P(best): probability of the best mean, "
-        "by bootstrap over seeds. First to last place: what tests of all pairs leave open (95 %, Holm). Difference: "
-        "the leader's mean less this one's, with its 95 % t interval (paired by seed where seeds are shared), p "
-        "adjusted for all pairs, and what the leader is by that one interval. Seeds to decide: how many each needs in "
-        "all to decide this difference with 80 % power."
+        "by bootstrap over seeds. First to last place: what tests of all pairs leave open (95 %, Holm)."
     )
-    unit = "percent" if run.select.endswith("accuracy") else "number"
-    kinds = dict.fromkeys(("difference", "difference_low", "difference_high"), unit) | {
-        **dict.fromkeys(("place", "first_place", "last_place", "seeds_to_decide"), "whole"),
-        **{"leader is": "text", "p": "number"},
-    }
-    return Table("ranking", "Ranking", note, pd.DataFrame(rows), (0,), kinds)
+    kinds = dict.fromkeys(("place", "first_place", "last_place"), "whole")
+    return [Table("ranking", "Ranking", note, pd.DataFrame(rows), (0,), kinds)]
 
 
-def _spread(run: Run) -> Table:
-    """Every setting's test accuracy over its seeds; of one setting, every measure."""
+def spread_tables(run: Run) -> list[Table]:
+    """Every setting's test accuracy over its seeds, where it has several; of one setting, every measure.
+
+    Trainings that share random streams have no interval.
+    """
+    if run.settings["n"].max() < 2:
+        return []
     several = len(run.settings) > 1
     measures = ["test_accuracy"] if several else ["test_accuracy", "test_loss", "f1", "val_accuracy", "val_loss"]
     order = [*run.ranked, *(setting for setting in run.settings.index if setting not in run.ranked)]
@@ -141,4 +135,4 @@ def _spread(run: Run) -> Table:
     kinds = {"measure": "text"}
     if several:
         kinds = dict.fromkeys(frame.columns[len(shown_axes(run)) + 1 :], "percent")
-    return Table("over_seeds", "Spread over seeds", note, frame, kinds=kinds)
+    return [Table("over_seeds", "Spread over seeds", note, frame, kinds=kinds)]

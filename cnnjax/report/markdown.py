@@ -26,7 +26,7 @@ def summarise_run(workdir: Path) -> str:
     """
     run = read_run(workdir)
     analysis = analyse(run)
-    answer, *details = write_answer(run, analysis.evidence, analysis.sources)
+    answer, *details = write_answer(run, analysis.evidence, analysis.sources, analysis.confirmed)
     lines = [f"# Study of {_escape(study_name(run))}", "", f"**{_escape(answer)}**", ""]
     for detail in details:
         lines += [_escape(detail), ""]

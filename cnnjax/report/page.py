@@ -66,7 +66,7 @@ def _page(
 
 def _opening(run: Run, analysis: Analysis) -> str:
     """The answer, and what to know before believing it."""
-    answer, *details = write_answer(run, analysis.evidence, analysis.sources)
+    answer, *details = write_answer(run, analysis.evidence, analysis.sources, analysis.confirmed)
     findings = "".join(
         f'<li class="{finding.severity}"><b>{finding.name}</b> {escape(finding.sentence)}</li>'
         for finding in check_protocol(run)

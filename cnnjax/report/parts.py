@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cnnjax.report.style import Plot
-from cnnjax.report.tables import Table
+from cnnjax.report.tables import MOST_ROWS, Table
 from cnnjax.sealed import replaced
 from cnnjax.types import RequestError
 
@@ -101,9 +101,10 @@ def facts(values: Iterable[tuple[Any, str]]) -> str:
 def table(table: Table) -> str:
     """A table under its title, folded where it is long, with a button that copies it and a link to its CSV file."""
     rows = len(table.frame)
+    cut = f", of which the first {MOST_ROWS} are shown" if rows > MOST_ROWS + table.foot else ""
     return (
         f'<details class="table"{" open" if rows <= _LONG else ""}>'
-        f'<summary>{escape(table.title)} <span class="count">{rows} row{"s" * (rows != 1)}</span></summary>'
+        f'<summary>{escape(table.title)} <span class="count">{rows:,} row{"s" * (rows != 1)}{cut}</span></summary>'
         f'<p class="note">{escape(table.note)}</p>{table.html()}'
         '<p class="files"><button type="button" class="copy">Copy</button> '
         f'<a href="{table.name}.csv">{table.name}.csv</a> has every digit (percentages as shares).</p></details>\n'

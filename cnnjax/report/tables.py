@@ -12,6 +12,7 @@ from cnnjax import stats
 from cnnjax.report.names import AXES, number, word
 from cnnjax.report.read import Run
 
+MOST_ROWS = 250  # that a page shows of a table; the CSV file beside it has all
 _SCORES = ("test_accuracy", "precision", "recall", "f1")
 # column -> header, kind
 _SHOWN = {
@@ -34,6 +35,7 @@ _SHOWN = {
     "f1_setting_std": ("std, settings", "number"),
     "share": ("share %", "percent"),
     "p_best": ("P(best) %", "percent"),
+    "p_beats": ("P(beats) %", "percent"),
     "black": ("black %", "percent"),
 }
 
@@ -58,15 +60,17 @@ class Table:
         return self.frame.to_csv(index=False, lineterminator="\n")
 
     def html(self) -> str:
-        """The table as shown: percent and four significant digits."""
+        """The table as shown: percent and four significant digits; of a long one the first rows, and its foot."""
         columns = list(self.frame.columns)
         kinds = self.column_kinds
         head = "".join(
             f'<th scope="col" class="{kind}"><button type="button">{html.escape(_header(column, kind))}</button></th>'
             for column, kind in zip(columns, kinds, strict=True)
         )
-        rows = []
+        rows, total = [], len(self.frame)
         for position, row in enumerate(self.frame.itertuples(index=False)):
+            if MOST_ROWS <= position < total - self.foot:
+                continue
             mark = ' class="best"' if position in self.best else ""
             cells = (_cell(value, kind) for value, kind in zip(row, kinds, strict=True))
             rows.append(f"<tr{mark}>{''.join(cells)}</tr>\n")

@@ -3,7 +3,17 @@
 from cnnjax.stats.comparison import Adjusted, Comparison, Difference, Share, Verdict, adjust, compare, holm
 from cnnjax.stats.components import Component, Components, variance_components
 from cnnjax.stats.effects import Effect, Effects, Marginal, explain_variance, marginal_means
-from cnnjax.stats.examples import AccuracySpread, Churn, McNemar, churn, example_interval, mcnemar, spread_accuracy
+from cnnjax.stats.examples import (
+    AccuracySpread,
+    Churn,
+    Disagreement,
+    McNemar,
+    churn,
+    compare_predictions,
+    example_interval,
+    mcnemar,
+    spread_accuracy,
+)
 from cnnjax.stats.planning import decision_power, seeds_to_decide
 from cnnjax.stats.selection import Honest, Rank, expected_best, pairwise_p, rank, select_honestly
 from cnnjax.stats.spread import (
@@ -25,6 +35,7 @@ __all__ = [
     "Component",
     "Components",
     "Difference",
+    "Disagreement",
     "Effect",
     "Effects",
     "Honest",
@@ -40,6 +51,7 @@ __all__ = [
     "bootstrap_interval",
     "churn",
     "compare",
+    "compare_predictions",
     "decision_power",
     "example_interval",
     "expected_best",

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -64,6 +64,7 @@ class Comparison:
         paired: whether they are paired by seed.
         margin: the difference that is too small to matter; None where none is stated.
         larger_is_better: False for losses.
+        tests: how many tests it is one of; `seeds` are then as many as pass Bonferroni's correction for that number.
     """
 
     a: np.ndarray
@@ -71,6 +72,7 @@ class Comparison:
     paired: bool
     margin: float | None = None
     larger_is_better: bool = True
+    tests: int = 1
 
     @cached_property
     def difference(self) -> Difference:
@@ -120,19 +122,14 @@ class Comparison:
         t. All of them where they are at most 20,000, which makes it exact, else as many drawn at random. It cannot be
         smaller than `least_permutation_p`, which with few seeds is a lot.
         """
-        from scipy.stats import permutation_test
-
         if min(len(self.a), len(self.b)) < 2:
             return math.nan
-        statistic: Callable = _mean_of_pairs if self.paired else _welch_t
-        found = permutation_test(
-            (self.a, self.b),
-            statistic,
-            permutation_type="samples" if self.paired else "independent",
-            vectorized=True,
-            n_resamples=_PERMUTATIONS,
-            rng=np.random.default_rng(0),
-        )
+        if self.paired:
+            return _sign_flip_p(self.a - self.b)
+        from scipy.stats import permutation_test
+
+        rng = np.random.default_rng(0)
+        found = permutation_test((self.a, self.b), _welch_t, vectorized=True, n_resamples=_PERMUTATIONS, rng=rng)
         return float(found.pvalue)
 
     @property
@@ -195,7 +192,12 @@ class Comparison:
         a, b = (1.0, 0.0) if self.paired else (float(self.a.var(ddof=1)), float(self.b.var(ddof=1)))
         per_seed = (a + b) ** 2 / (a**2 + b**2)
         return seeds_to_decide(
-            difference.value, difference.std, freedom=difference.freedom, per_seed=per_seed, margin=self.margin
+            difference.value,
+            difference.std,
+            freedom=difference.freedom,
+            per_seed=per_seed,
+            margin=self.margin,
+            level=1 - (1 - LEVEL) / self.tests,
         )
 
     @property
@@ -288,8 +290,18 @@ def _welch_difference(a: np.ndarray, b: np.ndarray) -> Difference:
     return Difference(value, math.sqrt(variances.sum()), math.sqrt(total), freedom)
 
 
-def _mean_of_pairs(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
-    return np.mean(a - b, axis=axis)
+def _sign_flip_p(gaps: np.ndarray) -> float:
+    """The share of flips of signs, the observed one among them, that bring the mean as far from zero or further."""
+    n, rng = len(gaps), np.random.default_rng(0)
+    flips = min(2**n, _PERMUTATIONS)
+    least = abs(gaps.sum()) - 1e-12 * np.abs(gaps).sum()  # equal but for rounding
+    as_far = 0
+    for first in range(0, flips, 1000):  # little memory, also of thousands of seeds
+        count = min(1000, flips - first)
+        every = np.arange(first, first + count)[:, None] >> np.arange(n) & 1 if flips == 2**n else None
+        signs = 1 - 2 * (rng.integers(0, 2, (count, n)) if every is None else every)
+        as_far += int((np.abs(signs @ gaps) >= least).sum())
+    return as_far / flips if flips == 2**n else (as_far + 1) / (flips + 1)
 
 
 def _welch_t(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:

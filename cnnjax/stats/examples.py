@@ -1,6 +1,7 @@
 """What networks say of single examples: which they get right, and where they disagree."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -64,6 +65,49 @@ class Churn(NamedTuple):
     within_a: float
     within_b: float
     by_example: Float[np.ndarray, " N"]
+
+
+class Disagreement(NamedTuple):
+    """Two settings on the same test examples, by the predictions of their networks.
+
+    Attributes:
+        mcnemar: of the networks, or where a setting has several, of their mean probabilities.
+        churn: how often networks disagree.
+        interval: of the difference of mean accuracies, over test examples.
+        spreads: of A's and of B's accuracy over seeds, on this test set and on all data like it; None of one seed.
+    """
+
+    mcnemar: McNemar
+    churn: Churn
+    interval: Interval
+    spreads: tuple[AccuracySpread | None, AccuracySpread | None]
+
+
+def compare_predictions(
+    logits_a: Sequence[Float[np.ndarray, "N K"]],
+    logits_b: Sequence[Float[np.ndarray, "N K"]],
+    labels: Int[np.ndarray, " N"],
+) -> Disagreement:
+    """Compares two settings example by example.
+
+    Args:
+        logits_a: of each network of A.
+        logits_b: of each network of B.
+        labels: the true classes.
+    """
+    from scipy.special import softmax
+
+    sides = logits_a, logits_b
+    predicted = [np.stack([logits.argmax(axis=1) for logits in side]) for side in sides]
+    right_a, right_b = (classes == labels for classes in predicted)
+    together = [sum(softmax(logits.astype(np.float32), axis=1) for logits in side).argmax(axis=1) for side in sides]
+    spread_a, spread_b = (spread_accuracy(right) if len(right) > 1 else None for right in (right_a, right_b))
+    return Disagreement(
+        mcnemar=mcnemar(together[0] == labels, together[1] == labels),
+        churn=churn(*predicted),
+        interval=example_interval(right_a, right_b),
+        spreads=(spread_a, spread_b),
+    )
 
 
 def spread_accuracy(correct: Bool[np.ndarray, "S N"]) -> AccuracySpread:

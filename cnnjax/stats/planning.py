@@ -20,6 +20,7 @@ def decision_power(
     freedom: float = math.inf,
     per_seed: float = 1.0,
     margin: float | None = None,
+    level: float = LEVEL,
 ) -> float:
     """Returns the probability that a comparison of n seeds a side is decided: better, worse, or equal by the margin.
 
@@ -30,6 +31,7 @@ def decision_power(
         freedom: degrees of freedom of that estimate, over whose error is averaged; infinite: the true one.
         per_seed: degrees of freedom of the future estimate, for each of n - 1 seeds: 1 of pairs, up to 2 otherwise.
         margin: the difference that is too small to matter.
+        level: of the interval that has to exclude zero.
 
     References:
         Julious and Owen, Sample size calculations for clinical studies allowing for uncertainty about the variance
@@ -46,7 +48,7 @@ def decision_power(
         inside = ndtr((half - difference) / true_error) - ndtr((-half - difference) / true_error)
         return np.where(half > 0, inside, 0.0)
 
-    unequal_from = t_quantile(future) * found_error
+    unequal_from = t_quantile(future, level) * found_error
     power = 1 - within(unequal_from)
     if margin is not None:
         equal_to = margin - t_quantile(future, 2 * LEVEL - 1) * found_error
@@ -61,6 +63,7 @@ def seeds_to_decide(
     freedom: float = math.inf,
     per_seed: float = 1.0,
     margin: float | None = None,
+    level: float = LEVEL,
     power: float = POWER,
 ) -> int | None:
     """Returns the least number of seeds a side that decides a comparison with the given power; see `decision_power`.
@@ -70,9 +73,10 @@ def seeds_to_decide(
     Returns:
         The number, at least 2; None where more than 10,000 are needed.
     """
-    reached = functools.partial(
-        decision_power, difference=difference, std=std, freedom=freedom, per_seed=per_seed, margin=margin
-    )
+
+    def reached(n: int) -> float:
+        return decision_power(n, difference, std, freedom=freedom, per_seed=per_seed, margin=margin, level=level)
+
     high = 2
     while reached(high) < power:
         if high >= MOST:

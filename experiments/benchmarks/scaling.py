@@ -1,6 +1,7 @@
 """Whether cost grows as the work does: seconds of training against members, epochs and images.
 
     python -m experiments.benchmarks.scaling --model=baseline
+    python -m experiments.benchmarks.scaling --redraw          # the figure again, from the table
 
 Each of the three grows alone; every point is timed in rounds, the points taking turns. Writes scaling.csv and
 scaling.png beside this file; `relative` is the cost of a unit of work (one member, epoch, image) beside that of the
@@ -15,12 +16,13 @@ from typing import Any
 from absl import app, flags
 
 from cnnjax.devices import use_every_core
-from experiments.benchmarks.tables import write_table
+from experiments.benchmarks.tables import read_table, table_path, write_table
 from experiments.benchmarks.workers import Work, population_of
 
 MODEL = flags.DEFINE_string("model", "baseline", "Which network.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images a step.")
 ROUNDS = flags.DEFINE_integer("rounds", 3, "Repetitions, of which the median counts.")
+REDRAW = flags.DEFINE_bool("redraw", False, "Time nothing; draw the table that is there.")
 OUTPUT = flags.DEFINE_string("output", None, "Where to write the table and, as .png, the figure.")
 
 MEMBERS = (1, 2, 4, 8, 16, 32, 64)
@@ -32,6 +34,10 @@ FEW = 1_280  # images, where it is not they that grow
 def main(argv: list[str]) -> None:
     """Times the three series, and writes table and figure."""
     del argv
+    if REDRAW.value:
+        path = table_path("scaling.csv", OUTPUT.value)
+        draw(read_table(path), path.with_suffix(".png"))
+        return
     use_every_core(max(MEMBERS))
     series: dict[str, dict[int, Callable[[], float]]] = {
         "members": {count: build(members=count) for count in MEMBERS},
@@ -90,6 +96,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         ideal = [seconds[-1] * count / counts[-1] for count in counts]
         axes.plot(counts, ideal, ls=":", color="#868e96", label="in proportion")
         axes.set(xscale="log", yscale="log", xlabel=name, ylabel="seconds")
+        axes.set_xticks(counts, [f"{count // 1000}k" if count >= 1000 else str(count) for count in counts])
+        axes.set_xticks([], minor=True)
         axes.legend(fontsize=7)
     figure.savefig(path, dpi=120)
 

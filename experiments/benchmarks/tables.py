@@ -5,11 +5,33 @@ from pathlib import Path
 from typing import Any
 
 
+def table_path(name: str, elsewhere: str | None = None) -> Path:
+    """Returns the path of the table of that name beside this file, or `elsewhere`."""
+    return Path(elsewhere) if elsewhere else Path(__file__).with_name(name)
+
+
 def write_table(rows: list[dict[str, Any]], name: str, elsewhere: str | None = None) -> Path:
     """Writes rows as a CSV file of that name beside this file, or to the path `elsewhere`; returns the path."""
-    path = Path(elsewhere) if elsewhere else Path(__file__).with_name(name)
+    path = table_path(name, elsewhere)
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
     return path
+
+
+def read_table(path: Path) -> list[dict[str, Any]]:
+    """Reads what `write_table` wrote, numbers as such."""
+    with path.open(newline="") as file:
+        return [{name: _value(text) for name, text in row.items()} for row in csv.DictReader(file)]
+
+
+def _value(text: str) -> Any:
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        return text
