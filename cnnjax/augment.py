@@ -13,6 +13,7 @@ _ANGLE_BITS = 12
 ANGLES = 45 * ((2 * np.arange(2**_ANGLE_BITS) + 1) / 2**_ANGLE_BITS - 1)
 
 
+@jax.named_scope("augment")
 def gather_batch(
     images_NxHxWxC: UInt8[Array, "N H W C"],
     indices_B: Int[Array, " B"],

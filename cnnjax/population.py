@@ -160,6 +160,10 @@ class Population:
             "memory_bytes": max(needed, default=None),
         }
 
+    def text(self, members: int) -> str:
+        """Returns the compiled training of so many members as XLA writes it, each operation with its place here."""
+        return self._compiled["advance", members].as_text()
+
     def put(self, tree: Any) -> Any:
         """Lays stacked arrays out over the devices."""
         return jax.device_put(tree, self.sharding)

@@ -192,8 +192,9 @@ def _train_batches(
             *(task.network, settings, variables, images, train.labels[indices]),
             jax.random.fold_in(dropout_key, index),
         )
-        updates, optimizer_state = optimizer.update(gradients, optimizer_state, variables["params"])
-        variables = {**variables, "params": optax.apply_updates(variables["params"], updates)}
+        with jax.named_scope("update"):
+            updates, optimizer_state = optimizer.update(gradients, optimizer_state, variables["params"])
+            variables = {**variables, "params": optax.apply_updates(variables["params"], updates)}
         return (variables, optimizer_state, sums + batch_result), None
 
     examples = (order[:count], words[:count])
@@ -230,13 +231,14 @@ def _loss(
         mutable=["batch_stats"],
     )
     assert isinstance(logits, jnp.ndarray)
-    log_probabilities = jax.nn.log_softmax(logits)
-    # Smoothing gives every class the same share of the target (Szegedy et al. 2016, section 7).
-    of_label = -jnp.take_along_axis(log_probabilities, labels[:, None], axis=-1)[:, 0]
-    of_all = -log_probabilities.mean(-1)
-    smoothing = settings.label_smoothing
-    loss = ((1 - smoothing) * of_label + smoothing * of_all).mean()
-    return loss, ({**variables, **moved}, batch_sums(logits, labels))
+    with jax.named_scope("loss"):
+        log_probabilities = jax.nn.log_softmax(logits)
+        # Smoothing gives every class the same share of the target (Szegedy et al. 2016, section 7).
+        of_label = -jnp.take_along_axis(log_probabilities, labels[:, None], axis=-1)[:, 0]
+        of_all = -log_probabilities.mean(-1)
+        smoothing = settings.label_smoothing
+        loss = ((1 - smoothing) * of_label + smoothing * of_all).mean()
+        return loss, ({**variables, **moved}, batch_sums(logits, labels))
 
 
 def epoch_order(key: Array, count: int) -> Int[Array, " count"]:

@@ -1,6 +1,7 @@
 """What several test files share: a private compilation cache, a tiny model, and tiny studies of digits."""
 
 import copy
+import functools
 import os
 from typing import Any
 
@@ -35,6 +36,22 @@ def private_compilation_cache(tmp_path_factory):
 def tiny(monkeypatch):
     """The model 'tiny' joins the ladder: every kind of layer, in a hundredth of a second."""
     add_tiny(monkeypatch)
+
+
+@pytest.fixture
+def quick(tiny, monkeypatch):
+    """The tiny model, programs compiled once for all runs of a study, and no report."""
+    from cnnjax import preparation, runner
+
+    monkeypatch.setattr(preparation, "Population", _compile_once)
+    monkeypatch.setattr(runner, "build_report", lambda workdir: workdir / "report/index.html")
+
+
+@functools.cache
+def _compile_once(*arguments: Any) -> Any:
+    from cnnjax.population import Population
+
+    return Population(*arguments)
 
 
 def add_tiny(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import make_study
+from runs import assert_no_line_twice, crash_everywhere, read_all, run
 from test_population import UNSTEADY
-from test_runner import assert_no_line_twice, crash_everywhere, quick, read_all, run  # noqa: F401
 
 import cnnjax
 from cnnjax.population import Population
 from cnnjax.records import RunFolder
+
+pytestmark = pytest.mark.usefixtures("quick")
 
 EARLY = {**UNSTEADY, "epochs": (3, 12), "early_stopping": "val_loss:1"}
 

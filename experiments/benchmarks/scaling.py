@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
 def build(members: int = 2, epochs: int = 1, images: int = FEW) -> Callable[[], float]:
     """Compiles one point; a call trains it and returns the seconds."""
     work = Work(MODEL.value, "sgd", BATCH_SIZE.value, members, "float32", 0.0)
-    return population_of(work, images // BATCH_SIZE.value, epochs)
+    return population_of(work, images // BATCH_SIZE.value, epochs)[1]
 
 
 def measure(name: str, points: dict[int, Callable[[], float]]) -> list[dict[str, Any]]:

@@ -4,9 +4,12 @@ import resource
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from cnnjax.population import Population
 
 EXAMPLES = 6400
 _PEAK_SIZE = {"cpu": 2048, "cuda": 8192}  # of the matrices whose product is the machine's peak
@@ -134,14 +137,14 @@ def cnnjax(pipe: Connection, work: Work) -> None:
     def run(steps: int) -> float:
         if steps not in epochs:
             epochs.clear()
-            epochs[steps] = population_of(work, steps)
+            _, epochs[steps] = population_of(work, steps)
         return epochs[steps]()
 
     answer(pipe, run, work.batch_size * work.members, work.seconds, memory)
 
 
-def population_of(work: Work, steps: int, epochs: int = 1) -> Callable[[], float]:
-    """Compiles a study whose epoch has so many steps; a call trains it for some epochs and returns the seconds."""
+def population_of(work: Work, steps: int, epochs: int = 1) -> tuple["Population", Callable[[], float]]:
+    """Compiles a study whose epoch has so many steps; returns it and what times some epochs."""
     import jax
 
     from cnnjax.data import Dataset, Split
@@ -179,4 +182,4 @@ def population_of(work: Work, steps: int, epochs: int = 1) -> Callable[[], float
         population.advance(state, settings, streams, data, epochs)
         return time.perf_counter() - start
 
-    return timed
+    return population, timed

@@ -1,0 +1,113 @@
+"""What a run refuses, leaving everything as it was."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import make_study
+from runs import ROOT, run
+
+import cnnjax
+from cnnjax.types import RequestError
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+def snapshot(folder):
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_another_study_in_the_folder_is_refused_or_overwritten(tmp_path):
+    run(make_study(), tmp_path)
+    before = snapshot(tmp_path)
+    other = make_study(seeds=(3,), train={"learning_rate": 0.5})
+    with pytest.raises(RequestError) as refused:
+        run(other, tmp_path)
+    for words in ("seeds ([0] there, [3] here)", "train.learning_rate ([0.05] there, [0.5] here)", "--overwrite"):
+        assert words in str(refused.value)
+    assert "epochs" not in str(refused.value)
+    assert snapshot(tmp_path) == before
+    run(other, tmp_path, overwrite=True)
+    assert list(cnnjax.load_results(tmp_path).seed) == [3]
+    assert json.loads((tmp_path / "config.json").read_text())["seeds"] == [3]
+
+
+def test_a_wrong_study_does_not_overwrite(tmp_path):
+    run(make_study(), tmp_path)
+    before = snapshot(tmp_path)
+    with pytest.raises(RequestError, match=r"train\.batch_size: 201.*200"):
+        run(make_study(train={"batch_size": 201}), tmp_path, overwrite=True)
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [('{"seeds": [0', "cannot be read"), ("[1]", "no"), ('{"sedes": [0]}', "sedes"), ("\x00", "cannot be read")],
+)
+def test_a_damaged_config_is_refused_until_overwritten(text, words, tmp_path):
+    run(make_study(), tmp_path)
+    (tmp_path / "config.json").write_text(text)
+    before = snapshot(tmp_path)
+    with pytest.raises(RequestError, match=words):
+        run(make_study(), tmp_path)
+    assert snapshot(tmp_path) == before
+    run(make_study(), tmp_path, overwrite=True)
+    assert json.loads((tmp_path / "config.json").read_text())["seeds"] == [0]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_is_no_run_is_never_touched(overwrite, tmp_path):
+    file = tmp_path / "notes.txt"
+    file.write_text("mine")
+    for workdir, words in ((file, "is a file"), (tmp_path, r"holds no config\.json"), (file / "x", "is a file")):
+        with pytest.raises(RequestError, match=words):
+            run(make_study(), workdir, overwrite=overwrite)
+    assert snapshot(tmp_path) == {file: b"mine"}
+
+
+def test_a_kill_while_the_config_is_written_leaves_a_new_folder(tmp_path):
+    (tmp_path / ".config.json.123.tmp").write_text('{"mod')
+    run(make_study(), tmp_path)
+    assert len(cnnjax.load_results(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"models": ("basline",)}, ["models", "'basline'", "did you mean 'baseline'?"]),
+        ({"models": ("tiny", "base")}, ["models", "'base'", "8x8", "too small"]),
+        ({"train": {"batch_size": (50, 201)}}, ["train.batch_size", "201", "200"]),
+        ({"data": {"name": "cifr10", "train_examples": None}}, ["data.name", "'cifr10'", "'cifar10'"]),
+        ({"data": {"path": "/nowhere/at/all"}}, ["data.path", "/nowhere/at/all"]),
+    ],
+)
+def test_a_wrong_study_is_refused_and_leaves_nothing(changes, words, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    with pytest.raises(RequestError) as refused:
+        run(make_study(**changes), tmp_path / "run")
+    assert all(word in str(refused.value) for word in words), str(refused.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_that_is_not_there_is_said_at_once(tmp_path):
+    """It takes no longer than to refuse a model, which needs the same imports and no data."""
+
+    def refused(override):
+        command = [sys.executable, "-m", "cnnjax.launch", f"--config={ROOT}/configs/quickstart.py", override]
+        start = time.perf_counter()
+        done = subprocess.run(
+            [*command, f"--workdir={tmp_path / 'run'}"],
+            **{"cwd": ROOT, "env": {**os.environ, "TFDS_DATA_DIR": str(tmp_path)}},
+            **{"capture_output": True, "text": True, "timeout": 60},
+        )
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+        return time.perf_counter() - start, done.stderr
+
+    model_seconds, _ = refused("--config.models=basline")
+    seconds, message = refused("--config.data.name=cifar10")
+    assert seconds < model_seconds + 2
+    assert all(word in message for word in ("cifar10", str(tmp_path), "TFDS_DATA_DIR", "data.path"))
+    assert list(tmp_path.iterdir()) == []
