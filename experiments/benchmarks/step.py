@@ -2,7 +2,7 @@
 
     python -m experiments.benchmarks.step --models=baseline,medium,complex
 
-One member trains on one device with one thread, under jax's profiler. Every operation of the compiled program carries
+One member trains on one core, or one GPU, under jax's profiler. Every operation of the compiled program carries
 the place in the source that it comes from; the time of an operation, without that of the operations inside it, counts
 for the part that the place belongs to. Writes step.csv beside this file.
 """
@@ -13,7 +13,7 @@ import os
 import re
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +24,20 @@ from experiments.benchmarks.workers import Work, population_of
 
 MODELS = flags.DEFINE_list("models", ["baseline", "medium", "complex"], "Which networks.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images a step.")
-STEPS = flags.DEFINE_integer("steps", 50, "Steps of the epoch that is traced.")
+STEPS = flags.DEFINE_integer("steps", 10, "Steps of the epoch that is traced.")
 PRECISION = flags.DEFINE_enum("precision", "float32", ["float32", "tf32", "bfloat16"], "Of the layers' arithmetic.")
 SHOW = flags.DEFINE_bool("show", False, "Print the slowest operations, too, with their places in the source.")
 OUTPUT = flags.DEFINE_string("output", None, "Where to write the table (default: beside this file).")
 
-_INSTRUCTION = re.compile(r'^\s*(?:ROOT )?%?([\w.\-]+) = .*?metadata=\{[^}]*op_name="([^"]*)"', re.MULTILINE)
+_INSTRUCTION = re.compile(r'^\s*(?:ROOT )?%?([\w.\-]+) = (?:.*?metadata=\{[^}]*op_name="([^"]*)")?', re.MULTILINE)
+_LAYER = re.compile(r"Network\)*/((?:conv|bn|dense)\d+)/")
 
 
 def main(argv: list[str]) -> None:
     """Profiles every network and writes the table."""
     del argv
-    # One device of one thread: no operation waits for another's.
-    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false"
+    if hasattr(os, "sched_setaffinity"):  # the times of threads side by side would not add up
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     rows = [row for model in MODELS.value for row in measure(model)]
     print(f"wrote {write_table(rows, 'step.csv', OUTPUT.value)}")
 
@@ -54,14 +55,14 @@ def measure(model: str) -> list[dict[str, Any]]:
         events = json.loads(gzip.decompress(file.read_bytes()))["traceEvents"]
     images = STEPS.value * BATCH_SIZE.value
     micros: dict[str, float] = defaultdict(float)
-    operations: dict[str, float] = defaultdict(float)
-    for name, duration in own_times(events, places).items():
-        micros[part_of(places[name])] += duration / images
-        operations[name] += duration / images
+    operations: dict[tuple[str, str], float] = defaultdict(float)
+    for name, place, duration in own_times(events, places):
+        micros[part_of(place)] += duration / images
+        operations[name, place] += duration / images
     micros["between the operations"] = seconds * 1e6 / images - sum(micros.values())
     if SHOW.value:
-        for name, spent in sorted(operations.items(), key=lambda item: -item[1])[:40]:
-            print(f"{spent:9.2f}  {name:<40} {places[name]}")
+        for (name, place), spent in sorted(operations.items(), key=lambda item: -item[1])[:40]:
+            print(f"{spent:9.2f}  {name:<40} {place}")
     rows = []
     for part, spent in sorted(micros.items(), key=lambda item: -item[1]):
         share = spent * images / seconds / 1e6
@@ -71,28 +72,30 @@ def measure(model: str) -> list[dict[str, Any]]:
     return rows
 
 
-def own_times(events: list[dict[str, Any]], places: Mapping[str, str]) -> dict[str, float]:
-    """Sums the microseconds of each operation that has a place, without those of operations inside it.
+def own_times(events: list[dict[str, Any]], places: Mapping[str, str]) -> Iterator[tuple[str, str, float]]:
+    """Yields name, place and microseconds of each operation that ran, without the time of those inside it.
 
     Args:
         events: of a trace, as Chrome's format has them: complete ones ("X") nest by time in each thread.
-        places: where an operation comes from, by its name.
+        places: where an operation comes from, by its name; one that says nothing comes from where the one around it
+            does.
     """
-    times: dict[str, float] = defaultdict(float)
     threads: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for event in events:
         if event.get("ph") == "X" and event["name"] in places:
             threads[event["pid"], event["tid"]].append(event)
     for thread in threads.values():
-        around: list[tuple[float, str]] = []  # the operations that an event lies in: their ends and names
+        around: list[tuple[float, str, str]] = []  # the operations that an event lies in: ends, names and places
         for event in sorted(thread, key=lambda event: (event["ts"], -event["dur"])):
             while around and around[-1][0] <= event["ts"]:
                 around.pop()
+            place = places[event["name"]]
             if around:
-                times[around[-1][1]] -= event["dur"]
-            times[event["name"]] += event["dur"]
-            around.append((event["ts"] + event["dur"], event["name"]))
-    return times
+                _, name, outer = around[-1]
+                place = place or outer
+                yield name, outer, -event["dur"]
+            yield event["name"], place, event["dur"]
+            around.append((event["ts"] + event["dur"], event["name"], place))
 
 
 def part_of(place: str) -> str:
@@ -101,9 +104,10 @@ def part_of(place: str) -> str:
     Args:
         place: as XLA writes it, "jit(f)/while/body/transpose(jvp(Network))/conv0/dot_general".
     """
-    layer = re.search(r"Network\)*/(\w+)", place)
-    if layer:
+    if layer := _LAYER.search(place):
         return f"{layer[1]} {'backwards' if 'transpose(' in place else 'forwards'}"
+    if "Network)" in place:
+        return "activations, pooling, dropout"
     return next((scope for scope in ("augment", "loss", "update") if f"/{scope}/" in place), "the rest")
 
 
