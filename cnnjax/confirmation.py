@@ -4,6 +4,7 @@ from pathlib import Path
 
 from cnnjax import runner
 from cnnjax.comparison import fresh
+from cnnjax.executors.tasks import Engine
 from cnnjax.plan import list_trials, single_out
 from cnnjax.progress import Progress
 from cnnjax.records import RunFolder, finite
@@ -13,7 +14,7 @@ from cnnjax.study import Study
 from cnnjax.types import RequestError
 
 
-def confirm(study: Study, workdir: Path, number: int, *, progress: Progress) -> str:
+def confirm(study: Study, workdir: Path, number: int, *, progress: Progress, engine: Engine | None = None) -> str:
     """Trains each contender as a study of its own, in the folder confirm/NUMBER/TRIAL of the run, and compares them.
 
     Interrupted, it goes on when called again. The numbers are written to confirm/NUMBER/confirmation.json, and the
@@ -24,6 +25,7 @@ def confirm(study: Study, workdir: Path, number: int, *, progress: Progress) -> 
         workdir: the run's folder; all its trials have ended.
         number: of fresh seeds.
         progress: told of every step.
+        engine: has its workers train; the default trains here.
 
     Returns:
         What the fresh seeds say.
@@ -39,7 +41,7 @@ def confirm(study: Study, workdir: Path, number: int, *, progress: Progress) -> 
     for place, trial in enumerate(fresh.contenders(run), 1):
         progress.note(f"number {place}, {trial}, on the fresh seeds {', '.join(map(str, seeds))}")
         alone = single_out(study, trials[trial], seeds)
-        runner.run(alone, fresh.fresh_folder(workdir, number, trial), progress=progress)
+        runner.run(alone, fresh.fresh_folder(workdir, number, trial), progress=progress, engine=engine)
     found = fresh.read_confirmation(run, number)
     RunFolder(workdir / "confirm" / str(number)).write_json("confirmation.json", finite(fresh.confirmation_dict(found)))
     build_report(workdir)

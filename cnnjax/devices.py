@@ -13,15 +13,22 @@ from jax.sharding import Mesh
 _COUNT_FLAG, _THREADS_FLAG = "xla_force_host_platform_device_count", "xla_cpu_multi_thread_eigen"
 
 
-def use_every_core(members: int) -> None:
+def use_every_core(members: int, most: int | None = None) -> None:
     """Lets jax see each CPU core as a device, as many as there are members. Has to come before anything uses jax.
 
     A member that has a core to itself trains faster than a core's share of members that one after another use all
     cores: nothing waits, and what it works on stays in the core's own cache. Where XLA_FLAGS already say how many CPU
     devices there are, or jax has begun to use them, all stays as it is.
+
+    Args:
+        members: that train at a time, at most.
+        most: cores to use; the default is all that the process may.
     """
+    if most is not None:
+        os.environ["PJRT_NPROC"] = str(most)  # the size of XLA's pools of threads
     flags = os.environ.get("XLA_FLAGS", "")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = min(cores, most or cores)
     devices = min(cores, members)
     if devices < 2 or _COUNT_FLAG in flags:
         return

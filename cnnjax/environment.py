@@ -34,7 +34,7 @@ def describe_environment(devices: Mapping[str, Any]) -> dict[str, Any]:
 
 def lasting(environment: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what of an environment may be why two runs differ, and not how they were called."""
-    return {key: value for key, value in environment.items() if key not in ("command", "earlier")}
+    return {key: value for key, value in environment.items() if key not in ("command", "earlier", "tasks")}
 
 
 def _processor() -> str:

@@ -10,11 +10,14 @@ False; a comma list is a tuple, which in `models`, `seeds`, `train` and `streams
 grid; nothing is the empty tuple. The same command again resumes a study that was interrupted.
 """
 
+import contextlib
 from pathlib import Path
 
 from absl import flags
 
 from cnnjax import commands, overrides
+from cnnjax.executors import EXECUTORS, Engine, make_engine
+from cnnjax.types import RequestError
 
 flags.adopt_module_key_flags(overrides)
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder (default: runs/<config>).")
@@ -27,6 +30,11 @@ OVERWRITE = flags.DEFINE_bool("overwrite", False, "Train from the beginning, rep
 CONFIRM = flags.DEFINE_integer(
     "confirm", None, "Then train the winner and two runners-up on so many fresh seeds.", lower_bound=2
 )
+EXECUTOR = flags.DEFINE_enum("executor", None, list(EXECUTORS), "Have workers train the programs, queued by this.")
+RAY_ADDRESS = flags.DEFINE_string("ray_address", None, "HOST:PORT of a Ray cluster, or auto (default: one is started).")
+CLUSTER = flags.DEFINE_string("cluster", None, "submitit's: slurm or local (default: slurm where it is there).")
+SLURM = flags.DEFINE_list("slurm", [], "Parameters of SLURM's jobs: partition=gpu,gres=gpu:1,time=60.")
+TASK_CPUS = flags.DEFINE_integer("task_cpus", None, "CPUs of each program's worker (default: a node's).", lower_bound=1)
 
 
 def main(config_overrides: list[str]) -> None:
@@ -40,9 +48,9 @@ def main(config_overrides: list[str]) -> None:
     """
     study = overrides.requested_study(config_overrides)
 
-    from cnnjax import runner  # imports jax: a wrong request is answered before
+    from cnnjax import programs, runner  # imports jax: a wrong request is answered before
 
-    runner.enable_compilation_cache(COMPILATION_CACHE.value)
+    programs.enable_compilation_cache(COMPILATION_CACHE.value)
     if PLAN.value:
         print(runner.plan_table(study))
         return
@@ -53,11 +61,29 @@ def main(config_overrides: list[str]) -> None:
 
         confirmation.check_confirmable(study)
     workdir = Path(WORKDIR.value) if WORKDIR.value else overrides.default_folder("runs")
-    with Progress() as progress:
-        said = [str(runner.run(study, workdir, progress=progress, overwrite=OVERWRITE.value, profile=PROFILE.value))]
+    options = {"overwrite": OVERWRITE.value, "profile": PROFILE.value}
+    with Progress() as progress, _engine() as engine:
+        said = [str(runner.run(study, workdir, progress=progress, engine=engine, **options))]
         if CONFIRM.value:
-            said.append(confirmation.confirm(study, workdir, CONFIRM.value, progress=progress))
+            said.append(confirmation.confirm(study, workdir, CONFIRM.value, progress=progress, engine=engine))
     print("\n".join(said))
+
+
+def _engine() -> contextlib.AbstractContextManager[Engine | None]:
+    """What the flags name to train the programs; None for this process."""
+    if EXECUTOR.value is None:
+        for flag in (RAY_ADDRESS, CLUSTER, SLURM, TASK_CPUS):
+            if flag.value:
+                raise RequestError(f"--{flag.name}", flag.value, "it is an option of --executor=ray or submitit")
+        return contextlib.nullcontext()
+    return make_engine(
+        EXECUTOR.value,
+        cpus=TASK_CPUS.value,
+        ray_address=RAY_ADDRESS.value,
+        cluster=CLUSTER.value,
+        slurm=SLURM.value,
+        compilation_cache=COMPILATION_CACHE.value,
+    )
 
 
 if __name__ == "__main__":

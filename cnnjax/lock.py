@@ -14,18 +14,22 @@ LOCK = ".lock"
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
     """Keeps other processes out of a folder while the block runs.
 
     The operating system holds the lock: that of a process that died, however it died, is free at once. A file system
     without locks is trusted.
+
+    Args:
+        folder: the folder.
+        patience: seconds to wait for another process to leave it.
 
     Raises:
         RequestError: another process is in the folder; it names it.
     """
     with (folder / LOCK).open("a+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _acquire(file.fileno(), time.monotonic() + patience)
         except BlockingIOError:
             file.seek(0)
             holder = " ".join(file.read(200).split()) or "another process"
@@ -42,3 +46,13 @@ def locked(folder: Path) -> Iterator[None]:
             yield
         finally:
             file.truncate(0)
+
+
+def _acquire(file: int, end: float) -> None:
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                raise
+        time.sleep(0.1)

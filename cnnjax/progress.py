@@ -54,12 +54,16 @@ class Progress:
 
     def program(self, index: int, static: Static, members: int) -> None:
         """A program starts; `index` counts from 1."""
-        self._program = f"[{index}/{self._programs}]"
+        self.turn(index)
         self.note(
             f"{self._program} {static.model}, {static.optimizer}, batch size {static.batch_size}: "
             f"{_count(members, 'member')}"
         )
         self._show(f"{self._program} compiling")
+
+    def turn(self, index: int) -> None:
+        """What is said next is about this program: several may run at once."""
+        self._program = f"[{index}/{self._programs}]"
 
     def compiled(self, seconds: float) -> None:
         """The program that started is compiled."""

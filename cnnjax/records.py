@@ -39,7 +39,8 @@ class RunFolder:
     """Reads and writes one run's files; see the README for what each holds."""
 
     CONTENTS = (
-        *("predictions", "checkpoints", "report", "profile", "confirm", "metrics.jsonl", "trials.csv"),
+        *("parts", "jobs", "predictions", "checkpoints", "report", "profile", "confirm"),
+        *("metrics.jsonl", "trials.csv"),
         *("plan.json", "data.json", "environment.json", "config.json"),  # the last, for it makes the folder a run's
     )
 
@@ -133,8 +134,12 @@ class RunFolder:
 
     def append_metrics(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Appends lines to metrics.jsonl and waits until they are on disk; non-finite numbers become null."""
+        self.append_lines("metrics.jsonl", lines)
+
+    def append_lines(self, name: str, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Appends JSON objects to a file, one a line; as `append_metrics` otherwise."""
         text = "".join(json.dumps(seal(finite(line))) + "\n" for line in lines)
-        with (self.path / "metrics.jsonl").open("a") as file:
+        with (self.path / name).open("a") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

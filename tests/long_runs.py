@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 from rich.console import Console
 
-from cnnjax import models, runner
+from cnnjax import models, programs, runner
 from cnnjax.ladder import Dense, Relu
 from cnnjax.progress import Progress
 from cnnjax.study import from_config
@@ -62,7 +62,7 @@ def measure(study: dict[str, Any], each_epoch: bool, lines: int) -> None:
     models.LADDER["dense"] = (Dense(8), Relu(), Dense())
     watch = Watch(each_epoch, lines)
     with tempfile.TemporaryDirectory() as folder, watch:
-        runner.enable_compilation_cache("off")
+        programs.enable_compilation_cache("off")
         runner.run(from_config(study), Path(folder) / "run", progress=watch)
     rows = np.array(watch.rows)
     rows[1:, 0] = np.diff(rows[:, 0])

@@ -16,7 +16,7 @@ from conftest import make_study
 from made_up_run import make_config, make_run
 from rich.console import Console
 
-from cnnjax import confirmation, launch, preparation, runner
+from cnnjax import confirmation, launch, preparation, programs, runner
 from cnnjax.comparison import fresh
 from cnnjax.plan import list_trials, single_out
 from cnnjax.population import Population
@@ -205,8 +205,8 @@ def test_contenders_are_trained_on_fresh_seeds_and_a_second_call_finds_them(tiny
 def test_the_flag_confirms_after_the_run(monkeypatch, capsys):
     calls = []
     monkeypatch.setattr(runner, "run", lambda study, workdir, **options: calls.append("run") or workdir / "index.html")
-    monkeypatch.setattr(runner, "enable_compilation_cache", lambda folder: None)
-    monkeypatch.setattr(confirmation, "confirm", lambda *given, progress: calls.append(given[1:]) or "honest")
+    monkeypatch.setattr(programs, "enable_compilation_cache", lambda folder: None)
+    monkeypatch.setattr(confirmation, "confirm", lambda *given, progress, engine: calls.append(given[1:]) or "honest")
     flags.FLAGS.mark_as_parsed()
     with flagsaver.flagsaver(config=str(ROOT / "configs/quickstart.py"), workdir="there", confirm=5):
         launch.main([])

@@ -148,14 +148,14 @@ def runner(monkeypatch):
     """A runner that records its calls."""
     calls = []
 
-    def run(study, workdir, *, progress, overwrite, profile):
+    def run(study, workdir, *, progress, overwrite, profile, engine):
         calls.append((study, workdir, overwrite, progress))
         return Path("somewhere/report/index.html")
 
-    stub = SimpleNamespace(
-        plan_table=lambda study: f"{len(study.seeds)} seeds", run=run, enable_compilation_cache=lambda folder: None
-    )
+    stub = SimpleNamespace(plan_table=lambda study: f"{len(study.seeds)} seeds", run=run)
     monkeypatch.setattr(cnnjax, "runner", stub, raising=False)
+    stub = SimpleNamespace(enable_compilation_cache=lambda folder: None)
+    monkeypatch.setattr(cnnjax, "programs", stub, raising=False)
     flags.FLAGS.mark_as_parsed()
     return calls
 

@@ -1,0 +1,61 @@
+"""Programs as tasks of an engine that queues them on many machines: Ray, or submitit for SLURM."""
+
+import os
+from collections.abc import Sequence
+
+from cnnjax.executors.tasks import Engine
+from cnnjax.types import RequestError
+
+__all__ = ["EXECUTORS", "Engine", "make_engine"]
+
+EXECUTORS = {"ray": "ray", "submitit": "slurm"}  # and the extra that brings each
+
+
+def make_engine(
+    executor: str,
+    *,
+    cpus: int | None = None,
+    ray_address: str | None = None,
+    cluster: str | None = None,
+    slurm: Sequence[str] = (),
+    compilation_cache: str | None = None,
+) -> Engine:
+    """Returns an engine; it starts when it is entered, and ends when it is left.
+
+    Args:
+        executor: one of EXECUTORS.
+        cpus: that each task gets, instead of all of a node.
+        ray_address: HOST:PORT of a Ray cluster to join, or 'auto'.
+        cluster: submitit's: slurm or local; the default is what is there.
+        slurm: parameters of SLURM's jobs as `key=value`.
+        compilation_cache: the workers' folder for compiled programs, or 'off'; None is their user's.
+
+    Raises:
+        RequestError: the engine is not installed, or an option is not one of its.
+    """
+    options = (
+        ("--ray_address", "ray", ray_address),
+        ("--cluster", "submitit", cluster),
+        ("--slurm", "submitit", slurm),
+    )
+    for flag, owner, value in options:
+        if value and owner != executor:
+            raise RequestError(flag, value, f"--executor={executor} has no such option")
+    try:
+        if executor == "ray":
+            if ray_address is None:  # a cluster on this machine alone: nothing listens but on 127.0.0.1
+                os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+            from cnnjax.executors.ray_engine import RayEngine
+
+            engine: Engine = RayEngine(ray_address, cpus)
+        else:
+            from cnnjax.executors.submitit_engine import SubmititEngine
+
+            engine = SubmititEngine(cluster, cpus, slurm)
+    except ModuleNotFoundError as error:
+        if error.name != executor:
+            raise
+        extra = EXECUTORS[executor]
+        raise RequestError("--executor", executor, f"it is not installed; pip install 'cnnjax[{extra}]'") from error
+    engine.compilation_cache = compilation_cache
+    return engine

@@ -1,0 +1,78 @@
+"""What goes to a worker and comes back: plain values, for a worker may have another version of this code."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Protocol, Self, TypedDict
+
+from cnnjax.types import RequestError
+
+PATIENCE = 30.0  # seconds that a worker waits for files and locks that another machine wrote or held
+
+
+class Task(TypedDict):
+    """One program of a study, for a worker to train."""
+
+    workdir: str  # absolute
+    program: str
+    lending: str  # names the launch that lent the program its part
+    config: str  # checksum of the study
+    data: str  # fingerprint of the data
+    versions: dict[str, str]
+    cpus: int | None  # None: all that the process may use
+    max_members: int | None
+    profile: bool
+    compilation_cache: str | None
+
+
+class Outcome(TypedDict):
+    """How a task ended."""
+
+    host: str
+    error: str | None  # None: well
+    wrong: bool  # whether the request is wrong; otherwise something broke, and `error` is a traceback
+
+
+class Engine(Protocol):
+    """Queues tasks, places them on machines and tries them again; entered before its first task."""
+
+    cpus: int | None
+    compilation_cache: str | None
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def submit(self, workdir: Path, tasks: Sequence[Task]) -> str:
+        """Takes tasks, and says in words what it will run them on."""
+
+    def ended(self) -> dict[str, Outcome]:
+        """Returns the outcome by program of each task that has ended since it was last asked."""
+
+    def cancel(self) -> None:
+        """Ends the tasks that have not ended."""
+
+
+class TaskError(RequestError):
+    """A task cannot do what was asked, and said why in one line."""
+
+    def __init__(self, line: str):
+        ValueError.__init__(self, "".join(letter if letter.isprintable() else " " for letter in line))
+
+
+def code_versions() -> dict[str, str]:
+    """Returns the versions that launcher and worker have to share, and the checksum of this package's source."""
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        digest.update(f"{file.relative_to(package)}\n".encode() + file.read_bytes())
+    versions = {name: metadata.version(name) for name in ("cnnjax", "jax", "jaxlib")}
+    return {**versions, "cnnjax source": digest.hexdigest()[:12]}
+
+
+def check_versions(wanted: Mapping[str, str]) -> None:
+    """Raises RequestError where this process has other versions than the launcher."""
+    for name, here in code_versions().items():
+        if here != wanted.get(name):
+            raise RequestError(name, here, f"the launcher has {wanted.get(name)}; install the same on every machine")
