@@ -108,7 +108,7 @@ def run_chunk(
 
 def _begin(work: _Work, checkpoints: "Checkpoints", most: int) -> _Moment:
     """The newest state on disk that is whole, has all its metrics and is not behind `most`; or the beginning."""
-    recorded = {(line.get("member"), line.get("epoch")) for line in work.folder.read_metrics()}
+    recorded = work.folder.recorded().epochs
     abstract = work.population.abstract_state(work.settings, work.streams)
     while restored := checkpoints.restore(abstract, most, work.progress.note):
         state, meta = restored
@@ -117,7 +117,7 @@ def _begin(work: _Work, checkpoints: "Checkpoints", most: int) -> _Moment:
             epoch
             for member, ran in zip(work.chunk.members, last, strict=False)
             for epoch in range(1, int(ran) + 1)
-            if (member.id, epoch) not in recorded
+            if epoch not in recorded.get(member.id, ())
         ]
         if not lost:
             return _Moment(state, meta["epoch"], meta["seconds"])
@@ -178,6 +178,9 @@ def _drop_newer_metrics(
     """Drops metrics that the restored state has not seen; returns the members' other lines by member and epoch."""
     ours = {member.id for member in members}
     trials = {trial.id for member in members for trial in member.trials}
+    recorded = folder.recorded()
+    if recorded.is_whole and ours.isdisjoint(recorded.epochs) and trials.isdisjoint(recorded.evaluated):
+        return {}
 
     def is_kept(line: dict[str, Any]) -> bool:
         if "trial" in line:
@@ -212,8 +215,7 @@ def _record_trials(work: _Work, now: _Moment) -> None:
     logits = interruptibly(work.population.predict, state, work.settings, work.data)
     diverged, ran = np.asarray(state.diverged), np.asarray(state.epoch)
     best = np.zeros_like(ran) if state.best is None else np.asarray(state.best.epoch)
-    rows = work.folder.read_trials()
-    evaluations = []
+    rows, evaluations = {}, []
     for m, member in enumerate(members):
         for trial in (trial for trial in member.trials if trial.epochs == epoch):
             measured: dict[str, Any] = {

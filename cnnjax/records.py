@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -35,8 +35,32 @@ _TEXT_COLUMNS = (
 )
 
 
+class Recorded(NamedTuple):
+    """What metrics.jsonl holds.
+
+    Attributes:
+        epochs: the epochs of each member.
+        evaluated: the trials with a line of their own.
+        is_whole: whether every line is what was written, the last one to its end.
+    """
+
+    epochs: dict[str, set[int]]
+    evaluated: set[str]
+    is_whole: bool
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Notes one more line."""
+        if "member" in line:
+            self.epochs.setdefault(line["member"], set()).add(line.get("epoch"))  # type: ignore[arg-type]
+        self.evaluated.update([line["trial"]] if "trial" in line else [])
+
+
 class RunFolder:
-    """Reads and writes one run's files; see the README for what each holds."""
+    """Reads and writes one run's files; see the README for what each holds.
+
+    A study of ten thousand trials asks thousands of times what is recorded. What metrics.jsonl and trials.csv hold is
+    therefore kept in memory as long as they are, by size and time, as they were when this process read or wrote them.
+    """
 
     CONTENTS = (
         *("parts", "jobs", "predictions", "checkpoints", "report", "profile", "confirm"),
@@ -46,6 +70,8 @@ class RunFolder:
 
     def __init__(self, path: Path):
         self.path = path
+        self._recorded: tuple[Any, Recorded] | None = None  # with the stamp of the file that it is of
+        self._rows: tuple[Any, dict[str, str]] | None = None
 
     def checkpoints(self, program: str, first: str, last: str, size: int) -> Path:
         """Returns where a chunk of a program's members, `size` with its fillers, keeps its checkpoints."""
@@ -134,7 +160,13 @@ class RunFolder:
 
     def append_metrics(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Appends lines to metrics.jsonl and waits until they are on disk; non-finite numbers become null."""
-        self.append_lines("metrics.jsonl", lines)
+        file, lines = self.path / "metrics.jsonl", [*lines]
+        known = self._recorded if self._recorded and self._recorded[0] == _stamp(file) else None
+        self.append_lines(file.name, lines)
+        if known is not None:
+            for line in lines:
+                known[1].add(line)
+            self._recorded = _stamp(file), known[1]
 
     def append_lines(self, name: str, lines: Iterable[Mapping[str, Any]]) -> None:
         """Appends JSON objects to a file, one a line; as `append_metrics` otherwise."""
@@ -143,6 +175,17 @@ class RunFolder:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
+
+    def recorded(self) -> Recorded:
+        """Returns what metrics.jsonl holds."""
+        file = self.path / "metrics.jsonl"
+        if self._recorded is None or self._recorded[0] != _stamp(file):
+            stamp, lines = _stamp(file), read_lines(file)
+            recorded = Recorded({}, set(), not lines.damaged and _ends_whole(file))
+            for line in lines.whole:
+                recorded.add(line)
+            self._recorded = stamp, recorded
+        return self._recorded[1]
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Returns the whole lines of metrics.jsonl: neither a last one that a kill cut off, nor damaged ones."""
@@ -170,27 +213,37 @@ class RunFolder:
         return {row.get("trial", ""): row for row in read_rows(self.path / "trials.csv").whole}
 
     def write_trials(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
-        """Writes trials.csv, one row per finished trial in the order of their ids."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([*TRIAL_COLUMNS, SEAL])
-        for trial in sorted(rows):
-            writer.writerow(seal({column: _cell(rows[trial].get(column)) for column in TRIAL_COLUMNS}).values())
-        with replaced(self.path / "trials.csv") as file:
-            file.write(text.getvalue().encode())
+        """Adds rows to trials.csv, or replaces them: one per finished trial, in the order of their ids.
+
+        Rows that are there and damaged are dropped. The file is written whole or not at all.
+        """
+        lines = {**self._lines_of_trials(), **{trial: _csv_line(_sealed_row(row)) for trial, row in rows.items()}}
+        file = self.path / "trials.csv"
+        with replaced(file) as beside:
+            text = _csv_line([*TRIAL_COLUMNS, SEAL]) + "".join(lines[trial] for trial in sorted(lines))
+            beside.write(text.encode())
+        self._rows = _stamp(file), lines
+
+    def _lines_of_trials(self) -> dict[str, str]:
+        """The whole rows of trials.csv as text by trial id."""
+        file = self.path / "trials.csv"
+        if self._rows is None or self._rows[0] != _stamp(file):
+            stamp, rows = _stamp(file), self.read_trials()
+            self._rows = stamp, {trial: _csv_line(_sealed_row(row)) for trial, row in rows.items()}
+        return self._rows[1]
 
     def finished(self, members: Iterable[Member]) -> set[str]:
         """Returns the ids of the trials of which everything that is written down is there and whole."""
-        rows, lines = self.read_trials(), self.read_metrics()
-        epochs = {(line.get("member"), line.get("epoch")) for line in lines}
-        evaluated = {line.get("trial") for line in lines}
+        lines, recorded = self._lines_of_trials(), self.recorded()
 
         def is_finished(trial: Trial, member: str) -> bool:
-            row = rows.get(trial.id, {})
-            ran = row.get("epochs_run") or ""
-            if not ran.isdecimal() or any((member, epoch + 1) not in epochs for epoch in range(int(ran))):
+            if trial.id not in lines:
                 return False
-            return row["status"] == "diverged" or (trial.id in evaluated and self._has_predictions(trial.id))
+            row = dict(zip(TRIAL_COLUMNS, next(csv.reader([lines[trial.id]])), strict=False))
+            ran, epochs = row["epochs_run"], recorded.epochs.get(member, set())
+            if not ran.isdecimal() or any(epoch + 1 not in epochs for epoch in range(int(ran))):
+                return False
+            return row["status"] == "diverged" or (trial.id in recorded.evaluated and self._has_predictions(trial.id))
 
         return {trial.id for member in members for trial in member.trials if is_finished(trial, member.id)}
 
@@ -273,6 +326,33 @@ def describe_plan(plan: Plan, programs: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _is_of_no_run_yet(name: str) -> bool:
     return name == LOCK or name.startswith(".config.json.")
+
+
+def _sealed_row(row: Mapping[str, Any]) -> list[str]:
+    return [*seal({column: _cell(row.get(column)) for column in TRIAL_COLUMNS}).values()]
+
+
+def _csv_line(cells: Iterable[str]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()
+
+
+def _stamp(file: Path) -> tuple[int, int, int] | None:
+    """What tells a file from what it was before, or from another in its place; None where there is none."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _ends_whole(file: Path) -> bool:
+    if not file.exists() or not file.stat().st_size:
+        return True
+    with file.open("rb") as opened:
+        opened.seek(-1, os.SEEK_END)
+        return opened.read() == b"\n"
 
 
 def _cell(value: Any) -> str:

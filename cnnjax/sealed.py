@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import errno
+import functools
 import io
 import json
 import os
@@ -89,8 +90,12 @@ def read_rows(path: Path) -> Records:
     def cells(line: str) -> list[str]:
         return next(csv.reader([line.removesuffix("\r")], strict=True), [])
 
+    @functools.cache  # once, but within the reading of a line: a damaged header damages every line
+    def names() -> list[str]:
+        return cells(header)
+
     def read_row(line: str) -> dict[str, Any]:
-        return unseal(dict(zip(cells(header), cells(line), strict=True)))
+        return unseal(dict(zip(names(), cells(line), strict=True)))
 
     return _read_each([line for line in lines if line.strip()], read_row, first=2)
 

@@ -108,7 +108,7 @@ def confirmed_details(found: Confirmed) -> list[str]:
             "undecided": f"undecided against {than}: {by}",
         }.get(row.verdict, f"{row.verdict} than {than}: {by}")
         said.append(verdict + (f", {row.more_seeds} more seeds of each would tell" if _is_open(row) else ""))
-    return [f"Confirmation: on the fresh seeds the winner is {'; '.join(said)}."] if said else []
+    return [f"Confirmation: on the fresh seeds, {'; '.join(said)}."] if said else []
 
 
 def _is_open(row: Against) -> bool:

@@ -1,0 +1,105 @@
+"""What a run's folder keeps in memory of its files: the same as is on disk, whoever wrote it, read once."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+from made_up_run import make_config
+
+from cnnjax import records
+from cnnjax.plan import make_plan
+from cnnjax.records import RunFolder, trial_row
+from cnnjax.study import from_config
+
+STUDY = make_config(list(range(12)), train={"learning_rate": [0.01, 0.03], "epochs": [2, 3]})
+MEMBERS = [member for program in make_plan(from_config(STUDY)).programs for member in program.members]
+
+
+def record(folder, member):
+    """Writes down a member's training, as a chunk does."""
+    folder.append_metrics({"member": member.id, "epoch": e, "train_loss": 1 / e} for e in (1, 2, 3))
+    for trial in member.trials:
+        folder.write_predictions(trial.id, logits=np.zeros((2, 2)))
+    folder.append_metrics({"trial": trial.id, "epoch": trial.epochs, "f1": float("nan")} for trial in member.trials)
+    measured = {"status": "ok", "test_loss": 0.1}
+    rows = [trial_row(t, member.id, {**measured, "epochs_run": t.epochs}) for t in member.trials]
+    folder.write_trials({row["trial"]: row for row in rows})
+
+
+def files(folder):
+    return (folder.path / "metrics.jsonl").read_bytes(), (folder.path / "trials.csv").read_bytes()
+
+
+def test_a_folder_that_remembers_writes_what_one_that_reads_writes(tmp_path):
+    (tmp_path / "one").mkdir(), (tmp_path / "many").mkdir()
+    one = RunFolder(tmp_path / "one")
+    order = random.Random(0).sample(MEMBERS, len(MEMBERS))
+    for count, member in enumerate(order, 1):
+        record(one, member)
+        record(RunFolder(tmp_path / "many"), member)  # knows nothing of what was there
+        assert one.finished(MEMBERS) == {trial.id for m in order[:count] for trial in m.trials}
+    assert files(one) == files(RunFolder(tmp_path / "many"))
+    fresh = RunFolder(one.path)
+    assert one.recorded() == fresh.recorded() and one.recorded().is_whole
+    assert [*one.read_trials()] == sorted(trial.id for member in MEMBERS for trial in member.trials)
+
+
+def test_files_are_read_once_however_many_chunks_there_are(tmp_path, monkeypatch):
+    folder, reads = RunFolder(tmp_path), []
+    for name in ("read_lines", "read_rows"):
+        read = getattr(records, name)
+        monkeypatch.setattr(records, name, lambda path, read=read: reads.append(path.name) or read(path))
+    for member in MEMBERS:
+        folder.finished([member])
+        folder.recorded()
+        record(folder, member)
+    assert sorted(reads) == ["metrics.jsonl", "trials.csv"]
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[-20] ^= 4
+    path.write_bytes(data)
+
+
+def another_line(path):
+    with path.open("a") as file:
+        file.write(json.dumps({"member": "t0000", "epoch": 9}) + "\n")
+
+
+@pytest.mark.parametrize("change", [cut, flip])
+@pytest.mark.parametrize("name", ["metrics.jsonl", "trials.csv"])
+def test_damage_behind_its_back_is_seen(tmp_path, change, name):
+    folder = RunFolder(tmp_path)
+    first, last = MEMBERS[0], MEMBERS[-1]
+    record(folder, first), record(folder, last)
+    assert len(folder.finished(MEMBERS)) == 4
+    change(tmp_path / name)
+    assert folder.finished(MEMBERS) == {trial.id for trial in (*first.trials, last.trials[0])}
+    assert folder.recorded().is_whole == (name == "trials.csv")
+    folder.keep_metrics(lambda line: True)
+    record(folder, last)
+    assert len(folder.finished(MEMBERS)) == 4 and folder.recorded().is_whole
+
+
+def test_what_another_process_wrote_is_seen(tmp_path):
+    folder = RunFolder(tmp_path)
+    record(folder, MEMBERS[0])
+    folder.recorded()
+    another_line(tmp_path / "metrics.jsonl")
+    assert 9 in folder.recorded().epochs["t0000"]
+    record(RunFolder(tmp_path), MEMBERS[1])
+    record(folder, MEMBERS[2])
+    assert len(folder.read_trials()) == len(folder.finished(MEMBERS)) == 6
+
+
+def test_a_file_that_is_not_there_any_more_is_nothing(tmp_path):
+    folder = RunFolder(tmp_path)
+    record(folder, MEMBERS[0])
+    (tmp_path / "trials.csv").unlink(), (tmp_path / "metrics.jsonl").unlink()
+    assert folder.finished(MEMBERS) == set() and folder.recorded() == RunFolder(tmp_path).recorded()
