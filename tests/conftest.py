@@ -5,12 +5,17 @@ import functools
 import os
 from typing import Any
 
+import hypothesis
 import pytest
 
 from cnnjax.study import Study, from_config
 
 # One device, whatever test comes first: a run would otherwise take as many as there are cores.
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1"
+
+# Nothing here fails because a machine is slow.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 TINY = {
     "models": ("tiny",),
