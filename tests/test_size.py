@@ -1,30 +1,35 @@
 """Studies of many trials: records as training writes them, pages that stay small, and their price."""
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 from made_up_run import make_config, make_run
 
 from cnnjax.report import build_report, tables
 from cnnjax.report.parts import table as show
 from cnnjax.report.tables import Table
-from experiments.benchmarks import price, size
+
+ROOT = Path(__file__).parents[1]
+
+
+def benchmark(name, *flags):
+    """What a benchmark prints; in a process of its own, for the commands have flags of the same names."""
+    command = [sys.executable, "-m", f"experiments.benchmarks.{name}", *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_every_stage_of_a_study_that_is_not_trained(tmp_path):
-    flags.FLAGS.mark_as_parsed()
-    study = size.make_study(96, wide=False)
-    with flagsaver.flagsaver(examples=20):
-        found = {name: size.STAGES[name][0](study, tmp_path / "run") for name in ("plan", "records", "resume")}
+    table = tmp_path / "size.csv"
+    benchmark("size", "--trials=96", "--examples=20", "--stages=plan,records,resume,statistics", f"--output={table}")
     # of each program's four members: a chunk of baselines, one of mediums, four of complexes
-    assert found == {"plan": 96, "records": 4 * (1 + 1 + 4), "resume": 96}
-    assert size.statistics(study, tmp_path / "run") == 48
-    trials = pd.read_csv(tmp_path / "run/trials.csv")
-    assert trials.groupby("model")["test_accuracy"].mean().idxmax() == "complex"
-    assert len(size.make_study(10_000, wide=True).seeds) == 5
+    expected = {"plan": 96, "records": 4 * (1 + 1 + 4), "resume": 96, "statistics": 48}
+    assert pd.read_csv(table).set_index("stage")["counted"].to_dict() == expected
 
 
 def test_a_long_table_is_cut_on_the_page_and_whole_beside_it():
@@ -42,11 +47,8 @@ def test_curves_of_many_settings_show_the_best(tmp_path):
     assert "one line per setting (100 best of 120)" in build_report(folder).read_text()
 
 
-@pytest.mark.parametrize("speeds", [[], ["baseline=1000000", "medium=100000", "complex=10000"]])
-def test_a_price_is_of_what_was_measured(capsys, speeds):
-    flags.FLAGS.mark_as_parsed()
-    with flagsaver.flagsaver(images_per_second=speeds):
-        price.main([""])
-    said = capsys.readouterr().out
+@pytest.mark.parametrize("speeds", [None, "baseline=1000000,medium=100000,complex=10000"])
+def test_a_price_is_of_what_was_measured(speeds):
+    said = benchmark("price", *([f"--images_per_second={speeds}"] if speeds else []))
     assert ("none was measured" in said) == (not speeds)
     assert [line.split()[0] for line in said.splitlines() if " GPUs  " in line] == (["1", "8", "64"] if speeds else [])
