@@ -11,7 +11,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, CustomSteps, LatestN
 
-from cnnjax.devices import is_out_of_memory
+from cnnjax import processes
+from cnnjax.devices import is_out_of_memory, put
 from cnnjax.sealed import Damaged, seal, unseal
 
 
@@ -39,7 +40,7 @@ class Checkpoints:
         """Starts to write a state (a pytree of arrays) and its meta data (JSON values), named by its epoch."""
         if epoch in self._manager.all_steps():
             return  # a resumed chunk that is as far as it was: orbax would refuse silently
-        sealed = seal({**meta, "arrays": _checksums(state)})
+        sealed = seal({**meta, "checksums": _checksums(state)})
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(sealed))
         self._manager.save(epoch, args=arguments)
 
@@ -48,8 +49,10 @@ class Checkpoints:
     ) -> tuple[Any, dict[str, Any]] | None:
         """Reads the newest state that is whole; deletes damaged ones, so that they can be written again.
 
+        A state of the same members with other fillers, for it was written on other devices, gets as many as are wanted.
+
         Args:
-            abstract_state: pytree of jax.ShapeDtypeStruct with the wanted sharding.
+            abstract_state: pytree of jax.ShapeDtypeStruct with the wanted number of members and sharding.
             most: the last epoch that is wanted.
             say: told of each damaged state.
 
@@ -59,24 +62,17 @@ class Checkpoints:
         for epoch in sorted(self._manager.all_steps(), reverse=True):
             if epoch > most:
                 continue
+            folder = self._directory / str(epoch)
             try:
-                return self._read(epoch, abstract_state)
+                return processes.together(_read, folder, abstract_state)
             except Exception as error:  # a damaged state can make orbax raise anything
                 if isinstance(error, PermissionError | MemoryError) or is_out_of_memory(error):
                     raise
                 what = str(error).splitlines()[0][:80] if str(error) else type(error).__name__
-                say(f"{self._directory / str(epoch)} is damaged ({what}); going on from the state before it")
-                shutil.rmtree(self._directory / str(epoch))
+                say(f"{folder} is damaged ({what}); going on from the state before it")
+                processes.agreed(lambda folder=folder: shutil.rmtree(folder))  # type: ignore[misc]
                 self._manager.reload()
         return None
-
-    def _read(self, epoch: int, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
-        arguments = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state), meta=ocp.args.JsonRestore())
-        restored = self._manager.restore(epoch, args=arguments)
-        meta = unseal(restored.meta)
-        _check(restored.state, meta)
-        # Buffers that XLA owns, not numpy's: a program runs alike on restored and on fresh arrays.
-        return jax.tree.map(jax.numpy.array, restored.state), meta
 
     def wait(self) -> None:
         """Waits until everything is on disk."""
@@ -124,8 +120,39 @@ def read_variables(directory: Path, epoch: int, best: bool) -> tuple[list[str], 
     return members, jax.tree.map(choose, saved["best"]["variables"], saved["variables"])
 
 
+def _read(folder: Path, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
+    """Reads a state by orbax's handlers alone: its checkpointers wait for processes that may have met an error."""
+    meta = _read_meta(folder)
+    wanted, there = (_count_members(abstract_state), len(meta["members"]))
+    if wanted == there:
+        state = _read_state(folder, abstract_state)
+        _check(state, meta)
+        # Buffers that XLA owns, not numpy's: a program runs alike on restored and on fresh arrays.
+        return jax.tree.map(jax.numpy.array, state), meta
+    # On no device, for it may not divide among these.
+    on_host = jax.tree.map(lambda leaf: np.empty((there, *leaf.shape[1:]), leaf.dtype), abstract_state)
+    state = _read_state(folder, on_host)
+    _check(state, meta)
+    members = list(range(len(set(meta["members"]))))
+    rows = members + [0] * (wanted - len(members))
+    sharding = jax.tree.leaves(abstract_state)[0].sharding
+    return put(jax.tree.map(lambda leaf: leaf[rows], state), sharding), meta
+
+
+def _count_members(state: Any) -> int:
+    return jax.tree.leaves(state)[0].shape[0]
+
+
+def _read_meta(folder: Path) -> dict[str, Any]:
+    return unseal(ocp.JsonCheckpointHandler().restore(folder / "meta"))
+
+
+def _read_state(folder: Path, abstract_state: Any) -> Any:
+    return ocp.StandardCheckpointHandler().restore(folder / "state", args=ocp.args.StandardRestore(abstract_state))
+
+
 def _read_variables(folder: Path, best: bool) -> tuple[list[str], dict]:
-    meta = unseal(ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(folder / "meta"))
+    meta = _read_meta(folder)
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
         tree = reader.handler.metadata(folder / "state").tree
         saved = {"variables": tree["variables"]}
@@ -138,16 +165,37 @@ def _read_variables(folder: Path, best: bool) -> tuple[list[str], dict]:
     return meta["members"], state
 
 
-def _checksums(state: Any) -> dict[str, str]:
-    """The CRC-32 of each array of a pytree by its path, which is the same in what orbax reads back."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): f"{zlib.crc32(np.ascontiguousarray(leaf).data):08x}"
-        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
-    }
+def _checksums(state: Any) -> dict[str, list[int]]:
+    """The CRC-32 of each member of each array of a pytree, by the array's path, from the processes that hold them."""
+    found = _checksums_here(state)
+    is_spread = any(not leaf.is_fully_addressable for leaf in jax.tree.leaves(state))
+    every = processes.gather([list(sums.items()) for sums in found.values()]) if is_spread else []
+    for theirs in every:
+        for sums, more in zip(found.values(), theirs, strict=True):
+            sums.update(more)
+    return {name: [sums[member] for member in sorted(sums)] for name, sums in found.items()}
+
+
+def _checksums_here(state: Any) -> dict[str, dict[int, int]]:
+    """The CRC-32 of each member that this process holds, by the array's path, which orbax keeps, and by number."""
+    found = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        parts = [(0, leaf)]
+        if isinstance(leaf, jax.Array):
+            parts = [(shard.index[0].start or 0, shard.data) for shard in leaf.addressable_shards]
+        found[jax.tree_util.keystr(path, simple=True, separator="/")] = {
+            first + i: zlib.crc32(np.ascontiguousarray(member).data)
+            for first, part in parts
+            for i, member in enumerate(np.asarray(part))
+        }
+    return found
 
 
 def _check(state: Any, meta: dict[str, Any]) -> None:
-    expected = meta.get("arrays", {})
-    for name, found in _checksums(state).items():
-        if expected and found != expected.get(name):
+    """Raises ValueError where numbers that this process holds are not those that were saved."""
+    if "checksums" not in meta:
+        return
+    for name, sums in _checksums_here(state).items():
+        expected = meta["checksums"].get(name, [])
+        if any(member >= len(expected) or crc != expected[member] for member, crc in sums.items()):
             raise ValueError(f"the checksum of {name} is another")

@@ -7,6 +7,7 @@ import numpy as np
 
 from cnnjax import models
 from cnnjax.data import Dataset
+from cnnjax.devices import get
 from cnnjax.metrics import classification
 from cnnjax.population import DeviceData, Population
 from cnnjax.progress import Progress
@@ -85,9 +86,7 @@ def run_chunk(
     work = _Work(folder, population, chunk, dataset, data, progress, settings, streams, stops, {})
     interruptibly(population.compile, settings, streams, data)
     folder.update_plan(chunk.program, population.compiled)
-    checkpoints = Checkpoints(
-        folder.checkpoints(chunk.program, members[0].id, members[-1].id, chunk.size), population.keep, stops
-    )
+    checkpoints = Checkpoints(folder.checkpoints(chunk.program, members[0].id, members[-1].id), population.keep, stops)
     try:
         now = _begin(work, checkpoints, min(missing))
         work.lines.update(_drop_newer_metrics(folder, members, now.epoch))
@@ -112,7 +111,7 @@ def _begin(work: _Work, checkpoints: "Checkpoints", most: int) -> _Moment:
     abstract = work.population.abstract_state(work.settings, work.streams)
     while restored := checkpoints.restore(abstract, most, work.progress.note):
         state, meta = restored
-        last = np.maximum(np.asarray(state.diverged), np.asarray(state.epoch)).clip(max=meta["epoch"])
+        last = np.maximum(*get((state.diverged, state.epoch))).clip(max=meta["epoch"])
         lost = [
             epoch
             for member, ran in zip(work.chunk.members, last, strict=False)
@@ -131,7 +130,8 @@ def _train(work: _Work, now: _Moment) -> _Moment:
     population, members = work.population, work.chunk.members
     state, epoch, seconds = now
     next_stop = min(stop for stop in work.stops if stop > epoch)
-    ended = (np.asarray(state.diverged) > 0) | (np.asarray(state.stage) == work.settings.epochs.shape[1])
+    diverged, stage = get((state.diverged, state.stage))
+    ended = (diverged > 0) | (stage == work.settings.epochs.shape[1])
     if ended.all():  # nothing is left to train
         work.progress.spare((next_stop - epoch) * len(members) * len(work.dataset.train))
         return _Moment(state, next_stop, seconds)
@@ -193,7 +193,7 @@ def _drop_newer_metrics(
 
 def _metric_lines(members: tuple[Member, ...], epoch: int, state: State, history: EpochMetrics) -> list[dict[str, Any]]:
     """One line per epoch and member, up to the epoch in which a member ended."""
-    diverged, last = np.asarray(state.diverged), np.asarray(state.epoch)
+    diverged, last = get((state.diverged, state.epoch))
     lines = []
     for i in range(history.train_loss.shape[1]):
         for m, member in enumerate(members):
@@ -213,8 +213,8 @@ def _record_trials(work: _Work, now: _Moment) -> None:
     state, epoch, seconds = now
     members, dataset = work.chunk.members, work.dataset
     logits = interruptibly(work.population.predict, state, work.settings, work.data)
-    diverged, ran = np.asarray(state.diverged), np.asarray(state.epoch)
-    best = np.zeros_like(ran) if state.best is None else np.asarray(state.best.epoch)
+    diverged, ran = get((state.diverged, state.epoch))
+    best = np.zeros_like(ran) if state.best is None else get(state.best.epoch)
     rows, evaluations = {}, []
     for m, member in enumerate(members):
         for trial in (trial for trial in member.trials if trial.epochs == epoch):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cnnjax import runner
+from cnnjax import processes, runner
 from cnnjax.comparison import fresh
 from cnnjax.executors.tasks import Engine
 from cnnjax.plan import list_trials, single_out
@@ -35,14 +35,18 @@ def confirm(study: Study, workdir: Path, number: int, *, progress: Progress, eng
             ended well.
     """
     check_confirmable(study)
-    run = read_run(workdir)
+    contenders = processes.agreed(lambda: list(fresh.contenders(read_run(workdir))))
     trials = {trial.id: trial for trial in list_trials(study)}
     seeds = fresh.fresh_seeds(study.seeds, number)
-    for place, trial in enumerate(fresh.contenders(run), 1):
+    for place, trial in enumerate(contenders, 1):
         progress.note(f"number {place}, {trial}, on the fresh seeds {', '.join(map(str, seeds))}")
         alone = single_out(study, trials[trial], seeds)
         runner.run(alone, fresh.fresh_folder(workdir, number, trial), progress=progress, engine=engine)
-    found = fresh.read_confirmation(run, number)
+    return processes.agreed(lambda: _conclude(workdir, number))
+
+
+def _conclude(workdir: Path, number: int) -> str:
+    found = fresh.read_confirmation(read_run(workdir), number)
     RunFolder(workdir / "confirm" / str(number)).write_json("confirmation.json", finite(fresh.confirmation_dict(found)))
     build_report(workdir)
     return fresh.confirmation_text(found)

@@ -8,7 +8,10 @@ import jax
 import numpy as np
 import psutil
 from jax import lax
-from jax.sharding import Mesh
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, Sharding
+
+from cnnjax import processes
 
 _COUNT_FLAG, _THREADS_FLAG = "xla_force_host_platform_device_count", "xla_cpu_multi_thread_eigen"
 
@@ -29,8 +32,10 @@ def use_every_core(members: int, most: int | None = None) -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cores = min(cores, most or cores)
-    devices = min(cores, members)
-    if devices < 2 or _COUNT_FLAG in flags:
+    # Several processes share the cores of their host, and each has as many devices as the others: jax asks for that.
+    cores = min(processes.gather(max(cores // processes.on_this_host(), 1)))
+    devices = min(cores, -(-members // processes.count()))
+    if _COUNT_FLAG in flags or (devices < 2 and processes.on_this_host() == 1):
         return
     try:
         jax.config.update("jax_num_cpu_devices", devices)
@@ -44,6 +49,28 @@ def use_every_core(members: int, most: int | None = None) -> None:
 def make_mesh(devices: Sequence[jax.Device]) -> Mesh:
     """Returns the mesh whose one axis, 'members', runs over the given devices."""
     return Mesh(np.array(devices), ("members",))
+
+
+def put(tree: Any, sharding: Sharding) -> Any:
+    """Lays arrays out over devices, of which some may be other processes': each takes its own part of equal arrays.
+
+    Args:
+        tree: pytree of arrays, equal in all processes.
+        sharding: how they will lie.
+    """
+
+    def put_leaf(leaf: Any) -> jax.Array:
+        if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+            return leaf
+        array = np.asarray(leaf)
+        return jax.make_array_from_callback(array.shape, sharding, lambda part: array[part])
+
+    return jax.tree.map(put_leaf, tree) if processes.count() > 1 else jax.device_put(tree, sharding)
+
+
+def get(tree: Any) -> Any:
+    """Returns arrays as numpy's, whole also where other processes hold parts of them; all processes have to call it."""
+    return jax.tree.map(np.asarray, multihost_utils.process_allgather(tree, tiled=True))
 
 
 def map_members(function: Callable[[Any], Any], stacked: Any) -> Any:
@@ -63,7 +90,7 @@ def memory_limit() -> int:
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"])
-    return psutil.virtual_memory().available // jax.local_device_count()
+    return psutil.virtual_memory().available // (jax.local_device_count() * processes.on_this_host())
 
 
 def is_out_of_memory(error: Exception) -> bool:

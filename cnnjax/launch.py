@@ -4,6 +4,7 @@
     python -m cnnjax.launch --config=configs/grid.py:smoke --plan
     python -m cnnjax.launch --config=configs/grid.py --config.seeds=5,6 --config.data.augment=
     python -m cnnjax.launch --config=configs/quickstart.py --confirm=5
+    python -m cnnjax.launch --config=configs/grid.py --coordinator=HOST:PORT --num_processes=2 --process_id=0
 
 Every setting of a config can be overridden as --config.key=value: a number, a word, None, True or
 False; a comma list is a tuple, which in `models`, `seeds`, `train` and `streams` is an axis of the
@@ -15,8 +16,9 @@ from pathlib import Path
 
 from absl import flags
 
-from cnnjax import commands, overrides
+from cnnjax import commands, overrides, processes
 from cnnjax.executors import EXECUTORS, Engine, make_engine
+from cnnjax.study import Study
 from cnnjax.types import RequestError
 
 flags.adopt_module_key_flags(overrides)
@@ -35,6 +37,14 @@ RAY_ADDRESS = flags.DEFINE_string("ray_address", None, "HOST:PORT of a Ray clust
 CLUSTER = flags.DEFINE_string("cluster", None, "submitit's: slurm or local (default: slurm where it is there).")
 SLURM = flags.DEFINE_list("slurm", [], "Parameters of SLURM's jobs: partition=gpu,gres=gpu:1,time=60.")
 TASK_CPUS = flags.DEFINE_integer("task_cpus", None, "CPUs of each program's worker (default: a node's).", lower_bound=1)
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0, for a study that several run; or auto: what the cluster says."
+)
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes run the study.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "The number of this one, from 0.")
+COORDINATOR_TIMEOUT = flags.DEFINE_float(
+    "coordinator_timeout", 60.0, "Seconds in which all processes have to be there.", lower_bound=1.0
+)
 
 
 def main(config_overrides: list[str]) -> None:
@@ -47,13 +57,22 @@ def main(config_overrides: list[str]) -> None:
         RequestError: the flags, the config or an override is wrong.
     """
     study = overrides.requested_study(config_overrides)
+    asked = {flag.name: flag.value for flag in (PLAN, PROFILE, OVERWRITE, CONFIRM)}
+    place = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
+    # imports jax from here on: a wrong request is answered before
+    with processes.joined(*place, facts={**study.to_dict(), **asked}, timeout=COORDINATOR_TIMEOUT.value):
+        said = launch(study)
+        if processes.is_first():
+            print(said)
 
-    from cnnjax import programs, runner  # imports jax: a wrong request is answered before
+
+def launch(study: Study) -> str:
+    """Plans, or runs, a study as the flags say; returns what is to be said of it."""
+    from cnnjax import programs, runner
 
     programs.enable_compilation_cache(COMPILATION_CACHE.value)
     if PLAN.value:
-        print(runner.plan_table(study))
-        return
+        return runner.plan_table(study)
     from cnnjax.progress import Progress
 
     if CONFIRM.value:
@@ -62,11 +81,11 @@ def main(config_overrides: list[str]) -> None:
         confirmation.check_confirmable(study)
     workdir = Path(WORKDIR.value) if WORKDIR.value else overrides.default_folder("runs")
     options = {"overwrite": OVERWRITE.value, "profile": PROFILE.value}
-    with Progress() as progress, _engine() as engine:
+    with Progress(is_shown=processes.is_first()) as progress, _engine() as engine:
         said = [str(runner.run(study, workdir, progress=progress, engine=engine, **options))]
         if CONFIRM.value:
             said.append(confirmation.confirm(study, workdir, CONFIRM.value, progress=progress, engine=engine))
-    print("\n".join(said))
+    return "\n".join(said)
 
 
 def _engine() -> contextlib.AbstractContextManager[Engine | None]:
@@ -76,6 +95,8 @@ def _engine() -> contextlib.AbstractContextManager[Engine | None]:
             if flag.value:
                 raise RequestError(f"--{flag.name}", flag.value, "it is an option of --executor=ray or submitit")
         return contextlib.nullcontext()
+    if COORDINATOR.value is not None:
+        raise RequestError("--executor", EXECUTOR.value, "allowed: without --coordinator")
     return make_engine(
         EXECUTOR.value,
         cpus=TASK_CPUS.value,

@@ -12,9 +12,8 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from cnnjax import models
+from cnnjax import devices, models, processes
 from cnnjax.data import Dataset, Split, normalisation
-from cnnjax.devices import map_members
 from cnnjax.evaluate import DeviceSplit, predict
 from cnnjax.settings import Settings, stack_members
 from cnnjax.stopping import METRICS
@@ -48,7 +47,7 @@ def put_data(dataset: Dataset, data: DataConfig, mesh: Mesh) -> DeviceData:
 
     def put(split: Split, words: jax.Array | None = None) -> DeviceSplit:
         arrays = (split.images, split.labels, *constants, words)
-        return DeviceSplit(*jax.device_put(arrays, NamedSharding(mesh, SHARED)))
+        return DeviceSplit(*devices.put(arrays, NamedSharding(mesh, SHARED)))
 
     seed = jax.random.key(data.split_seed)
     test = put(dataset.test, jax.random.bits(seed, (len(dataset.test),)) if data.augment_test else None)
@@ -124,7 +123,7 @@ class Population:
         def mapped(*arguments: Any) -> Any:
             stacked = tuple(argument for argument, spec in zip(arguments, specs, strict=True) if spec == MEMBERS)
             shared = arguments[len(stacked) :]
-            return map_members(lambda member: function(*member, *shared), stacked)
+            return devices.map_members(lambda member: function(*member, *shared), stacked)
 
         # Members never communicate: each device runs the same program on its own slice.
         sharded = jax.shard_map(over_members, mesh=self._mesh, in_specs=specs, out_specs=MEMBERS, check_vma=False)
@@ -147,7 +146,8 @@ class Population:
     def init(self, settings: Settings, streams: Streams) -> State:
         """Returns the members before their first epoch."""
         stacked = self.put((settings, streams))
-        return self._executable("init", *stacked)(*stacked)
+        init = self._executable("init", *stacked)
+        return processes.together(lambda: jax.block_until_ready(init(*stacked)))
 
     @property
     def compiled(self) -> dict[str, Any]:
@@ -166,7 +166,7 @@ class Population:
 
     def put(self, tree: Any) -> Any:
         """Lays stacked arrays out over the devices."""
-        return jax.device_put(tree, self.sharding)
+        return devices.put(tree, self.sharding)
 
     def abstract_state(self, settings: Settings, streams: Streams) -> State:
         """Returns the shapes, dtypes and layout of the members' state."""
@@ -182,7 +182,7 @@ class Population:
         stacked = self.put((settings, streams))
         state = self.abstract_state(settings, streams)
         self._executable("init", *stacked)
-        self._executable("advance", state, *stacked, data, jnp.zeros((), jnp.int32))
+        self._executable("advance", state, *stacked, data, self._share(0))
         self._executable("predict", state, stacked[0], data.test)
         return self._memory(count_members(streams))
 
@@ -225,11 +225,15 @@ class Population:
             for target, values in zip(whole, history, strict=True):
                 target[some] = values
             return self._give(state, moved, some), EpochMetrics(*whole)
-        arguments = (state, *self.put((settings, streams)), data, jnp.array(epochs, jnp.int32))
+        arguments = (state, *self.put((settings, streams)), data, self._share(epochs))
         advance = self._executable("advance", *arguments)
         with self._profiled():
-            state, history = jax.block_until_ready(advance(*arguments))
-        return state, jax.tree.map(lambda a: np.asarray(a)[:, :epochs], history)
+            # Where one process runs out of memory all have to go on with fewer members.
+            state, history = processes.together(lambda: jax.block_until_ready(advance(*arguments)))
+        return state, jax.tree.map(lambda a: a[:, :epochs], devices.get(history))
+
+    def _share(self, number: int) -> jax.Array:
+        return devices.put(np.int32(number), NamedSharding(self._mesh, SHARED))
 
     def _profiled(self) -> AbstractContextManager:
         self._calls += 1  # the first one touches all memory for the first time
@@ -240,7 +244,8 @@ class Population:
     def predict(self, state: State, settings: Settings, data: DeviceData) -> np.ndarray:
         """Returns the test logits of every member, float16 [members, examples, classes], rows shifted to maximum 0."""
         arguments = (state, self.put(settings), data.test)
-        return np.asarray(self._executable("predict", *arguments)(*arguments))
+        predict = self._executable("predict", *arguments)
+        return devices.get(processes.together(lambda: jax.block_until_ready(predict(*arguments))))
 
     def _init_member(self, settings: Settings, streams: Streams) -> State:
         return init_member(self.task, settings, streams, self._image_shape, keep_best=self._keep_best)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jax
 
-from cnnjax import models
+from cnnjax import models, processes
 from cnnjax.chunks import Chunk
 from cnnjax.data import Dataset
 from cnnjax.devices import memory_limit
@@ -56,17 +56,19 @@ class Preparation:
     ):
         self._study, self._dataset, self._data, self._mesh = study, dataset, data, mesh
         self._max_members, self._profile = max_members, profile
-        self._budget = _MEMORY_SHARE * memory_limit()  # before any training takes some of it
+        self._budget = _MEMORY_SHARE * min(processes.gather(memory_limit()))  # before any training takes some of it
 
     def prepare(self, program: Program, folder: RunFolder | None = None) -> Prepared:
-        """Lays a program out, as before where the folder holds a layout that still divides, and compiles it."""
+        """Lays a program out, as before where the folder holds its layout, and compiles it."""
         start = time.perf_counter()
         shape, classes = self._dataset.image_shape, len(self._dataset.classes)
         profile = None if self._profile is None else self._profile / program.id
         population = Population(self._study, program.static, shape, classes, self._mesh, profile)
         layout = None if folder is None else folder.read_layout(program.id)
-        # A layout that was made for fewer devices may not divide among those of now.
-        if layout is None or any(size % population.devices for _, _, size in layout):
+        if layout is not None:
+            # One that was made for other devices: the same members, whose states are there, and other fillers.
+            layout = [[first, end, size + -size % population.devices] for first, end, size in layout]
+        else:
             size = self._fitting_size(population, program)
             layout = cut([[0, len(program.members), size]], size)
         memory = max((self._compile(population, program, size) for _, _, size in layout), default=0)

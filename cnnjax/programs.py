@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from cnnjax import models
+from cnnjax import models, processes
 from cnnjax.chunks import Chunk, run_chunk
 from cnnjax.data import Dataset, load_dataset
 from cnnjax.data.cache import cache_folder
@@ -25,11 +25,22 @@ from cnnjax.types import Member, Plan, Program, RequestError
 
 
 def load(study: Study) -> tuple[Dataset, Plan]:
-    """Returns the data and the plan of a study, checked against each other.
+    """Returns the data and the plan of a study, checked against each other, the same in all processes.
 
     Raises:
         RequestError: the data is not there or is damaged, or the study does not go with it.
     """
+    dataset, plan = processes.together(_load_here, study)
+    sums = processes.gather(dataset.describe()["sha256"]) if processes.count() > 1 else []
+    names = processes.names()
+    for name, found in zip(names, sums, strict=False):
+        if found != sums[0]:
+            said = f"the data of {name} is other than that of {names[0]} (sha256 {sums[0][:12]}...)"
+            raise RequestError("data", f"{found[:12]}...", f"{said}; allowed: the same everywhere")
+    return dataset, plan
+
+
+def _load_here(study: Study) -> tuple[Dataset, Plan]:
     for name, precision in itertools.product(study.models, study.train.precision):
         models.build(name, 1, precision)  # what there is not is refused before any data is read
     dataset, plan = load_dataset(study.data), make_plan(study)
@@ -140,7 +151,7 @@ def run_programs(
         max_members: train at most this many members at a time, whatever would fit.
         profile: folder for a trace of each program's second epoch, if wanted.
     """
-    mesh = make_mesh(jax.local_devices())
+    mesh = make_mesh(jax.devices())
     data = put_data(dataset, study.data, mesh)
     preparation = Preparation(study, dataset, data, mesh, max_members, profile)
     for index, program in enumerate(programs, 1):

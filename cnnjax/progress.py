@@ -20,11 +20,15 @@ class Progress:
     Args:
         console: where to write (default: stderr).
         clock: seconds from any fixed moment.
+        is_shown: else nothing is written: another process does.
     """
 
-    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self, console: Console | None = None, clock: Callable[[], float] = time.monotonic, *, is_shown: bool = True
+    ):
         # Said explicitly, because rich takes FORCE_COLOR for a terminal.
-        self._console = console or Console(stderr=True, force_terminal=sys.stderr.isatty())
+        terminal = is_shown and sys.stderr.isatty()
+        self._console = console or Console(stderr=True, force_terminal=terminal, quiet=not is_shown)
         self._clock = clock
         self._live: Live | None = None
         self._started = clock()

@@ -73,9 +73,9 @@ class RunFolder:
         self._recorded: tuple[Any, Recorded] | None = None  # with the stamp of the file that it is of
         self._rows: tuple[Any, dict[str, str]] | None = None
 
-    def checkpoints(self, program: str, first: str, last: str, size: int) -> Path:
-        """Returns where a chunk of a program's members, `size` with its fillers, keeps its checkpoints."""
-        return self.path / "checkpoints" / program / f"{first}-{last}x{size}"
+    def checkpoints(self, program: str, first: str, last: str) -> Path:
+        """Returns where a chunk of a program's members, from the first to the last, keeps its checkpoints."""
+        return self.path / "checkpoints" / program / f"{first}-{last}"
 
     def check_overwritable(self) -> bool:
         """Whether there is a run to delete; raises RequestError for a folder that is something else."""

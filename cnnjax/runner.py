@@ -6,20 +6,20 @@ from typing import Any
 
 import jax
 
-from cnnjax import models
+from cnnjax import models, processes
 from cnnjax.data import Dataset
 from cnnjax.data.images import thumbnails
 from cnnjax.devices import make_mesh
 from cnnjax.executors.launcher import run_tasks
 from cnnjax.executors.parts import check_free, merge
 from cnnjax.executors.tasks import Engine
-from cnnjax.lock import locked
 from cnnjax.population import put_data
 from cnnjax.preparation import Preparation
 from cnnjax.programs import load, prepare_jax, run_programs, waiting, write_environment, writing
 from cnnjax.progress import Progress
 from cnnjax.records import RunFolder, describe_plan, differences
 from cnnjax.report import build_report
+from cnnjax.shared import held, open_folder
 from cnnjax.study import Study, from_config
 from cnnjax.types import Plan, Program, RequestError
 
@@ -52,22 +52,24 @@ def run(
         RequestError: the folder, the data or the study does not allow it (nothing was written or trained), or the
             folder can no longer be written.
     """
-    folder = RunFolder(workdir)
+    folder = open_folder(workdir)
     with contextlib.ExitStack() as stack:
         stack.enter_context(writing(folder))
         is_run = folder.read_whole("config.json") is not None
         if is_run:  # another process in it is found out before anything is read
-            stack.enter_context(locked(workdir))
+            stack.enter_context(held(workdir))
         is_new = _check_folder(folder, study, overwrite)
         dataset, plan = load(study)
         if not is_run:
-            workdir.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(workdir))
+            processes.agreed(lambda: workdir.mkdir(parents=True, exist_ok=True))
+            stack.enter_context(held(workdir))
             is_new = _check_folder(folder, study, overwrite)
         if is_new:
-            check_free(folder)
+            processes.agreed(lambda: check_free(RunFolder(workdir)))
             folder.clear()
-        merge(folder, plan.programs)  # parts that a killed launch, or its workers, left
+        processes.agreed(
+            lambda: merge(RunFolder(workdir), plan.programs)
+        )  # parts that a killed launch, or its workers, left
         if engine is None:
             prepare_jax(plan)
         else:
@@ -82,20 +84,20 @@ def run(
                 if engine is not None:
                     run_tasks(folder, dataset, programs, progress, engine, max_members, profile)
                 else:
-                    traces = workdir / "profile" if profile else None
+                    traces = workdir / "profile" if profile and processes.is_first() else None
                     run_programs(folder, study, dataset, programs, progress, max_members, traces)
             finally:
                 progress.end()
         else:
             progress.note(f"{workdir} is finished: {len(plan.trials)} trials; building its report again")
-        return build_report(workdir)
+        return Path(processes.agreed(lambda: str(build_report(workdir))))
 
 
 def plan_table(study: Study) -> str:
     """Returns what a study would run, as text: trials, programs, members, parameters, memory, FLOPs. Trains nothing."""
     dataset, plan = load(study)
     prepare_jax(plan)
-    mesh = make_mesh(jax.local_devices())
+    mesh = make_mesh(jax.devices())
     data = put_data(dataset, study.data, mesh)
     counts = {name: count for name, count in dataset.describe()["counts"].items() if count}
     lines = [

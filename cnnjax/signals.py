@@ -12,16 +12,20 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)  # a batch system that ends a job get
 _thread = concurrent.futures.ThreadPoolExecutor(1, "compiled calls")
 
 
-def end_orderly() -> None:
-    """From now on the first signal raises KeyboardInterrupt in the main thread, and a second one kills."""
-    for number in _SIGNALS:
-        signal.signal(number, _interrupt)
-
-
-def _interrupt(number: int, frame: object) -> NoReturn:
-    for each in _SIGNALS:
-        signal.signal(each, signal.SIG_DFL)
+def _interrupt() -> NoReturn:
     raise KeyboardInterrupt
+
+
+def end_orderly(end: Callable[[], None] = _interrupt) -> None:
+    """From now on the first signal calls `end` in the main thread, by default KeyboardInterrupt; a second one kills."""
+
+    def handle(number: int, frame: object) -> None:
+        for each in _SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+        end()
+
+    for number in _SIGNALS:
+        signal.signal(number, handle)
 
 
 def interruptibly(

@@ -116,8 +116,8 @@ def _find_state(folder: RunFolder, program: Program, member: str, trial: Trial) 
         how = "it has not finished" if row is None else f"it diverged in epoch {row['epochs_run']}"
         raise RequestError("trial", trial.id, f"{how}; allowed: a trial that ended well")
     ids = [m.id for m in program.members]
-    for first, end, size in folder.read_layout(program.id) or []:
-        directory = folder.checkpoints(program.id, ids[first], ids[end - 1], size)
+    for first, end, _ in folder.read_layout(program.id) or []:
+        directory = folder.checkpoints(program.id, ids[first], ids[end - 1])
         # A trial that stopped early ended in an epoch of its own, and its chunk at the latest in the trial's last one.
         ended = [epoch for epoch in saved_epochs(directory) if int(row["epochs_run"]) <= epoch <= trial.epochs]
         if member in ids[first:end] and ended:

@@ -33,9 +33,9 @@ class PartFolder(RunFolder):
         super().__init__(workdir / "parts" / program)
         self._run = RunFolder(workdir)
 
-    def checkpoints(self, program: str, first: str, last: str, size: int) -> Path:
+    def checkpoints(self, program: str, first: str, last: str) -> Path:
         """As those of the run."""
-        return self._run.checkpoints(program, first, last, size)
+        return self._run.checkpoints(program, first, last)
 
     def read_layout(self, program: str) -> list[list[int]] | None:
         """As that of the run."""

@@ -1,0 +1,89 @@
+"""A run's folder that several processes share: process 0 alone reads and writes its records, and tells the others."""
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from cnnjax import processes
+from cnnjax.lock import LOCK, locked
+from cnnjax.records import Recorded, RunFolder
+from cnnjax.types import Member, RequestError
+
+_RECORDS = (
+    *("check_overwritable", "clear", "remove_unfinished", "read_layout", "write_layout", "update_plan", "read_config"),
+    *("read_whole", "write_json", "append_metrics", "read_metrics", "keep_metrics", "write_predictions"),
+    *("read_trials", "write_trials"),
+)
+
+
+class SharedFolder(RunFolder):
+    """As RunFolder, of which every method has to be called by all processes; what it raises, it raises in all."""
+
+    def finished(self, members: Iterable[Member]) -> set[str]:
+        """Returns the ids of the trials of which everything that is written down is there and whole."""
+        return set(processes.agreed(lambda: sorted(RunFolder(self.path).finished(members))))
+
+    def recorded(self) -> Recorded:
+        """Returns what metrics.jsonl holds."""
+        epochs, evaluated, is_whole = processes.agreed(lambda: _plain(RunFolder(self.path).recorded()))
+        return Recorded({member: set(found) for member, found in epochs.items()}, set(evaluated), is_whole)
+
+
+def _plain(recorded: Recorded) -> tuple:
+    epochs = {member: sorted(found) for member, found in recorded.epochs.items()}
+    return epochs, sorted(recorded.evaluated), recorded.is_whole
+
+
+def _by_first(name: str) -> Callable:
+    method = getattr(RunFolder, name)
+
+    @functools.wraps(method)
+    def agreed(self: SharedFolder, *arguments: Any, **named: Any) -> Any:
+        return processes.agreed(lambda: method(RunFolder(self.path), *arguments, **named))
+
+    return agreed
+
+
+for _name in _RECORDS:
+    setattr(SharedFolder, _name, _by_first(_name))
+
+
+def open_folder(path: Path) -> RunFolder:
+    """Returns a run's folder as this process may use it."""
+    return RunFolder(path) if processes.count() == 1 else SharedFolder(path)
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Keeps all but the processes of this study out of a run's folder while the block runs.
+
+    Raises:
+        RequestError: another process is in it, or not all of these see the same folder.
+    """
+    with contextlib.ExitStack() as stack:
+        processes.agreed(lambda: stack.enter_context(locked(path)))
+        if processes.count() > 1:
+            _check_shared(path)
+        yield
+
+
+def _check_shared(path: Path) -> None:
+    """Whether all processes see the lock that process 0 has just written; a network's file system may take its time."""
+    written, deadline = processes.agreed((path / LOCK).read_text), time.monotonic() + processes.patience()
+    while not (is_seen := _read(path / LOCK) == written) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    names = processes.names()
+    for name, sees in zip(names, processes.gather(is_seen), strict=True):
+        if not sees:
+            said = f"{name} does not see there what {names[0]} writes; allowed: a folder that all processes share"
+            raise RequestError("workdir", str(path), said)
+
+
+def _read(file: Path) -> str | None:
+    try:
+        return file.read_text()
+    except (OSError, UnicodeDecodeError):
+        return None
