@@ -95,4 +95,5 @@ def memory_limit() -> int:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether a failed call failed for want of memory."""
-    return "RESOURCE_EXHAUSTED" in str(error) or "out of memory" in str(error).lower()
+    said = str(error)
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in said or "out of memory" in said.lower()

@@ -5,6 +5,7 @@ Whoever does not come, or does not belong, is named in one line to all that are 
 
 import contextlib
 import json
+import os
 import queue
 import socket
 import threading
@@ -130,7 +131,9 @@ def _listen(place: Place, here: str) -> Iterator[socket.socket]:
         family = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)[0][0]
         server = socket.create_server((place.host, place.port), family=family, backlog=place.processes)
     except OSError as error:
-        said = f"process 0, on {here}, cannot listen there ({error.strerror}); allowed: its own host, and a free port"
+        # getaddrinfo's numbers are below 0, and its own words say more.
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        said = f"process 0, on {here}, cannot listen there ({reason}); allowed: its own host, and a free port"
         raise RequestError("coordinator", f"{place.host}:{place.port}", said) from error
     with server:
         yield server

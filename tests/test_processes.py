@@ -19,6 +19,7 @@ import pytest
 
 import cnnjax
 from cnnjax import meeting, processes
+from cnnjax.devices import is_out_of_memory
 from cnnjax.meeting import Place, meet
 from cnnjax.records import RunFolder
 from cnnjax.types import RequestError
@@ -378,4 +379,4 @@ def test_what_fails_in_one_fails_in_all(threads_are_processes):
         if i == 2:
             raise MemoryError
 
-    assert all("out of memory" in str(e) for e in in_three(lambda i: processes.together(out_of_memory, i)))
+    assert all(is_out_of_memory(e) for e in in_three(lambda i: processes.together(out_of_memory, i)))
