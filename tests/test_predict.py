@@ -74,8 +74,7 @@ def test_every_trial_predicts_what_its_run_wrote_down(trained):
     workdir, dataset = trained
     results = cnnjax.load_results(workdir)
     assert len(results) == 8 and set(results.epochs_run) == {1, 3}
-    (chunk,) = workdir.glob("checkpoints/*/*/")
-    assert chunk.name.endswith("x4")
+    assert [size for _, _, size in RunFolder(workdir).read_layout("p000")] == [4]
     assert len(dataset.test) > EVALUATION_BATCH and len(dataset.test) % EVALUATION_BATCH
     for row in results.itertuples():
         taken = cnnjax.load_trial(str(workdir), row.trial)
