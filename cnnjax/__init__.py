@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     if name == "load_results":  # not imported before it is asked for: numpy takes its time
-        from cnnjax.records import load_results
+        from cnnjax.trial_rows import load_results
 
         return load_results
     if name == "load_trial":  # jax even more

@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, CustomSteps, LatestN
 
 from cnnjax import processes
-from cnnjax.devices import is_out_of_memory, put
+from cnnjax.devices import count_members, is_out_of_memory, put
 from cnnjax.sealed import Damaged, seal, unseal
 
 
@@ -123,7 +123,7 @@ def read_variables(directory: Path, epoch: int, best: bool) -> tuple[list[str], 
 def _read(folder: Path, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
     """Reads a state by orbax's handlers alone: its checkpointers wait for processes that may have met an error."""
     meta = _read_meta(folder)
-    wanted, there = (_count_members(abstract_state), len(meta["members"]))
+    wanted, there = (count_members(abstract_state), len(meta["members"]))
     if wanted == there:
         state = _read_state(folder, abstract_state)
         _check(state, meta)
@@ -137,10 +137,6 @@ def _read(folder: Path, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
     rows = members + [0] * (wanted - len(members))
     sharding = jax.tree.leaves(abstract_state)[0].sharding
     return put(jax.tree.map(lambda leaf: leaf[rows], state), sharding), meta
-
-
-def _count_members(state: Any) -> int:
-    return jax.tree.leaves(state)[0].shape[0]
 
 
 def _read_meta(folder: Path) -> dict[str, Any]:

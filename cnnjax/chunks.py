@@ -11,10 +11,11 @@ from cnnjax.devices import get
 from cnnjax.metrics import classification
 from cnnjax.population import DeviceData, Population
 from cnnjax.progress import Progress
-from cnnjax.records import RunFolder, trial_row
+from cnnjax.records import RunFolder
 from cnnjax.settings import Settings
 from cnnjax.signals import interruptibly
 from cnnjax.train import EpochMetrics, State
+from cnnjax.trial_rows import trial_row
 from cnnjax.types import Member, Streams, Trial
 
 if TYPE_CHECKING:

@@ -5,9 +5,10 @@ from pathlib import Path
 from cnnjax import processes, runner
 from cnnjax.comparison import fresh
 from cnnjax.executors.tasks import Engine
+from cnnjax.nested import finite
 from cnnjax.plan import list_trials, single_out
 from cnnjax.progress import Progress
-from cnnjax.records import RunFolder, finite
+from cnnjax.records import RunFolder
 from cnnjax.report import build_report
 from cnnjax.report.read import read_run
 from cnnjax.study import Study

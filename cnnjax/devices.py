@@ -73,6 +73,11 @@ def get(tree: Any) -> Any:
     return jax.tree.map(np.asarray, multihost_utils.process_allgather(tree, tiled=True))
 
 
+def count_members(stacked: Any) -> int:
+    """Returns how many members a pytree of stacked arrays holds."""
+    return jax.tree.leaves(stacked)[0].shape[0]
+
+
 def map_members(function: Callable[[Any], Any], stacked: Any) -> Any:
     """Applies a function of one member to members that are stacked along the first axis of every array.
 

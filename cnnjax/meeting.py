@@ -13,7 +13,8 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from cnnjax.types import RequestError
+from cnnjax.nested import flatten
+from cnnjax.types import RequestError, Told
 
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # a host that is gone is missed in 40 seconds
 _LOST_CALL = 5.0  # seconds for a caller to say who it is
@@ -87,7 +88,7 @@ def meet(place: Place, facts: Mapping[str, Any], timeout: float) -> Meeting:
     Raises:
         RequestError: process 0 does not answer, or another does not come, or they do not belong together.
     """
-    hello = json.loads(json.dumps({**place._asdict(), "host": socket.gethostname(), "facts": dict(_flat(facts))}))
+    hello = json.loads(json.dumps({**place._asdict(), "host": socket.gethostname(), "facts": dict(flatten(facts))}))
     return _call(place, hello, timeout) if place.process else _receive_all(place, hello, timeout)
 
 
@@ -180,18 +181,3 @@ def _call(place: Place, hello: dict[str, Any], timeout: float) -> Meeting:
         raise RequestError("coordinator", where, f"{said}; allowed: where process 0 runs")
     peer.name = name_process(0, answer["hosts"][0])
     return Meeting(answer["hosts"], [peer], answer["address"])
-
-
-class Told(RequestError):
-    """A wrong request that another process found, in its words."""
-
-    def __init__(self, line: str):
-        ValueError.__init__(self, line)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

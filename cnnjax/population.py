@@ -1,4 +1,4 @@
-"""A population: one member's training mapped over members and devices, compiled once. The only file that maps."""
+"""A population: one member's training mapped over members and devices, compiled once."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -63,11 +63,6 @@ def _take(stacked: Any, members: np.ndarray) -> Any:
 
 def _give(stacked: Any, some: Any, members: np.ndarray) -> Any:
     return jax.tree.map(lambda a, b: a.at[members].set(b), stacked, some)
-
-
-def count_members(stacked: Any) -> int:
-    """Returns how many members a pytree of stacked arrays holds."""
-    return jax.tree.leaves(stacked)[0].shape[0]
 
 
 class Population:
@@ -184,10 +179,10 @@ class Population:
         self._executable("init", *stacked)
         self._executable("advance", state, *stacked, data, self._share(0))
         self._executable("predict", state, stacked[0], data.test)
-        return self._memory(count_members(streams))
+        return self._memory(devices.count_members(streams))
 
     def _executable(self, name: str, *arguments: Any) -> Any:
-        key = name, count_members(arguments[0])
+        key = name, devices.count_members(arguments[0])
         if key not in self._compiled:
             self._compiled[key] = self._functions[name].lower(*arguments).compile()
         return self._compiled[key]
@@ -221,7 +216,7 @@ class Population:
         if some is not None:
             part, settings, streams = self._take((state, *self.put((settings, streams))), some)
             moved, history = self.advance(part, settings, streams, data, epochs)
-            whole = [np.full((count_members(state), epochs), np.nan, np.float32) for _ in history]
+            whole = [np.full((devices.count_members(state), epochs), np.nan, np.float32) for _ in history]
             for target, values in zip(whole, history, strict=True):
                 target[some] = values
             return self._give(state, moved, some), EpochMetrics(*whole)

@@ -16,8 +16,8 @@ from importlib import metadata
 from typing import Any, ParamSpec, TypeVar
 
 from cnnjax import signals
-from cnnjax.meeting import Meeting, Peer, Place, Told, meet, name_process
-from cnnjax.types import RequestError
+from cnnjax.meeting import Meeting, Peer, Place, meet, name_process
+from cnnjax.types import RequestError, Told
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")

@@ -13,11 +13,12 @@ from cnnjax.data import Dataset, load_dataset
 from cnnjax.data.cache import cache_folder
 from cnnjax.devices import is_out_of_memory, make_mesh, use_every_core
 from cnnjax.environment import describe_environment, lasting
+from cnnjax.nested import differences
 from cnnjax.plan import make_plan
 from cnnjax.population import DeviceData, put_data
 from cnnjax.preparation import Layout, Preparation, Prepared, cut
 from cnnjax.progress import Progress
-from cnnjax.records import RunFolder, differences
+from cnnjax.records import RunFolder
 from cnnjax.sealed import unwritable
 from cnnjax.signals import interruptibly
 from cnnjax.study import Study

@@ -1,38 +1,20 @@
 """The files of a run's folder: written so that a kill at any instant leaves them readable. Imports no jax."""
 
 import csv
-import io
 import json
-import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 from cnnjax.lock import LOCK
-from cnnjax.sealed import SEAL, Damaged, read_arrays, read_json, read_lines, read_rows, replaced, seal
+from cnnjax.nested import finite
+from cnnjax.sealed import SEAL, Damaged, read_arrays, read_json, read_lines, read_rows, replaced, seal, stamp
+from cnnjax.trial_rows import TRIAL_COLUMNS, csv_line, csv_row
 from cnnjax.types import Member, Plan, RequestError, Trial
-
-TRIAL_COLUMNS = (
-    *("trial", "member", "model", "initialisation", "optimizer", "batch_size"),
-    *("arithmetic", "convolution", "drop_last", "learning_rate", "momentum", "nesterov", "weight_decay", "decay"),
-    *("clip_norm", "label_smoothing", "dropout_rate", "schedule", "early_stopping", "stage_start", "shuffle"),
-    *("epochs", "seed"),
-    *("stream_init", "stream_order", "stream_augment", "stream_dropout"),
-    *("status", "epochs_run", "best_epoch", "train_loss", "train_accuracy", "val_loss"),
-    *("val_accuracy", "test_loss", "test_accuracy", "precision", "recall", "f1"),
-    *("seconds", "images_per_second"),
-)
-_TEXT_COLUMNS = (
-    *("trial", "member", "model", "initialisation", "optimizer"),
-    *("arithmetic", "convolution", "decay", "schedule", "early_stopping", "stage_start", "status"),
-)
 
 
 class Recorded(NamedTuple):
@@ -161,12 +143,12 @@ class RunFolder:
     def append_metrics(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Appends lines to metrics.jsonl and waits until they are on disk; non-finite numbers become null."""
         file, lines = self.path / "metrics.jsonl", [*lines]
-        known = self._recorded if self._recorded and self._recorded[0] == _stamp(file) else None
+        known = self._recorded if self._recorded and self._recorded[0] == stamp(file) else None
         self.append_lines(file.name, lines)
         if known is not None:
             for line in lines:
                 known[1].add(line)
-            self._recorded = _stamp(file), known[1]
+            self._recorded = stamp(file), known[1]
 
     def append_lines(self, name: str, lines: Iterable[Mapping[str, Any]]) -> None:
         """Appends JSON objects to a file, one a line; as `append_metrics` otherwise."""
@@ -179,12 +161,12 @@ class RunFolder:
     def recorded(self) -> Recorded:
         """Returns what metrics.jsonl holds."""
         file = self.path / "metrics.jsonl"
-        if self._recorded is None or self._recorded[0] != _stamp(file):
-            stamp, lines = _stamp(file), read_lines(file)
+        if self._recorded is None or self._recorded[0] != stamp(file):
+            before, lines = stamp(file), read_lines(file)
             recorded = Recorded({}, set(), not lines.damaged and _ends_whole(file))
             for line in lines.whole:
                 recorded.add(line)
-            self._recorded = stamp, recorded
+            self._recorded = before, recorded
         return self._recorded[1]
 
     def read_metrics(self) -> list[dict[str, Any]]:
@@ -217,19 +199,19 @@ class RunFolder:
 
         Rows that are there and damaged are dropped. The file is written whole or not at all.
         """
-        lines = {**self._lines_of_trials(), **{trial: _csv_line(_sealed_row(row)) for trial, row in rows.items()}}
+        lines = {**self._lines_of_trials(), **{trial: csv_row(row) for trial, row in rows.items()}}
         file = self.path / "trials.csv"
         with replaced(file) as beside:
-            text = _csv_line([*TRIAL_COLUMNS, SEAL]) + "".join(lines[trial] for trial in sorted(lines))
+            text = csv_line([*TRIAL_COLUMNS, SEAL]) + "".join(lines[trial] for trial in sorted(lines))
             beside.write(text.encode())
-        self._rows = _stamp(file), lines
+        self._rows = stamp(file), lines
 
     def _lines_of_trials(self) -> dict[str, str]:
         """The whole rows of trials.csv as text by trial id."""
         file = self.path / "trials.csv"
-        if self._rows is None or self._rows[0] != _stamp(file):
-            stamp, rows = _stamp(file), self.read_trials()
-            self._rows = stamp, {trial: _csv_line(_sealed_row(row)) for trial, row in rows.items()}
+        if self._rows is None or self._rows[0] != stamp(file):
+            before, rows = stamp(file), self.read_trials()
+            self._rows = before, {trial: csv_row(row) for trial, row in rows.items()}
         return self._rows[1]
 
     def finished(self, members: Iterable[Member]) -> set[str]:
@@ -252,56 +234,6 @@ class RunFolder:
             return "logits" in read_arrays(self.path / "predictions" / f"{trial}.npz")
         except (FileNotFoundError, Damaged):
             return False
-
-
-def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """Returns the keys in which two nested mappings differ, as `train.epochs`, with both values; None where none is."""
-    found: dict[str, tuple[Any, Any]] = {}
-    for key in sorted(one.keys() | other.keys()):
-        a, b = one.get(key), other.get(key)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found |= differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            found[f"{prefix}{key}"] = a, b
-    return found
-
-
-def finite(value: Any) -> Any:
-    """Returns a value, with all that it holds, as JSON can say it: a number that is not finite is None."""
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def trial_row(trial: Trial, member: str, measured: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a trial's row of trials.csv."""
-    return {**trial.row(), "member": member, **measured}
-
-
-def load_results(workdir: str | Path) -> "pd.DataFrame":
-    """Reads the results of a run.
-
-    Args:
-        workdir: the run's folder.
-
-    Returns:
-        One row per finished trial with the columns of trials.csv; an absent number is NaN.
-
-    Raises:
-        RequestError: the folder has no trials.csv, or it is damaged.
-    """
-    import pandas as pd
-
-    file = Path(workdir) / "trials.csv"
-    if not file.is_file():
-        raise RequestError("workdir", str(workdir), "it has no trials.csv; allowed: a run's folder")
-    if damaged := read_rows(file).damaged:
-        raise Damaged(f"{file}, line {damaged[0]}", "it is not what was written")
-    return pd.read_csv(file, dtype=dict.fromkeys(_TEXT_COLUMNS, str)).drop(columns=SEAL, errors="ignore")
 
 
 def describe_plan(plan: Plan, programs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -328,34 +260,9 @@ def _is_of_no_run_yet(name: str) -> bool:
     return name == LOCK or name.startswith(".config.json.")
 
 
-def _sealed_row(row: Mapping[str, Any]) -> list[str]:
-    return [*seal({column: _cell(row.get(column)) for column in TRIAL_COLUMNS}).values()]
-
-
-def _csv_line(cells: Iterable[str]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue()
-
-
-def _stamp(file: Path) -> tuple[int, int, int] | None:
-    """What tells a file from what it was before, or from another in its place; None where there is none."""
-    try:
-        found = file.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
-
-
 def _ends_whole(file: Path) -> bool:
     if not file.exists() or not file.stat().st_size:
         return True
     with file.open("rb") as opened:
         opened.seek(-1, os.SEEK_END)
         return opened.read() == b"\n"
-
-
-def _cell(value: Any) -> str:
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return ""
-    return str(value)

@@ -13,11 +13,12 @@ from cnnjax.devices import make_mesh
 from cnnjax.executors.launcher import run_tasks
 from cnnjax.executors.parts import check_free, merge
 from cnnjax.executors.tasks import Engine
+from cnnjax.nested import differences
 from cnnjax.population import put_data
 from cnnjax.preparation import Preparation
 from cnnjax.programs import load, prepare_jax, run_programs, waiting, write_environment, writing
 from cnnjax.progress import Progress
-from cnnjax.records import RunFolder, describe_plan, differences
+from cnnjax.records import RunFolder, describe_plan
 from cnnjax.report import build_report
 from cnnjax.shared import held, open_folder
 from cnnjax.study import Study, from_config

@@ -133,6 +133,15 @@ def replaced(path: Path) -> Iterator[io.BufferedRandom]:
         beside.unlink(missing_ok=True)
 
 
+def stamp(file: Path) -> tuple[int, int, int] | None:
+    """Returns what tells a file from what it was before, or from another in its place; None where there is none."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def unwritable(error: Exception) -> str | None:
     """Returns what the operating system said, in one line, if an error says that a file cannot be written."""
     numbers = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)

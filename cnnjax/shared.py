@@ -22,13 +22,17 @@ _RECORDS = (
 class SharedFolder(RunFolder):
     """As RunFolder, of which every method has to be called by all processes; what it raises, it raises in all."""
 
+    def __init__(self, path: Path):
+        super().__init__(path)
+        self._alone = RunFolder(path)  # as process 0 uses it, which keeps in memory what it has read
+
     def finished(self, members: Iterable[Member]) -> set[str]:
         """Returns the ids of the trials of which everything that is written down is there and whole."""
-        return set(processes.agreed(lambda: sorted(RunFolder(self.path).finished(members))))
+        return set(processes.agreed(lambda: sorted(self._alone.finished(members))))
 
     def recorded(self) -> Recorded:
         """Returns what metrics.jsonl holds."""
-        epochs, evaluated, is_whole = processes.agreed(lambda: _plain(RunFolder(self.path).recorded()))
+        epochs, evaluated, is_whole = processes.agreed(lambda: _plain(self._alone.recorded()))
         return Recorded({member: set(found) for member, found in epochs.items()}, set(evaluated), is_whole)
 
 
@@ -42,7 +46,7 @@ def _by_first(name: str) -> Callable:
 
     @functools.wraps(method)
     def agreed(self: SharedFolder, *arguments: Any, **named: Any) -> Any:
-        return processes.agreed(lambda: method(RunFolder(self.path), *arguments, **named))
+        return processes.agreed(lambda: method(self._alone, *arguments, **named))
 
     return agreed
 

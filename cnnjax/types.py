@@ -14,8 +14,18 @@ class RequestError(ValueError):
     """The request is wrong: one line that names the key, the value and what is allowed (exit code 2)."""
 
     def __init__(self, key: str, value: object, allowed: str):
-        line = f"{key}: {value!r} is not allowed; {allowed}"
-        super().__init__("".join(letter if letter.isprintable() else " " for letter in line))
+        super().__init__(_printable(f"{key}: {value!r} is not allowed; {allowed}"))
+
+
+class Told(RequestError):
+    """A wrong request that another process found, in its words."""
+
+    def __init__(self, line: str):
+        ValueError.__init__(self, _printable(line))
+
+
+def _printable(line: str) -> str:
+    return "".join(letter if letter.isprintable() else " " for letter in line)
 
 
 def one_of(value: object, names: Iterable[str]) -> str:

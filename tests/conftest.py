@@ -46,6 +46,11 @@ def tiny(monkeypatch):
 @pytest.fixture
 def quick(tiny, monkeypatch):
     """The tiny model, programs compiled once for all runs of a study, and no report."""
+    make_quick(monkeypatch)
+
+
+def make_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the fixture `quick` but for the model, for as long as `monkeypatch` lasts."""
     from cnnjax import preparation, runner
 
     monkeypatch.setattr(preparation, "Population", _compile_once)

@@ -18,10 +18,11 @@ from rich.console import Console
 
 from cnnjax import confirmation, launch, preparation, programs, runner
 from cnnjax.comparison import fresh
+from cnnjax.nested import finite
 from cnnjax.plan import list_trials, single_out
 from cnnjax.population import Population
 from cnnjax.progress import Progress
-from cnnjax.records import RunFolder, finite
+from cnnjax.records import RunFolder
 from cnnjax.report import build_report, summarise_run
 from cnnjax.report.read import read_run
 from cnnjax.study import from_config

@@ -4,7 +4,6 @@ The engine here trains each task in this process; test_executors_engines.py has 
 """
 
 import functools
-import io
 import itertools
 import shutil
 import socket
@@ -12,22 +11,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_study
-from rich.console import Console
+from conftest import add_tiny, make_quick, make_study
+from runs import run
 
-from cnnjax import preparation, programs, runner
+from cnnjax import programs
 from cnnjax.executors import launcher, make_engine, tasks, worker
 from cnnjax.executors.parts import PartFolder, lend, merge
 from cnnjax.executors.tasks import TaskError
 from cnnjax.lock import locked
 from cnnjax.plan import make_plan
 from cnnjax.population import Population
-from cnnjax.progress import Progress
-from cnnjax.records import TRIAL_COLUMNS, RunFolder, describe_plan
+from cnnjax.records import RunFolder, describe_plan
 from cnnjax.sealed import read_json
+from cnnjax.trial_rows import TRIAL_COLUMNS
 from cnnjax.types import RequestError
 
-compile_once = functools.cache(Population)
 # Two programs of two members; a trial of each member is read off a longer one.
 TWO = {"seeds": (0, 1), "train": {"batch_size": (50, 40), "epochs": (1, 3)}}
 
@@ -62,19 +60,10 @@ class Here:
 
 
 @pytest.fixture(autouse=True)
-def quick(tiny, monkeypatch):
-    """The tiny model, programs compiled once for all runs of a study, no report, and nobody is waited for."""
-    monkeypatch.setattr(preparation, "Population", compile_once)
-    monkeypatch.setattr(runner, "build_report", lambda workdir: workdir)
+def impatient(quick, monkeypatch):
+    """Nobody is waited for."""
     for module in (tasks, worker, launcher):
         monkeypatch.setattr(module, "PATIENCE", 0.0, raising=False)
-
-
-def run(study, workdir, **options):
-    console = Console(file=io.StringIO(), width=200)
-    with Progress(console) as progress:
-        runner.run(study, workdir, progress=progress, **options)
-    return console.file.getvalue()
 
 
 def read_all(workdir):
@@ -88,13 +77,10 @@ def read_all(workdir):
 @pytest.fixture(scope="module")
 def serial(tmp_path_factory):
     """What the study of two programs writes without workers."""
-    from conftest import add_tiny
-
     workdir = tmp_path_factory.mktemp("serial")
     with pytest.MonkeyPatch.context() as patch:
         add_tiny(patch)
-        patch.setattr(preparation, "Population", compile_once)
-        patch.setattr(runner, "build_report", lambda workdir: workdir)
+        make_quick(patch)
         run(make_study(**TWO), workdir)
     return workdir
 

@@ -11,8 +11,9 @@ from made_up_run import make_config
 
 from cnnjax import records
 from cnnjax.plan import make_plan
-from cnnjax.records import RunFolder, trial_row
+from cnnjax.records import RunFolder
 from cnnjax.study import from_config
+from cnnjax.trial_rows import trial_row
 
 STUDY = make_config(list(range(12)), train={"learning_rate": [0.01, 0.03], "epochs": [2, 3]})
 MEMBERS = [member for program in make_plan(from_config(STUDY)).programs for member in program.members]

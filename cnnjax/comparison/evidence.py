@@ -8,7 +8,7 @@ import numpy as np
 from cnnjax import stats
 from cnnjax.comparison.sides import Side
 from cnnjax.environment import lasting
-from cnnjax.records import differences
+from cnnjax.nested import differences
 from cnnjax.report.names import AXES, bounds
 from cnnjax.types import RequestError
 

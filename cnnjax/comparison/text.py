@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from cnnjax import stats
 from cnnjax.comparison.evidence import Evidence
-from cnnjax.records import finite
+from cnnjax.nested import finite
 from cnnjax.stats import amount, gap, span
 
 

@@ -14,7 +14,7 @@ from cnnjax.executors.worker import NOTES
 from cnnjax.programs import waiting
 from cnnjax.progress import Progress
 from cnnjax.records import RunFolder
-from cnnjax.sealed import checksum, read_lines
+from cnnjax.sealed import checksum, read_lines, stamp
 from cnnjax.types import Program, RequestError
 
 _POLL = 1.0  # seconds
@@ -61,7 +61,8 @@ def run_tasks(
             ended = engine.ended()
             for follower in followers.values():
                 follower.look(progress)
-            merge(folder, [followers[name].program for name in ended], PATIENCE)
+            if ended:
+                merge(folder, [followers[name].program for name in ended], PATIENCE)
             for name, outcome in ended.items():
                 followers.pop(name).end(progress)
                 if outcome["error"] is not None:
@@ -109,7 +110,7 @@ class _Follower:
     def __init__(self, folder: RunFolder, program: Program, index: int, images: int):
         self.program = program
         self._part, self._index, self._images = PartFolder(folder.path, program.id), index, images
-        self._stamps: dict[str, tuple[int, ...]] = {}
+        self._stamps: dict[str, Any] = {}
         self._said = 0
         self._seen = {key for line in self._part.read_metrics() if (key := _key(line))}
         _, members = waiting(self._part, [program])
@@ -153,13 +154,10 @@ class _Follower:
         self._time = now
 
     def _changed(self, name: str) -> bool:
-        """Whether a file is another than when last asked."""
-        try:
-            stat = (self._part.path / name).stat()
-        except FileNotFoundError:
-            return False
-        stamp = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
-        return self._stamps.get(name) != stamp and (self._stamps.update({name: stamp}) or True)
+        """Whether a file is there and another than when last asked."""
+        before, now = self._stamps.get(name), stamp(self._part.path / name)
+        self._stamps[name] = now
+        return now is not None and now != before
 
 
 def _key(line: dict[str, Any]) -> tuple[str, int] | None:

@@ -15,7 +15,8 @@ from typing import Any
 
 from cnnjax.environment import lasting
 from cnnjax.lock import locked
-from cnnjax.records import RunFolder, differences
+from cnnjax.nested import differences
+from cnnjax.records import RunFolder
 from cnnjax.types import Program
 
 TASK = "task.json"
@@ -116,10 +117,8 @@ def _merge_records(folder: RunFolder, parts: Mapping[Program, PartFolder]) -> No
     if lines := [line for part in parts.values() for line in part.read_metrics()]:
         folder.append_metrics(lines)
     before = folder.read_trials()
-    rows = {trial: row for trial, row in before.items() if trial not in names}
-    for part in parts.values():
-        rows |= part.read_trials()
-    if rows != before:
+    rows = {trial: row for part in parts.values() for trial, row in part.read_trials().items()}
+    if any(before.get(trial) != row for trial, row in rows.items()):
         folder.write_trials(rows)
 
 

@@ -6,7 +6,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Protocol, Self, TypedDict
 
-from cnnjax.types import RequestError
+from cnnjax.types import RequestError, Told
 
 PATIENCE = 30.0  # seconds that a worker waits for files and locks that another machine wrote or held
 
@@ -54,11 +54,8 @@ class Engine(Protocol):
         """Ends the tasks that have not ended."""
 
 
-class TaskError(RequestError):
+class TaskError(Told):
     """A task cannot do what was asked, and said why in one line."""
-
-    def __init__(self, line: str):
-        ValueError.__init__(self, "".join(letter if letter.isprintable() else " " for letter in line))
 
 
 def code_versions() -> dict[str, str]:

@@ -1,11 +1,11 @@
 """The report's page: the answer first, then what to know before believing it, figures, tables, and what ran."""
 
 import json
-from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from cnnjax.nested import flatten
 from cnnjax.report import parts
 from cnnjax.report.analysis import Analysis, analyse, analysis_tables, draw_analysis
 from cnnjax.report.answer import write_answer
@@ -108,20 +108,12 @@ def _classes(chapters: list[Chapter]) -> str:
 
 def _ran(run: Run) -> str:
     shown = {f"data: {key}": value for key, value in run.data.items()}
-    shown |= {f"config: {key}": value for key, value in _flat(run.config)}
+    shown |= {f"config: {key}": value for key, value in flatten(run.config)}
     shown |= run.environment
     rows = "".join(
         f"<dt>{escape(str(key).replace('_', ' '))}</dt><dd>{escape(_text(value))}</dd>" for key, value in shown.items()
     )
     return f"<dl>{rows}</dl>"
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _text(value: Any) -> str:
