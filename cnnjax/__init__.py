@@ -7,11 +7,13 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     if name == "load_results":  # not imported before it is asked for: numpy takes its time
+        from cnnjax.storage import LARGE, reads
         from cnnjax.trial_rows import load_results
 
-        return load_results
+        return reads(load_results, without=LARGE)
     if name == "load_trial":  # jax even more
+        from cnnjax.storage import reads
         from cnnjax.trained import load_trial
 
-        return load_trial
+        return reads(load_trial)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,7 +4,7 @@
     python -m cnnjax.compare runs/grid:model=baseline runs/grid:model=complex --margin=0.005
     python -m cnnjax.compare runs/a:trial=t0003 runs/b:learning_rate=0.01,optimizer=sgd --measure=test_loss
 
-A side is a run's folder, and after a colon the values of columns of its trials.csv. Of the settings
+A side is a run's folder, or its URL, and after a colon the values of columns of its trials.csv. Of the settings
 that are left, the one that is best by the run's `select` is compared, over all its seeds.
 """
 

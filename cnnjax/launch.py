@@ -4,6 +4,7 @@
     python -m cnnjax.launch --config=configs/grid.py:smoke --plan
     python -m cnnjax.launch --config=configs/grid.py --config.seeds=5,6 --config.data.augment=
     python -m cnnjax.launch --config=configs/quickstart.py --confirm=5
+    python -m cnnjax.launch --config=configs/grid.py --workdir=s3://BUCKET/runs/grid
     python -m cnnjax.launch --config=configs/grid.py --coordinator=HOST:PORT --num_processes=2 --process_id=0
 
 Every setting of a config can be overridden as --config.key=value: a number, a word, None, True or
@@ -12,17 +13,18 @@ grid; nothing is the empty tuple. The same command again resumes a study that wa
 """
 
 import contextlib
-from pathlib import Path
 
 from absl import flags
 
-from cnnjax import commands, overrides, processes
+from cnnjax import commands, overrides, processes, storage
 from cnnjax.executors import EXECUTORS, Engine, make_engine
 from cnnjax.study import Study
 from cnnjax.types import RequestError
 
 flags.adopt_module_key_flags(overrides)
-WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder (default: runs/<config>).")
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "The run's folder (default: runs/<config>), or its URL in a store: s3://BUCKET/runs/grid."
+)
 PLAN = flags.DEFINE_bool("plan", False, "Say what would run, and train nothing.")
 COMPILATION_CACHE = flags.DEFINE_string(
     "compilation_cache", None, "Folder for compiled programs (default: the user's cache folder), or off."
@@ -57,6 +59,10 @@ def main(config_overrides: list[str]) -> None:
         RequestError: the flags, the config or an override is wrong.
     """
     study = overrides.requested_study(config_overrides)
+    for flag in (COORDINATOR, EXECUTOR):
+        if flag.value is not None and storage.is_url(WORKDIR.value or ""):
+            allowed = f"allowed with --{flag.name}: a folder that all machines see, such as a bucket that they mount"
+            raise RequestError("--workdir", WORKDIR.value, allowed)
     asked = {flag.name: flag.value for flag in (PLAN, PROFILE, OVERWRITE, CONFIRM)}
     place = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
     # imports jax from here on: a wrong request is answered before
@@ -79,9 +85,13 @@ def launch(study: Study) -> str:
         from cnnjax import confirmation
 
         confirmation.check_confirmable(study)
-    workdir = Path(WORKDIR.value) if WORKDIR.value else overrides.default_folder("runs")
+    place = WORKDIR.value or overrides.default_folder("runs")
     options = {"overwrite": OVERWRITE.value, "profile": PROFILE.value}
-    with Progress(is_shown=processes.is_first()) as progress, _engine() as engine:
+    with (
+        Progress(is_shown=processes.is_first()) as progress,
+        _engine() as engine,
+        storage.at_hand(place, progress) as workdir,
+    ):
         said = [str(runner.run(study, workdir, progress=progress, engine=engine, **options))]
         if CONFIRM.value:
             said.append(confirmation.confirm(study, workdir, CONFIRM.value, progress=progress, engine=engine))

@@ -14,7 +14,7 @@ LOCK = ".lock"
 
 
 @contextlib.contextmanager
-def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
+def locked(folder: Path, patience: float = 0.0, name: str | None = None) -> Iterator[None]:
     """Keeps other processes out of a folder while the block runs.
 
     The operating system holds the lock: that of a process that died, however it died, is free at once. A file system
@@ -23,6 +23,7 @@ def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
     Args:
         folder: the folder.
         patience: seconds to wait for another process to leave it.
+        name: what the user calls the folder; the default is its path.
 
     Raises:
         RequestError: another process is in the folder; it names it.
@@ -34,17 +35,22 @@ def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
             file.seek(0)
             holder = " ".join(file.read(200).split()) or "another process"
             raise RequestError(
-                "workdir", str(folder), f"{holder} works in it; wait for its end, or choose another folder"
+                "workdir", name or str(folder), f"{holder} works in it; wait for its end, or choose another folder"
             ) from None
         except OSError:
             pass  # no locks here
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+        file.write(f"{describe_process()}\n")
         file.flush()
         try:
             yield
         finally:
             file.truncate(0)
+
+
+def describe_process() -> str:
+    """Returns who this process is, for others: its number, its host, and the time."""
+    return f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}"
 
 
 def _acquire(file: int, end: float) -> None:

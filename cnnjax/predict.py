@@ -13,7 +13,7 @@ class, on a page of their own.
 import argparse
 from pathlib import Path
 
-from cnnjax import commands
+from cnnjax import commands, storage
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -25,7 +25,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = commands.ArgumentParser(
         prog="python -m cnnjax.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("workdir", type=Path, help="the run's folder")
+    parser.add_argument("workdir", help="the run's folder, or its URL")
     parser.add_argument("--input", required=True, help="a folder of images, or a .csv, .npy or .npz file")
     parser.add_argument("--output", required=True, type=Path, help="the CSV file to write")
     which = parser.add_mutually_exclusive_group()
@@ -44,7 +44,7 @@ def main(arguments: argparse.Namespace) -> None:
     from cnnjax import prediction  # imports pandas and scipy: a wrong command line is answered before
 
     given = arguments.trial, arguments.setting, arguments.figures
-    print(prediction.predict_file(arguments.workdir, arguments.input, arguments.output, *given))
+    print(prediction.predict_file(storage.copied(arguments.workdir), arguments.input, arguments.output, *given))
 
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ def python(*arguments, cwd):
         ([f"--config={QUICKSTART}", "--config.train=5"], ["train", "5", "learning_rate"]),
         ([f"--config={QUICKSTART}", "--config.seeds.x=5"], ["seeds.x", "not a group"]),
         ([f"--config={QUICKSTART}", "--config.a\nb=5"], ["there is no such key"]),
+        ([f"--config={QUICKSTART}", "--workdir=nowhere://bucket/run"], ["workdir", "Protocol not known: nowhere"]),
     ],
 )
 def test_a_wrong_request_is_one_line_and_leaves_nothing(arguments, words, tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cnnjax import storage
 from cnnjax.report.names import AXES, MEASURES
 from cnnjax.report.read import Run, read_run
 from cnnjax.types import RequestError, one_of
@@ -78,9 +79,9 @@ def read_side(asked: str) -> Side:
         RequestError: the run cannot be read, a key or value is wrong, or no such trial has finished.
     """
     path, selector = _split(asked)
-    run = read_run(path)
+    run = read_run(storage.copied(path, without=storage.LARGE))
     if not len(run.ok):
-        raise RequestError("workdir", str(path), "no trial of it has finished well")
+        raise RequestError("workdir", path, "no trial of it has finished well")
     chosen = pd.Series(True, index=run.trials.index)
     for condition in filter(None, selector.split(",")):
         key, equals, value = condition.partition("=")
@@ -101,12 +102,12 @@ def read_side(asked: str) -> Side:
     return Side(asked, run, setting, of_setting, diverged, len(candidates))
 
 
-def _split(asked: str) -> tuple[Path, str]:
-    """The folder and the selector; a colon belongs to the folder where there is such a one."""
-    if Path(asked).is_dir() or ":" not in asked:
-        return Path(asked), ""
+def _split(asked: str) -> tuple[str, str]:
+    """The folder, or URL, and the selector; a colon belongs to the folder where there is such a one."""
     folder, _, selector = asked.rpartition(":")
-    return Path(folder), selector
+    if ":" not in asked or selector.startswith("//") or Path(asked).is_dir():
+        return asked, ""
+    return folder, selector
 
 
 def _matches(column: pd.Series, key: str, value: str) -> pd.Series:

@@ -2,12 +2,12 @@
 
 python -m cnnjax.report runs/grid                      # tables, figures and the page, in runs/grid/report
 python -m cnnjax.report runs/grid --format=markdown    # prints a summary for a README or a pull request
+python -m cnnjax.report s3://BUCKET/runs/grid          # of a run in a store, which gets the report
 """
 
 import argparse
-from pathlib import Path
 
-from cnnjax import commands
+from cnnjax import commands, storage
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -19,7 +19,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = commands.ArgumentParser(
         prog="python -m cnnjax.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("workdir", type=Path, help="the run's folder")
+    parser.add_argument("workdir", help="the run's folder, or its URL")
     parser.add_argument("--format", choices=("html", "markdown"), default="html", help="html (default) or markdown")
     return parser.parse_args(argv[1:])
 
@@ -32,7 +32,14 @@ def main(arguments: argparse.Namespace) -> None:
     """
     from cnnjax.report import build_report, summarise_run
 
-    print((build_report if arguments.format == "html" else summarise_run)(arguments.workdir))
+    workdir = storage.copied(arguments.workdir, without=storage.LARGE)
+    if arguments.format == "markdown":
+        print(summarise_run(workdir))
+        return
+    page = build_report(workdir)
+    if storage.is_url(arguments.workdir):
+        storage.put_back(arguments.workdir, "report")
+    print(page)
 
 
 if __name__ == "__main__":
