@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import psutil
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, CustomSteps, LatestN
 
 from cnnjax import processes
@@ -88,13 +89,14 @@ def saved_epochs(directory: Path) -> list[int]:
     return sorted(ocp.utils.checkpoint_steps(directory.absolute())) if directory.is_dir() else []
 
 
-def read_variables(directory: Path, epoch: int, best: bool) -> tuple[list[str], dict]:
+def read_variables(directory: Path, epoch: int, best: bool, abstract_variables: Any) -> tuple[list[str], dict]:
     """Reads the weights of a chunk, and nothing else of its state, on whatever devices it was written.
 
     Args:
         directory: of the chunk.
         epoch: one of `saved_epochs`.
         best: the weights of each member's best epoch, where it has one, instead of the last.
+        abstract_variables: nested dict of jax.ShapeDtypeStruct, the variables of one member.
 
     Returns:
         The members' ids, and their variables: a nested dict of numpy arrays with the members' axis first.
@@ -104,7 +106,7 @@ def read_variables(directory: Path, epoch: int, best: bool) -> tuple[list[str], 
     """
     folder = directory.absolute() / str(epoch)
     try:
-        members, saved = _read_variables(folder, best)
+        members, saved = _read_variables(folder, best, abstract_variables)
     except Exception as error:  # a damaged state can make orbax raise anything
         if isinstance(error, PermissionError | MemoryError):
             raise
@@ -129,9 +131,10 @@ def _read(folder: Path, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
         _check(state, meta)
         # Buffers that XLA owns, not numpy's: a program runs alike on restored and on fresh arrays.
         return jax.tree.map(jax.numpy.array, state), meta
+    on_host = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((there, *leaf.shape[1:]), leaf.dtype), abstract_state)
+    _check_memory(on_host)
     # On no device, for it may not divide among these.
-    on_host = jax.tree.map(lambda leaf: np.empty((there, *leaf.shape[1:]), leaf.dtype), abstract_state)
-    state = _read_state(folder, on_host)
+    state = _read_state(folder, jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), on_host))
     _check(state, meta)
     members = list(range(len(set(meta["members"]))))
     rows = members + [0] * (wanted - len(members))
@@ -147,18 +150,46 @@ def _read_state(folder: Path, abstract_state: Any) -> Any:
     return ocp.StandardCheckpointHandler().restore(folder / "state", args=ocp.args.StandardRestore(abstract_state))
 
 
-def _read_variables(folder: Path, best: bool) -> tuple[list[str], dict]:
+def _read_variables(folder: Path, best: bool, abstract_variables: Any) -> tuple[list[str], dict]:
     meta = _read_meta(folder)
+    wanted = {"variables": abstract_variables}
+    if best:
+        wanted["best"] = {"variables": abstract_variables, "epoch": jax.ShapeDtypeStruct((), np.int32)}
+    members = len(meta["members"])
+    wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((members, *leaf.shape), leaf.dtype), wanted)
+    _check_memory(wanted)
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
         tree = reader.handler.metadata(folder / "state").tree
         saved = {"variables": tree["variables"]}
         if best:
             saved["best"] = {name: tree["best"][name] for name in ("variables", "epoch")}
+        _check_shapes(saved, wanted)
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
         arguments = ocp.args.PyTreeRestore(saved, restore_args=as_numpy, partial_restore=True)
         state = reader.restore(folder / "state", args=arguments)
     _check(state, meta)
     return meta["members"], state
+
+
+def _check_memory(abstract: Any) -> None:
+    """Raises ValueError where arrays that a file announces are more than this machine has room for."""
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract))
+    if size > (free := psutil.virtual_memory().available):
+        raise ValueError(f"its arrays would take {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free")
+
+
+def _check_shapes(saved: Any, abstract: Any) -> None:
+    """Raises ValueError, before any array is read, where orbax's metadata announce other arrays than those."""
+    announced, allowed = _shapes(saved), _shapes(abstract)
+    for name in sorted(announced.keys() | allowed.keys()):
+        there, wanted = announced.get(name, "absent"), allowed.get(name, "absent")
+        if there != wanted:
+            raise ValueError(f"{name} is {there}, and should be {wanted}")
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
 
 
 def _checksums(state: Any) -> dict[str, list[int]]:

@@ -131,7 +131,7 @@ def initial_variables(network: Network, image_shape: tuple[int, int, int], schem
         scheme: how parameters are drawn, see `initialisation.initial_parameters`.
         key: random key.
     """
-    shapes = _variable_shapes(network, image_shape)
+    shapes = variable_shapes(network, image_shape)
     variables = {"params": initial_parameters(scheme, shapes["params"], key)}
     if "batch_stats" in shapes:
         variables["batch_stats"] = {
@@ -143,7 +143,7 @@ def initial_variables(network: Network, image_shape: tuple[int, int, int], schem
 
 def parameter_count(network: Network, image_shape: tuple[int, int, int]) -> int:
     """Returns the number of trained parameters for images of shape (H, W, C)."""
-    shapes = _variable_shapes(network, image_shape)
+    shapes = variable_shapes(network, image_shape)
     return sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
 
 
@@ -195,6 +195,7 @@ def layer_table(network: Network, image_shape: tuple[int, int, int]) -> list[Lay
     return rows
 
 
-def _variable_shapes(network: Network, image_shape: tuple[int, int, int]) -> dict:
+def variable_shapes(network: Network, image_shape: tuple[int, int, int]) -> dict:
+    """Returns the variables of one member as a nested dict of jax.ShapeDtypeStruct."""
     x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     return dict(jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), x))

@@ -56,11 +56,17 @@ def unseal(record: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a record without its checksum.
 
     Raises:
-        ValueError: it has another one. (A record that has none was written by hand, and is taken as it is.)
+        ValueError: it has another one, or one by another name. (A record that has none was written by hand, and is
+            taken as it is.)
     """
     content = {key: value for key, value in record.items() if key != SEAL}
-    if SEAL in record and record[SEAL] != checksum(content):
-        raise ValueError("its checksum is another")
+    if SEAL in record:
+        if record[SEAL] != checksum(content):
+            raise ValueError("its checksum is another")
+    elif content:
+        *names, last = content
+        if content[last] == checksum({name: content[name] for name in names}):
+            raise ValueError("the name of its checksum is another")
     return content
 
 

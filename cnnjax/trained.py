@@ -94,15 +94,20 @@ def load_trials(workdir: str | Path, trials: Sequence[str]) -> Iterator[Trained]
     found = {
         t.id: (program, m.id, t) for program in make_plan(study).programs for m in program.members for t in m.trials
     }
-    read = functools.lru_cache(1)(read_variables)  # the seeds of a setting mostly share a state
+
+    @functools.lru_cache(1)  # the seeds of a setting mostly share a state
+    def read(directory: Path, epoch: int, best: bool, network: models.Network) -> tuple[list[str], dict]:
+        return read_variables(directory, epoch, best, models.variable_shapes(network, (height, width, channels)))
+
     for name in trials:
         if name not in found:
             near = one_of(name, found).partition("allowed:")[0]
             raise RequestError("trial", name, f"{near}allowed: {min(found)} to {max(found)}")
         program, member, trial = found[name]
         best = trial.stages[-1].traced.early_stopping != "off"  # as `train.final_variables` judges it
-        members, stacked = read(*_find_state(folder, program, member, trial), best)
-        yield Trained(trial, _network(trial, len(classes)), _take(stacked, members.index(member)), *about_data)
+        network = _network(trial, len(classes))
+        members, stacked = read(*_find_state(folder, program, member, trial), best, network)
+        yield Trained(trial, network, _take(stacked, members.index(member)), *about_data)
 
 
 def _take(stacked: dict, member: int) -> dict:

@@ -8,8 +8,10 @@ import io
 import itertools
 import random
 import shutil
+import types
 
 import numpy as np
+import orbax.checkpoint as ocp
 import pandas as pd
 import pytest
 from conftest import add_tiny, make_study
@@ -194,6 +196,41 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_goes_on(finished, i
     said = run(copy)
     assert f"{chunk / '3'} is damaged" in said and "checksum of" in said
     assert numbers(copy) == numbers(finished)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "trials.csv", "plan.json", "config.json"])
+def test_a_damaged_name_of_a_checksum_is_found(finished, tmp_path, name):
+    """It is none of a record that was written by hand, without a checksum."""
+    copy = tmp_path / "run"
+    shutil.copytree(finished, copy)
+    data = bytearray((copy / name).read_bytes())
+    data[data.index(b"crc32") + 2] ^= 1
+    (copy / name).write_bytes(data)
+    with pytest.raises(RequestError, match=f"{name}.*damaged"):
+        read_run(copy)
+    assert_right_or_refused(copy, numbers(finished), f"flip in {name}")
+
+
+def test_arrays_of_another_shape_are_refused_before_they_are_read(finished, tmp_path, monkeypatch):
+    copy = tmp_path / "run"
+    shutil.copytree(finished, copy)
+    (state,) = copy.glob("checkpoints/*/*/4/")
+    with ocp.StandardCheckpointer() as checkpointer:
+        tree = checkpointer.restore(state / "state")
+        layer = next(name for name, arrays in tree["variables"]["params"].items() if "kernel" in arrays)
+        tree["variables"]["params"][layer]["kernel"] = np.zeros((4, 7, 7), np.float32)
+        shutil.rmtree(state / "state")
+        checkpointer.save(state / "state", tree)
+    monkeypatch.setattr(ocp.Checkpointer, "restore", None)
+    said = rf"variables/params/{layer}/kernel is \(4, 7, 7\), and should be \(4, "
+    with pytest.raises(RequestError, match=said):
+        cnnjax.load_trial(copy, "t0002")
+
+
+def test_arrays_for_which_there_is_no_memory_are_refused(finished, monkeypatch):
+    monkeypatch.setattr(checkpoints.psutil, "virtual_memory", lambda: types.SimpleNamespace(available=1000))
+    with pytest.raises(RequestError, match=r"arrays would take 0\.0 GB, and 0\.0 GB are free"):
+        cnnjax.load_trial(finished, "t0002")
 
 
 def test_lost_predictions_and_lines_are_written_again(finished, tmp_path):

@@ -137,7 +137,7 @@ def test_texts_that_break_parsers_are_values_too(text):
         ("grid", 240, 120, 12),
         ("seeds", 5, 5, 1),
         ("variance", 243, 81, 1),
-        ("learning_rates", 24, 24, 2),
+        ("learning_rates", 12, 12, 1),
         ("regularisation", 30, 30, 10),
         ("depth", 27, 27, 9),
         ("lenets", 30, 15, 5),
@@ -145,7 +145,7 @@ def test_texts_that_break_parsers_are_values_too(text):
         ("grid:smoke", 48, 24, 6),
         ("seeds:smoke", 2, 2, 1),
         ("variance:smoke", 32, 16, 1),
-        ("learning_rates:smoke", 16, 16, 2),
+        ("learning_rates:smoke", 8, 8, 1),
         ("regularisation:smoke", 20, 20, 10),
         ("depth:smoke", 18, 18, 9),
         ("lenets:smoke", 20, 10, 5),
@@ -168,6 +168,7 @@ def test_configs(name, trials, trained, programs):
 @pytest.mark.parametrize(
     ("name", "trials", "optimizer"),
     [
+        ("learning_rates:base", 12, "sgd"),
         ("regularisation:sgd", 6, "sgd"),
         ("regularisation:l2", 6, "adam"),
         ("regularisation:final", 3, "adam+sgd"),

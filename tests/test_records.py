@@ -66,7 +66,7 @@ def cut(path):
 
 def flip(path):
     data = bytearray(path.read_bytes())
-    data[-30] ^= 4  # before the checksum and its name, without which a line is one that was written by hand
+    data[-30] ^= 4
     path.write_bytes(data)
 
 
