@@ -3,18 +3,19 @@
     python -m experiments.benchmarks.convolutions --population=4 --batch_size=64
     python -m experiments.benchmarks.convolutions --methods=block_patches,winograd,patches --rounds=3
 
-For each layer (at 32x32 pixels) the output and both gradients of a batch are computed inside a compiled loop, as
-training does, for a population spread over the devices. The methods take turns in rounds; a time is the median over
-the rounds, for one member. Writes convolutions.csv beside this file. A method that takes over a second a member is
-timed once; on a CPU those that XLA convolves by itself (dense, grouped) take minutes a layer, all together hours.
-Random images: speed does not depend on what they show.
+For each layer (at 32x32 pixels) the output and the gradients of a batch are computed inside a compiled loop, as
+training does, for a population spread over the devices: with the ReLU and the max-pool behind it where a network has
+them there, and without the gradient of its images where it is the first. The methods take turns in rounds; a time is
+the median over the rounds, for one member. Writes convolutions.csv beside this file. A method that takes over a
+second a member is timed once; on a CPU those that XLA convolves by itself (dense, grouped) take minutes a layer, all
+together hours. Random images: speed does not depend on what they show.
 """
 
 import functools
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +24,11 @@ from absl import app, flags
 from jax.sharding import PartitionSpec
 
 from cnnjax import models
-from cnnjax.convolution import convolve, same_padding
+from cnnjax.convolution import convolve, convolve_and_pool, same_padding
 from cnnjax.convolution.methods import METHODS, choose
 from cnnjax.devices import make_mesh, map_members, use_every_core
 from cnnjax.ladder import Conv
+from cnnjax.layers import ConvPool, fused
 from experiments.benchmarks.tables import write_table
 
 POPULATION = flags.DEFINE_integer("population", 4, "Members.")
@@ -44,27 +46,39 @@ def main(argv: list[str]) -> None:
     """Times every layer and writes the table."""
     del argv
     use_every_core(POPULATION.value)
-    rows = [row for (shape, layer), users in layers().items() for row in measure(shape, layer, ", ".join(users))]
+    rows = [row for place, users in places().items() for row in measure(place, ", ".join(users))]
     print(f"wrote {write_table(rows, 'convolutions.csv', OUTPUT.value)}")
 
 
-def layers() -> dict[tuple[tuple[int, ...], Conv], list[str]]:
-    """Returns the distinct convolutions of the ladder, by the shape of their input, and the networks that use them."""
-    found: dict[tuple[tuple[int, ...], Conv], list[str]] = {}
+class Place(NamedTuple):
+    """A convolution where it stands in a network."""
+
+    shape: tuple[int, ...]  # of an image that it takes
+    conv: Conv
+    is_first: bool  # needs no gradient of its images
+    is_pooled: bool  # a ReLU and a max-pool follow
+
+
+def places() -> dict[Place, list[str]]:
+    """Returns the distinct convolutions of the ladder, and the networks that use them."""
+    found: dict[Place, list[str]] = {}
     for name in models.LADDER:
+        network = models.build(name, 10)
+        pooled = [isinstance(layer, ConvPool) for layer in fused(network.layers) if isinstance(layer, Conv | ConvPool)]
         shape: tuple[int, ...] = (SIZE.value, SIZE.value, 3)
-        for row in models.layer_table(models.build(name, 10), (SIZE.value, SIZE.value, 3)):
+        for count, row in enumerate(models.layer_table(network, (SIZE.value, SIZE.value, 3))):
             if isinstance(row.layer, Conv):
-                found.setdefault((shape, row.layer), []).append(name)
+                found.setdefault(Place(shape, row.layer, count == 0, pooled.pop(0)), []).append(name)
             shape = row.output
     return found
 
 
-def measure(shape: tuple[int, ...], layer: Conv, users: str) -> list[dict[str, Any]]:
+def measure(place: Place, users: str) -> list[dict[str, Any]]:
     """Times the methods on one layer, in turns, and returns a row for each."""
+    shape, layer = place.shape, place.conv
     output = shape[0] - (layer.kernel_size - 1 if layer.padding == "valid" else 0)
     chosen = choose(layer.kernel_size, shape[2], output**2)
-    runs = {name: build(shape, layer, name) for name in ONLY.value if METHODS[name].fits(layer.kernel_size)}
+    runs = {name: build(place, name) for name in ONLY.value if METHODS[name].fits(layer.kernel_size)}
     times: dict[str, list[float]] = {name: [run()] for name, run in runs.items()}
     for _ in range(ROUNDS.value - 1):
         for name, run in runs.items():
@@ -79,6 +93,8 @@ def measure(shape: tuple[int, ...], layer: Conv, users: str) -> list[dict[str, A
             "features": layer.features,
             "kernel": layer.kernel_size,
             "padding": layer.padding,
+            "is_first": place.is_first,
+            "is_pooled": place.is_pooled,
             "backend": jax.default_backend(),
             "population": POPULATION.value,
             "batch_size": BATCH_SIZE.value,
@@ -95,8 +111,9 @@ def measure(shape: tuple[int, ...], layer: Conv, users: str) -> list[dict[str, A
     return rows
 
 
-def build(shape: tuple[int, ...], layer: Conv, method: str) -> Callable[[], float]:
+def build(place: Place, method: str) -> Callable[[], float]:
     """Compiles a layer's output and gradients by one method; a call returns the seconds for one member."""
+    shape, layer = place.shape, place.conv
     padding = same_padding(layer.kernel_size) if layer.padding == "same" else ((0, 0), (0, 0))
     rng = np.random.default_rng(0)
     images = rng.normal(size=(POPULATION.value, BATCH_SIZE.value, *shape)).astype(np.float32)
@@ -105,14 +122,21 @@ def build(shape: tuple[int, ...], layer: Conv, method: str) -> Callable[[], floa
     ).astype(np.float32)
 
     def loss(images: jax.Array, kernel: jax.Array) -> jax.Array:
-        return jnp.square(convolve(images, kernel, padding, method)).mean()
+        if place.is_pooled:
+            output = convolve_and_pool(images, kernel, kernel[0, 0, 0], padding, method)
+        else:
+            output = convolve(images, kernel, padding, method)
+        return jnp.square(output).mean()
 
     def train(member: tuple[jax.Array, jax.Array]) -> jax.Array:
         images, kernel = member
 
         def step(carry: tuple, _: None) -> tuple:
-            of_images, of_kernel = jax.grad(loss, (0, 1))(*carry)
-            return (carry[0] - of_images, carry[1] - of_kernel), None
+            images, kernel = carry
+            if place.is_first:
+                return (images, kernel - jax.grad(loss, 1)(images, kernel)), None
+            of_images, of_kernel = jax.grad(loss, (0, 1))(images, kernel)
+            return (images - of_images, kernel - of_kernel), None
 
         (images, kernel), _ = jax.lax.scan(step, (images, kernel), None, length=STEPS)
         return images.sum() + kernel.sum()
