@@ -1,5 +1,6 @@
 """What a study runs on: enough to say why two runs of it differ. Imports no jax."""
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -30,6 +31,16 @@ def describe_environment(devices: Mapping[str, Any]) -> dict[str, Any]:
         "flags": {name: v for name, v in sorted(os.environ.items()) if name.startswith(("XLA_", "JAX_", "TF_CUDNN_"))},
         "git_revision": _git_revision(),
     }
+
+
+def code_versions() -> dict[str, str]:
+    """Returns what all processes and workers of one study have to share: versions, and the checksum of this package."""
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        digest.update(f"{file.relative_to(package)}\n".encode() + file.read_bytes())
+    versions = {name: metadata.version(name) for name in ("cnnjax", "jax", "jaxlib", "orbax-checkpoint")}
+    return {**versions, "cnnjax source": digest.hexdigest()[:12]}
 
 
 def lasting(environment: Mapping[str, Any]) -> dict[str, Any]:

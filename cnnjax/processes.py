@@ -12,17 +12,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import metadata
 from typing import Any, ParamSpec, TypeVar
 
 from cnnjax import signals
+from cnnjax.environment import code_versions
 from cnnjax.meeting import Meeting, Peer, Place, meet, name_process
 from cnnjax.types import RequestError, Told
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 AUTO = "auto"
-_PACKAGES = ("cnnjax", "jax", "jaxlib", "orbax-checkpoint")
 _GRACE = 10.0  # seconds that a process has to end by itself after another one has ended with an error
 _HEARTBEAT = 10**6  # seconds: it is not jax that looks for lost processes, for it aborts without a clear word
 _GOES_ON = "the same command on all processes goes on from the last state on disk"
@@ -203,7 +202,7 @@ def joined(
         yield
         return
     place, devices = _find_place(coordinator, processes, process, timeout)
-    versions = {f"version of {name}": metadata.version(name) for name in _PACKAGES}
+    versions = {f"version of {name}": version for name, version in code_versions().items()}
     meeting = meet(place, {**versions, **facts}, timeout)
     us = _together = _Together(place.process, meeting, timeout)
     signals.end_orderly(us.interrupt)

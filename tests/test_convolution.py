@@ -112,12 +112,12 @@ def test_chunks_divide_the_batch_and_nearly_fit_the_cache(kernel_bytes, batch):
 
 
 def test_cpu_and_gpu_choose_by_shape(monkeypatch):
-    shapes = ((3, 3, 1024), (3, 64, 1024), (5, 64, 1024), (3, 64, 64), (2, 1, 729))
+    shapes = ((3, 3, 1024), (3, 64, 1024), (3, 256, 64), (5, 64, 1024), (3, 64, 64), (2, 1, 729))
     assert [methods.choose(*shape) for shape in shapes] == [
-        *("block_patches", "winograd", "patches", "patches", "patches")
+        *("block_patches", "winograd", "winograd", "patches", "patches", "patches")
     ]
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert [methods.choose(*shape) for shape in shapes] == ["block_patches", *["dense"] * 4]
+    assert [methods.choose(*shape) for shape in shapes] == ["block_patches", *["dense"] * 5]
 
 
 @pytest.mark.parametrize("name", sorted(methods.METHODS))

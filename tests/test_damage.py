@@ -222,7 +222,7 @@ def test_arrays_of_another_shape_are_refused_before_they_are_read(finished, tmp_
         shutil.rmtree(state / "state")
         checkpointer.save(state / "state", tree)
     monkeypatch.setattr(ocp.Checkpointer, "restore", None)
-    said = rf"variables/params/{layer}/kernel is \(4, 7, 7\), and should be \(4, "
+    said = rf"variables/params/{layer}/kernel is \(4, 7, 7\), and should be \(2, 3, 3, "
     with pytest.raises(RequestError, match=said):
         cnnjax.load_trial(copy, "t0002")
 

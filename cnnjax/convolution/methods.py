@@ -71,8 +71,8 @@ def choose(size: int, channels: int, pixels: int, wanted: str = "auto") -> str:
     `python -m experiments.benchmarks.convolutions` found fastest:
 
     Windows of few channels are small enough to be made for a whole batch of all members. From there on Winograd's
-    saving of arithmetic wins on a CPU for every layer of the ladder, but takes twice as long to compile, which tiny
-    images never pay back; a GPU's own dense convolution is fast inside a loop, which a CPU's is not.
+    saving of arithmetic wins on a CPU for every layer of the ladder, but takes twice as long to compile, which small
+    layers of small images never pay back; a GPU's own dense convolution is fast inside a loop, which a CPU's is not.
     """
     if wanted != "auto" and METHODS[wanted].fits(size):
         return wanted
@@ -80,7 +80,7 @@ def choose(size: int, channels: int, pixels: int, wanted: str = "auto") -> str:
         return "block_patches"
     if jax.default_backend() != "cpu":
         return "dense"
-    return "winograd" if pixels > 64 and METHODS["winograd"].fits(size) else "patches"
+    return "winograd" if pixels * channels > 4096 and METHODS["winograd"].fits(size) else "patches"
 
 
 def chunk_count(method: Method, kernel_shape: tuple[int, ...], batch: int, pixels: int) -> int:

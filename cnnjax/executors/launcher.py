@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from cnnjax.data import Dataset
+from cnnjax.environment import code_versions
 from cnnjax.executors.parts import PartFolder, lend, merge
-from cnnjax.executors.tasks import PATIENCE, Engine, Outcome, Task, TaskError, code_versions
+from cnnjax.executors.tasks import PATIENCE, Engine, Outcome, Task, TaskError
 from cnnjax.executors.worker import NOTES
 from cnnjax.programs import waiting
 from cnnjax.progress import Progress

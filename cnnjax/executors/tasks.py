@@ -1,11 +1,10 @@
 """What goes to a worker and comes back: plain values, for a worker may have another version of this code."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Protocol, Self, TypedDict
 
+from cnnjax.environment import code_versions
 from cnnjax.types import RequestError, Told
 
 PATIENCE = 30.0  # seconds that a worker waits for files and locks that another machine wrote or held
@@ -56,16 +55,6 @@ class Engine(Protocol):
 
 class TaskError(Told):
     """A task cannot do what was asked, and said why in one line."""
-
-
-def code_versions() -> dict[str, str]:
-    """Returns the versions that launcher and worker have to share, and the checksum of this package's source."""
-    package = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for file in sorted(package.rglob("*.py")):
-        digest.update(f"{file.relative_to(package)}\n".encode() + file.read_bytes())
-    versions = {name: metadata.version(name) for name in ("cnnjax", "jax", "jaxlib")}
-    return {**versions, "cnnjax source": digest.hexdigest()[:12]}
 
 
 def check_versions(wanted: Mapping[str, str]) -> None:
