@@ -183,7 +183,8 @@ def layer_table(network: Network, image_shape: tuple[int, int, int]) -> list[Lay
                 shape = (height - shrink, width - shrink, layer.features)
                 weights = layer.kernel_size**2 * channels
                 parameters, flops = (weights + 1) * layer.features, 2 * math.prod(shape) * weights
-                method = choose(layer.kernel_size, channels, math.prod(shape[:2]), network.convolution)
+                kernel_shape = (layer.kernel_size, layer.kernel_size, channels, layer.features)
+                method = choose(kernel_shape, math.prod(shape[:2]), network.convolution)
             case Dense():
                 inputs, shape = math.prod(shape), (network.classes if layer.features is None else layer.features,)
                 parameters, flops = (inputs + 1) * shape[0], 2 * inputs * shape[0]

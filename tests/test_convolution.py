@@ -112,16 +112,20 @@ def test_chunks_divide_the_batch_and_nearly_fit_the_cache(kernel_bytes, batch):
 
 
 def test_cpu_and_gpu_choose_by_shape(monkeypatch):
-    shapes = ((3, 3, 1024), (3, 64, 1024), (3, 256, 64), (5, 64, 1024), (3, 64, 64), (2, 1, 729))
+    shapes = [
+        *(((3, 3, 3, 32), 1024), ((3, 3, 3, 48), 1024), ((5, 5, 1, 64), 784)),
+        *(((3, 3, 64, 64), 1024), ((3, 3, 256, 512), 64), ((5, 5, 64, 64), 1024), ((3, 3, 64, 64), 64)),
+        ((2, 2, 1, 64), 729),
+    ]
     assert [methods.choose(*shape) for shape in shapes] == [
-        *("block_patches", "winograd", "winograd", "patches", "patches", "patches")
+        *("block_patches", "patches", "patches", "winograd", "winograd", "patches", "patches", "patches")
     ]
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert [methods.choose(*shape) for shape in shapes] == ["block_patches", *["dense"] * 5]
+    assert [methods.choose(*shape) for shape in shapes] == [*["block_patches"] * 3, *["dense"] * 5]
 
 
 @pytest.mark.parametrize("name", sorted(methods.METHODS))
 def test_a_wanted_method_is_chosen_where_it_can(name):
-    assert methods.choose(3, 64, 1024, name) == methods.choose(3, 3, 64, name) == name
-    assert methods.choose(2, 64, 1024, name) in (name, "patches")
+    assert methods.choose((3, 3, 64, 9), 1024, name) == methods.choose((3, 3, 3, 9), 64, name) == name
+    assert methods.choose((2, 2, 64, 9), 1024, name) in (name, "patches")
     assert [study.train.convolution for study in [from_config({"train": {"convolution": name}})]] == [(name,)]

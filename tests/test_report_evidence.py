@@ -16,6 +16,7 @@ from cnnjax.report.against import against_tables
 from cnnjax.report.effects import effect_tables, explain
 from cnnjax.report.evidence import ranking_tables, spread_tables, weigh
 from cnnjax.report.read import read_run
+from cnnjax.report.search import expected_bests
 from cnnjax.report.streams import source_tables, split_variance
 
 TWO = {"learning_rate": [0.01, 0.03]}
@@ -229,3 +230,16 @@ def test_streams_that_follow_the_seed_are_a_source_of_their_own(tmp_path):
     folder = make_run(tmp_path / "run", make_config([0, 1], streams={"init": [0, 1, 2]}), examples=40)
     frame = source_tables(split_variance(read_run(folder)))[0].frame
     assert frame["source"].tolist() == ["init", "seed", "init x seed"]
+
+
+def test_a_search_of_one_trial_finds_the_mean_and_of_all_the_best(tmp_path):
+    run = read_run(make_run(tmp_path / "run", GRID, diverge=["t0003"]))
+    for model in (None, "baseline", "complex"):
+        values = [
+            v for s in run.ranked if model in (None, run.settings.loc[s, "model"]) for v in run.values(s, run.select)
+        ]
+        numbers, best = expected_bests(run, model)
+        assert (numbers[0], numbers[-1]) == (1, len(values)) and len(numbers) <= 40
+        assert (best[0], best[-1]) == pytest.approx((np.mean(values), max(values)))
+        pairs = [max(a, b) for i, a in enumerate(values) for b in values[:i]]
+        assert best[1] == pytest.approx(np.mean(pairs)) and (np.diff(best) > 0).all()

@@ -91,6 +91,12 @@ def test_the_expected_best_is_the_mean_over_all_choices():
             expected_best(values, n)
 
 
+@pytest.mark.parametrize("n", [1, 2, 5000, 9999, 10_000])
+def test_the_expected_best_of_many_is_that_of_the_german_tank_problem(n):
+    """The largest of n of the numbers 1 to N is n (N + 1) / (n + 1) on average."""
+    assert expected_best(range(1, 10_001), n) == pytest.approx(n * 10_001 / (n + 1))
+
+
 def test_the_expected_best_is_unbiased():
     """The largest of five uniform draws is 5/6 on average."""
     generator = np.random.default_rng(5)

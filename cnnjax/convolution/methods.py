@@ -64,21 +64,24 @@ METHODS["grouped"] = METHODS["dense"]._replace(loops=False)
 _CHUNK_BYTES = 5 << 19
 
 
-def choose(size: int, channels: int, pixels: int, wanted: str = "auto") -> str:
-    """Names the method for a kernel of `size` on `channels` that makes `pixels` of output an image.
+def choose(kernel_shape: tuple[int, ...], pixels: int, wanted: str = "auto") -> str:
+    """Names the method for a kernel [K, K, C, F] that makes `pixels` of output an image.
 
     That is the one `wanted`, a name in METHODS, where it can do such a kernel. Otherwise the one that
     `python -m experiments.benchmarks.convolutions` found fastest:
 
-    Windows of few channels are small enough to be made for a whole batch of all members. From there on Winograd's
-    saving of arithmetic wins on a CPU for every layer of the ladder, but takes twice as long to compile, which small
-    layers of small images never pay back; a GPU's own dense convolution is fast inside a loop, which a CPU's is not.
+    Windows of few channels are small enough to be made for a whole batch of all members; in blocks, unless many kernels
+    make a CPU's time that of the arithmetic, of which blocks have more. From there on Winograd's saving of arithmetic
+    wins on a CPU for every layer of the ladder, but takes twice as long to compile, which small layers of small images
+    never pay back; a GPU's own dense convolution is fast inside a loop, which a CPU's is not.
     """
+    size, _, channels, features = kernel_shape
+    is_cpu = jax.default_backend() == "cpu"
     if wanted != "auto" and METHODS[wanted].fits(size):
         return wanted
-    if channels <= 4 and METHODS["block_patches"].fits(size):
+    if channels <= 4 and METHODS["block_patches"].fits(size) and not (is_cpu and features >= 48):
         return "block_patches"
-    if jax.default_backend() != "cpu":
+    if not is_cpu:
         return "dense"
     return "winograd" if pixels * channels > 4096 and METHODS["winograd"].fits(size) else "patches"
 

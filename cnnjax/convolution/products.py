@@ -51,7 +51,7 @@ def correlate(
         The results of `finish`, their chunks put together.
     """
     height, width = pixels
-    method = METHODS[choose(kernel.shape[0], kernel.shape[2], height * width, wanted)]
+    method = METHODS[choose(kernel.shape, height * width, wanted)]
     count = chunk_count(method, kernel.shape, len(arrays[0]), height * width)
     size = (-(-height // 2), -(-width // 2)) if method.to_blocks else pixels
 
@@ -80,7 +80,7 @@ def kernel_gradient(
 ) -> Float[Array, "K K C F"]:
     """Returns the gradient of a kernel, where `expand` makes that of the output from a chunk of `arrays`."""
     _, height, width, _ = images.shape
-    method = METHODS[choose(kernel_shape[0], kernel_shape[2], height * width, wanted)]
+    method = METHODS[choose(kernel_shape, height * width, wanted)]
     count = chunk_count(method, kernel_shape, len(images), height * width)
 
     untransformed = jax.ShapeDtypeStruct(kernel_shape, images.dtype)

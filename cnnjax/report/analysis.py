@@ -10,6 +10,7 @@ from cnnjax.report.effects import draw_effects, effect_tables, explain
 from cnnjax.report.evidence import Evidence, ranking_tables, spread_tables, weigh
 from cnnjax.report.ranking import draw_ranking, draw_settings
 from cnnjax.report.read import Run
+from cnnjax.report.search import draw_search
 from cnnjax.report.streams import Sources, draw_sources, source_tables, split_variance
 from cnnjax.report.style import Plot
 from cnnjax.report.tables import Table
@@ -42,5 +43,6 @@ def draw_analysis(run: Run, analysis: Analysis) -> Iterator[Plot]:
     yield from draw_sources(analysis.sources)
     if analysis.evidence:
         yield from draw_ranking(run, analysis.evidence)
+        yield from draw_search(run)
     yield from draw_effects(run, analysis.effects)
     yield from draw_settings(run)

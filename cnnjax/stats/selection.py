@@ -143,8 +143,11 @@ def expected_best(values: Sample, n: int, *, larger_is_better: bool = True) -> f
     if not 1 <= n <= len(sample):
         raise ValueError(f"the best of {n} of {len(sample)} values")
     ordered = np.sort(sample if larger_is_better else -sample)
-    weights = [math.comb(place, n - 1) / math.comb(len(sample), n) for place in range(len(sample))]
-    best = float(ordered @ weights)
+    # The best of n is at a place with probability C(place, n - 1) / C(len, n): n / len at the last, from there down by
+    # ratios, for the binomials themselves overflow.
+    places = np.arange(len(sample) - 1, 0, -1)
+    weights = n / len(sample) * np.cumprod([1.0, *((places - n + 1).clip(0) / places)])
+    best = float(ordered[::-1] @ weights)
     return best if larger_is_better else -best
 
 

@@ -77,7 +77,7 @@ def measure(place: Place, users: str) -> list[dict[str, Any]]:
     """Times the methods on one layer, in turns, and returns a row for each."""
     shape, layer = place.shape, place.conv
     output = shape[0] - (layer.kernel_size - 1 if layer.padding == "valid" else 0)
-    chosen = choose(layer.kernel_size, shape[2], output**2)
+    chosen = choose((layer.kernel_size, layer.kernel_size, shape[2], layer.features), output**2)
     runs = {name: build(place, name) for name in ONLY.value if METHODS[name].fits(layer.kernel_size)}
     times: dict[str, list[float]] = {name: [run()] for name, run in runs.items()}
     for _ in range(ROUNDS.value - 1):

@@ -1,0 +1,54 @@
+"""What a search of fewer trials would have found: the best of many is better than the best of few, of any model."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from cnnjax import stats
+from cnnjax.report.names import measure_name
+from cnnjax.report.read import Run
+from cnnjax.report.style import INK, SERIES, Plot, canvas, context, legend, line_handle, render
+
+_POINTS = 40  # of a line, at most
+_MODELS = len(SERIES)  # more are not told apart
+
+
+def draw_search(run: Run) -> Iterator[Plot]:
+    """The expected best of so many trials, for each model and of all, where settings were searched."""
+    if len(run.ranked) > 1 and not run.crossed:
+        with context():
+            yield _expected(run)
+
+
+def _expected(run: Run) -> Plot:
+    models = list(dict.fromkeys(run.settings.loc[run.ranked, "model"]))
+    shown = models[:_MODELS] if len(models) > 1 else []
+    unit = 100 if run.select.endswith("accuracy") else 1
+    figure, [[axes]] = canvas(6.4, 3.6)
+    lines = [("all", None, INK), *((model, model, SERIES[i]) for i, model in enumerate(shown))]
+    for _, model, colour in lines:
+        numbers, best = expected_bests(run, model)
+        axes.plot(numbers, unit * best, color=colour, lw=1.8, marker="o", ms=3)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_xlabel("trials searched")
+    name = measure_name(run.select)
+    axes.set_ylabel(f"{name[0].upper()}{name[1:]}{', %' if unit == 100 else ''}")
+    if shown:
+        legend(figure, [line_handle(label, color=colour, lw=1.8) for label, _, colour in lines])
+    some = f" of the {len(shown)} best models" if len(models) > len(shown) > 0 else ""
+    caption = (
+        f"Expected best {name} of so many finished trials{some}, drawn from those of this study without replacement: "
+        "what is reported as the best grows with the number tried, so models are compared at one number of trials. "
+        "No error bars. The axis does not start at zero."
+    )
+    return render(figure, "search", "Which setting is best", caption)
+
+
+def expected_bests(run: Run, model: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """Returns numbers of trials, and the expected best of so many of a model's trials, or of all."""
+    settings = [s for s in run.ranked if model is None or run.settings.loc[s, "model"] == model]
+    values = [value for setting in settings for value in run.values(setting, run.select) if np.isfinite(value)]
+    numbers = np.unique(np.geomspace(1, len(values), _POINTS).round().astype(int))
+    larger = not run.select.endswith("loss")
+    return numbers, np.array([stats.expected_best(values, int(n), larger_is_better=larger) for n in numbers])
