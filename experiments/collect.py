@@ -10,6 +10,7 @@ finished are taken as far as they are.
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,12 @@ def classes(runs: Mapping[str, Run]) -> pd.DataFrame:
 def describe(name: str, run: Run) -> dict[str, Any]:
     """Returns what ran, and where."""
     environment = run.environment
-    arguments = [a for a in environment["command"][1:] if not a.startswith("--workdir")]
+    # Of folders outside, the names: where a machine has them is no matter.
+    arguments = [
+        re.sub(r"=/\S*/", "=", argument)
+        for argument in environment["command"][1:]
+        if not argument.startswith("--workdir")
+    ]
     return {
         "command": " ".join(["python -m cnnjax.launch", *arguments, f"--workdir=runs/{name}"]),
         **{key: environment[key] for key in ("cpu_count", "devices", "versions")},

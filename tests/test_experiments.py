@@ -88,7 +88,12 @@ def test_runs_are_collected_into_one_folder(tmp_path):
     make_run(tmp_path / "first", whole)
     make_run(tmp_path / "second", whole | {"data": {"augment": ["flip"]}}, keep=1)
     for name in ("first", "second"):
-        command = ["somewhere/launch.py", f"--workdir=/some/where/{name}", "--config=configs/x.py"]
+        command = [
+            "somewhere/launch.py",
+            f"--workdir=/some/where/{name}",
+            "--config=configs/x.py",
+            "--config.data.path=/a/b/images",
+        ]
         environment = {"command": command, "platform": "Linux", "cpu_count": 2, "devices": ["cpu"], "versions": {}}
         (tmp_path / name / "environment.json").write_text(json.dumps(environment))
         data = json.loads((tmp_path / name / "data.json").read_text())
@@ -105,7 +110,9 @@ def test_runs_are_collected_into_one_folder(tmp_path):
     assert set(history["member"]) == {"first/t0000", "first/t0001", "second/t0000", "second/t0001"}
     assert len(history) == 16
     ran = json.loads((tmp_path / "out/runs.json").read_text())
-    assert ran["second"]["command"] == "python -m cnnjax.launch --config=configs/x.py --workdir=runs/second"
+    assert ran["second"]["command"] == (
+        "python -m cnnjax.launch --config=configs/x.py --config.data.path=images --workdir=runs/second"
+    )
     assert (tmp_path / "out/curves_accuracy.png").read_bytes().startswith(b"\x89PNG")
     classes = pd.read_csv(tmp_path / "out/classes.csv")
     assert len(classes) == 30 and set(classes["support"].groupby(classes["trial"]).sum()) == {400}
