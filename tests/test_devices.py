@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -16,6 +18,26 @@ import jax
 devices = jax.local_device_count()
 use_every_core(devices + 1)  # too late to change anything
 print(json.dumps([devices, jax.local_device_count(), os.environ.get("XLA_FLAGS", "")]))
+"""
+
+# conftest's flag is for one device.
+SPREAD = """
+import json, os
+import conftest
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+import jax, pytest
+import numpy as np
+from test_population import Bench
+conftest.add_tiny(pytest.MonkeyPatch())
+study = conftest.make_study(seeds=tuple(range(8)))
+found = {}
+for devices in (1, 2, 4, 8):
+    bench = Bench(study, devices)
+    state, history = bench.train(bench.members, 2)
+    used = {len(leaf.sharding.device_set) for leaf in jax.tree.leaves(state.variables)}
+    arrays = jax.tree.leaves((state.variables, history))
+    found[devices] = [*used], [np.asarray(leaf).ravel().tolist() for leaf in arrays]
+print(json.dumps(found))
 """
 
 
@@ -39,3 +61,15 @@ def test_one_member_keeps_all_threads():
 def test_what_the_user_said_stays():
     flag = "--xla_force_host_platform_device_count=3"
     assert devices_for(100, flag) == [3, 3, flag]
+
+
+def test_members_spread_over_two_four_and_eight_devices_end_as_on_one():
+    done = subprocess.run(
+        [sys.executable, "-c", SPREAD], capture_output=True, text=True, cwd=Path(__file__).parent, env=dict(os.environ)
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    for devices, (used, arrays) in found.items():
+        assert used == [int(devices)]
+        for one, other in zip(found["1"][1], arrays, strict=True):
+            np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-5)

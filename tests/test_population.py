@@ -22,10 +22,10 @@ pytestmark = pytest.mark.usefixtures("tiny")
 class Bench:
     """A study's one program, ready to train any of its members."""
 
-    def __init__(self, study):
+    def __init__(self, study, devices=1):
         dataset = load_dataset(study.data)
         (program,) = make_plan(study).programs
-        mesh = make_mesh(jax.local_devices()[:1])
+        mesh = make_mesh(jax.local_devices()[:devices])
         self.members = program.members
         self.data = put_data(dataset, study.data, mesh)
         self.population = Population(study, program.static, dataset.image_shape, len(dataset.classes), mesh)

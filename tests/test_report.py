@@ -164,6 +164,31 @@ def test_figures_fit_the_axes_of_the_study(grid, tmp_path):
     assert "nothing can be said" in read_answer(one)
 
 
+def test_axes_of_words_and_switches_are_told_apart(tmp_path):
+    axes = {
+        "optimizer": "sgd",
+        "momentum": 0.9,
+        "initialisation": ["pytorch", "he"],
+        "precision": ["float32", "bfloat16"],
+        "schedule": ["constant", "cosine"],
+        "nesterov": [False, True],
+        "clip_norm": [None, 1.0],
+        "shuffle": [True, False],
+    }
+    folder = make_run(tmp_path / "run", make_config([0, 1], train=axes))
+    build_report(folder)
+    rows = read_rows(folder / "report" / "settings.csv")
+    assert len(rows) == 64 and {row["arithmetic"] for row in rows} == {"float32", "bfloat16"}
+    page = (folder / "report" / "index.html").read_text()
+    for cell in (
+        '<td class="text">bfloat16</td>',
+        '<td class="text">he</td>',
+        '<td class="axis" data-value="1.0">True</td>',
+    ):
+        assert cell in page
+    assert "initialisation he" in page or "he initialisation" in page
+
+
 def test_seeds_table_holds_the_prediction_interval(tmp_path):
     data = {"validation": 0.5, "validation_from": "test"}
     folder = make_run(tmp_path / "run", make_config([5, 6, 7, 8, 9], select="val_accuracy", data=data))

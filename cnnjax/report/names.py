@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 AXES = (
@@ -62,6 +63,6 @@ def word(axis: str) -> str:
 
 def number(value: Any) -> str:
     """A hyperparameter's value; one that is not set is the model's own."""
-    if isinstance(value, str):
-        return value
+    if isinstance(value, str | bool | np.bool_):
+        return str(value)
     return "as in model" if pd.isna(value) else f"{value:g}"

@@ -100,7 +100,7 @@ class Table:
     @property
     def column_kinds(self) -> list[str]:
         """How each column is shown: text, axis, whole, count, percent or number."""
-        return [self.kinds.get(column) or _kind(column) for column in self.frame.columns]
+        return [self.kinds.get(column) or _kind(column, values) for column, values in self.frame.items()]
 
 
 def make_tables(run: Run) -> list[Table]:
@@ -246,11 +246,11 @@ def _header(column: str, kind: str) -> str:
     return f"{word(column)} %" if kind == "percent" else word(column)
 
 
-def _kind(column: str) -> str:
+def _kind(column: Any, values: pd.Series) -> str:
     if column in _SHOWN:
         return _SHOWN[column][1]
     if column in AXES:
-        return "text" if column in AXES[:2] else "axis"
+        return "text" if any(isinstance(value, str) for value in values) else "axis"
     text = ("trial", "best by", "measure", "class")
     whole = ("support", "n", "seed", "seeds", "settings", "trials", "diverged")
     return "text" if column in text else "whole" if column in whole else "number"
