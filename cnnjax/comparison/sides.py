@@ -23,6 +23,7 @@ class Side:
 
     Attributes:
         asked: the words that asked for it.
+        place: the run's folder, or its URL.
         run: where it is from.
         setting: its number there.
         trials: rows of the run's trials.
@@ -31,6 +32,7 @@ class Side:
     """
 
     asked: str
+    place: str
     run: Run
     setting: int
     trials: pd.DataFrame
@@ -99,7 +101,8 @@ def read_side(asked: str) -> Side:
         raise RequestError("selector", selector, f"none of the {len(candidates)} settings has a {run.select}")
     of_setting = ended[ended["setting"] == setting]
     diverged = int(((trials["setting"] == setting) & (trials["status"] == "diverged")).sum())
-    return Side(asked, run, setting, of_setting, diverged, len(candidates))
+    place = path if storage.is_url(path) else str(run.workdir)
+    return Side(asked, place, run, setting, of_setting, diverged, len(candidates))
 
 
 def _split(asked: str) -> tuple[str, str]:

@@ -43,7 +43,7 @@ def _sections(evidence: Evidence) -> list[Section]:
 def _sides(evidence: Evidence) -> Section:
     rows: list[tuple[str, ...]] = [("", "A", "B")]
     (a, b), measure = evidence.summaries, evidence.measure
-    rows.append(("run", str(evidence.a.run.workdir), str(evidence.b.run.workdir)))
+    rows.append(("run", evidence.a.place, evidence.b.place))
     rows.append(("setting", evidence.a.description, evidence.b.description))
     rows.append(("seeds", str(a.n), str(b.n)))
     for name, text in (
@@ -137,7 +137,7 @@ def to_json(evidence: Evidence) -> str:
     has_spread = found.difference.standard_error > 0
     sides = {
         name: {
-            "run": str(side.run.workdir),
+            "run": side.place,
             "setting": side.description,
             "trials": side.trials["trial"].tolist(),
             "diverged": side.diverged,

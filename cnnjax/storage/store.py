@@ -41,6 +41,8 @@ class Store:
         self.url = url
         self._files, root = self.ask(self._connect)
         self._root = root.rstrip("/")
+        if not self._root.strip("/"):
+            raise RequestError("workdir", url, "it names no folder; allowed: a URL such as s3://BUCKET/runs/grid")
         # fsspec's object stores are the asynchronous ones: a file is there when it is whole, and a folder need not be
         # made (they would make a bucket). Elsewhere files grow while they are written, in folders that are there.
         self._is_whole = self._files.async_impl
