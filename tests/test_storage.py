@@ -1,5 +1,6 @@
 """A run's folder in an object store: killed, moved to other machines, claimed twice, and stores that do not answer."""
 
+import asyncio
 import contextlib
 import io
 import itertools
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import fsspec
@@ -18,6 +20,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 from conftest import make_study
+from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from rich.console import Console
 from runs import ROOT, WRITES, Crash, assert_no_line_twice, read_all, read_weights, run
@@ -341,6 +344,26 @@ def test_a_store_that_stops_answering_stops_no_training(url, monkeypatch, tmp_pa
     assert (fetched(url, monkeypatch, tmp_path) / "metrics.jsonl").read_text() == "before"
 
 
+def test_what_a_store_hangs_on_is_given_up_and_cancelled(monkeypatch, tmp_path):
+    ends = []
+
+    class Hanging(AsyncFileSystem):
+        cachable = False
+
+        async def _put_file(self, lpath, rpath, **options):
+            try:
+                await asyncio.sleep(60)
+            finally:
+                ends.append(rpath)
+
+    fsspec.register_implementation("hanging", Hanging, clobber=True)
+    monkeypatch.setattr(store, "ANSWER", 0.2)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TimeoutError, match="does not answer within"):
+        Store("hanging://bucket/run").put(tmp_path / "file", "file")
+    assert ends == ["bucket/run/file"]
+
+
 def test_what_a_store_did_not_take_at_the_end_is_pushed_by_the_same_command(url, monkeypatch, tmp_path):
     def session(change, fault):
         with at_hand(url) as (folder, said):
@@ -439,6 +462,21 @@ def test_of_two_that_claim_at_once_one_holds_it(url):
     other._write()
     other.beat()
     assert "works in it" in str(refused(one.check))
+
+
+def test_a_store_that_hangs_holds_up_all_that_wait_for_it_once(url, monkeypatch):
+    asked, claim = [], claims.Claim(Store(url), "here")
+
+    def hang_and_fail():
+        asked.append(1)
+        time.sleep(0.3)
+        fail()
+
+    monkeypatch.setattr(Shaky, "fault", staticmethod(hang_and_fail))
+    with ThreadPoolExecutor(8) as pool:
+        calls = [pool.submit(claim.check) for _ in range(8)]
+    assert all(isinstance(call.exception(), ConnectionError) for call in calls)
+    assert len(asked) == 1
 
 
 # Wrong requests

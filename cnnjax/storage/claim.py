@@ -1,11 +1,12 @@
 """One launch at a time in a store."""
 
+import contextlib
 import json
 import secrets
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ class Claim:
         self._store, self._folder, self._token = store, folder, secrets.token_hex(8)
         self._holder, self._count, self._beaten = describe_process(), 0, 0.0
         self._lock = threading.RLock()
+        self._failed: tuple[float, Exception] | None = None
 
     def take(self, say: Callable[[str], None]) -> None:
         """Takes the claim, also from a holder that is dead.
@@ -73,7 +75,7 @@ class Claim:
         Raises:
             RequestError: another launch has taken the claim.
         """
-        with self._lock:
+        with self._turn():
             found = self._read()
             if found.get("token", self._token) != self._token:
                 raise self._taken(found)
@@ -85,7 +87,7 @@ class Claim:
         Raises:
             RequestError: another launch has taken the claim.
         """
-        with self._lock:
+        with self._turn():
             before, self.writer = self.writer, self._folder
             if before == self.writer and time.time() - self._beaten < 2 * BEAT:
                 return
@@ -100,6 +102,19 @@ class Claim:
         with self._lock:
             if self._read().get("token") == self._token:
                 self._write(is_held=False)
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One thread at a time; what fails fails for all that waited meanwhile, for a store may hang on each."""
+        came = time.monotonic()
+        with self._lock:
+            if self._failed is not None and self._failed[0] > came:
+                raise self._failed[1]
+            try:
+                yield
+            except Exception as error:
+                self._failed = time.monotonic(), error
+                raise
 
     def _read(self) -> dict[str, Any]:
         try:

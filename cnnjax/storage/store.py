@@ -1,5 +1,6 @@
 """A folder of an object store, through fsspec."""
 
+import asyncio
 import contextlib
 import os
 import re
@@ -11,7 +12,8 @@ from typing import Any, TypeVar
 
 from cnnjax.types import RequestError
 
-ANSWER = 60.0  # seconds in which a store has to answer at first
+ANSWER = 60.0  # seconds in which a store has to answer
+SLOWEST = 1e5  # bytes per second, at which a file may take longer
 _THREADS = 8
 
 _Result = TypeVar("_Result")
@@ -89,7 +91,7 @@ class Store:
         """Returns what stands directly in the folder, sorted; nothing where there is no folder."""
         self._files.invalidate_cache()
         try:
-            return sorted(self._name(path) for path in self._files.ls(self._root, detail=False))
+            return sorted(self._name(path) for path in self._call("ls", self._root, detail=False))
         except FileNotFoundError:
             return []
 
@@ -98,13 +100,13 @@ class Store:
         from fsspec.utils import tokenize
 
         self._files.invalidate_cache()
-        found = self._files.find(self._root, detail=True)
+        found = self._call("find", self._root, detail=True)
         return {self._name(path): tokenize(info) for path, info in found.items()}
 
     def read(self, name: str) -> bytes | None:
         """Returns what a small file holds; None where there is none."""
         try:
-            return self._files.cat_file(self._path(name))
+            return self._call("cat_file", self._path(name))
         except FileNotFoundError:
             return None
 
@@ -122,7 +124,7 @@ class Store:
         """Copies a local file into the store, whole or not at all."""
         path = self._path(name)
         if self._is_whole:
-            self._files.put_file(str(source), path)
+            self._call("put_file", str(source), path, size=source.stat().st_size)
             return
         folder, file = path.rpartition("/")[::2]
         self._files.makedirs(folder, exist_ok=True)
@@ -133,7 +135,7 @@ class Store:
     def delete(self, name: str) -> None:
         """Deletes a file; that there is none is as well."""
         with contextlib.suppress(FileNotFoundError):
-            self._files.rm_file(self._path(name))
+            self._call("rm_file", self._path(name))
 
     def each(self, function: Callable[[str], Any], names: Iterable[str]) -> None:
         """Calls a function with every name, several at once where the store can; raises what one raised."""
@@ -146,6 +148,25 @@ class Store:
         for call in calls:
             if not call.cancelled():
                 call.result()
+
+    def _call(self, name: str, *arguments: Any, size: int = 0, **named: Any) -> Any:
+        """Calls a method of the store's package, which itself tries for many minutes; gives it up after ANSWER seconds.
+
+        What is given up is cancelled, so that no old content comes after new. Packages that are not asynchronous have
+        nothing to cancel, and take their time.
+        """
+        if not self._is_whole:
+            return getattr(self._files, name)(*arguments, **named)
+        from fsspec.asyn import sync
+
+        async def answer() -> Any:
+            async with asyncio.timeout(ANSWER + size / SLOWEST):
+                return await getattr(self._files, f"_{name}")(*arguments, **named)
+
+        try:
+            return sync(self._files.loop, answer)
+        except TimeoutError as error:
+            raise TimeoutError(f"it does not answer within {ANSWER:.0f} seconds") from error
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
