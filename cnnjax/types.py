@@ -16,6 +16,9 @@ class RequestError(ValueError):
     def __init__(self, key: str, value: object, allowed: str):
         super().__init__(_printable(f"{key}: {value!r} is not allowed; {allowed}"))
 
+    def __reduce__(self) -> tuple:
+        return Told, (str(self),)  # so it is said in another process
+
 
 class Told(RequestError):
     """A wrong request that another process found, in its words."""

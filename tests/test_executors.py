@@ -5,6 +5,7 @@ The engine here trains each task in this process; test_executors_engines.py has 
 
 import functools
 import itertools
+import pickle
 import shutil
 import socket
 from pathlib import Path
@@ -22,7 +23,7 @@ from cnnjax.lock import locked
 from cnnjax.plan import make_plan
 from cnnjax.population import Population
 from cnnjax.records import RunFolder, describe_plan
-from cnnjax.sealed import read_json
+from cnnjax.sealed import Damaged, read_json
 from cnnjax.trial_rows import TRIAL_COLUMNS
 from cnnjax.types import RequestError
 
@@ -377,3 +378,9 @@ def test_an_engine_that_is_not_installed_is_named_with_its_extra(executor, extra
     monkeypatch.delitem(__import__("sys").modules, f"cnnjax.executors.{executor}_engine", raising=False)
     with pytest.raises(RequestError, match=rf"it is not installed; pip install 'cnnjax\[{extra}\]'"):
         make_engine(executor)
+
+
+def test_what_is_wrong_can_be_sent_to_another_process():
+    for error in (RequestError("key", "\x1b[1m", "allowed: 2"), Damaged("file", "cut off"), TaskError("a line")):
+        received = pickle.loads(pickle.dumps(error))
+        assert isinstance(received, RequestError) and str(received) == str(error)
