@@ -88,7 +88,7 @@ class Population:
             drop_last=static.drop_last,
             clips=static.clips,
         )
-        self.every = study.checkpoint.every
+        self.every = 1 if profile else study.checkpoint.every  # so that there is a second call
         self.keep = study.checkpoint.keep
         self.traces = 0
         self._calls = 0

@@ -196,7 +196,7 @@ def recorded(advance, sizes):
 
 
 def test_a_profile_is_a_trace_of_the_devices(tmp_path):
-    run(make_study(), tmp_path, profile=True)
+    run(make_study(checkpoint={"every": 2}), tmp_path, profile=True)  # else both epochs are one call
     (trace,) = (tmp_path / "profile" / "p000").glob("**/perfetto_trace.json.gz")
     names = {event.get("name") for event in json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]}
     assert any("dot" in str(name) for name in names)  # a matrix product of the compiled program
