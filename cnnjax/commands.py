@@ -66,6 +66,7 @@ def _flushed(main: Callable[[Any], None]) -> Callable[[Any], None]:
     def flushed(parsed: Any) -> None:
         main(parsed)
         sys.stdout.flush()
+        signals.ignore()
 
     return flushed
 

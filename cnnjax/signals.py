@@ -28,6 +28,12 @@ def end_orderly(end: Callable[[], None] = _interrupt) -> None:
         signal.signal(number, handle)
 
 
+def ignore() -> None:
+    """From now on signals are ignored: all is done, and the interpreter's own end is no work that one could stop."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def interruptibly(
     function: Callable[_Arguments, _Result], *arguments: _Arguments.args, **named: _Arguments.kwargs
 ) -> _Result:
