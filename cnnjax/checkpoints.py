@@ -14,7 +14,9 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, CustomSt
 
 from cnnjax import processes
 from cnnjax.devices import count_members, is_out_of_memory, put
+from cnnjax.nested import differences
 from cnnjax.sealed import Damaged, seal, unseal
+from cnnjax.types import RequestError
 
 
 class Checkpoints:
@@ -59,6 +61,9 @@ class Checkpoints:
 
         Returns:
             The state and its meta data, or None where there is none.
+
+        Raises:
+            RequestError: a state does not fit in memory.
         """
         for epoch in sorted(self._manager.all_steps(), reverse=True):
             if epoch > most:
@@ -67,7 +72,7 @@ class Checkpoints:
             try:
                 return processes.together(_read, folder, abstract_state)
             except Exception as error:  # a damaged state can make orbax raise anything
-                if isinstance(error, PermissionError | MemoryError) or is_out_of_memory(error):
+                if isinstance(error, RequestError | PermissionError | MemoryError) or is_out_of_memory(error):
                     raise
                 what = str(error).splitlines()[0][:80] if str(error) else type(error).__name__
                 say(f"{folder} is damaged ({what}); going on from the state before it")
@@ -103,12 +108,13 @@ def read_variables(directory: Path, epoch: int, best: bool, abstract_variables: 
 
     Raises:
         Damaged: the state is not what was written.
+        RequestError: it does not fit in memory.
     """
     folder = directory.absolute() / str(epoch)
     try:
         members, saved = _read_variables(folder, best, abstract_variables)
     except Exception as error:  # a damaged state can make orbax raise anything
-        if isinstance(error, PermissionError | MemoryError):
+        if isinstance(error, RequestError | PermissionError | MemoryError):
             raise
         cure = "to train its trials again, delete it and their predictions, and start the study again"
         raise Damaged(folder, str(error).splitlines()[0][:120] if str(error) else type(error).__name__, cure) from error
@@ -132,7 +138,7 @@ def _read(folder: Path, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
         # Buffers that XLA owns, not numpy's: a program runs alike on restored and on fresh arrays.
         return jax.tree.map(jax.numpy.array, state), meta
     on_host = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((there, *leaf.shape[1:]), leaf.dtype), abstract_state)
-    _check_memory(on_host)
+    _check_memory(folder, on_host)
     # On no device, for it may not divide among these.
     state = _read_state(folder, jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), on_host))
     _check(state, meta)
@@ -157,7 +163,7 @@ def _read_variables(folder: Path, best: bool, abstract_variables: Any) -> tuple[
         wanted["best"] = {"variables": abstract_variables, "epoch": jax.ShapeDtypeStruct((), np.int32)}
     members = len(meta["members"])
     wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((members, *leaf.shape), leaf.dtype), wanted)
-    _check_memory(wanted)
+    _check_memory(folder, wanted)
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
         tree = reader.handler.metadata(folder / "state").tree
         saved = {"variables": tree["variables"]}
@@ -171,20 +177,18 @@ def _read_variables(folder: Path, best: bool, abstract_variables: Any) -> tuple[
     return meta["members"], state
 
 
-def _check_memory(abstract: Any) -> None:
-    """Raises ValueError where arrays that a file announces are more than this machine has room for."""
+def _check_memory(folder: Path, abstract: Any) -> None:
+    """Raises RequestError where a state's arrays are more than this machine has room for, which is no damage."""
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract))
     if size > (free := psutil.virtual_memory().available):
-        raise ValueError(f"its arrays would take {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free")
+        said = f"its arrays would take {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
+        raise RequestError("workdir", str(folder), said)
 
 
 def _check_shapes(saved: Any, abstract: Any) -> None:
     """Raises ValueError, before any array is read, where orbax's metadata announce other arrays than those."""
-    announced, allowed = _shapes(saved), _shapes(abstract)
-    for name in sorted(announced.keys() | allowed.keys()):
-        there, wanted = announced.get(name, "absent"), allowed.get(name, "absent")
-        if there != wanted:
-            raise ValueError(f"{name} is {there}, and should be {wanted}")
+    for name, (there, wanted) in differences(_shapes(saved), _shapes(abstract)).items():
+        raise ValueError(f"{name} is {there}, and should be {wanted}")
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

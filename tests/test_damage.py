@@ -233,6 +233,19 @@ def test_arrays_for_which_there_is_no_memory_are_refused(finished, monkeypatch):
         cnnjax.load_trial(finished, "t0002")
 
 
+def test_a_state_for_which_there_is_no_memory_is_refused_and_stays(interrupted, tmp_path, monkeypatch):
+    """It is whole: who goes on with more devices, and so with another number of fillers, may have room later."""
+    copy = tmp_path / "run"
+    shutil.copytree(interrupted, copy)
+    before = files_of(copy)
+    (chunk,) = copy.glob("checkpoints/*/*/")
+    monkeypatch.setattr(checkpoints, "count_members", lambda state: 3)
+    monkeypatch.setattr(checkpoints.psutil, "virtual_memory", lambda: types.SimpleNamespace(available=1000))
+    with pytest.raises(RequestError, match=rf"{chunk / '3'}.*arrays would take 0\.0 GB"):
+        run(copy)
+    assert set(before) <= set(files_of(copy))
+
+
 def test_lost_predictions_and_lines_are_written_again(finished, tmp_path):
     for name in ("predictions/t0000.npz", "predictions/t0003.npz", "metrics.jsonl", "trials.csv"):
         copy = tmp_path / name.replace("/", "-")
