@@ -43,6 +43,11 @@ def code_versions() -> dict[str, str]:
     return {**versions, "cnnjax source": digest.hexdigest()[:12]}
 
 
+def cache_folder() -> Path:
+    """Returns $CNNJAX_CACHE, or ~/.cache/cnnjax."""
+    return Path(os.environ.get("CNNJAX_CACHE") or "~/.cache/cnnjax").expanduser()
+
+
 def lasting(environment: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what of an environment may be why two runs differ, and not how they were called."""
     return {key: value for key, value in environment.items() if key not in ("command", "earlier", "tasks")}

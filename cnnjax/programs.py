@@ -10,9 +10,8 @@ import jax
 from cnnjax import models, processes
 from cnnjax.chunks import Chunk, run_chunk
 from cnnjax.data import Dataset, load_dataset
-from cnnjax.data.cache import cache_folder
 from cnnjax.devices import is_out_of_memory, make_mesh, use_every_core
-from cnnjax.environment import describe_environment, lasting
+from cnnjax.environment import cache_folder, describe_environment, lasting
 from cnnjax.nested import differences
 from cnnjax.plan import make_plan
 from cnnjax.population import DeviceData, put_data

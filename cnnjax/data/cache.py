@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from cnnjax.environment import cache_folder
 from cnnjax.sealed import replaced
-
-
-def cache_folder() -> Path:
-    """Returns $CNNJAX_CACHE, or ~/.cache/cnnjax."""
-    return Path(os.environ.get("CNNJAX_CACHE") or "~/.cache/cnnjax").expanduser()
 
 
 def cached(name: str, key: Any, build: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from cnnjax.data.cache import cache_folder
+from cnnjax.environment import cache_folder
 from cnnjax.lock import locked
 from cnnjax.progress import Progress
 from cnnjax.storage.claim import Claim
@@ -67,14 +67,18 @@ def at_hand(workdir: str | Path, progress: Progress) -> Iterator[Path]:
 def _bring(copy: LocalCopy, claim: Claim, has_run: bool) -> str:
     """Brings the local folder to where the run is; returns what was done."""
     if has_run and not (claim.writer == copy.id and copy.holds_run):
-        try:
-            return f"where {copy.fetch():,} files were fetched"
-        except Exception as error:  # a store's package can raise anything
-            raise RequestError("workdir", copy.store.url, f"it could not be fetched ({said(error)})") from error
+        return f"where {_fetch(copy):,} files were fetched"
     copy.store.ask(copy.look)
     if not copy.holds_run:
         return "a new run"
     return "which is as far, or further" if has_run else "whose run it gets, for it holds none"
+
+
+def _fetch(copy: LocalCopy, without: tuple[str, ...] = ()) -> int:
+    try:
+        return copy.fetch(without)
+    except Exception as error:  # a store's package can raise anything
+        raise RequestError("workdir", copy.store.url, f"it could not be fetched ({said(error)})") from error
 
 
 def _kept(copy: LocalCopy, claim: Claim, progress: Progress) -> Iterator[Path]:
@@ -113,10 +117,7 @@ def copied(workdir: str | Path, without: tuple[str, ...] = ()) -> Path:
         copy = LocalCopy(store, place)
         if not store.ask(copy.has_run):
             raise RequestError("workdir", url, "allowed: a run's folder (with config.json)")
-        try:
-            copy.fetch(without)
-        except Exception as error:  # a store's package can raise anything
-            raise RequestError("workdir", url, f"it could not be fetched ({said(error)})") from error
+        _fetch(copy, without)
     return copy.folder
 
 
