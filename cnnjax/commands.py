@@ -61,7 +61,7 @@ def run(main: Callable[[Any], None], parse: Callable[[list[str]], Any] | None = 
 
 
 def _flushed(main: Callable[[Any], None]) -> Callable[[Any], None]:
-    """An entry point that knows, before it returns, whether its output was taken."""
+    """An entry point that knows, before it returns, whether its output was taken; then no signal matters any more."""
 
     def flushed(parsed: Any) -> None:
         main(parsed)

@@ -34,9 +34,7 @@ def locked(folder: Path, patience: float = 0.0, name: str | None = None) -> Iter
         except BlockingIOError:
             file.seek(0)
             holder = " ".join(file.read(200).split()) or "another process"
-            raise RequestError(
-                "workdir", name or str(folder), f"{holder} works in it; wait for its end, or choose another folder"
-            ) from None
+            raise taken(name or str(folder), holder) from None
         except OSError:
             pass  # no locks here
         file.truncate(0)
@@ -46,6 +44,11 @@ def locked(folder: Path, patience: float = 0.0, name: str | None = None) -> Iter
             yield
         finally:
             file.truncate(0)
+
+
+def taken(folder: str, holder: str) -> RequestError:
+    """Returns what is to be said where another process, as `describe_process` names it, is in a folder."""
+    return RequestError("workdir", folder, f"{holder} works in it; wait for its end, or choose another folder")
 
 
 def describe_process() -> str:

@@ -69,8 +69,8 @@ class Population:
     """The compiled program of one static setting: every call takes and returns stacked members.
 
     The member axis is sharded over the mesh; no member ever waits for another's numbers, so results do not depend on
-    the layout. `traces` counts how often the training function was traced. With `profile`, a folder, the second call of
-    `advance` leaves a trace of the device there, for Perfetto or XProf.
+    the layout. `traces` counts how often the training function was traced. With `profile`, a folder, a call of
+    `advance` is one epoch, and the second one leaves a trace of the device there, for Perfetto or XProf.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Population:
             drop_last=static.drop_last,
             clips=static.clips,
         )
-        self.every = 1 if profile else study.checkpoint.every  # so that there is a second call
+        self.every = 1 if profile else study.checkpoint.every
         self.keep = study.checkpoint.keep
         self.traces = 0
         self._calls = 0

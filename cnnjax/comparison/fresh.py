@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from cnnjax import stats
 from cnnjax.comparison.sides import Side, read_side
-from cnnjax.report.names import bounds
+from cnnjax.report.names import bounds, larger_is_better
 from cnnjax.report.read import Run
 from cnnjax.stats import amount, gap
 from cnnjax.types import RequestError
@@ -57,7 +57,7 @@ def contenders(run: Run) -> list[str]:
     scored = scored[scored["n"] == scored["n"].max()]
     if scored.empty:
         raise RequestError("--confirm", str(run.workdir), "no trial of it ended well: there is nothing to confirm")
-    ranked = scored.sort_values(run.select, ascending=run.select.endswith("loss"), kind="stable")
+    ranked = scored.sort_values(run.select, ascending=not larger_is_better(run.select), kind="stable")
     first = run.ok.groupby("setting")["trial"].first()
     return [str(first[setting]) for setting in ranked.index[:CONTENDERS]]
 

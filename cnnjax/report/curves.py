@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from cnnjax.report.names import bounds, number, word
+from cnnjax.report.names import bounds, number, scale, word
 from cnnjax.report.read import Run
 from cnnjax.report.style import LINES, MUTED, SERIES, Plot, canvas, legend, line_handle, render
 
@@ -95,7 +95,7 @@ def draw_mean(axes: "Axes", of_setting: pd.DataFrame, column: str, band: bool = 
         band: whether to show one standard deviation around the mean, cut where the measure ends.
         style: of the line; `color` must be there.
     """
-    unit = percent(column)
+    unit = scale(column)
     by_epoch = of_setting.groupby("epoch")[column]
     whole = by_epoch.count() == of_setting["member"].nunique()
     mean, std = by_epoch.mean()[whole], by_epoch.std()[whole]
@@ -111,12 +111,7 @@ def draw_mean(axes: "Axes", of_setting: pd.DataFrame, column: str, band: bool = 
 
 def label(split: str, measure: str) -> str:
     """What an axis shows, with its unit."""
-    return f"{split} {measure}" + (", %" if percent(measure) == 100 else "")
-
-
-def percent(measure: str) -> int:
-    """What a measure is multiplied by where it is drawn."""
-    return 100 if measure.endswith("accuracy") else 1
+    return f"{split} {measure}" + (", %" if scale(measure) == 100 else "")
 
 
 def hide_spare(panels: Sequence["Axes"], count: int, columns: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from cnnjax import stats
-from cnnjax.report.names import bounds, measure_name
+from cnnjax.report.names import bounds, larger_is_better, measure_name
 from cnnjax.report.read import Run
 from cnnjax.report.tables import Table, shown_axes
 
@@ -59,7 +59,7 @@ def weigh(run: Run) -> Evidence | None:
     names = [setting for setting in run.ranked if run.settings.loc[setting, "n"] == most]
     if not names:
         return None
-    larger = not run.select.endswith("loss")
+    larger = larger_is_better(run.select)
     select: dict[Hashable, dict[Hashable, float]] = {name: run.by_seed(name, run.select) for name in names}
     ranks = stats.rank(select, larger_is_better=larger)
     settings = sorted(names, key=[rank.name for rank in ranks].index)

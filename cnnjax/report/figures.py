@@ -7,7 +7,7 @@ import numpy as np
 
 from cnnjax.report.curves import draw_curves
 from cnnjax.report.history import draw_history
-from cnnjax.report.names import word
+from cnnjax.report.names import scale, word
 from cnnjax.report.read import Run
 from cnnjax.report.style import (
     INK,
@@ -60,31 +60,27 @@ def make_figures(run: Run) -> Iterator[Plot]:
         yield from draw_curves(run)
 
 
-def _scale(measure: str) -> int:
-    return 100 if measure.endswith("accuracy") else 1
-
-
 def _label(measure: str) -> str:
-    return NAMES[measure] + (", %" if _scale(measure) == 100 else "")
+    return NAMES[measure] + (", %" if scale(measure) == 100 else "")
 
 
 def _bars(run: Run, measure: str) -> Plot:
     means = group_means(run, ["model", "optimizer"], measure)
     models = list(dict.fromkeys(run.settings["model"]))
     optimizers = list(dict.fromkeys(run.settings["optimizer"]))
-    scale, width = _scale(measure), 0.8 / len(optimizers)
+    unit, width = scale(measure), 0.8 / len(optimizers)
     figure, [[axes]] = canvas(min(11, max(4.6, 0.9 + 0.75 * len(models) * len(optimizers))), 3.5)
     for (model, optimizer), row in means.iterrows():
         at = optimizers.index(optimizer)
         x = models.index(model) + (at - (len(optimizers) - 1) / 2) * width
-        axes.bar(x, scale * row["mean"], 0.92 * width, color=PAPER)  # hides the grid
-        axes.bar(x, scale * row["mean"], 0.92 * width, color=SERIES[at % len(SERIES)], alpha=0.45)
+        axes.bar(x, unit * row["mean"], 0.92 * width, color=PAPER)  # hides the grid
+        axes.bar(x, unit * row["mean"], 0.92 * width, color=SERIES[at % len(SERIES)], alpha=0.45)
         here = (run.settings["model"] == model) & (run.settings["optimizer"] == optimizer)
-        points = scale * run.settings.loc[here, measure].dropna()
+        points = unit * run.settings.loc[here, measure].dropna()
         # beside the error bar, spread sideways so that points do not cover each other
         beside = x + width * (0.2 + 0.2 * (np.arange(len(points)) % 5) / 4)
         axes.plot(beside, points, "o", ms=4, color=SERIES[at % len(SERIES)], mec=PAPER, mew=0.4)
-        _error(axes, x - 0.12 * width, scale * row["mean"], scale * row["seed_std"])
+        _error(axes, x - 0.12 * width, unit * row["mean"], unit * row["seed_std"])
     axes.set_xticks(range(len(models)), models)
     if len(models) > 6:
         axes.set_xticks(range(len(models)), models, rotation=35, ha="right", rotation_mode="anchor")
@@ -182,17 +178,17 @@ def _by_seed(run: Run) -> Plot:
     figure, [row] = canvas(8, 3.4, columns=2)
     seeds = sorted(run.ok["seed"].unique())
     for axes, measure in zip(row, ("test_loss", "test_accuracy"), strict=True):
-        scale = _scale(measure)
+        unit = scale(measure)
         for index, setting in enumerate(run.settings.index):
             trials = run.ok[run.ok["setting"] == setting]
             summary, colour = run.summary(setting, measure), SERIES[index]
             if summary is None:
                 continue
-            axes.axhline(scale * summary.mean, color=colour, lw=1.2)
+            axes.axhline(unit * summary.mean, color=colour, lw=1.2)
             if summary.n > 1:
-                axes.axhspan(scale * summary.low, scale * summary.high, color=colour, alpha=0.12, lw=0)
+                axes.axhspan(unit * summary.low, unit * summary.high, color=colour, alpha=0.12, lw=0)
             x = [seeds.index(seed) for seed in trials["seed"]]
-            axes.plot(x, scale * trials[measure], "o", color=colour, ms=6 if len(seeds) <= 12 else 3.5)
+            axes.plot(x, unit * trials[measure], "o", color=colour, ms=6 if len(seeds) <= 12 else 3.5)
         named = range(0, len(seeds), -(-len(seeds) // 12))
         axes.set_xticks(named, [str(seeds[place]) for place in named])
         axes.set_xlim(-0.5, len(seeds) - 0.5)

@@ -51,6 +51,16 @@ def bounds(measure: str) -> tuple[float, float]:
     return 0, math.inf if measure.endswith("loss") else 1
 
 
+def scale(measure: str) -> int:
+    """What a measure is multiplied by where it is drawn: 100 where that is percent."""
+    return 100 if measure.endswith("accuracy") else 1
+
+
+def larger_is_better(measure: str) -> bool:
+    """Whether of two values of a measure the larger one is better."""
+    return not measure.endswith("loss")
+
+
 def measure_name(measure: str) -> str:
     """A measure in words, with the split it is of."""
     return _NAMES[measure]

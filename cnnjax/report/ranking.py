@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from cnnjax.report.evidence import Evidence
-from cnnjax.report.names import measure_name, number, word
+from cnnjax.report.names import measure_name, number, scale, word
 from cnnjax.report.read import Run
 from cnnjax.report.style import GRID, INK, MUTED, SERIES, Plot, canvas, context, legend, line_handle, render
 
@@ -31,7 +31,7 @@ def draw_settings(run: Run) -> Iterator[Plot]:
 
 def _foremost(run: Run, evidence: Evidence) -> Plot:
     shown = evidence.ranks[:_FOREMOST]
-    unit = 100 if run.select.endswith("accuracy") else 1
+    unit = scale(run.select)
     figure, [[axes]] = canvas(8.6, 0.9 + 0.34 * len(shown))
     several = shown[0].n > 1
     for place, (setting, rank) in enumerate(zip(evidence.settings, shown, strict=False)):
@@ -74,7 +74,7 @@ def _parallel(run: Run) -> Plot:
     """Parallel coordinates; the best settings in colour."""
     shown = run.ranked[:_LINES]
     axes_names = list(run.varying)
-    unit = 100 if run.select.endswith("accuracy") else 1
+    unit = scale(run.select)
     figure, [[axes]] = canvas(max(5.4, min(11, 1.5 * (len(axes_names) + 1))), 4.2)
     columns = []
     for x, axis in enumerate(axes_names):

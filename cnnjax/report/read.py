@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cnnjax import stats
-from cnnjax.report.names import AXES, MEASURES, bounds, measure_name, number, word
+from cnnjax.report.names import AXES, MEASURES, bounds, larger_is_better, measure_name, number, word
 from cnnjax.sealed import SEAL, Damaged, read_arrays, read_json, read_lines, read_rows
 from cnnjax.stopping import METRICS
 from cnnjax.types import RequestError
@@ -147,7 +147,9 @@ class Run:
         A setting that lost seeds to divergence would be judged by its lucky ones: it comes behind.
         """
         scored = self.settings[self.settings[self.select].notna()]
-        order = scored.sort_values(["n", self.select], ascending=[False, self.select.endswith("loss")], kind="stable")
+        order = scored.sort_values(
+            ["n", self.select], ascending=[False, not larger_is_better(self.select)], kind="stable"
+        )
         return [int(setting) for setting in order.index]
 
     @property

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from cnnjax import stats
-from cnnjax.report.names import measure_name
+from cnnjax.report.names import larger_is_better, measure_name, scale
 from cnnjax.report.read import Run
 from cnnjax.report.style import INK, SERIES, Plot, canvas, context, legend, line_handle, render
 
@@ -23,7 +23,7 @@ def draw_search(run: Run) -> Iterator[Plot]:
 def _expected(run: Run) -> Plot:
     models = list(dict.fromkeys(run.settings.loc[run.ranked, "model"]))
     shown = models[:_MODELS] if len(models) > 1 else []
-    unit = 100 if run.select.endswith("accuracy") else 1
+    unit = scale(run.select)
     figure, [[axes]] = canvas(6.4, 3.6)
     lines = [("all", None, INK), *((model, model, SERIES[i]) for i, model in enumerate(shown))]
     for _, model, colour in lines:
@@ -50,5 +50,5 @@ def expected_bests(run: Run, model: str | None) -> tuple[np.ndarray, np.ndarray]
     settings = [s for s in run.ranked if model is None or run.settings.loc[s, "model"] == model]
     values = [value for setting in settings for value in run.values(setting, run.select) if np.isfinite(value)]
     numbers = np.unique(np.geomspace(1, len(values), _POINTS).round().astype(int))
-    larger = not run.select.endswith("loss")
+    larger = larger_is_better(run.select)
     return numbers, np.array([stats.expected_best(values, int(n), larger_is_better=larger) for n in numbers])

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from cnnjax import stats
-from cnnjax.report.names import AXES, number, word
+from cnnjax.report.names import AXES, larger_is_better, number, word
 from cnnjax.report.read import Run
 
 MOST_ROWS = 250  # that a page shows of a table; the CSV file beside it has all
@@ -221,7 +221,7 @@ def _settings(run: Run) -> Table:
             summaries = [_summary(run.values(setting, measure)) for setting in settings.index]
             frame[f"{measure}_std"] = [s.std if s else math.nan for s in summaries]
             frame[f"{measure}_half"] = [(s.high - s.low) / 2 if s else math.nan for s in summaries]
-    ascending = run.select.endswith("loss")
+    ascending = not larger_is_better(run.select)
     order = settings[run.select].sort_values(ascending=ascending, kind="stable").index
     note = (
         f"Means over n seeds, sorted by {run.config['select']}; std across seeds, and ± half the "

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cnnjax.lock import describe_process
+from cnnjax.lock import describe_process, taken
 from cnnjax.storage.store import Store
 from cnnjax.types import RequestError
 
@@ -133,7 +133,4 @@ class Claim:
         self._beaten = time.time()
 
     def _taken(self, found: dict[str, Any]) -> RequestError:
-        holder = found.get("holder", "another process")
-        return RequestError(
-            "workdir", self._store.url, f"{holder} works in it; wait for its end, or choose another folder"
-        )
+        return taken(self._store.url, found.get("holder", "another process"))

@@ -58,6 +58,11 @@ class Place(NamedTuple):
     is_first: bool  # needs no gradient of its images
     is_pooled: bool  # a ReLU and a max-pool follow
 
+    @property
+    def kernel_shape(self) -> tuple[int, int, int, int]:
+        """[K, K, C, F]."""
+        return (self.conv.kernel_size, self.conv.kernel_size, self.shape[2], self.conv.features)
+
 
 def places() -> dict[Place, list[str]]:
     """Returns the distinct convolutions of the ladder, and the networks that use them."""
@@ -66,9 +71,9 @@ def places() -> dict[Place, list[str]]:
         network = models.build(name, 10)
         pooled = [isinstance(layer, ConvPool) for layer in fused(network.layers) if isinstance(layer, Conv | ConvPool)]
         shape: tuple[int, ...] = (SIZE.value, SIZE.value, 3)
-        for count, row in enumerate(models.layer_table(network, (SIZE.value, SIZE.value, 3))):
+        for index, row in enumerate(models.layer_table(network, (SIZE.value, SIZE.value, 3))):
             if isinstance(row.layer, Conv):
-                found.setdefault(Place(shape, row.layer, count == 0, pooled.pop(0)), []).append(name)
+                found.setdefault(Place(shape, row.layer, index == 0, pooled.pop(0)), []).append(name)
             shape = row.output
     return found
 
@@ -77,7 +82,7 @@ def measure(place: Place, users: str) -> list[dict[str, Any]]:
     """Times the methods on one layer, in turns, and returns a row for each."""
     shape, layer = place.shape, place.conv
     output = shape[0] - (layer.kernel_size - 1 if layer.padding == "valid" else 0)
-    chosen = choose((layer.kernel_size, layer.kernel_size, shape[2], layer.features), output**2)
+    chosen = choose(place.kernel_shape, output**2)
     runs = {name: build(place, name) for name in ONLY.value if METHODS[name].fits(layer.kernel_size)}
     times: dict[str, list[float]] = {name: [run()] for name, run in runs.items()}
     for _ in range(ROUNDS.value - 1):
@@ -113,13 +118,11 @@ def measure(place: Place, users: str) -> list[dict[str, Any]]:
 
 def build(place: Place, method: str) -> Callable[[], float]:
     """Compiles a layer's output and gradients by one method; a call returns the seconds for one member."""
-    shape, layer = place.shape, place.conv
+    layer = place.conv
     padding = same_padding(layer.kernel_size) if layer.padding == "same" else ((0, 0), (0, 0))
     rng = np.random.default_rng(0)
-    images = rng.normal(size=(POPULATION.value, BATCH_SIZE.value, *shape)).astype(np.float32)
-    kernels = rng.normal(
-        0, 0.05, (POPULATION.value, layer.kernel_size, layer.kernel_size, shape[2], layer.features)
-    ).astype(np.float32)
+    images = rng.normal(size=(POPULATION.value, BATCH_SIZE.value, *place.shape)).astype(np.float32)
+    kernels = rng.normal(0, 0.05, (POPULATION.value, *place.kernel_shape)).astype(np.float32)
 
     def loss(images: jax.Array, kernel: jax.Array) -> jax.Array:
         if place.is_pooled:

@@ -73,9 +73,9 @@ def ways() -> list[Way]:
 
 def run_study(way: Way) -> pd.DataFrame:
     """Runs the study on so many processes, cores and devices; returns its results."""
-    with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as server:
-        place = [f"--coordinator=127.0.0.1:{server.getsockname()[1]}", f"--num_processes={way.processes}"]
-        server.close()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        place = [f"--coordinator=127.0.0.1:{free.getsockname()[1]}", f"--num_processes={way.processes}"]
+    with tempfile.TemporaryDirectory() as folder:
         started = [
             start(way, folder, *([*place, f"--process_id={i}"] if way.processes > 1 else []))
             for i in range(way.processes)
