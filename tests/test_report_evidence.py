@@ -13,7 +13,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from cnnjax.report.against import against_tables
-from cnnjax.report.effects import effect_tables, explain
+from cnnjax.report.effects import _means, effect_tables, explain
 from cnnjax.report.evidence import ranking_tables, spread_tables, weigh
 from cnnjax.report.read import read_run
 from cnnjax.report.search import expected_bests
@@ -243,3 +243,15 @@ def test_a_search_of_one_trial_finds_the_mean_and_of_all_the_best(tmp_path):
         assert (best[0], best[-1]) == pytest.approx((np.mean(values), max(values)))
         pairs = [max(a, b) for i, a in enumerate(values) for b in values[:i]]
         assert best[1] == pytest.approx(np.mean(pairs)) and (np.diff(best) > 0).all()
+
+
+def test_intervals_along_an_axis_end_where_the_measure_does(tmp_path):
+    folder = make_run(tmp_path / "run", GRID | {"seeds": [0, 1]})
+    rows = pd.read_csv(folder / "trials.csv")
+    best = rows["model"] == "complex"
+    rows.loc[best, "test_accuracy"] = 1.0
+    rows.loc[best.idxmax(), "test_accuracy"] = 0.8
+    rows.drop(columns="crc32", errors="ignore").to_csv(folder / "trials.csv", index=False)
+    means = {mean.levels[0]: mean for mean in _means(read_run(folder), ("model",))}
+    assert means["complex"].high == 1 and 0 <= means["complex"].low < means["complex"].mean < 1
+    assert 0 < means["baseline"].low < means["baseline"].mean < means["baseline"].high < 1

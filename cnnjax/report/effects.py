@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from cnnjax import stats
-from cnnjax.report.names import number, word
+from cnnjax.report.names import bounds, number, word
 from cnnjax.report.read import Run
 from cnnjax.report.style import INK, MUTED, PAPER, SERIES, Plot, canvas, context, line_handle, render
 from cnnjax.report.tables import Table
@@ -164,7 +164,10 @@ def _interactions(run: Run, pairs: Sequence[tuple[str, ...]]) -> Plot:
 
 
 def _means(run: Run, axes: tuple[str, ...]) -> tuple[stats.Marginal, ...]:
-    return stats.marginal_means(_columns(run), run.ok["test_accuracy"], axes)
+    """The means of test accuracy, with intervals that end where it does."""
+    least, most = bounds("test_accuracy")
+    means = stats.marginal_means(_columns(run), run.ok["test_accuracy"], axes)
+    return tuple(mean._replace(low=max(mean.low, least), high=min(mean.high, most)) for mean in means)
 
 
 def _ordered(means: tuple[stats.Marginal, ...]) -> list[stats.Marginal]:
