@@ -47,24 +47,29 @@ def test_a_store_that_stops_answering_stops_no_training(url, monkeypatch, tmp_pa
     assert (fetched(url, monkeypatch, tmp_path) / "metrics.jsonl").read_text() == "before"
 
 
-def test_what_a_store_hangs_on_is_given_up_and_cancelled(monkeypatch, tmp_path):
+@pytest.mark.parametrize("way", ["put", "get"])
+def test_what_a_store_hangs_on_is_given_up_and_cancelled(way, monkeypatch, tmp_path):
     ends = []
+
+    async def hang(self, source, target, **options):
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ends.append(str(source))
 
     class Hanging(AsyncFileSystem):
         cachable = False
-
-        async def _put_file(self, lpath, rpath, **options):
-            try:
-                await asyncio.sleep(60)
-            finally:
-                ends.append(rpath)
+        _put_file = _get_file = hang
 
     fsspec.register_implementation("hanging", Hanging, clobber=True)
     monkeypatch.setattr(store, "ANSWER", 0.2)
-    (tmp_path / "file").write_text("")
+    file = tmp_path / "file"
+    file.write_text("as before")
+    it = Store("hanging://bucket/run")
     with pytest.raises(TimeoutError, match="does not answer within"):
-        Store("hanging://bucket/run").put(tmp_path / "file", "file")
-    assert ends == ["bucket/run/file"]
+        it.put(file, "file") if way == "put" else it.get("file", file)
+    assert ends == [str(file) if way == "put" else "bucket/run/file"]
+    assert file.read_text() == "as before" and list(tmp_path.iterdir()) == [file]
 
 
 def test_what_a_store_did_not_take_at_the_end_is_pushed_by_the_same_command(url, monkeypatch, tmp_path):

@@ -48,6 +48,7 @@ class Store:
         # fsspec's object stores are the asynchronous ones: a file is there when it is whole, and a folder need not be
         # made (they would make a bucket). Elsewhere files grow while they are written, in folders that are there.
         self._is_whole = self._files.async_impl
+        self._sizes: dict[str, int] = {}  # of the files that were listed
 
     def ask(self, function: Callable[[], _Result]) -> _Result:
         """Returns what a function returns that asks the store for something.
@@ -101,6 +102,7 @@ class Store:
 
         self._files.invalidate_cache()
         found = self._call("find", self._root, detail=True)
+        self._sizes = {self._name(path): info.get("size") or 0 for path, info in found.items()}
         return {self._name(path): tokenize(info) for path, info in found.items()}
 
     def read(self, name: str) -> bytes | None:
@@ -115,7 +117,7 @@ class Store:
         target.parent.mkdir(parents=True, exist_ok=True)
         beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
-            self._files.get_file(self._path(name), str(beside))
+            self._call("get_file", self._path(name), str(beside), size=self._sizes.get(name, 0))
             beside.replace(target)
         finally:
             beside.unlink(missing_ok=True)
