@@ -25,7 +25,7 @@ def verdict_sentence(comparison: Comparison, measure: str, a: str = "A", b: str 
     if not comparison.difference.standard_error > 0:
         return f"Undecided: {means} ({seeds}). {_no_spread(comparison)}"
     level = 2 * LEVEL - 1 if comparison.verdict == "equal" else LEVEL
-    low_to_high = span(comparison.difference.interval(level), measure)
+    low_to_high = span(comparison.difference.interval(level, comparison.most), measure)
     numbers = f"{means}, a difference of {gap(value, measure)} ({100 * level:.0f} % interval {low_to_high}; {seeds})."
     if comparison.verdict == "equal":
         assert comparison.margin is not None
