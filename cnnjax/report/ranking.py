@@ -56,7 +56,7 @@ def _foremost(run: Run, evidence: Evidence) -> Plot:
     count = len(evidence.ranks)
     which = f"The {len(shown)} foremost of {count} settings" if count > len(shown) else f"All {count} settings"
     bars = (
-        "Lines: 95 % t interval of the mean. P(best): probability of the best mean, by bootstrap over seeds; places: "
+        "Lines: 95 % t interval of the mean. P(best): probability of the best true mean; places: "
         "those that tests of all pairs leave open (95 %)."
         if several and not run.crossed
         else "No intervals: trainings share random streams."

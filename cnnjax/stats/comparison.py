@@ -114,6 +114,11 @@ class Comparison:
         return "better" if (low > 0) == self.larger_is_better else "worse"
 
     @property
+    def is_level(self) -> bool:
+        """Whether the means are equal but for rounding."""
+        return not deviations(np.array([self.a.mean(), self.b.mean()])).any()
+
+    @property
     def is_identical(self) -> bool:
         """Whether A and B have the same value for each of several seeds."""
         return self.paired and len(self.a) > 1 and bool((self.a == self.b).all())
