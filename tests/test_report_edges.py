@@ -116,6 +116,10 @@ def test_a_test_set_of_one_or_two_images_is_reported(tmp_path, seeds, examples):
     values = 0.8 + LUCK[:seeds], 0.85 + LUCK[::-1][:seeds]
     folder = _run(tmp_path / "run", *values, seeds=seeds, examples=examples)
     assert "on single test images" in summarise_run(folder)
+    run = read_run(folder)
+    first, second = (np.mean(run.values(setting, "test_accuracy")) for setting in run.ranked)
+    row = against_tables(run, weigh(run))[1].frame.loc[0]
+    assert row["accuracy_difference"] == pytest.approx(first - second) and not row["low"] < -1 and not row["high"] > 1
     build_report(folder)
 
 

@@ -75,11 +75,12 @@ def _on_images(run: Run, evidence: Evidence) -> list[Table]:
             continue
         found = stats.compare_predictions(winner, of_other[0], labels)
         low, high = found.interval
+        accuracy, other = (run.settings.loc[s, "test_accuracy"] for s in (best, setting))
         rows.append(
             {"place": place, "instead of": run.tell_apart(setting), "disagree": found.churn.between}
             | {"two of the winner": found.churn.within_a, "two of the other": found.churn.within_b}
             | {"only the winner right": found.mcnemar.only_a, "only the other right": found.mcnemar.only_b}
-            | {"p, McNemar": found.mcnemar.p, "accuracy_difference": (low + high) / 2, "low": low, "high": high}
+            | {"p, McNemar": found.mcnemar.p, "accuracy_difference": accuracy - other, "low": low, "high": high}
         )
     if not rows:
         return []
