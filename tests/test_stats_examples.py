@@ -53,6 +53,14 @@ def test_other_examples_are_refused(function):
         function(np.ones(shape, int), np.ones([*shape[:-1], 5], int))
 
 
+def test_equal_accuracies_have_no_interval_of_their_spread_and_none_leaves_what_is_possible():
+    equal = np.array([[True, False, True, True], [True, True, False, True], [False, True, True, True]])
+    found = spread_accuracy(equal)
+    assert (found.test_set_std, found.distribution_std) == (0, 0)
+    assert math.isnan(found.distribution_low) and math.isnan(found.distribution_high)
+    assert spread_accuracy(np.array([[True] * 50, [False] * 50])).distribution_high == 0.5
+
+
 def test_one_example_has_no_interval_and_none_leaves_what_is_possible():
     one, many = np.ones((2, 1), bool), np.ones((2, 5), bool)
     assert np.isnan(example_interval(one, ~one)).all() and np.isnan(example_interval(many, many)).all()

@@ -125,19 +125,22 @@ def _curse_sentence(run: Run, evidence: Evidence) -> str:
     some = f", by the {choices} seeds that all ranked settings have" if choices < evidence.ranks[0].n else ""
     text = (
         f"Selection{some}: {chosen}; on the seed left out, what is chosen reaches {significant(100 * honest.honest)} % "
-        f"test accuracy{between}, {_apart(honest.optimism)}{' on these' if some else ''}."
+        f"test accuracy{between}, {_apart(honest, ' on these' if some else '')}."
     )
     if run.selects_on_test:
         text += " The luck of the test images, which also chose it, is not in this."
     return text
 
 
-def _apart(optimism: float) -> str:
-    if abs(optimism) < 5e-5:
-        return "as much as the winner's own mean"
-    if optimism < 0:
-        return f"{-100 * optimism:.2f} points above the winner's own mean"
-    return f"{100 * optimism:.2f} points below the winner's own mean, which is so much too good (winner's curse)"
+def _apart(honest: stats.Honest, there: str) -> str:
+    mean = f"the winner's own mean{there}"
+    if len(honest.votes) == 1:
+        return f"{mean}, for it is chosen each time: what it owes to luck (winner's curse) does not show here"
+    if abs(honest.optimism) < 5e-5:
+        return f"as much as {mean}"
+    if honest.optimism < 0:
+        return f"{-100 * honest.optimism:.2f} points above {mean}"
+    return f"{100 * honest.optimism:.2f} points below {mean}: a rough estimate of its luck (winner's curse)"
 
 
 def _sources_sentence(run: Run, sources: list[Sources]) -> str:

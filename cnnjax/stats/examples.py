@@ -20,7 +20,7 @@ class AccuracySpread(NamedTuple):
         distribution_variance: unbiased estimate of the variance of the accuracy on the distribution that the test set
             is drawn from; below zero where chance makes it so.
         distribution_std: its square root, zero where that is below zero.
-        distribution_low: end of the 95 % interval of the true standard deviation.
+        distribution_low: end of the 95 % interval of the true standard deviation; nan where the accuracies are equal.
         distribution_high: the other end.
         independent_std: the standard deviation that would be if each network erred on each example by itself.
     """
@@ -134,18 +134,20 @@ def spread_accuracy(correct: Bool[np.ndarray, "S N"]) -> AccuracySpread:
     if correct.ndim != 2 or min(correct.shape) < 2:
         raise ValueError(f"not the outcomes of several networks on several examples: shape {correct.shape}")
     seeds, examples = correct.shape
-    variance = float(correct.mean(axis=1).var(ddof=1))
+    found = variance(correct.mean(axis=1))
     share = correct.mean(axis=0)
     of_examples = float((share * (1 - share)).mean()) * seeds / (seeds - 1) / examples
 
-    def on_distribution(variance: float) -> float:
-        return (variance - of_examples) * examples / (examples - 1)
+    def on_distribution(here: float) -> float:
+        return (here - of_examples) * examples / (examples - 1)
 
     half = (seeds - 1) / 2  # a chi-squared quantile is twice that of the gamma distribution
-    low, high = (variance * half / float(gammaincinv(half, (1 + sign * LEVEL) / 2)) for sign in (1, -1))
-    found, low, high = (on_distribution(v) for v in (variance, low, high))
-    std, low, high = (math.sqrt(max(0.0, v)) for v in (found, low, high))
-    return AccuracySpread(seeds, examples, math.sqrt(variance), found, std, low, high, math.sqrt(of_examples))
+    ends = (found * half / float(gammaincinv(half, (1 + sign * LEVEL) / 2)) for sign in (1, -1))
+    # No share spreads further than half of them at 0 and half at 1; and no spread is no ground for an interval.
+    low, high = (min(0.5, math.sqrt(max(0.0, on_distribution(v)))) if found else math.nan for v in ends)
+    everywhere = on_distribution(found)
+    std = math.sqrt(max(0.0, everywhere))
+    return AccuracySpread(seeds, examples, math.sqrt(found), everywhere, std, low, high, math.sqrt(of_examples))
 
 
 def mcnemar(correct_a: Bool[np.ndarray, " N"], correct_b: Bool[np.ndarray, " N"]) -> McNemar:

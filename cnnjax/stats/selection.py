@@ -170,8 +170,11 @@ def select_honestly(
     """Says what the setting that is best over the seeds reaches on a seed that had no say in the choice.
 
     Each seed in turn is left out, the setting with the best mean over the others is chosen, and its value on the seed
-    left out counts. The mean of these is, without bias, what the choice by one seed fewer brings. It corrects the luck
-    of seeds; the luck of a test set, only where `select` is measured on other examples than `report`.
+    left out counts. The mean of these is, without bias, what the choice by one seed fewer brings; in one study it may
+    be off by as much as the luck that it estimates, and where all choose alike it is the apparent mean and sees none.
+    It corrects the luck of seeds; the luck of a test set, only where `select` is measured on other examples than
+    `report`. The interval takes the values as independent: it holds in 90 to 95 %, and where `select` itself counts
+    and many settings are near each other, in 70 % of studies of ten seeds.
 
     Args:
         select: the values that choose, of each setting by seed; seeds that a setting lacks do not count.

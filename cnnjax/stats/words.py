@@ -72,6 +72,8 @@ def gap(value: float, measure: str) -> str:
 
 def span(interval: Interval, measure: str) -> str:
     """The interval of a difference."""
+    if math.isnan(interval.low):
+        return "–"
     return f"{gap(interval.low, measure).removesuffix(' points')} to {gap(interval.high, measure)}"
 
 
@@ -85,5 +87,8 @@ def _counts(comparison: Comparison) -> str:
 def _no_spread(comparison: Comparison) -> str:
     if min(len(comparison.a), len(comparison.b)) < 2:
         return "One seed says nothing about seeds: train each with at least 5."
-    what = "The difference is the same on every seed" if comparison.paired else "The seeds show no spread"
-    return f"{what}, on which no interval can be built: train more seeds, or test on more examples."
+    what = "The difference is" if comparison.paired else "The values of each are"
+    return (
+        f"{what} the same on every seed, and without a spread no interval can be built: train more seeds, or test on "
+        "more examples."
+    )
