@@ -61,6 +61,8 @@ def test_equal_values_have_no_interval_on_the_page(tmp_path):
     assert (spread.frame["std"] == 0).all() and spread.frame[["low", "high", "new_low"]].isna().all(axis=None)
     page = build_report(folder).read_text()
     assert "nan" not in re.sub("<script.*?</script>|base64,[^\"']*", "", page, flags=re.DOTALL)
+    figure = (folder / "report" / "ranking.svg").read_text()
+    assert "place 1 to 2" in figure and ", place" not in figure
 
 
 def test_level_settings_lead_nothing(tmp_path):
@@ -133,7 +135,15 @@ def test_equal_accuracies_have_neither_sources_nor_effects(tmp_path):
         build_report(folder)
     assert "Test accuracy is the same in all 9 trainings, baseline." in read_answer(crossed)
     assert split_variance(read_run(crossed))[0].found.total == 0
+    assert not (crossed / "report" / "variance_components.svg").exists()
     assert explain(read_run(grid)) is None
+
+
+def test_one_of_anything_is_not_several(tmp_path):
+    page = build_report(make_run(tmp_path / "run", make_config([0]), examples=40)).read_text()
+    for one in ("compiled program", "setting", "seed"):
+        assert f"<b>1</b>{one}</li>" in page
+    assert "that the one seed has right" in page
 
 
 def test_where_all_diverged_no_seed_is_single(tmp_path):
