@@ -117,7 +117,7 @@ def test_selection_on_the_test_split_is_said_aloud(tmp_path):
 def test_one_trial_of_each_is_undecided_but_for_its_predictions(grid):
     text = show(f"{grid}:trial=t0000", f"{grid}:trial=t0023")
     assert text.startswith("Undecided") and "One seed says nothing about seeds" in text
-    assert "p, McNemar" in text and "nan" not in text
+    assert "p, McNemar" in text and "nan" not in text and "– to –" not in text
     assert find(f"{grid}:trial=t0000", f"{grid}:seed=2,model=medium")["difference"]["std"] is None
 
 
@@ -129,6 +129,18 @@ def test_an_undecided_comparison_says_how_many_more_seeds_it_takes(grid):
     assert more > 0 and f"{more:,} more seeds of each would decide it with 80 % power" in found["sentence"]
     assert find(*sides, "--margin=0.2")["verdict"] == "equal"
     assert "equal within 20.00 points" in show(*sides, "--margin=0.2")
+
+
+@pytest.mark.parametrize("examples", [1, 40])
+def test_sides_without_a_spread_have_no_intervals(tmp_path, examples):
+    run = make_run(tmp_path / "run", make_config([0, 1, 2], train={"learning_rate": [0.01, 0.03]}), examples=examples)
+    logits = np.load(run / "predictions" / "t0000.npz")["logits"]
+    for trial in range(1, 6):
+        np.savez(run / "predictions" / f"t000{trial}.npz", logits=logits)
+    edit_trials(run, lambda rows: rows.assign(test_accuracy=np.where(rows["learning_rate"] == 0.01, 0.7, 0.1)))
+    text = show(f"{run}:learning_rate=0.01", f"{run}:learning_rate=0.03")
+    assert text.startswith("Undecided: ") and "The difference is the same on every seed" in text
+    assert "nan" not in text and "– to" not in text and "to decide" not in text
 
 
 def test_a_lower_loss_is_better(grid):

@@ -88,6 +88,15 @@ def test_what_is_no_grid_is_refused(columns, values):
         explain_variance(columns, values)
 
 
+def test_seeds_without_a_spread_leave_nothing_to_test_against_either():
+    grid = make_grid(std=0)
+    for value in (grid["value"], grid["value"] * 0 + 0.7):
+        found = explain(grid.assign(value=value))
+        assert all(math.isnan(effect.f) and math.isnan(effect.p) for effect in found.effects)
+        assert all(math.isnan(mean.low) for mean in marginal_means(grid[list(AXES)], value, ["rate"]))
+    assert all(math.isnan(effect.share) for effect in found.effects) and math.isnan(found.seeds)
+
+
 def test_an_effect_that_is_not_there_is_seldom_found():
     p_values = []
     for study in range(500):

@@ -67,7 +67,7 @@ def compare_settings(a: Side, b: Side, measure: str = "test_accuracy", margin: f
         raise RequestError("--margin", margin, f"allowed: {allowed}")
     values = a.values(measure), b.values(measure)
     warnings = [*_data_warnings(a, b, measure), *_side_warnings(a, "A"), *_side_warnings(b, "B")]
-    comparison = stats.compare(*values, margin=margin, larger_is_better=larger_is_better(measure))
+    comparison = stats.compare(*values, margin=margin, larger_is_better=larger_is_better(measure), most=most - least)
     summary_a, summary_b = (stats.summarise([*side.values()], (least, most)) for side in values)
     config_a, config_b = (_beside_the_grid(side.run.config) for side in (a, b))
     environment_a, environment_b = (lasting(side.run.environment) for side in (a, b))

@@ -21,8 +21,8 @@ _PANELS = 8  # at most
 
 
 def explain(run: Run) -> stats.Effects | None:
-    """Splits the variance of all trials' test accuracy among the axes; None where fewer than two axes vary."""
-    if sum(run.ok[axis].nunique(dropna=False) > 1 for axis in run.varying) < 2:
+    """Splits the variance of all trials' test accuracy among the axes; None without one, or fewer than two axes."""
+    if run.ok["test_accuracy"].nunique() < 2 or sum(run.ok[axis].nunique(dropna=False) > 1 for axis in run.varying) < 2:
         return None
     return stats.explain_variance(_columns(run), run.ok["test_accuracy"])
 
@@ -124,7 +124,7 @@ def _marginal(run: Run, shown: Sequence[tuple[str, ...]]) -> Plot:
         panel.set_axis_off()
     for row in grid:
         row[0].set_ylabel("Test accuracy, %")
-    bars = "Lines: its 95 % t interval over seeds, these settings given." if seeds else "One seed each: no error bars."
+    bars = "Lines: its 95 % t interval over seeds, these settings given." if seeds else _no_bars(run)
     caption = (
         f"Mean test accuracy at each value of an axis, over all settings that have it, each counting once. {bars} The "
         "axes do not start at zero."
@@ -155,12 +155,17 @@ def _interactions(run: Run, pairs: Sequence[tuple[str, ...]]) -> Plot:
         handles = [line_handle(name, color=SERIES[i % len(SERIES)], marker="o") for i, name in enumerate(lines)]
         panel.legend(handles=handles[:10], title=word(by), fontsize=7.5, title_fontsize=8, loc="best")
     panels[0].set_ylabel("Test accuracy, %")
-    bars = "Lines up and down: 95 % t intervals over seeds." if seeds else "One seed each: no error bars."
+    bars = "Lines up and down: 95 % t intervals over seeds." if seeds else _no_bars(run)
     caption = (
         "The strongest interactions: mean test accuracy along one axis at each value of another. Lines that are not "
         f"parallel: the one axis changes what the other does. {bars} The axes do not start at zero."
     )
     return render(figure, "interactions", _GROUP, caption)
+
+
+def _no_bars(run: Run) -> str:
+    one = run.settings["n"].max() < 2
+    return "One seed each: no error bars." if one else "No error bars: a setting has one seed, or none shows a spread."
 
 
 def _means(run: Run, axes: tuple[str, ...]) -> tuple[stats.Marginal, ...]:

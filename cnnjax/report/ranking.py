@@ -46,7 +46,7 @@ def _foremost(run: Run, evidence: Evidence) -> Plot:
         places = f"place {rank.low}" if rank.low == rank.high else f"place {rank.low} to {rank.high}"
         where: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 8, "color": MUTED}
         if several and not run.crossed:
-            axes.annotate(f"{chance}, {places}", (1.015, place), **where)
+            axes.annotate(", ".join(filter(None, (chance, places))), (1.015, place), **where)
     axes.set_yticks(range(len(shown)), [run.tell_apart(setting) for setting in evidence.settings[:_FOREMOST]])
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
@@ -56,7 +56,7 @@ def _foremost(run: Run, evidence: Evidence) -> Plot:
     count = len(evidence.ranks)
     which = f"The {len(shown)} foremost of {count} settings" if count > len(shown) else f"All {count} settings"
     bars = (
-        "Lines: 95 % t interval of the mean. P(best): probability of the best mean, by bootstrap over seeds; places: "
+        "Lines: 95 % t interval of the mean. P(best): probability of the best true mean; places: "
         "those that tests of all pairs leave open (95 %)."
         if several and not run.crossed
         else "No intervals: trainings share random streams."

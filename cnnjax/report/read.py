@@ -146,7 +146,8 @@ class Run:
 
         A setting that lost seeds to divergence would be judged by its lucky ones: it comes behind.
         """
-        scored = self.settings[self.settings[self.select].notna()]
+        n = self.ok.groupby("setting")[self.select].count()
+        scored = self.settings.assign(n=n)[self.settings[self.select].notna()]
         order = scored.sort_values(
             ["n", self.select], ascending=[False, not larger_is_better(self.select)], kind="stable"
         )

@@ -15,7 +15,7 @@ from cnnjax.stats.examples import (
     spread_accuracy,
 )
 from cnnjax.stats.planning import decision_power, seeds_to_decide
-from cnnjax.stats.selection import Honest, Rank, expected_best, pairwise_p, rank, select_honestly
+from cnnjax.stats.selection import Honest, Rank, are_paired, expected_best, pairwise_p, rank, select_honestly
 from cnnjax.stats.spread import (
     Interval,
     Summary,
@@ -48,6 +48,7 @@ __all__ = [
     "Verdict",
     "adjust",
     "amount",
+    "are_paired",
     "bootstrap_interval",
     "churn",
     "compare",
