@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cnnjax import stats
-from cnnjax.report.names import AXES, MEASURES, bounds, larger_is_better, measure_name, number, word
+from cnnjax.report.names import AXES, MEASURES, bounds, larger_is_better, level, measure_name, word
 from cnnjax.sealed import SEAL, Damaged, read_arrays, read_json, read_lines, read_rows
 from cnnjax.stopping import METRICS
 from cnnjax.types import RequestError
@@ -175,7 +175,7 @@ class Run:
     def tell_apart(self, setting: int) -> str:
         """Names a setting by what the study varies."""
         row = self.settings.loc[setting]
-        named = [str(row[a]) if a in ("model", "optimizer") else f"{word(a)} {number(row[a])}" for a in self.varying]
+        named = [str(row[a]) if a in ("model", "optimizer") else f"{word(a)} {level(a, row[a])}" for a in self.varying]
         return ", ".join(named) or str(row["model"])
 
     def describe(self, setting: int) -> str:
@@ -184,11 +184,11 @@ class Run:
         main = {
             "model": row["model"],
             "optimizer": f"{row['optimizer']}",
-            "learning_rate": f"learning rate {number(row['learning_rate'])}",
+            "learning_rate": f"learning rate {row['learning_rate']:g}",
             "batch_size": f"batch size {row['batch_size']}",
             "epochs": f"{row['epochs']} epoch{'s' if row['epochs'] > 1 else ''}",
         }
-        rest = [f"{word(a)} {number(row[a])}" for a in self.varying if a not in main]
+        rest = [f"{word(a)} {level(a, row[a])}" for a in self.varying if a not in main]
         return ", ".join([*main.values(), *rest])
 
     @cached_property
