@@ -84,6 +84,40 @@ def test_overrides_reach_the_study():
     assert untouched.seeds == (0, 1, 2)
 
 
+def write_config(folder: Path, body: str) -> str:
+    path = folder / "own.py"
+    path.write_text(f"import numpy as np\nfrom pathlib import Path\n\ndef get_config(arg=''):\n    {body}\n")
+    return str(path)
+
+
+def test_a_config_may_hold_ranges_arrays_and_paths(tmp_path):
+    train = (
+        "{'learning_rate': np.logspace(-3, -1, 3), 'epochs': np.int64(2), 'stages': ({'momentum': np.float32(0.5)},)}"
+    )
+    body = f"return {{'seeds': range(3), 'data': {{'path': Path('my') / 'images'}}, 'train': {train}}}"
+    study = load_study(write_config(tmp_path, body))
+    expected = {"seeds": [0, 1, 2], "data": {"path": "my/images"}}
+    expected["train"] = {"learning_rate": [0.001, 0.01, 0.1], "epochs": 2, "stages": [{"momentum": 0.5}]}
+    assert study == from_config(expected)
+    assert repr(study) == repr(from_config(expected))  # NumPy's numbers equal Python's, and are written otherwise
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("pass", "returned None; allowed: a ConfigDict"),  # its author forgot to return it
+        ("return 3", "returned 3; allowed: a ConfigDict"),
+        ("raise KeyError('x')", "raised KeyError: 'x'"),
+        ("raise SystemExit(3)", "raised SystemExit: 3"),
+        ("return (", "raised SyntaxError: '(' was never closed"),
+    ],
+)
+def test_a_config_that_gives_no_study_is_refused(tmp_path, body, words):
+    with pytest.raises(RequestError) as error:
+        load_study(write_config(tmp_path, body))
+    assert words in str(error.value) and "own.py" in str(error.value)
+
+
 KEYS = ("seeds", "models", "select", "data", "data.name", "data.validation", "data.augment")
 KEYS += ("train", "train.epochs", "train.learning_rate", "streams.init", "checkpoint.every", "")
 PIECES = st.sampled_from(

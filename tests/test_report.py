@@ -172,7 +172,7 @@ def test_axes_of_words_and_switches_are_told_apart(tmp_path):
         "momentum": 0.9,
         "initialisation": ["pytorch", "he"],
         "precision": ["float32", "bfloat16"],
-        "schedule": ["constant", "cosine"],
+        "schedule": ["constant", "warmup:1+piecewise:2=0.1/3=0.01"],
         "nesterov": [False, True],
         "clip_norm": [None, 1.0],
         "shuffle": [True, False],
