@@ -185,8 +185,8 @@ def from_config(config: Mapping[str, Any]) -> Study:
     """Validates a study.
 
     Args:
-        config: nested mapping (a ConfigDict's `to_dict()`, or config.json as read) with the fields of `Study`; absent fields
-            take their defaults; lists, ranges and arrays stand for tuples.
+        config: nested mapping (a ConfigDict's `to_dict()`, or config.json as read) with the fields of `Study`; absent
+            fields take their defaults; lists, ranges and arrays stand for tuples.
 
     Returns:
         The frozen study.
