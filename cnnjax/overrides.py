@@ -58,7 +58,7 @@ def load_study(config: str, overrides: Sequence[str] = ()) -> Study:
 def split_config(config: str) -> tuple[Path, str]:
     """Splits `path:argument`; the argument is empty where there is none."""
     path, _, argument = config.partition(":")
-    return Path(path), argument
+    return Path(path).expanduser(), argument
 
 
 def read_value(text: str) -> Any:

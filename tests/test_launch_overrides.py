@@ -7,9 +7,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from cnnjax import storage
 from cnnjax.commands import split_overrides
 from cnnjax.overrides import load_study, read_value
 from cnnjax.plan import make_plan
+from cnnjax.progress import Progress
 from cnnjax.study import from_config
 from cnnjax.types import RequestError
 
@@ -100,6 +102,16 @@ def test_a_config_may_hold_ranges_arrays_and_paths(tmp_path):
     expected["train"] = {"learning_rate": [0.001, 0.01, 0.1], "epochs": 2, "stages": [{"momentum": 0.5}]}
     assert study == from_config(expected)
     assert repr(study) == repr(from_config(expected))  # NumPy's numbers equal Python's, and are written otherwise
+
+
+def test_home_is_where_a_config_and_a_folder_may_be(tmp_path, monkeypatch):
+    """No shell expands --workdir=~/run: a folder named ~ is what its owner deletes next."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_config(tmp_path, "return {'seeds': 7}")
+    assert load_study("~/own.py").seeds == (7,)
+    assert storage.copied("~/run") == tmp_path / "run"
+    with storage.at_hand("~/run", Progress(is_shown=False)) as folder:
+        assert folder == tmp_path / "run"
 
 
 @pytest.mark.parametrize(

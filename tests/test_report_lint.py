@@ -84,6 +84,9 @@ def test_diverged_members_are_said_to_be_left_out(tmp_path):
     assert list(found) == ["diverged-left-out"]
     assert found["diverged-left-out"].sentence.startswith("1 of 6 finished trials diverged")
     assert list(_check(tmp_path / "all", make_config([0, 1]), diverge=("t0000", "t0001"))) == ["diverged-left-out"]
+    of_two = make_config([0, 1], select="val_accuracy", train=GRID, data={"validation": 0.1})
+    everything = [f"t{trial:04}" for trial in range(4)]
+    assert list(_check(tmp_path / "two", of_two, diverge=everything)) == ["diverged-left-out"]
 
 
 def test_a_study_that_is_not_finished(tmp_path):

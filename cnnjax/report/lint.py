@@ -93,7 +93,7 @@ def _single_seed(run: Run) -> str:
 
 
 def _spread_of_settings(run: Run) -> str:
-    if not _chosen(run) or run.settings["n"].max() > 1:
+    if not _chosen(run) or not len(run.ok) or run.settings["n"].max() > 1:
         return ""
     return (
         "With one seed per setting, every spread in this report is one of hyperparameters: it is no error bar, and "
