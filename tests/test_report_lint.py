@@ -89,6 +89,14 @@ def test_diverged_members_are_said_to_be_left_out(tmp_path):
     assert list(_check(tmp_path / "two", of_two, diverge=everything)) == ["diverged-left-out"]
 
 
+def test_classes_without_a_test_image_are_said_to_lower_macro_measures(tmp_path):
+    """As of labels that count from 1, which leave a class 0 without any image."""
+    found = _check(tmp_path / "run", make_config([0, 1]), {"classes": ["none", *map(str, range(1, 10)), "nothing"]})
+    assert list(found) == ["absent-classes"] and "Of 11 classes, 1 (nothing) have" in found["absent-classes"].sentence
+    (finding,) = _check(tmp_path / "one", make_config([0, 1]), {"classes": ["all"]}).values()
+    assert (finding.name, finding.severity) == ("one-class", "error")
+
+
 def test_a_study_that_is_not_finished(tmp_path):
     (finding,) = _check(tmp_path / "run", STOPPED, keep=4).values()
     assert (finding.name, finding.severity) == ("unfinished", "note")

@@ -197,6 +197,12 @@ class Run:
         path = self.workdir / "predictions" / "images.npz"
         return _array(path, "images", None) if path.exists() else None
 
+    @cached_property
+    def labels(self) -> np.ndarray | None:
+        """The labels of the test images [N]; None where the folder has none."""
+        path = self.workdir / "predictions" / "labels.npz"
+        return _array(path, "labels", None) if path.exists() else None
+
     def predictions(self, setting: int) -> tuple[list[np.ndarray], np.ndarray] | None:
         """The test logits [N, K] of each of a setting's trials, and the labels [N]; None where a file is missing.
 
@@ -206,10 +212,10 @@ class Run:
         trials = self.ok.loc[self.ok["setting"] == setting, "trial"]
         folder = self.workdir / "predictions"
         paths = [folder / f"{trial}.npz" for trial in trials]
-        if not paths or not all(path.exists() for path in [*paths, folder / "labels.npz"]):
+        if self.labels is None or not paths or not all(path.exists() for path in paths):
             return None
-        labels = _array(folder / "labels.npz", "labels", None)
-        return [_array(path, "logits", (len(labels), len(self.classes))) for path in paths], labels
+        shape = len(self.labels), len(self.classes)
+        return [_array(path, "logits", shape) for path in paths], self.labels
 
 
 def read_run(workdir: Path) -> Run:
