@@ -99,6 +99,10 @@ def _parse(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(known)[1:]
     except SystemExit:
         sys.exit(0)  # --help was answered; absl calls that 1
+    except flags.UnrecognizedFlagError as error:
+        unknown = str(error).replace(" ?", "?").replace("U", "u", 1)
+        allowed = f"{unknown}; a setting of the config is written --config.KEY=VALUE"
+        raise RequestError("arguments", error.flagvalue, allowed) from error
     if flags.FLAGS["verbosity"].using_default_value:
         flags.FLAGS.verbosity = logging.WARNING  # type: ignore[assignment]  # else absl shows jax's and orbax's chatter
     if rest:
