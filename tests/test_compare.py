@@ -246,6 +246,18 @@ def test_a_colon_in_a_folder_s_name_is_no_selector(grid, tmp_path):
     assert read_side(f"{other}:model=baseline").description.startswith("baseline")
 
 
+def test_a_value_of_a_selector_may_have_colons(tmp_path):
+    """Also where the folder's name has one, is misspelt, or is a URL."""
+    schedules = ["constant", "piecewise:1=0.1/2=0.01"]
+    config = make_config([0, 1], train={"schedule": schedules, "early_stopping": ["off", "train_loss:1"]})
+    run = make_run(tmp_path / "a:b", config)
+    side = read_side(f"{run}:schedule=piecewise:1=0.1/2=0.01,early_stopping=train_loss:1")
+    assert set(side.trials["schedule"]) == {schedules[1]} and set(side.trials["early_stopping"]) == {"train_loss:1"}
+    for place in (f"{tmp_path}/nowhere", "memory://nowhere"):
+        with pytest.raises(RequestError, match=f"'{place}'"):
+            read_side(f"{place}:schedule=warmup:1")
+
+
 def test_a_value_that_is_not_set_can_be_asked_for(tmp_path):
     config = make_config([0, 1]) | {"models": ["baseline"]}
     run = make_run(tmp_path / "run", config | {"train": config["train"] | {"dropout_rate": [None, 0.5]}})

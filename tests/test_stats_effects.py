@@ -117,6 +117,13 @@ def test_marginal_means_count_each_setting_once():
     assert len(both) == 6 and both[0].levels == ("x", 0.1)
 
 
+def test_what_is_not_set_is_one_level():
+    """It is nan in a table of trials, and a nan read from a file is an object of its own."""
+    columns = {"clip": [float("nan"), 0.5, float("nan"), 0.5], "rate": [1, 1, 2, 2]}
+    found = marginal_means(columns, [0.2, 0.3, 0.4, 0.7], ["clip"])
+    assert [(m.levels, m.mean, m.settings) for m in found] == [((None,), pytest.approx(0.3), 2), ((0.5,), 0.5, 2)]
+
+
 def test_a_margin_of_two_settings_has_welch_s_interval():
     values = [1.0, 1.2, 1.1, 5.0, 6.0, 7.5]
     columns = {"a": [0] * 6, "b": [0, 0, 0, 1, 1, 1]}

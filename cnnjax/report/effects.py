@@ -1,13 +1,14 @@
 """What mattered: how much of the variance of a grid each axis explains, alone and with others, and means along them."""
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from cnnjax import stats
-from cnnjax.report.names import bounds, number, word
+from cnnjax.report.names import bounds, level, word
 from cnnjax.report.read import Run
 from cnnjax.report.style import INK, MUTED, PAPER, SERIES, Plot, canvas, context, line_handle, render
 from cnnjax.report.tables import Table
@@ -118,7 +119,7 @@ def _marginal(run: Run, shown: Sequence[tuple[str, ...]]) -> Plot:
             panel.plot([place, place], [100 * mean.low, 100 * mean.high], color=INK, lw=1.4)
         values = [100 * mean.mean for mean in means]
         panel.plot(range(len(means)), values, color=SERIES[0], marker="o", lw=1)
-        _ticks(panel, [number(mean.levels[0]) for mean in means])
+        _ticks(panel, [level(axes[0], mean.levels[0]) for mean in means])
         panel.set_title(word(axes[0]))
     for panel in panels[len(shown) :]:
         panel.set_axis_off()
@@ -138,11 +139,11 @@ def _interactions(run: Run, pairs: Sequence[tuple[str, ...]]) -> Plot:
     for panel, axes in zip(panels, pairs, strict=True):
         along, by = sorted(axes, key=lambda axis: -run.ok[axis].nunique(dropna=False))
         means = _means(run, (along, by))
-        levels = [mean.levels[0] for mean in _ordered(_means(run, (along,)))]
-        places = {number(level): place for place, level in enumerate(levels)}
+        names = [level(along, mean.levels[0]) for mean in _ordered(_means(run, (along,)))]
+        places = {name: place for place, name in enumerate(names)}
         lines: dict[str, list[tuple[int, stats.Marginal]]] = {}
         for mean in means:
-            lines.setdefault(number(mean.levels[1]), []).append((places[number(mean.levels[0])], mean))
+            lines.setdefault(level(by, mean.levels[1]), []).append((places[level(along, mean.levels[0])], mean))
         for index, (_, line) in enumerate(lines.items()):
             colour = SERIES[index % len(SERIES)]
             line.sort(key=lambda point: point[0])
@@ -176,9 +177,10 @@ def _means(run: Run, axes: tuple[str, ...]) -> tuple[stats.Marginal, ...]:
 
 
 def _ordered(means: tuple[stats.Marginal, ...]) -> list[stats.Marginal]:
-    """Numbers by size, words as they come."""
-    numeric = all(isinstance(mean.levels[0], int | float) for mean in means)
-    return sorted(means, key=lambda mean: mean.levels[0]) if numeric else list(means)  # type: ignore[arg-type, return-value]
+    """Numbers by size, behind what is not set; words as they come."""
+    if not all(mean.levels[0] is None or isinstance(mean.levels[0], int | float) for mean in means):
+        return list(means)
+    return sorted(means, key=lambda mean: -math.inf if mean.levels[0] is None else mean.levels[0])  # type: ignore[arg-type, return-value]
 
 
 def _ticks(panel: "Axes", names: list[str]) -> None:

@@ -119,13 +119,13 @@ def marginal_means(
         axes: those whose levels are told apart.
 
     Returns:
-        One mean for each combination of their levels that there is, in order of appearance.
+        One mean for each combination of their levels that there is, in order of appearance; nan is the level None.
     """
     y = np.asarray(values, np.float64)
     settings = _joint_codes([_codes(columns[name]) for name in columns])
     levels: dict[tuple, list[int]] = {}
-    for place, level in enumerate(zip(*(columns[name] for name in axes), strict=True)):
-        levels.setdefault(tuple(level), []).append(place)
+    for place, level in enumerate(zip(*(map(_key, columns[name]) for name in axes), strict=True)):
+        levels.setdefault(level, []).append(place)
     found = []
     for level, places in levels.items():
         samples = [y[places][settings[places] == s] for s in np.unique(settings[places])]
@@ -152,8 +152,12 @@ def _interval(samples: list[np.ndarray]) -> Interval:
 def _codes(column: Sequence) -> np.ndarray:
     """Numbers equal levels alike, in order of appearance; None and nan are levels."""
     numbers: dict[Hashable, int] = {}
-    keys = [None if isinstance(level, float) and math.isnan(level) else level for level in column]
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys])
+    return np.array([numbers.setdefault(_key(level), len(numbers)) for level in column])
+
+
+def _key(level: Hashable) -> Hashable:
+    """A level by which to find it again: one nan does not equal another."""
+    return None if isinstance(level, float) and math.isnan(level) else level
 
 
 def _joint_codes(codes: list[np.ndarray]) -> np.ndarray:
