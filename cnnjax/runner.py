@@ -62,7 +62,7 @@ def run(
         is_new = _check_folder(folder, study, overwrite)
         dataset, plan = load(study)
         if not is_run:
-            processes.agreed(lambda: workdir.mkdir(parents=True, exist_ok=True))
+            processes.agreed(lambda: _make(workdir))
             stack.enter_context(held(workdir))
             is_new = _check_folder(folder, study, overwrite)
         if is_new:
@@ -92,6 +92,15 @@ def run(
         else:
             progress.note(f"{workdir} is finished: {len(plan.trials)} trials; building its report again")
         return Path(processes.agreed(lambda: str(build_report(workdir))))
+
+
+def _make(workdir: Path) -> None:
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(
+            "workdir", str(workdir), f"{error.strerror}; allowed: a folder, or where to make one"
+        ) from error
 
 
 def plan_table(study: Study) -> str:

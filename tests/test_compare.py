@@ -188,7 +188,13 @@ def test_other_data_are_warned_of(grid, tmp_path):
     assert any(w.startswith("THE DATA DIFFER: their pixels") for w in find(*sides)["warnings"])
     for run, fingerprint in zip(runs, "xy", strict=True):
         edit_json(run, "data", test_sha256=fingerprint)
-    assert any("SO DO THE TEST IMAGES" in w for w in find(*sides)["warnings"])
+    with pytest.raises(RequestError, match="tested on different images"):  # though all labels are equal
+        find(*sides)
+    config = json.loads((runs[1] / "config.json").read_text())["data"]
+    edit_json(runs[1], "config", data=config | {"image_size": 16, "resize": "bilinear"})
+    assert any("THE TEST IMAGES HAVE ANOTHER SIZE" in w for w in find(*sides)["warnings"])
+    edit_json(runs[1], "data", test_sha256="x")
+    assert any("The test images are the same." in w for w in find(*sides)["warnings"])
 
 
 @pytest.mark.parametrize("what", ["labels", "classes"])

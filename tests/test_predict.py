@@ -250,6 +250,7 @@ def test_an_image_that_does_not_fit_is_named(shape, data, words):
         ({"source": "nowhere.npy"}, ["--input", "nowhere.npy", "no such file"]),
         ({"output": "nowhere/labels.csv"}, ["--output", "there is no folder"]),
         ({"output": "."}, ["--output", "it is a folder"]),
+        ({"output": "new.npy"}, ["--output", "it is what --input reads"]),
         ({"figures": "new.npy"}, ["--figures", "File exists", "allowed: a folder"]),
         ({"trial": "t99"}, ["trial", "t99", "allowed"]),
         ({"setting": "bets"}, ["--setting", "bets", "best"]),
