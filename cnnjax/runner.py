@@ -20,6 +20,7 @@ from cnnjax.programs import load, prepare_jax, run_programs, waiting, write_envi
 from cnnjax.progress import Progress
 from cnnjax.records import RunFolder, describe_plan
 from cnnjax.report import build_report
+from cnnjax.sealed import unwritable
 from cnnjax.shared import held, open_folder
 from cnnjax.study import Study, from_config
 from cnnjax.types import Plan, Program, RequestError
@@ -98,9 +99,10 @@ def _make(workdir: Path) -> None:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RequestError(
-            "workdir", str(workdir), f"{error.strerror}; allowed: a folder, or where to make one"
-        ) from error
+        if unwritable(error):
+            raise
+        said = f"{error.strerror}; allowed: a folder, or where to make one"
+        raise RequestError("workdir", str(workdir), said) from error
 
 
 def plan_table(study: Study) -> str:
