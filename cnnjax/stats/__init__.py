@@ -1,7 +1,8 @@
 """What a study supports: spreads, comparisons, rankings and sources of variance. Imports no jax."""
 
-from cnnjax.stats.comparison import Adjusted, Comparison, Difference, Share, Verdict, adjust, compare, holm
+from cnnjax.stats.comparison import Comparison, Difference, Share, Verdict, compare
 from cnnjax.stats.components import Component, Components, variance_components
+from cnnjax.stats.correction import Adjusted, adjust, holm
 from cnnjax.stats.effects import Effect, Effects, Marginal, explain_variance, marginal_means
 from cnnjax.stats.examples import (
     AccuracySpread,

@@ -2,14 +2,14 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from cnnjax.stats.planning import seeds_to_decide
-from cnnjax.stats.spread import LEVEL, Interval, Sample, as_sample, deviations, t_quantile, variance
+from cnnjax.stats.spread import LEVEL, Interval, as_sample, deviations, t_quantile, variance
 
 Verdict = Literal["better", "worse", "equal", "undecided"]
 Values = Mapping[Any, float]  # by seed
@@ -249,48 +249,6 @@ def compare(
         a, b = ({seed: side[seed] for seed in shared} for side in (a, b))
     samples = as_sample([*a.values()]), as_sample([*b.values()])
     return Comparison(*samples, paired, margin, larger_is_better, most=most)
-
-
-def holm(p_values: Sample) -> np.ndarray:
-    """Returns p-values adjusted for their number: at most 5 % risk that any true hypothesis falls below 5 %.
-
-    Args:
-        p_values: those of all hypotheses; nan, of one that was not tested, stays nan and does not count.
-
-    References:
-        Holm, A simple sequentially rejective multiple test procedure (1979).
-    """
-    p = np.asarray(p_values, np.float64)
-    order = np.argsort(p)  # nan last
-    tested = int((~np.isnan(p)).sum())
-    factors = np.maximum(tested - np.arange(len(p)), 1)
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1)
-    return adjusted
-
-
-class Adjusted(NamedTuple):
-    """One of several comparisons: its p-value after Holm's correction, and the verdict by that p-value."""
-
-    comparison: Comparison
-    p: float
-    verdict: Verdict
-
-
-def adjust(comparisons: Sequence[Comparison]) -> list[Adjusted]:
-    """Corrects the verdicts of several comparisons for their number.
-
-    At most 5 % of such families call any two equal settings better or worse; `equal` is not corrected, for it is
-    the other error that it may make.
-    """
-    p_values = holm([comparison.difference.p for comparison in comparisons])
-    found = []
-    for comparison, p in zip(comparisons, p_values, strict=True):
-        differs = comparison.verdict in ("better", "worse")
-        found.append(
-            Adjusted(comparison, float(p), "undecided" if differs and not p < 1 - LEVEL else comparison.verdict)
-        )
-    return found
 
 
 def _paired_difference(a: np.ndarray, b: np.ndarray) -> Difference:

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnnjax.stats.comparison import Values, holm
+from cnnjax.stats.comparison import Values
+from cnnjax.stats.correction import holm
 from cnnjax.stats.spread import LEVEL, RESAMPLES, Sample, as_sample, deviations, t_quantile, variance
 
 
