@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnnjax.data.checks import PathError, first_line
+from cnnjax.data.checks import PathError
+from cnnjax.types import first_line
 
 if TYPE_CHECKING:
     from PIL import Image

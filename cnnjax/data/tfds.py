@@ -17,7 +17,7 @@ from cnnjax.data.dataset import Source, Split
 from cnnjax.data.files import ACCEPTED
 from cnnjax.data.images import resize_images
 from cnnjax.study import DataConfig
-from cnnjax.types import RequestError, one_of
+from cnnjax.types import RequestError, first_line, one_of
 
 _CHUNK = 500  # records per read: larger is no faster
 
@@ -43,7 +43,7 @@ def read_prepared(data: DataConfig) -> Source:
     except RequestError:  # itself a ValueError
         raise
     except (OSError, RuntimeError, ValueError) as error:
-        why = f"its copy in {folder} is damaged ({str(error).splitlines()[0]})"
+        why = f"its copy in {folder} is damaged ({first_line(error)})"
         raise RequestError("data.name", data.name, f"{why}; delete it and prepare it again") from error
 
 
