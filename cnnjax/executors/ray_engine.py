@@ -30,7 +30,8 @@ class RayEngine:
     """
 
     def __init__(self, address: str | None, cpus: int | None):
-        self.cpus, self.compilation_cache = cpus, None  # type: int | None, str | None
+        self.cpus = cpus
+        self.compilation_cache: str | None = None
         self._address = address
         self._tasks: dict[Any, str] = {}
 
