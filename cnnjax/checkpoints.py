@@ -16,7 +16,7 @@ from cnnjax import processes
 from cnnjax.devices import count_members, is_out_of_memory, put
 from cnnjax.nested import differences
 from cnnjax.sealed import Damaged, seal, unseal
-from cnnjax.types import RequestError
+from cnnjax.types import RequestError, first_line
 
 
 class Checkpoints:
@@ -74,7 +74,7 @@ class Checkpoints:
             except Exception as error:  # a damaged state can make orbax raise anything
                 if isinstance(error, RequestError | PermissionError | MemoryError) or is_out_of_memory(error):
                     raise
-                what = str(error).splitlines()[0][:80] if str(error) else type(error).__name__
+                what = first_line(error)[:80]
                 say(f"{folder} is damaged ({what}); going on from the state before it")
                 processes.agreed(lambda folder=folder: shutil.rmtree(folder))  # type: ignore[misc]
                 self._manager.reload()
@@ -117,7 +117,7 @@ def read_variables(directory: Path, epoch: int, best: bool, abstract_variables: 
         if isinstance(error, RequestError | PermissionError | MemoryError):
             raise
         cure = "to train its trials again, delete it and their predictions, and start the study again"
-        raise Damaged(folder, str(error).splitlines()[0][:120] if str(error) else type(error).__name__, cure) from error
+        raise Damaged(folder, first_line(error)[:120], cure) from error
     if not best:
         return members, saved["variables"]
     has_best = saved["best"]["epoch"] > 0

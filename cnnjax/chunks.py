@@ -195,15 +195,16 @@ def _drop_newer_metrics(
 def _metric_lines(members: tuple[Member, ...], epoch: int, state: State, history: EpochMetrics) -> list[dict[str, Any]]:
     """One line per epoch and member, up to the epoch in which a member ended."""
     diverged, last = get((state.diverged, state.epoch))
+    columns = history._asdict()
+    if np.isnan(history.val_loss).all() and np.isnan(history.val_accuracy).all():  # there is no validation split
+        columns = {name: array for name, array in columns.items() if name.startswith("train")}
     lines = []
     for i in range(history.train_loss.shape[1]):
         for m, member in enumerate(members):
             now = epoch + i + 1
             if now > max(diverged[m], last[m]):
                 continue
-            values = {name: float(array[m, i]) for name, array in history._asdict().items()}
-            if np.isnan(history.val_loss).all() and np.isnan(history.val_accuracy).all():
-                values = {name: v for name, v in values.items() if name.startswith("train")}
+            values = {name: float(array[m, i]) for name, array in columns.items()}
             status = {"status": "diverged"} if diverged[m] == now else {}
             lines.append({"member": member.id, "epoch": now, **values, **status})
     return lines

@@ -12,8 +12,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-SCHEMES = ("pytorch", "he")
-
 
 def initial_parameters(scheme: str, shapes: Mapping[str, Mapping[str, Any]], key: Array) -> dict:
     """Draws the parameters of a network.

@@ -113,16 +113,16 @@ def build(name: str, classes: int, precision: str = "float32", convolution: str 
 
 def check_fits(name: str, image_shape: tuple[int, int, int]) -> None:
     """Raises RequestError if images of shape (H, W, C) are too small for a rung, or the rung is unknown."""
-    layers_of = build(name, 1).layers
-    size = min(image_shape[:2])
-    for layer in layers_of:
+    height, width, _ = image_shape
+    least = 1  # pixels that the layers from the last on need
+    for layer in reversed(build(name, 1).layers):
         if isinstance(layer, Conv) and layer.padding == "valid":
-            size -= layer.kernel_size - 1
+            least += layer.kernel_size - 1
         elif isinstance(layer, MaxPool):
-            size //= 2
-        if size < 1:
-            height, width, _ = image_shape
-            raise RequestError("models", name, f"images of {height}x{width} are too small for it")
+            least *= 2
+    if min(height, width) < least:
+        allowed = f"allowed: at least {least}x{least}, by data.image_size"
+        raise RequestError("models", name, f"images of {height}x{width} are too small for it; {allowed}")
 
 
 def initial_variables(network: Network, image_shape: tuple[int, int, int], scheme: str, key: Array) -> dict:

@@ -56,7 +56,9 @@ def list_trials(study: Study) -> tuple[Trial, ...]:
     streams = dataclasses.asdict(study.streams)
     axes = {field.name: getattr(study.train, field.name) for field in dataclasses.fields(study.train)}
     changes: tuple[Mapping[str, Any], ...] = axes.pop("stages") or ({},)
-    _check_count({"models": study.models, "seeds": study.seeds, **axes, **streams})
+    of_train = {f"train.{name}": values for name, values in axes.items()}
+    of_streams = {f"streams.{name}": values for name, values in streams.items()}
+    _check_count({"models": study.models, "seeds": study.seeds, **of_train, **of_streams})
     points: dict[tuple, None] = {}  # an ordered set
     for model, values, stream_seeds, seed in itertools.product(
         study.models,

@@ -3,15 +3,18 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import Self
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Self, TypeVar
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.progress import track
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from cnnjax.types import Static
+
+_Item = TypeVar("_Item")
 
 
 class _Console(Console):
@@ -144,6 +147,12 @@ class Progress:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+
+def tracked(items: Iterable[_Item], description: str, total: int | None = None) -> Iterator[_Item]:
+    """Yields items; a terminal shows how many have been taken, of `total` or as many as there are."""
+    console = Console(stderr=True)
+    return iter(track(items, description, total, console=console, disable=not sys.stderr.isatty()))
 
 
 def duration(seconds: float) -> str:

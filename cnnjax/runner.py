@@ -69,9 +69,8 @@ def run(
         if is_new:
             processes.agreed(lambda: check_free(RunFolder(workdir)))
             folder.clear()
-        processes.agreed(
-            lambda: merge(RunFolder(workdir), plan.programs)
-        )  # parts that a killed launch, or its workers, left
+        # Parts that a killed launch, or its workers, left.
+        processes.agreed(lambda: merge(RunFolder(workdir), plan.programs))
         if engine is None:
             prepare_jax(plan)
         else:

@@ -15,7 +15,6 @@ import re
 import numpy as np
 from jaxtyping import Float32
 
-NAMES = ("constant", "exponential", "piecewise", "cosine", "warmup")
 ALLOWED = "allowed: constant, exponential:0.95, piecewise:22=0.1/30=0.01, cosine, warmup:2, or several joined by +"
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnnjax.types import RequestError
+from cnnjax.types import RequestError, first_line
 
 SEAL = "crc32"
 
@@ -80,7 +80,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         return _read_object(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise Damaged(path, str(error).splitlines()[0]) from error
+        raise Damaged(path, first_line(error)) from error
 
 
 def read_lines(path: Path) -> Records:
@@ -119,7 +119,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise
     except Exception as error:  # a damaged archive can raise anything
-        raise Damaged(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+        raise Damaged(path, first_line(error)) from error
 
 
 @contextlib.contextmanager

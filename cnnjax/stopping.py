@@ -41,7 +41,10 @@ def read_stopping(text: str) -> Stopping | None:
 
 def is_stopping(text: object) -> bool:
     """Whether a text says when to stop."""
+    if not isinstance(text, str):
+        return False
     try:
-        return isinstance(text, str) and (read_stopping(text) is None or True)
+        read_stopping(text)
     except ValueError:
         return False
+    return True

@@ -39,6 +39,11 @@ def one_of(value: object, names: Iterable[str]) -> str:
     return f"{hint}allowed: {', '.join(names)}"
 
 
+def first_line(error: BaseException) -> str:
+    """Returns the first line of what an error says; its kind, of one that says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 @dataclasses.dataclass(frozen=True)
 class Static:
     """Settings of a trial that are compiled in: trials that differ here run in different programs."""

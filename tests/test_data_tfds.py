@@ -235,6 +235,15 @@ def test_damaged_prepared_data_is_one_line(environment, data_dir, tmp_path, monk
     assert "\n" not in str(raised.value)
 
 
+def test_damage_of_which_a_package_says_nothing_is_called_by_its_kind(environment, monkeypatch):
+    def fail(*_):
+        raise RuntimeError
+
+    monkeypatch.setattr("cnnjax.data.tfds.cached", fail)
+    with pytest.raises(RequestError, match=r"^data\.name: 'mnist' .* is damaged \(RuntimeError\)"):
+        load_dataset(DataConfig(name="mnist"))
+
+
 @pytest.fixture
 def sizes_differ(environment, tmp_path, monkeypatch) -> None:
     """A prepared data set `photos`: images of their own sizes, no test split."""

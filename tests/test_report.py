@@ -204,6 +204,12 @@ def test_long_names_are_broken_behind_commas(name, lines):
     assert wrapped(name, 9).splitlines() == lines
 
 
+def test_an_axis_that_only_follows_the_optimizer_names_no_setting(tmp_path):
+    axes = {"optimizer": ["adam", "sgd"], "momentum": 0.9, "nesterov": True}
+    run = read_run(make_run(tmp_path / "run", make_config([0], train=axes)))
+    assert [run.tell_apart(setting) for setting in run.settings.index] == ["adam", "sgd"]
+
+
 def test_seeds_table_holds_the_prediction_interval(tmp_path):
     data = {"validation": 0.5, "validation_from": "test"}
     folder = make_run(tmp_path / "run", make_config([5, 6, 7, 8, 9], select="val_accuracy", data=data))

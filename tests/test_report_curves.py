@@ -1,5 +1,6 @@
 """Curves against the epochs that they are drawn from."""
 
+import itertools
 import json
 import re
 import statistics
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_up_run import GRID, STOPPED, figure_names, make_run, read_floats, read_rows
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from cnnjax.ladder import LADDER
@@ -16,7 +18,7 @@ from cnnjax.report import build_report
 from cnnjax.report.curves import draw_mean
 from cnnjax.report.figures import make_figures
 from cnnjax.report.read import read_run
-from cnnjax.report.style import canvas
+from cnnjax.report.style import canvas, context, legend, line_handle
 
 
 def _by_epoch(folder: Path, member: str, column: str) -> list[float]:
@@ -48,6 +50,31 @@ def test_a_band_ends_where_the_measure_does():
     heights = band.get_paths()[0].vertices[:, 1]
     assert heights.max() == 100
     assert heights.min() == pytest.approx(95 - 100 * statistics.stdev([0.9, 1]))
+
+
+def test_settings_that_differ_in_an_axis_of_words_are_told_apart(tmp_path):
+    config = STOPPED | {"train": {"schedule": ["constant", "warmup:1"], "early_stopping": ["off", "val_loss:3"]}}
+    (loss,) = (p for p in make_figures(read_run(make_run(tmp_path / "run", config))) if p.name == "curves_loss")
+    for schedule, stopping in itertools.product(*config["train"].values()):
+        assert f">schedule {schedule}, early stopping {stopping}<" in loss.svg
+
+
+@pytest.mark.parametrize(
+    ("names", "rows"),
+    [
+        (["adam", "sgd", "base", "he"], 1),
+        (["validation", "learning rate 0.01", "learning rate 0.03", "training"], 2),
+        ([f"learning rate {rate}, weight decay 0.1, schedule warmup:1" for rate in (0.1, 0.01, 0.001)], 3),
+    ],
+)
+def test_a_legend_is_no_wider_than_its_figure(names, rows):
+    with context():
+        figure, _ = canvas(4.6, 3.6)
+        legend(figure, [line_handle(name) for name in names])
+        FigureCanvasAgg(figure).draw()
+    (shown,) = figure.legends
+    assert shown.get_window_extent().x0 >= 0 and shown.get_window_extent().x1 <= figure.bbox.width
+    assert len({round(text.get_window_extent().y0) for text in shown.get_texts()}) == rows
 
 
 def test_the_history_reads_macro_measures_where_they_are(tmp_path):

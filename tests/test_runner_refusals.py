@@ -85,7 +85,7 @@ def test_a_kill_while_the_config_is_written_leaves_a_new_folder(tmp_path):
     ("changes", "words"),
     [
         ({"models": ("basline",)}, ["models", "'basline'", "did you mean 'baseline'?"]),
-        ({"models": ("tiny", "base")}, ["models", "'base'", "8x8", "too small"]),
+        ({"models": ("tiny", "base")}, ["models", "'base'", "8x8", "too small", "at least 16x16"]),
         ({"train": {"batch_size": (50, 201)}}, ["train.batch_size", "201", "200"]),
         ({"data": {"name": "cifr10", "train_examples": None}}, ["data.name", "'cifr10'", "'cifar10'"]),
         ({"data": {"path": "/nowhere/at/all"}}, ["data.path", "/nowhere/at/all"]),

@@ -32,11 +32,6 @@ class PathError(RequestError):
         return RequestError(key, str(self.path), self.what)
 
 
-def first_line(error: Exception) -> str:
-    """Returns what an error says, in one line."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
 def check_size(path: Path, size: int, growth: int, what: str = "its header promises") -> None:
     """Refuses a file that promises more bytes than `growth` times its own size."""
     limit = path.stat().st_size * growth

@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cnnjax.data.checks import PathError, checked_split, first_line
+from cnnjax.data.checks import PathError, checked_split
 from cnnjax.data.dataset import Split
 from cnnjax.data.pickles import read_pickle
+from cnnjax.types import first_line
 
 TRAIN_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 TEST_BATCH = "test_batch"

@@ -6,7 +6,7 @@ fault is one line that names the file.
 
 from pathlib import Path
 
-from cnnjax.data.checks import PathError, first_line
+from cnnjax.data.checks import PathError
 from cnnjax.data.cifar import has_cifar, read_cifar
 from cnnjax.data.class_folders import has_class_folders, read_class_folders
 from cnnjax.data.dataset import Source, Split
@@ -14,6 +14,7 @@ from cnnjax.data.idx import has_idx, read_idx_folder
 from cnnjax.data.npy import has_npy, read_npy_folder
 from cnnjax.data.npz import read_npz
 from cnnjax.data.rows import is_csv, read_labelled_rows
+from cnnjax.types import first_line
 
 ACCEPTED = (
     "a folder of CIFAR-10's or CIFAR-100's batches, pickled or binary, as their archives hold it; "

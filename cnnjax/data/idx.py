@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnjax.data.checks import DEFLATE_GROWTH, PathError, check_size, checked_split, first_line
+from cnnjax.data.checks import DEFLATE_GROWTH, PathError, check_size, checked_split
 from cnnjax.data.dataset import Split
+from cnnjax.types import first_line
 
 
 def has_idx(folder: Path) -> bool:

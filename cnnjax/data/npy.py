@@ -6,9 +6,9 @@ from typing import IO
 
 import numpy as np
 
-from cnnjax.data.checks import UNREADABLE, PathError, check_size, checked_images, first_line
+from cnnjax.data.checks import UNREADABLE, PathError, check_size, checked_images
 from cnnjax.data.dataset import Split
-from cnnjax.types import RequestError
+from cnnjax.types import RequestError, first_line
 
 _PREFIX = "full_numpy_bitmap_"  # of the published files' names
 

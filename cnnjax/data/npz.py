@@ -7,18 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnjax.data.checks import (
-    DEFLATE_GROWTH,
-    UNREADABLE,
-    PathError,
-    check_size,
-    checked_images,
-    checked_split,
-    first_line,
-)
+from cnnjax.data.checks import DEFLATE_GROWTH, UNREADABLE, PathError, check_size, checked_images, checked_split
 from cnnjax.data.dataset import Split
 from cnnjax.data.npy import promised_bytes
-from cnnjax.types import RequestError
+from cnnjax.types import RequestError, first_line
 
 _KEYS = (("x_train", "y_train"), ("images", "labels"))
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax.data.checks import PathError, first_line
+from cnnjax.data.checks import PathError
+from cnnjax.types import first_line
 
 # What NumPy's arrays are pickled as; the second module is the first one's name since NumPy 2.
 _NAMES = {

@@ -1,6 +1,5 @@
 """Image files: found in a folder, and decoded by Pillow."""
 
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnnjax.data.checks import PathError, first_line
+from cnnjax.data.checks import PathError
+from cnnjax.progress import tracked
+from cnnjax.types import first_line
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,12 +28,7 @@ def find_pictures(folder: Path) -> list[Path]:
 
 def decode_pictures(paths: Sequence[Path], description: str) -> Iterator[np.ndarray]:
     """Yields each decoded image, as `decode_picture`; a terminal shows how far it is."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    for path in track(paths, description=description, console=console, disable=not sys.stderr.isatty()):
-        yield decode_picture(path)
+    return map(decode_picture, tracked(paths, description))
 
 
 def decode_picture(path: Path) -> np.ndarray:

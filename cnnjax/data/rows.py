@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cnnjax.data.checks import PathError, checked_split, first_line
+from cnnjax.data.checks import PathError, checked_split
 from cnnjax.data.dataset import Split
+from cnnjax.types import first_line
 
 _FORM = "a header row of label (or ID) and pix1,pix2,... in order"
 _HEADER = 1 << 25  # bytes: the longest header row that is read

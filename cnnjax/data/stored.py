@@ -1,7 +1,6 @@
 """Augmentation that is stored: every image once in each of a few fixed versions."""
 
 import numpy as np
-from scipy.ndimage import zoom
 
 from cnnjax.data.dataset import Split
 from cnnjax.types import RequestError
@@ -37,5 +36,7 @@ def flip_zoom(split: Split) -> Split:
 
 def _zoomed(size: int) -> np.ndarray:
     """Which row (or column) of an image of `size` rows each row of its zoom shows."""
+    from scipy.ndimage import zoom  # lazily: all else that every study imports does without SciPy
+
     shown = np.arange(ZOOM_CROP, size - ZOOM_CROP)
     return zoom(shown, size / len(shown), order=0)

@@ -4,7 +4,6 @@ import io
 import json
 import os
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ from cnnjax.data.cache import cached
 from cnnjax.data.dataset import Source, Split
 from cnnjax.data.files import ACCEPTED
 from cnnjax.data.images import resize_images
+from cnnjax.progress import tracked
 from cnnjax.study import DataConfig
-from cnnjax.types import RequestError, one_of
+from cnnjax.types import RequestError, first_line, one_of
 
 _CHUNK = 500  # records per read: larger is no faster
 
@@ -43,7 +43,7 @@ def read_prepared(data: DataConfig) -> Source:
     except RequestError:  # itself a ValueError
         raise
     except (OSError, RuntimeError, ValueError) as error:
-        why = f"its copy in {folder} is damaged ({str(error).splitlines()[0]})"
+        why = f"its copy in {folder} is damaged ({first_line(error)})"
         raise RequestError("data.name", data.name, f"{why}; delete it and prepare it again") from error
 
 
@@ -144,16 +144,9 @@ class _Reader:
     def _decode(self, source: Any, labels: np.ndarray, name: str) -> Iterator[np.ndarray]:
         """Yields each decoded image [H, W, C], writing its label into `labels`."""
         from PIL import Image
-        from rich.console import Console
-        from rich.progress import track
 
         mode = "L" if self.shape[-1] == 1 else "RGB"
-        for start in track(
-            range(0, len(source), _CHUNK),
-            description=f"decoding {self.data.name} {name}, once",
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
-        ):
+        for start in tracked(range(0, len(source), _CHUNK), f"decoding {self.data.name} {name}, once"):
             chunk = range(start, min(start + _CHUNK, len(source)))
             for index, record in zip(chunk, source.__getitems__(list(chunk)), strict=True):
                 labels[index] = record[self.label_key]

@@ -11,7 +11,6 @@ enlarged ones (72.8).
 
 import argparse
 import contextlib
-import sys
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,6 +20,7 @@ from cnnjax import commands
 from cnnjax.data.checks import PathError
 from cnnjax.data.images import resize_images
 from cnnjax.data.load import load_source
+from cnnjax.progress import tracked
 from cnnjax.sealed import replaced
 from cnnjax.study import DataConfig
 from cnnjax.types import RequestError
@@ -78,18 +78,9 @@ def to_csv(
 
 
 def _write(file: BinaryIO, key: str, column: np.ndarray, images: np.ndarray) -> None:
-    from rich.console import Console
-    from rich.progress import track
-
     file.write(",".join([key, *(f"pix{number + 1}" for number in range(images.shape[1]))]).encode() + b"\n")
     words = [str(value) for value in range(256)]
-    for value, pixels in track(
-        zip(column, images, strict=True),
-        total=len(images),
-        description=f"writing rows of {key}",
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-    ):
+    for value, pixels in tracked(zip(column, images, strict=True), f"writing rows of {key}", len(images)):
         file.write(f"{value},{','.join([words[pixel] for pixel in pixels.tolist()])}\n".encode())
 
 

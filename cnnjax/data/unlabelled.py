@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnjax.data.checks import PathError, first_line
+from cnnjax.data.checks import PathError
 from cnnjax.data.npy import read_npy
 from cnnjax.data.npz import read_npz_images
 from cnnjax.data.pictures import SUFFIXES, decode_pictures, find_pictures
 from cnnjax.data.rows import is_csv, read_unlabelled_rows
-from cnnjax.types import RequestError
+from cnnjax.types import RequestError, first_line
 
 ACCEPTED = (
     f"a folder of images ({SUFFIXES}); a .csv or .csv.gz file (a header row of ID,pix1,pix2,...; grey squares); "

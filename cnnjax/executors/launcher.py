@@ -49,7 +49,9 @@ def run_tasks(
         "config": checksum(folder.read_config() or {}),
         "data": dataset.describe()["sha256"],
         "versions": code_versions(),
-        **{"cpus": engine.cpus, "max_members": max_members, "profile": profile},
+        "cpus": engine.cpus,
+        "max_members": max_members,
+        "profile": profile,
         "compilation_cache": engine.compilation_cache,
     }
     tasks = [cast(Task, {**shared, "program": program.id}) for program in programs]

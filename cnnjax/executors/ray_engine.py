@@ -15,7 +15,7 @@ import ray
 
 from cnnjax.executors.tasks import Outcome, Task
 from cnnjax.executors.worker import work
-from cnnjax.types import RequestError
+from cnnjax.types import RequestError, first_line
 
 _RETRIES = 5  # of a task whose process or machine dies; it goes on from its newest state
 _ANSWER = 30.0  # seconds that a cluster may take to answer
@@ -30,7 +30,8 @@ class RayEngine:
     """
 
     def __init__(self, address: str | None, cpus: int | None):
-        self.cpus, self.compilation_cache = cpus, None  # type: int | None, str | None
+        self.cpus = cpus
+        self.compilation_cache: str | None = None
         self._address = address
         self._tasks: dict[Any, str] = {}
 
@@ -48,8 +49,8 @@ class RayEngine:
                 warnings.simplefilter("ignore", RuntimeWarning)  # of jax, at a fork that only starts a program
                 ray.init(log_to_driver=False, logging_level=logging.ERROR, **how)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            said = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise RequestError("--ray_address", self._address, f"no cluster could be joined there: {said}") from error
+            said = f"no cluster could be joined there: {first_line(error)}"
+            raise RequestError("--ray_address", self._address, said) from error
         finally:
             signal.signal(signal.SIGTERM, before)
         return self

@@ -28,7 +28,8 @@ class SubmititEngine:
     def __init__(self, cluster: str | None, cpus: int | None, slurm: Sequence[str]):
         if cluster is not None and cluster not in _CLUSTERS:
             raise RequestError("--cluster", cluster, one_of(cluster, _CLUSTERS))
-        self.cpus, self.compilation_cache = cpus, None  # type: int | None, str | None
+        self.cpus = cpus
+        self.compilation_cache: str | None = None
         self._cluster = cluster or submitit.AutoExecutor.which()
         self._slurm = dict(map(_parameter, slurm))
         self._jobs: dict[str, submitit.Job] = {}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from cnnjax.report.names import bounds, level, scale, word
+from cnnjax.report.names import AXES, bounds, level, scale, word
 from cnnjax.report.read import Run
 from cnnjax.report.style import LINES, MUTED, SERIES, Plot, canvas, legend, line_handle, render
 
@@ -15,10 +15,7 @@ if TYPE_CHECKING:
 
 _COLUMNS = 4  # of panels, at most
 _LINES = 100  # settings, at most
-_TOLD_BY = (
-    *("optimizer", "learning_rate", "batch_size", "momentum", "weight_decay"),
-    *("label_smoothing", "dropout_rate"),
-)
+_TOLD_BY = tuple(axis for axis in AXES if axis != "model")  # a model has a panel
 
 
 class _Look(NamedTuple):

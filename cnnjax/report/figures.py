@@ -27,7 +27,7 @@ from cnnjax.report.tables import group_means
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-NAMES = {
+_NAMES = {
     "test_accuracy": "Test accuracy",
     "precision": "Macro precision",
     "recall": "Macro recall",
@@ -61,7 +61,7 @@ def make_figures(run: Run) -> Iterator[Plot]:
 
 
 def _label(measure: str) -> str:
-    return NAMES[measure] + (", %" if scale(measure) == 100 else "")
+    return _NAMES[measure] + (", %" if scale(measure) == 100 else "")
 
 
 def _bars(run: Run, measure: str) -> Plot:
@@ -95,7 +95,7 @@ def _bars(run: Run, measure: str) -> Plot:
     legend(figure, handles)
     bars = f"Error bars: ± {_SEEDS_BAR}" if has_bars else _NO_BARS.capitalize()
     caption = (
-        f"{NAMES[measure]} by model and optimizer. Bars: mean of the settings' means. {bars}. "
+        f"{_NAMES[measure]} by model and optimizer. Bars: mean of the settings' means. {bars}. "
         "Points: one per setting (mean over its seeds): the spread of the hyperparameters, not "
         "of chance."
     )

@@ -45,7 +45,7 @@ def _panels(run: Run, settings: dict[int, str], columns: list[str]) -> Plot:
     if len(panels) > len(columns) and len(settings) <= 2 * _FEW:
         panels[-1].legend(handles=_handles(settings), loc="center", ncols=1 + (len(settings) > _FEW))
     else:
-        legend(figure, _handles(settings), columns=_legend_columns(settings))
+        legend(figure, _handles(settings), columns=len(settings))
     caption = f"Every measure by epoch, one line per {_what(run, settings)}. {_spread(run, history)}"
     return render(figure, "history", _GROUP, caption)
 
@@ -57,7 +57,7 @@ def _together(run: Run, models: dict[int, str], column: str) -> Plot:
     axes.set_xlabel("epoch")
     axes.locator_params(axis="x", integer=True)
     axes.set_ylabel(_title(column))
-    legend(figure, _handles(models), columns=_legend_columns(models))
+    legend(figure, _handles(models), columns=len(models))
     caption = f"{_title(column)} by epoch, one line per {_what(run, models)}. {_spread(run, history)}"
     return render(figure, f"models_{column}", _GROUP, caption)
 
@@ -75,10 +75,6 @@ def _look(index: int) -> dict[str, Any]:
 
 def _handles(settings: dict[int, str]) -> list[Any]:
     return [line_handle(name, **_look(index)) for index, name in enumerate(settings.values())]
-
-
-def _legend_columns(settings: dict[int, str]) -> int:
-    return max(1, 100 // (max(map(len, settings.values())) + 8))
 
 
 def _title(column: str) -> str:

@@ -89,7 +89,7 @@ class Run:
         return [axis for axis in AXES if self._varies(axis)]
 
     def _varies(self, axis: str) -> bool:
-        if axis == "momentum":  # adam has none
+        if axis in ("momentum", "nesterov"):  # adam has none
             return bool((self.trials.groupby("optimizer")[axis].nunique() > 1).any())
         return self.trials[axis].nunique(dropna=False) > 1
 
