@@ -141,7 +141,7 @@ def _train(work: _Work, now: _Moment) -> _Moment:
     training = _training(work.chunk, population, ended, (work.stops[-1] - epoch) * operations)
     start, traces = time.perf_counter(), population.traces
     state, history = interruptibly(population.advance, state, work.settings, work.streams, work.data, epochs, training)
-    lines = _metric_lines(members, epoch, state, history)
+    lines = _metric_lines(work, epoch, state, history)
     work.folder.append_metrics(lines)
     work.lines.update({(line["member"], line["epoch"]): line for line in lines})
     if population.traces > traces:  # a smaller program, for those that still train
@@ -192,19 +192,18 @@ def _drop_newer_metrics(
     return {(line["member"], line["epoch"]): line for line in lines}
 
 
-def _metric_lines(members: tuple[Member, ...], epoch: int, state: State, history: EpochMetrics) -> list[dict[str, Any]]:
+def _metric_lines(work: _Work, epoch: int, state: State, history: EpochMetrics) -> list[dict[str, Any]]:
     """One line per epoch and member, up to the epoch in which a member ended."""
     diverged, last = get((state.diverged, state.epoch))
-    columns = history._asdict()
-    if np.isnan(history.val_loss).all() and np.isnan(history.val_accuracy).all():  # there is no validation split
-        columns = {name: array for name, array in columns.items() if name.startswith("train")}
+    validates = work.dataset.validation is not None
+    arrays = {name: array for name, array in history._asdict().items() if validates or name.startswith("train")}
     lines = []
     for i in range(history.train_loss.shape[1]):
-        for m, member in enumerate(members):
+        for m, member in enumerate(work.chunk.members):
             now = epoch + i + 1
             if now > max(diverged[m], last[m]):
                 continue
-            values = {name: float(array[m, i]) for name, array in columns.items()}
+            values = {name: float(array[m, i]) for name, array in arrays.items()}
             status = {"status": "diverged"} if diverged[m] == now else {}
             lines.append({"member": member.id, "epoch": now, **values, **status})
     return lines
@@ -218,11 +217,12 @@ def _record_trials(work: _Work, now: _Moment) -> None:
     diverged, ran = get((state.diverged, state.epoch))
     best = np.zeros_like(ran) if state.best is None else get(state.best.epoch)
     rows, evaluations = {}, []
+    seen = len(work.lines) * len(dataset.train)  # a member that stopped sees no more
     for m, member in enumerate(members):
         for trial in (trial for trial in member.trials if trial.epochs == epoch):
             measured: dict[str, Any] = {
                 "seconds": round(seconds / len(members), 3),
-                "images_per_second": round(epoch * len(dataset.train) * len(members) / seconds, 1),
+                "images_per_second": round(seen / seconds, 1),
             }
             # An epoch's loss is finite where only its last update was not: then there is nothing to predict with.
             if diverged[m] or np.isnan(logits[m]).any():

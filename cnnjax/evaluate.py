@@ -77,7 +77,8 @@ class Measures(NamedTuple):
 def evaluate(network: Network, variables: dict, split: DeviceSplit, augment: tuple[str, ...] = ()) -> Measures:
     """Measures a network on a whole split, each example once.
 
-    A class that is never predicted, or never true, counts as 0 in the macro means. `augment` is what a split with
+    A class that is never predicted, or never true, counts as 0 in the macro means. A network with a logit that is NaN
+    has no measures, they are NaN: its predictions would all be the first class. `augment` is what a split with
     random words does to its images, see `gather_batch`.
     """
     count, classes = split.labels.shape[0], network.classes
@@ -93,13 +94,14 @@ def evaluate(network: Network, variables: dict, split: DeviceSplit, augment: tup
 
     (loss, confusion), _ = over_batches(visit, (jnp.zeros(()), jnp.zeros((classes, classes))), count)
     hits, true, predicted = jnp.diagonal(confusion), confusion.sum(1), confusion.sum(0)
-    return Measures(
+    measures = Measures(
         loss=loss / count,
         accuracy=hits.sum() / count,
         precision=(hits / jnp.maximum(predicted, 1)).mean(),
         recall=(hits / jnp.maximum(true, 1)).mean(),
         f1=(2 * hits / jnp.maximum(true + predicted, 1)).mean(),
     )
+    return Measures(*(jnp.where(jnp.isnan(loss), jnp.nan, measure) for measure in measures))
 
 
 def predict(

@@ -104,7 +104,8 @@ class BatchNormalisation(nn.Module):
     """The module of `BatchNorm`, as PyTorch's: statistics over all axes but the last.
 
     Training normalises by the batch's biased variance; the running variance takes the unbiased one. Flax's own
-    BatchNorm keeps the biased one.
+    BatchNorm keeps the biased one. One row alone, which PyTorch refuses, has no such variance: it leaves the running
+    statistics as they are.
     """
 
     epsilon: float = 1e-5
@@ -124,9 +125,9 @@ class BatchNormalisation(nn.Module):
             normalised = (rows - running_mean.value[None]) * factor[None] + bias[None]
             return normalised.astype(x.dtype).reshape(x.shape)
         normalised, mean, var = _normalise_batch(rows, scale, bias, self.epsilon)
-        if not self.is_initializing():
-            count = rows.shape[0]
-            unbiased = var * (count / max(count - 1, 1))
+        count = rows.shape[0]
+        if count > 1 and not self.is_initializing():
+            unbiased = var * (count / (count - 1))
             running_mean.value += (1 - self.retained) * (mean - running_mean.value)
             running_var.value += (1 - self.retained) * (unbiased - running_var.value)
         return normalised.astype(x.dtype).reshape(x.shape)
@@ -174,7 +175,7 @@ def dropout(x: Float[Array, "..."], rate: Float[Array, ""], key: Array, shape: t
     Sixteen random bits decide a unit, half the cost of 32; the rate is rounded to 1/65536 and the scale is that of
     the rounded rate, so the expectation is exact.
     """
-    threshold = jnp.round(rate * 65536).astype(jnp.uint32)
+    threshold = jnp.minimum(jnp.round(rate * 65536), 65535).astype(jnp.uint32)  # 65536 would keep none, times infinity
     keep = jax.random.bits(key, shape, jnp.uint16).astype(jnp.uint32) >= threshold
     scale = 65536 / (65536 - threshold.astype(jnp.float32))
     return jnp.where(keep, x * scale.astype(x.dtype), 0)

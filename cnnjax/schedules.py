@@ -50,10 +50,11 @@ def factors(text: str, epochs: int, length: int | None = None) -> Float32[np.nda
     epoch = np.arange(epochs, dtype=np.float64)
     edges = np.stack([epoch, epoch + 1], axis=1)
     product = np.ones_like(edges)
-    for term in text.split("+"):
-        product *= _term(term, epoch, edges, epochs)
     table = np.full((length or epochs, 2), np.nan, np.float32)
-    table[:epochs] = product
+    with np.errstate(over="ignore"):  # a rate that grows without end becomes infinite, and what trains by it diverges
+        for term in text.split("+"):
+            product *= _term(term, epoch, edges, epochs)
+        table[:epochs] = product
     return table
 
 

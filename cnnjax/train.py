@@ -36,10 +36,13 @@ class Task(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The weights of the epoch with the best score so far, and which that was."""
+    """The weights of the best epoch so far, and which that was.
+
+    It has the score of every metric, for a stage may hold its epochs against it by another metric than the one before.
+    """
 
     variables: dict
-    score: Float[Array, ""]  # higher is better
+    scores: Float[Array, " metrics"]  # of METRICS, higher is better
     epoch: Int[Array, ""]  # 0: none yet
 
 
@@ -89,7 +92,7 @@ def init_member(
         optimizer=_optimizer(task, _of_stage(settings, zero)).init(variables["params"]),
         **dict.fromkeys(("epoch", "stage", "began", "waited", "diverged"), zero),
         peak=jnp.array(-jnp.inf),
-        best=Best(variables, jnp.array(-jnp.inf), zero) if keep_best else None,
+        best=Best(variables, jnp.full(len(METRICS), -jnp.inf), zero) if keep_best else None,
     )
 
 
@@ -130,9 +133,11 @@ def final_variables(settings: Settings, state: State) -> dict:
 def _end_epoch(task: Task, settings: Settings, now: Settings, state: State, metrics: EpochMetrics) -> State:
     """Counts an epoch, remembers the best one, and where the stage is over makes the member ready for the next."""
     epoch, best = state.epoch + 1, state.best
-    score = (jnp.stack(metrics) * _SIGNS)[now.monitor]  # NaN never wins
+    scores = jnp.stack(metrics) * _SIGNS
+    scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)  # NaN never wins
+    score = scores[now.monitor]
     if best is not None:
-        best = _where(score > best.score, Best(state.variables, score, epoch), best)
+        best = _where(score > best.scores[now.monitor], Best(state.variables, scores, epoch), best)
     rose = score > state.peak + now.min_change
     waited = jnp.where(rose, 0, state.waited + 1)
     over = (waited >= now.patience) | (epoch - state.began >= now.epochs)

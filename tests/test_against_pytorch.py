@@ -258,6 +258,20 @@ def test_batch_norm_of_vectors_and_evaluation():
     np.testing.assert_allclose(norm.apply(variables, x, False), module(torch.from_numpy(x)).detach().numpy(), atol=1e-5)
 
 
+def test_batch_norm_leaves_its_statistics_alone_where_one_row_has_no_variance():
+    """A last batch of one example, behind a dense layer; PyTorch refuses it, and a variance of 0 is not the data's."""
+    norm = BatchNormalisation()
+    rows = np.random.default_rng(0).normal(2.0, 3.0, (9, 6)).astype(np.float32)
+    variables = norm.init(jax.random.key(0), rows, True)
+    _, moved = norm.apply(variables, rows, True, mutable=["batch_stats"])
+    normalised, kept = norm.apply({**variables, **moved}, rows[:1], True, mutable=["batch_stats"])
+    np.testing.assert_array_equal(normalised, np.zeros((1, 6)))
+    jax.tree.map(np.testing.assert_array_equal, kept, moved)
+    # of an image it has one for each pixel
+    _, other = norm.apply({**variables, **moved}, rows[None], True, mutable=["batch_stats"])
+    assert error(other, moved) > 0.01
+
+
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.6])
 def test_dropout_keeps_the_expectation(rate):
     x = jnp.ones((400, 500))
@@ -267,6 +281,15 @@ def test_dropout_keeps_the_expectation(rate):
     assert abs(zeros - rate * count) < 5 * (rate * (1 - rate) * count) ** 0.5 + 1e-4 * count
     kept = np.unique(np.asarray(dropped[dropped > 0]))
     np.testing.assert_allclose(kept, 1 / (1 - rate), rtol=1e-4)
+
+
+def test_dropout_of_nearly_all_has_a_gradient():
+    """The largest rate that a study takes, below 1, is rounded to one that keeps something."""
+    rate = jnp.float32(1) - jnp.finfo(jnp.float32).epsneg
+    x = jnp.ones((512, 512))
+    value, gradient = jax.value_and_grad(lambda x: dropout(x, rate, jax.random.key(0), x.shape).mean())(x)
+    assert np.isfinite(gradient).all()
+    assert 0 < value < 5  # four of the units are kept, times 65,536
 
 
 def test_crop_and_flip_are_windows_of_the_padded_image():

@@ -62,3 +62,10 @@ def test_measures_agree_with_sklearn_where_classes_tie_or_are_absent(scores, lab
     loss = log_loss(labels, odds / odds.sum(axis=1, keepdims=True), labels=range(4))
     expected = (loss, accuracy_score(labels, predicted), *macro[:3])
     assert tuple(map(float, _evaluate(split))) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_network_that_answers_nan_has_no_measures():
+    """The place of its largest logit is the first, whatever the image: no prediction, however common that class is."""
+    images = np.full((300, 1, 1, 4), 3, np.uint8)
+    split = DeviceSplit(jnp.array(images), jnp.zeros(300, jnp.int32), jnp.full(4, jnp.nan), jnp.zeros(4))
+    assert np.isnan(_evaluate(split)).all()

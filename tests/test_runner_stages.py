@@ -46,6 +46,18 @@ def test_rows_of_trials_that_stop_early(tmp_path, monkeypatch):
     assert f"{seen:,} images in" in said.replace("\n", " ")
 
 
+def test_images_per_second_are_those_that_were_seen(tmp_path):
+    """Not those of epochs that trials which stopped early were spared."""
+    run(make_study(seeds=(0, 1), train={**UNSTEADY, "epochs": (2, 400), "early_stopping": "val_loss:1"}), tmp_path)
+    results = cnnjax.load_results(tmp_path)
+    assert results.epochs_run.max() < 40
+    for _, rows in results.groupby("epochs"):
+        seconds = rows.seconds.sum()
+        # of the seconds there are three digits
+        error = 0.001 / seconds + 1e-3
+        assert rows.images_per_second.iloc[0] == pytest.approx(200 * rows.epochs_run.sum() / seconds, rel=error)
+
+
 @pytest.mark.parametrize(
     "train",
     [

@@ -60,6 +60,13 @@ def test_rows_behind_the_last_epoch_are_nan():
     np.testing.assert_array_equal(table, [[0, 0.5], [0.5, 1], [1, 1], [np.nan] * 2, [np.nan] * 2])
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_rate_that_grows_without_end_is_infinite_without_a_warning():
+    table = factors("exponential:10", 50)
+    np.testing.assert_allclose(table[:30, 0], 10.0 ** np.arange(30), rtol=1e-6)
+    assert np.isinf(table[40:]).all() and np.isinf(factors("exponential:1e300", 3)[2]).all()
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "cosin", "cosine:2", "exponential", "exponential:0", "exponential:nan", "piecewise:0=1", "piecewise:2"]

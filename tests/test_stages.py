@@ -124,6 +124,30 @@ def test_the_second_stage_starts_when_patience_ends_the_first():
         assert_close(member_of(state.variables["params"], i), member_of(then.variables["params"], i))
 
 
+@pytest.mark.parametrize(
+    ("metrics", "rate", "better"),
+    [(("val_accuracy", "val_loss"), 0.1, 2), ((None, "val_loss"), 0.1, 2), (("val_loss", "val_f1"), 3.0, 1)],
+)
+def test_a_stage_holds_its_epochs_against_the_best_so_far_by_its_own_metric(metrics, rate, better):
+    """The best weights of stages that watch an accuracy and then a loss, whose numbers say nothing of each other."""
+    rules = ["off" if metric is None else f"{metric}:9" for metric in metrics]
+    first, second = ({"epochs": 4, "early_stopping": rule} for rule in rules)
+    stages = (first, {**second, "learning_rate": rate})
+    bench = Bench(make_study(seeds=(0, 1, 2, 3), select="val_accuracy", train={**UNSTEADY, "stages": stages}))
+    state, history = bench.train(bench.members, 8)
+    ended = []
+    for i in range(4):
+        best = None
+        for epoch in range(8):
+            metric = metrics[epoch // 4] or "val_accuracy"
+            values = getattr(history, metric)[i]
+            lead = 1 if best is None else (values[epoch] - values[best]) * (-1 if metric == "val_loss" else 1)
+            best = epoch if lead > 0 else best
+        ended.append(best + 1)
+    np.testing.assert_array_equal(state.best.epoch, ended)
+    assert better in {1 + (epoch > 4) for epoch in ended}  # else another rule says the same
+
+
 def test_unshuffled_examples_come_in_their_order_and_the_last_ones_are_dropped():
     """Without shuffling, dropping the 40 that fill no batch is training on the first 160."""
     train = {"batch_size": 80, "epochs": 1, "shuffle": False, "drop_last": True}
