@@ -39,10 +39,10 @@ def run(main: Callable[[Any], None], parse: Callable[[list[str]], Any] | None = 
     try:
         app.run(_flushed(main), flags_parser=_parse if parse is None else _without_flags(parse))
     except BrokenPipeError:
-        if not _has_lost_its_reader(sys.stdout.fileno()):
+        if not (lost := [*filter(_has_lost_its_reader, (sys.stdout.fileno(), sys.stderr.fileno()))]):
             raise  # another pipe
-        # What is left in the buffer goes nowhere, or Python complains of it at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        for pipe in lost:  # what is left in the buffer goes nowhere, or Python complains of it at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), pipe)
         sys.exit(128 + signal.SIGPIPE)
     except (RequestError, flags.Error) as error:
         _say(f"error: {error}")
@@ -99,6 +99,10 @@ def _parse(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(known)[1:]
     except SystemExit:
         sys.exit(0)  # --help was answered; absl calls that 1
+    except flags.UnrecognizedFlagError as error:
+        unknown = str(error).replace(" ?", "?").replace("U", "u", 1)
+        allowed = f"{unknown}; a setting of the config is written --config.KEY=VALUE"
+        raise RequestError("arguments", error.flagvalue, allowed) from error
     if flags.FLAGS["verbosity"].using_default_value:
         flags.FLAGS.verbosity = logging.WARNING  # type: ignore[assignment]  # else absl shows jax's and orbax's chatter
     if rest:

@@ -28,7 +28,7 @@ def main(config_overrides: list[str]) -> None:
         RequestError: the flags, the config or an override is wrong.
     """
     study = overrides.requested_study(config_overrides)
-    folder = Path(OUTPUT.value) if OUTPUT.value else overrides.default_folder("inspect")
+    folder = Path(OUTPUT.value).expanduser() if OUTPUT.value else overrides.default_folder("inspect")
 
     from cnnjax import inspection  # imports jax: a wrong request is answered before
 

@@ -65,6 +65,40 @@ Layer = Conv | Dense | Dropout | ChannelDropout | BatchNorm | Relu | LeakyRelu |
 Layers = tuple[Layer, ...]
 
 
+def fault(layers: Layers) -> str:
+    """Says in words what keeps layers from being a network; nothing where nothing does."""
+    if not isinstance(layers, list | tuple):
+        return f"it is {layers!r}; allowed: a tuple of layers"
+    flat = False  # since the first dense layer
+    for layer in layers:
+        if allowed := _allowed(layer, flat):
+            return f"its layer {layer!r} cannot be; allowed: {allowed}"
+        flat |= isinstance(layer, Dense)
+    if not layers or layers[-1] != Dense():
+        return "its last layer gives no logits; allowed: Dense()"
+    return ""
+
+
+def _allowed(layer: Layer, flat: bool) -> str:
+    """What else a layer would have to be, behind a dense one if `flat`; nothing where it may be."""
+    match layer:
+        case Conv() | MaxPool() | ChannelDropout() if flat:
+            return "in front of the first dense layer"
+        case Conv(padding=padding) if padding not in ("same", "valid"):
+            return "padding 'same' or 'valid'"
+        case Conv(features=int(features), kernel_size=int(size)):
+            return "" if min(features, size) > 0 else "features and kernel_size > 0"
+        case Dense(features=None):
+            return ""
+        case Dense(features=int(features)):
+            return "" if features > 0 else "features > 0, or None"
+        case Dropout(rate=rate) | ChannelDropout(rate=rate):
+            return "" if 0 <= rate < 1 else "a rate >= 0 and < 1"
+        case BatchNorm() | Relu() | LeakyRelu() | Gelu() | MaxPool():
+            return ""
+    return "the layers of this file, each with its arguments, as in Relu() and Conv(32)"
+
+
 def _dense(*widths: int, rates: tuple[float, ...] = (), norm: bool = False) -> Layers:
     """Dense layers, each with a ReLU, with dropout after the first ones or batch norm before each; then the logits."""
     layers: list[Layer] = []

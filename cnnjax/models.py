@@ -25,6 +25,7 @@ from cnnjax.ladder import (
     LeakyRelu,
     MaxPool,
     Relu,
+    fault,
 )
 from cnnjax.layers import ConvPool
 from cnnjax.types import RequestError, one_of
@@ -99,10 +100,12 @@ def build(name: str, classes: int, precision: str = "float32", convolution: str 
         convolution: how to convolve, as in a study's `train.convolution`.
 
     Raises:
-        RequestError: the name is not on the ladder, or this machine has no such precision.
+        RequestError: the name is not on the ladder, its layers are no network, or this machine has no such precision.
     """
     if name not in LADDER:
         raise RequestError("models", name, one_of(name, LADDER))
+    if wrong := fault(LADDER[name]):
+        raise RequestError("models", name, wrong)
     if precision == "tf32" and jax.default_backend() != "gpu":
         raise RequestError("train.precision", precision, "only a GPU has it; allowed here: bfloat16, float32")
     return Network(LADDER[name], classes, precision, convolution)

@@ -7,7 +7,7 @@ axis of the grid.
 import ast
 import runpy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def load_study(config: str, overrides: Sequence[str] = ()) -> Study:
 def split_config(config: str) -> tuple[Path, str]:
     """Splits `path:argument`; the argument is empty where there is none."""
     path, _, argument = config.partition(":")
-    return Path(path), argument
+    return Path(path).expanduser(), argument
 
 
 def read_value(text: str) -> Any:
@@ -99,9 +99,11 @@ def _read_config(config: str) -> dict[str, Any]:
         if "get_config" not in names:
             raise RequestError("--config", config, f"{path} has no function get_config")
         built = names["get_config"](*([argument] if argument else []))
+        if not isinstance(built, Mapping | ml_collections.ConfigDict):
+            raise RequestError("--config", config, f"get_config of {path} returned {built!r}; allowed: a ConfigDict")
         return ml_collections.ConfigDict(built).to_dict()
     except RequestError:
         raise
-    except Exception as error:  # the user's code: whatever it raises, the request is wrong
+    except (Exception, SystemExit) as error:  # the user's code: whatever it raises, the request is wrong
         reason = f"{path} raised {type(error).__name__}: {error}"
         raise RequestError("--config", config, reason) from error

@@ -43,8 +43,9 @@ def main(arguments: argparse.Namespace) -> None:
     """
     from cnnjax import prediction  # imports pandas and scipy: a wrong command line is answered before
 
-    given = arguments.trial, arguments.setting, arguments.figures
-    print(prediction.predict_file(storage.copied(arguments.workdir), arguments.input, arguments.output, *given))
+    output, figures = (path and path.expanduser() for path in (arguments.output, arguments.figures))
+    given = arguments.input, output, arguments.trial, arguments.setting, figures
+    print(prediction.predict_file(storage.copied(arguments.workdir), *given))
 
 
 if __name__ == "__main__":

@@ -50,6 +50,10 @@ def predict_file(
     trials = [trial] if trial is not None else ensemble(run, setting)
     if not output.absolute().parent.is_dir():
         raise RequestError("--output", str(output), f"there is no folder {output.absolute().parent}")
+    if output.is_dir():
+        raise RequestError("--output", str(output), "it is a folder; allowed: a file")
+    if output.exists() and Path(source).exists() and output.samefile(source):
+        raise RequestError("--output", str(output), "it is what --input reads; allowed: another file")
     ids, images = read_unlabelled(source)
     fitted = fit_images(images, ids, source, run.data["image_shape"], run.config["data"])
     if figures is not None:

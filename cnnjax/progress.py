@@ -17,6 +17,11 @@ from cnnjax.types import Static
 _Item = TypeVar("_Item")
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise  # what rich does instead is to exit with code 1
+
+
 class Progress:
     """Says what runs and how long it still takes; the runner calls the methods in the order below.
 
@@ -31,7 +36,7 @@ class Progress:
     ):
         # Said explicitly, because rich takes FORCE_COLOR for a terminal.
         terminal = is_shown and sys.stderr.isatty()
-        self._console = console or Console(stderr=True, force_terminal=terminal, quiet=not is_shown)
+        self._console = console or _Console(stderr=True, force_terminal=terminal, quiet=not is_shown)
         self._clock = clock
         self._live: Live | None = None
         self._started = clock()

@@ -2,8 +2,11 @@
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, get_type_hints
+
+import numpy as np
 
 from cnnjax.types import RequestError, one_of
 
@@ -74,6 +77,17 @@ def together(default: tuple, rule: Rule) -> Any:
 def axis(default: Any, rule: Rule) -> Any:
     """A field that takes one value or a tuple of distinct values: an axis of the grid (kept as a tuple)."""
     return dataclasses.field(default=(default,), metadata={"rule": rule, "tuple": True, "axis": True})
+
+
+def plain(value: Any) -> Any:
+    """Returns a config's value without what only Python's code can write: ranges, NumPy's arrays and numbers, paths."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple | range):
+        return tuple(map(plain, value))
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def build(cls: type, values: Any, prefix: str) -> Any:

@@ -20,6 +20,7 @@ from cnnjax.programs import load, prepare_jax, run_programs, waiting, write_envi
 from cnnjax.progress import Progress
 from cnnjax.records import RunFolder, describe_plan
 from cnnjax.report import build_report
+from cnnjax.sealed import unwritable
 from cnnjax.shared import held, open_folder
 from cnnjax.study import Study, from_config
 from cnnjax.types import Plan, Program, RequestError
@@ -62,7 +63,7 @@ def run(
         is_new = _check_folder(folder, study, overwrite)
         dataset, plan = load(study)
         if not is_run:
-            processes.agreed(lambda: workdir.mkdir(parents=True, exist_ok=True))
+            processes.agreed(lambda: _make(workdir))
             stack.enter_context(held(workdir))
             is_new = _check_folder(folder, study, overwrite)
         if is_new:
@@ -91,6 +92,16 @@ def run(
         else:
             progress.note(f"{workdir} is finished: {len(plan.trials)} trials; building its report again")
         return Path(processes.agreed(lambda: str(build_report(workdir))))
+
+
+def _make(workdir: Path) -> None:
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if unwritable(error):
+            raise
+        said = f"{error.strerror}; allowed: a folder, or where to make one"
+        raise RequestError("workdir", str(workdir), said) from error
 
 
 def plan_table(study: Study) -> str:

@@ -22,6 +22,7 @@ from cnnjax.rules import (
     is_number,
     none_or,
     number,
+    plain,
     setting,
     several,
     together,
@@ -184,8 +185,8 @@ def from_config(config: Mapping[str, Any]) -> Study:
     """Validates a study.
 
     Args:
-        config: nested mapping (a ConfigDict, or config.json as read) with the fields of `Study`; absent fields
-            take their defaults; lists stand for tuples.
+        config: nested mapping (a ConfigDict's `to_dict()`, or config.json as read) with the fields of `Study`; absent
+            fields take their defaults; lists, ranges and arrays stand for tuples.
 
     Returns:
         The frozen study.
@@ -194,7 +195,7 @@ def from_config(config: Mapping[str, Any]) -> Study:
         RequestError: an unknown key, a value of the wrong type or out of range, an empty axis, or settings that
             contradict each other.
     """
-    study = build(Study, config, "")
+    study = build(Study, plain(config), "")
     _check_splits(study.data)
     _check_selection(study)
     _check_stopping(study)

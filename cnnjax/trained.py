@@ -47,10 +47,18 @@ class Trained:
     classes: tuple[str, ...]
 
     def logits(self, images_NxHxWxC: UInt8[np.ndarray, "N H W C"]) -> Float[np.ndarray, "N K"]:
-        """Returns float32 logits of images as they are stored."""
+        """Returns float32 logits of images as they are stored.
+
+        Raises:
+            RequestError: they are not uint8, which 0..1 would all become black in, or not of `image_shape`.
+        """
+        images = np.asarray(images_NxHxWxC)
+        if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
+            allowed = f"allowed: uint8 [N, {', '.join(map(str, self.image_shape))}], of 0..255"
+            raise RequestError("images", f"{images.dtype} {list(images.shape)}", allowed)
         found = [np.zeros((0, len(self.classes)), np.float32)]
-        for start in range(0, len(images_NxHxWxC), EVALUATION_BATCH):
-            batch = images_NxHxWxC[start : start + EVALUATION_BATCH]
+        for start in range(0, len(images), EVALUATION_BATCH):
+            batch = images[start : start + EVALUATION_BATCH]
             filled = np.zeros((EVALUATION_BATCH, *batch.shape[1:]), np.uint8)  # batches of one size: one program
             filled[: len(batch)] = batch
             found.append(

@@ -117,7 +117,7 @@ def test_selection_on_the_test_split_is_said_aloud(tmp_path):
 def test_one_trial_of_each_is_undecided_but_for_its_predictions(grid):
     text = show(f"{grid}:trial=t0000", f"{grid}:trial=t0023")
     assert text.startswith("Undecided") and "One seed says nothing about seeds" in text
-    assert "p, McNemar" in text and "nan" not in text
+    assert "p, McNemar" in text and "nan" not in text and "– to –" not in text
     assert find(f"{grid}:trial=t0000", f"{grid}:seed=2,model=medium")["difference"]["std"] is None
 
 
@@ -129,6 +129,18 @@ def test_an_undecided_comparison_says_how_many_more_seeds_it_takes(grid):
     assert more > 0 and f"{more:,} more seeds of each would decide it with 80 % power" in found["sentence"]
     assert find(*sides, "--margin=0.2")["verdict"] == "equal"
     assert "equal within 20.00 points" in show(*sides, "--margin=0.2")
+
+
+@pytest.mark.parametrize("examples", [1, 40])
+def test_sides_without_a_spread_have_no_intervals(tmp_path, examples):
+    run = make_run(tmp_path / "run", make_config([0, 1, 2], train={"learning_rate": [0.01, 0.03]}), examples=examples)
+    logits = np.load(run / "predictions" / "t0000.npz")["logits"]
+    for trial in range(1, 6):
+        np.savez(run / "predictions" / f"t000{trial}.npz", logits=logits)
+    edit_trials(run, lambda rows: rows.assign(test_accuracy=np.where(rows["learning_rate"] == 0.01, 0.7, 0.1)))
+    text = show(f"{run}:learning_rate=0.01", f"{run}:learning_rate=0.03")
+    assert text.startswith("Undecided: ") and "The difference is the same on every seed" in text
+    assert "nan" not in text and "– to" not in text and "to decide" not in text
 
 
 def test_a_lower_loss_is_better(grid):
@@ -176,7 +188,13 @@ def test_other_data_are_warned_of(grid, tmp_path):
     assert any(w.startswith("THE DATA DIFFER: their pixels") for w in find(*sides)["warnings"])
     for run, fingerprint in zip(runs, "xy", strict=True):
         edit_json(run, "data", test_sha256=fingerprint)
-    assert any("SO DO THE TEST IMAGES" in w for w in find(*sides)["warnings"])
+    with pytest.raises(RequestError, match="tested on different images"):  # though all labels are equal
+        find(*sides)
+    config = json.loads((runs[1] / "config.json").read_text())["data"]
+    edit_json(runs[1], "config", data=config | {"image_size": 16, "resize": "bilinear"})
+    assert any("THE TEST IMAGES HAVE ANOTHER SIZE" in w for w in find(*sides)["warnings"])
+    edit_json(runs[1], "data", test_sha256="x")
+    assert any("The test images are the same." in w for w in find(*sides)["warnings"])
 
 
 @pytest.mark.parametrize("what", ["labels", "classes"])
@@ -232,6 +250,18 @@ def test_a_colon_in_a_folder_s_name_is_no_selector(grid, tmp_path):
     other = copy_of(grid, tmp_path / "odd:name=1")
     assert read_side(str(other)).run.workdir == other
     assert read_side(f"{other}:model=baseline").description.startswith("baseline")
+
+
+def test_a_value_of_a_selector_may_have_colons(tmp_path):
+    """Also where the folder's name has one, is misspelt, or is a URL."""
+    schedules = ["constant", "piecewise:1=0.1/2=0.01"]
+    config = make_config([0, 1], train={"schedule": schedules, "early_stopping": ["off", "train_loss:1"]})
+    run = make_run(tmp_path / "a:b", config)
+    side = read_side(f"{run}:schedule=piecewise:1=0.1/2=0.01,early_stopping=train_loss:1")
+    assert set(side.trials["schedule"]) == {schedules[1]} and set(side.trials["early_stopping"]) == {"train_loss:1"}
+    for place in (f"{tmp_path}/nowhere", "memory://nowhere"):
+        with pytest.raises(RequestError, match=f"'{place}'"):
+            read_side(f"{place}:schedule=warmup:1")
 
 
 def test_a_value_that_is_not_set_can_be_asked_for(tmp_path):

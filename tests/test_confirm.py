@@ -16,7 +16,7 @@ from conftest import make_study
 from made_up_run import make_config, make_run
 from rich.console import Console
 
-from cnnjax import confirmation, launch, preparation, programs, runner
+from cnnjax import confirmation, launch, preparation, programs, runner, stats
 from cnnjax.comparison import fresh
 from cnnjax.nested import finite
 from cnnjax.plan import list_trials, single_out
@@ -113,6 +113,28 @@ def test_the_honest_figure_is_that_of_the_fresh_seeds(tmp_path):
         assert adjusted.comparison.paired
         assert adjusted.comparison.difference.p == pytest.approx(scipy.stats.ttest_rel(samples[0], other).pvalue)
         assert adjusted.p >= adjusted.comparison.difference.p
+
+
+def test_a_verdict_that_the_correction_takes_back_is_not_said_first(tmp_path):
+    run = read_run(confirmed_run(tmp_path))
+    found = fresh.read_confirmation(run, 5)
+    alone = stats.compare(dict(enumerate([0.8, 0.82, 0.79])), dict(enumerate([0.78, 0.795, 0.775])))
+    assert alone.verdict == "better" and alone.difference.p > 0.02
+    open_ = found._replace(against=stats.adjust([alone, alone, alone])[:2])
+    for line in fresh.confirmation_text(open_).splitlines()[4:]:
+        assert line.startswith("Undecided: ") and "better" not in line and "excludes zero" in line
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_few_fresh_seeds_are_said_to_be_few(tmp_path, number):
+    workdir = confirmed_run(tmp_path, number)
+    found = fresh.read_confirmation(read_run(workdir), number)
+    text = fresh.confirmation_text(found)
+    assert text.startswith(f"On {number} fresh seed{'s' * (number > 1)} the winner") and "nan" not in text
+    RunFolder(workdir / "confirm" / str(number)).write_json("confirmation.json", finite(fresh.confirmation_dict(found)))
+    said = summarise_run(workdir)
+    assert f"On {number} fresh seed{'s' * (number > 1)}, which" in said and "nan" not in said
+    assert ("interval –" in said, "(– to" in said) == (False, False)
 
 
 def test_what_is_said_of_it_begins_with_the_honest_figure(tmp_path):

@@ -194,3 +194,17 @@ def test_a_reader_that_has_gone_is_no_error(lines):
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait(timeout=60) == 128 + signal.SIGPIPE  # what a shell says of a command that `head` ended
+
+
+NOTES = """
+from cnnjax import commands
+from cnnjax.progress import Progress
+commands.run(lambda lines: [Progress().note("line") for _ in range(lines)], lambda argv: int(argv[1]))
+"""
+
+
+def test_a_reader_of_the_progress_that_has_gone_is_no_error_either():
+    command = [sys.executable, "-c", NOTES, "100"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # 2>&1 | head
+    process.stdout.close()
+    assert process.wait(timeout=60) == 128 + signal.SIGPIPE

@@ -33,6 +33,7 @@ def python(*arguments, cwd):
         ([f"--config={ROOT}/cnnjax/types.py"], ["types.py", "get_config"]),
         ([f"--config={QUICKSTART}:smok"], ["--config", "'smok'", "smoke"]),
         ([f"--config={QUICKSTART}", "--workdr=x"], ["workdr", "workdir"]),
+        ([f"--config={QUICKSTART}", "--seeds=1,2"], ["'--seeds=1,2'", "--config.KEY=VALUE"]),
         ([f"--config={QUICKSTART}", "--plan=maybe"], ["plan", "maybe"]),
         ([f"--config={QUICKSTART}", "stray"], ["stray"]),
         ([f"--config={QUICKSTART}", "--confirm=1"], ["confirm", "1"]),

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from cnnjax import storage
 from cnnjax.commands import split_overrides
 from cnnjax.overrides import load_study, read_value
 from cnnjax.plan import make_plan
+from cnnjax.progress import Progress
 from cnnjax.study import from_config
 from cnnjax.types import RequestError
 
@@ -82,6 +84,50 @@ def test_overrides_reach_the_study():
     assert study.models == untouched.models
     assert study.train.learning_rate == untouched.train.learning_rate
     assert untouched.seeds == (0, 1, 2)
+
+
+def write_config(folder: Path, body: str) -> str:
+    path = folder / "own.py"
+    path.write_text(f"import numpy as np\nfrom pathlib import Path\n\ndef get_config(arg=''):\n    {body}\n")
+    return str(path)
+
+
+def test_a_config_may_hold_ranges_arrays_and_paths(tmp_path):
+    train = (
+        "{'learning_rate': np.logspace(-3, -1, 3), 'epochs': np.int64(2), 'stages': ({'momentum': np.float32(0.5)},)}"
+    )
+    body = f"return {{'seeds': range(3), 'data': {{'path': Path('my') / 'images'}}, 'train': {train}}}"
+    study = load_study(write_config(tmp_path, body))
+    expected = {"seeds": [0, 1, 2], "data": {"path": "my/images"}}
+    expected["train"] = {"learning_rate": [0.001, 0.01, 0.1], "epochs": 2, "stages": [{"momentum": 0.5}]}
+    assert study == from_config(expected)
+    assert repr(study) == repr(from_config(expected))  # NumPy's numbers equal Python's, and are written otherwise
+
+
+def test_home_is_where_a_config_and_a_folder_may_be(tmp_path, monkeypatch):
+    """No shell expands --workdir=~/run: a folder named ~ is what its owner deletes next."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_config(tmp_path, "return {'seeds': 7}")
+    assert load_study("~/own.py").seeds == (7,)
+    assert storage.copied("~/run") == tmp_path / "run"
+    with storage.at_hand("~/run", Progress(is_shown=False)) as folder:
+        assert folder == tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("pass", "returned None; allowed: a ConfigDict"),  # its author forgot to return it
+        ("return 3", "returned 3; allowed: a ConfigDict"),
+        ("raise KeyError('x')", "raised KeyError: 'x'"),
+        ("raise SystemExit(3)", "raised SystemExit: 3"),
+        ("return (", "raised SyntaxError: '(' was never closed"),
+    ],
+)
+def test_a_config_that_gives_no_study_is_refused(tmp_path, body, words):
+    with pytest.raises(RequestError) as error:
+        load_study(write_config(tmp_path, body))
+    assert words in str(error.value) and "own.py" in str(error.value)
 
 
 KEYS = ("seeds", "models", "select", "data", "data.name", "data.validation", "data.augment")

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import pytest
 
 from cnnjax import models
-from cnnjax.ladder import LADDER, ChannelDropout, Conv, Gelu, LeakyRelu, MaxPool, Relu
+from cnnjax.ladder import LADDER, ChannelDropout, Conv, Dense, Gelu, LeakyRelu, MaxPool, Relu
 from cnnjax.layers import ConvPool, fused
+from cnnjax.types import RequestError
 
 COLOUR, GREY, SMALL = (32, 32, 3), (32, 32, 1), (28, 28, 1)
 # Parameters as the five studies print them.
@@ -69,6 +70,30 @@ def test_the_parameters_of_the_layers_sum_to_those_of_the_network(name):
     network = models.build(name, classes)
     rows = models.layer_table(network, shape)
     assert sum(row.parameters for row in rows) == models.parameter_count(network, shape)
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"),
+    [
+        ((Conv(4, 5, "vaild"), Relu(), Dense()), ["vaild", "'same' or 'valid'"]),  # was a convolution with padding
+        ((Conv(4), Relu, Dense()), ["Relu", "with its arguments"]),  # was no layer at all
+        ((Conv(4), Relu(), Dense(7)), ["no logits", "Dense()"]),  # had seven
+        ((Conv(4), Relu()), ["no logits"]),
+        ((), ["no logits"]),
+        ((Conv(0), Dense()), ["features"]),
+        ((Conv(4, 0), Dense()), ["kernel_size"]),
+        ((Conv("4"), Dense()), ["Conv(features='4'"]),
+        ((Dense(0), Dense()), ["features"]),
+        ((Dense(16), MaxPool(), Dense()), ["MaxPool()", "first dense layer"]),
+        ((ChannelDropout(1.0), Dense()), ["rate"]),
+        (Dense(), ["a tuple of layers"]),
+    ],
+)
+def test_a_rung_that_is_no_network_is_refused(monkeypatch, layers, words):
+    monkeypatch.setitem(LADDER, "mine", layers)
+    with pytest.raises(RequestError) as error:
+        models.build("mine", 10)
+    assert all(word in str(error.value) for word in ("models: 'mine'", *words)), error.value
 
 
 def test_pools_go_where_they_save_most():

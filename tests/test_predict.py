@@ -107,6 +107,9 @@ def test_a_network_is_whole_and_alone(trained):
     logits = taken.network.apply(taken.variables, images * taken.scale + taken.shift, train=False)
     np.testing.assert_allclose(logits, taken.logits(images), rtol=1e-5, atol=1e-5)
     assert taken.logits(images[:0]).shape == (0, 10)
+    for other in (images / 255, images[..., 0], np.pad(images, ((0, 0), (0, 1), (0, 1), (0, 0)))):
+        with pytest.raises(RequestError, match=r"images: .*allowed: uint8 \[N, 8, 8, 1\]"):
+            taken.logits(other)
 
 
 @pytest.mark.parametrize(
@@ -246,6 +249,8 @@ def test_an_image_that_does_not_fit_is_named(shape, data, words):
     [
         ({"source": "nowhere.npy"}, ["--input", "nowhere.npy", "no such file"]),
         ({"output": "nowhere/labels.csv"}, ["--output", "there is no folder"]),
+        ({"output": "."}, ["--output", "it is a folder"]),
+        ({"output": "new.npy"}, ["--output", "it is what --input reads"]),
         ({"figures": "new.npy"}, ["--figures", "File exists", "allowed: a folder"]),
         ({"trial": "t99"}, ["trial", "t99", "allowed"]),
         ({"setting": "bets"}, ["--setting", "bets", "best"]),

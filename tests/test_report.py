@@ -15,6 +15,7 @@ from made_up_run import GRID, SKILL, STOPPED, figure_names, make_config, make_ru
 from cnnjax.report import build_report
 from cnnjax.report.evidence import spread_tables
 from cnnjax.report.read import read_run
+from cnnjax.report.style import wrapped
 from cnnjax.report.tables import group_means, significant
 from cnnjax.types import RequestError
 
@@ -164,13 +165,14 @@ def test_figures_fit_the_axes_of_the_study(grid, tmp_path):
     assert "nothing can be said" in read_answer(one)
 
 
+@pytest.mark.filterwarnings("error:constrained_layout")  # matplotlib's, of names that leave no room for the rest
 def test_axes_of_words_and_switches_are_told_apart(tmp_path):
     axes = {
         "optimizer": "sgd",
         "momentum": 0.9,
         "initialisation": ["pytorch", "he"],
         "precision": ["float32", "bfloat16"],
-        "schedule": ["constant", "cosine"],
+        "schedule": ["constant", "warmup:1+piecewise:2=0.1/3=0.01"],
         "nesterov": [False, True],
         "clip_norm": [None, 1.0],
         "shuffle": [True, False],
@@ -187,6 +189,19 @@ def test_axes_of_words_and_switches_are_told_apart(tmp_path):
     ):
         assert cell in page
     assert "initialisation he" in page or "he initialisation" in page
+    assert "clip norm off" in page and "as in model" not in page
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("baseline", ["baseline"]),
+        ("a 1, b 2, c 3", ["a 1, b 2,", "c 3"]),
+        ("dropout rate 0.5, b", ["dropout rate 0.5,", "b"]),
+    ],
+)
+def test_long_names_are_broken_behind_commas(name, lines):
+    assert wrapped(name, 9).splitlines() == lines
 
 
 def test_an_axis_that_only_follows_the_optimizer_names_no_setting(tmp_path):

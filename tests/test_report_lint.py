@@ -84,6 +84,17 @@ def test_diverged_members_are_said_to_be_left_out(tmp_path):
     assert list(found) == ["diverged-left-out"]
     assert found["diverged-left-out"].sentence.startswith("1 of 6 finished trials diverged")
     assert list(_check(tmp_path / "all", make_config([0, 1]), diverge=("t0000", "t0001"))) == ["diverged-left-out"]
+    of_two = make_config([0, 1], select="val_accuracy", train=GRID, data={"validation": 0.1})
+    everything = [f"t{trial:04}" for trial in range(4)]
+    assert list(_check(tmp_path / "two", of_two, diverge=everything)) == ["diverged-left-out"]
+
+
+def test_classes_without_a_test_image_are_said_to_lower_macro_measures(tmp_path):
+    """As of labels that count from 1, which leave a class 0 without any image."""
+    found = _check(tmp_path / "run", make_config([0, 1]), {"classes": ["none", *map(str, range(1, 10)), "nothing"]})
+    assert list(found) == ["absent-classes"] and "Of 11 classes, 1 (nothing) have" in found["absent-classes"].sentence
+    (finding,) = _check(tmp_path / "one", make_config([0, 1]), {"classes": ["all"]}).values()
+    assert (finding.name, finding.severity) == ("one-class", "error")
 
 
 def test_a_study_that_is_not_finished(tmp_path):

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from conftest import make_study
@@ -66,6 +67,12 @@ def test_what_is_no_run_is_never_touched(overwrite, tmp_path):
         with pytest.raises(RequestError, match=words):
             run(make_study(), workdir, overwrite=overwrite)
     assert snapshot(tmp_path) == {file: b"mine"}
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no file system without folders of one's own")
+def test_a_folder_that_cannot_be_made_is_one_line():
+    with pytest.raises(RequestError, match=r"workdir: '/proc/run' .*allowed: a folder, or where to make one"):
+        run(make_study(), Path("/proc/run"))
 
 
 def test_a_kill_while_the_config_is_written_leaves_a_new_folder(tmp_path):

@@ -145,6 +145,29 @@ def test_no_spread_is_no_evidence():
     assert math.isnan(pair([0.5], [0.4]).permutation_p)
 
 
+def test_the_rounding_of_what_is_stored_is_no_spread():
+    """Accuracies are float32 in a run's files: what is five of a hundred images on each seed differs by 1e-8."""
+    a, b = (np.float32(values).astype(float) for values in ([0.85, 0.95, 0.9], [0.8, 0.9, 0.85]))
+    assert np.ptp(a - b) > 0
+    found = pair(a, b)
+    assert (found.verdict, found.seeds) == ("undecided", None) and math.isnan(found.difference.p)
+    assert all(map(math.isnan, found.interval))
+    same = unpaired([0.1] * 3, [0.3] * 3)  # their means are not 0.1 and 0.3
+    assert same.verdict == "undecided" and math.isnan(same.effect_size) and math.isnan(same.difference.p)
+    assert pair(a + [0, 0, 0.01], b).verdict == "better"  # one image more is a spread
+
+
+def test_an_interval_ends_where_a_difference_cannot_be():
+    wide = ([0.1, 0.9], [0.95, 0.3])
+    assert pair(*wide, most=1).interval == (-1, 1) and pair(*wide).interval.high > 1
+    assert pair(*wide, most=1).verdict == pair(*wide).verdict
+    assert pair(most=1).interval == pair().interval
+
+
+def test_pairs_can_be_refused():
+    assert pair(pair=False).difference == compare(by_seed(A), by_seed(B, 100)).difference
+
+
 @pytest.mark.parametrize("margin", [0.0, -1.0, math.nan])
 def test_a_margin_is_positive(margin):
     with pytest.raises(ValueError, match="margin"):

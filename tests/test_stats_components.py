@@ -73,6 +73,12 @@ def test_repetitions_have_a_residual():
     assert found["ab"].estimate == pytest.approx((found["ab"].mean_square - found["residual"].mean_square) / 2)
 
 
+def test_equal_values_have_no_sources():
+    found = split(cross((3, 3)).assign(value=0.8))
+    assert found.total == 0
+    assert all(part.std == 0 and np.isnan([part.share, part.share_low]).all() for part in found.components)
+
+
 def test_estimates_are_unbiased_also_of_interactions_of_three():
     truth = {"a": 1.0, "b": 0.0, "c": 0.5, "ab": 0.7, "ac": 0.0, "bc": 0.3, "abc": 0.4}
     found = [by_name(split(cross((3, 4, 2), seed, **truth))) for seed in range(400)]

@@ -88,6 +88,15 @@ def test_what_is_no_grid_is_refused(columns, values):
         explain_variance(columns, values)
 
 
+def test_seeds_without_a_spread_leave_nothing_to_test_against_either():
+    grid = make_grid(std=0)
+    for value in (grid["value"], grid["value"] * 0 + 0.7):
+        found = explain(grid.assign(value=value))
+        assert all(math.isnan(effect.f) and math.isnan(effect.p) for effect in found.effects)
+        assert all(math.isnan(mean.low) for mean in marginal_means(grid[list(AXES)], value, ["rate"]))
+    assert all(math.isnan(effect.share) for effect in found.effects) and math.isnan(found.seeds)
+
+
 def test_an_effect_that_is_not_there_is_seldom_found():
     p_values = []
     for study in range(500):
@@ -106,6 +115,13 @@ def test_marginal_means_count_each_setting_once():
     assert [(m.settings, m.trials) for m in found] == [(6, 17), (6, 18)]
     both = marginal_means(grid[list(AXES)], grid["value"], ["model", "rate"])
     assert len(both) == 6 and both[0].levels == ("x", 0.1)
+
+
+def test_what_is_not_set_is_one_level():
+    """It is nan in a table of trials, and a nan read from a file is an object of its own."""
+    columns = {"clip": [float("nan"), 0.5, float("nan"), 0.5], "rate": [1, 1, 2, 2]}
+    found = marginal_means(columns, [0.2, 0.3, 0.4, 0.7], ["clip"])
+    assert [(m.levels, m.mean, m.settings) for m in found] == [((None,), pytest.approx(0.3), 2), ((0.5,), 0.5, 2)]
 
 
 def test_a_margin_of_two_settings_has_welch_s_interval():

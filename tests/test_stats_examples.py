@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import accuracy_score
 from statsmodels.stats.contingency_tables import mcnemar as reference
 
-from cnnjax.stats import churn, example_interval, mcnemar, spread_accuracy
+from cnnjax.stats import churn, compare_predictions, example_interval, mcnemar, spread_accuracy
 
 STUDIES = 2000
 
@@ -51,6 +51,25 @@ def test_other_examples_are_refused(function):
     shape = (4,) if function is mcnemar else (2, 4)
     with pytest.raises(ValueError, match="same examples"):
         function(np.ones(shape, int), np.ones([*shape[:-1], 5], int))
+
+
+def test_equal_accuracies_have_no_interval_of_their_spread_and_none_leaves_what_is_possible():
+    equal = np.array([[True, False, True, True], [True, True, False, True], [False, True, True, True]])
+    found = spread_accuracy(equal)
+    assert (found.test_set_std, found.distribution_std) == (0, 0)
+    assert math.isnan(found.distribution_low) and math.isnan(found.distribution_high)
+    assert spread_accuracy(np.array([[True] * 50, [False] * 50])).distribution_high == 0.5
+
+
+def test_one_example_has_no_interval_and_none_leaves_what_is_possible():
+    one, many = np.ones((2, 1), bool), np.ones((2, 5), bool)
+    assert np.isnan(example_interval(one, ~one)).all() and np.isnan(example_interval(many, many)).all()
+    found = mcnemar(np.array([True]), np.array([False]))
+    assert (found.difference, found.high) == (1, 1)
+    low, high = example_interval(np.array([[True, True]]), np.array([[False, True]]))
+    assert (low, high) == (-1, 1)
+    logits = [np.array([[0.0, 1.0]])] * 2
+    assert compare_predictions(logits, logits, np.array([1])).spreads == (None, None)
 
 
 def test_churn_counts_pairs():

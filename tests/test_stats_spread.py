@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cnnjax.stats import bootstrap_interval, interquartile_mean, pooled_std, prediction_interval, summarise
@@ -42,6 +42,21 @@ def test_one_value_says_nothing_about_spread():
     )
     assert all(map(math.isnan, (summary.std, summary.sem, summary.low, summary.high)))
     assert all(map(math.isnan, prediction_interval([0.7])))
+
+
+EQUAL = ([0.1] * 3, [0.7] * 6, [1.0] * 4, [float(np.float32(0.7)), 0.7, 0.7])
+
+
+@pytest.mark.parametrize("values", EQUAL)
+def test_values_that_are_equal_but_for_rounding_have_no_spread_and_no_interval(values):
+    summary = summarise(values, (0, 1))
+    assert (summary.std, summary.sem) == (0, 0) and pooled_std([values, values]) == 0
+    ends = (summary.low, summary.high, *prediction_interval(values), summary.iqm_low, summary.iqm_high)
+    assert all(map(math.isnan, ends)) and all(map(math.isnan, bootstrap_interval([values, values])))
+
+
+def test_one_image_in_a_million_is_no_rounding():
+    assert summarise([0.7, 0.7, 0.700001]).std == pytest.approx(1e-6 / math.sqrt(3), rel=1e-3)
 
 
 @pytest.mark.parametrize("values", [[], [1.0, math.nan], [math.inf], [[1.0, 2.0]]])
@@ -127,6 +142,7 @@ def test_pooled_std_ignores_how_far_groups_lie_apart_and_single_values():
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=6), st.floats(0, 1))
 def test_an_interval_cut_at_its_bounds_holds_the_same_possible_means(values, mean):
+    assume(summarise(values).std > 0)
     summary, (low, high) = summarise(values, (0, 1)), prediction_interval(values, (0, 1))
     assert 0 <= low <= summary.low and summary.high <= high <= 1
     whole, whole_new = summarise(values), prediction_interval(values)

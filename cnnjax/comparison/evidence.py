@@ -67,7 +67,7 @@ def compare_settings(a: Side, b: Side, measure: str = "test_accuracy", margin: f
         raise RequestError("--margin", margin, f"allowed: {allowed}")
     values = a.values(measure), b.values(measure)
     warnings = [*_data_warnings(a, b, measure), *_side_warnings(a, "A"), *_side_warnings(b, "B")]
-    comparison = stats.compare(*values, margin=margin, larger_is_better=larger_is_better(measure))
+    comparison = stats.compare(*values, margin=margin, larger_is_better=larger_is_better(measure), most=most - least)
     summary_a, summary_b = (stats.summarise([*side.values()], (least, most)) for side in values)
     config_a, config_b = (_beside_the_grid(side.run.config) for side in (a, b))
     environment_a, environment_b = (lasting(side.run.environment) for side in (a, b))
@@ -106,21 +106,31 @@ def _data_warnings(a: Side, b: Side, measure: str) -> list[str]:
         return warnings
     keys = ("name", "classes", "counts", "image_shape", "validation_from", "test_from")
     what = ", ".join(key for key in keys if one.get(key) != other.get(key)) or "their pixels, labels or order"
-    if a.labels is not None and b.labels is not None:
-        may_be_same = np.array_equal(a.labels, b.labels)
-    else:
-        may_be_same = one.get("counts", {}).get("test") == other.get("counts", {}).get("test")
-    if measure in _TEST and (one["classes"] != other["classes"] or not may_be_same):
+    if measure in _TEST and (one["classes"] != other["classes"] or not _may_be_tested_alike(a, b)):
         how = "their figures say nothing of each other; allowed: runs with the same test images"
         raise RequestError("arguments", f"{a.asked} {b.asked}", f"they were tested on different images ({what}); {how}")
     tests = one.get("test_sha256"), other.get("test_sha256")
     if None in tests:
         tested = "Whether the test images do, too, is not known."
     else:
-        tested = (
-            "The test images are the same." if tests[0] == tests[1] else "SO DO THE TEST IMAGES, if not their labels."
-        )
+        otherwise = "THE TEST IMAGES HAVE ANOTHER SIZE, OR GOT IT IN ANOTHER WAY; their labels are the same."
+        tested = "The test images are the same." if tests[0] == tests[1] else otherwise
     return [*warnings, f"THE DATA DIFFER: {what}. {tested}"]
+
+
+def _may_be_tested_alike(a: Side, b: Side) -> bool:
+    """Whether the test images are the same, or may be, brought to another size or in another way."""
+    one, other = a.run.data, b.run.data
+    tests = one.get("test_sha256"), other.get("test_sha256")
+    if None not in tests:
+        sizes = [[side.run.config.get("data", {}).get(key) for key in ("image_size", "resize")] for side in (a, b)]
+        if tests[0] == tests[1]:
+            return True
+        if sizes[0] == sizes[1] and one.get("image_shape") == other.get("image_shape"):
+            return False
+    if a.labels is not None and b.labels is not None:
+        return np.array_equal(a.labels, b.labels)
+    return one.get("counts", {}).get("test") == other.get("counts", {}).get("test")
 
 
 def _side_warnings(side: Side, name: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,7 +86,7 @@ def read_confirmation(run: Run, number: int) -> Confirmation:
     best = {row.name: row.best for row in stats.rank(values)}
     found = [_contender(run, trial, sides[trial], measure, best[trial]) for trial in trials]
     winner, *others = (values[trial] for trial in trials)
-    against = stats.adjust([stats.compare(winner, other) for other in others])
+    against = stats.adjust([stats.compare(winner, other, most=1) for other in others])
     return Confirmation(run.select, measure, found, against)
 
 
@@ -100,9 +101,10 @@ def confirmation_text(found: Confirmation) -> str:
     """The confirmation for a terminal, the honest figure first."""
     winner, measure = found.contenders[0], found.measure
     name, (selected, fresh) = measure.replace("_", " "), winner[3:5]
+    span = f" (95 % interval {amount(fresh.low, measure)} to {amount(fresh.high, measure)})"
     lines = [
-        f"On {fresh.n} fresh seeds the winner has a {name} of {amount(fresh.mean, measure)} (95 % interval "
-        f"{amount(fresh.low, measure)} to {amount(fresh.high, measure)}); the {selected.n} by which {found.select} "
+        f"On {fresh.n} fresh seed{'s' * (fresh.n != 1)} the winner has a {name} of {amount(fresh.mean, measure)}"
+        f"{'' if math.isnan(fresh.low) else span}; the {selected.n} by which {found.select} "
         f"selected it had {amount(selected.mean, measure)}: a difference of {gap(fresh.mean - selected.mean, measure)}."
     ]
     if found.select.startswith("test") or found.select == "f1":
@@ -112,11 +114,13 @@ def confirmation_text(found: Confirmation) -> str:
     for place, row in enumerate(found.contenders, 1):
         values = f"{amount(row.selected.mean, measure)} when selected, {amount(row.fresh.mean, measure)} on fresh seeds"
         sure = "more than 0.99" if row.best > 0.99 else f"{row.best:.2f}"
-        chance = f"the best with probability {sure}" if len(found.contenders) > 1 else ""
+        chance = f"the best with probability {sure}" if len(found.contenders) > 1 and row.best >= 0 else ""
         lines.append(f"{place}. {row.setting} ({row.trial}): " + ", ".join(filter(None, (values, chance))))
     for place, adjusted in enumerate(found.against, 2):
-        sentence = stats.verdict_sentence(adjusted.comparison, measure, "The winner", f"number {place}")
-        lines.append(f"{sentence} p = {adjusted.p:.3g}, corrected for {len(found.against)}: {adjusted.verdict}.")
+        sides = "The winner", f"number {place}"
+        sentence = stats.verdict_sentence(adjusted.comparison, measure, *sides, verdict=adjusted.verdict)
+        p = f" p = {adjusted.p:.3g}, corrected for {len(found.against)}." if adjusted.p >= 0 else ""
+        lines.append(sentence + p)
     return "\n".join(lines)
 
 

@@ -1,6 +1,7 @@
 """One side of a comparison: a setting of a run, and how it was picked."""
 
 import dataclasses
+import re
 from collections.abc import Hashable
 from functools import cached_property
 from pathlib import Path
@@ -106,11 +107,17 @@ def read_side(asked: str) -> Side:
 
 
 def _split(asked: str) -> tuple[str, str]:
-    """The folder, or URL, and the selector; a colon belongs to the folder where there is such a one."""
-    folder, _, selector = asked.rpartition(":")
-    if ":" not in asked or selector.startswith("//") or Path(asked).is_dir():
+    """The folder, or URL, and the selector; a colon belongs to the folder where there is such a one.
+
+    The values of a selector have colons, too: schedule=warmup:1.
+    """
+    colons = [found.start() for found in re.finditer(":(?!//)", asked)]
+    if not colons or Path(asked).is_dir():
         return asked, ""
-    return folder, selector
+    folders = (colon for colon in reversed(colons) if Path(asked[:colon]).is_dir())
+    selects = re.search(r":(?=\w+=)", asked)
+    colon = next(folders, selects.start() if selects else colons[-1])
+    return asked[:colon], asked[colon + 1 :]
 
 
 def _matches(column: pd.Series, key: str, value: str) -> pd.Series:

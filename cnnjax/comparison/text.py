@@ -88,7 +88,10 @@ def _examples(found: stats.Disagreement) -> Section:
     rows = [
         ("disagree", f"{_percent(churn.between)} of test images, two networks of A and B"),
         ("two seeds disagree", f"{_percent(churn.within_a)} of A, {_percent(churn.within_b)} of B"),
-        ("only A right", f"{together.only_a:,} test images (all seeds of a side together)"),
+        (
+            "only A right",
+            f"{together.only_a:,} test image{'s' * (together.only_a != 1)} (all seeds of a side together)",
+        ),
         ("only B right", f"{together.only_b:,}"),
         ("p, McNemar", f"{together.p:.3g}, exact: these networks, other test images"),
         (
@@ -99,11 +102,9 @@ def _examples(found: stats.Disagreement) -> Section:
     for name, spread in zip("AB", found.spreads, strict=True):
         if spread is not None:
             here, low, high = (spread.test_set_std, spread.distribution_low, spread.distribution_high)
-            text = (
-                f"{100 * here:.2f} points on this test set, {100 * spread.distribution_std:.2f} on all data like it "
-                f"(95 % interval {100 * low:.2f} to {100 * high:.2f})"
-            )
-            rows.append((f"std of {name}", text))
+            text = f"{100 * here:.2f} points on this test set, {100 * spread.distribution_std:.2f} on all data like it"
+            between = "" if math.isnan(low) else f" (95 % interval {100 * low:.2f} to {100 * high:.2f})"
+            rows.append((f"std of {name}", text + between))
     return Section("On single test images", rows)
 
 

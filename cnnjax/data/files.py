@@ -84,7 +84,10 @@ def _class_names(path: Path, classes: tuple[str, ...] | None, train: Split, test
     """Returns the class names, once every label is known to have one."""
     known = len(classes) if classes else int(train.labels.max()) + 1
     if known > max(len(train), 2):
-        raise PathError(path, f"{known:,} classes for {len(train):,} training examples: no class labels")
+        found = f"that is {known:,} classes of {len(train):,} training examples"
+        if not classes:
+            found = f"its labels reach {known - 1:,}, {found}; allowed: whole numbers from 0 on, one for each class"
+        raise PathError(path, found)
     for kind, split in (("training", train), ("test", test)):
         if split is not None and split.labels.max() >= known:
             why = f"as there are {known} class names" if classes else "as in training"

@@ -127,9 +127,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     Raises:
         RequestError: it is wrong.
     """
-    parser = commands.ArgumentParser(prog="python -m cnnjax.data.prepare", description=__doc__)
+    form = argparse.RawDescriptionHelpFormatter
+    parser = commands.ArgumentParser("python -m cnnjax.data.prepare", description=__doc__, formatter_class=form)
     parser.add_argument("name", help=", ".join(PUBLISHED))
-    parser.add_argument("--data_dir", type=Path, default=data_folder())
+    parser.add_argument("--data_dir", type=Path, default=data_folder(), help="where to (default: %(default)s)")
     parser.add_argument("--archive_dir", type=Path, help="take the archives from here")
     return parser.parse_args(argv[1:])
 

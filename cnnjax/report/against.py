@@ -75,18 +75,19 @@ def _on_images(run: Run, evidence: Evidence) -> list[Table]:
             continue
         found = stats.compare_predictions(winner, of_other[0], labels)
         low, high = found.interval
+        accuracy, other = (run.settings.loc[s, "test_accuracy"] for s in (best, setting))
         rows.append(
             {"place": place, "instead of": run.tell_apart(setting), "disagree": found.churn.between}
             | {"two of the winner": found.churn.within_a, "two of the other": found.churn.within_b}
             | {"only the winner right": found.mcnemar.only_a, "only the other right": found.mcnemar.only_b}
-            | {"p, McNemar": found.mcnemar.p, "accuracy_difference": (low + high) / 2, "low": low, "high": high}
+            | {"p, McNemar": found.mcnemar.p, "accuracy_difference": accuracy - other, "low": low, "high": high}
         )
     if not rows:
         return []
     frame = pd.DataFrame(rows)
     frame["p, McNemar"] = stats.holm(frame["p, McNemar"])
     note = (
-        f"Where {run.tell_apart(best)} and its runners-up differ on the {len(labels):,} test images. Disagree: % of "
+        f"Where {run.tell_apart(best)} and its runners-up differ on the {_images(len(labels))}. Disagree: % of "
         "images for which one network of each predicts different classes; two of the winner, two of the other: for "
         "which two seeds of the same setting do. Only the winner right, only the other right: number of images, by the "
         "mean probabilities of all seeds of a setting; p: McNemar's exact test of these two counts, by Holm's "
@@ -97,6 +98,10 @@ def _on_images(run: Run, evidence: Evidence) -> list[Table]:
     kinds = {"place": "whole", "instead of": "text"} | dict.fromkeys(percent, "percent")
     kinds |= dict.fromkeys(("only the winner right", "only the other right"), "count")
     return [Table("winner_on_images", "The winner against runners-up, on single test images", note, frame, kinds=kinds)]
+
+
+def _images(count: int) -> str:
+    return f"{count:,} test image{'s' * (count != 1)}"
 
 
 def _ends(name: str, interval: tuple[float, ...]) -> dict[str, float]:

@@ -1,5 +1,7 @@
 """The answer in words: what is best, by how much, how sure that is, and what would make it surer."""
 
+import math
+
 from cnnjax import stats
 from cnnjax.report.confirmed import Confirmed, confirmed_details, confirmed_sentence
 from cnnjax.report.evidence import Evidence
@@ -30,7 +32,9 @@ def write_answer(
     answer = [" ".join(filter(None, said)), *(confirmed_details(confirmed) if confirmed else [])]
     if evidence.runner_up is not None and not run.crossed:
         answer.append(_verdict_sentence(run, evidence))
-        answer += [_curse_sentence(run, evidence.honest)] if evidence.honest else []
+        answer += [_curse_sentence(run, evidence)] if evidence.honest else []
+    unranked = len(run.settings) - len(evidence.settings)
+    answer += [_unranked_sentence(run, unranked)] if unranked else []
     return answer
 
 
@@ -38,9 +42,12 @@ def _best_sentence(run: Run, best: int) -> str:
     so_far = " so far" if len(run.trials) < run.planned else ""
     count = len(run.settings)
     verb = f"Best{so_far} of {count} settings: " if count > 1 else ""
-    measures = [run.select, *(() if run.selects_on_test else ("test_accuracy",))]
-    measured = "; ".join(filter(None, (_interval(run, best, measure) for measure in measures)))
+    measured = "; ".join(filter(None, (_interval(run, best, measure) for measure in _measures(run))))
     return f"{verb}{run.describe(best)}. {measured[0].upper()}{measured[1:]}."
+
+
+def _measures(run: Run) -> list[str]:
+    return [run.select, *(() if run.selects_on_test else ("test_accuracy",))]
 
 
 def _interval(run: Run, setting: int, measure: str) -> str:
@@ -49,17 +56,21 @@ def _interval(run: Run, setting: int, measure: str) -> str:
         return ""
     scale, unit = (100, " %") if measure.endswith("accuracy") else (1, "")
     mean, low, high = (significant(scale * value) for value in (summary.mean, summary.low, summary.high))
-    between = f" ({low} to {high})" if summary.n > 1 and not run.crossed else ""
+    between = ""
+    if summary.n > 1 and not run.crossed:
+        between = f" ({low} to {high})" if summary.std else " on every seed"
     return f"{measure_name(measure)} {mean}{unit}{between}"
 
 
 def _seeds_sentence(run: Run, best: int) -> str:
-    n = int(run.settings.loc[best, "n"])
+    n = len(run.values(best, run.select))
     if n < 2:
         return "One seed: nothing can be said about how much another seed would change this."
     if run.crossed:
         return f"Means over {n} trainings that share random streams, so without an interval."
-    return f"Means over {n} seeds with 95\u00a0% t intervals."
+    summaries = (run.summary(best, measure) for measure in _measures(run))
+    intervals = " with 95\u00a0% t intervals" if any(summary and summary.std for summary in summaries) else ""
+    return f"Means over {n} seeds{intervals}."
 
 
 def _verdict_sentence(run: Run, evidence: Evidence) -> str:
@@ -71,11 +82,16 @@ def _verdict_sentence(run: Run, evidence: Evidence) -> str:
     by = f"by {stats.gap(found.difference.value, run.select)} of {measure}"
     if first.n < 2:
         return f"Undecided: it leads the runner-up, {name}, {by}, but one seed each decides nothing."
+    if not found.difference.standard_error > 0:
+        return f"Undecided: it leads the runner-up, {name}, {by}. {stats.what_decides(found)}"
     paired = ", paired by seed" if found.paired else ""
-    by = f"{by} ({stats.span(found.interval, run.select)}{paired}); P(best) = {100 * first.best:.0f} %."
+    sure = f"({stats.span(found.interval, run.select)}{paired}); P(best) = {100 * first.best:.0f} %."
     if evidence.decided:
-        return f"Decided: it is better than the runner-up, {name}, {by}"
-    text = f"Undecided: it leads the runner-up, {name}, {by}"
+        return f"Decided: it is better than the runner-up, {name}, {by} {sure}{_open_sentence(evidence)}"
+    if found.is_level:
+        text = f"Undecided: it is level with the runner-up, {name}, in {measure} {sure}"
+    else:
+        text = f"Undecided: it leads the runner-up, {name}, {by} {sure}"
     if found.verdict == "better":
         return (
             f"{text} That interval alone excludes zero, but among the {evidence.pairs} pairs of settings such a gap "
@@ -84,29 +100,53 @@ def _verdict_sentence(run: Run, evidence: Evidence) -> str:
     return f"{text} {stats.what_decides(found, 'it', 'the runner-up')}"
 
 
-def _curse_sentence(run: Run, honest: stats.Honest) -> str:
+def _open_sentence(evidence: Evidence) -> str:
+    """What is open though the runner-up is beaten: a setting behind it may spread more."""
+    places = range(1, len(evidence.settings))
+    count = sum(evidence.verdict(place) != "better" for place in places)
+    return f" It is undecided against {count} other setting{'s' * (count > 1)} of a lower mean." if count else ""
+
+
+def _unranked_sentence(run: Run, count: int) -> str:
+    are, have = ("is", "has") if count == 1 else ("are", "have")
+    return (
+        f"Unranked: {count} of {len(run.settings)} settings {have} fewer seeds with a finite "
+        f"{measure_name(run.select)} than the best, and {are} not compared."
+    )
+
+
+def _curse_sentence(run: Run, evidence: Evidence) -> str:
+    honest = evidence.honest
+    assert honest is not None
     low, high = (significant(100 * end) for end in (max(honest.low, 0), min(honest.high, 1)))
+    between = "" if math.isnan(honest.low) else f" ({low} to {high})"
     votes, choices = honest.votes.get(honest.chosen, 0), sum(honest.votes.values())
     chosen = f"{votes} of {choices} times it is the one chosen when one seed is left out"
+    some = f", by the {choices} seeds that all ranked settings have" if choices < evidence.ranks[0].n else ""
     text = (
-        f"Selection: {chosen}; on the seed left out, what is chosen reaches {significant(100 * honest.honest)} % test "
-        f"accuracy ({low} to {high}), {_apart(honest.optimism)}."
+        f"Selection{some}: {chosen}; on the seed left out, what is chosen reaches {significant(100 * honest.honest)} % "
+        f"test accuracy{between}, {_apart(honest, ' on these' if some else '')}."
     )
     if run.selects_on_test:
         text += " The luck of the test images, which also chose it, is not in this."
     return text
 
 
-def _apart(optimism: float) -> str:
-    if abs(optimism) < 5e-5:
-        return "as much as the winner's own mean"
-    if optimism < 0:
-        return f"{-100 * optimism:.2f} points above the winner's own mean"
-    return f"{100 * optimism:.2f} points below the winner's own mean, which is so much too good (winner's curse)"
+def _apart(honest: stats.Honest, there: str) -> str:
+    mean = f"the winner's own mean{there}"
+    if len(honest.votes) == 1:
+        return f"{mean}, for it is chosen each time: what it owes to luck (winner's curse) does not show here"
+    if abs(honest.optimism) < 5e-5:
+        return f"as much as {mean}"
+    if honest.optimism < 0:
+        return f"{-100 * honest.optimism:.2f} points above {mean}"
+    return f"{100 * honest.optimism:.2f} points below {mean}: a rough estimate of its luck (winner's curse)"
 
 
 def _sources_sentence(run: Run, sources: list[Sources]) -> str:
     last = sources[0]
+    if not last.found.total:
+        return f"Test accuracy is the same in all {last.trials} trainings, {run.tell_apart(last.setting)}."
     parts = sorted(last.found.components, key=lambda part: -part.share)[:3]
     named = "; ".join(
         f"{' x '.join(p.sources)} {100 * p.share:.0f} % ({100 * p.share_low:.0f} to {100 * p.share_high:.0f})"

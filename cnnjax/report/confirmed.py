@@ -1,5 +1,6 @@
 """What a study's winner and runners-up reached on fresh seeds, where `--confirm` has trained them."""
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,10 +91,11 @@ def confirmed_sentence(found: Confirmed) -> str:
     """The honest figure, and what it is beside the one that won."""
     winner, measure = found.contenders[0], found.measure
     span = f" (95\u00a0% interval {stats.amount(winner.low, measure)} to {stats.amount(winner.high, measure)})"
+    span = "" if math.isnan(winner.low) else span  # one seed, or no spread
     return (
-        f"On {winner.n} fresh seeds, which had no say in the choice, it reaches {stats.amount(winner.mean, measure)} "
-        f"{measure_name(measure)}{span}: {stats.gap(winner.mean - winner.selected, measure)} beside the seeds that "
-        "selected it."
+        f"On {winner.n} fresh seed{'s' * (winner.n != 1)}, which had no say in the choice, it reaches "
+        f"{stats.amount(winner.mean, measure)} {measure_name(measure)}{span}: "
+        f"{stats.gap(winner.mean - winner.selected, measure)} beside the seeds that selected it."
     )
 
 
@@ -101,7 +103,8 @@ def confirmed_details(found: Confirmed) -> list[str]:
     """What the fresh seeds say of the winner beside each runner-up."""
     said = []
     for place, (row, other) in enumerate(zip(found.against, found.contenders[1:], strict=True), 2):
-        by = f"{stats.gap(row.value, found.measure)} ({stats.span(stats.Interval(row.low, row.high), found.measure)})"
+        span = f" ({stats.span(stats.Interval(row.low, row.high), found.measure)})"
+        by = f"{stats.gap(row.value, found.measure)}{'' if math.isnan(row.low) else span}"
         than = f"number {place}, {other.name}"
         verdict = {
             "equal": f"equal to {than}, on every seed",
@@ -138,9 +141,9 @@ def confirmed_tables(found: Confirmed | None) -> list[Table]:
     note = (
         f"The winner and its runners-up, trained on {found.seeds} fresh seeds that had no say in the choice: mean "
         f"{measure_name(found.measure)} over the n that did not diverge, with its 95 % t interval; beside it the mean "
-        "over the seeds that selected. P(best): probability of the best mean of these, by bootstrap over the fresh "
-        "seeds. Difference: the winner's mean less this one's on the fresh seeds, with its 95 % t interval; p by "
-        "Holm's correction."
+        "over the seeds that selected. P(best): probability of the best true mean of these, as far as the fresh "
+        "seeds tell (by t). Difference: the winner's mean less this one's on the fresh seeds, with its 95 % t "
+        "interval; p by Holm's correction."
     )
     kinds = dict.fromkeys(("fresh", "fresh_low", "fresh_high", "selected"), percent)
     kinds |= dict.fromkeys(("difference", "difference_low", "difference_high"), percent)

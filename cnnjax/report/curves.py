@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from cnnjax.report.names import AXES, bounds, number, scale, word
+from cnnjax.report.names import AXES, bounds, level, scale, word
 from cnnjax.report.read import Run
 from cnnjax.report.style import LINES, MUTED, SERIES, Plot, canvas, legend, line_handle, render
 
@@ -147,7 +147,7 @@ def _combinations(history: pd.DataFrame, axes: Sequence[str]) -> list[tuple]:
 
 
 def _key(row: pd.Series, axes: Sequence[str]) -> tuple:
-    return tuple(number(row[axis]) for axis in axes)
+    return tuple(level(axis, row[axis]) for axis in axes)
 
 
 def _handles(look: _Look, overlaid: list[str]) -> list[Any]:

@@ -1,13 +1,14 @@
 """What mattered: how much of the variance of a grid each axis explains, alone and with others, and means along them."""
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from cnnjax import stats
-from cnnjax.report.names import bounds, number, word
+from cnnjax.report.names import bounds, level, word
 from cnnjax.report.read import Run
 from cnnjax.report.style import INK, MUTED, PAPER, SERIES, Plot, canvas, context, line_handle, render
 from cnnjax.report.tables import Table
@@ -21,8 +22,8 @@ _PANELS = 8  # at most
 
 
 def explain(run: Run) -> stats.Effects | None:
-    """Splits the variance of all trials' test accuracy among the axes; None where fewer than two axes vary."""
-    if sum(run.ok[axis].nunique(dropna=False) > 1 for axis in run.varying) < 2:
+    """Splits the variance of all trials' test accuracy among the axes; None without one, or fewer than two axes."""
+    if run.ok["test_accuracy"].nunique() < 2 or sum(run.ok[axis].nunique(dropna=False) > 1 for axis in run.varying) < 2:
         return None
     return stats.explain_variance(_columns(run), run.ok["test_accuracy"])
 
@@ -118,13 +119,13 @@ def _marginal(run: Run, shown: Sequence[tuple[str, ...]]) -> Plot:
             panel.plot([place, place], [100 * mean.low, 100 * mean.high], color=INK, lw=1.4)
         values = [100 * mean.mean for mean in means]
         panel.plot(range(len(means)), values, color=SERIES[0], marker="o", lw=1)
-        _ticks(panel, [number(mean.levels[0]) for mean in means])
+        _ticks(panel, [level(axes[0], mean.levels[0]) for mean in means])
         panel.set_title(word(axes[0]))
     for panel in panels[len(shown) :]:
         panel.set_axis_off()
     for row in grid:
         row[0].set_ylabel("Test accuracy, %")
-    bars = "Lines: its 95 % t interval over seeds, these settings given." if seeds else "One seed each: no error bars."
+    bars = "Lines: its 95 % t interval over seeds, these settings given." if seeds else _no_bars(run)
     caption = (
         f"Mean test accuracy at each value of an axis, over all settings that have it, each counting once. {bars} The "
         "axes do not start at zero."
@@ -138,11 +139,11 @@ def _interactions(run: Run, pairs: Sequence[tuple[str, ...]]) -> Plot:
     for panel, axes in zip(panels, pairs, strict=True):
         along, by = sorted(axes, key=lambda axis: -run.ok[axis].nunique(dropna=False))
         means = _means(run, (along, by))
-        levels = [mean.levels[0] for mean in _ordered(_means(run, (along,)))]
-        places = {number(level): place for place, level in enumerate(levels)}
+        names = [level(along, mean.levels[0]) for mean in _ordered(_means(run, (along,)))]
+        places = {name: place for place, name in enumerate(names)}
         lines: dict[str, list[tuple[int, stats.Marginal]]] = {}
         for mean in means:
-            lines.setdefault(number(mean.levels[1]), []).append((places[number(mean.levels[0])], mean))
+            lines.setdefault(level(by, mean.levels[1]), []).append((places[level(along, mean.levels[0])], mean))
         for index, (_, line) in enumerate(lines.items()):
             colour = SERIES[index % len(SERIES)]
             line.sort(key=lambda point: point[0])
@@ -155,12 +156,17 @@ def _interactions(run: Run, pairs: Sequence[tuple[str, ...]]) -> Plot:
         handles = [line_handle(name, color=SERIES[i % len(SERIES)], marker="o") for i, name in enumerate(lines)]
         panel.legend(handles=handles[:10], title=word(by), fontsize=7.5, title_fontsize=8, loc="best")
     panels[0].set_ylabel("Test accuracy, %")
-    bars = "Lines up and down: 95 % t intervals over seeds." if seeds else "One seed each: no error bars."
+    bars = "Lines up and down: 95 % t intervals over seeds." if seeds else _no_bars(run)
     caption = (
         "The strongest interactions: mean test accuracy along one axis at each value of another. Lines that are not "
         f"parallel: the one axis changes what the other does. {bars} The axes do not start at zero."
     )
     return render(figure, "interactions", _GROUP, caption)
+
+
+def _no_bars(run: Run) -> str:
+    one = run.settings["n"].max() < 2
+    return "One seed each: no error bars." if one else "No error bars: a setting has one seed, or none shows a spread."
 
 
 def _means(run: Run, axes: tuple[str, ...]) -> tuple[stats.Marginal, ...]:
@@ -171,9 +177,10 @@ def _means(run: Run, axes: tuple[str, ...]) -> tuple[stats.Marginal, ...]:
 
 
 def _ordered(means: tuple[stats.Marginal, ...]) -> list[stats.Marginal]:
-    """Numbers by size, words as they come."""
-    numeric = all(isinstance(mean.levels[0], int | float) for mean in means)
-    return sorted(means, key=lambda mean: mean.levels[0]) if numeric else list(means)  # type: ignore[arg-type, return-value]
+    """Numbers by size, behind what is not set; words as they come."""
+    if not all(mean.levels[0] is None or isinstance(mean.levels[0], int | float) for mean in means):
+        return list(means)
+    return sorted(means, key=lambda mean: -math.inf if mean.levels[0] is None else mean.levels[0])  # type: ignore[arg-type, return-value]
 
 
 def _ticks(panel: "Axes", names: list[str]) -> None:

@@ -55,19 +55,21 @@ class Evidence(NamedTuple):
 
 def weigh(run: Run) -> Evidence | None:
     """Compares a run's settings; None where none has a value to select by."""
-    most = run.settings["n"].max()
-    names = [setting for setting in run.ranked if run.settings.loc[setting, "n"] == most]
-    if not names:
+    found = {setting: run.by_seed(setting, run.select) for setting in run.ranked}
+    if not found:
         return None
-    larger = larger_is_better(run.select)
-    select: dict[Hashable, dict[Hashable, float]] = {name: run.by_seed(name, run.select) for name in names}
+    most = max(map(len, found.values()))
+    names = [setting for setting, values in found.items() if len(values) == most]
+    larger, (least, greatest) = larger_is_better(run.select), bounds(run.select)
+    select: dict[Hashable, dict[Hashable, float]] = {name: found[name] for name in names}
     ranks = stats.rank(select, larger_is_better=larger)
     settings = sorted(names, key=[rank.name for rank in ranks].index)
     best, *others = (select[setting] for setting in settings)
-    tests = math.comb(len(settings), 2)
-    against = [
-        dataclasses.replace(stats.compare(best, other, larger_is_better=larger), tests=tests) for other in others
-    ]
+    tests, paired = math.comb(len(settings), 2), stats.are_paired(select)  # as the ranks are
+    compared = (
+        stats.compare(best, other, larger_is_better=larger, most=greatest - least, pair=paired) for other in others
+    )
+    against = [dataclasses.replace(comparison, tests=tests) for comparison in compared]
     honest = None
     if len(ranks) > 1:
         test: dict[Hashable, dict[Hashable, float]] = {name: run.by_seed(name, "test_accuracy") for name in names}
@@ -89,11 +91,12 @@ def ranking_tables(run: Run, evidence: Evidence) -> list[Table]:
         rows.append(row | {"first_place": rank.low, "last_place": rank.high})
     count = len(evidence.ranks)
     some = f" The first {_RANKED} of {count} settings." if count > _RANKED else ""
-    lost = int((run.settings["n"] < run.settings["n"].max()).sum())
+    lost = len(run.settings) - count
     left_out = f" {lost} setting{'s' if lost > 1 else ''} with fewer seeds left out." if lost else ""
     note = (
-        f"By {measure_name(run.select)}, means over n seeds.{some}{left_out} P(best): probability of the best mean, "
-        "by bootstrap over seeds. First to last place: what tests of all pairs leave open (95 %, Holm)."
+        f"By {measure_name(run.select)}, means over n seeds.{some}{left_out} P(best): probability of "
+        "the best true mean, as far as the seeds tell (by t; none where they show no spread). First to last place: "
+        "what tests of all pairs leave open (95 %, Holm)."
     )
     kinds = dict.fromkeys(("place", "first_place", "last_place"), "whole")
     return [Table("ranking", "Ranking", note, pd.DataFrame(rows), (0,), kinds)]

@@ -41,7 +41,7 @@ def make_examples(run: Run) -> list[Chapter]:
     tables = [_summary(contenders)]
     if len(contenders) > 1:
         tables.append(_churn(contenders))
-    if best.n > 1 and not run.crossed:
+    if best.n > 1 and len(labels) > 1 and not run.crossed:
         tables.append(_spread(contenders, labels))
     with context():
         plots = [_reliability(contenders)]

@@ -185,7 +185,7 @@ def _by_seed(run: Run) -> Plot:
             if summary is None:
                 continue
             axes.axhline(unit * summary.mean, color=colour, lw=1.2)
-            if summary.n > 1:
+            if summary.low < summary.high:
                 axes.axhspan(unit * summary.low, unit * summary.high, color=colour, alpha=0.12, lw=0)
             x = [seeds.index(seed) for seed in trials["seed"]]
             axes.plot(x, unit * trials[measure], "o", color=colour, ms=6 if len(seeds) <= 12 else 3.5)

@@ -29,11 +29,11 @@ def draw_galleries(run: Run, setting: int, found: Outcomes, labels: np.ndarray, 
     """
     if run.images is None:
         return
-    seeds = f"all {n} seeds" if n > 1 else "the one seed"
+    seeds = f"all {n} seeds have" if n > 1 else "the one seed has"
     kinds = (
         ("coin_flips", "Coin flips", "a quarter to three quarters of the seeds have right", "nearest to a half"),
-        ("always_wrong", "Always wrong", f"{seeds} have wrong", "most confident"),
-        ("always_right", "Barely right", f"{seeds} have right", "least confident"),
+        ("always_wrong", "Always wrong", f"{seeds} wrong", "most confident"),
+        ("always_right", "Barely right", f"{seeds} right", "least confident"),
     )
     for kind, title, what, first in kinds:
         chosen = getattr(found, kind)

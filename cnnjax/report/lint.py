@@ -93,7 +93,7 @@ def _single_seed(run: Run) -> str:
 
 
 def _spread_of_settings(run: Run) -> str:
-    if not _chosen(run) or run.settings["n"].max() > 1:
+    if not _chosen(run) or run.settings["n"].max() != 1:
         return ""
     return (
         "With one seed per setting, every spread in this report is one of hyperparameters: it is no error bar, and "
@@ -137,6 +137,20 @@ def _unshuffled(run: Run) -> str:
     return (
         "Training images are not shuffled (train.shuffle): every epoch sees the same batches, which may teach their "
         "order, and another seed does not change it."
+    )
+
+
+def _one_class(run: Run) -> str:
+    return "" if len(run.classes) > 1 else "There is one class: any network is right about every image."
+
+
+def _absent_classes(run: Run) -> str:
+    if run.labels is None or not (absent := sorted(set(range(len(run.classes))) - {*run.labels.tolist()})):
+        return ""
+    named = ", ".join(run.classes[label] for label in absent[:3]) + (", ..." if len(absent) > 3 else "")
+    return (
+        f"Of {len(run.classes)} classes, {len(absent)} ({named}) have no test image: macro precision, recall and F1 "
+        "count each of them as 0, so that a network without a fault falls short of 1."
     )
 
 
@@ -197,10 +211,12 @@ RULES = (
     Rule("validation-is-test", "error", _validation_is_test),
     Rule("early-stopping-on-test", "error", _early_stopping_on_test),
     Rule("single-seed", "error", _single_seed),
+    Rule("one-class", "error", _one_class),
     Rule("spread-of-settings", "warning", _spread_of_settings),
     Rule("selection-on-train", "warning", _selection_on_train),
     Rule("validation-from-test", "warning", _validation_from_test),
     Rule("diverged-left-out", "warning", _diverged),
+    Rule("absent-classes", "warning", _absent_classes),
     Rule("fixed-streams", "warning", _fixed_streams),
     Rule("crossed-streams", "warning", _crossed_streams),
     Rule("unshuffled", "warning", _unshuffled),

@@ -71,8 +71,10 @@ def word(axis: str) -> str:
     return axis.replace("_", " ")
 
 
-def number(value: Any) -> str:
-    """A hyperparameter's value; one that is not set is the model's own."""
+def level(axis: str, value: Any) -> str:
+    """A value of an axis in words; a rate of dropout that is not set is the model's own."""
     if isinstance(value, str | bool | np.bool_):
         return str(value)
-    return "as in model" if pd.isna(value) else f"{value:g}"
+    if pd.isna(value):
+        return "as in model" if axis == "dropout_rate" else "off"
+    return f"{value:g}"

@@ -86,11 +86,12 @@ def _detail(text: str) -> str:
 
 def _facts(run: Run) -> list[tuple[Any, str]]:
     seeds, trained = run.trials["seed"].nunique(), run.plan.get("trained", "–")
+    programs, settings = len(run.plan.get("programs", ())), len(run.settings)
     facts: list[tuple[Any, str]] = [
         (f"{len(run.trials)} / {run.planned}", "trials finished"),
         (trained, "trained" if trained == run.planned else "trained, the others read off them"),
-        (len(run.plan.get("programs", ())), "compiled programs"),
-        (len(run.settings), "settings"),
+        (programs, "compiled program" if programs == 1 else "compiled programs"),
+        (settings, "setting" if settings == 1 else "settings"),
         (seeds, "seed" if seeds == 1 else "seeds"),
         (run.diverged, "diverged"),
     ]

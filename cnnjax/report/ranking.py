@@ -1,16 +1,18 @@
 """Figures of whole settings: the foremost with their intervals, and all of them as lines across the axes."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from cnnjax.report.evidence import Evidence
-from cnnjax.report.names import measure_name, number, scale, word
+from cnnjax.report.names import level, measure_name, scale, word
 from cnnjax.report.read import Run
-from cnnjax.report.style import GRID, INK, MUTED, SERIES, Plot, canvas, context, legend, line_handle, render
+from cnnjax.report.style import GRID, INK, MUTED, SERIES, Plot, canvas, context, legend, line_handle, render, wrapped
 
 _FOREMOST = 12
+_WIDTH = 48  # letters of a line
 _LINES = 400  # at most
 _BEST = 5  # lines in colour
 
@@ -32,7 +34,8 @@ def draw_settings(run: Run) -> Iterator[Plot]:
 def _foremost(run: Run, evidence: Evidence) -> Plot:
     shown = evidence.ranks[:_FOREMOST]
     unit = scale(run.select)
-    figure, [[axes]] = canvas(8.6, 0.9 + 0.34 * len(shown))
+    names = [wrapped(run.tell_apart(setting), _WIDTH) for setting in evidence.settings[:_FOREMOST]]
+    figure, [[axes]] = canvas(8.6, 0.9 + sum(max(0.34, 0.06 + 0.15 * len(name.splitlines())) for name in names))
     several = shown[0].n > 1
     for place, (setting, rank) in enumerate(zip(evidence.settings, shown, strict=False)):
         values = unit * np.array(run.values(setting, run.select))
@@ -46,8 +49,8 @@ def _foremost(run: Run, evidence: Evidence) -> Plot:
         places = f"place {rank.low}" if rank.low == rank.high else f"place {rank.low} to {rank.high}"
         where: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 8, "color": MUTED}
         if several and not run.crossed:
-            axes.annotate(f"{chance}, {places}", (1.015, place), **where)
-    axes.set_yticks(range(len(shown)), [run.tell_apart(setting) for setting in evidence.settings[:_FOREMOST]])
+            axes.annotate(", ".join(filter(None, (chance, places))), (1.015, place), **where)
+    axes.set_yticks(range(len(shown)), names)
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.grid(False, axis="y")
@@ -56,7 +59,7 @@ def _foremost(run: Run, evidence: Evidence) -> Plot:
     count = len(evidence.ranks)
     which = f"The {len(shown)} foremost of {count} settings" if count > len(shown) else f"All {count} settings"
     bars = (
-        "Lines: 95 % t interval of the mean. P(best): probability of the best mean, by bootstrap over seeds; places: "
+        "Lines: 95 % t interval of the mean. P(best): probability of the best true mean; places: "
         "those that tests of all pairs leave open (95 %)."
         if several and not run.crossed
         else "No intervals: trainings share random streams."
@@ -78,14 +81,15 @@ def _parallel(run: Run) -> Plot:
     figure, [[axes]] = canvas(max(5.4, min(11, 1.5 * (len(axes_names) + 1))), 4.2)
     columns = []
     for x, axis in enumerate(axes_names):
-        levels = sorted(set(run.settings[axis].map(number)), key=lambda level: _order(run, axis, level))
-        heights = {level: (place + 0.5) / len(levels) for place, level in enumerate(levels)}
-        columns.append(run.settings.loc[shown, axis].map(number).map(heights).to_numpy(float))
+        names = run.settings[axis].map(partial(level, axis))
+        levels = sorted(set(names), key=lambda name: _order(run, axis, name))
+        heights = {name: (place + 0.5) / len(levels) for place, name in enumerate(levels)}
+        columns.append(names[shown].map(heights).to_numpy(float))
         axes.axvline(x, color=GRID, lw=1)
         if len(levels) <= 12:
-            for level, height in heights.items():
+            for name, height in heights.items():
                 box = {"facecolor": "#ffffff", "edgecolor": "none", "pad": 0.6}
-                axes.annotate(level, (x, height), (-4, 0), textcoords="offset points", fontsize=7.5, ha="right",
+                axes.annotate(name, (x, height), (-4, 0), textcoords="offset points", fontsize=7.5, ha="right",
                               va="center", bbox=box, zorder=5)  # fmt: skip
     values = run.settings.loc[shown, run.select].to_numpy(float)
     low, high = values.min(), values.max()
@@ -118,9 +122,9 @@ def _parallel(run: Run) -> Plot:
     return render(figure, "parallel_coordinates", "What mattered", caption)
 
 
-def _order(run: Run, axis: str, level: str) -> float:
+def _order(run: Run, axis: str, name: str) -> float:
     """Numbers by size, words as they come."""
     for place, value in enumerate(run.settings[axis]):
-        if number(value) == level:
+        if level(axis, value) == name:
             return place if isinstance(value, str) else float(np.nan_to_num(value, nan=-1.0))
     return 0.0

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cnnjax import stats
-from cnnjax.report.names import AXES, MEASURES, bounds, larger_is_better, measure_name, number, word
+from cnnjax.report.names import AXES, MEASURES, bounds, larger_is_better, level, measure_name, word
 from cnnjax.sealed import SEAL, Damaged, read_arrays, read_json, read_lines, read_rows
 from cnnjax.stopping import METRICS
 from cnnjax.types import RequestError
@@ -146,7 +146,8 @@ class Run:
 
         A setting that lost seeds to divergence would be judged by its lucky ones: it comes behind.
         """
-        scored = self.settings[self.settings[self.select].notna()]
+        n = self.ok.groupby("setting")[self.select].count()
+        scored = self.settings.assign(n=n)[self.settings[self.select].notna()]
         order = scored.sort_values(
             ["n", self.select], ascending=[False, not larger_is_better(self.select)], kind="stable"
         )
@@ -175,7 +176,7 @@ class Run:
     def tell_apart(self, setting: int) -> str:
         """Names a setting by what the study varies."""
         row = self.settings.loc[setting]
-        named = [str(row[a]) if a in ("model", "optimizer") else f"{word(a)} {number(row[a])}" for a in self.varying]
+        named = [str(row[a]) if a in ("model", "optimizer") else f"{word(a)} {level(a, row[a])}" for a in self.varying]
         return ", ".join(named) or str(row["model"])
 
     def describe(self, setting: int) -> str:
@@ -184,11 +185,11 @@ class Run:
         main = {
             "model": row["model"],
             "optimizer": f"{row['optimizer']}",
-            "learning_rate": f"learning rate {number(row['learning_rate'])}",
+            "learning_rate": f"learning rate {row['learning_rate']:g}",
             "batch_size": f"batch size {row['batch_size']}",
             "epochs": f"{row['epochs']} epoch{'s' if row['epochs'] > 1 else ''}",
         }
-        rest = [f"{word(a)} {number(row[a])}" for a in self.varying if a not in main]
+        rest = [f"{word(a)} {level(a, row[a])}" for a in self.varying if a not in main]
         return ", ".join([*main.values(), *rest])
 
     @cached_property
@@ -196,6 +197,12 @@ class Run:
         """The first test images, small, uint8 [M, h, w, C]; None where the folder has none."""
         path = self.workdir / "predictions" / "images.npz"
         return _array(path, "images", None) if path.exists() else None
+
+    @cached_property
+    def labels(self) -> np.ndarray | None:
+        """The labels of the test images [N]; None where the folder has none."""
+        path = self.workdir / "predictions" / "labels.npz"
+        return _array(path, "labels", None) if path.exists() else None
 
     def predictions(self, setting: int) -> tuple[list[np.ndarray], np.ndarray] | None:
         """The test logits [N, K] of each of a setting's trials, and the labels [N]; None where a file is missing.
@@ -206,10 +213,10 @@ class Run:
         trials = self.ok.loc[self.ok["setting"] == setting, "trial"]
         folder = self.workdir / "predictions"
         paths = [folder / f"{trial}.npz" for trial in trials]
-        if not paths or not all(path.exists() for path in [*paths, folder / "labels.npz"]):
+        if self.labels is None or not paths or not all(path.exists() for path in paths):
             return None
-        labels = _array(folder / "labels.npz", "labels", None)
-        return [_array(path, "logits", (len(labels), len(self.classes))) for path in paths], labels
+        shape = len(self.labels), len(self.classes)
+        return [_array(path, "logits", shape) for path in paths], self.labels
 
 
 def read_run(workdir: Path) -> Run:

@@ -63,7 +63,8 @@ def source_tables(sources: list[Sources]) -> list[Table]:
 
 
 def draw_sources(sources: list[Sources]) -> list[Plot]:
-    """The share of each source, one bar per setting."""
+    """The share of each source, one bar per setting that has a spread."""
+    sources = [setting for setting in sources if setting.found.total]
     if not sources:
         return []
     names = [" x ".join(part.sources) for part in sources[0].found.components]

@@ -141,3 +141,13 @@ def line_handle(label: str, **style: Any) -> Any:
     from matplotlib.lines import Line2D
 
     return Line2D([], [], label=label, **style)
+
+
+def wrapped(name: str, width: int) -> str:
+    """A setting's name, broken behind commas into lines of at most `width` letters where its parts allow it."""
+    lines = [""]
+    for part in name.split(", "):
+        if lines[-1] and len(lines[-1]) + len(part) > width:
+            lines.append("")
+        lines[-1] += f"{part}, "
+    return "\n".join(line.rstrip() for line in lines).removesuffix(",")

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from cnnjax import stats
-from cnnjax.report.names import AXES, larger_is_better, number, word
+from cnnjax.report.names import AXES, larger_is_better, level, word
 from cnnjax.report.read import Run
 
 MOST_ROWS = 250  # that a page shows of a table; the CSV file beside it has all
@@ -72,7 +72,7 @@ class Table:
             if MOST_ROWS <= position < total - self.foot:
                 continue
             mark = ' class="best"' if position in self.best else ""
-            cells = (_cell(value, kind) for value, kind in zip(row, kinds, strict=True))
+            cells = (_cell(*cell) for cell in zip(row, kinds, columns, strict=True))
             rows.append(f"<tr{mark}>{''.join(cells)}</tr>\n")
         body, foot = "".join(rows[: len(rows) - self.foot]), "".join(rows[len(rows) - self.foot :])
         return (
@@ -94,7 +94,7 @@ class Table:
         kinds = self.column_kinds
         rows = [[_header(column, kind) for column, kind in zip(self.frame.columns, kinds, strict=True)]]
         for row in self.frame.itertuples(index=False):
-            rows.append([_shown(value, kind) for value, kind in zip(row, kinds, strict=True)])
+            rows.append([_shown(*cell) for cell in zip(row, kinds, self.frame.columns, strict=True)])
         return rows
 
     @property
@@ -256,19 +256,19 @@ def _kind(column: Any, values: pd.Series) -> str:
     return "text" if column in text else "whole" if column in whole else "number"
 
 
-def _cell(value: Any, kind: str) -> str:
-    shown = html.escape(_shown(value, kind))
+def _cell(value: Any, kind: str, column: str) -> str:
+    shown = html.escape(_shown(value, kind, column))
     if kind == "text":
         return f'<td class="text">{shown}</td>'
     raw = "" if pd.isna(value) else repr(float(value))
     return f'<td class="{kind}" data-value="{raw}">{shown}</td>'
 
 
-def _shown(value: Any, kind: str) -> str:
+def _shown(value: Any, kind: str, column: str) -> str:
     if kind == "text":
         return "–" if isinstance(value, float) and math.isnan(value) else str(value)
     if kind == "axis":
-        return number(value)
+        return level(column, value)
     if pd.isna(value):
         return "–"
     if kind in ("whole", "count"):

@@ -1,7 +1,8 @@
 """What a study supports: spreads, comparisons, rankings and sources of variance. Imports no jax."""
 
-from cnnjax.stats.comparison import Adjusted, Comparison, Difference, Share, Verdict, adjust, compare, holm
+from cnnjax.stats.comparison import Comparison, Difference, Share, Verdict, compare
 from cnnjax.stats.components import Component, Components, variance_components
+from cnnjax.stats.correction import Adjusted, adjust, holm
 from cnnjax.stats.effects import Effect, Effects, Marginal, explain_variance, marginal_means
 from cnnjax.stats.examples import (
     AccuracySpread,
@@ -15,7 +16,7 @@ from cnnjax.stats.examples import (
     spread_accuracy,
 )
 from cnnjax.stats.planning import decision_power, seeds_to_decide
-from cnnjax.stats.selection import Honest, Rank, expected_best, pairwise_p, rank, select_honestly
+from cnnjax.stats.selection import Honest, Rank, are_paired, expected_best, pairwise_p, rank, select_honestly
 from cnnjax.stats.spread import (
     Interval,
     Summary,
@@ -48,6 +49,7 @@ __all__ = [
     "Verdict",
     "adjust",
     "amount",
+    "are_paired",
     "bootstrap_interval",
     "churn",
     "compare",

@@ -2,14 +2,14 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from cnnjax.stats.planning import seeds_to_decide
-from cnnjax.stats.spread import LEVEL, Interval, Sample, as_sample, t_quantile
+from cnnjax.stats.spread import LEVEL, Interval, as_sample, deviations, t_quantile, variance
 
 Verdict = Literal["better", "worse", "equal", "undecided"]
 Values = Mapping[Any, float]  # by seed
@@ -48,10 +48,12 @@ class Difference(NamedTuple):
             return math.nan
         return float(2 * stdtr(self.freedom, -abs(self.value) / self.standard_error))
 
-    def interval(self, level: float = LEVEL) -> Interval:
-        """The t interval."""
+    def interval(self, level: float = LEVEL, most: float = math.inf) -> Interval:
+        """The t interval, cut at the greatest difference that is possible; nan without a spread."""
+        if not self.standard_error > 0:
+            return Interval(math.nan, math.nan)
         half = t_quantile(self.freedom, level) * self.standard_error
-        return Interval(self.value - half, self.value + half)
+        return Interval(max(-most, self.value - half), min(most, self.value + half))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Comparison:
         margin: the difference that is too small to matter; None where none is stated.
         larger_is_better: False for losses.
         tests: how many tests it is one of; `seeds` are then as many as pass Bonferroni's correction for that number.
+        most: the greatest difference that is possible, where the interval is cut: 1 of accuracies.
     """
 
     a: np.ndarray
@@ -73,6 +76,7 @@ class Comparison:
     margin: float | None = None
     larger_is_better: bool = True
     tests: int = 1
+    most: float = math.inf
 
     @cached_property
     def difference(self) -> Difference:
@@ -82,7 +86,7 @@ class Comparison:
     @cached_property
     def interval(self) -> Interval:
         """The 95 % t interval of the difference."""
-        return self.difference.interval()
+        return self.difference.interval(most=self.most)
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -90,8 +94,8 @@ class Comparison:
 
         `equal`: the 90 % interval of the difference lies within the margin, so that two one-sided tests at 5 % refute
         a difference as large as the margin; or every value is the same. `better`, `worse`: the 95 % interval excludes
-        zero (and A and B are not equal). Otherwise `undecided`, also where the seeds show no spread at all, which no
-        interval can be built on.
+        zero (and A and B are not equal). Otherwise `undecided`, also where the seeds show no spread beyond the rounding
+        of what is stored, which no interval can be built on.
 
         References:
             Schuirmann, A comparison of the two one-sided tests procedure and the power approach (1987).
@@ -108,6 +112,11 @@ class Comparison:
         if low <= 0 <= high:
             return "undecided"
         return "better" if (low > 0) == self.larger_is_better else "worse"
+
+    @property
+    def is_level(self) -> bool:
+        """Whether the means are equal but for rounding."""
+        return not deviations(np.array([self.a.mean(), self.b.mean()])).any()
 
     @property
     def is_identical(self) -> bool:
@@ -172,7 +181,7 @@ class Comparison:
 
         n, m = len(self.a), len(self.b)
         freedom = n + m - 2
-        squares = ((self.a - self.a.mean()) ** 2).sum() + ((self.b - self.b.mean()) ** 2).sum()
+        squares = (deviations(self.a) ** 2).sum() + (deviations(self.b) ** 2).sum()
         if freedom < 2 or not squares > 0:
             return math.nan
         unbiased = math.exp(gammaln(freedom / 2) - gammaln((freedom - 1) / 2)) / math.sqrt(freedom / 2)
@@ -189,7 +198,7 @@ class Comparison:
         if not difference.standard_error > 0:
             return None
         # Of equally many seeds, n each: the degrees of freedom for each n - 1.
-        a, b = (1.0, 0.0) if self.paired else (float(self.a.var(ddof=1)), float(self.b.var(ddof=1)))
+        a, b = (1.0, 0.0) if self.paired else (variance(self.a), variance(self.b))
         per_seed = (a + b) ** 2 / (a**2 + b**2)
         return seeds_to_decide(
             difference.value,
@@ -208,7 +217,15 @@ class Comparison:
         return max(0, self.seeds - len(self.a)), max(0, self.seeds - len(self.b))
 
 
-def compare(a: Values, b: Values, *, margin: float | None = None, larger_is_better: bool = True) -> Comparison:
+def compare(
+    a: Values,
+    b: Values,
+    *,
+    margin: float | None = None,
+    larger_is_better: bool = True,
+    most: float = math.inf,
+    pair: bool = True,
+) -> Comparison:
     """Compares two settings over their seeds.
 
     They are paired by seed where more than half of the seeds of each are shared, and the others do not count then; else
@@ -219,6 +236,8 @@ def compare(a: Values, b: Values, *, margin: float | None = None, larger_is_bett
         b: B's values by seed.
         margin: the difference, in the unit of the values, that is too small to matter.
         larger_is_better: False for losses.
+        most: the greatest difference that is possible.
+        pair: False to take them as not paired, whatever their seeds.
 
     Raises:
         ValueError: there is no value, or one is not finite; or the margin is not positive.
@@ -226,56 +245,16 @@ def compare(a: Values, b: Values, *, margin: float | None = None, larger_is_bett
     if margin is not None and not margin > 0:
         raise ValueError(f"a margin is a number > 0, not {margin!r}")
     shared = [seed for seed in a if seed in b]
-    if paired := len(shared) > 1 and 2 * len(shared) > max(len(a), len(b)):
+    if paired := pair and len(shared) > 1 and 2 * len(shared) > max(len(a), len(b)):
         a, b = ({seed: side[seed] for seed in shared} for side in (a, b))
-    return Comparison(as_sample([*a.values()]), as_sample([*b.values()]), paired, margin, larger_is_better)
-
-
-def holm(p_values: Sample) -> np.ndarray:
-    """Returns p-values adjusted for their number: at most 5 % risk that any true hypothesis falls below 5 %.
-
-    Args:
-        p_values: those of all hypotheses; nan, of one that was not tested, stays nan and does not count.
-
-    References:
-        Holm, A simple sequentially rejective multiple test procedure (1979).
-    """
-    p = np.asarray(p_values, np.float64)
-    order = np.argsort(p)  # nan last
-    tested = int((~np.isnan(p)).sum())
-    factors = np.maximum(tested - np.arange(len(p)), 1)
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1)
-    return adjusted
-
-
-class Adjusted(NamedTuple):
-    """One of several comparisons: its p-value after Holm's correction, and the verdict by that p-value."""
-
-    comparison: Comparison
-    p: float
-    verdict: Verdict
-
-
-def adjust(comparisons: Sequence[Comparison]) -> list[Adjusted]:
-    """Corrects the verdicts of several comparisons for their number.
-
-    At most 5 % of such families call any two equal settings better or worse; `equal` is not corrected, for it is
-    the other error that it may make.
-    """
-    p_values = holm([comparison.difference.p for comparison in comparisons])
-    found = []
-    for comparison, p in zip(comparisons, p_values, strict=True):
-        differs = comparison.verdict in ("better", "worse")
-        found.append(
-            Adjusted(comparison, float(p), "undecided" if differs and not p < 1 - LEVEL else comparison.verdict)
-        )
-    return found
+    samples = as_sample([*a.values()]), as_sample([*b.values()])
+    return Comparison(*samples, paired, margin, larger_is_better, most=most)
 
 
 def _paired_difference(a: np.ndarray, b: np.ndarray) -> Difference:
     gaps = a - b
-    std = float(gaps.std(ddof=1)) if len(gaps) > 1 else math.nan
+    squares = float((deviations(gaps, max(np.abs(a).max(), np.abs(b).max())) ** 2).sum())
+    std = math.sqrt(squares / (len(gaps) - 1)) if len(gaps) > 1 else math.nan
     return Difference(float(gaps.mean()), std, std / math.sqrt(len(gaps)), len(gaps) - 1)
 
 
@@ -283,7 +262,7 @@ def _welch_difference(a: np.ndarray, b: np.ndarray) -> Difference:
     value = float(a.mean() - b.mean())
     if min(len(a), len(b)) < 2:
         return Difference(value, math.nan, math.nan, math.nan)
-    variances = np.array([a.var(ddof=1), b.var(ddof=1)])
+    variances = np.array([variance(a), variance(b)])
     parts = variances / (len(a), len(b))
     total = float(parts.sum())
     freedom = total**2 / float((parts**2 / (len(a) - 1, len(b) - 1)).sum()) if total else math.nan

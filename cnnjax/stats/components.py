@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cnnjax.stats.spread import LEVEL
+from cnnjax.stats.spread import LEVEL, deviations
 
 _DRAWS = 4000
 RESIDUAL = "residual"
@@ -25,7 +25,7 @@ class Component(NamedTuple):
         std: its square root.
         low: end of the 95 % interval of the variance, not below zero.
         high: the other end.
-        share: of the sum of all variances.
+        share: of the sum of all variances; nan where all values are equal.
         share_low: end of the 95 % interval of the share.
         share_high: the other end.
     """
@@ -82,6 +82,8 @@ def variance_components(columns: Mapping[str, Sequence], values: Sequence[float]
     cells, levels = _cross({name: np.asarray(columns[name]) for name in columns}, np.asarray(values, np.float64))
     names, replicates = list(levels), cells.shape[-1]
     squares, freedoms = _analyse(cells, names)
+    if not deviations(cells.ravel()).any():  # what rounding leaves of equal values has no sources
+        squares = dict.fromkeys(squares, 0.0)
     subsets = list(squares)
     sizes = dict(zip((*names, RESIDUAL), cells.shape, strict=True))
     # Row S of the equations: the sum of the mean squares of all T that include S, their signs alternating, over the
@@ -100,7 +102,8 @@ def variance_components(columns: Mapping[str, Sequence], values: Sequence[float]
     drawn = np.maximum(drawn @ equations.T, 0)
     low, high = np.quantile(drawn, ((1 - LEVEL) / 2, (1 + LEVEL) / 2), axis=0)
     sums = drawn.sum(axis=1, keepdims=True)
-    drawn_shares = np.divide(drawn, sums, out=np.zeros_like(drawn), where=sums > 0)
+    nothing = np.full_like(drawn, 0.0 if mean_squares.any() else math.nan)
+    drawn_shares = np.divide(drawn, sums, out=nothing, where=sums > 0)
     share_low, share_high = np.quantile(drawn_shares, ((1 - LEVEL) / 2, (1 + LEVEL) / 2), axis=0)
     total = float(variances.sum())
     found = tuple(

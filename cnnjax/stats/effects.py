@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cnnjax.stats.spread import Interval, t_quantile
+from cnnjax.stats.spread import Interval, deviations, t_quantile, variance
 
 
 class Effect(NamedTuple):
@@ -17,7 +17,7 @@ class Effect(NamedTuple):
         axes: their names.
         freedom: degrees of freedom.
         share: of the variance of all trials, as a share of their total sum of squares.
-        f: the F statistic against the spread of seeds; nan where no setting has two seeds.
+        f: the F statistic against the spread of seeds; nan where no setting has two seeds, or none shows a spread.
         p: its p-value, with no correction for the number of effects.
     """
 
@@ -45,8 +45,9 @@ class Effects(NamedTuple):
 class Marginal(NamedTuple):
     """The mean of the settings at one level of an axis (or of several together), each setting counting once.
 
-    `low`..`high`: its 95 % interval over seeds, these settings given; nan where one of them has a single seed. Each
-    setting has a spread of its own, so that with two or three seeds each it holds the truth in up to 98 %.
+    `low`..`high`: its 95 % interval over seeds, these settings given; nan where one of them has a single seed, or none
+    shows a spread. Each setting has a spread of its own, so that with two or three seeds each it holds the truth in up
+    to 98 %.
     `std` is the standard deviation of the settings' means: of hyperparameters, not of seeds.
     """
 
@@ -87,8 +88,8 @@ def explain_variance(columns: Mapping[str, Sequence], values: Sequence[float]) -
     terms = [term for size in (1, 2) for term in itertools.combinations(codes, size)]
     blocks = {term: _indicators([codes[name] for name in term]) for term in terms}
     settings = _joint_codes(list(codes.values()))
-    total = float(((y - y.mean()) ** 2).sum())
-    within = sum(float(((y[settings == s] - y[settings == s].mean()) ** 2).sum()) for s in range(settings.max() + 1))
+    total = float((deviations(y) ** 2).sum())
+    within = sum(float((deviations(y[settings == s]) ** 2).sum()) for s in range(settings.max() + 1))
     seed_freedom = len(y) - (int(settings.max()) + 1)
     error = within / seed_freedom if seed_freedom and within > 0 else math.nan
     found = []
@@ -118,13 +119,13 @@ def marginal_means(
         axes: those whose levels are told apart.
 
     Returns:
-        One mean for each combination of their levels that there is, in order of appearance.
+        One mean for each combination of their levels that there is, in order of appearance; nan is the level None.
     """
     y = np.asarray(values, np.float64)
     settings = _joint_codes([_codes(columns[name]) for name in columns])
     levels: dict[tuple, list[int]] = {}
-    for place, level in enumerate(zip(*(columns[name] for name in axes), strict=True)):
-        levels.setdefault(tuple(level), []).append(place)
+    for place, level in enumerate(zip(*(map(_key, columns[name]) for name in axes), strict=True)):
+        levels.setdefault(level, []).append(place)
     found = []
     for level, places in levels.items():
         samples = [y[places][settings[places] == s] for s in np.unique(settings[places])]
@@ -139,20 +140,24 @@ def _interval(samples: list[np.ndarray]) -> Interval:
     """The t interval of the mean of samples' means, each with a variance of its own (Welch and Satterthwaite)."""
     if min(map(len, samples)) < 2:
         return Interval(math.nan, math.nan)
-    parts = np.array([sample.var(ddof=1) / len(sample) for sample in samples])
+    parts = np.array([variance(sample) / len(sample) for sample in samples])
     freedoms = np.array([len(sample) - 1 for sample in samples])
     mean = float(np.mean([sample.mean() for sample in samples]))
     error = math.sqrt(parts.sum()) / len(samples)
     freedom = parts.sum() ** 2 / (parts**2 / freedoms).sum() if error else math.nan
-    half = t_quantile(freedom) * error if error else 0.0
+    half = t_quantile(freedom) * error
     return Interval(mean - half, mean + half)
 
 
 def _codes(column: Sequence) -> np.ndarray:
     """Numbers equal levels alike, in order of appearance; None and nan are levels."""
     numbers: dict[Hashable, int] = {}
-    keys = [None if isinstance(level, float) and math.isnan(level) else level for level in column]
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys])
+    return np.array([numbers.setdefault(_key(level), len(numbers)) for level in column])
+
+
+def _key(level: Hashable) -> Hashable:
+    """A level by which to find it again: one nan does not equal another."""
+    return None if isinstance(level, float) and math.isnan(level) else level
 
 
 def _joint_codes(codes: list[np.ndarray]) -> np.ndarray:

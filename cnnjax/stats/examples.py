@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cnnjax.stats.spread import LEVEL, Interval, t_quantile
+from cnnjax.stats.spread import LEVEL, Interval, t_quantile, variance
 
 
 class AccuracySpread(NamedTuple):
@@ -20,7 +20,7 @@ class AccuracySpread(NamedTuple):
         distribution_variance: unbiased estimate of the variance of the accuracy on the distribution that the test set
             is drawn from; below zero where chance makes it so.
         distribution_std: its square root, zero where that is below zero.
-        distribution_low: end of the 95 % interval of the true standard deviation.
+        distribution_low: end of the 95 % interval of the true standard deviation; nan where the accuracies are equal.
         distribution_high: the other end.
         independent_std: the standard deviation that would be if each network erred on each example by itself.
     """
@@ -74,7 +74,8 @@ class Disagreement(NamedTuple):
         mcnemar: of the networks, or where a setting has several, of their mean probabilities.
         churn: how often networks disagree.
         interval: of the difference of mean accuracies, over test examples.
-        spreads: of A's and of B's accuracy over seeds, on this test set and on all data like it; None of one seed.
+        spreads: of A's and of B's accuracy over seeds, on this test set and on all data like it; None of one seed, or
+            one example.
     """
 
     mcnemar: McNemar
@@ -101,7 +102,7 @@ def compare_predictions(
     predicted = [np.stack([logits.argmax(axis=1) for logits in side]) for side in sides]
     right_a, right_b = (classes == labels for classes in predicted)
     together = [sum(softmax(logits.astype(np.float32), axis=1) for logits in side).argmax(axis=1) for side in sides]
-    spread_a, spread_b = (spread_accuracy(right) if len(right) > 1 else None for right in (right_a, right_b))
+    spread_a, spread_b = (spread_accuracy(right) if min(right.shape) > 1 else None for right in (right_a, right_b))
     return Disagreement(
         mcnemar=mcnemar(together[0] == labels, together[1] == labels),
         churn=churn(*predicted),
@@ -133,18 +134,20 @@ def spread_accuracy(correct: Bool[np.ndarray, "S N"]) -> AccuracySpread:
     if correct.ndim != 2 or min(correct.shape) < 2:
         raise ValueError(f"not the outcomes of several networks on several examples: shape {correct.shape}")
     seeds, examples = correct.shape
-    variance = float(correct.mean(axis=1).var(ddof=1))
+    found = variance(correct.mean(axis=1))
     share = correct.mean(axis=0)
     of_examples = float((share * (1 - share)).mean()) * seeds / (seeds - 1) / examples
 
-    def on_distribution(variance: float) -> float:
-        return (variance - of_examples) * examples / (examples - 1)
+    def on_distribution(here: float) -> float:
+        return (here - of_examples) * examples / (examples - 1)
 
     half = (seeds - 1) / 2  # a chi-squared quantile is twice that of the gamma distribution
-    low, high = (variance * half / float(gammaincinv(half, (1 + sign * LEVEL) / 2)) for sign in (1, -1))
-    found, low, high = (on_distribution(v) for v in (variance, low, high))
-    std, low, high = (math.sqrt(max(0.0, v)) for v in (found, low, high))
-    return AccuracySpread(seeds, examples, math.sqrt(variance), found, std, low, high, math.sqrt(of_examples))
+    ends = (found * half / float(gammaincinv(half, (1 + sign * LEVEL) / 2)) for sign in (1, -1))
+    # No share spreads further than half of them at 0 and half at 1; and no spread is no ground for an interval.
+    low, high = (min(0.5, math.sqrt(max(0.0, on_distribution(v)))) if found else math.nan for v in ends)
+    everywhere = on_distribution(found)
+    std = math.sqrt(max(0.0, everywhere))
+    return AccuracySpread(seeds, examples, math.sqrt(found), everywhere, std, low, high, math.sqrt(of_examples))
 
 
 def mcnemar(correct_a: Bool[np.ndarray, " N"], correct_b: Bool[np.ndarray, " N"]) -> McNemar:
@@ -173,7 +176,8 @@ def mcnemar(correct_a: Bool[np.ndarray, " N"], correct_b: Bool[np.ndarray, " N"]
     n, more, less = len(a) + 2, only_a + 0.5, only_b + 0.5
     middle, half = (more - less) / n, t_quantile(math.inf) * math.sqrt(more + less - (more - less) ** 2 / n) / n
     counts = (both, only_a, only_b, len(a) - both - only_a - only_b)
-    return McNemar(*counts, p, (only_a - only_b) / len(a), middle - half, middle + half)
+    low, high = max(-1.0, middle - half), min(1.0, middle + half)
+    return McNemar(*counts, p, (only_a - only_b) / len(a), low, high)
 
 
 def example_interval(correct_a: Bool[np.ndarray, "S N"], correct_b: Bool[np.ndarray, "T N"]) -> Interval:
@@ -183,15 +187,20 @@ def example_interval(correct_a: Bool[np.ndarray, "S N"], correct_b: Bool[np.ndar
         correct_a: whether each network of A is right about each example.
         correct_b: whether each network of B is.
 
+    Returns:
+        The interval; nan of one example, and where the difference is the same on each.
+
     Raises:
-        ValueError: they are not of the same examples, or of one.
+        ValueError: they are not of the same examples.
     """
     a, b = np.asarray(correct_a, bool), np.asarray(correct_b, bool)
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or a.shape[1] < 2:
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
         raise ValueError(f"not outcomes on the same examples: shapes {a.shape} and {b.shape}")
     gaps = a.mean(axis=0) - b.mean(axis=0)
-    half = t_quantile(len(gaps) - 1) * float(gaps.std(ddof=1)) / math.sqrt(len(gaps))
-    return Interval(float(gaps.mean()) - half, float(gaps.mean()) + half)
+    half = t_quantile(len(gaps) - 1) * math.sqrt(variance(gaps) / len(gaps))
+    if not half > 0:
+        return Interval(math.nan, math.nan)
+    return Interval(max(-1.0, float(gaps.mean()) - half), min(1.0, float(gaps.mean()) + half))
 
 
 def churn(predicted_a: Int[np.ndarray, "S N"], predicted_b: Int[np.ndarray, "T N"]) -> Churn:

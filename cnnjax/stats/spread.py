@@ -11,11 +11,12 @@ import numpy as np
 LEVEL = 0.95  # of every interval
 RESAMPLES = 2000  # of every bootstrap, drawn alike each time
 _EVERYWHERE = (-math.inf, math.inf)
+_ROUNDING = 4 * float(np.finfo(np.float32).eps)  # a run's files hold float32: what is equal differs in its last digits
 Sample = Sequence[float] | np.ndarray
 
 
 class Interval(NamedTuple):
-    """A 95 % interval; both ends are nan where the data say nothing of the spread."""
+    """A 95 % interval; both ends are nan where the data say nothing of the spread, or show none."""
 
     low: float
     high: float
@@ -26,7 +27,8 @@ class Summary:
     """A sample of n values; `std` has ddof 1; `low`..`high` is the 95 % t interval of the mean.
 
     `iqm` is the interquartile mean, `iqm_low`..`iqm_high` its 95 % bootstrap interval, nan of fewer than six values.
-    With one value `std`, `sem` and the intervals are nan: one seed says nothing about seeds.
+    With one value `std`, `sem` and the intervals are nan: one seed says nothing about seeds. Equal values have no
+    interval either: it would be a point, and sure of itself.
     """
 
     n: int
@@ -87,7 +89,7 @@ def pooled_std(groups: Iterable[Sample]) -> float:
     Groups of one value add nothing; nan when there are only such.
     """
     samples = [as_sample(group) for group in groups]
-    squares = sum(float(((sample - sample.mean()) ** 2).sum()) for sample in samples)
+    squares = sum(float((deviations(sample) ** 2).sum()) for sample in samples)
     freedom = sum(len(sample) - 1 for sample in samples)
     return math.sqrt(squares / freedom) if freedom else math.nan
 
@@ -118,7 +120,7 @@ def bootstrap_interval(
         statistic: of the values along the last axis of an array [resamples, values], in the groups' order.
 
     Returns:
-        The interval; nan of fewer than six values, and where a group has fewer than three.
+        The interval; nan of fewer than six values, where a group has fewer than three, and where none shows a spread.
 
     References:
         Agarwal et al. (2021), section 4.1 (stratified bootstrap); Hesterberg, Unbiasing the bootstrap: bootknife
@@ -130,7 +132,7 @@ def bootstrap_interval(
     from scipy.special import ndtr
 
     samples = [as_sample(group) for group in groups]
-    if sum(map(len, samples)) < 6 or min(map(len, samples)) < 3:
+    if sum(map(len, samples)) < 6 or min(map(len, samples)) < 3 or not any(deviations(s).any() for s in samples):
         return Interval(math.nan, math.nan)
     resampled = [sample[draw_resamples(len(sample), place)] for place, sample in enumerate(samples)]
     found = statistic(np.concatenate(resampled, axis=-1))
@@ -146,6 +148,23 @@ def draw_resamples(n: int, stream: int = 0) -> np.ndarray:
     left_out = generator.integers(0, n, (RESAMPLES, 1))
     places = generator.integers(0, n - 1, (RESAMPLES, n))
     return places + (places >= left_out)
+
+
+def deviations(values: np.ndarray, size: float | np.ndarray | None = None) -> np.ndarray:
+    """Returns values less their mean, along the last axis; all 0 where the values are equal but for rounding.
+
+    Args:
+        values: [..., n].
+        size: of the numbers whose rounding it is, where the values are differences of such; that of the values if None.
+    """
+    size = np.abs(values).max(axis=-1) if size is None else size
+    found = values - values.mean(axis=-1, keepdims=True)
+    return np.where((np.abs(found).max(axis=-1) > _ROUNDING * size)[..., None], found, 0.0)
+
+
+def variance(sample: np.ndarray) -> float:
+    """Returns the variance, ddof 1, of a sample; 0 where its values are equal but for rounding, nan of one value."""
+    return float((deviations(sample) ** 2).sum()) / (len(sample) - 1) if len(sample) > 1 else math.nan
 
 
 def as_sample(values: Sample) -> np.ndarray:
@@ -170,9 +189,11 @@ def t_quantile(freedom: float, level: float = LEVEL) -> float:
 
 
 def _cut(mean: float, half: float, bounds: tuple[float, float]) -> Interval:
+    if not half > 0:
+        return Interval(math.nan, math.nan)
     low, high = np.clip((mean - half, mean + half), *bounds)
     return Interval(float(low), float(high))
 
 
 def _std(sample: np.ndarray) -> float:
-    return float(sample.std(ddof=1)) if len(sample) > 1 else math.nan
+    return math.sqrt(variance(sample))

@@ -2,12 +2,14 @@
 
 import math
 
-from cnnjax.stats.comparison import Comparison
+from cnnjax.stats.comparison import Comparison, Verdict
 from cnnjax.stats.planning import MOST
 from cnnjax.stats.spread import LEVEL, Interval
 
 
-def verdict_sentence(comparison: Comparison, measure: str, a: str = "A", b: str = "B") -> str:
+def verdict_sentence(
+    comparison: Comparison, measure: str, a: str = "A", b: str = "B", *, verdict: Verdict | None = None
+) -> str:
     """Says in one or two sentences what a comparison comes to, and where it is undecided what would decide it.
 
     Args:
@@ -15,7 +17,9 @@ def verdict_sentence(comparison: Comparison, measure: str, a: str = "A", b: str 
         measure: of what, as in trials.csv; accuracies are shares.
         a: the name of A.
         b: the name of B.
+        verdict: after a correction for the number of comparisons; None without one.
     """
+    verdict = verdict or comparison.verdict
     name = measure.replace("_", " ")
     if comparison.is_identical:
         return f"{a} and {b} are identical: the same {name} on each of {len(comparison.a)} seeds."
@@ -24,19 +28,24 @@ def verdict_sentence(comparison: Comparison, measure: str, a: str = "A", b: str 
     seeds = f"{len(comparison.a)} seeds, paired" if comparison.paired else _counts(comparison)
     if not comparison.difference.standard_error > 0:
         return f"Undecided: {means} ({seeds}). {_no_spread(comparison)}"
-    level = 2 * LEVEL - 1 if comparison.verdict == "equal" else LEVEL
-    low_to_high = span(comparison.difference.interval(level), measure)
+    level = 2 * LEVEL - 1 if verdict == "equal" else LEVEL
+    low_to_high = span(comparison.difference.interval(level, comparison.most), measure)
     numbers = f"{means}, a difference of {gap(value, measure)} ({100 * level:.0f} % interval {low_to_high}; {seeds})."
-    if comparison.verdict == "equal":
+    if verdict == "equal":
         assert comparison.margin is not None
         return f"{a} and {b} are equal within {gap(comparison.margin, measure).lstrip('+')}: {numbers}"
-    if comparison.verdict == "undecided":
-        return f"Undecided: {numbers} {what_decides(comparison, a, b)}"
-    return f"{a} is {comparison.verdict} than {b}: {numbers}"
+    if verdict == "undecided":
+        alone = "That interval alone excludes zero, but it is one of several that could have."
+        return f"Undecided: {numbers} {alone if comparison.verdict != verdict else what_decides(comparison, a, b)}"
+    return f"{a} is {verdict} than {b}: {numbers}"
 
 
 def what_decides(comparison: Comparison, a: str = "A", b: str = "B") -> str:
-    """Says how many more seeds would decide a comparison that has a spread."""
+    """Says how many more seeds would decide a comparison, or why no number can be named."""
+    if not comparison.difference.standard_error > 0:
+        return _no_spread(comparison)
+    if comparison.is_level:
+        return "The means are equal: no number of seeds is likely to tell them apart."
     if comparison.more_seeds is None:
         return f"If the true difference is that, more than {MOST:,} seeds each would be needed to decide it."
     more_a, more_b = comparison.more_seeds
@@ -63,6 +72,8 @@ def gap(value: float, measure: str) -> str:
 
 def span(interval: Interval, measure: str) -> str:
     """The interval of a difference."""
+    if math.isnan(interval.low):
+        return "–"
     return f"{gap(interval.low, measure).removesuffix(' points')} to {gap(interval.high, measure)}"
 
 
@@ -76,4 +87,8 @@ def _counts(comparison: Comparison) -> str:
 def _no_spread(comparison: Comparison) -> str:
     if min(len(comparison.a), len(comparison.b)) < 2:
         return "One seed says nothing about seeds: train each with at least 5."
-    return "The seeds show no spread, on which no interval can be built: train more, or test on more examples."
+    what = "The difference is" if comparison.paired else "The values of each are"
+    return (
+        f"{what} the same on every seed, and without a spread no interval can be built: train more seeds, or test on "
+        "more examples."
+    )

@@ -46,7 +46,7 @@ def at_hand(workdir: str | Path, progress: Progress) -> Iterator[Path]:
             of the run, which then is in the local folder.
     """
     if not is_url(workdir):
-        yield Path(workdir)
+        yield Path(workdir).expanduser()
         return
     url, place = str(workdir), _place("runs", str(workdir))
     store = Store(url)
@@ -109,7 +109,7 @@ def copied(workdir: str | Path, without: tuple[str, ...] = ()) -> Path:
         RequestError: the store does not answer, or holds no run.
     """
     if not is_url(workdir):
-        return Path(workdir)
+        return Path(workdir).expanduser()
     url, place = str(workdir), _place("copies", str(workdir))
     store = Store(url)
     place.mkdir(parents=True, exist_ok=True)
