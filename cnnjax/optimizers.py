@@ -1,8 +1,11 @@
 """Optimizers with traced settings: Optax's, arranged so that each equals PyTorch's of the same name."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 from jaxtyping import Array
 
 from cnnjax.settings import Settings
@@ -17,16 +20,18 @@ def make_optimizer(name: str, settings: Settings, *, clips: bool = False) -> opt
     Args:
         name: 'sgd' is v = momentum * v + g, w -= learning_rate * v, without dampening, or with Nesterov's
             g + momentum * v in place of v; 'adam' is Kingma & Ba 2015, algorithm 1, with b1 .9, b2 .999 and epsilon
-            1e-8 outside the square root; 'adam+sgd' is what `settings.is_adam` says.
+            1e-8 outside the square root; several, joined by '+', are the one whose place is `settings.optimizer`.
         settings: of the stage.
         clips: whether to scale gradients down to the norm `settings.clip_norm` where theirs, over all weights, is
             larger.
     """
-    adam, sgd = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8), _momentum(settings.momentum, settings.nesterov)
-    rules = {"adam": adam, "sgd": sgd, "adam+sgd": _either(settings.is_adam, adam, sgd)}
+    rules = {
+        "adam": optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8),
+        "sgd": _momentum(settings.momentum, settings.nesterov),
+    }
     steps = [
         optax.add_decayed_weights(jnp.where(settings.decoupled, 0.0, settings.weight_decay)),
-        rules[name],
+        _one_of([rules[each] for each in name.split("+")], settings.optimizer),
         optax.add_decayed_weights(jnp.where(settings.decoupled, settings.weight_decay, 0.0)),
         optax.scale(-settings.learning_rate),
     ]
@@ -45,18 +50,17 @@ def _momentum(decay: Array, nesterov: Array) -> optax.GradientTransformation:
     return optax.GradientTransformation(rule.init, update)
 
 
-def _either(
-    condition: Array, one: optax.GradientTransformation, other: optax.GradientTransformation
-) -> optax.GradientTransformation:
-    """Both rules side by side, and the updates of one of them: which, a compiled program learns only as it runs."""
+def _one_of(rules: Sequence[optax.GradientTransformation], place: Array) -> optax.GradientTransformation:
+    """Rules side by side, and the updates of one of them: which, a compiled program learns only as it runs."""
+    if len(rules) == 1:
+        return rules[0]
 
     def init(params: optax.Params) -> tuple:
-        return one.init(params), other.init(params)
+        return tuple(rule.init(params) for rule in rules)
 
     def update(gradients: optax.Updates, state: tuple, params: optax.Params | None = None) -> tuple:
-        (here, first), (there, second) = (
-            rule.update(gradients, kept, params) for rule, kept in zip((one, other), state, strict=True)
-        )
-        return jax.tree.map(lambda a, b: jnp.where(condition, a, b), here, there), (first, second)
+        pairs = (rule.update(gradients, kept, params) for rule, kept in zip(rules, state, strict=True))
+        updates, states = zip(*pairs, strict=True)
+        return jax.tree.map(lambda *each: lax.select_n(place, *each), *updates), states
 
     return optax.GradientTransformation(init, update)

@@ -97,7 +97,7 @@ def _check_count(axes: Mapping[str, tuple]) -> None:
 
 
 def _stage(point: dict[str, Any]) -> Stage:
-    if point["optimizer"] == "adam":
+    if point["optimizer"] != "sgd":
         point |= {"momentum": 0.0, "nesterov": False}
     traced = Traced(**{field.name: point[field.name] for field in dataclasses.fields(Traced)})
     return Stage(point["optimizer"], point["epochs"], traced)

@@ -8,7 +8,7 @@ import numpy as np
 
 from cnnjax.schedules import factors
 from cnnjax.stopping import METRICS, Stopping, read_stopping
-from cnnjax.types import Member, Stage, Streams, Traced
+from cnnjax.types import Member, Streams, Traced, Trial
 
 _NEVER = Stopping("val_accuracy", 2**30)  # patience that outlasts any training
 
@@ -16,7 +16,7 @@ _NEVER = Stopping("val_accuracy", 2**30)  # patience that outlasts any training
 class Settings(NamedTuple):
     """Settings of one member, a row for each stage [stages], or of one stage; stacked, [members, stages]."""
 
-    is_adam: Any  # bool: which optimizer, where a program has both
+    optimizer: Any  # int: which of the program's, in the order of its name
     learning_rate: Any
     momentum: Any
     nesterov: Any  # bool
@@ -43,7 +43,7 @@ def stack_members(members: Sequence[Member], longest: int, monitor: str) -> tupl
         monitor: the metric that says which epoch is best, where early stopping names no other.
     """
     trials = [member.trials[-1] for member in members]
-    rows = [[_row(trial.stages, number, longest, monitor) for number in range(len(trial.stages))] for trial in trials]
+    rows = [[_row(trial, number, longest, monitor) for number in range(len(trial.stages))] for trial in trials]
     settings = Settings(
         *(np.stack([np.stack([getattr(stage, name) for stage in row]) for row in rows]) for name in Settings._fields)
     )
@@ -54,14 +54,14 @@ def stack_members(members: Sequence[Member], longest: int, monitor: str) -> tupl
     return settings, Streams(**seeds)
 
 
-def _row(stages: tuple[Stage, ...], number: int, longest: int, monitor: str) -> Settings:
-    stage = stages[number]
+def _row(trial: Trial, number: int, longest: int, monitor: str) -> Settings:
+    stage = trial.stages[number]
     traced: Traced = stage.traced
     stopping = read_stopping(traced.early_stopping)
-    is_last = number == len(stages) - 1
+    is_last = number == len(trial.stages) - 1
     watched = stopping or _NEVER._replace(metric=monitor)
     return Settings(
-        is_adam=np.bool_(stage.optimizer == "adam"),
+        optimizer=np.int32(trial.static.optimizer.split("+").index(stage.optimizer)),
         learning_rate=np.float32(traced.learning_rate),
         momentum=np.float32(traced.momentum),
         nesterov=np.bool_(traced.nesterov),

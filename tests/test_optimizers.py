@@ -65,8 +65,8 @@ def draw(seed):
         ),
         ("adam", {"weight_decay": 0.3}, lambda w: torch.optim.Adam(w, 0.05, weight_decay=0.3)),
         ("adam", {"weight_decay": 0.3, "decoupled": True}, lambda w: torch.optim.AdamW(w, 0.05, weight_decay=0.3)),
-        ("adam+sgd", {"is_adam": True}, lambda w: torch.optim.Adam(w, 0.05)),
-        ("adam+sgd", {"is_adam": False, "momentum": 0.9}, lambda w: torch.optim.SGD(w, 0.05, 0.9)),
+        ("adam+sgd", {"optimizer": 0}, lambda w: torch.optim.Adam(w, 0.05)),
+        ("adam+sgd", {"optimizer": 1, "momentum": 0.9}, lambda w: torch.optim.SGD(w, 0.05, 0.9)),
     ],
 )
 @pytest.mark.parametrize("clip", [None, 0.5, 100.0])

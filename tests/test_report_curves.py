@@ -69,12 +69,13 @@ def test_settings_that_differ_in_an_axis_of_words_are_told_apart(tmp_path):
 )
 def test_a_legend_is_no_wider_than_its_figure(names, rows):
     with context():
-        figure, _ = canvas(4.6, 3.6)
+        figure, [[axes]] = canvas(4.6, 3.6)
         legend(figure, [line_handle(name) for name in names])
         FigureCanvasAgg(figure).draw()
     (shown,) = figure.legends
     assert shown.get_window_extent().x0 >= 0 and shown.get_window_extent().x1 <= figure.bbox.width
     assert len({round(text.get_window_extent().y0) for text in shown.get_texts()}) == rows
+    assert axes.bbox.height == pytest.approx(3 * figure.dpi, rel=0.03)
 
 
 def test_the_history_reads_macro_measures_where_they_are(tmp_path):

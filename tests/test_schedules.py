@@ -85,4 +85,18 @@ def test_any_text_is_answered(text):
 
 def test_only_a_cosine_depends_on_the_end():
     assert has_horizon("warmup:2+cosine")
-    assert not any(map(has_horizon, ("constant", "exponential:0.95", "piecewise:2=0.1", "warmup:3")))
+    assert has_horizon("exponential:1e-30+cosine")
+    steady = (
+        "constant",
+        "exponential:0.95",
+        "exponential:1e300",
+        "piecewise:2=0.1",
+        "warmup:3",
+        "warmup:3+piecewise:9=2",
+    )
+    assert not any(map(has_horizon, steady))
+
+
+def test_a_new_form_that_depends_on_the_end_is_read_off_no_longer_training(monkeypatch):
+    monkeypatch.setattr("cnnjax.schedules._term", lambda term, epoch, edges, epochs: 1 - edges / epochs)
+    assert has_horizon("linear")

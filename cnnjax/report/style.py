@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 INK, MUTED, GRID, PAPER = "#1b1d21", "#666c76", "#e2e4e8", "#ffffff"
 # told apart by people with any colour vision (after Okabe and Ito)
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#b8538f", "#d89000", "#4ba3d9", "#7d5a2a", "#5b6773")
-_LETTERS_PER_INCH = 14  # of a legend, on average
+_LETTERS_PER_INCH, _INCHES_PER_ROW = 14, 0.18  # of a legend, on average
 LINES = ("-", (0, (4, 1.6)), (0, (1, 1.4)), (0, (5, 1.2, 1, 1.2)))
 # the page's style sheet gives each variable a light and a dark value
 _VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper"} | {
@@ -125,15 +125,21 @@ def _inline(svg: str, name: str, label: str) -> str:
 
 
 def legend(figure: "Figure", handles: Sequence[Any], columns: int = 4) -> None:
-    """One legend under all axes, where it covers nothing, in up to so many columns as are not wider than the figure."""
+    """One legend under all axes, where it covers nothing, in up to so many columns as are not wider than the figure.
+
+    The rows that this takes more than `columns` would make the figure higher, and the axes no smaller.
+    """
     names = [handle.get_label() for handle in handles]
 
     def letters(columns: int) -> int:  # 8 stand for the sample of a line, and the space between columns
         return sum(max(map(len, column)) + 8 for column in np.array_split(names, columns))
 
     most = _LETTERS_PER_INCH * figure.get_figwidth()
-    fitting = [count for count in range(1, min(columns, len(names)) + 1) if letters(count) <= most]
-    figure.legend(handles=list(handles), loc="outside lower center", ncols=max(fitting, default=1))
+    wanted = min(columns, len(names))
+    fitting = max((count for count in range(1, wanted + 1) if letters(count) <= most), default=1)
+    more = -(-len(names) // fitting) - -(-len(names) // wanted)
+    figure.set_figheight(figure.get_figheight() + _INCHES_PER_ROW * more)
+    figure.legend(handles=list(handles), loc="outside lower center", ncols=fitting)
 
 
 def line_handle(label: str, **style: Any) -> Any:
