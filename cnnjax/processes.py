@@ -6,8 +6,11 @@ for it for ever. One process alone is everything by itself.
 """
 
 import contextlib
+import ctypes
+import faulthandler
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -22,6 +25,7 @@ from cnnjax.types import RequestError, Told
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 AUTO = "auto"
+_MOMENT = 1.0  # seconds after which a broken connection has been seen
 _GRACE = 10.0  # seconds that a process has to end by itself after another one has ended with an error
 _HEARTBEAT = 10**6  # seconds: it is not jax that looks for lost processes, for it aborts without a clear word
 _GOES_ON = "the same command on all processes goes on from the last state on disk"
@@ -212,6 +216,8 @@ def joined(
         gather(None)
         us.leave()
     except Exception as error:
+        if not isinstance(error, RequestError | OSError):
+            time.sleep(_MOMENT)  # it may be jax's word for a lost process, which `_watch` has a clear one for
         us.leave(str(error) or repr(error))
         raise
     finally:
@@ -245,10 +251,18 @@ def _find_place(
     return Place(host.strip("[]"), int(port), processes, process), devices
 
 
+@ctypes.CFUNCTYPE(None, ctypes.c_int)
+def _wait_before_abort(_: int) -> None:
+    time.sleep(_GRACE)
+    faulthandler.dump_traceback()
+
+
 def _start_jax(place: Place, address: str, devices: Sequence[int] | None, timeout: float) -> None:
     import jax
 
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM for itself
+    # Where process 0 is lost jax's client aborts, in C++, within milliseconds; `_watch` is to have the time to say so.
+    ctypes.CDLL(None).signal(signal.SIGABRT, _wait_before_abort)
     jax.distributed.initialize(
         *(address, place.processes, place.process, devices, "deactivate"),
         initialization_timeout=int(timeout) + 1,

@@ -97,7 +97,7 @@ def test_images_of_one_pixel_are_too_small_for_a_network(tmp_path):
     [
         ([0, 1, -1, 0], "labels of labels lie in -1..1"),
         ([0, 1, 2**40, 0], "labels of labels lie in 0..1099511627776"),
-        ([0, 1, 99, 0], "100 classes for 4 training examples"),
+        ([0, 1, 99, 0], "labels reach 99, that is 100 classes of 4 training examples"),
         ([0.0, 1.0, np.nan, 0.0], "labels is float64"),
     ],
 )

@@ -60,10 +60,20 @@ def free_port():
         return server.getsockname()[1]
 
 
-def start(workdir, *more, study=STUDY):
+LAUNCH = ("-m", "cnnjax.launch")
+LATE = """
+import runpy, time
+from cnnjax import processes
+end = processes._Together.end
+processes._Together.end = lambda *arguments: (time.sleep(0.5), end(*arguments))
+runpy.run_module("cnnjax.launch", run_name="__main__")
+"""
+
+
+def start(workdir, *more, study=STUDY, how=LAUNCH):
     """Starts one process of a study."""
     settings = [f"--config.{key}={value}" for key, value in study.items()]
-    command = [sys.executable, "-m", "cnnjax.launch", f"--config={ROOT}/configs/quickstart.py", f"--workdir={workdir}"]
+    command = [sys.executable, *how, f"--config={ROOT}/configs/quickstart.py", f"--workdir={workdir}"]
     return subprocess.Popen(
         [*command, *settings, *more],
         **{"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True},
@@ -71,11 +81,11 @@ def start(workdir, *more, study=STUDY):
     )
 
 
-def start_all(number, workdir, *more):
+def start_all(number, workdir, *more, how=LAUNCH):
     """Starts a study on so many processes."""
     port = free_port()
     place = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={number}", "--coordinator_timeout=100"]
-    return [start(workdir, *place, f"--process_id={i}", *more) for i in range(number)]
+    return [start(workdir, *place, f"--process_id={i}", *more, how=how) for i in range(number)]
 
 
 def outcomes(started):
@@ -155,6 +165,14 @@ def test_two_processes_killed_and_resumed_by_two_by_one_and_by_four_end_with_the
     images = np.load(alone / "predictions/images.npz")["images"]
     one, other = (cnnjax.load_trial(folder, "t0000").logits(images) for folder in (alone, workdir))
     np.testing.assert_allclose(one, other, atol=0.01)
+
+
+def test_who_sees_late_that_the_first_was_lost_says_so_before_jax_aborts(tmp_path):
+    started = start_all(2, tmp_path / "run", how=("-c", LATE))
+    wait_for(tmp_path / "run", "checkpoints/p000/*/2")
+    started[0].kill()
+    _, (code, _, errors) = outcomes(started)
+    assert code == 1 and f"process 0 on {socket.gethostname()} {LOST}" in last_line(errors), errors
 
 
 def test_a_signal_to_one_ends_all_in_order(tmp_path):

@@ -148,7 +148,10 @@ def records(study: Study, workdir: Path) -> int:
 
     labels = np.random.default_rng(1).integers(0, len(CLASSES), EXAMPLES.value).astype(np.int32)
     dataset: Any = SimpleNamespace(
-        train=range(TRAIN_EXAMPLES), test=SimpleNamespace(labels=labels), image_shape=(32, 32, 3)
+        train=range(TRAIN_EXAMPLES),
+        validation=range(TRAIN_EXAMPLES // 9),
+        test=SimpleNamespace(labels=labels),
+        image_shape=(32, 32, 3),
     )
     folder, count = RunFolder(workdir), 0
     folder.write_predictions("labels", labels=labels)
