@@ -151,7 +151,7 @@ class Progress:
 
 def tracked(items: Iterable[_Item], description: str, total: int | None = None) -> Iterator[_Item]:
     """Yields items; a terminal shows how many have been taken, of `total` or as many as there are."""
-    console = Console(stderr=True)
+    console = _Console(stderr=True)
     return iter(track(items, description, total, console=console, disable=not sys.stderr.isatty()))
 
 

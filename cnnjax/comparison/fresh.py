@@ -114,12 +114,12 @@ def confirmation_text(found: Confirmation) -> str:
     for place, row in enumerate(found.contenders, 1):
         values = f"{amount(row.selected.mean, measure)} when selected, {amount(row.fresh.mean, measure)} on fresh seeds"
         sure = "more than 0.99" if row.best > 0.99 else f"{row.best:.2f}"
-        chance = f"the best with probability {sure}" if len(found.contenders) > 1 and row.best >= 0 else ""
+        chance = f"the best with probability {sure}" if len(found.contenders) > 1 and not math.isnan(row.best) else ""
         lines.append(f"{place}. {row.setting} ({row.trial}): " + ", ".join(filter(None, (values, chance))))
     for place, adjusted in enumerate(found.against, 2):
         sides = "The winner", f"number {place}"
         sentence = stats.verdict_sentence(adjusted.comparison, measure, *sides, verdict=adjusted.verdict)
-        p = f" p = {adjusted.p:.3g}, corrected for {len(found.against)}." if adjusted.p >= 0 else ""
+        p = f" p = {adjusted.p:.3g}, corrected for {len(found.against)}." if not math.isnan(adjusted.p) else ""
         lines.append(sentence + p)
     return "\n".join(lines)
 

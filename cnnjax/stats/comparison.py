@@ -9,7 +9,16 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from cnnjax.stats.planning import seeds_to_decide
-from cnnjax.stats.spread import LEVEL, Interval, as_sample, deviations, t_quantile, variance
+from cnnjax.stats.spread import (
+    LEVEL,
+    Interval,
+    as_sample,
+    deviations,
+    interval_around,
+    sum_of_squares,
+    t_quantile,
+    variance,
+)
 
 Verdict = Literal["better", "worse", "equal", "undecided"]
 Values = Mapping[Any, float]  # by seed
@@ -50,10 +59,7 @@ class Difference(NamedTuple):
 
     def interval(self, level: float = LEVEL, most: float = math.inf) -> Interval:
         """The t interval, cut at the greatest difference that is possible; nan without a spread."""
-        if not self.standard_error > 0:
-            return Interval(math.nan, math.nan)
-        half = t_quantile(self.freedom, level) * self.standard_error
-        return Interval(max(-most, self.value - half), min(most, self.value + half))
+        return interval_around(self.value, t_quantile(self.freedom, level) * self.standard_error, (-most, most))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +187,7 @@ class Comparison:
 
         n, m = len(self.a), len(self.b)
         freedom = n + m - 2
-        squares = (deviations(self.a) ** 2).sum() + (deviations(self.b) ** 2).sum()
+        squares = sum_of_squares(self.a) + sum_of_squares(self.b)
         if freedom < 2 or not squares > 0:
             return math.nan
         unbiased = math.exp(gammaln(freedom / 2) - gammaln((freedom - 1) / 2)) / math.sqrt(freedom / 2)
@@ -253,8 +259,7 @@ def compare(
 
 def _paired_difference(a: np.ndarray, b: np.ndarray) -> Difference:
     gaps = a - b
-    squares = float((deviations(gaps, max(np.abs(a).max(), np.abs(b).max())) ** 2).sum())
-    std = math.sqrt(squares / (len(gaps) - 1)) if len(gaps) > 1 else math.nan
+    std = math.sqrt(variance(gaps, max(np.abs(a).max(), np.abs(b).max())))
     return Difference(float(gaps.mean()), std, std / math.sqrt(len(gaps)), len(gaps) - 1)
 
 

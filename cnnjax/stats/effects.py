@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cnnjax.stats.spread import Interval, deviations, t_quantile, variance
+from cnnjax.stats.spread import Interval, interval_around, sum_of_squares, t_quantile, variance
 
 
 class Effect(NamedTuple):
@@ -88,8 +88,8 @@ def explain_variance(columns: Mapping[str, Sequence], values: Sequence[float]) -
     terms = [term for size in (1, 2) for term in itertools.combinations(codes, size)]
     blocks = {term: _indicators([codes[name] for name in term]) for term in terms}
     settings = _joint_codes(list(codes.values()))
-    total = float((deviations(y) ** 2).sum())
-    within = sum(float((deviations(y[settings == s]) ** 2).sum()) for s in range(settings.max() + 1))
+    total = sum_of_squares(y)
+    within = sum(sum_of_squares(y[settings == s]) for s in range(settings.max() + 1))
     seed_freedom = len(y) - (int(settings.max()) + 1)
     error = within / seed_freedom if seed_freedom and within > 0 else math.nan
     found = []
@@ -145,8 +145,7 @@ def _interval(samples: list[np.ndarray]) -> Interval:
     mean = float(np.mean([sample.mean() for sample in samples]))
     error = math.sqrt(parts.sum()) / len(samples)
     freedom = parts.sum() ** 2 / (parts**2 / freedoms).sum() if error else math.nan
-    half = t_quantile(freedom) * error
-    return Interval(mean - half, mean + half)
+    return interval_around(mean, t_quantile(freedom) * error)
 
 
 def _codes(column: Sequence) -> np.ndarray:

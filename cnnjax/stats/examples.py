@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cnnjax.stats.spread import LEVEL, Interval, t_quantile, variance
+from cnnjax.stats.spread import LEVEL, Interval, interval_around, t_quantile, variance
 
 
 class AccuracySpread(NamedTuple):
@@ -176,8 +176,7 @@ def mcnemar(correct_a: Bool[np.ndarray, " N"], correct_b: Bool[np.ndarray, " N"]
     n, more, less = len(a) + 2, only_a + 0.5, only_b + 0.5
     middle, half = (more - less) / n, t_quantile(math.inf) * math.sqrt(more + less - (more - less) ** 2 / n) / n
     counts = (both, only_a, only_b, len(a) - both - only_a - only_b)
-    low, high = max(-1.0, middle - half), min(1.0, middle + half)
-    return McNemar(*counts, p, (only_a - only_b) / len(a), low, high)
+    return McNemar(*counts, p, (only_a - only_b) / len(a), *interval_around(middle, half, (-1, 1)))
 
 
 def example_interval(correct_a: Bool[np.ndarray, "S N"], correct_b: Bool[np.ndarray, "T N"]) -> Interval:
@@ -198,9 +197,7 @@ def example_interval(correct_a: Bool[np.ndarray, "S N"], correct_b: Bool[np.ndar
         raise ValueError(f"not outcomes on the same examples: shapes {a.shape} and {b.shape}")
     gaps = a.mean(axis=0) - b.mean(axis=0)
     half = t_quantile(len(gaps) - 1) * math.sqrt(variance(gaps) / len(gaps))
-    if not half > 0:
-        return Interval(math.nan, math.nan)
-    return Interval(max(-1.0, float(gaps.mean()) - half), min(1.0, float(gaps.mean()) + half))
+    return interval_around(float(gaps.mean()), half, (-1, 1))
 
 
 def churn(predicted_a: Int[np.ndarray, "S N"], predicted_b: Int[np.ndarray, "T N"]) -> Churn:

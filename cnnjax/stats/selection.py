@@ -10,7 +10,7 @@ import numpy as np
 
 from cnnjax.stats.comparison import Values
 from cnnjax.stats.correction import holm
-from cnnjax.stats.spread import LEVEL, RESAMPLES, Sample, as_sample, deviations, t_quantile, variance
+from cnnjax.stats.spread import LEVEL, RESAMPLES, Sample, as_sample, deviations, interval_around, t_quantile, variance
 
 
 class Rank(NamedTuple):
@@ -199,11 +199,11 @@ def select_honestly(
     winner = int(scores.sum(axis=1).argmax())
     held_out = counts[chosen, np.arange(len(seeds))]
     honest, apparent = float(held_out.mean()), float(counts[winner].mean())
-    half = t_quantile(len(seeds) - 1) * math.sqrt(variance(held_out) / len(seeds)) or math.nan
+    low, high = interval_around(honest, t_quantile(len(seeds) - 1) * math.sqrt(variance(held_out) / len(seeds)))
     up = larger_is_better if report_larger_is_better is None else report_larger_is_better
     optimism = apparent - honest if up else honest - apparent
     votes = dict(Counter(names[choice] for choice in chosen).most_common())
-    return Honest(names[winner], apparent, honest, honest - half, honest + half, optimism, votes)
+    return Honest(names[winner], apparent, honest, low, high, optimism, votes)
 
 
 def are_paired(groups: Mapping[Any, Values]) -> bool:

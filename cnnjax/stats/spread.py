@@ -60,7 +60,7 @@ def summarise(values: Sample, bounds: tuple[float, float] = _EVERYWHERE) -> Summ
     n, mean, std = len(sample), float(sample.mean()), _std(sample)
     sem = std / math.sqrt(n)
     least, most = float(sample.min()), float(sample.max())
-    t = _cut(mean, t_quantile(n - 1) * sem, bounds)
+    t = interval_around(mean, t_quantile(n - 1) * sem, bounds)
     bootstrapped = bootstrap_interval([sample], interquartile_mean)
     iqm = float(interquartile_mean(sample))
     return Summary(n, mean, std, sem, least, most, most - least, *t, iqm, *bootstrapped)
@@ -80,7 +80,7 @@ def prediction_interval(values: Sample, bounds: tuple[float, float] = _EVERYWHER
     """
     sample = as_sample(values)
     n, mean = len(sample), float(sample.mean())
-    return _cut(mean, t_quantile(n - 1) * _std(sample) * math.sqrt(1 + 1 / n), bounds)
+    return interval_around(mean, t_quantile(n - 1) * _std(sample) * math.sqrt(1 + 1 / n), bounds)
 
 
 def pooled_std(groups: Iterable[Sample]) -> float:
@@ -89,7 +89,7 @@ def pooled_std(groups: Iterable[Sample]) -> float:
     Groups of one value add nothing; nan when there are only such.
     """
     samples = [as_sample(group) for group in groups]
-    squares = sum(float((deviations(sample) ** 2).sum()) for sample in samples)
+    squares = sum(map(sum_of_squares, samples))
     freedom = sum(len(sample) - 1 for sample in samples)
     return math.sqrt(squares / freedom) if freedom else math.nan
 
@@ -162,9 +162,22 @@ def deviations(values: np.ndarray, size: float | np.ndarray | None = None) -> np
     return np.where((np.abs(found).max(axis=-1) > _ROUNDING * size)[..., None], found, 0.0)
 
 
-def variance(sample: np.ndarray) -> float:
-    """Returns the variance, ddof 1, of a sample; 0 where its values are equal but for rounding, nan of one value."""
-    return float((deviations(sample) ** 2).sum()) / (len(sample) - 1) if len(sample) > 1 else math.nan
+def sum_of_squares(sample: np.ndarray, size: float | None = None) -> float:
+    """Returns the sum of the squared `deviations` of a sample."""
+    return float((deviations(sample, size) ** 2).sum())
+
+
+def variance(sample: np.ndarray, size: float | None = None) -> float:
+    """Returns the variance, ddof 1, of a sample by its `deviations`; nan of one value."""
+    return sum_of_squares(sample, size) / (len(sample) - 1) if len(sample) > 1 else math.nan
+
+
+def interval_around(middle: float, half: float, bounds: tuple[float, float] = _EVERYWHERE) -> Interval:
+    """Returns the interval that reaches `half` to both sides, cut at bounds; nan where `half` is nan or 0."""
+    if not half > 0:
+        return Interval(math.nan, math.nan)
+    low, high = np.clip((middle - half, middle + half), *bounds)
+    return Interval(float(low), float(high))
 
 
 def as_sample(values: Sample) -> np.ndarray:
@@ -186,13 +199,6 @@ def t_quantile(freedom: float, level: float = LEVEL) -> float:
     from scipy.special import stdtrit  # a tenth of the import time of scipy.stats
 
     return float(stdtrit(freedom, (1 + level) / 2))
-
-
-def _cut(mean: float, half: float, bounds: tuple[float, float]) -> Interval:
-    if not half > 0:
-        return Interval(math.nan, math.nan)
-    low, high = np.clip((mean - half, mean + half), *bounds)
-    return Interval(float(low), float(high))
 
 
 def _std(sample: np.ndarray) -> float:

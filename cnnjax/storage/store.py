@@ -102,8 +102,9 @@ class Store:
 
         self._files.invalidate_cache()
         found = self._call("find", self._root, detail=True)
-        self._sizes = {self._name(path): info.get("size") or 0 for path, info in found.items()}
-        return {self._name(path): tokenize(info) for path, info in found.items()}
+        named = {self._name(path): info for path, info in found.items()}
+        self._sizes = {name: info.get("size") or 0 for name, info in named.items()}
+        return {name: tokenize(info) for name, info in named.items()}
 
     def read(self, name: str) -> bytes | None:
         """Returns what a small file holds; None where there is none."""
