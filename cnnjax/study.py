@@ -103,7 +103,7 @@ class TrainConfig:
     precision: tuple[str, ...] = axis("float32", choice("float32", "tf32", "bfloat16"))
     # How to convolve, where it can do the kernel; results differ by rounding, speed by a lot.
     convolution: tuple[str, ...] = axis(
-        "auto", choice("auto", "block_patches", "winograd", "patches", "dense", "grouped")
+        "auto", choice("auto", "block_patches", "winograd", "patches", "shifts", "dense", "grouped")
     )
 
     @property

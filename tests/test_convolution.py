@@ -118,7 +118,7 @@ def test_cpu_and_gpu_choose_by_shape(monkeypatch):
         ((2, 2, 1, 64), 729),
     ]
     assert [methods.choose(*shape) for shape in shapes] == [
-        *("block_patches", "patches", "patches", "winograd", "winograd", "patches", "patches", "patches")
+        *("block_patches", "patches", "patches", "winograd", "winograd", "shifts", "shifts", "patches")
     ]
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert [methods.choose(*shape) for shape in shapes] == [*["block_patches"] * 3, *["dense"] * 5]
@@ -127,5 +127,5 @@ def test_cpu_and_gpu_choose_by_shape(monkeypatch):
 @pytest.mark.parametrize("name", sorted(methods.METHODS))
 def test_a_wanted_method_is_chosen_where_it_can(name):
     assert methods.choose((3, 3, 64, 9), 1024, name) == methods.choose((3, 3, 3, 9), 64, name) == name
-    assert methods.choose((2, 2, 64, 9), 1024, name) in (name, "patches")
+    assert methods.choose((2, 2, 64, 9), 1024, name) in (name, "shifts")
     assert [study.train.convolution for study in [from_config({"train": {"convolution": name}})]] == [(name,)]

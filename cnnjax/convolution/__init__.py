@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cnnjax.convolution.blocks import NO_WINNER, Blocks, join, largest, largest_positive, split, to_winner
-from cnnjax.convolution.products import as_blocks, as_images, correlate, kernel_gradient
+from cnnjax.convolution.products import as_blocks, as_images, correlate, image_gradient, kernel_gradient
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
@@ -113,16 +113,11 @@ def _gradients(
     expand: Callable[..., Array | Blocks],
 ) -> tuple[Array, Array]:
     """The gradients of images and kernel, where `expand` makes that of the output from chunks of `arrays`."""
-    rows, columns = images.shape[1:3]
-    last = kernel.shape[0] - 1
-    # The input gradient is the full correlation of the output gradient with the kernel turned by 180 degrees.
-    top, left = _before(padding)
-    of_images = correlate(
-        *(arrays, expand, kernel[::-1, ::-1].swapaxes(2, 3)),
-        *((last - top, last - left), (rows, columns), method),
-        lambda output: as_images(output)[:, :rows, :columns],
+    before = _before(padding)
+    return (
+        image_gradient(arrays, expand, kernel, before, images.shape[1:3], method),
+        kernel_gradient(images, arrays, expand, kernel.shape, before, method),
     )
-    return of_images, kernel_gradient(images, arrays, expand, kernel.shape, _before(padding), method)
 
 
 def _unchanged(images: Array) -> Array:

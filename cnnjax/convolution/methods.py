@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 from jaxtyping import Array
 
-from cnnjax.convolution import block_patches, dense, patches, winograd
+from cnnjax.convolution import block_patches, dense, patches, shifts, winograd
 from cnnjax.convolution.blocks import Blocks
 
 
@@ -22,6 +22,8 @@ class Method(NamedTuple):
     floats_per_pixel: Callable[[int, int, int], int]  # made on the way, from kernel size, channels and features
     loops: bool  # over members and chunks of the batch; otherwise all is one product
     fits: Callable[[int], bool] = lambda size: True  # whether it can do kernels of a size
+    image_gradient: Callable[..., Array] | None = None  # without one, the forward product with the turned kernel
+    gradient_floats_per_pixel: Callable[[int, int, int], int] | None = None  # where they are others than forwards
 
 
 METHODS = {
@@ -56,6 +58,12 @@ METHODS = {
         loops=True,
     ),
 }
+# Forwards, patches are fewer passes over the output than a sum over shifts.
+METHODS["shifts"] = METHODS["patches"]._replace(
+    kernel_gradient=shifts.kernel_gradient,
+    image_gradient=shifts.image_gradient,
+    gradient_floats_per_pixel=lambda size, channels, features: channels + features,
+)
 # A loop of convolutions over members, or one in groups.
 METHODS["grouped"] = METHODS["dense"]._replace(loops=False)
 
@@ -73,7 +81,8 @@ def choose(kernel_shape: tuple[int, ...], pixels: int, wanted: str = "auto") -> 
     Windows of few channels are small enough to be made for a whole batch of all members; in blocks, unless many kernels
     make a CPU's time that of the arithmetic, of which blocks have more. From there on Winograd's saving of arithmetic
     wins on a CPU for every layer of the ladder, but takes twice as long to compile, which small layers of small images
-    never pay back; a GPU's own dense convolution is fast inside a loop, which a CPU's is not.
+    never pay back; a GPU's own dense convolution is fast inside a loop, which a CPU's is not. Other kernels of many
+    channels need no patches for their gradients.
     """
     size, _, channels, features = kernel_shape
     is_cpu = jax.default_backend() == "cpu"
@@ -83,13 +92,18 @@ def choose(kernel_shape: tuple[int, ...], pixels: int, wanted: str = "auto") -> 
         return "block_patches"
     if not is_cpu:
         return "dense"
-    return "winograd" if pixels * channels > 4096 and METHODS["winograd"].fits(size) else "patches"
+    if pixels * channels > 4096 and METHODS["winograd"].fits(size):
+        return "winograd"
+    return "shifts" if channels >= 8 else "patches"
 
 
-def chunk_count(method: Method, kernel_shape: tuple[int, ...], batch: int, pixels: int) -> int:
+def chunk_count(
+    method: Method, kernel_shape: tuple[int, ...], batch: int, pixels: int, *, backwards: bool = False
+) -> int:
     """Returns in how many equal chunks a batch is computed: as near as can be to what makes them fit the cache."""
     size, _, channels, features = kernel_shape
-    bytes_per_image = 4 * pixels * method.floats_per_pixel(size, channels, features)
+    floats_per_pixel = (backwards and method.gradient_floats_per_pixel) or method.floats_per_pixel
+    bytes_per_image = 4 * pixels * floats_per_pixel(size, channels, features)
     if not method.loops or not bytes_per_image:
         return 1
     wanted = max(1, math.ceil(batch * bytes_per_image / _CHUNK_BYTES))

@@ -55,19 +55,41 @@ def correlate(
     count = chunk_count(method, kernel.shape, len(arrays[0]), height * width)
     size = (-(-height // 2), -(-width // 2)) if method.to_blocks else pixels
 
+    def one_chunk(chunk: tuple[Array, ...], transformed: Array, extra: tuple[Array, ...]):
+        images = _as(method.from_blocks, expand(*chunk))
+        return finish(method.forward(images, transformed, before, size), *extra)
+
     def product(arrays: tuple[Array, ...], kernel: Array, extra: tuple[Array, ...]):
         transformed = method.transform(kernel)
-
-        def one_chunk(chunk: tuple[Array, ...]):
-            images = _as(method.from_blocks, expand(*chunk))
-            return finish(method.forward(images, transformed, before, size), *extra)
-
-        if count == 1:
-            return one_chunk(arrays)
-        results = lax.map(one_chunk, _cut(arrays, count))
-        return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), results)
+        return _by_chunks(lambda chunk: one_chunk(chunk, transformed, extra), arrays, count)
 
     return _over_members(method, product)(arrays, kernel, extra)
+
+
+def image_gradient(
+    arrays: tuple[Array, ...],
+    expand: Callable[..., Array | Blocks],
+    kernel: Float[Array, "K K C F"],
+    before: tuple[int, int],
+    pixels: tuple[int, int],
+    wanted: str,
+) -> Float[Array, "N H W C"]:
+    """Returns the gradient of images of height and width `pixels`, where `expand` makes that of the output."""
+    height, width = pixels
+    turned, last = kernel[::-1, ::-1].swapaxes(2, 3), len(kernel) - 1
+    method = METHODS[choose(turned.shape, height * width, wanted)]
+    if (of_images := method.image_gradient) is None:
+        # It is the full correlation of the output's gradient with the kernel turned by 180 degrees.
+        around = (last - before[0], last - before[1])
+        return correlate(
+            *(arrays, expand, turned, around, pixels, wanted), lambda output: as_images(output)[:, :height, :width]
+        )
+    count = chunk_count(method, kernel.shape, len(arrays[0]), height * width, backwards=True)
+
+    def product(arrays: tuple[Array, ...], kernel: Array) -> Array:
+        return _by_chunks(lambda chunk: of_images(as_images(expand(*chunk)), kernel, before, pixels), arrays, count)
+
+    return _over_members(method, product)(arrays, kernel)
 
 
 def kernel_gradient(
@@ -81,7 +103,7 @@ def kernel_gradient(
     """Returns the gradient of a kernel, where `expand` makes that of the output from a chunk of `arrays`."""
     _, height, width, _ = images.shape
     method = METHODS[choose(kernel_shape, height * width, wanted)]
-    count = chunk_count(method, kernel_shape, len(images), height * width)
+    count = chunk_count(method, kernel_shape, len(images), height * width, backwards=True)
 
     untransformed = jax.ShapeDtypeStruct(kernel_shape, images.dtype)
     transformed = jax.eval_shape(method.transform, untransformed)
@@ -104,6 +126,14 @@ def kernel_gradient(
 
 def _as(in_blocks: bool, images: Array | Blocks) -> Array | Blocks:
     return as_blocks(images) if in_blocks else as_images(images)
+
+
+def _by_chunks(one_chunk: Callable, arrays: tuple[Array, ...], count: int):
+    """The results of chunks of the arrays, put together."""
+    if count == 1:
+        return one_chunk(arrays)
+    results = lax.map(one_chunk, _cut(arrays, count))
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), results)
 
 
 def _cut(arrays: tuple[Array, ...], count: int) -> tuple[Array, ...]:
