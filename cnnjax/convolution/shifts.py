@@ -18,11 +18,11 @@ def image_gradient(
 ) -> Float[Array, "N H W C"]:
     """Returns the gradient of images of `size`, with `before` zeros above and left, from that of the output."""
     (batch, rows, columns, features), (kernel_size, _, channels, _) = gradient.shape, kernel.shape
-    pixels, shifts_SxFxC = gradient.reshape(-1, features), kernel.reshape(-1, channels, features).swapaxes(1, 2)
+    pixels, shifts_SxCxF = gradient.reshape(-1, features), kernel.reshape(-1, channels, features)
 
     def add_product(shift: Array, padded: Array) -> Array:
         at = (0, shift // kernel_size, shift % kernel_size, 0)
-        product = (pixels @ shifts_SxFxC[shift]).reshape(batch, rows, columns, channels)
+        product = (pixels @ shifts_SxCxF[shift].T).reshape(batch, rows, columns, channels)
         return lax.dynamic_update_slice(padded, lax.dynamic_slice(padded, at, product.shape) + product, at)
 
     padded = jnp.zeros((batch, rows + kernel_size - 1, columns + kernel_size - 1, channels), gradient.dtype)
