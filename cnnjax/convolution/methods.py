@@ -94,7 +94,7 @@ def choose(kernel_shape: tuple[int, ...], pixels: int, wanted: str = "auto") -> 
         return "dense"
     if pixels * channels > 4096 and METHODS["winograd"].fits(size):
         return "winograd"
-    return "shifts" if channels >= 8 else "patches"
+    return "shifts" if channels >= 16 else "patches"
 
 
 def chunk_count(

@@ -65,6 +65,7 @@ def measure(model: str, batch_size: int) -> list[dict[str, Any]]:
         ours, theirs = context.Pipe()
         work = Work(model, OPTIMIZER.value, batch_size, members, PRECISION.value, SECONDS.value)
         context.Process(target=worker, args=(theirs, work), daemon=True).start()
+        theirs.close()  # so that a contender that fails is not waited for
         pipes[name, members] = ours
         ready[name, members] = ours.recv()  # built and warm, before the next one starts
     speeds: dict[Contender, list[float]] = {contender: [] for contender in pipes}

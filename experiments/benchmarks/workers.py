@@ -1,5 +1,6 @@
 """The contenders of the throughput benchmark, each in a process of its own that trains when it is told to."""
 
+import math
 import resource
 import time
 from collections.abc import Callable
@@ -170,7 +171,8 @@ def population_of(work: Work, steps: int, epochs: int = 1) -> tuple["Population"
     train = Split(np.resize(images, (count, *images.shape[1:])), np.resize(labels, count))
     test = Split(images[: work.batch_size], labels[: work.batch_size])
     dataset = Dataset("random", train, None, test, tuple("0123456789"), np.full(3, 0.5), np.full(3, 0.25))
-    mesh = make_mesh(jax.local_devices()[: work.members])
+    devices = jax.local_devices()
+    mesh = make_mesh(devices[: math.gcd(work.members, len(devices))])  # as many as share the members equally
     data = put_data(dataset, study.data, mesh)
     population = Population(study, program.static, dataset.image_shape, 10, mesh)
     settings, streams = population.stack(program.members)
