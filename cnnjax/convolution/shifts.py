@@ -19,15 +19,17 @@ def image_gradient(
     """Returns the gradient of images of `size`, with `before` zeros above and left, from that of the output."""
     (batch, rows, columns, features), (kernel_size, _, channels, _) = gradient.shape, kernel.shape
     pixels, shifts_SxCxF = gradient.reshape(-1, features), kernel.reshape(-1, channels, features)
+    exact = jnp.promote_types(gradient.dtype, jnp.float32)  # a sum, which half a precision would round K * K times
 
     def add_product(shift: Array, padded: Array) -> Array:
         at = (0, shift // kernel_size, shift % kernel_size, 0)
-        product = (pixels @ shifts_SxCxF[shift].T).reshape(batch, rows, columns, channels)
+        product = jnp.matmul(pixels, shifts_SxCxF[shift].T, preferred_element_type=exact)
+        product = product.reshape(batch, rows, columns, channels)
         return lax.dynamic_update_slice(padded, lax.dynamic_slice(padded, at, product.shape) + product, at)
 
-    padded = jnp.zeros((batch, rows + kernel_size - 1, columns + kernel_size - 1, channels), gradient.dtype)
+    padded = jnp.zeros((batch, rows + kernel_size - 1, columns + kernel_size - 1, channels), exact)
     padded = lax.fori_loop(0, kernel_size**2, add_product, padded)
-    return pad_to(padded, (-before[0], -before[1]), size)
+    return pad_to(padded, (-before[0], -before[1]), size).astype(gradient.dtype)
 
 
 def kernel_gradient(
