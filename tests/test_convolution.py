@@ -53,6 +53,7 @@ def draw(seed, *shape):
         (1, 2, 5, 3, True),
         (7, 8, 2, 5, False),
         (5, 4, 6, 2, True),
+        (8, 7, 1, 3, True),
     ],
 )
 @pytest.mark.parametrize("name", sorted(methods.METHODS))
@@ -61,7 +62,7 @@ def test_a_method_is_a_convolution(name, height, width, channels, size, same):
         pytest.skip(f"{name} is not for kernels of {size}")
     batch = 6
     padding = same_padding(size) if same else ((0, 0), (0, 0))
-    images, kernel, bias = draw(0, batch, height, width, channels), draw(1, size, size, channels, 5), draw(2, 5)
+    images, kernel, bias = draw(0, batch, height, width, channels), draw(1, size, size, channels, 8), draw(2, 8)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(methods, "_CHUNK_BYTES", 10_000)  # so that a batch is cut
         assert_equal_with_gradients(
@@ -122,6 +123,18 @@ def test_cpu_and_gpu_choose_by_shape(monkeypatch):
     ]
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert [methods.choose(*shape) for shape in shapes] == [*["block_patches"] * 3, *["dense"] * 5]
+
+
+def test_chunks_of_patches_of_blocks(monkeypatch):
+    """On a CPU, where few patches make much output; a GPU makes all of a batch at once."""
+    method, batch, pixels = methods.METHODS["block_patches"], 64, 1024
+
+    def counts():
+        return [methods.chunk_count(method, (3, 3, 3, features), batch, pixels) for features in (16, 32)]
+
+    assert counts() == [1, 4]
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert counts() == [1, 1]
 
 
 @pytest.mark.parametrize("name", sorted(methods.METHODS))

@@ -36,6 +36,16 @@ def kernel_gradient(
     return patches.kernel_gradient(blocks, jnp.concatenate(gradient, -1), (0, 0), kernel_shape)
 
 
+def floats_per_pixel(size: int, channels: int, features: int) -> int:
+    """Returns what is made on the way to a pixel of the output, or 0 where a batch is better made in one piece.
+
+    Patches of a whole batch wait in memory for the gradient of the kernel. In chunks they are made again for it, which
+    pays where they are small beside the output.
+    """
+    patches_floats = (size + 1) ** 2 // 4 * channels
+    return patches_floats + features if features >= 2 * patches_floats else 0
+
+
 def _as_channels(images: Array, before: Pair, size: Pair, reach: int) -> Float[Array, "N P Q 4*C"]:
     """The padded images, a block's pixels as channels, with as many blocks as `size` output blocks see."""
     batch, _, _, channels = images.shape

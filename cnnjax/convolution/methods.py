@@ -20,7 +20,7 @@ class Method(NamedTuple):
     from_blocks: bool  # whether images are taken in blocks
     to_blocks: bool  # whether the output comes, and its gradient goes, in blocks
     floats_per_pixel: Callable[[int, int, int], int]  # made on the way, from kernel size, channels and features
-    loops: bool  # over members and chunks of the batch; otherwise all is one product
+    loops: bool  # over members and chunks of the batch; otherwise all is one product, but for chunks on a CPU
     fits: Callable[[int], bool] = lambda size: True  # whether it can do kernels of a size
     image_gradient: Callable[..., Array] | None = None  # without one, the forward product with the turned kernel
     gradient_floats_per_pixel: Callable[[int, int, int], int] | None = None  # where they are others than forwards
@@ -31,7 +31,7 @@ METHODS = {
         *(block_patches.transform, block_patches.forward, block_patches.kernel_gradient),
         from_blocks=False,
         to_blocks=True,
-        floats_per_pixel=lambda size, channels, features: (size + 1) ** 2 // 4 * channels,
+        floats_per_pixel=block_patches.floats_per_pixel,
         loops=False,
         fits=lambda size: size % 2 == 1,
     ),
@@ -104,7 +104,7 @@ def chunk_count(
     size, _, channels, features = kernel_shape
     floats_per_pixel = (backwards and method.gradient_floats_per_pixel) or method.floats_per_pixel
     bytes_per_image = 4 * pixels * floats_per_pixel(size, channels, features)
-    if not method.loops or not bytes_per_image:
+    if not bytes_per_image or not (method.loops or jax.default_backend() == "cpu"):
         return 1
     wanted = max(1, math.ceil(batch * bytes_per_image / _CHUNK_BYTES))
     divisors = (count for count in range(1, batch + 1) if batch % count == 0)
