@@ -63,7 +63,7 @@ class Checkpoints:
             The state and its meta data, or None where there is none.
 
         Raises:
-            RequestError: a state does not fit in memory.
+            RequestError: a state does not fit in memory, or another version wrote it.
         """
         for epoch in sorted(self._manager.all_steps(), reverse=True):
             if epoch > most:
@@ -131,6 +131,7 @@ def read_variables(directory: Path, epoch: int, best: bool, abstract_variables: 
 def _read(folder: Path, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
     """Reads a state by orbax's handlers alone: its checkpointers wait for processes that may have met an error."""
     meta = _read_meta(folder)
+    _check_names(folder, meta, abstract_state)
     wanted, there = (count_members(abstract_state), len(meta["members"]))
     if wanted == there:
         state = _read_state(folder, abstract_state)
@@ -175,6 +176,15 @@ def _read_variables(folder: Path, best: bool, abstract_variables: Any) -> tuple[
         state = reader.restore(folder / "state", args=arguments)
     _check(state, meta)
     return meta["members"], state
+
+
+def _check_names(folder: Path, meta: dict[str, Any], abstract_state: Any) -> None:
+    """Raises RequestError where a state holds other arrays than this version's: it is whole, and of use to its own."""
+    wanted = _shapes(abstract_state).keys()
+    if other := set(meta.get("checksums", wanted)) ^ wanted:
+        said = f"another version of cnnjax wrote it, whose states differ ({min(other)})"
+        cure = f"go on with that version, or delete {folder.parent} to train its trials from the beginning"
+        raise RequestError("workdir", str(folder), f"{said}; {cure}")
 
 
 def _check_memory(folder: Path, abstract: Any) -> None:

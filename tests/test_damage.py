@@ -23,6 +23,7 @@ from cnnjax.population import Population
 from cnnjax.progress import Progress
 from cnnjax.records import RunFolder
 from cnnjax.report.read import read_run
+from cnnjax.sealed import seal, unseal
 from cnnjax.types import RequestError
 
 STUDY = make_study(seeds=(0, 1), train={"epochs": (2, 4)}, checkpoint={"keep": 1})
@@ -208,6 +209,20 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_goes_on(finished, i
     said = run(copy)
     assert f"{chunk / '3'} is damaged (the checksum of variables/params/dense0/kernel is another)" in said
     assert numbers(copy) == numbers(finished)
+
+
+def test_a_state_of_another_version_is_refused_and_stays(interrupted, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(interrupted, copy)
+    (chunk,) = copy.glob("checkpoints/*/*/")
+    handler = ocp.JsonCheckpointHandler()
+    meta = unseal(handler.restore(chunk / "3" / "meta"))
+    meta["checksums"]["momentum"] = meta["checksums"].pop("waited")
+    handler.save(chunk / "3" / "meta", args=ocp.args.JsonSave(seal(meta)))
+    before = files_of(copy)
+    with pytest.raises(RequestError, match=rf"{chunk / '3'}.*another version.*\(momentum\).*delete {chunk} to"):
+        run(copy)
+    assert set(before) <= set(files_of(copy))
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "trials.csv", "plan.json", "config.json"])
