@@ -39,6 +39,11 @@ def one_of(value: object, names: Iterable[str]) -> str:
     return f"{hint}allowed: {', '.join(names)}"
 
 
+def counted(count: int, noun: str) -> str:
+    """Returns "1 seed" or "1,000 seeds"."""
+    return f"{count:,} {noun if count == 1 else noun + 's'}"
+
+
 def first_line(error: BaseException) -> str:
     """Returns the first line of what an error says; its kind, of one that says nothing."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__

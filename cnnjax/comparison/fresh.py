@@ -11,7 +11,7 @@ from cnnjax.comparison.sides import Side, read_side
 from cnnjax.report.names import bounds, larger_is_better
 from cnnjax.report.read import Run
 from cnnjax.stats import amount, gap
-from cnnjax.types import RequestError
+from cnnjax.types import RequestError, counted
 
 CONTENDERS = 3  # the winner and two runners-up
 
@@ -103,7 +103,7 @@ def confirmation_text(found: Confirmation) -> str:
     name, (selected, fresh) = measure.replace("_", " "), winner[3:5]
     span = f" (95 % interval {amount(fresh.low, measure)} to {amount(fresh.high, measure)})"
     lines = [
-        f"On {fresh.n} fresh seed{'s' * (fresh.n != 1)} the winner has a {name} of {amount(fresh.mean, measure)}"
+        f"On {counted(fresh.n, 'fresh seed')} the winner has a {name} of {amount(fresh.mean, measure)}"
         f"{'' if math.isnan(fresh.low) else span}; the {selected.n} by which {found.select} "
         f"selected it had {amount(selected.mean, measure)}: a difference of {gap(fresh.mean - selected.mean, measure)}."
     ]

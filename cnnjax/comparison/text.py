@@ -10,6 +10,7 @@ from cnnjax import stats
 from cnnjax.comparison.evidence import Evidence
 from cnnjax.nested import finite
 from cnnjax.stats import amount, gap, span
+from cnnjax.types import counted
 
 
 class Section(NamedTuple):
@@ -90,7 +91,7 @@ def _examples(found: stats.Disagreement) -> Section:
         ("two seeds disagree", f"{_percent(churn.within_a)} of A, {_percent(churn.within_b)} of B"),
         (
             "only A right",
-            f"{together.only_a:,} test image{'s' * (together.only_a != 1)} (all seeds of a side together)",
+            f"{counted(together.only_a, 'test image')} (all seeds of a side together)",
         ),
         ("only B right", f"{together.only_b:,}"),
         ("p, McNemar", f"{together.p:.3g}, exact: these networks, other test images"),

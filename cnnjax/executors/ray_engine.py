@@ -15,7 +15,7 @@ import ray
 
 from cnnjax.executors.tasks import Outcome, Task
 from cnnjax.executors.worker import work
-from cnnjax.types import RequestError, first_line
+from cnnjax.types import RequestError, counted, first_line
 
 _RETRIES = 5  # of a task whose process or machine dies; it goes on from its newest state
 _ANSWER = 30.0  # seconds that a cluster may take to answer
@@ -69,8 +69,8 @@ class RayEngine:
         # A process for each task: jax counts devices once, and what a program took is given back.
         remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=_RETRIES, max_calls=1)(work)
         self._tasks = {remote.remote(task): task["program"] for task in tasks}
-        each = f"{cpus} CPU{'s' * (cpus != 1)}" + " and a GPU" * gpus
-        return f"Ray, {len(nodes)} node{'s' * (len(nodes) != 1)}: {each} for each of {len(tasks)} programs"
+        each = counted(cpus, "CPU") + " and a GPU" * gpus
+        return f"Ray, {counted(len(nodes), 'node')}: {each} for each of {len(tasks)} programs"
 
     def ended(self) -> dict[str, Outcome]:
         """See Engine."""

@@ -9,7 +9,7 @@ import submitit
 from cnnjax.executors.tasks import Outcome, Task
 from cnnjax.executors.worker import work
 from cnnjax.overrides import read_value
-from cnnjax.types import RequestError, one_of
+from cnnjax.types import RequestError, counted, one_of
 
 _CLUSTERS = ("slurm", "local")
 _MINUTES = {"slurm": 24 * 60, "local": 365 * 24 * 60}  # of a job, where --slurm does not say `time`
@@ -53,8 +53,8 @@ class SubmititEngine:
             said = " ".join(str(error).split())
             raise RequestError("--slurm", ",".join(f"{k}={v}" for k, v in self._slurm.items()), said) from error
         self._jobs = {task["program"]: job for task, job in zip(tasks, jobs, strict=True)}
-        count = f"{len(jobs)} job{'s' * (len(jobs) != 1)}"
-        return f"submitit, {self._cluster}: {count}, {', '.join(job.job_id for job in jobs)}; what they print: {folder}"
+        ids = ", ".join(job.job_id for job in jobs)
+        return f"submitit, {self._cluster}: {counted(len(jobs), 'job')}, {ids}; what they print: {folder}"
 
     def ended(self) -> dict[str, Outcome]:
         """See Engine."""

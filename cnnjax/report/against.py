@@ -10,6 +10,7 @@ from cnnjax.report.evidence import Evidence
 from cnnjax.report.names import measure_name
 from cnnjax.report.read import Run
 from cnnjax.report.tables import Table
+from cnnjax.types import counted
 
 _OTHERS = 99  # over seeds, at most
 _RUNNERS_UP = 5  # on single test images, at most
@@ -87,21 +88,17 @@ def _on_images(run: Run, evidence: Evidence) -> list[Table]:
     frame = pd.DataFrame(rows)
     frame["p, McNemar"] = stats.holm(frame["p, McNemar"])
     note = (
-        f"Where {run.tell_apart(best)} and its runners-up differ on the {_images(len(labels))}. Disagree: % of "
-        "images for which one network of each predicts different classes; two of the winner, two of the other: for "
-        "which two seeds of the same setting do. Only the winner right, only the other right: number of images, by the "
-        "mean probabilities of all seeds of a setting; p: McNemar's exact test of these two counts, by Holm's "
-        f"correction for {len(rows)}: whether these very networks would differ on other images. Accuracy difference: "
-        "of the means over seeds, with its 95 % interval over test images, these seeds held fixed."
+        f"Where {run.tell_apart(best)} and its runners-up differ on the {counted(len(labels), 'test image')}. "
+        "Disagree: % of images for which one network of each predicts different classes; two of the winner, two of the "
+        "other: for which two seeds of the same setting do. Only the winner right, only the other right: number of "
+        "images, by the mean probabilities of all seeds of a setting; p: McNemar's exact test of these two counts, by "
+        f"Holm's correction for {len(rows)}: whether these very networks would differ on other images. Accuracy "
+        "difference: of the means over seeds, with its 95 % interval over test images, these seeds held fixed."
     )
     percent = ("disagree", "two of the winner", "two of the other", "accuracy_difference", "low", "high")
     kinds = {"place": "whole", "instead of": "text"} | dict.fromkeys(percent, "percent")
     kinds |= dict.fromkeys(("only the winner right", "only the other right"), "count")
     return [Table("winner_on_images", "The winner against runners-up, on single test images", note, frame, kinds=kinds)]
-
-
-def _images(count: int) -> str:
-    return f"{count:,} test image{'s' * (count != 1)}"
 
 
 def _ends(name: str, interval: tuple[float, ...]) -> dict[str, float]:

@@ -9,6 +9,7 @@ from cnnjax.report.names import measure_name
 from cnnjax.report.read import Run
 from cnnjax.report.streams import Sources
 from cnnjax.report.tables import significant
+from cnnjax.types import counted
 
 
 def write_answer(
@@ -104,7 +105,7 @@ def _open_sentence(evidence: Evidence) -> str:
     """What is open though the runner-up is beaten: a setting behind it may spread more."""
     places = range(1, len(evidence.settings))
     count = sum(evidence.verdict(place) != "better" for place in places)
-    return f" It is undecided against {count} other setting{'s' * (count > 1)} of a lower mean." if count else ""
+    return f" It is undecided against {counted(count, 'other setting')} of a lower mean." if count else ""
 
 
 def _unranked_sentence(run: Run, count: int) -> str:

@@ -11,6 +11,7 @@ from cnnjax.report.parts import Chapter
 from cnnjax.report.read import Run
 from cnnjax.report.style import INK, LINES, MUTED, PAPER, SERIES, Plot, canvas, context, line_handle, render
 from cnnjax.report.tables import Table, significant
+from cnnjax.types import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -188,8 +189,8 @@ def _confusion(run: Run, setting: int, counts: np.ndarray) -> Plot:
     axes.set_ylabel("true")
     n = int(run.settings.loc[setting, "n"])
     caption = (
-        f"Confusion on the test set, {run.describe(setting)}, summed over {n} "
-        f"seed{'s' * (n > 1)}. Colour and upper figure: % of the true class; lower figure: count."
+        f"Confusion on the test set, {run.describe(setting)}, summed over "
+        f"{counted(n, 'seed')}. Colour and upper figure: % of the true class; lower figure: count."
     )
     return render(figure, f"confusion_{_file(run, setting)}", "", caption)
 

@@ -10,6 +10,7 @@ from cnnjax import stats
 from cnnjax.report.names import MEASURES, measure_name
 from cnnjax.report.tables import Table
 from cnnjax.sealed import Damaged, read_json
+from cnnjax.types import counted
 
 _VERDICTS = ("better", "worse", "equal", "undecided")
 
@@ -93,7 +94,7 @@ def confirmed_sentence(found: Confirmed) -> str:
     span = f" (95\u00a0% interval {stats.amount(winner.low, measure)} to {stats.amount(winner.high, measure)})"
     span = "" if math.isnan(winner.low) else span  # one seed, or no spread
     return (
-        f"On {winner.n} fresh seed{'s' * (winner.n != 1)}, which had no say in the choice, it reaches "
+        f"On {counted(winner.n, 'fresh seed')}, which had no say in the choice, it reaches "
         f"{stats.amount(winner.mean, measure)} {measure_name(measure)}{span}: "
         f"{stats.gap(winner.mean - winner.selected, measure)} beside the seeds that selected it."
     )

@@ -11,6 +11,7 @@ from cnnjax import stats
 from cnnjax.report.names import bounds, larger_is_better, measure_name
 from cnnjax.report.read import Run
 from cnnjax.report.tables import Table, shown_axes
+from cnnjax.types import counted
 
 _RANKED = 100  # rows of a table, at most
 _INTERVALS = ("sem", "low", "high", "iqm_low", "iqm_high", "new_low", "new_high")
@@ -92,7 +93,7 @@ def ranking_tables(run: Run, evidence: Evidence) -> list[Table]:
     count = len(evidence.ranks)
     some = f" The first {_RANKED} of {count} settings." if count > _RANKED else ""
     lost = len(run.settings) - count
-    left_out = f" {lost} setting{'s' if lost > 1 else ''} with fewer seeds left out." if lost else ""
+    left_out = f" {counted(lost, 'setting')} with fewer seeds left out." if lost else ""
     note = (
         f"By {measure_name(run.select)}, means over n seeds.{some}{left_out} P(best): probability of "
         "the best true mean, as far as the seeds tell (by t; none where they show no spread). First to last place: "

@@ -10,6 +10,7 @@ from cnnjax.report.lint import check_protocol
 from cnnjax.report.page import study_name
 from cnnjax.report.read import Run, read_run
 from cnnjax.report.tables import Table
+from cnnjax.types import counted
 
 _ROWS = 10  # of a table, at most
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~])")
@@ -45,7 +46,7 @@ def _what_ran(run: Run) -> str:
     ran += [f"revision {revision}"] if revision else []
     devices = ", ".join(map(str, run.environment.get("devices", ())))
     programs = len(run.plan.get("programs", ()))
-    count = f"{len(run.trials)} of {run.planned} trials finished, in {programs} program{'s' * (programs != 1)}"
+    count = f"{len(run.trials)} of {run.planned} trials finished, in {counted(programs, 'program')}"
     return f"{count} on {devices}. {', '.join(ran)}".strip()
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from cnnjax.report.style import Plot
 from cnnjax.report.tables import MOST_ROWS, Table
 from cnnjax.sealed import replaced
-from cnnjax.types import RequestError
+from cnnjax.types import RequestError, counted
 
 _LONG = 30  # rows; a longer table is folded
 
@@ -104,7 +104,7 @@ def table(table: Table) -> str:
     cut = f", of which the first {MOST_ROWS} are shown" if rows > MOST_ROWS + table.foot else ""
     return (
         f'<details class="table"{" open" if rows <= _LONG else ""}>'
-        f'<summary>{escape(table.title)} <span class="count">{rows:,} row{"s" * (rows != 1)}{cut}</span></summary>'
+        f'<summary>{escape(table.title)} <span class="count">{counted(rows, "row")}{cut}</span></summary>'
         f'<p class="note">{escape(table.note)}</p>{table.html()}'
         '<p class="files"><button type="button" class="copy">Copy</button> '
         f'<a href="{table.name}.csv">{table.name}.csv</a> has every digit (percentages as shares).</p></details>\n'

@@ -15,7 +15,7 @@ from cnnjax import stats
 from cnnjax.report.names import AXES, MEASURES, bounds, larger_is_better, level, measure_name, word
 from cnnjax.sealed import SEAL, Damaged, read_arrays, read_json, read_lines, read_rows
 from cnnjax.stopping import METRICS
-from cnnjax.types import RequestError
+from cnnjax.types import RequestError, counted
 
 _COSTS = ("epochs_run", "best_epoch", "seconds", "images_per_second")
 _COLUMNS = (
@@ -187,7 +187,7 @@ class Run:
             "optimizer": f"{row['optimizer']}",
             "learning_rate": f"learning rate {row['learning_rate']:g}",
             "batch_size": f"batch size {row['batch_size']}",
-            "epochs": f"{row['epochs']} epoch{'s' if row['epochs'] > 1 else ''}",
+            "epochs": counted(row["epochs"], "epoch"),
         }
         rest = [f"{word(a)} {level(a, row[a])}" for a in self.varying if a not in main]
         return ", ".join([*main.values(), *rest])

@@ -5,6 +5,7 @@ import math
 from cnnjax.stats.comparison import Comparison, Verdict
 from cnnjax.stats.planning import MOST
 from cnnjax.stats.spread import LEVEL, Interval
+from cnnjax.types import counted
 
 
 def verdict_sentence(
@@ -80,7 +81,7 @@ def span(interval: Interval, measure: str) -> str:
 def _counts(comparison: Comparison) -> str:
     n, m = len(comparison.a), len(comparison.b)
     if n == m:
-        return f"{n} seed{'s' * (n > 1)} each"
+        return f"{counted(n, 'seed')} each"
     return f"{n} and {m} seeds"
 
 
