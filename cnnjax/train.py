@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 from jaxtyping import Array, Float, Int
@@ -73,7 +74,7 @@ class EpochMetrics(NamedTuple):
 
 
 assert EpochMetrics._fields == METRICS
-_SIGNS = jnp.array([-1.0 if name.endswith("loss") else 1.0 for name in METRICS])
+_SIGNS = np.array([-1.0 if name.endswith("loss") else 1.0 for name in METRICS], np.float32)
 
 
 def init_member(

@@ -20,6 +20,15 @@ use_every_core(devices + 1)  # too late to change anything
 print(json.dumps([devices, jax.local_device_count(), os.environ.get("XLA_FLAGS", "")]))
 """
 
+EVERY_MODULE = """
+import importlib, pkgutil
+import cnnjax, jax
+for module in pkgutil.walk_packages(cnnjax.__path__, "cnnjax."):
+    if not module.name.endswith(("__main__", "_engine")):
+        importlib.import_module(module.name)
+jax.config.update("jax_num_cpu_devices", 2)  # refused from jax's first use on
+"""
+
 # conftest's flag is for one device.
 SPREAD = """
 import json, os
@@ -52,6 +61,11 @@ def devices_for(members, flags=""):
 @pytest.mark.skipif(CORES < 2, reason="one core")
 def test_as_many_devices_as_cores_and_no_helping_threads():
     assert devices_for(100) == [CORES, CORES, "--xla_cpu_multi_thread_eigen=false"]
+
+
+def test_no_import_begins_to_use_jax():
+    done = subprocess.run([sys.executable, "-c", EVERY_MODULE], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_one_member_keeps_all_threads():
