@@ -3,8 +3,7 @@
 XLA's CPU backend runs a convolution gradient inside a loop on a naive path, about 80 times slower than outside it
 (jax issue 12868), and `vmap` over kernels becomes a grouped convolution, slow on CPU and GPU. So the three products
 of a convolution (output, input gradient, kernel gradient) are written here as matrix products, in chunks of a batch
-that stay in the cache, with a batching rule for members that never groups. The gradients are written by hand, once for
-all methods.
+that stay in the cache, with a batching rule for members that never groups. The gradients are written by hand.
 """
 
 import functools

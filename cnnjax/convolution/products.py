@@ -55,13 +55,14 @@ def correlate(
     count = chunk_count(method, kernel.shape, len(arrays[0]), height * width)
     size = (-(-height // 2), -(-width // 2)) if method.to_blocks else pixels
 
-    def one_chunk(chunk: tuple[Array, ...], transformed: Array, extra: tuple[Array, ...]):
-        images = _as(method.from_blocks, expand(*chunk))
-        return finish(method.forward(images, transformed, before, size), *extra)
-
     def product(arrays: tuple[Array, ...], kernel: Array, extra: tuple[Array, ...]):
         transformed = method.transform(kernel)
-        return _by_chunks(lambda chunk: one_chunk(chunk, transformed, extra), arrays, count)
+
+        def one_chunk(chunk: tuple[Array, ...]):
+            images = _as(method.from_blocks, expand(*chunk))
+            return finish(method.forward(images, transformed, before, size), *extra)
+
+        return _by_chunks(one_chunk, arrays, count)
 
     return _over_members(method, product)(arrays, kernel, extra)
 
