@@ -149,3 +149,20 @@ def test_an_axis_that_starts_at_zero_is_not_called_cut(tmp_path):
     trials.assign(test_accuracy=[0.1] * 3 + [0.2] * 3 + [0.9] * 3).to_csv(folder / "trials.csv", index=False)
     shown, caption = _bars(folder)
     assert shown[:3] == ["10.0", "20.0", "90.0"] and "starts at" not in caption
+
+
+@pytest.mark.parametrize(
+    ("losses", "accuracies", "said"),
+    [
+        ([0.01, 2], [0.01, 0.9], ""),
+        ([0.01, 2], [0.8, 0.9], " Not all axes start at zero."),
+        ([1.9, 2], [0.8, 0.9], " The axes do not start at zero."),
+    ],
+)
+def test_axes_are_called_cut_where_zero_is_not_on_them(tmp_path, losses, accuracies, said):
+    folder = make_run(tmp_path / "run", STOPPED, stop={})
+    trials = pd.read_csv(folder / "trials.csv")
+    measured = {"test_loss": np.resize(losses, len(trials)), "test_accuracy": np.resize(accuracies, len(trials))}
+    trials.assign(**measured).to_csv(folder / "trials.csv", index=False)
+    (by_seed,) = [plot for plot in make_figures(read_run(folder)) if plot.name == "by_seed"]
+    assert by_seed.caption.partition("interval of that mean.")[2] == said

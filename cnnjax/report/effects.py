@@ -10,7 +10,7 @@ import pandas as pd
 from cnnjax import stats
 from cnnjax.report.names import bounds, level, word
 from cnnjax.report.read import Run
-from cnnjax.report.style import INK, MUTED, PAPER, SERIES, Plot, canvas, context, line_handle, render
+from cnnjax.report.style import INK, MUTED, PAPER, SERIES, Plot, canvas, context, line_handle, off_zero, render
 from cnnjax.report.tables import Table
 
 if TYPE_CHECKING:
@@ -127,8 +127,8 @@ def _marginal(run: Run, shown: Sequence[tuple[str, ...]]) -> Plot:
         row[0].set_ylabel("Test accuracy, %")
     bars = "Lines: its 95 % t interval over seeds, these settings given." if seeds else _no_bars(run)
     caption = (
-        f"Mean test accuracy at each value of an axis, over all settings that have it, each counting once. {bars} The "
-        "axes do not start at zero."
+        f"Mean test accuracy at each value of an axis, over all settings that have it, each counting once. "
+        f"{bars}{off_zero(panels[: len(shown)])}"
     )
     return render(figure, "marginal_means", _GROUP, caption)
 
@@ -159,7 +159,7 @@ def _interactions(run: Run, pairs: Sequence[tuple[str, ...]]) -> Plot:
     bars = "Lines up and down: 95 % t intervals over seeds." if seeds else _no_bars(run)
     caption = (
         "The strongest interactions: mean test accuracy along one axis at each value of another. Lines that are not "
-        f"parallel: the one axis changes what the other does. {bars} The axes do not start at zero."
+        f"parallel: the one axis changes what the other does. {bars}{off_zero(panels)}"
     )
     return render(figure, "interactions", _GROUP, caption)
 

@@ -9,7 +9,19 @@ from cnnjax import examples, stats
 from cnnjax.report.galleries import draw_galleries
 from cnnjax.report.parts import Chapter
 from cnnjax.report.read import Run
-from cnnjax.report.style import LINES, MUTED, PAPER, SERIES, Plot, canvas, context, legend, line_handle, render
+from cnnjax.report.style import (
+    LINES,
+    MUTED,
+    PAPER,
+    SERIES,
+    Plot,
+    canvas,
+    context,
+    legend,
+    line_handle,
+    off_zero,
+    render,
+)
 from cnnjax.report.tables import Table, significant
 
 _SETTINGS = 6  # at most
@@ -215,6 +227,6 @@ def _ensembles(contenders: list[_Contender]) -> Plot:
     caption = (
         "Accuracy of ensembles, which predict by the mean probabilities of so many seeds: mean over sets of seeds "
         "(all, or 100 drawn at random). Band: ± the standard deviation over these sets, which share seeds; the last "
-        "point is one set. The axis does not start at zero."
+        f"point is one set.{off_zero([axes])}"
     )
     return render(figure, "ensembles", "", caption)

@@ -20,6 +20,7 @@ from cnnjax.report.style import (
     context,
     legend,
     line_handle,
+    off_zero,
     render,
 )
 from cnnjax.report.tables import group_means
@@ -201,7 +202,7 @@ def _by_seed(run: Run) -> Plot:
         legend(figure, handles, columns=1)
     caption = (
         "Test loss and accuracy by seed. Points: trials. Line: mean over seeds; band: the 95 % t "
-        "interval of that mean. The axes do not start at zero."
+        f"interval of that mean.{off_zero(row)}"
     )
     return render(figure, "by_seed", "Seeds", caption)
 
@@ -235,7 +236,7 @@ def _by_learning_rate(run: Run) -> Plot:
     over = [word(axis) for axis in run.varying if axis not in by]
     averaged = f" Means over {', '.join(over)}." if over else ""
     band = f"Band: ± {_SEEDS_BAR}" if means["seed_std"].notna().any() else _NO_BAND
-    caption = f"Macro F1 on the test set against the learning rate.{averaged} {band}. The axis does not start at zero."
+    caption = f"Macro F1 on the test set against the learning rate.{averaged} {band}.{off_zero(panels[:1])}"
     return render(figure, "f1_by_learning_rate", "Hyperparameters", caption)
 
 

@@ -9,7 +9,20 @@ import numpy as np
 from cnnjax.report.evidence import Evidence
 from cnnjax.report.names import level, measure_name, scale, word
 from cnnjax.report.read import Run
-from cnnjax.report.style import GRID, INK, MUTED, SERIES, Plot, canvas, context, legend, line_handle, render, wrapped
+from cnnjax.report.style import (
+    GRID,
+    INK,
+    MUTED,
+    SERIES,
+    Plot,
+    canvas,
+    context,
+    legend,
+    line_handle,
+    off_zero,
+    render,
+    wrapped,
+)
 
 _FOREMOST = 12
 _WIDTH = 48  # letters of a line
@@ -67,8 +80,8 @@ def _foremost(run: Run, evidence: Evidence) -> Plot:
         else "One seed each: no error bars."
     )
     caption = (
-        f"{which} by {name}. Diamonds: mean over n = {shown[0].n} {run.repeats}; points below: each of them. {bars} "
-        "The axis does not start at zero."
+        f"{which} by {name}. Diamonds: mean over n = {shown[0].n} {run.repeats}; points below: each of them. {bars}"
+        f"{off_zero([axes], 'x')}"
     )
     return render(figure, "ranking", "Which setting is best", caption)
 

@@ -7,7 +7,7 @@ import numpy as np
 from cnnjax import stats
 from cnnjax.report.names import larger_is_better, measure_name, scale
 from cnnjax.report.read import Run
-from cnnjax.report.style import INK, SERIES, Plot, canvas, context, legend, line_handle, render
+from cnnjax.report.style import INK, SERIES, Plot, canvas, context, legend, line_handle, off_zero, render
 
 _POINTS = 40  # of a line, at most
 _MODELS = len(SERIES)  # more are not told apart
@@ -40,7 +40,7 @@ def _expected(run: Run) -> Plot:
     caption = (
         f"Expected best {name} of so many finished trials{some}, drawn from those of this study without replacement: "
         "what is reported as the best grows with the number tried, so models are compared at one number of trials. "
-        "No error bars. The axis does not start at zero."
+        f"No error bars.{off_zero([axes])}"
     )
     return render(figure, "search", "Which setting is best", caption)
 

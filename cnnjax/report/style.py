@@ -142,6 +142,14 @@ def legend(figure: "Figure", handles: Sequence[Any], columns: int = 4) -> None:
     figure.legend(handles=list(handles), loc="outside lower center", ncols=fitting)
 
 
+def off_zero(axes: Sequence["Axes"], along: str = "y") -> str:
+    """Says for a caption that axes of what is never negative start above zero; nothing where zero is on all of them."""
+    cut = sum(getattr(one, f"get_{along}lim")()[0] > 0 for one in axes)
+    if 0 < cut < len(axes):
+        return " Not all axes start at zero."
+    return f" The {'axis does' if cut == 1 else 'axes do'} not start at zero." if cut else ""
+
+
 def line_handle(label: str, **style: Any) -> Any:
     """A legend entry."""
     from matplotlib.lines import Line2D
