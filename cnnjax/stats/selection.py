@@ -174,14 +174,21 @@ def select_honestly(
     left out counts. The mean of these is, without bias, what the choice by one seed fewer brings; in one study it may
     be off by as much as the luck that it estimates, and where all choose alike it is the apparent mean and sees none.
     It corrects the luck of seeds; the luck of a test set, only where `select` is measured on other examples than
-    `report`. The interval takes the values as independent: it holds in 90 to 95 %, and where `select` itself counts
-    and many settings are near each other, in 70 % of studies of ten seeds.
+    `report`.
+
+    The values left out are not independent, for each has a say in the choices that the others make. So the interval
+    takes the standard error from the whole procedure without one seed, and without another (the jackknife): it holds
+    in 93 to 99 % of simulated studies of three to ten seeds, of two in 92 %, where one of independent values comes
+    down to 70 %. Where one setting is chosen whatever is left out, it is the t interval of its mean.
 
     Args:
         select: the values that choose, of each setting by seed; seeds that a setting lacks do not count.
         report: the values that count; those that choose if None.
         larger_is_better: whether the best of `select` is the largest.
         report_larger_is_better: of `report`, as `larger_is_better` if None.
+
+    References:
+        Efron and Stein, The jackknife estimate of variance (1981), for why it is rather too large than too small.
 
     Raises:
         ValueError: there are fewer than two seeds that all settings have.
@@ -195,15 +202,29 @@ def select_honestly(
     chooses = np.array([as_sample([select[name][seed] for seed in seeds]) for name in names])
     counts = np.array([as_sample([report[name][seed] for seed in seeds]) for name in names])
     scores = chooses if larger_is_better else -chooses
-    chosen = (scores.sum(axis=1, keepdims=True) - scores).argmax(axis=0)  # by the other seeds
+    chosen, held_out = _leave_each_out(scores, counts)
     winner = int(scores.sum(axis=1).argmax())
-    held_out = counts[chosen, np.arange(len(seeds))]
     honest, apparent = float(held_out.mean()), float(counts[winner].mean())
-    low, high = interval_around(honest, t_quantile(len(seeds) - 1) * math.sqrt(variance(held_out) / len(seeds)))
+    error = _jackknife_error(scores, counts) if len(seeds) > 2 else math.sqrt(variance(held_out) / 2)
+    low, high = interval_around(honest, t_quantile(len(seeds) - 1) * error)
     up = larger_is_better if report_larger_is_better is None else report_larger_is_better
     optimism = apparent - honest if up else honest - apparent
     votes = dict(Counter(names[choice] for choice in chosen).most_common())
     return Honest(names[winner], apparent, honest, low, high, optimism, votes)
+
+
+def _leave_each_out(scores: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which setting the other seeds choose, by the largest sum, and its value that counts, for each seed."""
+    chosen = (scores.sum(axis=1, keepdims=True) - scores).argmax(axis=0)
+    return chosen, counts[chosen, np.arange(counts.shape[1])]
+
+
+def _jackknife_error(scores: np.ndarray, counts: np.ndarray) -> float:
+    """The standard error of the mean of what `_leave_each_out` leaves out, from its means without each seed."""
+    n = counts.shape[1]
+    others = (np.delete(np.arange(n), seed) for seed in range(n))
+    means = [_leave_each_out(scores[:, rest], counts[:, rest])[1].mean() for rest in others]
+    return (n - 1) * math.sqrt(variance(np.array(means)) / n)
 
 
 def are_paired(groups: Mapping[Any, Values]) -> bool:
