@@ -193,7 +193,7 @@ def _train_batches(
             augment=task.augment,
             words_B=words,
         )
-        gradients, (variables, batch_result) = jax.grad(_loss, has_aux=True)(
+        gradients, (variables, batch_result) = jax.grad(batch_loss, has_aux=True)(
             variables["params"],
             *(task.network, settings, variables, images, train.labels[indices]),
             jax.random.fold_in(dropout_key, index),
@@ -218,7 +218,7 @@ def _optimizer(task: Task, settings: Settings) -> optax.GradientTransformation:
     return make_optimizer(task.optimizer, settings, clips=task.clips)
 
 
-def _loss(
+def batch_loss(
     params: dict,
     network: Network,
     settings: Settings,
@@ -227,7 +227,17 @@ def _loss(
     labels: Array,
     dropout_key: Array,
 ) -> tuple[Array, tuple[dict, Sums]]:
-    """Mean smoothed cross-entropy of a batch; also the variables with moved batch statistics, and plain sums."""
+    """Returns the mean smoothed cross-entropy of a batch, the variables with moved batch statistics, and plain sums.
+
+    Args:
+        params: what to differentiate by; those in `variables` do not count.
+        network: the network.
+        settings: of the member; its dropout rate and label smoothing count.
+        variables: 'params', and 'batch_stats' where there is batch norm.
+        images: normalised, [B, H, W, C].
+        labels: [B].
+        dropout_key: what dropout draws from.
+    """
     logits, moved = network.apply(
         {**variables, "params": params},
         images,

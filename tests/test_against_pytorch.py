@@ -17,7 +17,7 @@ from cnnjax.ladder import LADDER, BatchNorm, Conv, Dense
 from cnnjax.layers import BatchNormalisation, dropout
 from cnnjax.optimizers import make_optimizer
 from cnnjax.settings import Settings
-from cnnjax.train import _loss
+from cnnjax.train import batch_loss
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: nothing to compare with")
 from experiments.benchmarks import torch_models  # noqa: E402
@@ -135,7 +135,7 @@ def settings_of(**values):
     return Settings(**{**dict.fromkeys(Settings._fields, False), **numbers})
 
 
-loss_and_gradients = jax.jit(jax.value_and_grad(_loss, has_aux=True), static_argnums=1)
+loss_and_gradients = jax.jit(jax.value_and_grad(batch_loss, has_aux=True), static_argnums=1)
 
 
 def our_gradients(network, variables, images, labels, settings):

@@ -14,7 +14,7 @@ from cnnjax.data import load_dataset
 from cnnjax.devices import is_out_of_memory, make_mesh
 from cnnjax.plan import make_plan
 from cnnjax.population import Population, chunk_size, put_data
-from cnnjax.train import _loss, epoch_order, stream_key
+from cnnjax.train import batch_loss, epoch_order, stream_key
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -142,7 +142,7 @@ def test_within_an_epoch_the_rate_moves_from_step_to_step():
     variables = member_of(bench.init(bench.members).variables, 0)
     order = epoch_order(stream_key(streams, "order", 0), len(bench.data.train.labels))
     key = stream_key(streams, "dropout", 0)
-    gradients = jax.jit(jax.grad(_loss, has_aux=True), static_argnums=1)
+    gradients = jax.jit(jax.grad(batch_loss, has_aux=True), static_argnums=1)
     for step, factor in enumerate((1, 0.75, 0.5, 0.25)):
         batch = order[50 * step : 50 * (step + 1)]
         images = gather_batch(bench.data.train.images, batch, bench.data.train.scale, bench.data.train.shift)

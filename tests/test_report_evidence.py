@@ -13,7 +13,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from cnnjax.report.against import against_tables
-from cnnjax.report.effects import _means, effect_tables, explain
+from cnnjax.report.effects import effect_tables, explain, marginal_means
 from cnnjax.report.evidence import ranking_tables, spread_tables, weigh
 from cnnjax.report.read import read_run
 from cnnjax.report.search import expected_bests
@@ -252,6 +252,6 @@ def test_intervals_along_an_axis_end_where_the_measure_does(tmp_path):
     rows.loc[best, "test_accuracy"] = 1.0
     rows.loc[best.idxmax(), "test_accuracy"] = 0.8
     rows.drop(columns="crc32", errors="ignore").to_csv(folder / "trials.csv", index=False)
-    means = {mean.levels[0]: mean for mean in _means(read_run(folder), ("model",))}
+    means = {mean.levels[0]: mean for mean in marginal_means(read_run(folder), ("model",))}
     assert means["complex"].high == 1 and 0 <= means["complex"].low < means["complex"].mean < 1
     assert 0 < means["baseline"].low < means["baseline"].mean < means["baseline"].high < 1

@@ -113,7 +113,7 @@ def _marginal(run: Run, shown: Sequence[tuple[str, ...]]) -> Plot:
     panels = list(itertools.chain.from_iterable(grid))
     seeds = False
     for panel, axes in zip(panels, shown, strict=False):
-        means = _ordered(_means(run, axes))
+        means = _ordered(marginal_means(run, axes))
         for place, mean in enumerate(means):
             seeds |= mean.low < mean.high
             panel.plot([place, place], [100 * mean.low, 100 * mean.high], color=INK, lw=1.4)
@@ -138,8 +138,8 @@ def _interactions(run: Run, pairs: Sequence[tuple[str, ...]]) -> Plot:
     seeds = False
     for panel, axes in zip(panels, pairs, strict=True):
         along, by = sorted(axes, key=lambda axis: -run.ok[axis].nunique(dropna=False))
-        means = _means(run, (along, by))
-        names = [level(along, mean.levels[0]) for mean in _ordered(_means(run, (along,)))]
+        means = marginal_means(run, (along, by))
+        names = [level(along, mean.levels[0]) for mean in _ordered(marginal_means(run, (along,)))]
         places = {name: place for place, name in enumerate(names)}
         lines: dict[str, list[tuple[int, stats.Marginal]]] = {}
         for mean in means:
@@ -169,8 +169,8 @@ def _no_bars(run: Run) -> str:
     return "One seed each: no error bars." if one else "No error bars: a setting has one seed, or none shows a spread."
 
 
-def _means(run: Run, axes: tuple[str, ...]) -> tuple[stats.Marginal, ...]:
-    """The means of test accuracy, with intervals that end where it does."""
+def marginal_means(run: Run, axes: tuple[str, ...]) -> tuple[stats.Marginal, ...]:
+    """Returns the means of test accuracy at the values of these axes, with intervals that end where it does."""
     least, most = bounds("test_accuracy")
     means = stats.marginal_means(_columns(run), run.ok["test_accuracy"], axes)
     return tuple(mean._replace(low=max(mean.low, least), high=min(mean.high, most)) for mean in means)
