@@ -1,6 +1,7 @@
 """Every way to convolve, against XLA's own convolution: values and gradients, over members, for any shape."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax import lax
 
-from cnnjax.convolution import convolve, convolve_and_pool, max_pool, methods, same_padding
+from cnnjax.convolution import convolve, convolve_and_pool, max_pool, methods, products, same_padding
 from cnnjax.study import from_config
 
 MEMBERS = 2
@@ -64,7 +65,7 @@ def test_a_method_is_a_convolution(name, height, width, channels, size, same):
     padding = same_padding(size) if same else ((0, 0), (0, 0))
     images, kernel, bias = draw(0, batch, height, width, channels), draw(1, size, size, channels, 8), draw(2, 8)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(methods, "_CHUNK_BYTES", 10_000)  # so that a batch is cut
+        patch.setattr(products, "chunk_count", lambda *shape, backwards=False: 3)
         assert_equal_with_gradients(
             *(lambda x, k: convolve(x, k, padding, name), lambda x, k: reference(x, k, padding)), *(images, kernel)
         )
@@ -97,19 +98,20 @@ def test_max_pool_drops_an_odd_last_row_and_column():
     assert_equal_with_gradients(max_pool, reference_pool, draw(0, 3, 7, 5, 2))
 
 
-@given(kernel_bytes=st.integers(0, 10**9), batch=st.integers(1, 300))
-def test_chunks_divide_the_batch_and_nearly_fit_the_cache(kernel_bytes, batch):
-    per_pixel = methods.Method(None, None, None, True, True, lambda *shape: kernel_bytes // 4, True)
-    count = methods.chunk_count(per_pixel, (3, 3, 1, 1), batch, 1)
+@given(floats=st.integers(0, 10**9), batch=st.integers(1, 300), features=st.integers(1, 10**6))
+def test_chunks_divide_the_batch_and_nearly_fit_the_cache(floats, batch, features):
+    shape = (3, 3, 1, features)
+    per_pixel = methods.Method(lambda kernel: kernel, None, None, True, True, lambda *shape: floats, True)
+    count = methods.chunk_count(per_pixel, shape, batch, 1)
     assert batch % count == 0
-    image, cache = kernel_bytes // 4 * 4, methods._CHUNK_BYTES
-    assert batch * image > cache or count == 1
-    # An even batch can be halved: more than twice the cache, or less than half of it, is never nearest.
+    image, aim = 4 * floats, methods._CHUNK_BYTES + 4 * math.prod(shape)  # a kernel is worth a chunk of its size
+    assert batch * image > aim or count == 1
+    # A power of two can be halved: what is further from the aim than a factor of the root of two is never nearest.
     if batch.bit_count() == 1:
-        assert count == batch or batch // count * image <= 2 * cache
-        assert count == 1 or batch // count * image >= cache / 2
+        assert count == batch or batch // count * image <= 1.5 * aim
+        assert count == 1 or batch // count * image >= aim / 1.5
     # A prime one can be cut into single images only, which is done where an image is large.
-    assert methods.chunk_count(per_pixel, (3, 3, 1, 1), 157, 1) in (1, 157)
+    assert methods.chunk_count(per_pixel, shape, 157, 1) in (1, 157)
 
 
 def test_cpu_and_gpu_choose_by_shape(monkeypatch):

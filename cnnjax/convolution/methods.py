@@ -1,11 +1,11 @@
 """Which way to compute a convolution, by its shape and the backend: the one place that chooses."""
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-from jaxtyping import Array
+import numpy as np
+from jaxtyping import Array, Float
 
 from cnnjax.convolution import block_patches, dense, patches, shifts, winograd
 from cnnjax.convolution.blocks import Blocks
@@ -22,8 +22,16 @@ class Method(NamedTuple):
     floats_per_pixel: Callable[[int, int, int], int]  # made on the way, from kernel size, channels and features
     loops: bool  # over members and chunks of the batch; otherwise all is one product, but for chunks on a CPU
     fits: Callable[[int], bool] = lambda size: True  # whether it can do kernels of a size
+    by_place: bool = False  # whether a transformed kernel is a matrix [C, F] for each of some places
     image_gradient: Callable[..., Array] | None = None  # without one, the forward product with the turned kernel
     gradient_floats_per_pixel: Callable[[int, int, int], int] | None = None  # where they are others than forwards
+
+    def transform_turned(self, kernel: Float[Array, "K K C F"]) -> Array:
+        """Returns the transform of the kernel turned by 180 degrees, from its features to its channels."""
+        turned = kernel[::-1, ::-1]
+        if self.by_place:  # behind the additions, of which each would read across channels and features otherwise
+            return self.transform(turned).swapaxes(1, 2)
+        return self.transform(turned.swapaxes(2, 3))
 
 
 METHODS = {
@@ -42,6 +50,7 @@ METHODS = {
         floats_per_pixel=lambda size, channels, features: 4 * (channels + features),
         loops=True,
         fits=lambda size: size == 3,
+        by_place=True,
     ),
     "patches": Method(
         *(patches.transform, patches.forward, patches.kernel_gradient),
@@ -67,9 +76,9 @@ METHODS["shifts"] = METHODS["patches"]._replace(
 # A loop of convolutions over members, or one in groups.
 METHODS["grouped"] = METHODS["dense"]._replace(loops=False)
 
-# What a chunk of images makes on the way is still in the cache when it is read (measured on CPU: 2 to 3 MB is best for
-# every layer of the ladder).
-_CHUNK_BYTES = 5 << 19
+# What a chunk of images makes on the way is still in the cache when it is read. But each chunk reads the kernel again,
+# or adds to its gradient, so a large kernel wants larger ones (measured on CPU for every layer of the ladder).
+_CHUNK_BYTES = 2_750_000
 
 
 def choose(kernel_shape: tuple[int, ...], pixels: int, wanted: str = "auto") -> str:
@@ -106,6 +115,7 @@ def chunk_count(
     bytes_per_image = 4 * pixels * floats_per_pixel(size, channels, features)
     if not bytes_per_image or not (method.loops or jax.default_backend() == "cpu"):
         return 1
-    wanted = max(1, math.ceil(batch * bytes_per_image / _CHUNK_BYTES))
+    kernel_bytes = 4 * jax.eval_shape(method.transform, jax.ShapeDtypeStruct(kernel_shape, np.float32)).size
+    wanted = max(1, batch * bytes_per_image / (_CHUNK_BYTES + kernel_bytes))
     divisors = (count for count in range(1, batch + 1) if batch % count == 0)
     return min(divisors, key=lambda count: max(count / wanted, wanted / count))

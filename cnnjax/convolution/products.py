@@ -34,6 +34,7 @@ def correlate(
     wanted: str,
     finish: Callable,
     *extra: Array,
+    turned: bool = False,
 ):
     """Cross-correlates images with a kernel.
 
@@ -46,17 +47,19 @@ def correlate(
         wanted: the name of a method, or 'auto'.
         finish: turns the output of a chunk (images, or blocks that may hold one more row and column) into the result.
         extra: further arguments of `finish`.
+        turned: turn the kernel by 180 degrees, and correlate from its features to its channels.
 
     Returns:
         The results of `finish`, their chunks put together.
     """
     height, width = pixels
-    method = METHODS[choose(kernel.shape, height * width, wanted)]
-    count = chunk_count(method, kernel.shape, len(arrays[0]), height * width)
+    shape = _turned(kernel.shape) if turned else kernel.shape
+    method = METHODS[choose(shape, height * width, wanted)]
+    count = chunk_count(method, shape, len(arrays[0]), height * width)
     size = (-(-height // 2), -(-width // 2)) if method.to_blocks else pixels
 
     def product(arrays: tuple[Array, ...], kernel: Array, extra: tuple[Array, ...]):
-        transformed = method.transform(kernel)
+        transformed = (method.transform_turned if turned else method.transform)(kernel)
 
         def one_chunk(chunk: tuple[Array, ...]):
             images = _as(method.from_blocks, expand(*chunk))
@@ -77,13 +80,15 @@ def image_gradient(
 ) -> Float[Array, "N H W C"]:
     """Returns the gradient of images of height and width `pixels`, where `expand` makes that of the output."""
     height, width = pixels
-    turned, last = kernel[::-1, ::-1].swapaxes(2, 3), len(kernel) - 1
-    method = METHODS[choose(turned.shape, height * width, wanted)]
+    method = METHODS[choose(_turned(kernel.shape), height * width, wanted)]
     if (of_images := method.image_gradient) is None:
-        # It is the full correlation of the output's gradient with the kernel turned by 180 degrees.
+        # It is the full correlation of the output's gradient with the turned kernel.
+        last = len(kernel) - 1
         around = (last - before[0], last - before[1])
         return correlate(
-            *(arrays, expand, turned, around, pixels, wanted), lambda output: as_images(output)[:, :height, :width]
+            *(arrays, expand, kernel, around, pixels, wanted),
+            lambda output: as_images(output)[:, :height, :width],
+            turned=True,
         )
     count = chunk_count(method, kernel.shape, len(arrays[0]), height * width, backwards=True)
 
@@ -123,6 +128,11 @@ def kernel_gradient(
         return jax.linear_transpose(method.transform, untransformed)(total)[0]
 
     return _over_members(method, product)(images, arrays)
+
+
+def _turned(kernel_shape: tuple[int, ...]) -> tuple[int, ...]:
+    size, _, channels, features = kernel_shape
+    return size, size, features, channels
 
 
 def _as(in_blocks: bool, images: Array | Blocks) -> Array | Blocks:
