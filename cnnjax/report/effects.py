@@ -127,7 +127,7 @@ def _marginal(run: Run, shown: Sequence[tuple[str, ...]]) -> Plot:
         row[0].set_ylabel("Test accuracy, %")
     bars = "Lines: its 95 % t interval over seeds, these settings given." if seeds else _no_bars(run)
     caption = (
-        f"Mean test accuracy at each value of an axis, over all settings that have it, each counting once. "
+        "Mean test accuracy at each value of an axis, over all settings that have it, each counting once. "
         f"{bars}{off_zero(panels[: len(shown)])}"
     )
     return render(figure, "marginal_means", _GROUP, caption)
