@@ -118,13 +118,14 @@ def test_cpu_and_gpu_choose_by_shape(monkeypatch):
     shapes = [
         *(((3, 3, 3, 32), 1024), ((3, 3, 3, 48), 1024), ((5, 5, 1, 64), 784)),
         *(((3, 3, 64, 64), 1024), ((3, 3, 256, 512), 64), ((5, 5, 64, 64), 1024), ((3, 3, 64, 64), 64)),
-        ((2, 2, 1, 64), 729),
+        *(((2, 2, 1, 64), 729), ((3, 3, 32, 64), 256), ((3, 3, 64, 32), 256)),
     ]
     assert [methods.choose(*shape) for shape in shapes] == [
-        *("block_patches", "patches", "patches", "winograd", "winograd", "shifts", "shifts", "patches")
+        *("block_patches", "patches", "patches", "winograd", "winograd", "shifts", "shifts", "patches"),
+        *("winograd", "winograd"),
     ]
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert [methods.choose(*shape) for shape in shapes] == [*["block_patches"] * 3, *["dense"] * 5]
+    assert [methods.choose(*shape) for shape in shapes] == [*(*["block_patches"] * 3, *["dense"] * 4, *["patches"] * 3)]
 
 
 def test_chunks_of_patches_of_blocks(monkeypatch):

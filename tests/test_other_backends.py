@@ -49,11 +49,18 @@ def lowered(gpu, model, precision="float32"):
     return population._functions["advance"].trace(*arguments).lower(lowering_platforms=("cuda",)).as_text()
 
 
-@pytest.mark.parametrize("model", ["baseline", "complex", "lenet_32_64", "cnn_dropout"])
+@pytest.mark.parametrize("model", ["complex", "lenet_64_128", "cnn_deep"])
 def test_training_lowers_for_cuda_without_convolutions_in_groups(model, gpu):
     program = lowered(gpu, model)
     assert "stablehlo.convolution" in program
     assert set(re.findall(r"(?:feature|batch)_group_count = (\d+)", program)) == {"1"}
+
+
+@pytest.mark.parametrize("model", ["baseline", "medium", "cnn_dropout"])
+def test_small_networks_lower_for_cuda_to_products_of_all_members(model, gpu):
+    program = lowered(gpu, model)
+    assert "stablehlo.convolution" not in program
+    assert re.search(r"stablehlo.dot_general .*batching_dims = \[0\] x \[0\].*tensor<3x", program)
 
 
 # XLA takes HIGH for tf32 on a GPU, and HIGHEST for float32.
@@ -62,7 +69,7 @@ def test_training_lowers_for_cuda_without_convolutions_in_groups(model, gpu):
     [("float32", "HIGHEST", "f32"), ("tf32", "HIGH", "f32"), ("bfloat16", "DEFAULT", "bf16")],
 )
 def test_every_product_is_of_the_precision(precision, named, dtype, gpu):
-    program = lowered(gpu, "medium", precision)
+    program = lowered(gpu, "complex", precision)
     (products, convolutions) = (
         [line for line in program.splitlines() if f"stablehlo.{operation}" in line]
         for operation in ("dot_general", "convolution")

@@ -183,7 +183,7 @@ def test_a_stacked_member_takes_the_step_it_takes_alone(toy):
 
 
 def test_failed_compilation_falls_back_with_a_note(toy, monkeypatch):
-    def broken(model, mode):
+    def broken(model):
         def fail(*_):
             raise RuntimeError("no C++ compiler")
 

@@ -20,7 +20,7 @@ class Method(NamedTuple):
     from_blocks: bool  # whether images are taken in blocks
     to_blocks: bool  # whether the output comes, and its gradient goes, in blocks
     floats_per_pixel: Callable[[int, int, int], int]  # made on the way, from kernel size, channels and features
-    loops: bool  # over members and chunks of the batch; otherwise all is one product, but for chunks on a CPU
+    loops: bool = False  # over members that are side by side; otherwise one product is of them all
     fits: Callable[[int], bool] = lambda size: True  # whether it can do kernels of a size
     by_place: bool = False  # whether a transformed kernel is a matrix [C, F] for each of some places
     image_gradient: Callable[..., Array] | None = None  # without one, the forward product with the turned kernel
@@ -40,7 +40,6 @@ METHODS = {
         from_blocks=False,
         to_blocks=True,
         floats_per_pixel=block_patches.floats_per_pixel,
-        loops=False,
         fits=lambda size: size % 2 == 1,
     ),
     "winograd": Method(
@@ -48,7 +47,6 @@ METHODS = {
         from_blocks=True,
         to_blocks=True,
         floats_per_pixel=lambda size, channels, features: 4 * (channels + features),
-        loops=True,
         fits=lambda size: size == 3,
         by_place=True,
     ),
@@ -57,7 +55,6 @@ METHODS = {
         from_blocks=False,
         to_blocks=False,
         floats_per_pixel=lambda size, channels, features: size**2 * channels,
-        loops=True,
     ),
     "dense": Method(
         *(patches.transform, dense.forward, dense.kernel_gradient),
@@ -90,8 +87,10 @@ def choose(kernel_shape: tuple[int, ...], pixels: int, wanted: str = "auto") -> 
     Windows of few channels are small enough to be made for a whole batch of all members; in blocks, unless many kernels
     make a CPU's time that of the arithmetic, of which blocks have more. From there on Winograd's saving of arithmetic
     wins on a CPU for every layer of the ladder, but takes twice as long to compile, which small layers of small images
-    never pay back; a GPU's own dense convolution is fast inside a loop, which a CPU's is not. Other kernels of many
-    channels need no patches for their gradients.
+    never pay back. Other kernels of many channels need no patches for their gradients.
+
+    A GPU does the products of all members at once, over patches, until these are large; then its own convolutions, of
+    one member after another, are faster. Where the one begins to win is known of few networks only.
     """
     size, _, channels, features = kernel_shape
     is_cpu = jax.default_backend() == "cpu"
@@ -100,7 +99,7 @@ def choose(kernel_shape: tuple[int, ...], pixels: int, wanted: str = "auto") -> 
     if channels <= 4 and METHODS["block_patches"].fits(size) and not (is_cpu and features >= 48):
         return "block_patches"
     if not is_cpu:
-        return "dense"
+        return "patches" if min(channels, features) <= 32 else "dense"
     if pixels * channels > 4096 and METHODS["winograd"].fits(size):
         return "winograd"
     return "shifts" if channels >= 16 else "patches"
@@ -113,7 +112,7 @@ def chunk_count(
     size, _, channels, features = kernel_shape
     floats_per_pixel = (backwards and method.gradient_floats_per_pixel) or method.floats_per_pixel
     bytes_per_image = 4 * pixels * floats_per_pixel(size, channels, features)
-    if not bytes_per_image or not (method.loops or jax.default_backend() == "cpu"):
+    if not bytes_per_image or jax.default_backend() != "cpu":
         return 1
     kernel_bytes = 4 * jax.eval_shape(method.transform, jax.ShapeDtypeStruct(kernel_shape, np.float32)).size
     wanted = max(1, batch * bytes_per_image / (_CHUNK_BYTES + kernel_bytes))

@@ -1,7 +1,7 @@
 """The products of a convolution, in chunks of a batch and over members.
 
-A loop over members beats one batched product where a member's own products fill the device: the intermediates stay
-in the cache, and take one member's memory.
+Of members side by side most products are one batched product. A backend's own convolution would be one in groups,
+which is slow: it takes one member after another.
 """
 
 from collections.abc import Callable

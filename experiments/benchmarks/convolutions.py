@@ -15,6 +15,7 @@ import functools
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -29,11 +30,14 @@ from cnnjax.convolution.methods import METHODS, choose
 from cnnjax.devices import make_mesh, map_members, use_every_core
 from cnnjax.ladder import Conv
 from cnnjax.layers import ConvPool, fused
+from cnnjax.models import MATMUL
 from experiments.benchmarks.tables import write_table
 
 POPULATION = flags.DEFINE_integer("population", 4, "Members.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images of a member.")
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Interleaved repetitions.")
+MODELS = flags.DEFINE_list("models", None, "Whose convolutions (default: those of the whole ladder).")
+PRECISION = flags.DEFINE_enum("precision", "float32", sorted(MATMUL), "Of the arithmetic.")
 ONLY = flags.DEFINE_list("methods", sorted(METHODS), "Which ways to convolve.")
 SIZE = flags.DEFINE_integer("image_size", 32, "Height and width of the images.")
 OUTPUT = flags.DEFINE_string("output", None, "Where to write the table (default: beside this file).")
@@ -67,7 +71,7 @@ class Place(NamedTuple):
 def places() -> dict[Place, list[str]]:
     """Returns the distinct convolutions of the ladder, and the networks that use them."""
     found: dict[Place, list[str]] = {}
-    for name in models.LADDER:
+    for name in MODELS.value or models.LADDER:
         network = models.build(name, 10)
         pooled = [isinstance(layer, ConvPool) for layer in fused(network.layers) if isinstance(layer, Conv | ConvPool)]
         shape: tuple[int, ...] = (SIZE.value, SIZE.value, 3)
@@ -83,7 +87,9 @@ def measure(place: Place, users: str) -> list[dict[str, Any]]:
     shape, layer = place.shape, place.conv
     output = shape[0] - (layer.kernel_size - 1 if layer.padding == "valid" else 0)
     chosen = choose(place.kernel_shape, output**2)
-    runs = {name: build(place, name) for name in ONLY.value if METHODS[name].fits(layer.kernel_size)}
+    fitting = [name for name in ONLY.value if METHODS[name].fits(layer.kernel_size)]
+    with ThreadPoolExecutor() as pool:  # a GPU's compiler takes seconds for each, on one core
+        runs = dict(zip(fitting, pool.map(functools.partial(build, place), fitting), strict=True))
     times: dict[str, list[float]] = {name: [run()] for name, run in runs.items()}
     for _ in range(ROUNDS.value - 1):
         for name, run in runs.items():
@@ -103,6 +109,7 @@ def measure(place: Place, users: str) -> list[dict[str, Any]]:
             "backend": jax.default_backend(),
             "population": POPULATION.value,
             "batch_size": BATCH_SIZE.value,
+            "precision": PRECISION.value,
             "method": name,
             "milliseconds": round(1e3 * statistics.median(seconds), 3),
             "fastest": round(1e3 * min(seconds), 3),
@@ -121,8 +128,9 @@ def build(place: Place, method: str) -> Callable[[], float]:
     layer = place.conv
     padding = same_padding(layer.kernel_size) if layer.padding == "same" else ((0, 0), (0, 0))
     rng = np.random.default_rng(0)
-    images = rng.normal(size=(POPULATION.value, BATCH_SIZE.value, *place.shape)).astype(np.float32)
-    kernels = rng.normal(0, 0.05, (POPULATION.value, *place.kernel_shape)).astype(np.float32)
+    dtype = jnp.bfloat16 if PRECISION.value == "bfloat16" else jnp.float32
+    images = rng.normal(size=(POPULATION.value, BATCH_SIZE.value, *place.shape)).astype(dtype)
+    kernels = rng.normal(0, 0.05, (POPULATION.value, *place.kernel_shape)).astype(dtype)
 
     def loss(images: jax.Array, kernel: jax.Array) -> jax.Array:
         if place.is_pooled:
@@ -148,11 +156,13 @@ def build(place: Place, method: str) -> Callable[[], float]:
     mesh = make_mesh(jax.local_devices())
     each = functools.partial(map_members, train)
     run = jax.jit(jax.shard_map(each, mesh=mesh, in_specs=members, out_specs=members, check_vma=False))
-    jax.block_until_ready(run((images, kernels)))
+    with jax.default_matmul_precision(MATMUL[PRECISION.value]):
+        jax.block_until_ready(run((images, kernels)))
 
     def timed() -> float:
         start = time.perf_counter()
-        jax.block_until_ready(run((images, kernels)))
+        with jax.default_matmul_precision(MATMUL[PRECISION.value]):
+            jax.block_until_ready(run((images, kernels)))
         return (time.perf_counter() - start) / STEPS / POPULATION.value
 
     return timed

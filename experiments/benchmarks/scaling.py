@@ -8,6 +8,7 @@ scaling.png beside this file; `relative` is the cost of a unit of work (one memb
 first point.
 """
 
+import functools
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -53,7 +54,7 @@ def main(argv: list[str]) -> None:
 def build(members: int = 2, epochs: int = 1, images: int = FEW) -> Callable[[], float]:
     """Compiles one point; a call trains it and returns the seconds."""
     work = Work(MODEL.value, "sgd", BATCH_SIZE.value, members, "float32", 0.0)
-    return population_of(work, images // BATCH_SIZE.value, epochs)[1]
+    return functools.partial(population_of(work, images // BATCH_SIZE.value, epochs)[1], epochs)
 
 
 def measure(name: str, points: dict[int, Callable[[], float]]) -> list[dict[str, Any]]:

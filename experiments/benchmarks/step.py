@@ -50,7 +50,7 @@ def measure(model: str) -> list[dict[str, Any]]:
     places = dict(_INSTRUCTION.findall(population.text(1)))
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder, create_perfetto_trace=True):
-            seconds = timed()
+            seconds = timed(1)
         (file,) = Path(folder).glob("**/perfetto_trace.json.gz")
         events = json.loads(gzip.decompress(file.read_bytes()))["traceEvents"]
     images = STEPS.value * BATCH_SIZE.value

@@ -27,6 +27,7 @@ BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["32", "64"], "Images a step.")
 POPULATIONS = flags.DEFINE_list("populations", ["1", "4", "16"], "Members trained together.")
 OPTIMIZER = flags.DEFINE_enum("optimizer", "sgd", ["sgd", "adam"], "Momentum .9, or Adam.")
 PRECISION = flags.DEFINE_enum("precision", "float32", ["float32", "tf32", "bfloat16"], "Of the layers' arithmetic.")
+CONVOLUTION = flags.DEFINE_string("convolution", "auto", "How cnnjax convolves, as train.convolution.")
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Interleaved repetitions.")
 SECONDS = flags.DEFINE_float("seconds", 3.0, "Aimed length of one contender's part of a round.")
 OUTPUT = flags.DEFINE_string("output", None, "Where to write the table and, as .png, the figure.")
@@ -63,7 +64,7 @@ def measure(model: str, batch_size: int) -> list[dict[str, Any]]:
     pipes, ready = {}, {}
     for (name, members), worker in contenders().items():
         ours, theirs = context.Pipe()
-        work = Work(model, OPTIMIZER.value, batch_size, members, PRECISION.value, SECONDS.value)
+        work = Work(model, OPTIMIZER.value, batch_size, members, PRECISION.value, SECONDS.value, CONVOLUTION.value)
         context.Process(target=worker, args=(theirs, work), daemon=True).start()
         theirs.close()  # so that a contender that fails is not waited for
         pipes[name, members] = ours
@@ -109,6 +110,7 @@ def row_of(contender: Contender, speeds: dict[Contender, list[float]], operation
     return {
         "optimizer": OPTIMIZER.value,
         "precision": PRECISION.value,
+        "convolution": CONVOLUTION.value if name == "cnnjax" else "",
         "contender": name,
         "members": members,
         "rounds": ROUNDS.value,

@@ -17,6 +17,8 @@ class StackedPeer(Peer):
     images.
     """
 
+    can_be_graph = False
+
     def __init__(
         self,
         model_name: str,
