@@ -125,7 +125,7 @@ def test_cpu_and_gpu_choose_by_shape(monkeypatch):
         *("winograd", "winograd"),
     ]
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert [methods.choose(*shape) for shape in shapes] == [*(*["block_patches"] * 3, *["dense"] * 4, *["patches"] * 3)]
+    assert [methods.choose(*shape) for shape in shapes] == [*["block_patches"] * 3, *["dense"] * 4, *["patches"] * 3]
 
 
 def test_chunks_of_patches_of_blocks(monkeypatch):

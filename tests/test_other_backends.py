@@ -56,7 +56,7 @@ def test_training_lowers_for_cuda_without_convolutions_in_groups(model, gpu):
     assert set(re.findall(r"(?:feature|batch)_group_count = (\d+)", program)) == {"1"}
 
 
-@pytest.mark.parametrize("model", ["baseline", "medium", "cnn_dropout"])
+@pytest.mark.parametrize("model", ["baseline", "medium", "lenet_32_64", "cnn_dropout"])
 def test_small_networks_lower_for_cuda_to_products_of_all_members(model, gpu):
     program = lowered(gpu, model)
     assert "stablehlo.convolution" not in program

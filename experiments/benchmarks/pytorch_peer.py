@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -24,18 +24,14 @@ class Peer:
     operation draws the random crops and flips of a batch, channels last in memory, which are then
     scaled to (x / 255 - 0.5) / 0.5. Pools run before their ReLU, the optimizer is fused, and loss
     and hits are summed on the device, so that no step waits for a number. Epochs are shuffled and
-    drop their last, partial batch: every step counts `batch_size` images. On CUDA a whole step,
-    from the crops to the optimizer, is one CUDA graph.
+    drop their last, partial batch: every step counts `batch_size` images.
 
     Attributes:
-        can_be_graph: whether a step on CUDA is made a graph.
         compiled: whether the model runs through `torch.compile`; False too when that failed.
         steps: how many steps were taken, warm-up included.
         loss_sum: the sum over steps of the mean loss of a batch, a scalar on the device.
         hits: how many images were classified correctly, a scalar on the device.
     """
-
-    can_be_graph = True
 
     def __init__(
         self,
@@ -57,8 +53,8 @@ class Peer:
             device: 'cpu' or 'cuda'.
             images: uint8 (examples, size, size, channels), at least one batch.
             labels: integers (examples,).
-            compile: run the model through `torch.compile`. On a CPU it did not pay for any model
-                here.
+            compile: run the model through `torch.compile` and, on CUDA, a whole step as one CUDA
+                graph, from the crops to the optimizer. On a CPU it did not pay for any model here.
             bfloat16: run the forward pass in automatic mixed precision.
         """
         if device == "cuda":
@@ -80,8 +76,8 @@ class Peer:
         self._forward = self.model
         if compile:
             self._forward = torch.compile(self.model)
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._indices = torch.zeros(batch_size, dtype=torch.long, device=device)  # of the graph's batch
+        self._replay: Callable[[torch.Tensor], None] | None = None  # a recorded step
+        self._records = compile and device == "cuda"
 
         self.steps = 0
         self.loss_sum = torch.zeros((), device=device)
@@ -110,22 +106,29 @@ class Peer:
             warnings.warn(f"torch.compile failed, running eagerly: {error}", stacklevel=3)
             self.compiled, self._forward = False, self.model
             self._train(WARM_UP_STEPS)
-        if self.device == "cuda" and self.can_be_graph:
+        if self._records:
             self._record()
 
     def _record(self) -> None:
-        """Records a step as a CUDA graph, after some on a stream of its own, as PyTorch asks for."""
+        """Makes a step the replay of a CUDA graph, recorded after some on a stream of its own, as PyTorch asks for."""
+        batch = torch.zeros(self.batch_size, dtype=torch.long, device=self.device)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP_STEPS):
-                self._step(self._indices)
+                self._step(batch)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            self._step(self._indices)
+            self._step(batch)
         self.steps -= 1  # a recording computes nothing
-        self._graph = graph
+
+        def replay(indices: torch.Tensor) -> None:
+            batch.copy_(indices)
+            graph.replay()
+            self.steps += 1
+
+        self._replay = replay
 
     def _train(self, steps: int) -> None:
         for _ in range(steps):
@@ -135,15 +138,7 @@ class Peer:
                 full = len(order) - len(order) % self.batch_size
                 self._batches = iter(order[:full].split(self.batch_size))
                 indices = next(self._batches)
-            self._take(indices)
-
-    def _take(self, indices: torch.Tensor) -> None:
-        if self._graph is None:
-            self._step(indices)
-        else:
-            self._indices.copy_(indices)
-            self._graph.replay()
-            self.steps += 1
+            (self._replay or self._step)(indices)
 
     def _step(self, indices: torch.Tensor) -> None:
         images, labels = random_crops(self.windows, indices), self.labels[indices]

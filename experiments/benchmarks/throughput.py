@@ -78,7 +78,7 @@ def measure(model: str, batch_size: int) -> list[dict[str, Any]]:
     for contender, pipe in pipes.items():
         pipe.send(False)
         memory[contender] = pipe.recv()
-    operations = training_flops(model)
+    operations = workers.training_flops(model)
     rows = []
     for contender in pipes:
         if contender[0] != "matrix product":
@@ -88,13 +88,6 @@ def measure(model: str, batch_size: int) -> list[dict[str, Any]]:
             print("  ".join(map(str, row.values())), flush=True)
             rows.append(row)
     return rows
-
-
-def training_flops(model: str) -> int:
-    """Returns the operations to train on one image of CIFAR-10."""
-    from cnnjax import models
-
-    return models.training_flops(models.build(model, 10), (32, 32, 3))
 
 
 def row_of(contender: Contender, speeds: dict[Contender, list[float]], operations: int) -> dict[str, Any]:

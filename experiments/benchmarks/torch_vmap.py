@@ -17,8 +17,6 @@ class StackedPeer(Peer):
     images.
     """
 
-    can_be_graph = False
-
     def __init__(
         self,
         model_name: str,

@@ -142,10 +142,15 @@ def cnnjax(pipe: Connection, work: Work) -> None:
     answer(pipe, lambda epochs: compiled()(epochs), steps * work.batch_size * work.members, work.seconds, memory)
 
 
-def _steps_of_an_epoch(work: Work, backend: str) -> int:
+def training_flops(model: str) -> int:
+    """Returns the operations to train on one image of CIFAR-10."""
     from cnnjax import models
 
-    a_step = models.training_flops(models.build(work.model, 10), (32, 32, 3)) * work.batch_size * work.members
+    return models.training_flops(models.build(model, 10), (32, 32, 3))
+
+
+def _steps_of_an_epoch(work: Work, backend: str) -> int:
+    a_step = training_flops(work.model) * work.batch_size * work.members
     return min(max(1, round(_EPOCH_FLOP[backend] / a_step)), EXAMPLES // work.batch_size)
 
 
