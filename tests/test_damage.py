@@ -18,7 +18,7 @@ from conftest import add_tiny, make_study
 from rich.console import Console
 
 import cnnjax
-from cnnjax import checkpoints, preparation, runner
+from cnnjax import checkpoints, comparison, preparation, runner
 from cnnjax.population import Population
 from cnnjax.progress import Progress
 from cnnjax.records import RunFolder
@@ -271,6 +271,16 @@ def test_a_state_for_which_there_is_no_memory_is_refused_and_stays(interrupted, 
     with pytest.raises(RequestError, match=rf"{chunk / '3'}.*arrays would take 0\.0 GB"):
         run(copy)
     assert set(before) <= set(files_of(copy))
+
+
+@pytest.mark.parametrize("name", ["t0000.npz", "labels.npz"])
+def test_damaged_predictions_are_not_compared(finished, tmp_path, name):
+    copy = tmp_path / "run"
+    shutil.copytree(finished, copy)
+    flip(copy / "predictions" / name)
+    sides = comparison.read_side(f"{copy}:epochs=2"), comparison.read_side(str(finished))
+    with pytest.raises(RequestError, match=rf"{name}.*damaged"):
+        comparison.compare_settings(*sides, "test_accuracy", None)
 
 
 def test_lost_predictions_and_lines_are_written_again(finished, tmp_path):

@@ -87,11 +87,11 @@ def compare_settings(a: Side, b: Side, measure: str = "test_accuracy", margin: f
 
 
 def _examples(a: Side, b: Side) -> stats.Disagreement | None:
-    if a.labels is None or b.labels is None or not np.array_equal(a.labels, b.labels):
+    if a.run.labels is None or b.run.labels is None or not np.array_equal(a.run.labels, b.run.labels):
         return None
     if a.logits is None or b.logits is None:
         return None
-    return stats.compare_predictions(a.logits, b.logits, a.labels)
+    return stats.compare_predictions(a.logits, b.logits, a.run.labels)
 
 
 def _data_warnings(a: Side, b: Side, measure: str) -> list[str]:
@@ -128,8 +128,8 @@ def _may_be_tested_alike(a: Side, b: Side) -> bool:
             return True
         if sizes[0] == sizes[1] and one.get("image_shape") == other.get("image_shape"):
             return False
-    if a.labels is not None and b.labels is not None:
-        return np.array_equal(a.labels, b.labels)
+    if a.run.labels is not None and b.run.labels is not None:
+        return np.array_equal(a.run.labels, b.run.labels)
     return one.get("counts", {}).get("test") == other.get("counts", {}).get("test")
 
 

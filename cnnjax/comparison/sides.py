@@ -61,16 +61,13 @@ class Side:
         return dict(zip(measured[streams].itertuples(index=False, name=None), measured[measure], strict=True))
 
     @cached_property
-    def labels(self) -> np.ndarray | None:
-        """The test labels [N]; None where they are not stored."""
-        path = self.run.workdir / "predictions" / "labels.npz"
-        return np.load(path)["labels"] if path.exists() else None
-
-    @cached_property
     def logits(self) -> list[np.ndarray] | None:
-        """The test logits [N, K] of each trial; None where a file is missing."""
-        paths = [self.run.workdir / "predictions" / f"{trial}.npz" for trial in self.trials["trial"]]
-        return [np.load(path)["logits"] for path in paths] if all(path.exists() for path in paths) else None
+        """The test logits [N, K] of each trial; None where a file is missing.
+
+        Raises:
+            Damaged: a file is not what was written.
+        """
+        return self.run.logits(self.trials["trial"])
 
 
 def read_side(asked: str) -> Side:

@@ -210,13 +210,20 @@ class Run:
         Raises:
             Damaged: a file is not what was written.
         """
-        trials = self.ok.loc[self.ok["setting"] == setting, "trial"]
-        folder = self.workdir / "predictions"
-        paths = [folder / f"{trial}.npz" for trial in trials]
-        if self.labels is None or not paths or not all(path.exists() for path in paths):
+        logits = self.logits(self.ok.loc[self.ok["setting"] == setting, "trial"])
+        return None if self.labels is None or not logits else (logits, self.labels)
+
+    def logits(self, trials: Iterable[str]) -> list[np.ndarray] | None:
+        """The test logits [N, K] of each trial; None where a file, or that of the labels, is missing.
+
+        Raises:
+            Damaged: a file is not what was written.
+        """
+        paths = [self.workdir / "predictions" / f"{trial}.npz" for trial in trials]
+        if self.labels is None or not all(path.exists() for path in paths):
             return None
         shape = len(self.labels), len(self.classes)
-        return [_array(path, "logits", shape) for path in paths], self.labels
+        return [_array(path, "logits", shape) for path in paths]
 
 
 def read_run(workdir: Path) -> Run:
