@@ -1,8 +1,20 @@
-"""Studies of small image classifiers: whole multi-seed grids trained as a few compiled programs."""
+"""Studies of small image classifiers: whole multi-seed grids trained as a few compiled programs.
 
-from typing import Any
+`load_results` is the table of a run's trials, `load_trial` the network of one of them.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cnnjax.trained import load_trial
+    from cnnjax.trial_rows import load_results
 
 __version__ = "0.1.0"
+__all__ = ["load_results", "load_trial"]
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
 
 
 def __getattr__(name: str) -> Any:

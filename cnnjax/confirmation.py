@@ -40,7 +40,7 @@ def confirm(study: Study, workdir: Path, number: int, *, progress: Progress, eng
     trials = {trial.id: trial for trial in list_trials(study)}
     seeds = fresh.fresh_seeds(study.seeds, number)
     for place, trial in enumerate(contenders, 1):
-        progress.note(f"number {place}, {trial}, on the fresh seeds {', '.join(map(str, seeds))}")
+        progress.note(f"setting {place} of {len(contenders)} ({trial}) on fresh seeds {', '.join(map(str, seeds))}")
         alone = single_out(study, trials[trial], seeds)
         runner.run(alone, fresh.fresh_folder(workdir, number, trial), progress=progress, engine=engine)
     return processes.agreed(lambda: _conclude(workdir, number))

@@ -12,7 +12,7 @@ from rich.progress import track
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from cnnjax.types import Static
+from cnnjax.types import Static, counted
 
 _Item = TypeVar("_Item")
 
@@ -58,7 +58,7 @@ class Progress:
             images: how many training images all members together still have to see.
         """
         self._programs, self._images, self._seen, self._started = programs, images, 0, self._clock()
-        self.note(f"{_count(programs, 'program')}, {_count(members, 'member')}, {images:,} images")
+        self.note(f"{counted(programs, 'program')}, {counted(members, 'member')}, {images:,} images")
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             # Refreshed by our updates only: a refreshing thread would take time from training.
             self._live = Live(console=self._console, auto_refresh=False, transient=True)
@@ -69,7 +69,7 @@ class Progress:
         self.turn(index)
         self.note(
             f"{self._program} {static.model}, {static.optimizer}, batch size {static.batch_size}: "
-            f"{_count(members, 'member')}"
+            f"{counted(members, 'member')}"
         )
         self._show(f"{self._program} compiling")
 
@@ -181,7 +181,3 @@ def _range(values: Sequence[float], form: str) -> str:
 
 def _rate(images: int, seconds: float) -> str:
     return f"{images / seconds:,.0f}" if seconds > 0 else "-"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")

@@ -40,9 +40,9 @@ class Trained:
 
     trial: Trial
     network: models.Network
-    variables: dict
-    scale: np.ndarray
-    shift: np.ndarray
+    variables: dict = dataclasses.field(repr=False)
+    scale: np.ndarray = dataclasses.field(repr=False)
+    shift: np.ndarray = dataclasses.field(repr=False)
     image_shape: tuple[int, int, int]
     classes: tuple[str, ...]
 

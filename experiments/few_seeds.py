@@ -4,16 +4,17 @@
 
 For each number of seeds, 10,000 subsets are drawn: the range (95 %) of the mean and of the standard deviation that they
 show for the best setting, and how often they put another setting before the one that is best over all seeds. Reads
-config.json and trials.csv of the folder.
+trials.csv of the folder.
 """
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from absl import app
 
-from cnnjax.report.names import AXES
+from cnnjax import commands
+from cnnjax.report.names import AXES, level, word
+from cnnjax.types import RequestError
 
 _SIZES = (1, 2, 3, 5, 10, 20)
 _DRAWS = 10_000
@@ -44,14 +45,28 @@ def draw_subsets(accuracy: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def main(argv: list[str]) -> None:
-    """Prints the table for the folder that is named."""
-    trials = pd.read_csv(Path(argv[1]) / "trials.csv")
+def parse(argv: list[str]) -> Path:
+    """Returns the folder that the command line names.
+
+    Raises:
+        RequestError: it names none, or one without trials.csv.
+    """
+    parser = commands.ArgumentParser(prog="python -m experiments.few_seeds", description=__doc__)
+    parser.add_argument("folder", type=Path, help="a folder with trials.csv")
+    folder: Path = parser.parse_args(argv[1:]).folder
+    if not (folder / "trials.csv").is_file():
+        raise RequestError("folder", str(folder), "allowed: a folder with trials.csv")
+    return folder
+
+
+def main(folder: Path) -> None:
+    """Prints the table of a folder."""
+    trials = pd.read_csv(folder / "trials.csv")
     axes = [axis for axis in AXES if axis in trials and trials[axis].nunique(dropna=False) > 1]
     table = 100 * trials.groupby([*axes, "seed"])["test_accuracy"].first().unstack("seed")
     best = table.loc[[table.mean(axis=1).idxmax()]]
     levels = best.reset_index()[axes].iloc[0]
-    named = ", ".join(f"{axis.replace('_', ' ')} {level:g}" for axis, level in levels.items())
+    named = ", ".join(f"{word(axis)} {level(axis, value)}" for axis, value in levels.items())
     mean, std = best.iloc[0].mean(), best.iloc[0].std()
     print(f"best of {len(table)} settings over {table.shape[1]} seeds: {named}")
     print(f"test accuracy {mean:.2f} %, standard deviation {std:.2f} points\n")
@@ -59,4 +74,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    commands.run(main, parse)

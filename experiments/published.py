@@ -12,12 +12,13 @@ import math
 from pathlib import Path
 
 import pandas as pd
-from absl import app
 from scipy.stats import chi2, f, t, ttest_ind_from_stats
 
+from cnnjax import commands
 from cnnjax.report.names import AXES
 from cnnjax.report.tables import Table
 from cnnjax.stats import prediction_interval, summarise
+from cnnjax.types import RequestError
 from experiments import claims
 from experiments.claims import Claim
 
@@ -142,9 +143,23 @@ def _equal_spreads(one: float, n: int, other: float, m: int) -> float:
     return float(2 * min(below, 1 - below))
 
 
-def main(argv: list[str]) -> None:
-    """Prints the comparisons for the folder that is named."""
-    folder = Path(argv[1])
+def parse(argv: list[str]) -> Path:
+    """Returns the folder that the command line names.
+
+    Raises:
+        RequestError: it names none, or one without results.
+    """
+    parser = commands.ArgumentParser(prog="python -m experiments.published", description=__doc__)
+    parser.add_argument("folder", type=Path, help="a folder with trials.csv and metrics.jsonl")
+    folder: Path = parser.parse_args(argv[1:]).folder
+    for name in ("trials.csv", "metrics.jsonl"):
+        if not (folder / name).is_file():
+            raise RequestError("folder", str(folder), f"it has no {name}")
+    return folder
+
+
+def main(folder: Path) -> None:
+    """Prints the comparisons of a folder."""
     trials = pd.read_csv(folder / "trials.csv")
     metrics = pd.read_json(folder / "metrics.jsonl", lines=True)
     classes = folder / "classes.csv"
@@ -154,4 +169,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    commands.run(main, parse)

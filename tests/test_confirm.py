@@ -143,7 +143,7 @@ def test_what_is_said_of_it_begins_with_the_honest_figure(tmp_path):
     lines = fresh.confirmation_text(found).splitlines()
     winner = found.contenders[0]
     assert lines[0].startswith(f"On 5 fresh seeds the winner has a test accuracy of {100 * winner.fresh.mean:.2f} %")
-    assert f"the 3 by which val_accuracy selected it had {100 * winner.selected.mean:.2f} %" in lines[0]
+    assert f"on the 3 seeds that selected it (by val_accuracy) it had {100 * winner.selected.mean:.2f} %" in lines[0]
     assert [line[:2] for line in lines[1:4]] == ["1.", "2.", "3."]
     assert len(lines) == 6 and all("corrected for 2" in line for line in lines[4:])
     by_test = found._replace(select="test_accuracy")

@@ -13,7 +13,7 @@ from made_up_run import make_config, make_run
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the experiments are not installed
 
 from cnnjax.types import RequestError
-from experiments import claims
+from experiments import claims, few_seeds, published
 from experiments.claims import Claim
 from experiments.collect import collect
 from experiments.few_seeds import draw_subsets
@@ -147,3 +147,17 @@ def test_subsets_of_seeds_spread_as_draws_without_replacement_do():
     assert table.loc[10, "high"] - table.loc[10, "mean, low"] == pytest.approx(2 * half, rel=0.06)
     tied = draw_subsets(np.stack([best, rng.permutation(best) - 1e-9])).set_index("seeds")
     assert 35 < tied.loc[1, "another first, %"] < 65
+
+
+@pytest.mark.parametrize("command", [few_seeds, published])
+def test_a_folder_without_results_is_refused(command, tmp_path):
+    for words, said in (([], "folder"), ([str(tmp_path)], "trials.csv")):
+        with pytest.raises(RequestError, match=said):
+            command.parse(["command", *words])
+
+
+def test_seeds_of_settings_that_differ_in_words(tmp_path, capsys):
+    rows = [(model, seed, 0.5 + seed / 100) for model in ("dense", "cnn") for seed in range(3)]
+    pd.DataFrame(rows, columns=["model", "seed", "test_accuracy"]).to_csv(tmp_path / "trials.csv", index=False)
+    few_seeds.main(few_seeds.parse(["command", str(tmp_path)]))
+    assert capsys.readouterr().out.startswith("best of 2 settings over 3 seeds: model cnn\n")

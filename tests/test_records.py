@@ -1,5 +1,6 @@
 """What a run's folder keeps in memory of its files: the same as is on disk, whoever wrote it, read once."""
 
+import dataclasses
 import json
 import os
 import random
@@ -12,8 +13,10 @@ from made_up_run import make_config
 from cnnjax import records
 from cnnjax.plan import make_plan
 from cnnjax.records import RunFolder
+from cnnjax.report.names import AXES
 from cnnjax.study import from_config
-from cnnjax.trial_rows import trial_row
+from cnnjax.trial_rows import TRIAL_COLUMNS, trial_row
+from cnnjax.types import Static, Traced
 
 STUDY = make_config(list(range(12)), train={"learning_rate": [0.01, 0.03], "epochs": [2, 3]})
 MEMBERS = [member for program in make_plan(from_config(STUDY)).programs for member in program.members]
@@ -32,6 +35,14 @@ def record(folder, member):
 
 def files(folder):
     return (folder.path / "metrics.jsonl").read_bytes(), (folder.path / "trials.csv").read_bytes()
+
+
+def test_every_setting_is_a_column_and_an_axis():
+    """Trials that differ in a setting that is no axis would count as seeds of one."""
+    settings = {field.name for field in (*dataclasses.fields(Static), *dataclasses.fields(Traced))}
+    settings = settings - {"clips"} | {"epochs"}  # whether a trial clips follows from its clip_norm
+    assert set(AXES) == settings
+    assert settings <= set(TRIAL_COLUMNS)
 
 
 def test_a_folder_that_remembers_writes_what_one_that_reads_writes(tmp_path):

@@ -27,7 +27,7 @@ def test_it_says_the_answer_the_findings_and_the_ranking(grid):
     width = lines[start].count(" | ")
     table = [line for line in lines[start : start + 13] if line.startswith("|")]
     assert len(table) == 12 and all(line.count(" | ") == width for line in table)  # the head, its rule, ten rows
-    assert "37 more rows stand in report/ranking.csv." in plain
+    assert "37 more rows in report/ranking.csv." in plain
     assert "<" not in text.replace("\\<", "")
 
 

@@ -104,8 +104,9 @@ def confirmation_text(found: Confirmation) -> str:
     span = f" (95 % interval {amount(fresh.low, measure)} to {amount(fresh.high, measure)})"
     lines = [
         f"On {counted(fresh.n, 'fresh seed')} the winner has a {name} of {amount(fresh.mean, measure)}"
-        f"{'' if math.isnan(fresh.low) else span}; the {selected.n} by which {found.select} "
-        f"selected it had {amount(selected.mean, measure)}: a difference of {gap(fresh.mean - selected.mean, measure)}."
+        f"{'' if math.isnan(fresh.low) else span}; on the {counted(selected.n, 'seed')} that selected it "
+        f"(by {found.select}) it had {amount(selected.mean, measure)}: "
+        f"a difference of {gap(fresh.mean - selected.mean, measure)}."
     ]
     if found.select.startswith("test") or found.select == "f1":
         lines.append(

@@ -55,7 +55,7 @@ def _table(table: Table) -> list[str]:
     sides = ["---" if kind == "text" else "---:" for kind in table.column_kinds]
     lines = [_row(map(_escape, head)), _row(sides), *(_row(map(_escape, row)) for row in rows[:_ROWS])]
     more = len(rows) - _ROWS
-    return [*lines, "", f"{more} more rows stand in report/{table.name}.csv."] if more > 0 else lines
+    return [*lines, "", f"{counted(more, 'more row')} in report/{table.name}.csv."] if more > 0 else lines
 
 
 def _row(cells: Iterable[str]) -> str:

@@ -3,7 +3,7 @@
 A Flax tree here is what cnnjax's models use: `params` is `{'conv0': {'kernel', 'bias'},
 'bn0': {'scale', 'bias'}, 'dense0': {'kernel', 'bias'}, ...}`, `batch_stats` is
 `{'bn0': {'mean', 'var'}, ...}`, numbered per kind in order of appearance. Convolution kernels are
-(height, width, in, out), dense kernels (in, out); leaves have the module's dtype.
+(height, width, in, out), dense kernels (out, in); leaves have the module's dtype.
 """
 
 import math
