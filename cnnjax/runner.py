@@ -20,6 +20,7 @@ from cnnjax.programs import load, prepare_jax, run_programs, waiting, write_envi
 from cnnjax.progress import Progress
 from cnnjax.records import RunFolder, describe_plan
 from cnnjax.report import build_report
+from cnnjax.report.tables import significant
 from cnnjax.sealed import unwritable
 from cnnjax.shared import held, open_folder
 from cnnjax.study import Study, from_config
@@ -116,7 +117,7 @@ def plan_table(study: Study) -> str:
         f"trials    {len(plan.trials)}: {plan.trained} trained, {len(plan.trials) - plan.trained} read off longer ones",
         f"programs  {len(plan.programs)}",
         "",
-        "program  model       optimizer  batch  members  at a time  parameters  memory GB  training PFLOP",
+        "program  model       optimizer  batch  members  at a time  parameters  memory MB  training TFLOP",
     ]
     total = 0.0
     preparation = Preparation(study, dataset, data, mesh)
@@ -128,11 +129,11 @@ def plan_table(study: Study) -> str:
         static = program.static
         lines.append(
             f"{program.id:<8} {static.model:<11} {static.optimizer:<10} {static.batch_size:>5}  "
-            f"{len(program.members):>7}  {size:>9}  {described['parameters']:>10,}  {prepared.memory / 1e9:>9.2f}  "
-            f"{described['training_flops'] / 1e15:>14.4f}"
+            f"{len(program.members):>7}  {size:>9}  {described['parameters']:>10,}  {prepared.memory / 1e6:>9,.0f}  "
+            f"{significant(described['training_flops'] / 1e12):>14}"
         )
     lines += ["", *_convolution_lines(plan, dataset)]
-    lines += ["", f"in all {total / 1e15:.4f} PFLOP of training (three times the forward pass)"]
+    lines += ["", f"in all {significant(total / 1e12)} TFLOP of training (three times the forward pass)"]
     return "\n".join(lines)
 
 

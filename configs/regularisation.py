@@ -5,8 +5,8 @@
     python -m cnnjax.launch --config=configs/regularisation.py:l2       # the same, Adam with weight decay
     python -m cnnjax.launch --config=configs/regularisation.py:final    # the final network, in three stages
 
-The data is read from fashion/train.csv, which is made once of Fashion-MNIST as it is published (a folder of IDX files):
-`python -m cnnjax.data.to_csv --input=FOLDER --output=fashion`.
+The data is read from fashion/train.csv, which has to be made once, of Fashion-MNIST as it is published (a folder of
+four IDX files): `python -m cnnjax.data.to_csv --input=FOLDER --output=fashion`.
 Expected run time: hours on a CPU, minutes on a GPU; `--plan` says what would run.
 `configs/regularisation.py:smoke` is the first study on 1,000 images, in minutes on a CPU.
 """
