@@ -77,9 +77,9 @@ def _term(term: str, epoch: np.ndarray, edges: np.ndarray, epochs: int) -> np.nd
             return np.minimum(edges / _whole(argument), 1)
         case "piecewise":
             factor = np.ones_like(epoch)
-            for step in argument.split("/"):
-                first, _, value = step.partition("=")
-                factor[epoch >= _whole(first)] = _number(value)
+            steps = (step.partition("=") for step in argument.split("/"))
+            for first, value in sorted((_whole(first), _number(value)) for first, _, value in steps):
+                factor[epoch >= first] = value
             return factor[:, None]
     raise ValueError(term)
 

@@ -226,6 +226,9 @@ def _check_stopping(study: Study) -> None:
         if rule is not None and rule.metric.startswith("val_") and not study.data.has_validation:
             how = "it needs a validation split: set data.validation (0.1, say)"
             raise RequestError("train.early_stopping", text, how)
+    if len(study.train.stage_start) > 1 and not (study.data.has_validation or study.train.stops_early):
+        how = "nothing says which weights are the best, so it would be the last: set data.validation (0.1, say)"
+        raise RequestError("train.stage_start", "best", how)
 
 
 def _check_splits(data: DataConfig) -> None:

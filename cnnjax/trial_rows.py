@@ -16,8 +16,8 @@ from cnnjax.types import RequestError, Trial
 TRIAL_COLUMNS = (
     *("trial", "member", "model", "initialisation", "optimizer", "batch_size"),
     *("arithmetic", "convolution", "drop_last", "learning_rate", "momentum", "nesterov", "weight_decay", "decay"),
-    *("clip_norm", "label_smoothing", "dropout_rate", "schedule", "early_stopping", "stage_start", "shuffle"),
-    *("epochs", "seed"),
+    *("clip_norm", "label_smoothing", "dropout_rate", "schedule", "early_stopping", "stage_start", "later_stages"),
+    *("shuffle", "epochs", "seed"),
     *("stream_init", "stream_order", "stream_augment", "stream_dropout"),
     *("status", "epochs_run", "best_epoch", "train_loss", "train_accuracy", "val_loss"),
     *("val_accuracy", "test_loss", "test_accuracy", "precision", "recall", "f1"),
@@ -25,7 +25,7 @@ TRIAL_COLUMNS = (
 )
 _TEXT_COLUMNS = (
     *("trial", "member", "model", "initialisation", "optimizer"),
-    *("arithmetic", "convolution", "decay", "schedule", "early_stopping", "stage_start", "status"),
+    *("arithmetic", "convolution", "decay", "schedule", "early_stopping", "stage_start", "later_stages", "status"),
 )
 
 

@@ -6,6 +6,7 @@ What a compiled program may vary without a new compilation is said here once, by
 
 import dataclasses
 import difflib
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -116,10 +117,22 @@ class Trial:
         return sum(stage.epochs for stage in self.stages)
 
     def row(self) -> dict[str, Any]:
-        """Returns the trial as one flat row: every axis (of several stages the first's), the seed and the streams."""
+        """Returns the trial as one flat row: every axis, the seed and the streams.
+
+        Of several stages it has the first one's settings, and as `later_stages` what each further one changes.
+        """
         streams = {f"stream_{name}": seed for name, seed in dataclasses.asdict(self.streams).items()}
         axes = {**dataclasses.asdict(self.static), **dataclasses.asdict(self.stages[0].traced)}
-        return {"trial": self.id, **axes, "epochs": self.epochs, "seed": self.seed, **streams}
+        later = " > ".join(_changes(*pair) for pair in itertools.pairwise(self.stages)) or None
+        axes |= {"later_stages": later, "epochs": self.epochs}
+        return {"trial": self.id, **axes, "seed": self.seed, **streams}
+
+
+def _changes(before: Stage, stage: Stage) -> str:
+    """What a stage has other than the one before: its optimizer, and key=value for each setting."""
+    old, new = ({**dataclasses.asdict(each.traced), "epochs": each.epochs} for each in (before, stage))
+    optimizer = [stage.optimizer] if stage.optimizer != before.optimizer else []
+    return " ".join(optimizer + [f"{name}={new[name]}" for name in new if new[name] != old[name]]) or "the same"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -157,6 +157,26 @@ def test_pairs_need_the_same_streams(grid, tmp_path):
     assert not find(*sides)["paired"]
 
 
+def test_trainings_that_share_crossed_streams_are_no_seeds(tmp_path):
+    streams = {"streams": {"init": [0, 1], "order": [0, 1, 2]}}
+    crossed = make_run(tmp_path / "crossed", make_config([0], train={"learning_rate": [0.01, 0.03]}) | streams)
+    sides = f"{crossed}:learning_rate=0.01", f"{crossed}:learning_rate=0.03"
+    with pytest.raises(RequestError, match=r"share random streams \(init, order\).*not independent"):
+        find(*sides)
+    fixed = find(*(f"{side},stream_init=1" for side in sides))
+    assert sum("share random streams (init, augment, dropout)" in warning for warning in fixed["warnings"]) == 2
+
+
+def test_settings_that_differ_in_a_later_stage_are_told_apart(tmp_path):
+    stages = [{"optimizer": "adam", "learning_rate": 0.001}, {}]
+    train = {"optimizer": "sgd", "learning_rate": [0.01, 0.1], "stages": stages}
+    run = make_run(tmp_path / "stages", make_config([0, 1, 2], train=train))
+    rates = [f"{run}:later_stages=sgd learning_rate={rate}" for rate in (0.01, 0.1)]
+    found = find(*rates)
+    assert found["a"]["n"] == found["b"]["n"] == 3
+    assert list(found["settings"]) == ["later_stages"]
+
+
 def test_what_differs_beside_the_settings_is_listed(grid, tmp_path):
     other = copy_of(grid, tmp_path / "other")
     config = json.loads((other / "config.json").read_text())

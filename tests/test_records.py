@@ -11,7 +11,7 @@ import pytest
 from made_up_run import make_config
 
 from cnnjax import records
-from cnnjax.plan import make_plan
+from cnnjax.plan import list_trials, make_plan
 from cnnjax.records import RunFolder
 from cnnjax.report.names import AXES
 from cnnjax.study import from_config
@@ -40,9 +40,19 @@ def files(folder):
 def test_every_setting_is_a_column_and_an_axis():
     """Trials that differ in a setting that is no axis would count as seeds of one."""
     settings = {field.name for field in (*dataclasses.fields(Static), *dataclasses.fields(Traced))}
-    settings = settings - {"clips"} | {"epochs"}  # whether a trial clips follows from its clip_norm
+    settings = settings - {"clips"} | {"epochs", "later_stages"}  # whether a trial clips follows from its clip_norm
     assert set(AXES) == settings
-    assert settings <= set(TRIAL_COLUMNS)
+    assert settings <= set(TRIAL_COLUMNS) and len(set(TRIAL_COLUMNS)) == len(TRIAL_COLUMNS)
+
+
+def test_trials_that_differ_in_a_later_stage_are_other_settings():
+    stages = [{"optimizer": "adam", "learning_rate": 0.001}, {}, {"learning_rate": 0.1}]
+    axes = {"optimizer": "sgd", "learning_rate": [0.001, 0.01], "momentum": [0.0, 0.9], "epochs": [2, 3]}
+    for count in (1, 2, 3):
+        trials = list_trials(from_config(make_config([0, 1], train={**axes, "stages": stages[:count]})))
+        rows = {tuple(trial.row()[axis] for axis in AXES) for trial in trials}
+        assert len(rows) == len({(trial.static, trial.stages) for trial in trials}) == len(trials) / 2
+    assert trials[-1].row()["later_stages"] == "sgd learning_rate=0.01 momentum=0.9 > learning_rate=0.1"
 
 
 def test_a_folder_that_remembers_writes_what_one_that_reads_writes(tmp_path):

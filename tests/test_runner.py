@@ -90,6 +90,7 @@ def test_load_results_is_numeric_and_lazy(tmp_path):
         "schedule",
         "early_stopping",
         "stage_start",
+        "later_stages",
         "status",
     }
     assert {c for c in results if not pd.api.types.is_numeric_dtype(results[c])} == texts

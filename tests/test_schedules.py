@@ -60,6 +60,10 @@ def test_rows_behind_the_last_epoch_are_nan():
     np.testing.assert_array_equal(table, [[0, 0.5], [0.5, 1], [1, 1], [np.nan] * 2, [np.nan] * 2])
 
 
+def test_steps_need_no_order():
+    np.testing.assert_array_equal(factors("piecewise:30=0.01/22=0.1", 40), factors("piecewise:22=0.1/30=0.01", 40))
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_rate_that_grows_without_end_is_infinite_without_a_warning():
     table = factors("exponential:10", 50)

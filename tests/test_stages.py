@@ -112,6 +112,13 @@ def test_every_stage_begins_without_moments():
     assert (begun.stage[0], ended.stage[0]) == (1, 2)
 
 
+def test_the_best_weights_need_something_to_tell_them():
+    stages = {"stage_start": ("best", "last"), "stages": ({}, {})}
+    with pytest.raises(RequestError, match=r"train\.stage_start: 'best'.*data\.validation"):
+        make_study(train=stages, data={"validation": 0.0}, select="train_loss")
+    assert make_study(train={**stages, "early_stopping": "train_loss:2"}, data={"validation": 0.0}, select="train_loss")
+
+
 def test_the_second_stage_starts_when_patience_ends_the_first():
     stages = ({"epochs": 6, "early_stopping": "val_loss:1"}, {"epochs": 1, "learning_rate": 1e-9})
     bench = Bench(make_study(seeds=(0, 1, 2), train={**UNSTEADY, "stages": stages}))

@@ -55,7 +55,7 @@ def compare_settings(a: Side, b: Side, measure: str = "test_accuracy", margin: f
 
     Raises:
         RequestError: A and B are the same trials, or have no such measure, or were tested on different images; or the
-            margin is no positive number that the measure could differ by.
+            margin is no positive number that the measure could differ by; or trainings of a side share crossed streams.
     """
     if a.run.workdir.resolve() == b.run.workdir.resolve() and set(a.trials["trial"]) & set(b.trials["trial"]):
         raise RequestError(
@@ -65,6 +65,10 @@ def compare_settings(a: Side, b: Side, measure: str = "test_accuracy", margin: f
     if margin is not None and not 0 < margin < most - least:
         allowed = "a number > 0" + (" and < 1: 0.005 is half a percentage point" if most == 1 else "")
         raise RequestError("--margin", margin, f"allowed: {allowed}")
+    for side in (a, b):
+        if side.crossed:
+            how = f"its trainings share random streams ({', '.join(side.crossed)}), so they are not independent"
+            raise RequestError("arguments", side.asked, f"{how}; allowed: trials whose streams are not crossed")
     values = a.values(measure), b.values(measure)
     warnings = [*_data_warnings(a, b, measure), *_side_warnings(a, "A"), *_side_warnings(b, "B")]
     comparison = stats.compare(*values, margin=margin, larger_is_better=larger_is_better(measure), most=most - least)
@@ -135,6 +139,11 @@ def _may_be_tested_alike(a: Side, b: Side) -> bool:
 
 def _side_warnings(side: Side, name: str) -> list[str]:
     found = []
+    if side.fixed:
+        found.append(
+            f"All trainings of {name} share random streams ({', '.join(side.fixed)}): they spread less than "
+            "independent ones, and another seed of these could turn the answer."
+        )
     if side.diverged:
         total = side.diverged + len(side.trials)
         found.append(f"{side.diverged} of {total} trials of {name} diverged and do not count: {name} is flattered.")

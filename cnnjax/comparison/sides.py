@@ -45,6 +45,20 @@ class Side:
         """The setting in words."""
         return self.run.describe(self.setting)
 
+    @property
+    def fixed(self) -> list[str]:
+        """The random streams that all of several trials share."""
+        return [name for name, levels in self._levels.items() if levels == 1 < len(self.trials)]
+
+    @property
+    def crossed(self) -> list[str]:
+        """The random streams that some trials share: they are not independent."""
+        return [name for name, levels in self._levels.items() if 1 < levels < len(self.trials)]
+
+    @property
+    def _levels(self) -> dict[str, int]:
+        return {name.removeprefix("stream_"): self.trials[name].nunique() for name in _STREAMS if name in self.trials}
+
     def values(self, measure: str) -> dict[Hashable, float]:
         """The measure of each trial, by its seed and streams.
 

@@ -25,6 +25,7 @@ AXES = (
     "dropout_rate",
     "early_stopping",
     "stage_start",
+    "later_stages",
     "shuffle",
     "drop_last",
 )

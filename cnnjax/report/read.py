@@ -260,12 +260,14 @@ def _array(path: Path, name: str, shape: tuple[int, ...] | None) -> np.ndarray:
 def _trials(path: Path) -> pd.DataFrame:
     """One row per trial; no file, or an empty one, is a study that has just begun."""
     _refuse_damaged(path, read_rows(path).damaged)
-    text = dict.fromkeys(("trial", "member", "model", "optimizer", "status"), str)
+    text = dict.fromkeys(("trial", "member", "model", "optimizer", "later_stages", "status"), str)
     try:
         # only an empty field is missing: a model may be called "null"
         trials = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
     except (FileNotFoundError, pd.errors.EmptyDataError):
         trials = pd.DataFrame(columns=list(_COLUMNS))
+    if "later_stages" not in trials:  # as in runs from before it was written down
+        trials = trials.assign(later_stages=None)
     missing = [column for column in _COLUMNS if column not in trials]
     if missing:
         raise RequestError("workdir", str(path), f"it has no column {missing[0]!r}")
