@@ -1,7 +1,9 @@
 """Comparisons against SciPy, statsmodels and closed forms, and by simulated studies."""
 
 import dataclasses
+import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -82,6 +84,71 @@ def test_the_sign_flip_test_is_exact():
 def test_the_permutation_test_is_exact_and_sees_all_there_are():
     apart = unpaired([5.0, 6.1, 7.3], [1.0, 2.2, 3.1, 4.5])
     assert apart.permutation_p == pytest.approx(2 / 35) == apart.least_permutation_p
+
+
+def exact_flips(a, b):
+    """The p-value of sign flips, of whole numbers."""
+    gaps = [x - y for x, y in zip(a, b, strict=True)]
+    sums = [
+        sum(s * gap for s, gap in zip(signs, gaps, strict=True)) for signs in itertools.product((1, -1), repeat=len(a))
+    ]
+    return Fraction(sum(abs(one) >= abs(sum(gaps)) for one in sums), len(sums))
+
+
+def exact_exchanges(a, b):
+    """The p-value of exchanges, of whole numbers: Welch's t squared, with its sign, is a fraction."""
+
+    def t(a, b):
+        (mean_a, part_a), (mean_b, part_b) = map(moments, (a, b))
+        gap = mean_a - mean_b
+        return abs(gap) * gap / (part_a + part_b) if part_a + part_b else gap * 10**9
+
+    def moments(values):
+        n, total = len(values), sum(values)
+        return Fraction(total, n), Fraction(sum(v * v for v in values) * n - total * total, n * n * (n - 1))
+
+    values, places = [*a, *b], range(len(a) + len(b))
+    splits = itertools.combinations(places, len(a))
+    found = [t([values[i] for i in first], [values[i] for i in places if i not in first]) for first in splits]
+    fewer = min(sum(one >= found[0] for one in found), sum(one <= found[0] for one in found))
+    return min(Fraction(1), Fraction(2 * fewer, len(found)))
+
+
+@settings(max_examples=60)
+@given(st.data(), st.sampled_from([100, 300]), st.sampled_from([np.float32, np.float64]), st.booleans())
+def test_ties_of_counts_are_ties_however_they_are_stored(data, images, stored, paired):
+    """Accuracies are counts of images over their number, so many splits are as extreme as the observed one."""
+    few = st.lists(st.integers(images - 15, images), min_size=2, max_size=5)
+    a = data.draw(few)
+    b = data.draw(st.lists(st.integers(images - 15, images), min_size=len(a), max_size=len(a)) if paired else few)
+    exact = float(exact_flips(a, b) if paired else exact_exchanges(a, b))
+    a, b = ((np.array(counts) / images).astype(stored).astype(float) for counts in (a, b))
+    for shift, scale in ((0, 1), (1, 1), (0, 100), (0, 1e-3)):
+        found = (pair if paired else unpaired)(a * scale + shift, b * scale + shift)
+        assert found.paired == paired
+        assert found.permutation_p == pytest.approx(exact, rel=1e-12)
+
+
+def test_ties_that_rounding_hides():
+    a, b = [273, 266, 275, 273, 277, 274, 281, 272], [270, 261, 271, 273, 268, 278, 267, 268]
+    found = pair(*((np.array(counts) / 300).astype(np.float32).astype(float) for counts in (a, b)))
+    assert found.permutation_p == exact_flips(a, b) == 20 / 256
+    a, b = [7218, 7217, 7212, 7219, 7207], [7229, 7244, 7241, 7217]
+    found = unpaired(np.array(a) / 10_000, np.array(b) / 10_000)
+    assert found.permutation_p == pytest.approx(float(exact_exchanges(a, b))) == pytest.approx(8 / 126)
+    assert unpaired([0.7261, 0.7282, 0.7250], [0.7211, 0.7282]).permutation_p == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 3), (6, 6), (7, 9), (8, 8)])
+def test_the_permutation_test_agrees_with_scipy(n, m):
+    generator = np.random.default_rng(n)
+    a, b = generator.normal(0.5, 1, n), generator.normal(0, 2, m)
+
+    def welch(a, b, axis):
+        return scipy.stats.ttest_ind(a, b, axis=axis, equal_var=False).statistic
+
+    expected = scipy.stats.permutation_test((a, b), welch, vectorized=True, n_resamples=20_000)
+    assert unpaired(a, b).permutation_p == pytest.approx(expected.pvalue)
 
 
 def test_many_seeds_are_permuted_at_random():
