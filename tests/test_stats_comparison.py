@@ -151,6 +151,13 @@ def test_the_permutation_test_agrees_with_scipy(n, m):
     assert unpaired(a, b).permutation_p == pytest.approx(expected.pvalue)
 
 
+@pytest.mark.parametrize("n", range(13, 31))
+def test_the_least_p_of_pairs_is_that_of_the_clearest_difference(n):
+    clear = pair(np.linspace(1, 2, n), [0.0] * n)
+    assert clear.permutation_p == clear.least_permutation_p
+    assert clear.least_permutation_p == 2 / 2**n if n < 15 else 1 / 20_001 <= clear.least_permutation_p < 2e-4
+
+
 def test_many_seeds_are_permuted_at_random():
     generator = np.random.default_rng(0)
     a, b = generator.normal(0.4, 1, 40), generator.normal(0, 1, 40)

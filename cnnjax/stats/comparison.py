@@ -147,8 +147,8 @@ class Comparison:
     @property
     def least_permutation_p(self) -> float:
         """The smallest `permutation_p` that so many seeds can give: 0.0625 of five pairs."""
-        n, m = len(self.a), len(self.b)
-        return max(2 / (2**n if self.paired else math.comb(n + m, n)), 2 / (_PERMUTATIONS + 1))
+        apart = dataclasses.replace(self, a=np.ones(len(self.a)), b=np.zeros(len(self.b)))
+        return apart.permutation_p
 
     @cached_property
     def beats(self) -> Share:
