@@ -15,7 +15,7 @@ from statsmodels.stats.power import TTestIndPower, TTestPower
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import ttost_ind, ttost_paired
 
-from cnnjax.stats import adjust, compare, decision_power, holm, seeds_to_decide
+from cnnjax.stats import adjust, compare, decision_power, holm, seeds_to_decide, what_decides
 
 A = [0.741, 0.752, 0.738, 0.749, 0.744, 0.747]
 B = [0.732, 0.745, 0.736, 0.739, 0.741, 0.748]
@@ -350,3 +350,27 @@ def test_more_seeds():
     apart = unpaired([0.71, 0.73, 0.70, 0.74], [0.70, 0.725])
     assert apart.more_seeds == (max(0, apart.seeds - 4), apart.seeds - 2)
     assert pair([0.7, 0.8, 0.7, 0.8], [0.8, 0.7, 0.7, 0.8000001]).seeds is None  # thousands would not tell
+
+
+def with_moments(n, mean, std):
+    """Values of that mean and standard deviation."""
+    values = np.linspace(-1, 1, n)
+    return mean + std * values / values.std(ddof=1)
+
+
+@settings(max_examples=60)
+@given(st.integers(3, 20), st.floats(-0.004, 0.004), st.floats(1e-3, 5e-3), st.floats(1e-3, 0.02))
+def test_what_is_undecided_needs_a_seed_more(n, difference, std, margin):
+    found = pair(with_moments(n, difference, std), np.zeros(n), margin=margin)
+    if found.verdict == "undecided" and found.more_seeds is not None:
+        more, _ = found.more_seeds
+        assert more >= 1
+        assert more == 1 or more == found.seeds - n
+
+
+def test_seeds_that_had_the_power_but_not_the_luck():
+    """Twenty seeds decide a difference of 2, of a standard error of 1 and a margin of 3.6, in 80 %; not these."""
+    found = pair(with_moments(20, 0.002, 0.001 * math.sqrt(20)), [0.0] * 20, margin=0.0036)
+    assert found.verdict == "undecided" and found.seeds <= 20
+    assert found.more_seeds == (1, 1)
+    assert what_decides(found) == "If the true difference is that, 1 more seed of each would decide it with 80 % power."

@@ -214,10 +214,15 @@ class Comparison:
 
     @property
     def more_seeds(self) -> tuple[int, int] | None:
-        """How many more seeds A and B need, see `seeds`."""
+        """How many more seeds A and B need, see `seeds`; at least one of either while they are undecided.
+
+        With a margin, so many seeds as there are may have 80 % power, and these be among the other 20 %.
+        """
         if self.seeds is None:
             return None
-        return max(0, self.seeds - len(self.a)), max(0, self.seeds - len(self.b))
+        n, m = len(self.a), len(self.b)
+        seeds = max(self.seeds, min(n, m) + 1) if self.verdict == "undecided" else self.seeds
+        return max(0, seeds - n), max(0, seeds - m)
 
 
 def compare(
