@@ -15,7 +15,7 @@ from statsmodels.stats.power import TTestIndPower, TTestPower
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import ttost_ind, ttost_paired
 
-from cnnjax.stats import adjust, compare, decision_power, holm, seeds_to_decide, what_decides
+from cnnjax.stats import adjust, compare, decision_power, holm, seeds_to_decide, verdict_sentence, what_decides
 
 A = [0.741, 0.752, 0.738, 0.749, 0.744, 0.747]
 B = [0.732, 0.745, 0.736, 0.739, 0.741, 0.748]
@@ -217,6 +217,16 @@ def test_no_spread_is_no_evidence():
         assert (found.verdict, found.seeds, found.more_seeds) == ("undecided", None, None)
         assert math.isnan(found.difference.p)
     assert math.isnan(pair([0.5], [0.4]).permutation_p)
+
+
+def test_identical_is_what_has_no_other_seeds():
+    same = compare({0: 0.5, 1: 0.6, 2: 0.7}, {2: 0.7, 1: 0.6, 0: 0.5})
+    assert (same.verdict, same.dropped) == ("equal", 0)
+    some = compare({0: 0.5, 1: 0.6, 2: 0.7}, {1: 0.6, 2: 0.7, 3: 0.9})
+    assert (some.verdict, some.dropped, some.is_identical) == ("undecided", 2, False)
+    assert "identical" in verdict_sentence(same, "test_accuracy")
+    assert verdict_sentence(some, "test_accuracy").startswith("Undecided")
+    assert unpaired().dropped == 0
 
 
 def test_the_rounding_of_what_is_stored_is_no_spread():

@@ -76,6 +76,7 @@ class Comparison:
         larger_is_better: False for losses.
         tests: how many tests it is one of; `seeds` are then as many as pass Bonferroni's correction for that number.
         most: the greatest difference that is possible, where the interval is cut: 1 of accuracies.
+        dropped: how many values do not count, for want of a partner.
     """
 
     a: np.ndarray
@@ -85,6 +86,7 @@ class Comparison:
     larger_is_better: bool = True
     tests: int = 1
     most: float = math.inf
+    dropped: int = 0
 
     @cached_property
     def difference(self) -> Difference:
@@ -101,7 +103,7 @@ class Comparison:
         """What A is, beside B.
 
         `equal`: the 90 % interval of the difference lies within the margin, so that two one-sided tests at 5 % refute
-        a difference as large as the margin; or every value is the same. `better`, `worse`: the 95 % interval excludes
+        a difference as large as the margin; or `is_identical`. `better`, `worse`: the 95 % interval excludes
         zero (and A and B are not equal). Otherwise `undecided`, also where the seeds show no spread beyond the rounding
         of what is stored, which no interval can be built on.
 
@@ -128,8 +130,8 @@ class Comparison:
 
     @property
     def is_identical(self) -> bool:
-        """Whether A and B have the same value for each of several seeds."""
-        return self.paired and len(self.a) > 1 and bool((self.a == self.b).all())
+        """Whether A and B have the same value for each of several seeds, and no others."""
+        return self.paired and not self.dropped and len(self.a) > 1 and bool((self.a == self.b).all())
 
     @cached_property
     def permutation_p(self) -> float:
@@ -252,11 +254,12 @@ def compare(
     """
     if margin is not None and not margin > 0:
         raise ValueError(f"a margin is a number > 0, not {margin!r}")
-    shared = [seed for seed in a if seed in b]
+    shared, values = [seed for seed in a if seed in b], len(a) + len(b)
     if paired := pair and len(shared) > 1 and 2 * len(shared) > max(len(a), len(b)):
         a, b = ({seed: side[seed] for seed in shared} for side in (a, b))
     samples = as_sample([*a.values()]), as_sample([*b.values()])
-    return Comparison(*samples, paired, margin, larger_is_better, most=most)
+    dropped = values - sum(map(len, samples))
+    return Comparison(*samples, paired, margin, larger_is_better, most=most, dropped=dropped)
 
 
 def _paired_difference(a: np.ndarray, b: np.ndarray) -> Difference:
