@@ -1,7 +1,9 @@
 """Comparisons against SciPy, statsmodels and closed forms, and by simulated studies."""
 
 import dataclasses
+import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from statsmodels.stats.power import TTestIndPower, TTestPower
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import ttost_ind, ttost_paired
 
-from cnnjax.stats import adjust, compare, decision_power, holm, seeds_to_decide
+from cnnjax.stats import adjust, compare, decision_power, holm, seeds_to_decide, verdict_sentence, what_decides
 
 A = [0.741, 0.752, 0.738, 0.749, 0.744, 0.747]
 B = [0.732, 0.745, 0.736, 0.739, 0.741, 0.748]
@@ -84,6 +86,78 @@ def test_the_permutation_test_is_exact_and_sees_all_there_are():
     assert apart.permutation_p == pytest.approx(2 / 35) == apart.least_permutation_p
 
 
+def exact_flips(a, b):
+    """The p-value of sign flips, of whole numbers."""
+    gaps = [x - y for x, y in zip(a, b, strict=True)]
+    sums = [
+        sum(s * gap for s, gap in zip(signs, gaps, strict=True)) for signs in itertools.product((1, -1), repeat=len(a))
+    ]
+    return Fraction(sum(abs(one) >= abs(sum(gaps)) for one in sums), len(sums))
+
+
+def exact_exchanges(a, b):
+    """The p-value of exchanges, of whole numbers: Welch's t squared, with its sign, is a fraction."""
+
+    def t(a, b):
+        (mean_a, part_a), (mean_b, part_b) = map(moments, (a, b))
+        gap = mean_a - mean_b
+        return abs(gap) * gap / (part_a + part_b) if part_a + part_b else gap * 10**9
+
+    def moments(values):
+        n, total = len(values), sum(values)
+        return Fraction(total, n), Fraction(sum(v * v for v in values) * n - total * total, n * n * (n - 1))
+
+    values, places = [*a, *b], range(len(a) + len(b))
+    splits = itertools.combinations(places, len(a))
+    found = [t([values[i] for i in first], [values[i] for i in places if i not in first]) for first in splits]
+    fewer = min(sum(one >= found[0] for one in found), sum(one <= found[0] for one in found))
+    return min(Fraction(1), Fraction(2 * fewer, len(found)))
+
+
+@settings(max_examples=60)
+@given(st.data(), st.sampled_from([100, 300]), st.sampled_from([np.float32, np.float64]), st.booleans())
+def test_ties_of_counts_are_ties_however_they_are_stored(data, images, stored, paired):
+    """Accuracies are counts of images over their number, so many splits are as extreme as the observed one."""
+    few = st.lists(st.integers(images - 15, images), min_size=2, max_size=5)
+    a = data.draw(few)
+    b = data.draw(st.lists(st.integers(images - 15, images), min_size=len(a), max_size=len(a)) if paired else few)
+    exact = float(exact_flips(a, b) if paired else exact_exchanges(a, b))
+    a, b = ((np.array(counts) / images).astype(stored).astype(float) for counts in (a, b))
+    for shift, scale in ((0, 1), (1, 1), (0, 100), (0, 1e-3)):
+        found = (pair if paired else unpaired)(a * scale + shift, b * scale + shift)
+        assert found.paired == paired
+        assert found.permutation_p == pytest.approx(exact, rel=1e-12)
+
+
+def test_ties_that_rounding_hides():
+    a, b = [273, 266, 275, 273, 277, 274, 281, 272], [270, 261, 271, 273, 268, 278, 267, 268]
+    found = pair(*((np.array(counts) / 300).astype(np.float32).astype(float) for counts in (a, b)))
+    assert found.permutation_p == exact_flips(a, b) == 20 / 256
+    a, b = [7218, 7217, 7212, 7219, 7207], [7229, 7244, 7241, 7217]
+    found = unpaired(np.array(a) / 10_000, np.array(b) / 10_000)
+    assert found.permutation_p == pytest.approx(float(exact_exchanges(a, b))) == pytest.approx(8 / 126)
+    assert unpaired([0.7261, 0.7282, 0.7250], [0.7211, 0.7282]).permutation_p == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 3), (6, 6), (7, 9), (8, 8)])
+def test_the_permutation_test_agrees_with_scipy(n, m):
+    generator = np.random.default_rng(n)
+    a, b = generator.normal(0.5, 1, n), generator.normal(0, 2, m)
+
+    def welch(a, b, axis):
+        return scipy.stats.ttest_ind(a, b, axis=axis, equal_var=False).statistic
+
+    expected = scipy.stats.permutation_test((a, b), welch, vectorized=True, n_resamples=20_000)
+    assert unpaired(a, b).permutation_p == pytest.approx(expected.pvalue)
+
+
+@pytest.mark.parametrize("n", range(13, 31))
+def test_the_least_p_of_pairs_is_that_of_the_clearest_difference(n):
+    clear = pair(np.linspace(1, 2, n), [0.0] * n)
+    assert clear.permutation_p == clear.least_permutation_p
+    assert clear.least_permutation_p == 2 / 2**n if n < 15 else 1 / 20_001 <= clear.least_permutation_p < 2e-4
+
+
 def test_many_seeds_are_permuted_at_random():
     generator = np.random.default_rng(0)
     a, b = generator.normal(0.4, 1, 40), generator.normal(0, 1, 40)
@@ -143,6 +217,16 @@ def test_no_spread_is_no_evidence():
         assert (found.verdict, found.seeds, found.more_seeds) == ("undecided", None, None)
         assert math.isnan(found.difference.p)
     assert math.isnan(pair([0.5], [0.4]).permutation_p)
+
+
+def test_identical_is_what_has_no_other_seeds():
+    same = compare({0: 0.5, 1: 0.6, 2: 0.7}, {2: 0.7, 1: 0.6, 0: 0.5})
+    assert (same.verdict, same.dropped) == ("equal", 0)
+    some = compare({0: 0.5, 1: 0.6, 2: 0.7}, {1: 0.6, 2: 0.7, 3: 0.9})
+    assert (some.verdict, some.dropped, some.is_identical) == ("undecided", 2, False)
+    assert "identical" in verdict_sentence(same, "test_accuracy")
+    assert verdict_sentence(some, "test_accuracy").startswith("Undecided")
+    assert unpaired().dropped == 0
 
 
 def test_the_rounding_of_what_is_stored_is_no_spread():
@@ -226,11 +310,29 @@ def test_what_differs_by_the_margin_is_seldom_called_equal(design):
 @pytest.mark.parametrize("n", [3, 10, 40])
 def test_power_agrees_with_statsmodels(effect, n):
     assert decision_power(n, effect, 1.0) == pytest.approx(TTestPower().power(effect, n, 0.05), abs=2e-3)
-    # Two samples of equal spread: the difference of two seeds has sqrt(2) times it, and each seed two degrees.
-    found = decision_power(n, effect, math.sqrt(2), per_seed=2)
-    assert found == pytest.approx(TTestIndPower().power(effect, n, 0.05), abs=2e-3)
+    # Two samples of equal spread: the difference of two seeds has sqrt(2) times it, and each seed two degrees; fewer
+    # by Welch's test, which has less power than Student's.
+    student = TTestIndPower().power(effect, n, 0.05)
+    assert student - 0.3 / n < decision_power(n, effect, math.sqrt(2), per_seed=2) < student + 2e-3
     corrected = decision_power(n, effect, 1.0, level=0.99)
     assert corrected == pytest.approx(TTestPower().power(effect, n, 0.01), abs=2e-3)
+
+
+@pytest.mark.parametrize("other", [1.0, 0.5, 0.1])
+@pytest.mark.parametrize("effect", [1.5, 2.5, 4.0, 6.0])
+@pytest.mark.parametrize("n", [2, 3, 4, 10])
+def test_power_is_that_of_simulated_studies_of_two_samples(n, effect, other):
+    generator = np.random.default_rng(n)
+    a, b = generator.normal(effect, 1, (STUDIES * 10, n)), generator.normal(0, other, (STUDIES * 10, n))
+    share = (scipy.stats.ttest_ind(a, b, axis=1, equal_var=False).pvalue < 0.05).mean()
+    per_seed = (1 + other**2) ** 2 / (1 + other**4)
+    assert decision_power(n, effect, math.hypot(1, other), per_seed=per_seed) == pytest.approx(share, abs=0.02)
+
+
+def test_two_or_three_seeds_of_each_are_not_promised_more_than_they_do():
+    """With as many degrees of freedom as Student's test has, it would be 2 and 3."""
+    assert seeds_to_decide(6, math.sqrt(2), per_seed=2) == 3
+    assert seeds_to_decide(3.5, math.sqrt(2), per_seed=2) == 4
 
 
 def decided(n, difference, std, margin, studies=20_000):
@@ -276,3 +378,27 @@ def test_more_seeds():
     apart = unpaired([0.71, 0.73, 0.70, 0.74], [0.70, 0.725])
     assert apart.more_seeds == (max(0, apart.seeds - 4), apart.seeds - 2)
     assert pair([0.7, 0.8, 0.7, 0.8], [0.8, 0.7, 0.7, 0.8000001]).seeds is None  # thousands would not tell
+
+
+def with_moments(n, mean, std):
+    """Values of that mean and standard deviation."""
+    values = np.linspace(-1, 1, n)
+    return mean + std * values / values.std(ddof=1)
+
+
+@settings(max_examples=60)
+@given(st.integers(3, 20), st.floats(-0.004, 0.004), st.floats(1e-3, 5e-3), st.floats(1e-3, 0.02))
+def test_what_is_undecided_needs_a_seed_more(n, difference, std, margin):
+    found = pair(with_moments(n, difference, std), np.zeros(n), margin=margin)
+    if found.verdict == "undecided" and found.more_seeds is not None:
+        more, _ = found.more_seeds
+        assert more >= 1
+        assert more == 1 or more == found.seeds - n
+
+
+def test_seeds_that_had_the_power_but_not_the_luck():
+    """Twenty seeds decide a difference of 2, of a standard error of 1 and a margin of 3.6, in 80 %; not these."""
+    found = pair(with_moments(20, 0.002, 0.001 * math.sqrt(20)), [0.0] * 20, margin=0.0036)
+    assert found.verdict == "undecided" and found.seeds <= 20
+    assert found.more_seeds == (1, 1)
+    assert what_decides(found) == "If the true difference is that, 1 more seed of each would decide it with 80 % power."

@@ -1,6 +1,7 @@
 """Whether A is better than B, and if that is open, how many seeds would tell."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping
 from functools import cached_property
@@ -11,6 +12,7 @@ import numpy as np
 from cnnjax.stats.planning import seeds_to_decide
 from cnnjax.stats.spread import (
     LEVEL,
+    ROUNDING,
     Interval,
     as_sample,
     deviations,
@@ -74,6 +76,7 @@ class Comparison:
         larger_is_better: False for losses.
         tests: how many tests it is one of; `seeds` are then as many as pass Bonferroni's correction for that number.
         most: the greatest difference that is possible, where the interval is cut: 1 of accuracies.
+        dropped: how many values do not count, for want of a partner.
     """
 
     a: np.ndarray
@@ -83,6 +86,7 @@ class Comparison:
     larger_is_better: bool = True
     tests: int = 1
     most: float = math.inf
+    dropped: int = 0
 
     @cached_property
     def difference(self) -> Difference:
@@ -99,7 +103,7 @@ class Comparison:
         """What A is, beside B.
 
         `equal`: the 90 % interval of the difference lies within the margin, so that two one-sided tests at 5 % refute
-        a difference as large as the margin; or every value is the same. `better`, `worse`: the 95 % interval excludes
+        a difference as large as the margin; or `is_identical`. `better`, `worse`: the 95 % interval excludes
         zero (and A and B are not equal). Otherwise `undecided`, also where the seeds show no spread beyond the rounding
         of what is stored, which no interval can be built on.
 
@@ -126,32 +130,27 @@ class Comparison:
 
     @property
     def is_identical(self) -> bool:
-        """Whether A and B have the same value for each of several seeds."""
-        return self.paired and len(self.a) > 1 and bool((self.a == self.b).all())
+        """Whether A and B have the same value for each of several seeds, and no others."""
+        return self.paired and not self.dropped and len(self.a) > 1 and bool((self.a == self.b).all())
 
     @cached_property
     def permutation_p(self) -> float:
         """The two-sided p-value without an assumption of normality.
 
         Of pairs: of flips of the signs of their differences. Otherwise: of exchanges between the samples, by Welch's
-        t. All of them where they are at most 20,000, which makes it exact, else as many drawn at random. It cannot be
-        smaller than `least_permutation_p`, which with few seeds is a lot.
+        t. All of them where they are at most 20,000, which makes it exact, else as many drawn at random; what is as
+        extreme but for the rounding of the values counts as such. It cannot be smaller than `least_permutation_p`,
+        which with few seeds is a lot.
         """
         if min(len(self.a), len(self.b)) < 2:
             return math.nan
-        if self.paired:
-            return _sign_flip_p(self.a - self.b)
-        from scipy.stats import permutation_test
-
-        rng = np.random.default_rng(0)
-        found = permutation_test((self.a, self.b), _welch_t, vectorized=True, n_resamples=_PERMUTATIONS, rng=rng)
-        return float(found.pvalue)
+        return _sign_flip_p(self.a, self.b) if self.paired else _exchange_p(self.a, self.b)
 
     @property
     def least_permutation_p(self) -> float:
         """The smallest `permutation_p` that so many seeds can give: 0.0625 of five pairs."""
-        n, m = len(self.a), len(self.b)
-        return max(2 / (2**n if self.paired else math.comb(n + m, n)), 2 / (_PERMUTATIONS + 1))
+        apart = dataclasses.replace(self, a=np.ones(len(self.a)), b=np.zeros(len(self.b)))
+        return apart.permutation_p
 
     @cached_property
     def beats(self) -> Share:
@@ -217,10 +216,15 @@ class Comparison:
 
     @property
     def more_seeds(self) -> tuple[int, int] | None:
-        """How many more seeds A and B need, see `seeds`."""
+        """How many more seeds A and B need, see `seeds`; at least one of either while they are undecided.
+
+        With a margin, so many seeds as there are may have 80 % power, and these be among the other 20 %.
+        """
         if self.seeds is None:
             return None
-        return max(0, self.seeds - len(self.a)), max(0, self.seeds - len(self.b))
+        n, m = len(self.a), len(self.b)
+        seeds = max(self.seeds, min(n, m) + 1) if self.verdict == "undecided" else self.seeds
+        return max(0, seeds - n), max(0, seeds - m)
 
 
 def compare(
@@ -250,11 +254,12 @@ def compare(
     """
     if margin is not None and not margin > 0:
         raise ValueError(f"a margin is a number > 0, not {margin!r}")
-    shared = [seed for seed in a if seed in b]
+    shared, values = [seed for seed in a if seed in b], len(a) + len(b)
     if paired := pair and len(shared) > 1 and 2 * len(shared) > max(len(a), len(b)):
         a, b = ({seed: side[seed] for seed in shared} for side in (a, b))
     samples = as_sample([*a.values()]), as_sample([*b.values()])
-    return Comparison(*samples, paired, margin, larger_is_better, most=most)
+    dropped = values - sum(map(len, samples))
+    return Comparison(*samples, paired, margin, larger_is_better, most=most, dropped=dropped)
 
 
 def _paired_difference(a: np.ndarray, b: np.ndarray) -> Difference:
@@ -274,11 +279,11 @@ def _welch_difference(a: np.ndarray, b: np.ndarray) -> Difference:
     return Difference(value, math.sqrt(variances.sum()), math.sqrt(total), freedom)
 
 
-def _sign_flip_p(gaps: np.ndarray) -> float:
+def _sign_flip_p(a: np.ndarray, b: np.ndarray) -> float:
     """The share of flips of signs, the observed one among them, that bring the mean as far from zero or further."""
-    n, rng = len(gaps), np.random.default_rng(0)
+    n, gaps, rng = len(a), a - b, np.random.default_rng(0)
     flips = min(2**n, _PERMUTATIONS)
-    least = abs(gaps.sum()) - 1e-12 * np.abs(gaps).sum()  # equal but for rounding
+    least = abs(gaps.sum()) - n * _rounding(a, b)
     as_far = 0
     for first in range(0, flips, 1000):  # little memory, also of thousands of seeds
         count = min(1000, flips - first)
@@ -288,7 +293,44 @@ def _sign_flip_p(gaps: np.ndarray) -> float:
     return as_far / flips if flips == 2**n else (as_far + 1) / (flips + 1)
 
 
-def _welch_t(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
-    error = np.sqrt(a.var(ddof=1, axis=axis) / a.shape[axis] + b.var(ddof=1, axis=axis) / b.shape[axis])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.nan_to_num((a.mean(axis=axis) - b.mean(axis=axis)) / error)
+def _exchange_p(a: np.ndarray, b: np.ndarray) -> float:
+    """Twice the share of exchanges, the observed one among them, with so large a t or larger; or smaller, if fewer.
+
+    The difference d and its standard error e are a point whose angle atan2(d, e) grows with t = d / e. The rounding of
+    the values moves that point by less than `_rounding`, and turns it by less than that over its distance from (0, 0).
+    """
+    n, m = len(a), len(b)
+    values, rounding, rng = np.concatenate((a, b)), _rounding(a, b), np.random.default_rng(0)
+    values = values - values.mean()  # small numbers, to lose no digits
+    squares = values**2
+
+    def turn(is_a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The angles, and the distances, where these values [count, n + m] are A's."""
+        total, square = is_a @ values, is_a @ squares  # B's total is -total
+        variances = (square - total**2 / n) / (n - 1), (squares.sum() - square - total**2 / m) / (m - 1)
+        difference, error = total / n + total / m, np.sqrt(np.maximum(variances, 0).T @ (1 / n, 1 / m))
+        return np.arctan2(difference, error), np.hypot(difference, error)
+
+    angle, distance = turn(np.arange(n + m)[None] < n)
+    every = math.comb(n + m, n)
+    exchanges = min(every, _PERMUTATIONS)
+    splits = itertools.combinations(range(n + m), n)
+    as_high = as_low = 0
+    for first in range(0, exchanges, 1000):
+        count = min(1000, exchanges - first)
+        if exchanges == every:
+            is_a = np.zeros((count, n + m), bool)
+            np.put_along_axis(is_a, np.array([*itertools.islice(splits, count)]), True, axis=1)
+        else:
+            is_a = rng.random((count, n + m)).argsort(axis=1) < n
+        angles, distances = turn(is_a)
+        beyond = (angles - angle) * np.minimum(distances, distance)
+        as_high += int((beyond >= -rounding).sum())
+        as_low += int((beyond <= rounding).sum())
+    fewer = min(as_high, as_low)
+    return min(1.0, 2 * (fewer / exchanges if exchanges == every else (fewer + 1) / (exchanges + 1)))
+
+
+def _rounding(a: np.ndarray, b: np.ndarray) -> float:
+    """How far two differences of means may be apart and yet be equal, by the rounding of the values."""
+    return ROUNDING * float(max(np.abs(a).max(), np.abs(b).max()))

@@ -5,11 +5,11 @@ import math
 
 import numpy as np
 
-from cnnjax.stats.spread import LEVEL, t_quantile
+from cnnjax.stats.spread import LEVEL
 
 POWER = 0.8
 MOST = 10_000  # seeds; nobody trains more
-_NODES = 200  # of the average over what a spread may turn out to be
+_NODES, _STEP = 233, 144  # of averages over what spreads may turn out to be: Fibonacci numbers, for two at once
 
 
 def decision_power(
@@ -29,29 +29,36 @@ def decision_power(
         difference: the true difference.
         std: standard deviation of the difference of one seed's two values, estimated.
         freedom: degrees of freedom of that estimate, over whose error is averaged; infinite: the true one.
-        per_seed: degrees of freedom of the future estimate, for each of n - 1 seeds: 1 of pairs, up to 2 otherwise.
+        per_seed: degrees of freedom of the future estimate, for each of n - 1 seeds, if it finds the true spreads: 1 of
+            pairs, up to 2 otherwise. Welch's test finds fewer, of two or three seeds by much, over which is averaged.
         margin: the difference that is too small to matter.
         level: of the interval that has to exclude zero.
 
     References:
         Julious and Owen, Sample size calculations for clinical studies allowing for uncertainty about the variance
-        (2006), for the average over the true spread.
+        (2006), for the average over the true spread; Sloan and Joe, Lattice methods for multiple integration (1994),
+        for that over the two spreads that will be found.
     """
-    from scipy.special import ndtr
+    from scipy.special import ndtr, stdtrit
 
-    future = per_seed * (n - 1)
+    # How much of the variance is that of A or B, whichever has more: share**2 + (1 - share)**2 is 1 / per_seed.
+    share = (1 + math.sqrt(max(2 / per_seed - 1, 0))) / 2
+    found = _mean_square(n - 1)
+    parts = share * found, (1 - share) * found[_STEP * np.arange(_NODES) % _NODES]
+    found_square = parts[0] + parts[1]
+    future = (n - 1) * found_square**2 / (parts[0] ** 2 + parts[1] ** 2)  # by Welch and Satterthwaite
     true_error = (std / np.sqrt(_mean_square(freedom) * n))[:, None]  # fiducial, of the mean difference
-    found_error = true_error * np.sqrt(_mean_square(future))
+    found_error = true_error * np.sqrt(found_square)
 
     def within(half: np.ndarray) -> np.ndarray:
         """The probability that the estimated difference lies in -half..half."""
         inside = ndtr((half - difference) / true_error) - ndtr((-half - difference) / true_error)
         return np.where(half > 0, inside, 0.0)
 
-    unequal_from = t_quantile(future, level) * found_error
+    unequal_from = stdtrit(future, (1 + level) / 2) * found_error
     power = 1 - within(unequal_from)
     if margin is not None:
-        equal_to = margin - t_quantile(future, 2 * LEVEL - 1) * found_error
+        equal_to = margin - stdtrit(future, LEVEL) * found_error
         power = np.where(equal_to < unequal_from, power + within(equal_to), 1.0)
     return float(power.mean())
 

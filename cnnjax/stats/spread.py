@@ -11,7 +11,7 @@ import numpy as np
 LEVEL = 0.95  # of every interval
 RESAMPLES = 2000  # of every bootstrap, drawn alike each time
 _EVERYWHERE = (-math.inf, math.inf)
-_ROUNDING = 4 * float(np.finfo(np.float32).eps)  # a run's files hold float32: what is equal differs in its last digits
+ROUNDING = 4 * float(np.finfo(np.float32).eps)  # a run's files hold float32: what is equal differs in its last digits
 Sample = Sequence[float] | np.ndarray
 
 
@@ -159,7 +159,7 @@ def deviations(values: np.ndarray, size: float | np.ndarray | None = None) -> np
     """
     size = np.abs(values).max(axis=-1) if size is None else size
     found = values - values.mean(axis=-1, keepdims=True)
-    return np.where((np.abs(found).max(axis=-1) > _ROUNDING * size)[..., None], found, 0.0)
+    return np.where((np.abs(found).max(axis=-1) > ROUNDING * size)[..., None], found, 0.0)
 
 
 def sum_of_squares(sample: np.ndarray, size: float | None = None) -> float:

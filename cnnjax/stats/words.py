@@ -51,7 +51,7 @@ def what_decides(comparison: Comparison, a: str = "A", b: str = "B") -> str:
         return f"If the true difference is that, more than {MOST:,} seeds each would be needed to decide it."
     more_a, more_b = comparison.more_seeds
     if more_a == more_b:
-        how = f"{more_a:,} more seeds of each"
+        how = f"{counted(more_a, 'more seed')} of each"
     else:
         how = " and ".join(f"{more:,} more of {side}" for more, side in ((more_a, a), (more_b, b)) if more)
     return f"If the true difference is that, {how} would decide it with 80 % power."
