@@ -173,8 +173,8 @@ def test_settings_that_differ_in_a_later_stage_are_told_apart(tmp_path):
     run = make_run(tmp_path / "stages", make_config([0, 1, 2], train=train))
     rates = [f"{run}:later_stages=sgd learning_rate={rate}" for rate in (0.01, 0.1)]
     found = find(*rates)
-    assert found["comparison"]["n"]
-    assert list(found["settings"]) == ["later_stages"]
+    assert [len(found[side]["trials"]) for side in "ab"] == [3, 3]
+    assert list(found["differences"]["settings"]) == ["later_stages"]
 
 
 def test_what_differs_beside_the_settings_is_listed(grid, tmp_path):
