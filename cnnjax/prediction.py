@@ -14,6 +14,7 @@ from scipy.special import softmax
 from cnnjax.data.images import resize_images
 from cnnjax.data.pictures import is_picture
 from cnnjax.data.unlabelled import read_unlabelled
+from cnnjax.paths import expanded, make_folder
 from cnnjax.report import parts
 from cnnjax.report.predicted import draw_predicted
 from cnnjax.report.read import Run, read_run
@@ -54,7 +55,7 @@ def predict_file(
     ids, images = read_unlabelled(source)
     fitted = fit_images(images, ids, source, run.data["image_shape"], run.config["data"])
     if figures is not None:
-        parts.make_folder(figures, "--figures")
+        make_folder("--figures", figures)
 
     from cnnjax.trained import load_trials  # imports jax: a wrong request is answered before
 
@@ -74,7 +75,7 @@ def predict_file(
 
 def _check_output(output: Path, source: str, workdir: Path, figures: Path | None) -> None:
     """Refuses an output that cannot be written, or that would take the place of what is needed."""
-    given = Path(source).expanduser()
+    given = expanded("--input", source)
     read = filter(is_picture, given.iterdir()) if given.is_dir() else [given]
     place, run = _end(output), _end(workdir)
     fault = None

@@ -81,6 +81,9 @@ def test_the_seed_alone_decides_the_order(folder):
         (["--input={}/colours.npz", "--output={}/out"], "its images have colours"),
         (["--input={}/one.npz", "--output={}/out"], "it has 1 images"),
         (["--input={}", "--output={}/out", "--image_size=5", "--resize=pad"], "cannot be padded"),
+        (["--input={}", "--output={}/one.npz"], "--output: '{}/one.npz' is not allowed; File exists"),
+        (["--input={}", "--output={}/one.npz/out"], "--output: '{}/one.npz/out' is not allowed; Not a directory"),
+        (["--input=~nosuchuser/x", "--output={}/out"], "--input: '~nosuchuser/x' is not allowed"),
         (["--input={}", "--output={}/out", "--seed=-1"], "--seed: -1"),
         (["--input={}", "--output={}/out", "--image_size=0"], "--image_size: 0"),
         (["--input={}", "--output={}/out", "--margin=-1"], "--margin: -1"),
@@ -93,7 +96,7 @@ def test_a_wrong_request_is_one_line_and_writes_nothing(folder, arguments, named
     np.savez(folder / "one.npz", images=IMAGES[:1], labels=np.zeros(1, int))
     with pytest.raises(RequestError) as refused:
         command.main(command.parse(["to_csv", *(argument.format(folder) for argument in arguments)]))
-    assert "\n" not in str(refused.value) and named in str(refused.value)
+    assert "\n" not in str(refused.value) and named.format(folder) in str(refused.value)
     assert not (folder / "out").exists() and not (folder / "there" / "train.csv").exists()
 
 

@@ -14,6 +14,7 @@ from cnnjax.data.idx import has_idx, read_idx_folder
 from cnnjax.data.npy import has_npy, read_npy_folder
 from cnnjax.data.npz import read_npz
 from cnnjax.data.rows import is_csv, read_labelled_rows
+from cnnjax.paths import expanded
 from cnnjax.types import first_line
 
 ACCEPTED = (
@@ -48,7 +49,7 @@ def read_path(path: str, name: str, size: int | None = None, resize: str = "pad"
     Raises:
         RequestError: nothing readable is there, or a file is damaged or inconsistent.
     """
-    where = Path(path).expanduser()
+    where = expanded("data.path", path)
     try:
         train, test, classes = _read(where, name, size, resize)
     except OSError as error:

@@ -20,6 +20,7 @@ from cnnjax import commands
 from cnnjax.data.checks import PathError
 from cnnjax.data.images import resize_images
 from cnnjax.data.load import load_source
+from cnnjax.paths import expanded, make_folder
 from cnnjax.progress import tracked
 from cnnjax.sealed import replaced
 from cnnjax.study import DataConfig
@@ -70,7 +71,7 @@ def to_csv(
         raise RequestError("--input", data.path or data.name, f"it has {len(labels)} images; allowed: more")
     stored = np.pad(stored, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
     images = resize_images(stored[order], size, resize).reshape(len(labels), -1)
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder("--output", output)
     with contextlib.ExitStack() as stack:
         train, test = (stack.enter_context(replaced(output / name)) for name in names)
         _write(train, "label", labels[order[:count]], images[:count])
@@ -111,8 +112,8 @@ def main(options: argparse.Namespace) -> None:
         RequestError: it cannot be done.
     """
     margin = options.margin if options.margin is not None else 0 if options.resize == "pad" else _MARGIN
-    data = DataConfig(path=options.input) if options.input else DataConfig(name=options.name)
-    folder = options.output.expanduser()
+    data = DataConfig(path=str(expanded("--input", options.input))) if options.input else DataConfig(name=options.name)
+    folder = expanded("--output", options.output)
     try:
         to_csv(data, folder, options.image_size, options.resize, margin, options.seed)
     except PathError as error:

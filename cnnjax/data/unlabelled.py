@@ -10,6 +10,7 @@ from cnnjax.data.npy import read_npy
 from cnnjax.data.npz import read_npz_images
 from cnnjax.data.pictures import SUFFIXES, decode_pictures, find_pictures
 from cnnjax.data.rows import is_csv, read_unlabelled_rows
+from cnnjax.paths import expanded
 from cnnjax.types import RequestError, first_line
 
 ACCEPTED = (
@@ -33,7 +34,7 @@ def read_unlabelled(path: str, key: str = "--input") -> tuple[list[str], Sequenc
     Raises:
         RequestError: nothing readable is there, or a file is damaged.
     """
-    where = Path(path).expanduser()
+    where = expanded(key, path)
     try:
         return _read(where)
     except PathError as error:
