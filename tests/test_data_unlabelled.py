@@ -31,6 +31,13 @@ def test_arrays(tmp_path, stored, expected):
     np.testing.assert_array_equal(images, expected)
 
 
+@pytest.mark.parametrize(("write", "name"), [(np.save, "a.npy"), (np.savez, "a.npz")])
+def test_capitals_in_a_suffix_are_read_alike(tmp_path, write, name):
+    write(tmp_path / name, **{"arr" if name == "a.npy" else "images": GREY})
+    (tmp_path / name).rename(tmp_path / name.upper())
+    np.testing.assert_array_equal(read_unlabelled(str(tmp_path / name.upper()))[1], GREY[..., None])
+
+
 def test_labels_beside_an_array_are_left_alone(tmp_path):
     np.savez(tmp_path / "a.npz", images=GREY.reshape(4, 9), labels=np.array([{}], object))
     ids, images = read_unlabelled(str(tmp_path / "a.npz"))

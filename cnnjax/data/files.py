@@ -73,7 +73,7 @@ def _read(where: Path, name: str, size: int | None, resize: str) -> tuple[Split,
         if has_class_folders(where):
             return read_class_folders(where, name, size, resize)
     elif where.is_file():
-        if where.suffix == ".npz":
+        if where.suffix.lower() == ".npz":
             return (*read_npz(where), None)
         if is_csv(where):
             return read_labelled_rows(where), None, None

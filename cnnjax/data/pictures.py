@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnnjax.data.checks import PathError
+from cnnjax.data.checks import PathError, entries
 from cnnjax.progress import tracked
 from cnnjax.types import first_line
 
@@ -26,8 +26,8 @@ def is_picture(path: Path) -> bool:
 
 
 def find_pictures(folder: Path) -> list[Path]:
-    """Returns the image files of a folder by name, without hidden ones."""
-    return sorted(path for path in folder.iterdir() if is_picture(path) and path.is_file())
+    """Returns the image files of a folder by name, without hidden ones; refuses as `entries`."""
+    return [path for path in entries(folder) if is_picture(path) and path.is_file()]
 
 
 def decode_pictures(paths: Sequence[Path], description: str) -> Iterator[np.ndarray]:
