@@ -76,6 +76,10 @@ def make(path: Path, kind: str) -> Path:
         return path / "a.npz"
     if kind == "a damaged image":
         (path / "a.png").write_bytes(b"no image")
+    if kind == "a link to nothing":
+        (path / "a.png").symlink_to("nowhere")
+    if kind == "a name of Latin-1":
+        (path / "caf\udce9.png").touch()
     if kind == "text":
         (path / "a.txt").write_text("a")
         return path / "a.txt"
@@ -92,6 +96,8 @@ def make(path: Path, kind: str) -> Path:
         ("no images", "is empty"),
         ("cut", "cannot be read"),
         ("a damaged image", "a.png' is not allowed; it cannot be decoded"),
+        ("a link to nothing", "a.png' is not allowed; it is a link to nothing"),
+        ("a name of Latin-1", r"caf\udce9.png' is not allowed; its name is not UTF-8"),
         ("text", "of no kind that is read; allowed: a folder of images (.bmp"),
         ("nothing", "no such file"),
         ("an empty folder", "it has no image"),

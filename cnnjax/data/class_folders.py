@@ -19,6 +19,12 @@ def has_class_folders(root: Path) -> bool:
     return bool(_folders(root))
 
 
+def has_pictures(root: Path) -> bool:
+    """Whether a folder has folders of images, or train and test of them."""
+    folders = _folders(root)
+    return any(map(find_pictures, [*folders, *(within for folder in folders for within in _folders(folder))]))
+
+
 def read_class_folders(
     root: Path, name: str, size: int | None, resize: str
 ) -> tuple[Split, Split | None, tuple[str, ...]]:
