@@ -21,8 +21,8 @@ def has_class_folders(root: Path) -> bool:
 
 def has_pictures(root: Path) -> bool:
     """Whether a folder has folders of images, or train and test of them."""
-    folders = _folders(root)
-    return any(map(find_pictures, [*folders, *(within for folder in folders for within in _folders(folder))]))
+    places = [root, *(root / split for split in _SPLITS if (root / split).is_dir())]
+    return any(find_pictures(folder) for place in places for folder in _folders(place))
 
 
 def read_class_folders(
