@@ -21,6 +21,8 @@ from cnnjax.report.read import Run, read_run
 from cnnjax.sealed import replaced
 from cnnjax.types import RequestError
 
+_COLUMNS = ("ID", "label", "class")
+
 
 def predict_file(
     workdir: Path,
@@ -37,7 +39,8 @@ def predict_file(
         source: the images, see `read_unlabelled`; they are brought to size as the run's study brings its own, and grey
             ones to as many channels as it has.
         output: a CSV file with the columns ID, label (the class's number), class (its name), and for each class a
-            column of its name with the probability.
+            column of its name with the probability (`probability of` its name, where a class is called ID, label or
+            class).
         trial: predict with this trial alone.
         setting: otherwise with every seed of this setting, whose probabilities are averaged: `best` (what the study
             selects), or any of its trials.
@@ -181,7 +184,8 @@ def _size(shape: Sequence[int]) -> str:
 def _write(path: Path, ids: Sequence[str], probabilities: np.ndarray, classes: list[str]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["ID", "label", "class", *classes])
+    names = [f"probability of {name}" for name in classes] if set(classes) & set(_COLUMNS) else classes
+    writer.writerow([*_COLUMNS, *names])
     for name, row in zip(ids, probabilities, strict=True):
         label = int(row.argmax())
         writer.writerow([name, label, classes[label], *(f"{value:.6g}" for value in row)])

@@ -190,6 +190,15 @@ def test_the_output_is_the_mean_of_the_probabilities_of_all_seeds(trained, tmp_p
     assert {path.name for path in tmp_path.iterdir()} == {"new.npy", "labels.csv"}
 
 
+def test_no_two_columns_have_one_name(tmp_path):
+    for classes in (["cat", "dog"], ["cat", "label"]):
+        prediction._write(tmp_path / "labels.csv", ["0"], np.array([[0.25, 0.75]]), classes)
+        header, row = (tmp_path / "labels.csv").read_text().splitlines()
+        assert row == f"0,1,{classes[1]},0.25,0.75"
+        names = ["probability of cat", "probability of label"] if "label" in classes else classes
+        assert header.split(",") == ["ID", "label", "class", *names]
+
+
 def test_one_trial_or_any_setting_can_be_named(trained, tmp_path):
     workdir, dataset = trained
     source, output = save(tmp_path, dataset.test.images), tmp_path / "labels.csv"
