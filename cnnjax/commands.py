@@ -5,6 +5,7 @@ does (nothing on stderr). 1: something broke (its traceback on stderr).
 """
 
 import argparse
+import errno
 import os
 import select
 import signal
@@ -48,6 +49,9 @@ def run(main: Callable[[Any], None], parse: Callable[[list[str]], Any] | None = 
         _say(f"error: {error}")
         sys.exit(2)
     except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR):  # only a path that the user gave can be so
+            _say(f"error: {error}")
+            sys.exit(2)
         if (said := unwritable(error)) is None:
             raise
         _say(f"error: {said}")

@@ -8,11 +8,10 @@ shapes, parameters, operations and memory, and writes them with figures of the d
 Every setting of a config can be overridden, as in cnnjax.launch.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from cnnjax import commands, overrides
+from cnnjax.paths import expanded
 
 flags.adopt_module_key_flags(overrides)
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the page and its files (default: inspect/<config>).")
@@ -28,7 +27,7 @@ def main(config_overrides: list[str]) -> None:
         RequestError: the flags, the config or an override is wrong.
     """
     study = overrides.requested_study(config_overrides)
-    folder = Path(OUTPUT.value).expanduser() if OUTPUT.value else overrides.default_folder("inspect")
+    folder = expanded("--output", OUTPUT.value) if OUTPUT.value else overrides.default_folder("inspect")
 
     from cnnjax import inspection  # imports jax: a wrong request is answered before
 

@@ -15,6 +15,7 @@ from cnnjax import models
 from cnnjax.augment import gather_batch
 from cnnjax.data import Dataset, load_dataset
 from cnnjax.ladder import Layer
+from cnnjax.paths import make_folder
 from cnnjax.report import parts
 from cnnjax.report.data_figures import draw_data
 from cnnjax.report.data_tables import data_tables
@@ -45,7 +46,7 @@ def inspect_study(study: Study, folder: Path) -> str:
     dataset = load_dataset(study.data)
     for name in study.models:
         models.check_fits(name, dataset.image_shape)
-    parts.make_folder(folder, "--output")
+    make_folder("--output", folder)
     of_data = data_tables(dataset, study.data.normalisation)
     of_models = model_tables(study, dataset)
     plots = list(draw_data(dataset, _augmented(study, dataset)))

@@ -14,6 +14,7 @@ from typing import Any
 import ml_collections
 from absl import flags
 
+from cnnjax.paths import expanded
 from cnnjax.study import Study, from_config
 from cnnjax.types import RequestError
 
@@ -58,7 +59,7 @@ def load_study(config: str, overrides: Sequence[str] = ()) -> Study:
 def split_config(config: str) -> tuple[Path, str]:
     """Splits `path:argument`; the argument is empty where there is none."""
     path, _, argument = config.partition(":")
-    return Path(path).expanduser(), argument
+    return expanded("--config", path), argument
 
 
 def read_value(text: str) -> Any:

@@ -14,6 +14,7 @@ import argparse
 from pathlib import Path
 
 from cnnjax import commands, storage
+from cnnjax.paths import expanded
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -43,7 +44,8 @@ def main(arguments: argparse.Namespace) -> None:
     """
     from cnnjax import prediction  # imports pandas and scipy: a wrong command line is answered before
 
-    output, figures = (path and path.expanduser() for path in (arguments.output, arguments.figures))
+    output = expanded("--output", arguments.output)
+    figures = arguments.figures and expanded("--figures", arguments.figures)
     given = arguments.input, output, arguments.trial, arguments.setting, figures
     print(prediction.predict_file(storage.copied(arguments.workdir), *given))
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -11,12 +12,16 @@ import numpy as np
 from scipy.special import softmax
 
 from cnnjax.data.images import resize_images
+from cnnjax.data.pictures import is_picture
 from cnnjax.data.unlabelled import read_unlabelled
+from cnnjax.paths import expanded, make_folder
 from cnnjax.report import parts
 from cnnjax.report.predicted import draw_predicted
 from cnnjax.report.read import Run, read_run
 from cnnjax.sealed import replaced
 from cnnjax.types import RequestError
+
+_COLUMNS = ("ID", "label", "class")
 
 
 def predict_file(
@@ -34,7 +39,8 @@ def predict_file(
         source: the images, see `read_unlabelled`; they are brought to size as the run's study brings its own, and grey
             ones to as many channels as it has.
         output: a CSV file with the columns ID, label (the class's number), class (its name), and for each class a
-            column of its name with the probability.
+            column of its name with the probability (`probability of` its name, where a class is called ID, label or
+            class).
         trial: predict with this trial alone.
         setting: otherwise with every seed of this setting, whose probabilities are averaged: `best` (what the study
             selects), or any of its trials.
@@ -48,16 +54,11 @@ def predict_file(
     """
     run = read_run(workdir)
     trials = [trial] if trial is not None else ensemble(run, setting)
-    if not output.absolute().parent.is_dir():
-        raise RequestError("--output", str(output), f"there is no folder {output.absolute().parent}")
-    if output.is_dir():
-        raise RequestError("--output", str(output), "it is a folder; allowed: a file")
-    if output.exists() and Path(source).exists() and output.samefile(source):
-        raise RequestError("--output", str(output), "it is what --input reads; allowed: another file")
+    _check_output(output, source, workdir, figures)
     ids, images = read_unlabelled(source)
     fitted = fit_images(images, ids, source, run.data["image_shape"], run.config["data"])
     if figures is not None:
-        parts.make_folder(figures, "--figures")
+        make_folder("--figures", figures)
 
     from cnnjax.trained import load_trials  # imports jax: a wrong request is answered before
 
@@ -73,6 +74,35 @@ def predict_file(
     sections = [parts.Section("figures", "Figures", parts.figures(plots))]
     page = parts.document(output.name, f"<h1>{escape(said)}</h1>", sections)
     return f"{said}\n{parts.write(figures, page, (), plots)}"
+
+
+def _check_output(output: Path, source: str, workdir: Path, figures: Path | None) -> None:
+    """Refuses an output that cannot be written, or that would take the place of what is needed."""
+    given = expanded("--input", source)
+    read = filter(is_picture, given.iterdir()) if given.is_dir() else [given]
+    place, run = _end(output), _end(workdir)
+    fault = None
+    if not place.parent.is_dir():
+        fault = f"there is no folder {place.parent}"
+    elif place.is_dir():
+        fault = "it is a folder; allowed: a file"
+    elif place.exists() and not place.is_file():
+        fault = "it is a device or a pipe; allowed: a file"
+    elif place in map(_end, read):
+        fault = "it is what --input reads; allowed: another file"
+    elif place.is_relative_to(run):
+        fault = "it is within the run's folder; allowed: another"
+    if fault is not None:
+        raise RequestError("--output", str(output), fault)
+    if figures is not None and _end(figures).is_relative_to(place):
+        raise RequestError("--figures", str(figures), "--output names that file; allowed: a folder")
+    if figures is not None and _end(figures).is_relative_to(run):
+        raise RequestError("--figures", str(figures), "it is within the run's folder; allowed: another")
+
+
+def _end(path: Path) -> Path:
+    """Returns where what is written to a path ends, all links followed."""
+    return Path(os.path.realpath(path))
 
 
 def ensemble(run: Run, setting: str) -> list[str]:
@@ -154,7 +184,8 @@ def _size(shape: Sequence[int]) -> str:
 def _write(path: Path, ids: Sequence[str], probabilities: np.ndarray, classes: list[str]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["ID", "label", "class", *classes])
+    names = [f"probability of {name}" for name in classes] if set(classes) & set(_COLUMNS) else classes
+    writer.writerow([*_COLUMNS, *names])
     for name, row in zip(ids, probabilities, strict=True):
         label = int(row.argmax())
         writer.writerow([name, label, classes[label], *(f"{value:.6g}" for value in row)])

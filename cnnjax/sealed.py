@@ -126,8 +126,9 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 def replaced(path: Path) -> Iterator[io.BufferedRandom]:
     """Opens a file beside `path` that takes its place, complete and on disk, when the block ends well.
 
-    A reader sees either whole. Until then it can be read back, too.
+    A reader sees either whole. Until then it can be read back, too. A link stays one: what it names is replaced.
     """
+    path = Path(os.path.realpath(path))
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with beside.open("wb+") as file:

@@ -70,6 +70,37 @@ def test_train_and_test_folders_are_splits(tmp_path):
     np.testing.assert_array_equal(source.test.labels, [1, 1])
 
 
+@pytest.mark.parametrize("below", ["", "train"])
+@pytest.mark.parametrize(
+    ("other", "kind"),
+    [("cat.npy", ".npy file"), ("train-labels-idx1-ubyte", "IDX files"), ("data_batch_1.bin", "batches of CIFAR")],
+)
+def test_a_folder_of_two_kinds_is_refused_and_both_are_named(tmp_path, below, other, kind):
+    photos(tmp_path / below, {"a": 2, "b": 2})
+    (tmp_path / other).touch()
+    with pytest.raises(RequestError, match=rf"^data\.path: .*{kind}.* and a folder of images for each class; allowed"):
+        read_path(str(tmp_path), "a")
+
+
+@pytest.mark.parametrize("name", ["a/01.png", "c"])
+def test_a_link_to_nothing_is_refused_by_name(tmp_path, name):
+    photos(tmp_path, {"a": 1, "b": 1})
+    (tmp_path / name).symlink_to("nowhere")
+    with pytest.raises(RequestError, match=rf"^data\.path: '.*/{name}' is not allowed; it is a link to nothing"):
+        read_path(str(tmp_path), "a")
+
+
+@pytest.mark.parametrize("name", ["a/caf\udce9.png", "caf\udce9/0.png"])
+def test_a_name_that_is_not_utf8_is_refused_by_name(tmp_path, name):
+    photos(tmp_path, {"a": 1, "b": 1})
+    save(tmp_path / "0.png", COLOUR)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / "0.png").rename(tmp_path / name)
+    with pytest.raises(RequestError, match=r"^data\.path: '.*/caf\\udce9.*its name is not UTF-8") as refused:
+        read_path(str(tmp_path), "a")
+    str(refused.value).encode()
+
+
 def test_a_class_may_be_called_train(tmp_path):
     photos(tmp_path, {"train": 2, "car": 2})
     assert read_path(str(tmp_path), "vehicles").classes == ("car", "train")

@@ -63,6 +63,17 @@ def test_an_unpacked_file_beside_its_gzip_is_the_same_data(folder, arrays):
     assert load_dataset(DataConfig(path=str(folder))).describe() == first
 
 
+def test_capitals_in_a_suffix_are_read_alike(folder, tmp_path_factory):
+    first = load_dataset(DataConfig(name="a", path=str(folder))).describe()
+    for path in folder.glob("*.gz"):
+        path.rename(path.with_suffix(".GZ"))
+    assert load_dataset(DataConfig(name="a", path=str(folder))).describe() == first
+    file = tmp_path_factory.mktemp("npz") / "a.npz"
+    np.savez(file, images=np.zeros((10, 4, 4), np.uint8), labels=np.arange(10) % 2)
+    first = load_dataset(DataConfig(path=str(file))).describe()
+    assert load_dataset(DataConfig(path=str(file.rename(file.with_suffix(".NPZ"))))).describe() == first
+
+
 def test_a_known_name_names_the_classes(folder):
     dataset = load_dataset(DataConfig(name="fashion_mnist", path=str(folder)))
     assert dataset.name == "fashion_mnist" and dataset.classes[9] == "Ankle boot"

@@ -39,6 +39,14 @@ def test_a_file_for_each_class_is_read_as_written(folder):
     assert type(source.images) is np.ndarray  # in memory: later reads do not wait for a disk
 
 
+def test_capitals_in_a_suffix_are_read_alike(tmp_path):
+    for name, images in (("CAT.npy", CAT), ("dog.npy", DOG)):
+        np.save(tmp_path / name, images)
+    (tmp_path / "CAT.npy").rename(tmp_path / "CAT.NPY")
+    source = read_path(str(tmp_path), "a")
+    assert source.classes == ("CAT", "dog") and source.train.labels.tolist() == [0] * 6 + [1] * 4
+
+
 def test_only_headers_are_read_before_they_are_checked(folder, monkeypatch):
     np.save(folder / "zebra.npy", np.zeros((3, 27, 27), np.uint8))
     monkeypatch.setattr(np, "concatenate", lambda _: pytest.fail("took memory"))

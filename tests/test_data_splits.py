@@ -215,24 +215,28 @@ def test_every_class_gets_its_share_within_one(sizes, share):
 
 
 @pytest.mark.parametrize(
-    ("settings", "key"),
+    ("train", "test", "settings", "taken", "allowed"),
     [
-        ({"validation": 100}, "data.validation"),
-        ({"validation": 0.999}, "data.validation"),
-        ({"validation": 0.001}, "data.validation"),
-        ({"validation": 20, "validation_from": "test"}, "data.validation"),
-        ({"train_examples": 101}, "data.train_examples"),
-        ({"validation": 10, "train_examples": 91}, "data.train_examples"),
+        (100, 20, {"validation": 100}, "100 of 100 examples", "1 to 99, or a share that takes so many"),
+        (100, 20, {"validation": 0.999}, "100 of 100 examples", "1 to 99, or a share that takes so many"),
+        (100, 20, {"validation": 0.001}, "0 of 100 examples", "1 to 99, or a share that takes so many"),
+        (100, 1, {"validation": 1, "validation_from": "test"}, "1 of 1 example", "data of more examples"),
+        (100, 20, {"train_examples": 101}, "101 of 100 examples", "1 to 100"),
+        (60, None, {"test": 0.001}, "0 of 60 examples", "a share that takes 1 to 59"),
+        (1, None, {"test": 0.3}, "0 of 1 example", "data of more examples"),
+        (8, 2, {"fractions": (0.9, 0.04, 0.06)}, "0 of 9 examples", "shares that give each split at least 1"),
     ],
 )
-def test_more_than_there_is_is_refused(settings, key):
-    with pytest.raises(RequestError, match=f"^{key}: "):
-        split(100, 20, **settings)
+def test_more_than_there_is_or_nothing_is_refused(train, test, settings, taken, allowed):
+    key, value = next(iter(settings.items()))
+    with pytest.raises(RequestError) as refused:
+        split(train, test, **settings)
+    assert str(refused.value) == f"data.{key}: {value} is not allowed; that takes {taken}; allowed: {allowed}"
 
 
-def test_a_test_share_that_takes_nothing_is_refused():
-    with pytest.raises(RequestError, match=r"^data\.test: "):
-        split(10, None, test=0.01)
+def test_the_examples_that_validate_are_not_left_to_train():
+    with pytest.raises(RequestError, match=r"^data\.train_examples: 91 .*91 of 90 examples; allowed: 1 to 90$"):
+        split(100, 20, validation=10, train_examples=91)
 
 
 def test_all_train_examples_are_the_whole_split():

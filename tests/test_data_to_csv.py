@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,15 @@ def folder(tmp_path: Path) -> Path:
         (tmp_path / f"{prefix}-images-idx3-ubyte").write_bytes(idx_bytes(IMAGES[part]))
         (tmp_path / f"{prefix}-labels-idx1-ubyte").write_bytes(idx_bytes(np.arange(40)[part] % 10))
     return tmp_path
+
+
+def write_photos(folder: Path) -> None:
+    """Grey images of two sizes, 5x4 and 3x3, of each of two classes."""
+    for name in ("a", "b"):
+        (folder / name).mkdir(parents=True)
+        for index in range(4):
+            pixels = IMAGES[index, :5, :4] if index % 2 else IMAGES[index, :3, :3]
+            Image.fromarray(pixels).save(folder / name / f"{index}.png")
 
 
 def run(folder: Path, *options: str) -> Path:
@@ -62,6 +72,25 @@ def test_a_margin_is_put_around_before_resizing(folder):
     assert {row.tobytes() for row in pixels} <= {np.asarray(image).tobytes() for image in padded}
 
 
+def test_images_that_differ_in_size_are_brought_to_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("CNNJAX_CACHE", str(tmp_path / "cache"))
+    write_photos(tmp_path / "photos")
+    arguments = [f"--input={tmp_path / 'photos'}", f"--output={tmp_path / 'out'}", "--image_size=6", "--resize=pad"]
+    command.main(command.parse(["to_csv", *arguments]))
+    train = read_labelled_rows(tmp_path / "out/train.csv")
+    expected = {np.pad(IMAGES[i, :3, :3], ((1, 2), (1, 2))).tobytes() for i in (0, 2)}
+    expected |= {np.pad(IMAGES[i, :5, :4], ((0, 1), (1, 1))).tobytes() for i in (1, 3)}
+    assert len(train) == 6 and {image.tobytes() for image in train.images} <= expected
+
+
+@pytest.mark.parametrize(("flag", "named"), [("--image_size=4096", "--image_size: 4096"), ("--margin=400", "--margin")])
+def test_images_that_memory_cannot_hold_are_refused_before_they_are_made(folder, monkeypatch, flag, named):
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=10**6))
+    monkeypatch.setattr(command, "resize_images", lambda *_: pytest.fail("took memory"))
+    with pytest.raises(RequestError, match=rf"^{named}.*the images would take .*GB"):
+        run(folder, flag)
+
+
 def test_the_seed_alone_decides_the_order(folder):
     files = []
     for seed in (0, 0, 1):
@@ -80,7 +109,12 @@ def test_the_seed_alone_decides_the_order(folder):
         (["--input={}", "--output={}/there"], "it has a test.csv"),
         (["--input={}/colours.npz", "--output={}/out"], "its images have colours"),
         (["--input={}/one.npz", "--output={}/out"], "it has 1 images"),
-        (["--input={}", "--output={}/out", "--image_size=5", "--resize=pad"], "cannot be padded"),
+        (["--input={}", "--output={}/out", "--image_size=5", "--resize=pad"], "--image_size: 5"),
+        (["--input={}", "--output={}/out", "--image_size=5", "--resize=pad"], "or --resize=bilinear or nearest"),
+        (["--input={}/photos", "--output={}/out", "--image_size=4", "--resize=pad"], "--image_size: 4"),
+        (["--input={}", "--output={}/one.npz"], "--output: '{}/one.npz' is not allowed; File exists"),
+        (["--input={}", "--output={}/one.npz/out"], "--output: '{}/one.npz/out' is not allowed; Not a directory"),
+        (["--input=~nosuchuser/x", "--output={}/out"], "--input: '~nosuchuser/x' is not allowed"),
         (["--input={}", "--output={}/out", "--seed=-1"], "--seed: -1"),
         (["--input={}", "--output={}/out", "--image_size=0"], "--image_size: 0"),
         (["--input={}", "--output={}/out", "--margin=-1"], "--margin: -1"),
@@ -91,9 +125,10 @@ def test_a_wrong_request_is_one_line_and_writes_nothing(folder, arguments, named
     (folder / "there" / "test.csv").write_text("")
     np.savez(folder / "colours.npz", images=np.zeros((4, 2, 2, 3), np.uint8), labels=np.zeros(4, int))
     np.savez(folder / "one.npz", images=IMAGES[:1], labels=np.zeros(1, int))
+    write_photos(folder / "photos")
     with pytest.raises(RequestError) as refused:
         command.main(command.parse(["to_csv", *(argument.format(folder) for argument in arguments)]))
-    assert "\n" not in str(refused.value) and named in str(refused.value)
+    assert "\n" not in str(refused.value) and named.format(folder) in str(refused.value)
     assert not (folder / "out").exists() and not (folder / "there" / "train.csv").exists()
 
 

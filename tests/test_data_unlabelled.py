@@ -31,6 +31,13 @@ def test_arrays(tmp_path, stored, expected):
     np.testing.assert_array_equal(images, expected)
 
 
+@pytest.mark.parametrize(("write", "name"), [(np.save, "a.npy"), (np.savez, "a.npz")])
+def test_capitals_in_a_suffix_are_read_alike(tmp_path, write, name):
+    write(tmp_path / name, **{"arr" if name == "a.npy" else "images": GREY})
+    (tmp_path / name).rename(tmp_path / name.upper())
+    np.testing.assert_array_equal(read_unlabelled(str(tmp_path / name.upper()))[1], GREY[..., None])
+
+
 def test_labels_beside_an_array_are_left_alone(tmp_path):
     np.savez(tmp_path / "a.npz", images=GREY.reshape(4, 9), labels=np.array([{}], object))
     ids, images = read_unlabelled(str(tmp_path / "a.npz"))
@@ -69,6 +76,10 @@ def make(path: Path, kind: str) -> Path:
         return path / "a.npz"
     if kind == "a damaged image":
         (path / "a.png").write_bytes(b"no image")
+    if kind == "a link to nothing":
+        (path / "a.png").symlink_to("nowhere")
+    if kind == "a name of Latin-1":
+        (path / "caf\udce9.png").touch()
     if kind == "text":
         (path / "a.txt").write_text("a")
         return path / "a.txt"
@@ -85,6 +96,8 @@ def make(path: Path, kind: str) -> Path:
         ("no images", "is empty"),
         ("cut", "cannot be read"),
         ("a damaged image", "a.png' is not allowed; it cannot be decoded"),
+        ("a link to nothing", "a.png' is not allowed; it is a link to nothing"),
+        ("a name of Latin-1", r"caf\udce9.png' is not allowed; its name is not UTF-8"),
         ("text", "of no kind that is read; allowed: a folder of images (.bmp"),
         ("nothing", "no such file"),
         ("an empty folder", "it has no image"),

@@ -1,9 +1,11 @@
 """Networks taken out of a run against what the run itself wrote down, and unlabelled images against both."""
 
 import io
+import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -188,6 +190,15 @@ def test_the_output_is_the_mean_of_the_probabilities_of_all_seeds(trained, tmp_p
     assert {path.name for path in tmp_path.iterdir()} == {"new.npy", "labels.csv"}
 
 
+def test_no_two_columns_have_one_name(tmp_path):
+    for classes in (["cat", "dog"], ["cat", "label"]):
+        prediction._write(tmp_path / "labels.csv", ["0"], np.array([[0.25, 0.75]]), classes)
+        header, row = (tmp_path / "labels.csv").read_text().splitlines()
+        assert row == f"0,1,{classes[1]},0.25,0.75"
+        names = ["probability of cat", "probability of label"] if "label" in classes else classes
+        assert header.split(",") == ["ID", "label", "class", *names]
+
+
 def test_one_trial_or_any_setting_can_be_named(trained, tmp_path):
     workdir, dataset = trained
     source, output = save(tmp_path, dataset.test.images), tmp_path / "labels.csv"
@@ -251,6 +262,11 @@ def test_an_image_that_does_not_fit_is_named(shape, data, words):
         ({"output": "nowhere/labels.csv"}, ["--output", "there is no folder"]),
         ({"output": "."}, ["--output", "it is a folder"]),
         ({"output": "new.npy"}, ["--output", "it is what --input reads"]),
+        ({"output": "pipe"}, ["--output", "it is a device or a pipe; allowed: a file"]),
+        ({"output": "run/labels.csv"}, ["--output", "it is within the run's folder"]),
+        ({"output": "link.png", "source": "photos"}, ["--output", "it is what --input reads"]),
+        ({"figures": "labels.csv"}, ["--figures", "--output names that file; allowed: a folder"]),
+        ({"figures": "run/report"}, ["--figures", "it is within the run's folder"]),
         ({"figures": "new.npy"}, ["--figures", "File exists", "allowed: a folder"]),
         ({"trial": "t99"}, ["trial", "t99", "allowed"]),
         ({"setting": "bets"}, ["--setting", "bets", "best"]),
@@ -260,12 +276,32 @@ def test_an_image_that_does_not_fit_is_named(shape, data, words):
 def test_what_cannot_be_predicted_is_refused_and_nothing_written(trained, changes, words, tmp_path):
     request = {"workdir": trained[0], "source": save(tmp_path, trained[1].test.images[:3]), "output": "labels.csv"}
     request |= changes
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/0.png").write_bytes(b"an image")
+    (tmp_path / "link.png").symlink_to("photos/0.png")
+    (tmp_path / "run").symlink_to(trained[0])
+    before = sorted(tmp_path.rglob("*"))
+    if not Path(request["source"]).is_absolute():
+        request["source"] = str(tmp_path / request["source"])
     for key in {"workdir", "output", "figures"} & set(request):
         request[key] = tmp_path / request[key]
     with pytest.raises(RequestError) as error:
         prediction.predict_file(**request)
     assert all(word in str(error.value) for word in words), error.value
-    assert [path.name for path in tmp_path.iterdir()] == ["new.npy"]
+    assert sorted(tmp_path.rglob("*")) == before and not (trained[0] / "labels.csv").exists()
+    assert (tmp_path / "photos/0.png").read_bytes() == b"an image"
+
+
+@pytest.mark.parametrize("before", [None, "what stood here before"])
+def test_an_output_that_is_a_link_stays_one(before, trained, tmp_path):
+    (tmp_path / "kept").mkdir()
+    if before is not None:
+        (tmp_path / "kept/labels.csv").write_text(before)
+    (tmp_path / "labels.csv").symlink_to("kept/labels.csv")
+    source = save(tmp_path, trained[1].test.images[:3])
+    prediction.predict_file(trained[0], source, tmp_path / "labels.csv", trial="t0001")
+    assert (tmp_path / "labels.csv").is_symlink() and len(pd.read_csv(tmp_path / "kept/labels.csv")) == 3
 
 
 def test_a_run_without_a_finished_trial_is_refused(trained, tmp_path):

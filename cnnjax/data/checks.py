@@ -10,6 +10,7 @@ import numpy as np
 import psutil
 
 from cnnjax.data.dataset import Split
+from cnnjax.paths import NO_TEXT, is_text
 from cnnjax.types import RequestError
 
 DEFLATE_GROWTH = 1032  # a byte of deflated data stands for at most so many bytes
@@ -30,6 +31,21 @@ class PathError(RequestError):
     def under(self, key: str) -> RequestError:
         """Returns the same fault of a path that was asked for as `key`."""
         return RequestError(key, str(self.path), self.what)
+
+
+def entries(folder: Path) -> list[Path]:
+    """Returns what a folder holds, by name, without what is hidden.
+
+    Raises:
+        PathError: a name is not UTF-8, or a link leads nowhere: nothing is left out in silence.
+    """
+    found = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    for path in found:
+        if not is_text(path.name):
+            raise PathError(path, NO_TEXT)
+        if path.is_symlink() and not path.exists():
+            raise PathError(path, "it is a link to nothing")
+    return found
 
 
 def check_size(path: Path, size: int, growth: int, what: str = "its header promises") -> None:

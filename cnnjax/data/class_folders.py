@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from cnnjax.data.cache import cached
-from cnnjax.data.checks import PathError, check_memory
+from cnnjax.data.checks import PathError, check_memory, entries
 from cnnjax.data.dataset import Split
 from cnnjax.data.images import resize_images
 from cnnjax.data.pictures import SUFFIXES, decode_pictures, find_pictures
@@ -17,6 +17,12 @@ _SPLITS = ("train", "test")
 def has_class_folders(root: Path) -> bool:
     """Whether a folder has folders."""
     return bool(_folders(root))
+
+
+def has_pictures(root: Path) -> bool:
+    """Whether a folder has folders of images, or train and test of them."""
+    places = [root, *(root / split for split in _SPLITS if (root / split).is_dir())]
+    return any(find_pictures(folder) for place in places for folder in _folders(place))
 
 
 def read_class_folders(
@@ -83,7 +89,7 @@ def _list_classes(folder: Path) -> dict[str, list[Path]]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return [path for path in entries(folder) if path.is_dir()]
 
 
 def _decode(paths: list[Path], name: str, size: int | None, resize: str) -> np.ndarray:

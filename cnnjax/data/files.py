@@ -8,12 +8,13 @@ from pathlib import Path
 
 from cnnjax.data.checks import PathError
 from cnnjax.data.cifar import has_cifar, read_cifar
-from cnnjax.data.class_folders import has_class_folders, read_class_folders
+from cnnjax.data.class_folders import has_class_folders, has_pictures, read_class_folders
 from cnnjax.data.dataset import Source, Split
 from cnnjax.data.idx import has_idx, read_idx_folder
 from cnnjax.data.npy import has_npy, read_npy_folder
 from cnnjax.data.npz import read_npz
 from cnnjax.data.rows import is_csv, read_labelled_rows
+from cnnjax.paths import expanded
 from cnnjax.types import first_line
 
 ACCEPTED = (
@@ -26,6 +27,12 @@ ACCEPTED = (
     "an .npz file (x_train, y_train and optionally x_test, y_test; or images, labels); "
     "or a .csv or .csv.gz file (a header row of label,pix1,pix2,...; grey squares)"
 )
+_KINDS = {
+    "IDX files": has_idx,
+    "batches of CIFAR": has_cifar,
+    "a .npy file for each class": has_npy,
+    "a folder of images for each class": has_pictures,
+}
 # What the data is when the files cannot say it themselves.
 CLASSES = {
     "cifar10": ("airplane", "automobile", "bird", "cat", "deer") + ("dog", "frog", "horse", "ship", "truck"),
@@ -48,7 +55,7 @@ def read_path(path: str, name: str, size: int | None = None, resize: str = "pad"
     Raises:
         RequestError: nothing readable is there, or a file is damaged or inconsistent.
     """
-    where = Path(path).expanduser()
+    where = expanded("data.path", path)
     try:
         train, test, classes = _read(where, name, size, resize)
     except OSError as error:
@@ -62,6 +69,9 @@ def read_path(path: str, name: str, size: int | None = None, resize: str = "pad"
 def _read(where: Path, name: str, size: int | None, resize: str) -> tuple[Split, Split | None, tuple[str, ...] | None]:
     """Returns the training split, the test split and the class names, each of the latter if it is there."""
     if where.is_dir():
+        kinds = [kind for kind, is_there in _KINDS.items() if is_there(where)]
+        if len(kinds) > 1:
+            raise PathError(where, f"it has {' and '.join(kinds)}; allowed: one of them")
         if has_idx(where):
             return (*read_idx_folder(where), None)
         if has_cifar(where):
@@ -72,7 +82,7 @@ def _read(where: Path, name: str, size: int | None, resize: str) -> tuple[Split,
         if has_class_folders(where):
             return read_class_folders(where, name, size, resize)
     elif where.is_file():
-        if where.suffix == ".npz":
+        if where.suffix.lower() == ".npz":
             return (*read_npz(where), None)
         if is_csv(where):
             return read_labelled_rows(where), None, None

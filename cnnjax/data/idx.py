@@ -39,7 +39,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     Raises:
         RequestError: wrong magic number, or a size other than the header's.
     """
-    packed = path.suffix == ".gz"
+    packed = path.suffix.lower() == ".gz"
     try:
         with (gzip.open if packed else open)(path, "rb") as file:
             header = file.read(4 + 4 * dimensions)
@@ -81,5 +81,5 @@ def _read_split(folder: Path, prefix: str) -> Split | None:
 
 def _packed_or_not(path: Path) -> Path | None:
     """Returns the file, or else the gzipped file beside it, or None."""
-    packed = path.with_name(f"{path.name}.gz")
-    return next((each for each in (path, packed) if each.is_file()), None)
+    named = (path.with_name(path.name + suffix) for suffix in ("", ".gz", ".GZ"))
+    return next((each for each in named if each.is_file()), None)

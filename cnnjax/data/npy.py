@@ -6,7 +6,7 @@ from typing import IO
 
 import numpy as np
 
-from cnnjax.data.checks import UNREADABLE, PathError, check_size, checked_images
+from cnnjax.data.checks import UNREADABLE, PathError, check_size, checked_images, entries
 from cnnjax.data.dataset import Split
 from cnnjax.types import RequestError, first_line
 
@@ -62,7 +62,7 @@ def read_npy_folder(folder: Path) -> tuple[Split, tuple[str, ...]]:
     """
     files = {path.stem.removeprefix(_PREFIX): path for path in _files(folder)}
     if len(files) < len(_files(folder)):
-        raise PathError(folder, f"two of its files name the same class, one with and one without {_PREFIX}")
+        raise PathError(folder, f"two of its files name the same class, their suffix and {_PREFIX} left out")
     classes = tuple(sorted(files))
     parts = [read_npy(files[name]) for name in classes]
     for name, part in zip(classes, parts, strict=True):
@@ -74,4 +74,4 @@ def read_npy_folder(folder: Path) -> tuple[Split, tuple[str, ...]]:
 
 
 def _files(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.glob("*.npy")) if path.is_file() and not path.name.startswith(".")]
+    return [path for path in entries(folder) if path.suffix.lower() == ".npy" and path.is_file()]

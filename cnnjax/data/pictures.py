@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnnjax.data.checks import PathError
+from cnnjax.data.checks import PathError, entries
 from cnnjax.progress import tracked
 from cnnjax.types import first_line
 
@@ -20,10 +20,14 @@ _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".
 SUFFIXES = ", ".join(_SUFFIXES)
 
 
+def is_picture(path: Path) -> bool:
+    """Whether a name is that of an image file, and not hidden."""
+    return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
+
+
 def find_pictures(folder: Path) -> list[Path]:
-    """Returns the image files of a folder by name, without hidden ones."""
-    paths = (path for path in folder.iterdir() if not path.name.startswith("."))
-    return sorted(path for path in paths if path.suffix.lower() in _SUFFIXES and path.is_file())
+    """Returns the image files of a folder by name, without hidden ones; refuses as `entries`."""
+    return [path for path in entries(folder) if is_picture(path) and path.is_file()]
 
 
 def decode_pictures(paths: Sequence[Path], description: str) -> Iterator[np.ndarray]:

@@ -21,6 +21,7 @@ from cnnjax.data.archives import PUBLISHED, Archive, fetch, read_archives, verif
 from cnnjax.data.dataset import Split
 from cnnjax.data.files import CLASSES
 from cnnjax.data.tfds import data_folder
+from cnnjax.paths import expanded
 from cnnjax.types import RequestError, one_of
 
 _VERSIONS = {"cifar10": "3.0.2", "mnist": "3.0.1", "fashion_mnist": "3.0.1"}  # of tfds' builders
@@ -141,7 +142,8 @@ def main(options: argparse.Namespace) -> None:
     Raises:
         RequestError: it cannot be done.
     """
-    print(prepare(options.name, options.data_dir.expanduser(), options.archive_dir))
+    archives = options.archive_dir and expanded("--archive_dir", options.archive_dir)
+    print(prepare(options.name, expanded("--data_dir", options.data_dir), archives))
 
 
 if __name__ == "__main__":

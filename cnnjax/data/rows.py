@@ -128,11 +128,13 @@ def _read_columns(path: Path, header: _Header) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _fault(header: _Header, message: str) -> str:
-    """Says in one line which cell pyarrow did not like."""
+    """Says in one line which cell pyarrow, which skips empty lines, did not like."""
+    counted = "the header is 1, empty lines do not count"
     cell = re.fullmatch(r"In CSV column #(\d+): Row #(\d+): .* to (\w+): invalid (.*)", message, re.DOTALL)
     if cell is None:
-        return f"it cannot be read: {message.splitlines()[0][:120]}"
+        said = re.sub(r"Row #(\d+)", rf"row \1 ({counted})", message.splitlines()[0][:120])
+        return f"it cannot be read: {said}"
     allowed = {"uint8": "a whole number of 0..255", "int64": "a whole number"}.get(cell[3], "text in UTF-8")
     column = header.names[int(cell[1])]
     found = " ".join(cell[4].split())[:60]
-    return f"row {cell[2]} (the header is 1), column {column}: invalid {found}; allowed: {allowed}"
+    return f"row {cell[2]} ({counted}), column {column}: invalid {found}; allowed: {allowed}"

@@ -7,10 +7,16 @@ import numpy as np
 from cnnjax.data.dataset import Dataset, Source, Split, statistics
 from cnnjax.data.stored import flip_zoom
 from cnnjax.study import DataConfig
-from cnnjax.types import RequestError, one_of
+from cnnjax.types import RequestError, counted, one_of
 
 # One stream of random numbers for each cut: changing one leaves the others as they were.
 _TEST, _VALIDATION, _TRAIN_EXAMPLES = range(3)
+_ALLOWED = {
+    "data.test": "a share that takes 1 to {rest:,}",
+    "data.validation": "1 to {rest:,}, or a share that takes so many",
+    "data.fractions": "shares that give each split at least 1",
+    "data.train_examples": "1 to {total:,}",
+}
 
 
 def keep_classes(source: Source, classes: Sequence[str | int]) -> Source:
@@ -110,8 +116,9 @@ def _cut(split: Split, key: str, amount: float, data: DataConfig, stream: int) -
     total = len(split)
     count = amount if isinstance(amount, int) else round(amount * total)
     if not 0 < count < total:
-        of = f"that takes {count:,} of {total:,} examples"
-        raise RequestError(key, amount, f"{of}; allowed: 1 to {total - 1:,}, or a share of them")
+        rest, value = total - 1, getattr(data, key.removeprefix("data."))
+        allowed = _ALLOWED[key].format(rest=rest, total=total) if rest else "data of more examples"
+        raise RequestError(key, value, f"that takes {count:,} of {counted(total, 'example')}; allowed: {allowed}")
     rng = np.random.default_rng([data.split_seed, stream])
     order = rng.permutation(total)
     chosen = np.zeros(total, bool)

@@ -6,24 +6,27 @@
 All images, of train and test, are brought to 32x32 and shuffled; three quarters become train.csv. Fashion-MNIST so
 becomes 52,500 and 17,500 rows. How the published 32x32 images were made is not known; their mean grey level, 44, is
 that of images with a margin of 4 pixels brought from 36x36 to 32x32 (44.1), neither that of padded (55.9) nor that of
-enlarged ones (72.8).
+enlarged ones (72.8). Images that differ in size are brought to 32x32 before the margin, too.
 """
 
 import argparse
 import contextlib
+import dataclasses
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from cnnjax import commands
-from cnnjax.data.checks import PathError
+from cnnjax.data.checks import PathError, check_memory
+from cnnjax.data.dataset import Source
 from cnnjax.data.images import resize_images
 from cnnjax.data.load import load_source
+from cnnjax.paths import expanded, make_folder
 from cnnjax.progress import tracked
 from cnnjax.sealed import replaced
 from cnnjax.study import DataConfig
-from cnnjax.types import RequestError
+from cnnjax.types import RequestError, Told
 
 _MARGIN = 4
 
@@ -38,7 +41,7 @@ def to_csv(
         output: the folder, which is made if it is not there.
         size: height and width of the written images.
         resize: how they are brought to it, as `resize_images`.
-        margin: zeros that are first put around an image, in its own pixels.
+        margin: zeros that are first put around an image, in its own pixels, or in those of `size` if images differ.
         seed: of the shuffle.
 
     Raises:
@@ -58,7 +61,7 @@ def to_csv(
             raise RequestError(
                 "--output", str(output), f"it has a {name}; allowed: a folder without {' and '.join(names)}"
             )
-    _, source = load_source(data)
+    source = _load(data, size, resize)
     splits = [split for split in (source.train, source.test) if split is not None]
     labels = np.concatenate([split.labels for split in splits])
     stored = np.concatenate([split.images for split in splits])
@@ -68,13 +71,25 @@ def to_csv(
     count = round(0.75 * len(labels))
     if not 0 < count < len(labels):
         raise RequestError("--input", data.path or data.name, f"it has {len(labels)} images; allowed: more")
+    copies = 2 * len(labels)  # in their order, and put together
+    height, width = (length + 2 * margin for length in stored.shape[1:3])
+    check_memory("--margin", margin, copies * height * width)
+    check_memory("--image_size", size, copies * size * size)
     stored = np.pad(stored, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
     images = resize_images(stored[order], size, resize).reshape(len(labels), -1)
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder("--output", output)
     with contextlib.ExitStack() as stack:
         train, test = (stack.enter_context(replaced(output / name)) for name in names)
         _write(train, "label", labels[order[:count]], images[:count])
         _write(test, "ID", np.arange(len(labels) - count), images[count:])
+
+
+def _load(data: DataConfig, size: int, resize: str) -> Source:
+    """Reads images as they are, or brought to `size` where they differ in theirs."""
+    try:
+        return load_source(data)[1]
+    except RequestError:  # whatever else is wrong is so the second time, too
+        return load_source(dataclasses.replace(data, image_size=size, resize=resize))[1]
 
 
 def _write(file: BinaryIO, key: str, column: np.ndarray, images: np.ndarray) -> None:
@@ -111,12 +126,15 @@ def main(options: argparse.Namespace) -> None:
         RequestError: it cannot be done.
     """
     margin = options.margin if options.margin is not None else 0 if options.resize == "pad" else _MARGIN
-    data = DataConfig(path=options.input) if options.input else DataConfig(name=options.name)
-    folder = options.output.expanduser()
+    data = DataConfig(path=str(expanded("--input", options.input))) if options.input else DataConfig(name=options.name)
+    folder = expanded("--output", options.output)
     try:
         to_csv(data, folder, options.image_size, options.resize, margin, options.seed)
     except PathError as error:
         raise error.under("--input") from error
+    except RequestError as error:  # of a study's settings, which are flags here
+        said = str(error).replace("data.image_size", "--image_size").replace("data.resize = ", "--resize=")
+        raise Told(said) from error
     print(folder)
 
 

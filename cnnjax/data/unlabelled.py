@@ -10,6 +10,7 @@ from cnnjax.data.npy import read_npy
 from cnnjax.data.npz import read_npz_images
 from cnnjax.data.pictures import SUFFIXES, decode_pictures, find_pictures
 from cnnjax.data.rows import is_csv, read_unlabelled_rows
+from cnnjax.paths import expanded
 from cnnjax.types import RequestError, first_line
 
 ACCEPTED = (
@@ -33,7 +34,7 @@ def read_unlabelled(path: str, key: str = "--input") -> tuple[list[str], Sequenc
     Raises:
         RequestError: nothing readable is there, or a file is damaged.
     """
-    where = Path(path).expanduser()
+    where = expanded(key, path)
     try:
         return _read(where)
     except PathError as error:
@@ -50,8 +51,9 @@ def _read(where: Path) -> tuple[list[str], Sequence[np.ndarray] | np.ndarray]:
         return [path.name for path in paths], list(decode_pictures(paths, f"decoding {where.name}"))
     if where.is_file() and is_csv(where):
         return read_unlabelled_rows(where)
-    if where.is_file() and where.suffix in (".npy", ".npz"):
-        images = read_npy(where) if where.suffix == ".npy" else read_npz_images(where)
+    readers = {".npy": read_npy, ".npz": read_npz_images}
+    if where.is_file() and (read := readers.get(where.suffix.lower())):
+        images = read(where)
         return [str(index) for index in range(len(images))], images
     what = "it is of no kind that is read" if where.exists() else "there is no such file"
     raise PathError(where, f"{what}; allowed: {ACCEPTED}")

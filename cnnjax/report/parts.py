@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from cnnjax.report.style import Plot
 from cnnjax.report.tables import MOST_ROWS, Table
 from cnnjax.sealed import replaced
-from cnnjax.types import RequestError, counted
+from cnnjax.types import counted
 
 _LONG = 30  # rows; a longer table is folded
 
@@ -61,18 +61,6 @@ def document(title: str, opening: str, sections: Sequence[Section]) -> str:
 </body>
 </html>
 """
-
-
-def make_folder(folder: Path, flag: str) -> None:
-    """Makes the folder of a page, which may be there.
-
-    Raises:
-        RequestError: it cannot be made; `flag` is what asked for it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RequestError(flag, str(folder), f"{error.strerror}; allowed: a folder") from error
 
 
 def write(folder: Path, page: str, tables: Iterable[Table], plots: Iterable[Plot]) -> Path:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from cnnjax.environment import cache_folder
 from cnnjax.lock import locked
+from cnnjax.paths import expanded
 from cnnjax.progress import Progress
 from cnnjax.storage.claim import Claim
 from cnnjax.storage.keeper import Keeper
@@ -46,7 +47,7 @@ def at_hand(workdir: str | Path, progress: Progress) -> Iterator[Path]:
             of the run, which then is in the local folder.
     """
     if not is_url(workdir):
-        yield Path(workdir).expanduser()
+        yield expanded("workdir", workdir)
         return
     url, place = str(workdir), _place("runs", str(workdir))
     store = Store(url)
@@ -109,7 +110,7 @@ def copied(workdir: str | Path, without: tuple[str, ...] = ()) -> Path:
         RequestError: the store does not answer, or holds no run.
     """
     if not is_url(workdir):
-        return Path(workdir).expanduser()
+        return expanded("workdir", workdir)
     url, place = str(workdir), _place("copies", str(workdir))
     store = Store(url)
     place.mkdir(parents=True, exist_ok=True)
