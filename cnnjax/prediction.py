@@ -91,13 +91,13 @@ def _check_output(output: Path, source: str, workdir: Path, figures: Path | None
     elif place in map(_end, read):
         fault = "it is what --input reads; allowed: another file"
     elif place.is_relative_to(run):
-        fault = "it is within the run's folder; allowed: another"
+        fault = "it is within the run's folder; allowed: a place outside it"
     if fault is not None:
         raise RequestError("--output", str(output), fault)
     if figures is not None and _end(figures).is_relative_to(place):
         raise RequestError("--figures", str(figures), "--output names that file; allowed: a folder")
     if figures is not None and _end(figures).is_relative_to(run):
-        raise RequestError("--figures", str(figures), "it is within the run's folder; allowed: another")
+        raise RequestError("--figures", str(figures), "it is within the run's folder; allowed: a place outside it")
 
 
 def _end(path: Path) -> Path:
