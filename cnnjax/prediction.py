@@ -15,6 +15,7 @@ from cnnjax.data.images import resize_images
 from cnnjax.data.pictures import is_picture
 from cnnjax.data.unlabelled import read_unlabelled
 from cnnjax.paths import expanded, make_folder
+from cnnjax.records import RunFolder
 from cnnjax.report import parts
 from cnnjax.report.predicted import draw_predicted
 from cnnjax.report.read import Run, read_run
@@ -90,19 +91,24 @@ def _check_output(output: Path, source: str, workdir: Path, figures: Path | None
         fault = "it is a device or a pipe; allowed: a file"
     elif place in map(_end, read):
         fault = "it is what --input reads; allowed: another file"
-    elif place.is_relative_to(run):
-        fault = "it is within the run's folder; allowed: a place outside it"
+    elif _belongs_to(run, place):
+        fault = "it is the run's own; allowed: another file"
     if fault is not None:
         raise RequestError("--output", str(output), fault)
     if figures is not None and _end(figures).is_relative_to(place):
         raise RequestError("--figures", str(figures), "--output names that file; allowed: a folder")
-    if figures is not None and _end(figures).is_relative_to(run):
-        raise RequestError("--figures", str(figures), "it is within the run's folder; allowed: a place outside it")
+    if figures is not None and _belongs_to(run, _end(figures)):
+        raise RequestError("--figures", str(figures), "it is the run's own; allowed: another folder")
 
 
 def _end(path: Path) -> Path:
     """Returns where what is written to a path ends, all links followed."""
     return Path(os.path.realpath(path))
+
+
+def _belongs_to(run: Path, place: Path) -> bool:
+    """Whether a place is a run's folder, or in it that of something that the run writes."""
+    return place == run or any(place.is_relative_to(run / name) for name in RunFolder.CONTENTS)
 
 
 def ensemble(run: Run, setting: str) -> list[str]:
