@@ -5,6 +5,7 @@ which is slow: it takes one member after another.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +36,7 @@ def correlate(
     finish: Callable,
     *extra: Array,
     turned: bool = False,
-):
+) -> Any:
     """Cross-correlates images with a kernel.
 
     Args:
@@ -58,10 +59,10 @@ def correlate(
     count = chunk_count(method, shape, len(arrays[0]), height * width)
     size = (-(-height // 2), -(-width // 2)) if method.to_blocks else pixels
 
-    def product(arrays: tuple[Array, ...], kernel: Array, extra: tuple[Array, ...]):
+    def product(arrays: tuple[Array, ...], kernel: Array, extra: tuple[Array, ...]) -> Any:
         transformed = (method.transform_turned if turned else method.transform)(kernel)
 
-        def one_chunk(chunk: tuple[Array, ...]):
+        def one_chunk(chunk: tuple[Array, ...]) -> Any:
             images = _as(method.from_blocks, expand(*chunk))
             return finish(method.forward(images, transformed, before, size), *extra)
 
@@ -139,7 +140,7 @@ def _as(in_blocks: bool, images: Array | Blocks) -> Array | Blocks:
     return as_blocks(images) if in_blocks else as_images(images)
 
 
-def _by_chunks(one_chunk: Callable, arrays: tuple[Array, ...], count: int):
+def _by_chunks(one_chunk: Callable, arrays: tuple[Array, ...], count: int) -> Any:
     """The results of chunks of the arrays, put together."""
     if count == 1:
         return one_chunk(arrays)
