@@ -1,13 +1,12 @@
 """The devices that a population is spread over, and what fits on one."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import psutil
-from jax import lax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, Sharding
 
@@ -76,18 +75,6 @@ def get(tree: Any) -> Any:
 def count_members(stacked: Any) -> int:
     """Returns how many members a pytree of stacked arrays holds."""
     return jax.tree.leaves(stacked)[0].shape[0]
-
-
-def map_members(function: Callable[[Any], Any], stacked: Any) -> Any:
-    """Applies a function of one member to members that are stacked along the first axis of every array.
-
-    Most devices do the same step of all members at once. A CPU does one thing at a time: there one member after another
-    trains, its arrays stay in the cache, and no product or reduction has a member axis, over which XLA compiles some
-    ten times slower.
-    """
-    if jax.default_backend() == "cpu":
-        return lax.map(function, stacked)
-    return jax.vmap(function)(stacked)
 
 
 def memory_limit() -> int:

@@ -8,7 +8,7 @@ import pytest
 from conftest import make_study
 from test_population import Bench, assert_close
 
-from cnnjax import devices
+from cnnjax import population
 
 
 @pytest.fixture
@@ -83,5 +83,5 @@ def test_every_product_is_of_the_precision(precision, named, dtype, gpu):
 def test_members_are_mapped_side_by_side(gpu):
     """Otherwise a GPU would wait for the smallest kernels of one member after another."""
     gpu()
-    program = jax.make_jaxpr(lambda x: devices.map_members(lambda row: row * 2, x))(np.zeros((3, 4), np.float32))
+    program = jax.make_jaxpr(lambda x: population.map_members(lambda row: row * 2, x))(np.zeros((3, 4), np.float32))
     assert "scan" not in str(program) and "while" not in str(program)

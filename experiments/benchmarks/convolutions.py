@@ -27,10 +27,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 from cnnjax import models
 from cnnjax.convolution import convolve, convolve_and_pool, same_padding
 from cnnjax.convolution.methods import METHODS, choose
-from cnnjax.devices import make_mesh, map_members, put, use_every_core
+from cnnjax.devices import make_mesh, put, use_every_core
 from cnnjax.ladder import Conv
 from cnnjax.layers import ConvPool, fused
 from cnnjax.models import MATMUL
+from cnnjax.population import map_members
 from experiments.benchmarks.tables import write_table
 
 POPULATION = flags.DEFINE_integer("population", 4, "Members.")
