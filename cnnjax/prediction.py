@@ -89,7 +89,7 @@ def _check_output(output: Path, source: str, workdir: Path, figures: Path | None
         fault = "it is a folder; allowed: a file"
     elif place.exists() and not place.is_file():
         fault = "it is a device or a pipe; allowed: a file"
-    elif place in map(_end, read):
+    elif place.exists() and place in map(_end, read):
         fault = "it is what --input reads; allowed: another file"
     elif _belongs_to(run, place):
         fault = "it is the run's own; allowed: another file"

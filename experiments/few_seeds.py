@@ -14,7 +14,7 @@ import pandas as pd
 
 from cnnjax import commands
 from cnnjax.report.names import AXES, level, word
-from cnnjax.types import RequestError
+from experiments.folder import parse_folder
 
 _SIZES = (1, 2, 3, 5, 10, 20)
 _DRAWS = 10_000
@@ -46,17 +46,8 @@ def draw_subsets(accuracy: np.ndarray) -> pd.DataFrame:
 
 
 def parse(argv: list[str]) -> Path:
-    """Returns the folder that the command line names.
-
-    Raises:
-        RequestError: it names none, or one without trials.csv.
-    """
-    parser = commands.ArgumentParser(prog="python -m experiments.few_seeds", description=__doc__)
-    parser.add_argument("folder", type=Path, help="a folder with trials.csv")
-    folder: Path = parser.parse_args(argv[1:]).folder
-    if not (folder / "trials.csv").is_file():
-        raise RequestError("folder", str(folder), "allowed: a folder with trials.csv")
-    return folder
+    """Returns the folder that the command line names; see `parse_folder`."""
+    return parse_folder(argv, "few_seeds", __doc__, "trials.csv")
 
 
 def main(folder: Path) -> None:

@@ -18,9 +18,9 @@ from cnnjax import commands
 from cnnjax.report.names import AXES
 from cnnjax.report.tables import Table
 from cnnjax.stats import prediction_interval, summarise
-from cnnjax.types import RequestError
 from experiments import claims
 from experiments.claims import Claim
+from experiments.folder import parse_folder
 
 _PUBLISHED_SEEDS = 5  # that claims.SEEDS is of
 _SHOWN = ("optimizer", "learning_rate", "batch_size", "epochs")
@@ -144,18 +144,8 @@ def _equal_spreads(one: float, n: int, other: float, m: int) -> float:
 
 
 def parse(argv: list[str]) -> Path:
-    """Returns the folder that the command line names.
-
-    Raises:
-        RequestError: it names none, or one without results.
-    """
-    parser = commands.ArgumentParser(prog="python -m experiments.published", description=__doc__)
-    parser.add_argument("folder", type=Path, help="a folder with trials.csv and metrics.jsonl")
-    folder: Path = parser.parse_args(argv[1:]).folder
-    for name in ("trials.csv", "metrics.jsonl"):
-        if not (folder / name).is_file():
-            raise RequestError("folder", str(folder), f"it has no {name}")
-    return folder
+    """Returns the folder that the command line names; see `parse_folder`."""
+    return parse_folder(argv, "published", __doc__, "trials.csv", "metrics.jsonl")
 
 
 def main(folder: Path) -> None:

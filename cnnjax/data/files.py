@@ -28,10 +28,10 @@ ACCEPTED = (
     "or a .csv or .csv.gz file (a header row of label,pix1,pix2,...; grey squares)"
 )
 _KINDS = {
-    "IDX files": has_idx,
-    "batches of CIFAR": has_cifar,
-    "a .npy file for each class": has_npy,
-    "a folder of images for each class": has_pictures,
+    has_idx: "IDX files",
+    has_cifar: "batches of CIFAR",
+    has_npy: "a .npy file for each class",
+    has_pictures: "a folder of images for each class",
 }
 # What the data is when the files cannot say it themselves.
 CLASSES = {
@@ -69,17 +69,17 @@ def read_path(path: str, name: str, size: int | None = None, resize: str = "pad"
 def _read(where: Path, name: str, size: int | None, resize: str) -> tuple[Split, Split | None, tuple[str, ...] | None]:
     """Returns the training split, the test split and the class names, each of the latter if it is there."""
     if where.is_dir():
-        kinds = [kind for kind, is_there in _KINDS.items() if is_there(where)]
-        if len(kinds) > 1:
-            raise PathError(where, f"it has {' and '.join(kinds)}; allowed: one of them")
-        if has_idx(where):
+        found = [is_there for is_there in _KINDS if is_there(where)]
+        if len(found) > 1:
+            raise PathError(where, f"it has {' and '.join(map(_KINDS.__getitem__, found))}; allowed: one of them")
+        if has_idx in found:
             return (*read_idx_folder(where), None)
-        if has_cifar(where):
+        if has_cifar in found:
             return read_cifar(where)
-        if has_npy(where):
+        if has_npy in found:
             train, classes = read_npy_folder(where)
             return train, None, classes
-        if has_class_folders(where):
+        if has_class_folders(where):  # with images or, as it then says, without
             return read_class_folders(where, name, size, resize)
     elif where.is_file():
         if where.suffix.lower() == ".npz":
