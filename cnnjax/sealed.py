@@ -129,7 +129,7 @@ def replaced(path: Path) -> Iterator[io.BufferedRandom]:
     A reader sees either whole. Until then it can be read back, too. A link stays one: what it names is replaced.
     """
     path = Path(os.path.realpath(path))
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside = path.with_name(f".{path.name[:60]}.{os.getpid()}.tmp")  # the system allows names of 255 bytes
     try:
         with beside.open("wb+") as file:
             yield file

@@ -58,14 +58,21 @@ def load_results(workdir: str | Path) -> "pd.DataFrame":
     Raises:
         RequestError: the folder has no trials.csv, or it is damaged.
     """
-    import pandas as pd
-
     file = Path(workdir) / "trials.csv"
     if not file.is_file():
         raise RequestError("workdir", str(workdir), "it has no trials.csv; allowed: a run's folder")
     if damaged := read_rows(file).damaged:
         raise Damaged(f"{file}, line {damaged[0]}", "it is not what was written")
-    return pd.read_csv(file, dtype=dict.fromkeys(_TEXT_COLUMNS, str)).drop(columns=SEAL, errors="ignore")
+    return read_table(file)
+
+
+def read_table(file: Path) -> "pd.DataFrame":
+    """Reads the rows of a trials.csv, whole or not. Only an empty field is missing: networks may be called "null"."""
+    import pandas as pd
+
+    text = dict.fromkeys(_TEXT_COLUMNS, str)
+    table = pd.read_csv(file, dtype=text, keep_default_na=False, na_values=[""])
+    return table.drop(columns=SEAL, errors="ignore")
 
 
 def _cell(value: Any) -> str:

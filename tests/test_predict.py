@@ -266,6 +266,7 @@ def test_an_image_that_does_not_fit_is_named(shape, data, words):
         ({"output": "run/trials.csv"}, ["--output", "it is the run's own; allowed: another file"]),
         ({"output": "link.png", "source": "photos"}, ["--output", "it is what --input reads"]),
         ({"figures": "labels.csv"}, ["--figures", "--output names that file; allowed: a folder"]),
+        ({"output": "photos/index.html", "figures": "photos"}, ["--output", "--figures", "allowed: a .csv file"]),
         ({"figures": "run/report"}, ["--figures", "it is the run's own; allowed: another folder"]),
         ({"figures": "run"}, ["--figures", "it is the run's own"]),
         ({"figures": "new.npy"}, ["--figures", "File exists", "allowed: a folder"]),
@@ -303,6 +304,13 @@ def test_an_output_that_is_a_link_stays_one(before, trained, tmp_path):
     source = save(tmp_path, trained[1].test.images[:3])
     prediction.predict_file(trained[0], source, tmp_path / "labels.csv", trial="t0001")
     assert (tmp_path / "labels.csv").is_symlink() and len(pd.read_csv(tmp_path / "kept/labels.csv")) == 3
+
+
+@pytest.mark.parametrize("name", ["l" * 251, "é" * 125])
+def test_the_output_may_have_as_long_a_name_as_the_system_allows(name, trained, tmp_path):
+    source = save(tmp_path, trained[1].test.images[:3])
+    prediction.predict_file(trained[0], source, tmp_path / f"{name}.csv", trial="t0001")
+    assert len(pd.read_csv(tmp_path / f"{name}.csv")) == 3
 
 
 def test_a_run_without_a_finished_trial_is_refused(trained, tmp_path):

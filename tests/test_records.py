@@ -15,7 +15,7 @@ from cnnjax.plan import list_trials, make_plan
 from cnnjax.records import RunFolder
 from cnnjax.report.names import AXES
 from cnnjax.study import from_config
-from cnnjax.trial_rows import TRIAL_COLUMNS, trial_row
+from cnnjax.trial_rows import TRIAL_COLUMNS, load_results, trial_row
 from cnnjax.types import Static, Traced
 
 STUDY = make_config(list(range(12)), train={"learning_rate": [0.01, 0.03], "epochs": [2, 3]})
@@ -53,6 +53,14 @@ def test_trials_that_differ_in_a_later_stage_are_other_settings():
         rows = {tuple(trial.row()[axis] for axis in AXES) for trial in trials}
         assert len(rows) == len({(trial.static, trial.stages) for trial in trials}) == len(trials) / 2
     assert trials[-1].row()["later_stages"] == "sgd learning_rate=0.01 momentum=0.9 > learning_rate=0.1"
+
+
+@pytest.mark.parametrize("name", ["null", "NA", "None", "1"])
+def test_a_network_has_the_name_that_was_written(name, tmp_path):
+    (trial, *_), folder = MEMBERS[0].trials, RunFolder(tmp_path)
+    folder.write_trials({trial.id: trial_row(trial, "t0000", {"status": "ok"}) | {"model": name}})
+    table = load_results(tmp_path)
+    assert table["model"].tolist() == [name] and table["test_loss"].isna().all() and "crc32" not in table
 
 
 def test_a_folder_that_remembers_writes_what_one_that_reads_writes(tmp_path):

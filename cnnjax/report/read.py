@@ -13,8 +13,9 @@ import pandas as pd
 
 from cnnjax import stats
 from cnnjax.report.names import AXES, MEASURES, bounds, larger_is_better, level, measure_name, word
-from cnnjax.sealed import SEAL, Damaged, read_arrays, read_json, read_lines, read_rows
+from cnnjax.sealed import Damaged, read_arrays, read_json, read_lines, read_rows
 from cnnjax.stopping import METRICS
+from cnnjax.trial_rows import read_table
 from cnnjax.types import RequestError, counted
 
 _COSTS = ("epochs_run", "best_epoch", "seconds", "images_per_second")
@@ -260,10 +261,8 @@ def _array(path: Path, name: str, shape: tuple[int, ...] | None) -> np.ndarray:
 def _trials(path: Path) -> pd.DataFrame:
     """One row per trial; no file, or an empty one, is a study that has just begun."""
     _refuse_damaged(path, read_rows(path).damaged)
-    text = dict.fromkeys(("trial", "member", "model", "optimizer", "later_stages", "status"), str)
     try:
-        # only an empty field is missing: a model may be called "null"
-        trials = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
+        trials = read_table(path)
     except (FileNotFoundError, pd.errors.EmptyDataError):
         trials = pd.DataFrame(columns=list(_COLUMNS))
     if "later_stages" not in trials:  # as in runs from before it was written down
@@ -276,7 +275,7 @@ def _trials(path: Path) -> pd.DataFrame:
             raise RequestError("workdir", str(path), f"it has a trial {trial!r}; allowed: t0000 and so on")
     measured = _floats(path, trials[[*MEASURES, *_COSTS]])
     setting = trials.groupby(list(AXES), sort=False, dropna=False).ngroup()
-    return trials.drop(columns=SEAL, errors="ignore").assign(**dict(measured.items()), setting=setting)
+    return trials.assign(**dict(measured.items()), setting=setting)
 
 
 def _epochs(path: Path) -> pd.DataFrame:
