@@ -95,11 +95,14 @@ def _check_output(output: Path, source: str, workdir: Path, figures: Path | None
         fault = "it is the run's own; allowed: another file"
     if fault is not None:
         raise RequestError("--output", str(output), fault)
-    if figures is not None and _end(figures).is_relative_to(place):
+    if figures is None:
+        return
+    page = _end(figures)
+    if page.is_relative_to(place):
         raise RequestError("--figures", str(figures), "--output names that file; allowed: a folder")
-    if figures is not None and place.parent == _end(figures) and place.suffix in (".html", ".svg", ".png"):
+    if place.parent == page and place.suffix in (".html", ".svg", ".png"):
         raise RequestError("--output", str(output), "the page of --figures may be of that name; allowed: a .csv file")
-    if figures is not None and _belongs_to(run, _end(figures)):
+    if _belongs_to(run, page):
         raise RequestError("--figures", str(figures), "it is the run's own; allowed: another folder")
 
 
