@@ -150,6 +150,23 @@ def test_a_job_that_is_put_back_goes_on_and_one_that_dies_is_said(serial, tmp_pa
     assert read_all(tmp_path / "run") == read_all(serial)
 
 
+def test_a_job_that_is_put_back_waits_for_no_thread():
+    """As those of orbax, which at the interpreter's end wait five minutes for a state that was begun."""
+    lines = (
+        "import sys, threading, time",
+        "from cnnjax.executors import submitit_engine",
+        "def work(task):",
+        "    threading.Thread(target=time.sleep, args=(600,)).start()",
+        "    print('put back')",
+        "    sys.exit(task)",
+        "submitit_engine.work = work",
+        "submitit_engine.Resumable()(144)",
+    )
+    command = [sys.executable, "-c", "\n".join(lines)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (144, "put back\n"), done.stderr
+
+
 # What of SLURM submitit calls, in short: jobs start at once.
 SLURM = {
     "sbatch": """

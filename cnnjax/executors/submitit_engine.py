@@ -1,5 +1,7 @@
 """Tasks as a job array of SLURM, or as processes of this machine, by submitit."""
 
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -73,7 +75,13 @@ class Resumable:
 
     def __call__(self, task: Task) -> Outcome:
         """Trains the task's program."""
-        return work(task)
+        try:
+            return work(task)
+        except SystemExit as end:  # of submitit, when the job has been put back
+            # At once: the interpreter's own end waits minutes for a state that orbax has just begun to write.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(int(end.code or 0))
 
     def checkpoint(self, task: Task) -> submitit.helpers.DelayedSubmission:
         """Returns what is put back: the same, for all that counts is on disk."""
