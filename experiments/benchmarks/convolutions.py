@@ -1,17 +1,20 @@
 """Milliseconds of every convolution of the ladder by every method: what `convolution.methods.choose` goes by.
 
-    python -m experiments.benchmarks.convolutions --population=4 --batch_size=64
+    python -m experiments.benchmarks.convolutions --populations=1,4 --batch_size=64
     python -m experiments.benchmarks.convolutions --methods=block_patches,winograd,patches --rounds=3
 
 For each layer (at 32x32 pixels) the output and the gradients of a batch are computed inside a compiled loop, as
 training does, for a population spread over the devices: with the ReLU and the max-pool behind it where a network has
 them there, and without the gradient of its images where it is the first. The methods take turns in rounds; a time is
-the median over the rounds, for one member. Writes convolutions.csv beside this file. A method that takes over a
-second a member is timed once; on a CPU those that XLA convolves by itself (dense, grouped) take minutes a layer, all
-together hours. Random images: speed does not depend on what they show.
+the median over the rounds, for one member. Writes convolutions.csv beside this file, after each layer. A method that
+takes over a second a member is timed once, one that runs out of memory is left out. On a CPU those that XLA convolves
+by itself (dense, grouped) take minutes a layer, all together hours. Random images: speed does not depend on what they
+show.
 """
 
 import functools
+import itertools
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -27,14 +30,14 @@ from jax.sharding import NamedSharding, PartitionSpec
 from cnnjax import models
 from cnnjax.convolution import convolve, convolve_and_pool, same_padding
 from cnnjax.convolution.methods import METHODS, choose
-from cnnjax.devices import make_mesh, put, use_every_core
+from cnnjax.devices import is_out_of_memory, make_mesh, put, use_every_core
 from cnnjax.ladder import Conv
 from cnnjax.layers import ConvPool, fused
 from cnnjax.models import MATMUL
 from cnnjax.population import map_members
-from experiments.benchmarks.tables import write_table
+from experiments.benchmarks.tables import kept_rows, write_table
 
-POPULATION = flags.DEFINE_integer("population", 4, "Members.")
+POPULATIONS = flags.DEFINE_list("populations", ["4"], "Members.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images of a member.")
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Interleaved repetitions.")
 MODELS = flags.DEFINE_list("models", None, "Whose convolutions (default: those of the whole ladder).")
@@ -50,8 +53,15 @@ TOO_SLOW = 1.0  # seconds for one member
 def main(argv: list[str]) -> None:
     """Times every layer and writes the table."""
     del argv
-    use_every_core(POPULATION.value)
-    rows = [row for place, users in places().items() for row in measure(place, ", ".join(users))]
+    populations = [int(members) for members in POPULATIONS.value]
+    use_every_core(max(populations))
+    rows = kept_rows("convolutions.csv", OUTPUT.value)
+    done = {(row["input"], row["features"], row["kernel"], row["padding"], row["population"]) for row in rows}
+    for (place, users), population in itertools.product(places().items(), populations):
+        conv = place.conv
+        if (place.input, conv.features, conv.kernel_size, conv.padding, population) not in done:
+            rows += measure(place, ", ".join(users), population)
+            write_table(rows, "convolutions.csv", OUTPUT.value)
     print(f"wrote {write_table(rows, 'convolutions.csv', OUTPUT.value)}")
 
 
@@ -62,6 +72,11 @@ class Place(NamedTuple):
     conv: Conv
     is_first: bool  # needs no gradient of its images
     is_pooled: bool  # a ReLU and a max-pool follow
+
+    @property
+    def input(self) -> str:
+        """The shape as the table has it."""
+        return "x".join(map(str, self.shape))
 
     @property
     def kernel_shape(self) -> tuple[int, int, int, int]:
@@ -83,32 +98,33 @@ def places() -> dict[Place, list[str]]:
     return found
 
 
-def measure(place: Place, users: str) -> list[dict[str, Any]]:
+def measure(place: Place, users: str, population: int) -> list[dict[str, Any]]:
     """Times the methods on one layer, in turns, and returns a row for each."""
     shape, layer = place.shape, place.conv
     output = shape[0] - (layer.kernel_size - 1 if layer.padding == "valid" else 0)
     chosen = choose(place.kernel_shape, output**2)
     fitting = [name for name in ONLY.value if METHODS[name].fits(layer.kernel_size)]
     with ThreadPoolExecutor() as pool:  # a GPU's compiler takes seconds for each, on one core
-        runs = dict(zip(fitting, pool.map(functools.partial(build, place), fitting), strict=True))
+        built = dict(zip(fitting, pool.map(functools.partial(build, place, population), fitting), strict=True))
+    runs = {name: run for name, run in built.items() if run is not None}
     times: dict[str, list[float]] = {name: [run()] for name, run in runs.items()}
     for _ in range(ROUNDS.value - 1):
         for name, run in runs.items():
             if times[name][0] < TOO_SLOW:
                 times[name].append(run())
-    best = min(times, key=lambda name: statistics.median(times[name]))
+    best = min(times, key=lambda name: statistics.median(times[name]), default=None)
     rows = []
     for name, seconds in times.items():
         row = {
             "networks": users,
-            "input": "x".join(map(str, shape)),
+            "input": place.input,
             "features": layer.features,
             "kernel": layer.kernel_size,
             "padding": layer.padding,
             "is_first": place.is_first,
             "is_pooled": place.is_pooled,
             "backend": jax.default_backend(),
-            "population": POPULATION.value,
+            "population": population,
             "batch_size": BATCH_SIZE.value,
             "precision": PRECISION.value,
             "method": name,
@@ -124,14 +140,17 @@ def measure(place: Place, users: str) -> list[dict[str, Any]]:
     return rows
 
 
-def build(place: Place, method: str) -> Callable[[], float]:
-    """Compiles a layer's output and gradients by one method; a call returns the seconds for one member."""
+def build(place: Place, population: int, method: str) -> Callable[[], float] | None:
+    """Compiles a layer's output and gradients by one method; a call returns the seconds for one member.
+
+    None stands for a method that runs out of memory.
+    """
     layer = place.conv
     padding = same_padding(layer.kernel_size) if layer.padding == "same" else ((0, 0), (0, 0))
     rng = np.random.default_rng(0)
     dtype = jnp.bfloat16 if PRECISION.value == "bfloat16" else jnp.float32
-    images = rng.normal(size=(POPULATION.value, BATCH_SIZE.value, *place.shape)).astype(dtype)
-    kernels = rng.normal(0, 0.05, (POPULATION.value, *place.kernel_shape)).astype(dtype)
+    images = rng.normal(size=(population, BATCH_SIZE.value, *place.shape)).astype(dtype)
+    kernels = rng.normal(0, 0.05, (population, *place.kernel_shape)).astype(dtype)
 
     def loss(images: jax.Array, kernel: jax.Array) -> jax.Array:
         if place.is_pooled:
@@ -154,18 +173,25 @@ def build(place: Place, method: str) -> Callable[[], float]:
         return images.sum() + kernel.sum()
 
     members = PartitionSpec("members")
-    mesh = make_mesh(jax.local_devices())
+    devices = jax.local_devices()
+    mesh = make_mesh(devices[: math.gcd(population, len(devices))])  # as many as share the members equally
     each = functools.partial(map_members, train)
     mapped = jax.jit(jax.shard_map(each, mesh=mesh, in_specs=members, out_specs=members, check_vma=False))
     arrays = put((images, kernels), NamedSharding(mesh, members))  # before the clock starts: a GPU's copy takes long
-    with jax.default_matmul_precision(MATMUL[PRECISION.value]):
-        run = mapped.lower(arrays).compile()
-    jax.block_until_ready(run(arrays))
+    try:
+        with jax.default_matmul_precision(MATMUL[PRECISION.value]):
+            run = mapped.lower(arrays).compile()
+        jax.block_until_ready(run(arrays))
+    except jax.errors.JaxRuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        print(f"{method} runs out of memory with {population} members of {place.input}", flush=True)
+        return None
 
     def timed() -> float:
         start = time.perf_counter()
         jax.block_until_ready(run(arrays))
-        return (time.perf_counter() - start) / STEPS / POPULATION.value
+        return (time.perf_counter() - start) / STEPS / population
 
     return timed
 

@@ -4,6 +4,10 @@ import csv
 from pathlib import Path
 from typing import Any
 
+from absl import flags
+
+RESUME = flags.DEFINE_bool("resume", False, "Keep the rows of a table that is there, and measure only what it lacks.")
+
 
 def table_path(name: str, elsewhere: str | None = None) -> Path:
     """Returns the path of the table of that name beside this file, or `elsewhere`."""
@@ -13,11 +17,20 @@ def table_path(name: str, elsewhere: str | None = None) -> Path:
 def write_table(rows: list[dict[str, Any]], name: str, elsewhere: str | None = None) -> Path:
     """Writes rows as a CSV file of that name beside this file, or to the path `elsewhere`; returns the path."""
     path = table_path(name, elsewhere)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = path.with_suffix(".new")  # so that a kill leaves the rows that were there
+    with whole.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0] if rows else [])
         writer.writeheader()
         writer.writerows(rows)
+    whole.replace(path)
     return path
+
+
+def kept_rows(name: str, elsewhere: str | None = None) -> list[dict[str, Any]]:
+    """Returns the rows of the table that is there if `--resume` says to keep them, else none."""
+    path = table_path(name, elsewhere)
+    return read_table(path) if RESUME.value and path.exists() else []
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:

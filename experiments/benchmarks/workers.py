@@ -2,6 +2,7 @@
 
 import functools
 import math
+import os
 import resource
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
+    from cnnjax.data import Dataset
     from cnnjax.population import Population
 
 EXAMPLES = 6400
@@ -142,6 +144,12 @@ def cnnjax(pipe: Connection, work: Work) -> None:
     answer(pipe, lambda epochs: compiled()(epochs), steps * work.batch_size * work.members, work.seconds, memory)
 
 
+def deterministic(pipe: Connection, work: Work) -> None:
+    """The same population with operations that give equal bits each time, where a GPU has faster ones that do not."""
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
+    cnnjax(pipe, work)
+
+
 def training_flops(model: str) -> int:
     """Returns the operations to train on one image of CIFAR-10."""
     from cnnjax import models
@@ -154,11 +162,23 @@ def _steps_of_an_epoch(work: Work, backend: str) -> int:
     return min(max(1, round(_EPOCH_FLOP[backend] / a_step)), EXAMPLES // work.batch_size)
 
 
+def random_dataset(train_examples: int, test_examples: int) -> "Dataset":
+    """Returns data in the shape of CIFAR-10: speed does not depend on what the images show."""
+    from cnnjax.data import Dataset, Split
+
+    images, labels = random_images()
+
+    def split(count: int) -> Split:
+        return Split(np.resize(images, (count, *images.shape[1:])), np.resize(labels.astype(np.int32), count))
+
+    train, test = split(train_examples), split(test_examples)
+    return Dataset("random", train, None, test, tuple("0123456789"), np.full(3, 0.5), np.full(3, 0.25))
+
+
 def population_of(work: Work, steps: int, most: int = 1) -> tuple["Population", Callable[[int], float]]:
     """Compiles a study whose epoch has so many steps; returns it and what times some epochs, at most so many."""
     import jax
 
-    from cnnjax.data import Dataset, Split
     from cnnjax.devices import make_mesh
     from cnnjax.plan import make_plan
     from cnnjax.population import Population, put_data
@@ -175,12 +195,7 @@ def population_of(work: Work, steps: int, most: int = 1) -> tuple["Population", 
         }
     )
     (program,) = make_plan(study).programs
-    images, labels = random_images()
-    labels = labels.astype(np.int32)
-    count = steps * work.batch_size
-    train = Split(np.resize(images, (count, *images.shape[1:])), np.resize(labels, count))
-    test = Split(images[: work.batch_size], labels[: work.batch_size])
-    dataset = Dataset("random", train, None, test, tuple("0123456789"), np.full(3, 0.5), np.full(3, 0.25))
+    dataset = random_dataset(steps * work.batch_size, work.batch_size)
     devices = jax.local_devices()
     mesh = make_mesh(devices[: math.gcd(work.members, len(devices))])  # as many as share the members equally
     data = put_data(dataset, study.data, mesh)
