@@ -17,10 +17,11 @@ def throughput(table: pd.DataFrame) -> Iterator[str]:
     for (model, batch_size, precision), rows in table.groupby(["model", "batch_size", "precision"], sort=False):
         peers = rows[rows["contender"] != "cnnjax"].drop_duplicates("contender", keep="last")
         for _, ours in rows[rows["contender"] == "cnnjax"].iterrows():
+            share = f"{ours.share_of_peak:.1%} of the peak"
             ratios = [f"{peer[f'cnnjax_{ours.members}_ratio']} x {peer.contender}" for _, peer in peers.iterrows()]
             yield (
                 f"{model}, batch size {batch_size}, {precision}, {counted(ours.members, 'member')}: "
-                f"{ours.images_per_second:,.0f} images/s, {', '.join(ratios)}, {ours.share_of_peak:.1%} of the peak"
+                f"{ours.images_per_second:,.0f} images/s, {', '.join([*ratios, share])}"
             )
 
 
