@@ -182,6 +182,20 @@ def test_a_stacked_member_takes_the_step_it_takes_alone(toy):
             torch.testing.assert_close(stacked.parameters[name][member], value.detach(), rtol=1e-4, atol=1e-6)
 
 
+def test_stacked_models_in_bfloat16_move_as_in_float32(toy):
+    images, labels = toy
+    steps = []
+    for bfloat16 in (True, False):
+        torch.manual_seed(0)
+        stacked = torch_vmap.StackedPeer("baseline", "sgd", 64, 2, "cpu", np.zeros_like(images), labels, bfloat16)
+        before = {name: value.clone() for name, value in stacked.parameters.items()}
+        stacked._step(torch.arange(128))
+        assert all(value.dtype == torch.float32 for value in stacked.parameters.values())
+        steps.append(torch.cat([(stacked.parameters[name] - before[name]).flatten() for name in before]))
+    assert not torch.equal(*steps)
+    assert torch.nn.functional.cosine_similarity(*steps, dim=0) > 0.99
+
+
 def test_failed_compilation_falls_back_with_a_note(toy, monkeypatch):
     def broken(model):
         def fail(*_):

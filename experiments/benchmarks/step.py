@@ -12,6 +12,7 @@ counts for the part that the place belongs to. Writes step.csv beside this file.
 import gzip
 import json
 import os
+import shutil
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
@@ -37,7 +38,8 @@ OUTPUT = flags.DEFINE_string("output", None, "Where to write the table (default:
 def main(argv: list[str]) -> None:
     """Profiles every network and writes the table."""
     del argv
-    if hasattr(os, "sched_setaffinity"):  # the times of threads side by side would not add up
+    is_gpu = shutil.which("nvidia-smi") is not None  # jax would say so too late
+    if not is_gpu and hasattr(os, "sched_setaffinity"):  # the times of threads side by side would not add up
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     rows = kept_rows("step.csv", OUTPUT.value)
     done = {tuple(row[name] for name in ("model", "batch_size", "members", "precision")) for row in rows}

@@ -26,9 +26,10 @@ class StackedPeer(Peer):
         device: str,
         images: np.ndarray,
         labels: np.ndarray,
+        bfloat16: bool = False,
     ):
         """Stacks the weights of freshly drawn models; arguments as for `Peer`, and how many `members`."""
-        super().__init__(model_name, optimizer, members * batch_size, device, images, labels)
+        super().__init__(model_name, optimizer, members * batch_size, device, images, labels, bfloat16=bfloat16)
         self.members = members
         replace_all_batch_norm_modules_(self.model)
         models = [copy.deepcopy(self.model) for _ in range(members)]
@@ -41,7 +42,9 @@ class StackedPeer(Peer):
         self.optimizer = make_optimizer(optimizer, list(self.parameters.values()))
 
         def loss(parameters: dict, images: torch.Tensor, labels: torch.Tensor) -> tuple:
-            logits = functional_call(self.model, parameters, (images,))
+            if self.bfloat16:  # by hand: under vmap autocast gives batch norm's gradient two types
+                parameters, images = {name: value.bfloat16() for name, value in parameters.items()}, images.bfloat16()
+            logits = functional_call(self.model, parameters, (images,)).float()
             return F.cross_entropy(logits, labels), (logits.argmax(1) == labels).sum()
 
         self._gradients = vmap(grad_and_value(loss, has_aux=True), randomness="different")

@@ -114,7 +114,10 @@ def torch_func(pipe: Connection, work: Work) -> None:
     from experiments.benchmarks.torch_vmap import StackedPeer
 
     device, memory = torch_device()
-    peer = StackedPeer(work.model, work.optimizer, work.batch_size, work.members, device, *random_images())
+    peer = StackedPeer(
+        *(work.model, work.optimizer, work.batch_size, work.members, device, *random_images()),
+        bfloat16=work.precision == "bfloat16",
+    )
     answer(pipe, peer.run, work.members * work.batch_size, work.seconds, memory)
 
 
