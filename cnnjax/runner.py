@@ -77,6 +77,8 @@ def run(
         else:
             jax.config.update("jax_platforms", "cpu")  # this process trains nothing, and leaves the devices alone
         _start(folder, study, dataset, plan)
+        for note in dataset.notes:
+            progress.note(note)
         if engine is None:
             write_environment(folder, progress)
         programs, members = waiting(folder, plan.programs)
@@ -114,6 +116,7 @@ def plan_table(study: Study) -> str:
     counts = {name: count for name, count in dataset.describe()["counts"].items() if count}
     lines = [
         f"data      {dataset.name}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()),
+        *(f"          {note}" for note in dataset.notes),
         f"trials    {len(plan.trials)}: {plan.trained} trained, {len(plan.trials) - plan.trained} read off longer ones",
         f"programs  {len(plan.programs)}",
         "",

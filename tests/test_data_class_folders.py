@@ -139,7 +139,7 @@ def png16(values: np.ndarray, colours: int) -> bytes:
 
 
 def test_every_mode_is_brought_to_grey_or_colours(tmp_path):
-    alpha = np.full((6, 5, 1), 100, np.uint8)
+    opaque = np.full((6, 5, 1), 255, np.uint8)
     wide = RNG.integers(0, 2**16, (6, 5, 3), np.uint16)
     files = {
         "colour.png": (Image.fromarray(COLOUR), COLOUR),
@@ -147,8 +147,8 @@ def test_every_mode_is_brought_to_grey_or_colours(tmp_path):
         "colour.PPM": (Image.fromarray(COLOUR), COLOUR),
         "colour.webp": (Image.fromarray(COLOUR), COLOUR),
         "colour.tiff": (Image.fromarray(COLOUR), COLOUR),
-        "transparent.png": (Image.fromarray(np.concatenate([COLOUR, alpha], -1)), COLOUR),
-        "transparent grey.png": (Image.fromarray(np.concatenate([GREY[..., None], alpha], -1)), GREY[..., None]),
+        "opaque.png": (Image.fromarray(np.concatenate([COLOUR, opaque], -1)), COLOUR),
+        "opaque grey.png": (Image.fromarray(np.concatenate([GREY[..., None], opaque], -1)), GREY[..., None]),
         "grey.png": (Image.fromarray(GREY), GREY[..., None]),
         "palette.png": (palette(GREY), 255 - GREY[..., None]),
         "palette.gif": (palette(GREY), 255 - GREY[..., None]),
@@ -156,18 +156,18 @@ def test_every_mode_is_brought_to_grey_or_colours(tmp_path):
     }
     for name, (image, expected) in files.items():
         image.save(tmp_path / name, **({"lossless": True, "exact": True} if name.endswith("webp") else {}))
-        np.testing.assert_array_equal(decode_picture(tmp_path / name), expected, name)
+        np.testing.assert_array_equal(decode_picture(tmp_path / name).pixels, expected, name)
     for name, values in (("16 bits.png", wide[..., 0]), ("16 bits of colour.png", wide)):
         (tmp_path / name).write_bytes(png16(values, 3 if values.ndim == 3 else 1))
-        np.testing.assert_array_equal(decode_picture(tmp_path / name), (values // 256).reshape(6, 5, -1), name)
+        np.testing.assert_array_equal(decode_picture(tmp_path / name).pixels, (values // 256).reshape(6, 5, -1), name)
 
 
 def test_a_jpeg_is_near_what_was_written(tmp_path):
     smooth = np.add.outer(np.arange(32), np.arange(32)).astype(np.uint8) * 4
     Image.fromarray(smooth).save(tmp_path / "a.jpg", quality=95)
-    assert np.abs(decode_picture(tmp_path / "a.jpg")[..., 0].astype(int) - smooth).max() < 8
+    assert np.abs(decode_picture(tmp_path / "a.jpg").pixels[..., 0].astype(int) - smooth).max() < 8
     Image.fromarray(np.stack([smooth] * 4, -1), "CMYK").save(tmp_path / "b.jpg", quality=95)
-    assert decode_picture(tmp_path / "b.jpg").shape[:2] == (32, 32)
+    assert decode_picture(tmp_path / "b.jpg").pixels.shape[:2] == (32, 32)
 
 
 def test_sizes_that_differ_need_one(tmp_path):
@@ -291,6 +291,6 @@ def test_no_damage_to_an_image_escapes_as_another_error(tmp_path_factory, kind, 
     path = tmp_path_factory.mktemp("image") / f"a.{kind}"
     path.write_bytes(content if cut > 200 else content[:cut])
     try:
-        assert decode_picture(path).ndim == 3
+        assert decode_picture(path).pixels.ndim == 3
     except RequestError as error:
         assert "\n" not in str(error)

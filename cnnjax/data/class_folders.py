@@ -6,9 +6,9 @@ import numpy as np
 
 from cnnjax.data.cache import cached
 from cnnjax.data.checks import PathError, check_memory, entries
-from cnnjax.data.dataset import Split
+from cnnjax.data.dataset import Source, Split
 from cnnjax.data.images import resize_images
-from cnnjax.data.pictures import SUFFIXES, decode_pictures, find_pictures
+from cnnjax.data.pictures import DECODING, SUFFIXES, count_remarks, decode_pictures, find_pictures
 from cnnjax.types import RequestError
 
 _SPLITS = ("train", "test")
@@ -25,9 +25,7 @@ def has_pictures(root: Path) -> bool:
     return any(find_pictures(folder) for place in places for folder in _folders(place))
 
 
-def read_class_folders(
-    root: Path, name: str, size: int | None, resize: str
-) -> tuple[Split, Split | None, tuple[str, ...]]:
+def read_class_folders(root: Path, name: str, size: int | None, resize: str) -> Source:
     """Reads root/<class>/*.png, or root/train/<class>/*.png and optionally root/test/<class>/*.png.
 
     Images are decoded once and then taken from the cache, until a file changes. They are in the order
@@ -40,7 +38,7 @@ def read_class_folders(
         resize: how, as `resize_images`.
 
     Returns:
-        The training split, the test split or None, and the class names: those of the folders, sorted.
+        The splits; the class names are those of the folders, sorted.
 
     Raises:
         RequestError: a class has no image, an image cannot be decoded, the images differ in size and
@@ -56,14 +54,16 @@ def read_class_folders(
         "folder": str(root.resolve()),
         "files": [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats],
         "resized": size and (size, resize),
+        "decoding": DECODING,
     }
-    images = cached(name, key, lambda: {"images": _decode(paths, name, size, resize)})["images"]
+    arrays = cached(name, key, lambda: _decode(paths, name, size, resize))
+    images = arrays["images"]
     splits = {}
     for split, folders in files.items():
         labels = [classes.index(each) for each, paths in folders.items() for _ in paths]
         splits[split] = Split(images[: len(labels)], np.array(labels, np.int32))
         images = images[len(labels) :]
-    return splits["train"], splits.get("test"), classes
+    return Source(splits["train"], splits.get("test"), classes, tuple(arrays["notes"].tolist()))
 
 
 def _list_files(root: Path) -> dict[str, dict[str, list[Path]]]:
@@ -92,12 +92,11 @@ def _folders(folder: Path) -> list[Path]:
     return [path for path in entries(folder) if path.is_dir()]
 
 
-def _decode(paths: list[Path], name: str, size: int | None, resize: str) -> np.ndarray:
-    """Returns the images [N, H, W, C]; C is 1 if all of them are grey, otherwise 3."""
-    images = None
-    for index, image in enumerate(decode_pictures(paths, f"decoding {name}, once")):
-        if size is not None:
-            image = resize_images([image], size, resize)[0]
+def _decode(paths: list[Path], name: str, size: int | None, resize: str) -> dict[str, np.ndarray]:
+    """Returns `images` [N, H, W, C], where C is 1 if all of them are grey and otherwise 3, and `notes` on them."""
+    images, remarks = None, []
+    for index, picture in enumerate(decode_pictures(paths, f"decoding {name}, once")):
+        image = picture.pixels if size is None else resize_images([picture.pixels], size, resize)[0]
         if images is None:
             check_memory("data.image_size", size, len(paths) * image.size)
             images = np.empty((len(paths), *image.shape), np.uint8)
@@ -108,5 +107,6 @@ def _decode(paths: list[Path], name: str, size: int | None, resize: str) -> np.n
         if image.shape[-1] > images.shape[-1]:  # the first that is not grey
             images = np.repeat(images, image.shape[-1], axis=-1)
         images[index] = image
+        remarks += picture.remarks
     assert images is not None, "there is a file of each class"
-    return images
+    return {"images": images, "notes": np.array(count_remarks(remarks), dtype=np.str_)}

@@ -31,11 +31,19 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What a source holds, before a study splits it; `test` is None if it has no such split."""
+    """What a source holds, before a study splits it.
+
+    Attributes:
+        train: its training examples, or all.
+        test: its test split, or None.
+        classes: class names; label i is classes[i].
+        notes: what is to be said of how it was read.
+    """
 
     train: Split
     test: Split | None
     classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +61,7 @@ class Dataset:
         validation_from: the split that the validation examples come from: train, test, pooled, same_as_test, or None.
         test_from: source, train where the source has no test split, or pooled where it was cut out of
             train and test together.
+        notes: what is to be said of how the images were read.
     """
 
     name: str
@@ -64,6 +73,7 @@ class Dataset:
     std: np.ndarray
     validation_from: str | None = None
     test_from: str = "source"
+    notes: tuple[str, ...] = ()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -90,6 +100,7 @@ class Dataset:
             "counts": {name: len(split) if split else 0 for name, split in splits.items()},
             "validation_from": self.validation_from,
             "test_from": self.test_from,
+            "notes": list(self.notes),
             "mean": [float(value) for value in self.mean],
             "std": [float(value) for value in self.std],
             "sha256": _fingerprint(splits),

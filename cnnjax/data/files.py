@@ -4,6 +4,7 @@ A file may be damaged or made to mislead: its sizes are checked before memory is
 fault is one line that names the file.
 """
 
+import dataclasses
 from pathlib import Path
 
 from cnnjax.data.checks import PathError
@@ -57,35 +58,38 @@ def read_path(path: str, name: str, size: int | None = None, resize: str = "pad"
     """
     where = expanded("data.path", path)
     try:
-        train, test, classes = _read(where, name, size, resize)
+        source = _read(where, name, size, resize)
     except OSError as error:
         raise PathError(where, f"it cannot be read: {first_line(error)}") from error
+    train, test = source.train, source.test
     if test is not None and test.images.shape[1:] != train.images.shape[1:]:
         shapes = f"{list(train.images.shape[1:])} and {list(test.images.shape[1:])}"
         raise PathError(where, f"its training and test images differ in shape: {shapes}")
-    return Source(train, test, _class_names(where, classes or CLASSES.get(name), train, test))
+    classes = _class_names(where, source.classes or CLASSES.get(name), train, test)
+    return dataclasses.replace(source, classes=classes)
 
 
-def _read(where: Path, name: str, size: int | None, resize: str) -> tuple[Split, Split | None, tuple[str, ...] | None]:
-    """Returns the training split, the test split and the class names, each of the latter if it is there."""
+def _read(where: Path, name: str, size: int | None, resize: str) -> Source:
+    """Returns what is there; without class names where the files do not say them."""
     if where.is_dir():
         found = [is_there for is_there in _KINDS if is_there(where)]
         if len(found) > 1:
             raise PathError(where, f"it has {' and '.join(map(_KINDS.__getitem__, found))}; allowed: one of them")
         if has_idx in found:
-            return (*read_idx_folder(where), None)
+            return Source(*read_idx_folder(where), ())
         if has_cifar in found:
-            return read_cifar(where)
+            train, test, classes = read_cifar(where)
+            return Source(train, test, classes or ())
         if has_npy in found:
             train, classes = read_npy_folder(where)
-            return train, None, classes
+            return Source(train, None, classes)
         if has_class_folders(where):  # with images or, as it then says, without
             return read_class_folders(where, name, size, resize)
     elif where.is_file():
         if where.suffix.lower() == ".npz":
-            return (*read_npz(where), None)
+            return Source(*read_npz(where), ())
         if is_csv(where):
-            return read_labelled_rows(where), None, None
+            return Source(read_labelled_rows(where), None, ())
     what = "it is of no kind that is read" if where.exists() else "there is no such file"
     raise PathError(where, f"{what}; allowed: {ACCEPTED}")
 

@@ -1,5 +1,6 @@
 """From a study's data settings to its data set."""
 
+import dataclasses
 from pathlib import Path
 
 from cnnjax.data.checks import check_memory
@@ -36,7 +37,7 @@ def load_dataset(data: DataConfig) -> Dataset:
     if size is not None:
         train = _resized(source.train, size, data.resize)
         test = source.test and _resized(source.test, size, data.resize)
-        source = Source(train, test, source.classes)
+        source = dataclasses.replace(source, train=train, test=test)
     return make_splits(source, data, name)
 
 

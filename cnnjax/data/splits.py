@@ -1,5 +1,6 @@
 """Cuts a source into a study's splits. No example is in two of them, unless the test split is told to validate."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -43,7 +44,8 @@ def keep_classes(source: Source, classes: Sequence[str | int]) -> Source:
 
     train = kept(source.train, "training")
     test = None if source.test is None else kept(source.test, "test")
-    return Source(train, test, tuple(source.classes[number] for number in numbers))
+    names = tuple(source.classes[number] for number in numbers)
+    return dataclasses.replace(source, train=train, test=test, classes=names)
 
 
 def _class_number(name: str | int, names: tuple[str, ...]) -> int:
@@ -108,6 +110,7 @@ def make_splits(source: Source, data: DataConfig, name: str) -> Dataset:
         std=std,
         validation_from=validation_from,
         test_from=test_from,
+        notes=source.notes,
     )
 
 
