@@ -60,6 +60,26 @@ def test_a_folder_for_each_class_is_read_as_written(tmp_path):
     assert (len(dataset.train), len(dataset.test), dataset.name, dataset.test_from) == (8, 2, "pets", "train")
 
 
+@pytest.mark.parametrize(
+    ("names", "ordered"),
+    [
+        (["10", "2", "1"], ("1", "2", "10")),
+        (["-1", "1.5", "01", "1"], ("-1", "01", "1", "1.5")),
+        (["10", "2", "b"], ("10", "2", "b")),
+        (["١", "10", "2"], ("10", "2", "١")),
+    ],
+)
+def test_names_that_all_are_numbers_stand_as_numbers(tmp_path, names, ordered):
+    written = photos(tmp_path / "a", dict.fromkeys(names, 2))
+    source = read_path(str(tmp_path / "a"), "a")
+    assert source.classes == ordered and source.train.labels.tolist() == sorted(list(range(len(names))) * 2)
+    np.testing.assert_array_equal(source.train.images, np.concatenate([written[name] for name in ordered]))
+    (tmp_path / "b").mkdir()
+    for name in names:
+        np.save(tmp_path / "b" / f"{name}.npy", written[name])
+    assert read_path(str(tmp_path / "b"), "b").classes == ordered
+
+
 def test_train_and_test_folders_are_splits(tmp_path):
     train = photos(tmp_path / "train", {"a": 3, "b": 2}, 1)
     test = photos(tmp_path / "test", {"b": 2}, 2)

@@ -327,12 +327,45 @@ def test_kept_classes_reach_the_data_set_and_its_description():
         (("Sneakers", "Bag"), "'Sneakers' is not allowed; did you mean 'Sneaker'?"),
         (("Bag", 9), "9 is not allowed; allowed: 0 to 8, or a name"),
         (("Bag", 8), "each class may stand once"),
+        (("sneaker",), "'sneaker' is not allowed; did you mean 'Sneaker'?"),
     ],
 )
 def test_a_class_that_is_not_there_is_refused(classes, words):
     with pytest.raises(RequestError, match=r"^data\.classes: ") as refused:
         keep_classes(clothes(80), classes)
     assert words in str(refused.value) and "\n" not in str(refused.value)
+
+
+TWELVE = tuple(str(number) for number in range(1, 13))
+
+
+@pytest.mark.parametrize(
+    ("names", "asked", "kept"),
+    [
+        (TWELVE, (1, 2), ("1", "2")),
+        (TWELVE, ("10", 12), ("10", "12")),
+        (("cat", "2", "dog"), (2, 0), ("2", "cat")),
+        (("cat", "-1", "dog"), (1, 2), ("-1", "dog")),
+    ],
+)
+def test_a_name_wins_over_a_place(names, asked, kept):
+    source = Source(numbered(0, 120, len(names)), None, names)
+    assert keep_classes(source, asked).classes == kept
+
+
+@pytest.mark.parametrize(
+    ("names", "asked", "words"),
+    [
+        (TWELVE, 0, "no class has that name; allowed: 1, 2"),
+        (("07", "08", "09"), 7, "no class has that name; did you mean '07'? allowed: 07, 08, 09"),
+        (("cat", "01", "dog"), 1, "no class has that name; did you mean '01'?"),
+        (("5", "6", "7"), 2, "no class has that name; allowed: 5, 6, 7"),
+    ],
+)
+def test_a_number_that_could_be_a_name_or_a_place_is_refused(names, asked, words):
+    with pytest.raises(RequestError, match=rf"^data\.classes: {asked} is not allowed; ") as refused:
+        keep_classes(Source(numbered(0, 120, len(names)), None, names), (asked,))
+    assert words in str(refused.value)
 
 
 def test_classes_without_examples_are_refused():

@@ -1,9 +1,12 @@
 """What every reader of files checks, and the error that names the file."""
 
 import math
+import re
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Iterable
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +49,17 @@ def entries(folder: Path) -> list[Path]:
         if path.is_symlink() and not path.exists():
             raise PathError(path, "it is a link to nothing")
     return found
+
+
+def by_number(names: Iterable[str]) -> list[str]:
+    """Returns class names in their order: as numbers if all of them are numbers, otherwise as text."""
+    names = sorted(names)
+    return sorted(names, key=Decimal) if all(map(is_number, names)) else names
+
+
+def is_number(name: str) -> bool:
+    """Whether a class name is a number, such as 7, 07 or -1.5."""
+    return re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", name) is not None
 
 
 def check_size(path: Path, size: int, growth: int, what: str = "its header promises") -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from cnnjax.data.cache import cached
-from cnnjax.data.checks import PathError, check_memory, entries
+from cnnjax.data.checks import PathError, by_number, check_memory, entries
 from cnnjax.data.dataset import Source, Split
 from cnnjax.data.images import resize_images
 from cnnjax.data.pictures import DECODING, SUFFIXES, count_remarks, decode_pictures, find_pictures
@@ -38,7 +38,7 @@ def read_class_folders(root: Path, name: str, size: int | None, resize: str) -> 
         resize: how, as `resize_images`.
 
     Returns:
-        The splits; the class names are those of the folders, sorted.
+        The splits; the class names are those of the folders, in the order of `by_number`.
 
     Raises:
         RequestError: a class has no image, an image cannot be decoded, the images differ in size and
@@ -77,7 +77,7 @@ def _list_files(root: Path) -> dict[str, dict[str, list[Path]]]:
 
 
 def _list_classes(folder: Path) -> dict[str, list[Path]]:
-    classes = {each.name: find_pictures(each) for each in _folders(folder)}
+    classes = {name: find_pictures(folder / name) for name in by_number(each.name for each in _folders(folder))}
     if not classes:
         raise PathError(folder, "it has no folder of a class")
     for name, paths in classes.items():

@@ -6,7 +6,7 @@ from typing import IO
 
 import numpy as np
 
-from cnnjax.data.checks import UNREADABLE, PathError, check_size, checked_images, entries
+from cnnjax.data.checks import UNREADABLE, PathError, by_number, check_size, checked_images, entries
 from cnnjax.data.dataset import Split
 from cnnjax.types import RequestError, first_line
 
@@ -54,7 +54,7 @@ def read_npy_folder(folder: Path) -> tuple[Split, tuple[str, ...]]:
     """Reads a folder of one file for each class, named after it.
 
     Returns:
-        The images, class after class in the order of the names, and the names: those of the files,
+        The images, class after class in the order of `by_number`, and the names: those of the files,
         without `.npy` and without `full_numpy_bitmap_`.
 
     Raises:
@@ -63,7 +63,7 @@ def read_npy_folder(folder: Path) -> tuple[Split, tuple[str, ...]]:
     files = {path.stem.removeprefix(_PREFIX): path for path in _files(folder)}
     if len(files) < len(_files(folder)):
         raise PathError(folder, f"two of its files name the same class, their suffix and {_PREFIX} left out")
-    classes = tuple(sorted(files))
+    classes = tuple(by_number(files))
     parts = [read_npy(files[name]) for name in classes]
     for name, part in zip(classes, parts, strict=True):
         if part.shape[1:] != parts[0].shape[1:]:

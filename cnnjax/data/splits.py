@@ -2,9 +2,11 @@
 
 import dataclasses
 from collections.abc import Sequence
+from decimal import Decimal
 
 import numpy as np
 
+from cnnjax.data.checks import is_number
 from cnnjax.data.dataset import Dataset, Source, Split, statistics
 from cnnjax.data.stored import flip_zoom
 from cnnjax.study import DataConfig
@@ -25,7 +27,7 @@ def keep_classes(source: Source, classes: Sequence[str | int]) -> Source:
 
     Args:
         source: all examples.
-        classes: names or numbers; label i of the result is classes[i].
+        classes: names, or places where no name is a number; label i of the result is classes[i].
 
     Raises:
         RequestError: there is no such class, one is named twice, or a split has no example of any.
@@ -48,14 +50,19 @@ def keep_classes(source: Source, classes: Sequence[str | int]) -> Source:
     return dataclasses.replace(source, train=train, test=test, classes=names)
 
 
-def _class_number(name: str | int, names: tuple[str, ...]) -> int:
-    if isinstance(name, int):
-        if name >= len(names):
-            raise RequestError("data.classes", name, f"allowed: 0 to {len(names) - 1}, or a name: {', '.join(names)}")
-        return name
-    if name not in names:
-        raise RequestError("data.classes", name, one_of(name, names))
-    return names.index(name)
+def _class_number(asked: str | int, names: tuple[str, ...]) -> int:
+    """Returns the place of a class that is asked for by its name, or by its place where no name is a number."""
+    if str(asked) in names:
+        return names.index(str(asked))
+    if isinstance(asked, str):
+        raise RequestError("data.classes", asked, one_of(asked, names))
+    alike = [name for name in names if is_number(name) and Decimal(name) == asked]
+    if alike or all(map(is_number, names)):
+        meant = f"did you mean {alike[0]!r}? " if alike else ""
+        raise RequestError("data.classes", asked, f"no class has that name; {meant}allowed: {', '.join(names)}")
+    if asked >= len(names):
+        raise RequestError("data.classes", asked, f"allowed: 0 to {len(names) - 1}, or a name: {', '.join(names)}")
+    return asked
 
 
 def make_splits(source: Source, data: DataConfig, name: str) -> Dataset:
