@@ -90,6 +90,19 @@ def test_train_and_test_folders_are_splits(tmp_path):
     np.testing.assert_array_equal(source.test.labels, [1, 1])
 
 
+@pytest.mark.parametrize("names", [("train", "val", "test"), ("Train", "Valid", "TEST"), ("train", "validation", "")])
+def test_the_splits_that_there_are_are_taken_as_they_are(tmp_path, names):
+    written = {name: photos(tmp_path / name, {"2": 3, "10": 2}, seed) for seed, name in enumerate(names) if name}
+    dataset = load_dataset(DataConfig(path=str(tmp_path), test=0.4))
+    assert dataset.classes == ("2", "10") and dataset.validation_from == "given" and dataset.notes == ()
+    for split, name in (("validation", names[1]), ("test", names[2]), ("train", names[0])):
+        if name and (names[2] or split != "train"):
+            expected = np.concatenate([written[name]["2"], written[name]["10"]])
+            np.testing.assert_array_equal(dataset.splits[split].images, expected)
+            assert dataset.splits[split].labels.tolist() == [0, 0, 0, 1, 1]
+    assert (len(dataset.train), len(dataset.test)) == ((5, 5) if names[2] else (3, 2))
+
+
 @pytest.mark.parametrize("below", ["", "train"])
 @pytest.mark.parametrize(
     ("other", "kind"),
@@ -282,7 +295,9 @@ def test_postscript_is_not_run_whatever_it_is_called(tmp_path, monkeypatch):
         (["train/0.png", "test/0.png"], "train' is not allowed; it has no folder of a class"),
         (["train/a/0.png", "test"], "test' is not allowed; it has no folder of a class"),
         (["test/a/0.png"], "it has the folders test; allowed"),
-        (["train/a/0.png", "val/a/0.png", "test/a/0.png"], "it has the folders test, train, val; allowed"),
+        (["train/a/0.png", "extra/a/0.png", "test/a/0.png"], "it has the folders extra, test, train; allowed"),
+        (["train/a/0.png", "val/a/0.png", "valid/a/0.png"], "val beside it is the validation split, too"),
+        (["train/a/0.png", "val/b/0.png"], "val/b' is not allowed; there is no such class in"),
         (["train/a/0.png", "test/b/0.png"], "test/b' is not allowed; there is no such class in"),
         (["train/a/0.png", "test/a"], "test/a' is not allowed; it has no image"),
     ],

@@ -158,6 +158,50 @@ def test_fractions_that_contradict_are_refused(data, key):
     assert "\n" not in str(refused.value)
 
 
+GIVEN = Source(numbered(0, 90, 3), numbered(10_000, 20, 3), ("a", "b", "c"), numbered(20_000, 30, 3))
+
+
+@pytest.mark.parametrize("settings", [{}, {"validation_from": "given"}, {"validation_from": "test"}])
+def test_a_validation_split_of_the_source_is_taken_whole(settings):
+    dataset = make_splits(GIVEN, DataConfig(**settings), "x")
+    assert [ids(split) for split in dataset.splits.values()] == [
+        ids(split) for split in (GIVEN.train, GIVEN.validation, GIVEN.test)
+    ]
+    assert dataset.validation_from == "given" and dataset.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("settings", "origin", "first", "count"),
+    [
+        ({"validation": 9}, "train", 0, 9),
+        ({"validation": 5, "validation_from": "test"}, "test", 10_000, 5),
+        ({"validation_from": "same_as_test"}, "same_as_test", 10_000, 20),
+    ],
+)
+def test_a_study_that_cuts_another_validation_split_says_what_it_leaves(settings, origin, first, count):
+    dataset = make_splits(GIVEN, DataConfig(**settings), "x")
+    assert dataset.validation_from == origin and len(dataset.validation) == count
+    assert set(ids(dataset.validation)) <= set(range(first, first + 90))
+    assert dataset.notes == ("left out, because the study cuts another: the data's own validation split of 30 images",)
+
+
+def test_fractions_pool_the_validation_split_and_kept_classes_and_sizes_reach_it():
+    dataset = make_splits(GIVEN, DataConfig(fractions=(0.5, 0.25, 0.25)), "x")
+    everything = [each for split in (GIVEN.train, GIVEN.test, GIVEN.validation) for each in ids(split)]
+    assert sorted(each for split in dataset.splits.values() for each in ids(split)) == sorted(everything)
+    assert (dataset.validation_from, dataset.test_from, dataset.notes) == ("pooled", "pooled", ())
+    kept = keep_classes(GIVEN, ("c", "a"))
+    assert set(kept.validation.labels) == {0, 1} and len(kept.validation) == 20
+
+
+def test_a_split_that_is_not_given_cannot_be_taken():
+    with pytest.raises(RequestError, match=r"^data\.validation_from: 'given' .* has no validation split of its own"):
+        split(100, 20, validation_from="given")
+    with pytest.raises(RequestError, match=r"^data\.validation: 0\.1 .* own validation split validates, whole"):
+        from_config({"data": {"validation": 0.1, "validation_from": "given"}})
+    assert from_config({"select": "val_accuracy", "data": {"validation_from": "given"}}).data.has_validation
+
+
 def test_the_test_split_may_validate():
     dataset = load_dataset(DataConfig(validation_from="same_as_test"))
     plain = load_dataset(DataConfig())

@@ -5,7 +5,7 @@ import re
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from pathlib import Path
 
@@ -22,6 +22,9 @@ UNREADABLE = (
     *(OSError, EOFError, OverflowError, RuntimeError, SyntaxError, TypeError, ValueError),
     *(tokenize.TokenError, zipfile.BadZipFile, zlib.error),
 )
+
+# The names of splits, in any capitals.
+SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 
 
 class PathError(RequestError):
@@ -48,6 +51,22 @@ def entries(folder: Path) -> list[Path]:
             raise PathError(path, NO_TEXT)
         if path.is_symlink() and not path.exists():
             raise PathError(path, "it is a link to nothing")
+    return found
+
+
+def by_split(paths: Iterable[Path], name: Callable[[Path], str]) -> dict[str, Path]:
+    """Returns the paths whose names are those of splits, by split.
+
+    Raises:
+        PathError: two are one split.
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        split = SPLITS.get(name(path).lower())
+        if split in found:
+            raise PathError(path, f"{found[split].name} beside it is the {split} split, too; allowed: one of them")
+        if split is not None:
+            found[split] = path
     return found
 
 

@@ -5,13 +5,11 @@ from pathlib import Path
 import numpy as np
 
 from cnnjax.data.cache import cached
-from cnnjax.data.checks import PathError, by_number, check_memory, entries
+from cnnjax.data.checks import SPLITS, PathError, by_number, by_split, check_memory, entries
 from cnnjax.data.dataset import Source, Split
 from cnnjax.data.images import resize_images
 from cnnjax.data.pictures import DECODING, SUFFIXES, count_remarks, decode_pictures, find_pictures
 from cnnjax.types import RequestError
-
-_SPLITS = ("train", "test")
 
 
 def has_class_folders(root: Path) -> bool:
@@ -20,13 +18,13 @@ def has_class_folders(root: Path) -> bool:
 
 
 def has_pictures(root: Path) -> bool:
-    """Whether a folder has folders of images, or train and test of them."""
-    places = [root, *(root / split for split in _SPLITS if (root / split).is_dir())]
+    """Whether a folder has folders of images, or splits of them."""
+    places = [root, *(folder for folder in _folders(root) if folder.name.lower() in SPLITS)]
     return any(find_pictures(folder) for place in places for folder in _folders(place))
 
 
 def read_class_folders(root: Path, name: str, size: int | None, resize: str) -> Source:
-    """Reads root/<class>/*.png, or root/train/<class>/*.png and optionally root/test/<class>/*.png.
+    """Reads root/<class>/*.png, or root/train/<class>/*.png and optionally root/val/... and root/test/...
 
     Images are decoded once and then taken from the cache, until a file changes. They are in the order
     of their classes and of their files' names.
@@ -42,12 +40,13 @@ def read_class_folders(root: Path, name: str, size: int | None, resize: str) -> 
 
     Raises:
         RequestError: a class has no image, an image cannot be decoded, the images differ in size and
-            `size` is None, or a class of test is none of train.
+            `size` is None, or a class of validation or test is none of train.
     """
     files = _list_files(root)
     classes = tuple(files["train"])
-    for unknown in set(files.get("test", ())) - set(classes):
-        raise PathError(root / "test" / unknown, f"there is no such class in {root / 'train'}")
+    for folders in files.values():
+        for unknown in sorted(set(folders) - set(classes)):
+            raise PathError(folders[unknown][0].parent, f"there is no such class in {root / 'train'}")
     paths = [path for folders in files.values() for each in folders.values() for path in each]
     stats = [(str(path.relative_to(root)), path.stat()) for path in paths]
     key = {
@@ -63,17 +62,22 @@ def read_class_folders(root: Path, name: str, size: int | None, resize: str) -> 
         labels = [classes.index(each) for each, paths in folders.items() for _ in paths]
         splits[split] = Split(images[: len(labels)], np.array(labels, np.int32))
         images = images[len(labels) :]
-    return Source(splits["train"], splits.get("test"), classes, tuple(arrays["notes"].tolist()))
+    notes = tuple(arrays["notes"].tolist())
+    return Source(splits["train"], splits.get("test"), classes, splits.get("validation"), notes)
 
 
 def _list_files(root: Path) -> dict[str, dict[str, list[Path]]]:
     """Returns the image files of each class of each split."""
-    folders = [folder.name for folder in _folders(root)]
-    if not set(folders) <= set(_SPLITS) and not ("train" in folders and _folders(root / "train")):
+    folders = _folders(root)
+    named = [folder for folder in folders if folder.name.lower() in SPLITS]
+    train = [folder for folder in named if folder.name.lower() == "train"]
+    if named != folders and not any(map(_folders, train)):
         return {"train": _list_classes(root)}
-    if "train" not in folders or not set(folders) <= set(_SPLITS):
-        raise PathError(root, f"it has the folders {', '.join(folders)}; allowed: a folder for each class, or train")
-    return {split: _list_classes(root / split) for split in _SPLITS if split in folders}
+    if not train or named != folders:
+        found = f"it has the folders {', '.join(folder.name for folder in folders)}"
+        raise PathError(root, f"{found}; allowed: a folder for each class, or train and optionally val and test")
+    splits = by_split(named, lambda folder: folder.name)
+    return {split: _list_classes(splits[split]) for split in ("train", "validation", "test") if split in splits}
 
 
 def _list_classes(folder: Path) -> dict[str, list[Path]]:

@@ -10,11 +10,12 @@ from pathlib import Path
 from cnnjax.data.checks import PathError
 from cnnjax.data.cifar import has_cifar, read_cifar
 from cnnjax.data.class_folders import has_class_folders, has_pictures, read_class_folders
-from cnnjax.data.dataset import Source, Split
+from cnnjax.data.dataset import Source
 from cnnjax.data.idx import has_idx, read_idx_folder
 from cnnjax.data.npy import has_npy, read_npy_folder
+from cnnjax.data.npz import ALLOWED as NPZ
 from cnnjax.data.npz import read_npz
-from cnnjax.data.rows import is_csv, read_labelled_rows
+from cnnjax.data.rows import find_csv, is_csv, read_csv
 from cnnjax.paths import expanded
 from cnnjax.types import first_line
 
@@ -24,9 +25,10 @@ ACCEPTED = (
     "optionally t10k-..., each with or without .gz); "
     "a folder of one .npy file for each class, named after it (uint8 [N, H, W] or [N, S*S], as Quick, Draw!'s); "
     "a folder of images for each class (root/<class>/*.png, .jpg, ...; or root/train/<class>/... and "
-    "optionally root/test/<class>/...); "
-    "an .npz file (x_train, y_train and optionally x_test, y_test; or images, labels); "
-    "or a .csv or .csv.gz file (a header row of label,pix1,pix2,...; grey squares)"
+    "optionally root/val/<class>/... and root/test/<class>/...); "
+    f"an .npz file ({NPZ}); "
+    "or a .csv or .csv.gz file (a header row of label,pix1,pix2,...; grey squares), or a folder of train.csv and "
+    "optionally val.csv and test.csv"
 )
 _KINDS = {
     has_idx: "IDX files",
@@ -61,11 +63,11 @@ def read_path(path: str, name: str, size: int | None = None, resize: str = "pad"
         source = _read(where, name, size, resize)
     except OSError as error:
         raise PathError(where, f"it cannot be read: {first_line(error)}") from error
-    train, test = source.train, source.test
-    if test is not None and test.images.shape[1:] != train.images.shape[1:]:
-        shapes = f"{list(train.images.shape[1:])} and {list(test.images.shape[1:])}"
-        raise PathError(where, f"its training and test images differ in shape: {shapes}")
-    classes = _class_names(where, source.classes or CLASSES.get(name), train, test)
+    for name_of_split, split in source.splits.items():
+        if split.images.shape[1:] != source.train.images.shape[1:]:
+            shapes = f"{list(source.train.images.shape[1:])} and {list(split.images.shape[1:])}"
+            raise PathError(where, f"its training and {name_of_split} images differ in shape: {shapes}")
+    classes = _class_names(where, source.classes or CLASSES.get(name), source)
     return dataclasses.replace(source, classes=classes)
 
 
@@ -83,30 +85,30 @@ def _read(where: Path, name: str, size: int | None, resize: str) -> Source:
         if has_npy in found:
             train, classes = read_npy_folder(where)
             return Source(train, None, classes)
+        if not found and any(file.name.lower().startswith("train.") for file in find_csv(where)):
+            return read_csv(where)
         if has_class_folders(where):  # with images or, as it then says, without
             return read_class_folders(where, name, size, resize)
     elif where.is_file():
         if where.suffix.lower() == ".npz":
-            return Source(*read_npz(where), ())
+            return read_npz(where)
         if is_csv(where):
-            return Source(read_labelled_rows(where), None, ())
+            return read_csv(where)
     what = "it is of no kind that is read" if where.exists() else "there is no such file"
     raise PathError(where, f"{what}; allowed: {ACCEPTED}")
 
 
-def _class_names(path: Path, classes: tuple[str, ...] | None, train: Split, test: Split | None) -> tuple[str, ...]:
+def _class_names(path: Path, classes: tuple[str, ...] | None, source: Source) -> tuple[str, ...]:
     """Returns the class names, once every label is known to have one."""
-    known = len(classes) if classes else int(train.labels.max()) + 1
-    if known > max(len(train), 2):
-        found = f"that is {known:,} classes of {len(train):,} training examples"
+    known = len(classes) if classes else int(source.train.labels.max()) + 1
+    if known > max(len(source.train), 2):
+        found = f"that is {known:,} classes of {len(source.train):,} training examples"
         if not classes:
             found = f"its labels reach {known - 1:,}, {found}; allowed: whole numbers from 0 on, one for each class"
         raise PathError(path, found)
-    for kind, split in (("training", train), ("test", test)):
-        if split is not None and split.labels.max() >= known:
+    for name, split in source.splits.items():
+        if split.labels.max() >= known:
             why = f"as there are {known} class names" if classes else "as in training"
-            raise PathError(
-                path,
-                f"its {kind} labels reach {split.labels.max()}; allowed: 0..{known - 1}, {why}",
-            )
+            kind = "training" if name == "train" else name
+            raise PathError(path, f"its {kind} labels reach {split.labels.max()}; allowed: 0..{known - 1}, {why}")
     return classes or tuple(str(label) for label in range(known))

@@ -1,6 +1,5 @@
 """From a study's data settings to its data set."""
 
-import dataclasses
 from pathlib import Path
 
 from cnnjax.data.checks import check_memory
@@ -35,9 +34,7 @@ def load_dataset(data: DataConfig) -> Dataset:
         source = keep_classes(source, data.classes)
     size = data.image_size
     if size is not None:
-        train = _resized(source.train, size, data.resize)
-        test = source.test and _resized(source.test, size, data.resize)
-        source = dataclasses.replace(source, train=train, test=test)
+        source = source.changed(lambda _, split: _resized(split, size, data.resize))
     return make_splits(source, data, name)
 
 
