@@ -90,6 +90,44 @@ def test_train_and_test_folders_are_splits(tmp_path):
     np.testing.assert_array_equal(source.test.labels, [1, 1])
 
 
+def test_files_that_are_not_read_are_counted_by_suffix(tmp_path):
+    root, below = tmp_path / "photos", ["train/a", "train/b", "test/a"]
+    for folder in below:
+        photos(root, {folder: 2})
+        for name in ("x.HEIC", "y.HEIC", "z.txt", "LICENSE"):
+            (root / folder / name).write_text("no image")
+    save(root / "train" / "over.png", COLOUR)
+    (root / "labels.csv").write_text("a,b")
+    for junk in ("__MACOSX/train/a/._0.png", "Thumbs.db", "train/desktop.ini", "train/a/.DS_Store", "@eaDir/b/c.png"):
+        (root / junk).parent.mkdir(parents=True, exist_ok=True)
+        (root / junk).write_text("")
+    expected = (
+        "left out, not read as images: 6 .HEIC, 3 .txt, 3 without suffix, 1 .csv",
+        "left out, for they are in no class's folder: 1 .png",
+    )
+    for _ in range(2):  # the second time from the cache
+        dataset = load_dataset(DataConfig(path=str(root)))
+        assert (len(dataset.train), len(dataset.test), dataset.notes) == (4, 2, expected)
+    for index in range(20):
+        (root / "test" / "a" / f"q.{index:02d}").write_text("")
+    several = "6 .HEIC, 3 .txt, 3 without suffix, 1 .00, 1 .01, 1 .02, 1 .03, 1 .04, 16 others"
+    assert read_path(str(root), "a").notes[0].endswith(several)
+
+
+def test_an_image_is_known_by_other_suffixes_and_without_one_by_its_content(tmp_path):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    for name, kind in (("1.jfif", "jpeg"), ("2.JPE", "jpeg"), ("3", "png"), ("4.pnm", "ppm"), ("5", "webp")):
+        Image.fromarray(COLOUR).save(folder / name, kind)
+    for name, content in (("6", b""), ("7", b"BM"), ("8", b"P6 a text"), ("9", b"%!PS-Adobe-3.0 EPSF-3.0\n")):
+        (folder / name).write_bytes(content)
+    source = read_path(str(tmp_path), "a")
+    assert len(source.train) == 5 and source.notes == ("left out, not read as images: 4 without suffix",)
+    (folder / "0").write_bytes(bomb())
+    with pytest.raises(RequestError, match=r"a/0' is not allowed; it cannot be decoded"):
+        read_path(str(tmp_path), "a")
+
+
 @pytest.mark.parametrize("names", [("train", "val", "test"), ("Train", "Valid", "TEST"), ("train", "validation", "")])
 def test_the_splits_that_there_are_are_taken_as_they_are(tmp_path, names):
     written = {name: photos(tmp_path / name, {"2": 3, "10": 2}, seed) for seed, name in enumerate(names) if name}
@@ -300,12 +338,17 @@ def test_postscript_is_not_run_whatever_it_is_called(tmp_path, monkeypatch):
         (["train/a/0.png", "val/b/0.png"], "val/b' is not allowed; there is no such class in"),
         (["train/a/0.png", "test/b/0.png"], "test/b' is not allowed; there is no such class in"),
         (["train/a/0.png", "test/a"], "test/a' is not allowed; it has no image"),
+        (["a/0.png", "b/c.HEIC"], "b' is not allowed; it has no image but 1 .HEIC; allowed: files named .bmp"),
+        (["a/c.HEIC"], "a' is not allowed; it has no image but 1 .HEIC"),
     ],
 )
 def test_folders_that_do_not_fit_are_one_line(tmp_path, folders, named):
     for path in folders:
         if path.endswith(".png"):
             save(tmp_path / path, COLOUR)
+        elif path.endswith(".HEIC"):
+            (tmp_path / path).parent.mkdir(parents=True)
+            (tmp_path / path).touch()
         else:
             (tmp_path / path).mkdir(parents=True)
     with pytest.raises(RequestError) as raised:

@@ -56,8 +56,8 @@ class Source:
 
     def changed(self, change: Callable[[str, Split], Split], **others: Any) -> "Source":
         """Returns the source with each split as `change(name, split)` returns it, and with other fields changed."""
-        splits = {name: change(name, split) for name, split in self.splits.items()}
-        return dataclasses.replace(self, **splits, **others)
+        others |= {name: change(name, split) for name, split in self.splits.items()}
+        return dataclasses.replace(self, **others)
 
 
 @dataclasses.dataclass(frozen=True)

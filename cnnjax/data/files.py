@@ -83,8 +83,7 @@ def _read(where: Path, name: str, size: int | None, resize: str) -> Source:
             train, test, classes = read_cifar(where)
             return Source(train, test, classes or ())
         if has_npy in found:
-            train, classes = read_npy_folder(where)
-            return Source(train, None, classes)
+            return read_npy_folder(where)
         if not found and any(file.name.lower().startswith("train.") for file in find_csv(where)):
             return read_csv(where)
         if has_class_folders(where):  # with images or, as it then says, without

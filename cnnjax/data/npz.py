@@ -7,7 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnjax.data.checks import DEFLATE_GROWTH, SPLITS, UNREADABLE, PathError, check_size, checked_images, checked_split
+from cnnjax.data.checks import (
+    DEFLATE_GROWTH,
+    SPLITS,
+    UNREADABLE,
+    PathError,
+    check_size,
+    checked_images,
+    checked_split,
+    to_bytes,
+)
 from cnnjax.data.dataset import Source
 from cnnjax.data.npy import promised_bytes
 from cnnjax.types import RequestError, counted, first_line
@@ -56,7 +65,7 @@ def _keys(path: Path, names: set[str]) -> dict[str, tuple[str, str]]:
 
 
 def read_npz_images(path: Path) -> np.ndarray:
-    """Reads the array `images` and nothing else, as uint8 [N, H, W, C].
+    """Reads the array `images` and nothing else, as uint8 [N, H, W, C]; see `to_bytes`.
 
     Raises:
         RequestError: there is none, it holds no images, or the file is damaged.
@@ -64,7 +73,7 @@ def read_npz_images(path: Path) -> np.ndarray:
     with _arrays(path) as arrays:
         if "images" not in arrays:
             raise PathError(path, f"it holds {sorted(arrays)}; allowed: images")
-        images = checked_images(path, "images", arrays["images"])
+        images = checked_images(path, "images", to_bytes(path, "images", arrays["images"]))
     if not images.size:
         raise PathError(path, "images is empty; allowed: at least one image")
     return images

@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 
 # Whatever a file is called, nothing but these is decoded: Pillow would run other programs for some.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-SUFFIXES = ", ".join(_SUFFIXES)
+_SUFFIXES = (
+    *(".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm"),
+    *(".tif", ".tiff", ".webp"),
+)
+SUFFIXES = f"{', '.join(_SUFFIXES)}, or of these formats without a suffix"
 
 DECODING = 2  # a part of the key of decoded images in the cache; another number for another decoding
 
@@ -41,13 +44,33 @@ class Picture(NamedTuple):
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a name is that of an image file, and not hidden."""
-    return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
+    """Whether a file is an image that is read, by its suffix, or by its content if it has none; not if it is hidden."""
+    if path.name.startswith(".") or not path.is_file():
+        return False
+    return path.suffix.lower() in _SUFFIXES if path.suffix else _begins_as_image(path)
 
 
-def find_pictures(folder: Path) -> list[Path]:
-    """Returns the image files of a folder by name, without hidden ones; refuses as `entries`."""
-    return [path for path in entries(folder) if is_picture(path) and path.is_file()]
+def _begins_as_image(path: Path) -> bool:
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            Image.open(path, formats=_FORMATS).close()
+    except Image.DecompressionBombError:
+        return True  # which is refused when it is decoded
+    except Exception:  # whatever the bytes make Pillow raise
+        return False
+    return True
+
+
+def find_pictures(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Returns the image files of a folder and its other files, by name, without hidden ones; refuses as `entries`."""
+    found: tuple[list[Path], list[Path]] = [], []
+    for path in entries(folder):
+        if not path.is_dir():
+            found[not is_picture(path)].append(path)
+    return found
 
 
 def decode_pictures(paths: Sequence[Path], description: str) -> Iterator[Picture]:

@@ -51,20 +51,19 @@ def read_csv(path: Path) -> Source:
     Raises:
         RequestError: as `read_labelled_rows`; or two files are one split.
     """
-    found = find_csv(path if path.is_dir() else path.parent)
-    if path.is_file():
-        if _split(path) != "train":
-            notes = (
-                f"left out, because it lies beside {path.name}: {beside.name}" for beside in found if beside != path
-            )
-            return Source(read_labelled_rows(path), None, (), notes=tuple(notes))
-        found = [path, *(beside for beside in found if _split(beside) != "train")]
-    files, notes = by_split(found, _stem), ()
+    found, notes = find_csv(path if path.is_dir() else path.parent), []
+    if path.is_dir():
+        files = by_split(found, _stem)
+    elif _split(path) == "train":
+        files = by_split([path, *(other for other in found if _split(other) != "train")], _stem)
+    else:
+        files = {"train": path}
+        notes = [f"left out, because it lies beside {path.name}: {other.name}" for other in found if other != path]
     for split in ("validation", "test"):
         if split in files and (why := _no_labels(files[split])):
-            notes = (*notes, f"left out, because {why}: {files.pop(split).name}")
+            notes.append(f"left out, because {why}: {files.pop(split).name}")
     splits = {split: read_labelled_rows(file) for split, file in files.items()}
-    return Source(splits["train"], splits.get("test"), (), splits.get("validation"), notes)
+    return Source(splits["train"], splits.get("test"), (), splits.get("validation"), tuple(notes))
 
 
 def _split(path: Path) -> str | None:

@@ -56,7 +56,7 @@ def _read(folder: Path, data: DataConfig) -> Source:
     reader = _Reader(folder, data, info, features)
     files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.iterdir())]
     resized = reader.size and (reader.size, data.resize)
-    key = {"folder": str(folder.resolve()), "files": files, "resized": resized}
+    key: dict[str, Any] = {"folder": str(folder.resolve()), "files": files, "resized": resized}
     if "validation" in reader.splits:  # older entries lack it
         key["splits"] = reader.splits
     arrays = cached(data.name, key, reader.read)
