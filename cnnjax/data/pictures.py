@@ -74,7 +74,7 @@ def find_pictures(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def decode_pictures(paths: Sequence[Path], description: str) -> Iterator[Picture]:
-    """Yields each decoded image, as `decode_picture`; a terminal shows how far it is."""
+    """Yields each decoded image, as `decode_picture`, and shows how far it is."""
     return map(decode_picture, tracked(paths, description))
 
 
