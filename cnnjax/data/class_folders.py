@@ -72,17 +72,24 @@ def _list_files(root: Path) -> tuple[dict[str, dict[str, list[Path]]], tuple[str
     places = _split_folders(root)
     files: dict[str, dict[str, list[Path]]] = {}
     outside, unread = [], []
-    for split in ("train", "validation", "test"):
-        if split in places:
-            files[split], others = _list_classes(places[split])
-            unread += others
+    # Images to be predicted, as a competition gives them.
+    flat = [split for split in places if split != "train" and _is_flat(places[split])]
+    notes = [f"left out, because its images are in no class's folder: {places.pop(split).name}" for split in flat]
     for place in sorted({root, *places.values()}):
         pictures, others = find_pictures(place)
         outside += pictures
         unread += others
-    notes = [f"left out, not read as images: {count_suffixes(unread)}"] if unread else []
+    for split in (split for split in ("train", "validation", "test") if split in places):
+        files[split], others = _list_classes(places[split])
+        unread += others
+    notes += [f"left out, not read as images: {count_suffixes(unread)}"] if unread else []
     notes += [f"left out, for they are in no class's folder: {count_suffixes(outside)}"] if outside else []
     return files, tuple(notes)
+
+
+def _is_flat(folder: Path) -> bool:
+    """Whether a folder has images and no folders."""
+    return not _folders(folder) and any(map(is_picture, entries(folder)))
 
 
 def _split_folders(root: Path) -> dict[str, Path]:

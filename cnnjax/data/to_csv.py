@@ -12,6 +12,7 @@ enlarged ones (72.8). Images that differ in size are brought to 32x32 before the
 import argparse
 import contextlib
 import dataclasses
+import sys
 from pathlib import Path
 from typing import BinaryIO
 
@@ -62,6 +63,8 @@ def to_csv(
                 "--output", str(output), f"it has a {name}; allowed: a folder without {' and '.join(names)}"
             )
     source = _load(data, size, resize)
+    for note in source.notes:
+        print(note, file=sys.stderr)
     splits = [source.splits[name] for name in ("train", "test", "validation") if name in source.splits]
     labels = np.concatenate([split.labels for split in splits])
     stored = np.concatenate([split.images for split in splits])

@@ -208,7 +208,7 @@ def _training_subset(run: Run) -> str:
 
 def _reading(run: Run) -> str:
     notes = run.data.get("notes")
-    return f"Of how the data was read: {'; '.join(map(str, notes))}." if notes else ""
+    return f"How the data was read: {'; '.join(map(str, notes))}." if notes else ""
 
 
 RULES = (
