@@ -80,7 +80,7 @@ def test_a_shape_in_alpha_alone_can_be_seen(tmp_path, level, ground, channels):
     assert found.remarks == ("transparency, put on white" if ground else "white on transparency, put on black",)
 
 
-def test_a_transparent_level_of_a_palette_or_of_grey(tmp_path):
+def test_a_transparent_level_of_a_palette_or_of_gray(tmp_path):
     shown = np.where(SHAPE == 255, GREY, 7)
     palette(shown).save(tmp_path / "a.gif", transparency=7)
     palette(shown).save(tmp_path / "a.png", transparency=7)
@@ -138,7 +138,7 @@ def fixed(value: float) -> bytes:
 
 
 def profile(space: bytes, curve: float) -> bytes:
-    """An ICC profile, from its specification: grey, or RGB whose red and green primaries are those of sRGB, swapped."""
+    """An ICC profile, from its specification: gray, or RGB whose red and green primaries are those of sRGB, swapped."""
     tags = {b"wtpt": b"XYZ \0\0\0\0" + fixed(0.9642) + fixed(1) + fixed(0.8249)}
     tone = b"curv\0\0\0\0" + struct.pack(">IHH", 1, round(curve * 256), 0)
     if space == b"GRAY":

@@ -37,7 +37,7 @@ _DARK = "16 bits, of which the upper four are never used: nearly black, as in a 
 
 
 class Picture(NamedTuple):
-    """A decoded image, uint8 [H, W, 1] if every pixel is grey, otherwise [H, W, 3], and what is to be said of it."""
+    """A decoded image, uint8 [H, W, 1] if every pixel is gray, otherwise [H, W, 3], and what is to be said of it."""
 
     pixels: np.ndarray
     remarks: tuple[str, ...]
@@ -122,12 +122,12 @@ def _decode(image: "Image.Image") -> Picture:
     pixels = np.array(flat if alpha is None else _put_on_ground(flat, alpha, remarks))
     if pixels.ndim == 2:
         return Picture(pixels[..., None], tuple(remarks))
-    grey = (pixels == pixels[..., :1]).all()
-    return Picture(pixels[..., :1].copy() if grey else pixels, tuple(remarks))
+    gray = (pixels == pixels[..., :1]).all()
+    return Picture(pixels[..., :1].copy() if gray else pixels, tuple(remarks))
 
 
 def _deep_pixels(image: "Image.Image", remarks: list[str]) -> np.ndarray:
-    """Brings grey levels of more than 8 bits to 8, by the range of their type; returns uint8 [H, W, 1]."""
+    """Brings gray levels of more than 8 bits to 8, by the range of their type; returns uint8 [H, W, 1]."""
     levels, tags = np.array(image), getattr(image, "tag_v2", {})  # a TIFF's
     if image.mode == "F":
         if not (levels.min() >= 0 and levels.max() <= 1):
@@ -158,7 +158,7 @@ def _alpha(image: "Image.Image") -> "Image.Image | None":
 
 
 def _to_srgb(image: "Image.Image", remarks: list[str]) -> "Image.Image":
-    """Returns the colors without alpha, as L if they are levels of grey, otherwise as RGB."""
+    """Returns the colors without alpha, as L if they are levels of gray, otherwise as RGB."""
     from PIL import ImageCms
 
     if image.mode in ("La", "RGBa"):

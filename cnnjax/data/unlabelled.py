@@ -29,7 +29,7 @@ class Unlabelled(NamedTuple):
         ids: of a CSV file its column ID, as written, of image files their names (after the folder's and a slash, where
             there are several folders), otherwise 0, 1, ...
         images: uint8 [H, W, C] each: one array [N, H, W, C], or a list of image files', whose sizes and channels (1 if
-            grey, otherwise 3) may differ.
+            gray, otherwise 3) may differ.
         classes: the name of each image's folder where the images lie in a folder for each class, otherwise None.
         notes: what is to be said of how they were read.
     """
