@@ -51,8 +51,9 @@ def inspect_study(study: Study, folder: Path) -> str:
     of_models = model_tables(study, dataset)
     plots = list(draw_data(dataset, _augmented(study, dataset)))
     opening = f"<h1>Data and models of a study of {escape(dataset.name)}</h1>{parts.facts(_facts(study, dataset))}"
+    notes = "".join(f"<p>{escape(note)}</p>" for note in dataset.notes)
     sections = [
-        parts.Section("data", "Data", "".join(map(parts.table, of_data)) + parts.figures(plots)),
+        parts.Section("data", "Data", notes + "".join(map(parts.table, of_data)) + parts.figures(plots)),
         parts.Section("models", "Models", "".join(map(parts.table, of_models))),
     ]
     page = parts.document(f"{dataset.name}: data and models", opening, sections)
@@ -134,7 +135,8 @@ def _facts(study: Study, dataset: Dataset) -> list[tuple[str, str]]:
 def _headline(study: Study, dataset: Dataset) -> str:
     facts = ", ".join(f"{value} {what}" for value, what in _facts(study, dataset))
     augmentation = ", ".join(study.data.augment) or "none"
-    return f"{dataset.name}: {facts}\nnormalisation {study.data.normalisation}, augmentation {augmentation}"
+    how = f"normalisation {study.data.normalisation}, augmentation {augmentation}"
+    return "\n".join([f"{dataset.name}: {facts}", how, *dataset.notes])
 
 
 def _text(table: Table) -> str:

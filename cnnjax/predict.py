@@ -1,4 +1,4 @@
-"""Predicts unlabelled images with the networks that a run has trained.
+"""Predicts images with the networks that a run has trained.
 
     python -m cnnjax.predict runs/grid --input=new.csv --output=labels.csv
     python -m cnnjax.predict runs/grid --input=new.csv --output=labels.csv --trial=t0003
@@ -6,7 +6,8 @@
 
 The output has a row for each image: its ID, the number and the name of its class, and the
 probability of every class: the mean over all seeds of the setting that the study selects, unless a
-trial or another setting is named. The figures are of the first images, and of the first 20 of each
+trial or another setting is named. Of images in a folder for each class the accuracy is printed, and
+the confusion matrix is written beside the output. The figures are of the first images, and of the first 20 of each
 class, on a page of their own.
 """
 
@@ -27,7 +28,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
         prog="python -m cnnjax.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("workdir", help="the run's folder, or its URL")
-    parser.add_argument("--input", required=True, help="a folder of images, or a .csv, .npy or .npz file")
+    parser.add_argument(
+        "--input",
+        required=True,
+        help="an image, a folder of images or of a folder for each class, or a .csv, .npy or .npz file",
+    )
     parser.add_argument("--output", required=True, type=Path, help="the CSV file to write")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--trial", help="predict with this trial alone")

@@ -1,4 +1,4 @@
-"""Predicts unlabelled images with the trained networks of a run, into a CSV file."""
+"""Predicts images with the trained networks of a run, into a CSV file."""
 
 import csv
 import io
@@ -9,20 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.special import softmax
 
+from cnnjax import metrics
 from cnnjax.data.images import resize_images
 from cnnjax.data.pictures import is_picture
-from cnnjax.data.unlabelled import read_unlabelled
+from cnnjax.data.unlabelled import Unlabelled, read_unlabelled
 from cnnjax.paths import expanded, make_folder
 from cnnjax.records import RunFolder
 from cnnjax.report import parts
 from cnnjax.report.predicted import draw_predicted
 from cnnjax.report.read import Run, read_run
 from cnnjax.sealed import replaced
-from cnnjax.types import RequestError
+from cnnjax.types import RequestError, counted, one_of
 
-_COLUMNS = ("ID", "label", "class")
+_COLUMNS = ("ID", "label", "class", "true class")
+_SHOWN = 12  # classes of a confusion matrix that is printed, at most
 
 
 def predict_file(
@@ -39,16 +42,18 @@ def predict_file(
         workdir: a run's folder.
         source: the images, see `read_unlabelled`; they are brought to size as the run's study brings its own, and grey
             ones to as many channels as it has.
-        output: a CSV file with the columns ID, label (the class's number), class (its name), and for each class a
-            column of its name with the probability (`probability of` its name, where a class is called ID, label or
-            class).
+        output: a CSV file with the columns ID, label (the class's number), class (its name), where the images lie in a
+            folder for each class also true class (the folder's name), and for each class a column of its name with the
+            probability (`probability of` its name, where a class is called as another column). The confusion matrix of
+            such images is written beside it.
         trial: predict with this trial alone.
         setting: otherwise with every seed of this setting, whose probabilities are averaged: `best` (what the study
             selects), or any of its trials.
         figures: a folder for a page of the first images with their classes, and of the first of each class.
 
     Returns:
-        What was done, in one line, or two with figures.
+        What was done, in one line; what is to be said of how the images were read, a line each; of images in a folder
+        for each class accuracy and confusion matrix; and where the page of figures is.
 
     Raises:
         RequestError: the run, the trial, an image or the output does not allow it; no file was written.
@@ -56,8 +61,10 @@ def predict_file(
     run = read_run(workdir)
     trials = [trial] if trial is not None else ensemble(run, setting)
     _check_output(output, source, workdir, figures)
-    ids, images = read_unlabelled(source)
-    fitted = fit_images(images, ids, source, run.data["image_shape"], run.config["data"])
+    found = read_unlabelled(source)
+    truth = _true_labels(found, source, run.classes)
+    confusion = _confusion_file(output, workdir) if truth is not None else None
+    fitted = fit_images(found.images, found.ids, source, run.data["image_shape"], run.config["data"])
     if figures is not None:
         make_folder("--figures", figures)
 
@@ -66,21 +73,56 @@ def predict_file(
     probabilities = np.zeros((len(fitted), len(run.classes)))
     for trained in load_trials(workdir, trials):
         probabilities += softmax(trained.logits(fitted).astype(np.float64), axis=1) / len(trials)
-    _write(output, ids, probabilities, run.classes)
+    _write(output, found, probabilities, run.classes)
     by = trials[0] if len(trials) == 1 else f"the mean of {', '.join(trials)}"
-    said = f"{output}: {len(ids):,} images, by {by}"
+    said = [f"{output}: {counted(len(found.ids), 'image')}, by {by}", *found.notes]
+    if truth is not None and confusion is not None:
+        said.append(_write_confusion(confusion, metrics.confusion(probabilities, truth), run.classes))
     if figures is None:
-        return said
+        return "\n".join(said)
     plots = list(draw_predicted(fitted, probabilities.argmax(1), run.classes))
     sections = [parts.Section("figures", "Figures", parts.figures(plots))]
-    page = parts.document(output.name, f"<h1>{escape(said)}</h1>", sections)
-    return f"{said}\n{parts.write(figures, page, (), plots)}"
+    page = parts.document(output.name, f"<h1>{escape(said[0])}</h1>", sections)
+    return "\n".join([*said, str(parts.write(figures, page, (), plots))])
+
+
+def _true_labels(found: Unlabelled, source: str, classes: list[str]) -> np.ndarray | None:
+    """Returns the label of each image by the folder that it lies in; None if that says no class."""
+    if found.classes is None:
+        return None
+    for name in sorted(set(found.classes) - set(classes)):
+        raise RequestError("--input", source, f"its folder {name} is no class of the run; {one_of(name, classes)}")
+    return np.array([classes.index(name) for name in found.classes])
+
+
+def _confusion_file(output: Path, workdir: Path) -> Path:
+    """Returns where the confusion matrix goes, once it is known that it can be written."""
+    path = expanded("--output", output.with_name(f"{output.stem}.confusion.csv"))
+    if path.exists() and not path.is_file():
+        raise RequestError("--output", str(output), f"{path} beside it is no file; allowed: another name")
+    if _belongs_to(_end(workdir), _end(path)):
+        raise RequestError("--output", str(output), f"{path} beside it is the run's own; allowed: another name")
+    return path
+
+
+def _write_confusion(path: Path, counts: np.ndarray, classes: list[str]) -> str:
+    """Writes a confusion matrix [true, predicted]; returns the accuracy and, of few classes, the matrix as text."""
+    frame = pd.DataFrame(counts, columns=classes)
+    frame.insert(0, "true class", classes, allow_duplicates=True)
+    with replaced(path) as file:
+        file.write(frame.to_csv(index=False, lineterminator="\n").encode())
+    hits, total = int(counts.trace()), int(counts.sum())
+    said = f"accuracy {100 * hits / total:.2f} % ({hits:,} of {total:,}); confusion matrix: {path}"
+    if len(classes) > _SHOWN:
+        return said
+    return f"{said}\n\n{frame.to_string(index=False)}\n\nRows: true class; columns: predicted class."
 
 
 def _check_output(output: Path, source: str, workdir: Path, figures: Path | None) -> None:
     """Refuses an output that cannot be written, or that would take the place of what is needed."""
     given = expanded("--input", source)
-    read = filter(is_picture, given.iterdir()) if given.is_dir() else [given]
+    within = (path for pattern in ("*", "*/*") for path in given.glob(pattern))  # also of folders for each class
+    read = filter(is_picture, within) if given.is_dir() else [given]
     place, run = _end(output), _end(workdir)
     fault = None
     if not place.parent.is_dir():
@@ -192,13 +234,15 @@ def _size(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
 
 
-def _write(path: Path, ids: Sequence[str], probabilities: np.ndarray, classes: list[str]) -> None:
+def _write(path: Path, found: Unlabelled, probabilities: np.ndarray, classes: list[str]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    names = [f"probability of {name}" for name in classes] if set(classes) & set(_COLUMNS) else classes
-    writer.writerow([*_COLUMNS, *names])
-    for name, row in zip(ids, probabilities, strict=True):
+    columns = _COLUMNS if found.classes is not None else _COLUMNS[:3]
+    names = [f"probability of {name}" for name in classes] if set(classes) & set(columns) else classes
+    writer.writerow([*columns, *names])
+    for index, (name, row) in enumerate(zip(found.ids, probabilities, strict=True)):
         label = int(row.argmax())
-        writer.writerow([name, label, classes[label], *(f"{value:.6g}" for value in row)])
+        truth = [] if found.classes is None else [found.classes[index]]
+        writer.writerow([name, label, classes[label], *truth, *(f"{value:.6g}" for value in row)])
     with replaced(path) as file:
         file.write(text.getvalue().encode())

@@ -1,5 +1,6 @@
 """How many members of a program train at a time, and the program compiled for that."""
 
+import dataclasses
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -54,6 +55,8 @@ class Preparation:
         max_members: int | None = None,
         profile: Path | None = None,
     ):
+        if dataset.validation_from == "given":  # which a study need not ask for
+            study = dataclasses.replace(study, data=dataclasses.replace(study.data, validation_from="given"))
         self._study, self._dataset, self._data, self._mesh = study, dataset, data, mesh
         self._max_members, self._profile = max_members, profile
         self._budget = _MEMORY_SHARE * min(processes.gather(memory_limit()))  # before any training takes some of it

@@ -4,6 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import length_hint
 from typing import Self, TypeVar
 
 from rich.console import Console, Group
@@ -15,6 +16,7 @@ from rich.text import Text
 from cnnjax.types import Static, counted
 
 _Item = TypeVar("_Item")
+_SILENT, _AGAIN = 2.0, 10.0  # seconds before the first line of what is tracked without a terminal, and between lines
 
 
 class _Console(Console):
@@ -149,10 +151,34 @@ class Progress:
             self._live = None
 
 
-def tracked(items: Iterable[_Item], description: str, total: int | None = None) -> Iterator[_Item]:
-    """Yields items; a terminal shows how many have been taken, of `total` or as many as there are."""
-    console = _Console(stderr=True)
-    return iter(track(items, description, total, console=console, disable=not sys.stderr.isatty()))
+def tracked(
+    items: Iterable[_Item],
+    description: str,
+    total: int | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[_Item]:
+    """Yields items; a terminal shows how many have been taken, elsewhere a line says so where it takes long.
+
+    Args:
+        items: what is worked on.
+        description: what is done, in words.
+        total: how many there are; by default what `items` says.
+        clock: seconds from any fixed moment.
+    """
+    if sys.stderr.isatty():
+        return iter(track(items, description, total, console=_Console(stderr=True)))
+    return _told(items, description, length_hint(items) if total is None else total, clock)
+
+
+def _told(items: Iterable[_Item], description: str, total: int, clock: Callable[[], float]) -> Iterator[_Item]:
+    start, due = clock(), _SILENT
+    for count, item in enumerate(items):
+        seconds = clock() - start
+        if count and seconds >= due:
+            left = duration(seconds / count * (total - count))
+            print(f"{description}: {count:,} of {total:,}, about {left} left", file=sys.stderr, flush=True)
+            due = seconds + _AGAIN
+        yield item
 
 
 def duration(seconds: float) -> str:

@@ -77,6 +77,8 @@ def run(
         else:
             jax.config.update("jax_platforms", "cpu")  # this process trains nothing, and leaves the devices alone
         _start(folder, study, dataset, plan)
+        for note in dataset.notes:
+            progress.note(note)
         if engine is None:
             write_environment(folder, progress)
         programs, members = waiting(folder, plan.programs)
@@ -114,6 +116,7 @@ def plan_table(study: Study) -> str:
     counts = {name: count for name, count in dataset.describe()["counts"].items() if count}
     lines = [
         f"data      {dataset.name}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()),
+        *(f"          {note}" for note in dataset.notes),
         f"trials    {len(plan.trials)}: {plan.trained} trained, {len(plan.trials) - plan.trained} read off longer ones",
         f"programs  {len(plan.programs)}",
         "",
@@ -180,10 +183,12 @@ def _start(folder: RunFolder, study: Study, dataset: Dataset, plan: Plan) -> Non
     folder.remove_unfinished()
     data = dataset.describe()
     before = folder.read_whole("data.json")
-    if before is not None and before.get("sha256") != data["sha256"]:
-        what = f"the data is not what its trials trained on (sha256 {str(before.get('sha256'))[:12]}... there"
-        how = "bring the data back, choose another folder, or --overwrite it"
-        raise RequestError("workdir", str(folder.path), f"{what}, {data['sha256'][:12]}... here); {how}")
+    for key in ("classes", "sha256"):
+        if before is not None and before.get(key) != data[key]:
+            there, here = (str(value)[:12] if key == "sha256" else value for value in (before.get(key), data[key]))
+            what = f"the data is not what its trials trained on ({key} {there} there, {here} here)"
+            how = "bring the data back, choose another folder, or --overwrite it"
+            raise RequestError("workdir", str(folder.path), f"{what}; {how}")
     folder.write_json("data.json", data)
     if folder.read_whole("plan.json") is None:
         folder.write_json("plan.json", describe_plan(plan, [_describe_program(p, dataset) for p in plan.programs]))

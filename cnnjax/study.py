@@ -60,7 +60,7 @@ class DataConfig:
     augment_test: bool = setting(False, _FLAG)  # the test images too, each once, alike for all trials
     stored_augment: str = setting("none", choice("none", "flip_zoom"))  # of training and validation images
     validation: float = setting(0.0, _VALIDATION)
-    validation_from: str = setting("train", choice("train", "test", "same_as_test"))
+    validation_from: str = setting("train", choice("train", "test", "same_as_test", "given"))
     test: float = setting(0.2, number(0, 1, exclusive=True))  # share, where the data has no test split
     # Of all examples, train and test pooled: shares of train, validation and test, instead of the three above.
     fractions: tuple[float, ...] = together((), _FRACTIONS)
@@ -70,8 +70,8 @@ class DataConfig:
 
     @property
     def has_validation(self) -> bool:
-        """Whether there is a validation split."""
-        return bool(self.validation or self.fractions or self.validation_from == "same_as_test")
+        """Whether the study asks for a validation split."""
+        return bool(self.validation or self.fractions or self.validation_from in ("same_as_test", "given"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,7 +224,7 @@ def _check_stopping(study: Study) -> None:
     for text in study.train.stopping:
         rule = stopping.read_stopping(text)
         if rule is not None and rule.metric.startswith("val_") and not study.data.has_validation:
-            how = "it needs a validation split: set data.validation (0.1, say)"
+            how = "it needs a validation split: set data.validation (0.1, say), or data.validation_from = 'given'"
             raise RequestError("train.early_stopping", text, how)
     if len(study.train.stage_start) > 1 and not (study.data.has_validation or study.train.stops_early):
         how = "nothing says which weights are the best, so it would be the last: set data.validation (0.1, say)"
@@ -238,8 +238,9 @@ def _check_splits(data: DataConfig) -> None:
             raise RequestError(
                 f"data.{key}", value, f"data.fractions says all shares; allowed: {default!r}, its default"
             )
-    if data.validation and data.validation_from == "same_as_test":
-        raise RequestError("data.validation", data.validation, "the test split validates, whole; allowed: 0.0")
+    if data.validation and data.validation_from in ("same_as_test", "given"):
+        whole = "the test split" if data.validation_from == "same_as_test" else "the data's own validation split"
+        raise RequestError("data.validation", data.validation, f"{whole} validates, whole; allowed: 0.0")
     if data.augment_test and not data.augment:
         raise RequestError("data.augment_test", True, "data.augment says how, and is empty; allowed: False")
 
@@ -249,6 +250,7 @@ def _check_selection(study: Study) -> None:
         raise RequestError(
             "select",
             study.select,
-            "it needs a validation split: set data.validation (0.1, say) or data.fractions, or select by "
+            "it needs a validation split: set data.validation (0.1, say) or data.fractions, or "
+            "data.validation_from = 'given' where the data has its own, or select by "
             + ", ".join(name for name in SELECT if not name.startswith("val_")),
         )

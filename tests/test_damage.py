@@ -318,14 +318,21 @@ def test_a_damaged_finished_state_is_not_predicted_with(finished, tmp_path):
     assert cnnjax.load_trial(copy, "t0002")
 
 
-def test_other_data_of_the_same_name_is_refused(finished, tmp_path):
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"sha256": "0" * 64}, r"\(sha256 000000000000 there"),
+        ({"classes": ["0", "1", "10"]}, r"\(classes \['0', '1', '10'\] there, "),
+    ],
+)
+def test_other_data_of_the_same_name_is_refused(finished, tmp_path, change, words):
     """A run does not go on with data that changed under it, though its config is the same."""
     copy = tmp_path / "run"
     shutil.copytree(finished, copy)
     folder = RunFolder(copy)
-    folder.write_json("data.json", folder.read_whole("data.json") | {"sha256": "0" * 64})
+    folder.write_json("data.json", folder.read_whole("data.json") | change)
     (copy / "trials.csv").unlink()
-    with pytest.raises(RequestError, match=r"data is not what its trials trained on \(sha256 000000000000"):
+    with pytest.raises(RequestError, match=rf"data is not what its trials trained on {words}"):
         run(copy)
 
 

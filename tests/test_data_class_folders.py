@@ -60,6 +60,26 @@ def test_a_folder_for_each_class_is_read_as_written(tmp_path):
     assert (len(dataset.train), len(dataset.test), dataset.name, dataset.test_from) == (8, 2, "pets", "train")
 
 
+@pytest.mark.parametrize(
+    ("names", "ordered"),
+    [
+        (["10", "2", "1"], ("1", "2", "10")),
+        (["-1", "1.5", "01", "1"], ("-1", "01", "1", "1.5")),
+        (["10", "2", "b"], ("10", "2", "b")),
+        (["١", "10", "2"], ("10", "2", "١")),
+    ],
+)
+def test_names_that_all_are_numbers_stand_as_numbers(tmp_path, names, ordered):
+    written = photos(tmp_path / "a", dict.fromkeys(names, 2))
+    source = read_path(str(tmp_path / "a"), "a")
+    assert source.classes == ordered and source.train.labels.tolist() == sorted(list(range(len(names))) * 2)
+    np.testing.assert_array_equal(source.train.images, np.concatenate([written[name] for name in ordered]))
+    (tmp_path / "b").mkdir()
+    for name in names:
+        np.save(tmp_path / "b" / f"{name}.npy", written[name])
+    assert read_path(str(tmp_path / "b"), "b").classes == ordered
+
+
 def test_train_and_test_folders_are_splits(tmp_path):
     train = photos(tmp_path / "train", {"a": 3, "b": 2}, 1)
     test = photos(tmp_path / "test", {"b": 2}, 2)
@@ -68,6 +88,64 @@ def test_train_and_test_folders_are_splits(tmp_path):
     np.testing.assert_array_equal(source.train.images, np.concatenate([train["a"], train["b"]]))
     np.testing.assert_array_equal(source.test.images, test["b"])
     np.testing.assert_array_equal(source.test.labels, [1, 1])
+
+
+def test_files_that_are_not_read_are_counted_by_suffix(tmp_path):
+    root, below = tmp_path / "photos", ["train/a", "train/b", "test/a"]
+    for folder in below:
+        photos(root, {folder: 2})
+        for name in ("x.HEIC", "y.HEIC", "z.txt", "LICENSE"):
+            (root / folder / name).write_text("no image")
+    save(root / "train" / "over.png", COLOUR)
+    (root / "labels.csv").write_text("a,b")
+    for junk in ("__MACOSX/train/a/._0.png", "Thumbs.db", "train/desktop.ini", "train/a/.DS_Store", "@eaDir/b/c.png"):
+        (root / junk).parent.mkdir(parents=True, exist_ok=True)
+        (root / junk).write_text("")
+    expected = (
+        "left out, not read as images: 6 .HEIC, 3 .txt, 3 without suffix, 1 .csv",
+        "left out, for they are in no class's folder: 1 .png",
+    )
+    for _ in range(2):  # the second time from the cache
+        dataset = load_dataset(DataConfig(path=str(root)))
+        assert (len(dataset.train), len(dataset.test), dataset.notes) == (4, 2, expected)
+    for index in range(20):
+        (root / "test" / "a" / f"q.{index:02d}").write_text("")
+    several = "6 .HEIC, 3 .txt, 3 without suffix, 1 .00, 1 .01, 1 .02, 1 .03, 1 .04, 16 others"
+    assert read_path(str(root), "a").notes[0].endswith(several)
+
+
+def test_a_test_folder_of_images_without_classes_is_left_out_and_named(tmp_path):
+    photos(tmp_path, {"train/a": 3, "train/b": 3, "test": 4})
+    dataset = load_dataset(DataConfig(path=str(tmp_path), test=0.5))
+    assert (len(dataset.train), len(dataset.test)) == (3, 3)
+    assert dataset.notes == ("left out, because its images are in no class's folder: test",)
+
+
+def test_an_image_is_known_by_other_suffixes_and_without_one_by_its_content(tmp_path):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    for name, kind in (("1.jfif", "jpeg"), ("2.JPE", "jpeg"), ("3", "png"), ("4.pnm", "ppm"), ("5", "webp")):
+        Image.fromarray(COLOUR).save(folder / name, kind)
+    for name, content in (("6", b""), ("7", b"BM"), ("8", b"P6 a text"), ("9", b"%!PS-Adobe-3.0 EPSF-3.0\n")):
+        (folder / name).write_bytes(content)
+    source = read_path(str(tmp_path), "a")
+    assert len(source.train) == 5 and source.notes == ("left out, not read as images: 4 without suffix",)
+    (folder / "0").write_bytes(bomb())
+    with pytest.raises(RequestError, match=r"a/0' is not allowed; it cannot be decoded"):
+        read_path(str(tmp_path), "a")
+
+
+@pytest.mark.parametrize("names", [("train", "val", "test"), ("Train", "Valid", "TEST"), ("train", "validation", "")])
+def test_the_splits_that_there_are_are_taken_as_they_are(tmp_path, names):
+    written = {name: photos(tmp_path / name, {"2": 3, "10": 2}, seed) for seed, name in enumerate(names) if name}
+    dataset = load_dataset(DataConfig(path=str(tmp_path), test=0.4))
+    assert dataset.classes == ("2", "10") and dataset.validation_from == "given" and dataset.notes == ()
+    for split, name in (("validation", names[1]), ("test", names[2]), ("train", names[0])):
+        if name and (names[2] or split != "train"):
+            expected = np.concatenate([written[name]["2"], written[name]["10"]])
+            np.testing.assert_array_equal(dataset.splits[split].images, expected)
+            assert dataset.splits[split].labels.tolist() == [0, 0, 0, 1, 1]
+    assert (len(dataset.train), len(dataset.test)) == ((5, 5) if names[2] else (3, 2))
 
 
 @pytest.mark.parametrize("below", ["", "train"])
@@ -139,7 +217,7 @@ def png16(values: np.ndarray, colours: int) -> bytes:
 
 
 def test_every_mode_is_brought_to_grey_or_colours(tmp_path):
-    alpha = np.full((6, 5, 1), 100, np.uint8)
+    opaque = np.full((6, 5, 1), 255, np.uint8)
     wide = RNG.integers(0, 2**16, (6, 5, 3), np.uint16)
     files = {
         "colour.png": (Image.fromarray(COLOUR), COLOUR),
@@ -147,8 +225,8 @@ def test_every_mode_is_brought_to_grey_or_colours(tmp_path):
         "colour.PPM": (Image.fromarray(COLOUR), COLOUR),
         "colour.webp": (Image.fromarray(COLOUR), COLOUR),
         "colour.tiff": (Image.fromarray(COLOUR), COLOUR),
-        "transparent.png": (Image.fromarray(np.concatenate([COLOUR, alpha], -1)), COLOUR),
-        "transparent grey.png": (Image.fromarray(np.concatenate([GREY[..., None], alpha], -1)), GREY[..., None]),
+        "opaque.png": (Image.fromarray(np.concatenate([COLOUR, opaque], -1)), COLOUR),
+        "opaque grey.png": (Image.fromarray(np.concatenate([GREY[..., None], opaque], -1)), GREY[..., None]),
         "grey.png": (Image.fromarray(GREY), GREY[..., None]),
         "palette.png": (palette(GREY), 255 - GREY[..., None]),
         "palette.gif": (palette(GREY), 255 - GREY[..., None]),
@@ -156,18 +234,18 @@ def test_every_mode_is_brought_to_grey_or_colours(tmp_path):
     }
     for name, (image, expected) in files.items():
         image.save(tmp_path / name, **({"lossless": True, "exact": True} if name.endswith("webp") else {}))
-        np.testing.assert_array_equal(decode_picture(tmp_path / name), expected, name)
+        np.testing.assert_array_equal(decode_picture(tmp_path / name).pixels, expected, name)
     for name, values in (("16 bits.png", wide[..., 0]), ("16 bits of colour.png", wide)):
         (tmp_path / name).write_bytes(png16(values, 3 if values.ndim == 3 else 1))
-        np.testing.assert_array_equal(decode_picture(tmp_path / name), (values // 256).reshape(6, 5, -1), name)
+        np.testing.assert_array_equal(decode_picture(tmp_path / name).pixels, (values // 256).reshape(6, 5, -1), name)
 
 
 def test_a_jpeg_is_near_what_was_written(tmp_path):
     smooth = np.add.outer(np.arange(32), np.arange(32)).astype(np.uint8) * 4
     Image.fromarray(smooth).save(tmp_path / "a.jpg", quality=95)
-    assert np.abs(decode_picture(tmp_path / "a.jpg")[..., 0].astype(int) - smooth).max() < 8
+    assert np.abs(decode_picture(tmp_path / "a.jpg").pixels[..., 0].astype(int) - smooth).max() < 8
     Image.fromarray(np.stack([smooth] * 4, -1), "CMYK").save(tmp_path / "b.jpg", quality=95)
-    assert decode_picture(tmp_path / "b.jpg").shape[:2] == (32, 32)
+    assert decode_picture(tmp_path / "b.jpg").pixels.shape[:2] == (32, 32)
 
 
 def test_sizes_that_differ_need_one(tmp_path):
@@ -262,15 +340,22 @@ def test_postscript_is_not_run_whatever_it_is_called(tmp_path, monkeypatch):
         (["train/0.png", "test/0.png"], "train' is not allowed; it has no folder of a class"),
         (["train/a/0.png", "test"], "test' is not allowed; it has no folder of a class"),
         (["test/a/0.png"], "it has the folders test; allowed"),
-        (["train/a/0.png", "val/a/0.png", "test/a/0.png"], "it has the folders test, train, val; allowed"),
+        (["train/a/0.png", "extra/a/0.png", "test/a/0.png"], "it has the folders extra, test, train; allowed"),
+        (["train/a/0.png", "val/a/0.png", "valid/a/0.png"], "val beside it is the validation split, too"),
+        (["train/a/0.png", "val/b/0.png"], "val/b' is not allowed; there is no such class in"),
         (["train/a/0.png", "test/b/0.png"], "test/b' is not allowed; there is no such class in"),
         (["train/a/0.png", "test/a"], "test/a' is not allowed; it has no image"),
+        (["a/0.png", "b/c.HEIC"], "b' is not allowed; it has no image but 1 .HEIC; allowed: files named .bmp"),
+        (["a/c.HEIC"], "a' is not allowed; it has no image but 1 .HEIC"),
     ],
 )
 def test_folders_that_do_not_fit_are_one_line(tmp_path, folders, named):
     for path in folders:
         if path.endswith(".png"):
             save(tmp_path / path, COLOUR)
+        elif path.endswith(".HEIC"):
+            (tmp_path / path).parent.mkdir(parents=True)
+            (tmp_path / path).touch()
         else:
             (tmp_path / path).mkdir(parents=True)
     with pytest.raises(RequestError) as raised:
@@ -291,6 +376,6 @@ def test_no_damage_to_an_image_escapes_as_another_error(tmp_path_factory, kind, 
     path = tmp_path_factory.mktemp("image") / f"a.{kind}"
     path.write_bytes(content if cut > 200 else content[:cut])
     try:
-        assert decode_picture(path).ndim == 3
+        assert decode_picture(path).pixels.ndim == 3
     except RequestError as error:
         assert "\n" not in str(error)

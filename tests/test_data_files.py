@@ -170,6 +170,29 @@ def test_npz_of_images_and_labels(tmp_path):
     assert (len(dataset.train), len(dataset.test), dataset.image_shape) == (8, 2, (4, 4, 1))
 
 
+FORMS = [("x_{}", "y_{}", "val"), ("x_{}", "y_{}", "valid"), ("{}_images", "{}_labels", "val")]
+
+
+@pytest.mark.parametrize(("images", "labels", "validation"), FORMS)
+def test_npz_with_a_validation_split(tmp_path, images, labels, validation):
+    """Keras's names, and MedMNIST's, whose labels are columns."""
+    rng, arrays = np.random.default_rng(0), {}
+    for name, count in (("train", 9), (validation, 5), ("test", 4)):
+        arrays[images.format(name)] = rng.integers(0, 256, (count, 4, 4, 3), np.uint8)
+        arrays[labels.format(name)] = (np.arange(count) % 3)[:, None].astype(np.uint8)
+    np.savez(tmp_path / "a.npz", **arrays)
+    dataset = load_dataset(DataConfig(path=str(tmp_path / "a.npz")))
+    for split, name in (("train", "train"), ("validation", validation), ("test", "test")):
+        np.testing.assert_array_equal(dataset.splits[split].images, arrays[images.format(name)])
+        np.testing.assert_array_equal(dataset.splits[split].labels, arrays[labels.format(name)][:, 0])
+    assert dataset.describe()["validation_from"] == "given" and dataset.notes == ()
+
+
+def test_arrays_of_an_npz_that_are_not_read_are_named(tmp_path):
+    np.savez(tmp_path / "a.npz", x_train=IMAGES, y_train=LABELS, images=IMAGES, names=LABELS)
+    assert read_path(str(tmp_path / "a.npz"), "a").notes == ("left out: 2 arrays (images, names)",)
+
+
 IMAGES, LABELS = np.zeros((4, 4, 4), np.uint8), np.array([0, 1, 0, 1])
 
 
@@ -186,6 +209,10 @@ IMAGES, LABELS = np.zeros((4, 4, 4), np.uint8), np.array([0, 1, 0, 1])
         ({"images": IMAGES, "labels": LABELS * 1000}, "1,001 classes"),
         ({"images": IMAGES, "labels": np.array(["a", "b", "a", "b"], object)}, "allow_pickle"),
         ({"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES}, "only one of"),
+        ({"x_train": IMAGES, "y_train": LABELS, "y_val": LABELS}, "only one of x_val and y_val"),
+        ({"x_train": IMAGES, "x_val": IMAGES, "y_val": LABELS}, "it holds ['x_train', 'x_val', 'y_val']"),
+        ({"x_train": IMAGES, "y_train": LABELS, "train_images": IMAGES}, "train_images and x_train are both the train"),
+        ({"x_train": IMAGES, "y_train": LABELS, "x_val": IMAGES[:, :2], "y_val": LABELS}, "training and validation"),
         ({"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES, "y_test": LABELS + 1}, "reach 2"),
     ],
 )

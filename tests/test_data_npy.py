@@ -32,6 +32,7 @@ def test_a_file_for_each_class_is_read_as_written(folder):
     dataset = load_dataset(DataConfig(path=str(folder), test=0.2))
     assert dataset.classes == ("moving cat", "sitting dog") and dataset.image_shape == (28, 28, 1)
     assert (len(dataset.train), len(dataset.test), dataset.test_from) == (8, 2, "train")
+    assert dataset.notes == ("left out, not read as arrays: 1 .txt",)
     source = read_path(str(folder), "a").train
     np.testing.assert_array_equal(source.images[:6], CAT.reshape(6, 28, 28, 1))
     np.testing.assert_array_equal(source.images[6:, ..., 0], DOG)

@@ -129,3 +129,56 @@ def test_a_folder_named_as_a_file_is_of_no_kind(tmp_path):
     (tmp_path / "a.csv").mkdir()
     with pytest.raises(RequestError, match="of no kind"):
         read_path(str(tmp_path / "a.csv"), "a")
+
+
+def write_splits(folder: Path, *names: str) -> dict[str, np.ndarray]:
+    """Writes a labelled file of each name; returns the images by name."""
+    written = {}
+    for index, name in enumerate(names):
+        written[name] = np.full((4 + index, 3, 3), 10 * index, np.uint8)
+        write_rows(folder / name, written[name], {"label": [0, 1] * 2 + [0] * index})
+    return written
+
+
+@pytest.mark.parametrize("path", ["", "train.csv"])
+@pytest.mark.parametrize(
+    "names", [("train.csv", "val.csv", "test.csv.gz"), ("train.csv", "Validation.CSV", "TEST.csv")]
+)
+def test_files_that_are_named_as_splits_are_the_splits(tmp_path, path, names):
+    written = write_splits(tmp_path, *names)
+    dataset = load_dataset(DataConfig(path=str(tmp_path / path)))
+    for split, name in zip(("train", "validation", "test"), names, strict=True):
+        np.testing.assert_array_equal(dataset.splits[split].images[..., 0], written[name])
+    assert (dataset.validation_from, dataset.test_from, dataset.notes) == ("given", "source", ())
+
+
+@pytest.mark.parametrize("path", ["", "train.csv"])
+def test_a_test_file_without_labels_is_left_out_and_named(tmp_path, images, path):
+    """As `data.to_csv` writes it, or without IDs, too."""
+    write_splits(tmp_path, "train.csv")
+    write_rows(tmp_path / "test.csv", images, {"ID": range(len(images))})
+    (tmp_path / "val.csv").write_text("pix1,pix2\n1,2\n")
+    dataset = load_dataset(DataConfig(path=str(tmp_path / path), test=0.5))
+    assert (len(dataset.train), len(dataset.test), dataset.validation) == (2, 2, None)
+    no_header, no_labels = dataset.notes
+    assert no_labels == "left out, because its images have no labels: test.csv"
+    assert no_header.startswith("left out, because it begins with 'pix1,pix2'") and no_header.endswith(": val.csv")
+
+
+def test_what_lies_beside_a_file_of_another_name_is_named(tmp_path):
+    write_splits(tmp_path, "digits.csv", "test.csv", "train.csv.gz")
+    (tmp_path / "broken").symlink_to("nowhere")
+    dataset = load_dataset(DataConfig(path=str(tmp_path / "digits.csv"), test=0.5))
+    assert len(dataset.train) == len(dataset.test) == 2
+    assert dataset.notes == tuple(
+        f"left out, because it lies beside digits.csv: {name}" for name in ("test.csv", "train.csv.gz")
+    )
+
+
+def test_a_packed_copy_is_no_second_file_and_two_files_of_one_split_are_refused(tmp_path):
+    write_splits(tmp_path, "train.csv.gz", "train.csv", "val.csv")
+    for path, count in (("", 5), ("train.csv", 5), ("train.csv.gz", 4)):
+        assert len(read_path(str(tmp_path / path), "a").train) == count
+    write_splits(tmp_path, "valid.csv")
+    with pytest.raises(RequestError, match=r"valid\.csv' is not allowed; val\.csv beside it is the validation split"):
+        read_path(str(tmp_path), "a")

@@ -158,6 +158,50 @@ def test_fractions_that_contradict_are_refused(data, key):
     assert "\n" not in str(refused.value)
 
 
+GIVEN = Source(numbered(0, 90, 3), numbered(10_000, 20, 3), ("a", "b", "c"), numbered(20_000, 30, 3))
+
+
+@pytest.mark.parametrize("settings", [{}, {"validation_from": "given"}, {"validation_from": "test"}])
+def test_a_validation_split_of_the_source_is_taken_whole(settings):
+    dataset = make_splits(GIVEN, DataConfig(**settings), "x")
+    assert [ids(split) for split in dataset.splits.values()] == [
+        ids(split) for split in (GIVEN.train, GIVEN.validation, GIVEN.test)
+    ]
+    assert dataset.validation_from == "given" and dataset.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("settings", "origin", "first", "count"),
+    [
+        ({"validation": 9}, "train", 0, 9),
+        ({"validation": 5, "validation_from": "test"}, "test", 10_000, 5),
+        ({"validation_from": "same_as_test"}, "same_as_test", 10_000, 20),
+    ],
+)
+def test_a_study_that_cuts_another_validation_split_says_what_it_leaves(settings, origin, first, count):
+    dataset = make_splits(GIVEN, DataConfig(**settings), "x")
+    assert dataset.validation_from == origin and len(dataset.validation) == count
+    assert set(ids(dataset.validation)) <= set(range(first, first + 90))
+    assert dataset.notes == ("left out, because the study cuts another: the data's own validation split of 30 images",)
+
+
+def test_fractions_pool_the_validation_split_and_kept_classes_and_sizes_reach_it():
+    dataset = make_splits(GIVEN, DataConfig(fractions=(0.5, 0.25, 0.25)), "x")
+    everything = [each for split in (GIVEN.train, GIVEN.test, GIVEN.validation) for each in ids(split)]
+    assert sorted(each for split in dataset.splits.values() for each in ids(split)) == sorted(everything)
+    assert (dataset.validation_from, dataset.test_from, dataset.notes) == ("pooled", "pooled", ())
+    kept = keep_classes(GIVEN, ("c", "a"))
+    assert set(kept.validation.labels) == {0, 1} and len(kept.validation) == 20
+
+
+def test_a_split_that_is_not_given_cannot_be_taken():
+    with pytest.raises(RequestError, match=r"^data\.validation_from: 'given' .* has no validation split of its own"):
+        split(100, 20, validation_from="given")
+    with pytest.raises(RequestError, match=r"^data\.validation: 0\.1 .* own validation split validates, whole"):
+        from_config({"data": {"validation": 0.1, "validation_from": "given"}})
+    assert from_config({"select": "val_accuracy", "data": {"validation_from": "given"}}).data.has_validation
+
+
 def test_the_test_split_may_validate():
     dataset = load_dataset(DataConfig(validation_from="same_as_test"))
     plain = load_dataset(DataConfig())
@@ -327,12 +371,45 @@ def test_kept_classes_reach_the_data_set_and_its_description():
         (("Sneakers", "Bag"), "'Sneakers' is not allowed; did you mean 'Sneaker'?"),
         (("Bag", 9), "9 is not allowed; allowed: 0 to 8, or a name"),
         (("Bag", 8), "each class may stand once"),
+        (("sneaker",), "'sneaker' is not allowed; did you mean 'Sneaker'?"),
     ],
 )
 def test_a_class_that_is_not_there_is_refused(classes, words):
     with pytest.raises(RequestError, match=r"^data\.classes: ") as refused:
         keep_classes(clothes(80), classes)
     assert words in str(refused.value) and "\n" not in str(refused.value)
+
+
+TWELVE = tuple(str(number) for number in range(1, 13))
+
+
+@pytest.mark.parametrize(
+    ("names", "asked", "kept"),
+    [
+        (TWELVE, (1, 2), ("1", "2")),
+        (TWELVE, ("10", 12), ("10", "12")),
+        (("cat", "2", "dog"), (2, 0), ("2", "cat")),
+        (("cat", "-1", "dog"), (1, 2), ("-1", "dog")),
+    ],
+)
+def test_a_name_wins_over_a_place(names, asked, kept):
+    source = Source(numbered(0, 120, len(names)), None, names)
+    assert keep_classes(source, asked).classes == kept
+
+
+@pytest.mark.parametrize(
+    ("names", "asked", "words"),
+    [
+        (TWELVE, 0, "no class has that name; allowed: 1, 2"),
+        (("07", "08", "09"), 7, "no class has that name; did you mean '07'? allowed: 07, 08, 09"),
+        (("cat", "01", "dog"), 1, "no class has that name; did you mean '01'?"),
+        (("5", "6", "7"), 2, "no class has that name; allowed: 5, 6, 7"),
+    ],
+)
+def test_a_number_that_could_be_a_name_or_a_place_is_refused(names, asked, words):
+    with pytest.raises(RequestError, match=rf"^data\.classes: {asked} is not allowed; ") as refused:
+        keep_classes(Source(numbered(0, 120, len(names)), None, names), (asked,))
+    assert words in str(refused.value)
 
 
 def test_classes_without_examples_are_refused():

@@ -316,6 +316,25 @@ def test_what_is_prepared_is_a_known_name(environment):
         load_dataset(DataConfig(name="fashionmnist"))
 
 
+def test_a_validation_split_is_taken_as_it_is(environment, data_dir, tmp_path, monkeypatch):
+    """The prepared test split, called validation."""
+    expected = load_dataset(DataConfig(name="mnist")).test
+    (source,) = (data_dir / "mnist").iterdir()
+    folder = tmp_path / "data" / "mnist" / source.name
+    folder.mkdir(parents=True)
+    for path in source.iterdir():
+        content = path.read_bytes()
+        if path.name == "dataset_info.json":
+            content = content.replace(b'"test"', b'"validation"')
+        (folder / path.name.replace("-test.", "-validation.")).write_bytes(content)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
+    for _ in range(2):  # the second time from the cache
+        dataset = load_dataset(DataConfig(name="mnist", test=0.25))
+        np.testing.assert_array_equal(dataset.validation.images, expected.images)
+        np.testing.assert_array_equal(dataset.validation.labels, expected.labels)
+        assert (dataset.validation_from, len(dataset.train), len(dataset.test)) == ("given", 15, 5)
+
+
 def test_versions_and_configs(environment, data_dir, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
     for version in ("emnist/letters/3.0.9", "emnist/letters/3.0.10", "emnist/digits/3.0.0"):

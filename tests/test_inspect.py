@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
+from runs import run
 
-from cnnjax import inspect, inspection
+from cnnjax import inspect, inspection, runner
 from cnnjax.data import load_dataset, normalisation
 from cnnjax.data.levels import black_share, level_counts, pixel_statistics
 from cnnjax.ladder import LADDER, Conv, Dense
@@ -169,6 +170,22 @@ def test_black_pixels_are_left_out_where_they_are_most(tiny):
         captions[name] = list(draw_data(dataset, None))[-1].caption
     assert "All training pixels" in captions["digits"]
     assert f"{100 * (dark <= 10).mean():.1f} % are at most 10. Shown are the others" in captions["dark"]
+
+
+def test_files_that_are_left_out_are_named_wherever_images_are_counted(tiny, tmp_path):
+    for index in range(20):
+        (tmp_path / "photos" / str(index % 2)).mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(index).integers(0, 256, (8, 8), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / str(index % 2) / f"{index}.png")
+    (tmp_path / "photos" / "0" / "more.HEIC").touch()
+    data = {"name": "photos", "path": str(tmp_path / "photos"), "train_examples": None, "validation": 4}
+    study = make_study(data=data, train={"batch_size": 5, "epochs": 1})
+    said = "left out, not read as images: 1 .HEIC"
+    assert inspection.inspect_study(study, tmp_path / "page").splitlines()[2] == said
+    assert f"<p>{said}</p>" in (tmp_path / "page/index.html").read_text()
+    assert said in runner.plan_table(study)
+    assert said in run(study, tmp_path / "run")
+    assert said in (tmp_path / "run/report/index.html").read_text()
 
 
 @pytest.mark.parametrize(

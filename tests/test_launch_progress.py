@@ -1,6 +1,7 @@
 """Progress: plain lines where nobody watches, a live display on a terminal."""
 
 import io
+import itertools
 import math
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from cnnjax.progress import Progress, duration
+from cnnjax.progress import Progress, duration, tracked
 from cnnjax.types import Static
 
 STATIC = Static(model="complex", initialisation="default", optimizer="sgd", batch_size=64)
@@ -112,6 +113,16 @@ def test_force_color_is_no_terminal():
     script = "from cnnjax.progress import Progress; p = Progress(); p.begin(1, 1, 1); p.end()"
     done = subprocess.run([sys.executable, "-c", script], env={"FORCE_COLOR": "1"}, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("", "1 program, 1 member, 1 images\n")
+
+
+def test_what_takes_long_is_said_in_lines_where_there_is_no_terminal(capsys):
+    seconds = itertools.count()  # an item a second
+    assert list(tracked("abcdefghijklmnopqrst", "reading", clock=lambda: next(seconds))) == list("abcdefghijklmnopqrst")
+    said = ["reading: 1 of 20, about 38 s left", "reading: 11 of 20, about 10 s left"]
+    assert capsys.readouterr().err.splitlines() == said
+    list(tracked(range(9), "quick"))
+    list(tracked(iter(range(3)), "counted", 3000, clock=iter([0, 1, 1.5, 2]).__next__))
+    assert capsys.readouterr().err == "counted: 2 of 3,000, about 49 min 58 s left\n"
 
 
 @pytest.mark.parametrize(

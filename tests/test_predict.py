@@ -1,6 +1,7 @@
 """Networks taken out of a run against what the run itself wrote down, and unlabelled images against both."""
 
 import io
+import itertools
 import os
 import shutil
 import subprocess
@@ -14,10 +15,12 @@ import scipy.special
 from conftest import add_tiny, make_study
 from PIL import Image
 from rich.console import Console
+from sklearn.metrics import confusion_matrix
 
 import cnnjax
 from cnnjax import predict, prediction, runner
 from cnnjax.data import Dataset, load_dataset
+from cnnjax.data.unlabelled import Unlabelled
 from cnnjax.evaluate import EVALUATION_BATCH
 from cnnjax.progress import Progress
 from cnnjax.records import RunFolder
@@ -191,12 +194,14 @@ def test_the_output_is_the_mean_of_the_probabilities_of_all_seeds(trained, tmp_p
 
 
 def test_no_two_columns_have_one_name(tmp_path):
-    for classes in (["cat", "dog"], ["cat", "label"]):
-        prediction._write(tmp_path / "labels.csv", ["0"], np.array([[0.25, 0.75]]), classes)
+    for classes, true in itertools.product((["cat", "dog"], ["cat", "label"], ["cat", "true class"]), (None, ["cat"])):
+        found = Unlabelled(["0"], np.zeros((1, 2, 2, 1), np.uint8), true)
+        prediction._write(tmp_path / "labels.csv", found, np.array([[0.25, 0.75]]), classes)
         header, row = (tmp_path / "labels.csv").read_text().splitlines()
-        assert row == f"0,1,{classes[1]},0.25,0.75"
-        names = ["probability of cat", "probability of label"] if "label" in classes else classes
-        assert header.split(",") == ["ID", "label", "class", *names]
+        columns = ["ID", "label", "class", *(["true class"] if true else [])]
+        assert row == f"0,1,{classes[1]},{'cat,' if true else ''}0.25,0.75"
+        names = [f"probability of {name}" for name in classes] if set(classes) & set(columns) else classes
+        assert header.split(",") == [*columns, *names] and len(set(header.split(","))) == len(columns) + 2
 
 
 def test_one_trial_or_any_setting_can_be_named(trained, tmp_path):
@@ -351,6 +356,72 @@ def test_figures_show_every_image_under_its_class(trained, tmp_path):
 def test_figures_of_few_images(count):
     plots = list(draw_predicted(np.zeros((count, 8, 8, 3), np.uint8), np.zeros(count, int), ["a", "b"]))
     assert f"The first {count} images" in plots[0].caption and all(plot.png for plot in plots)
+
+
+def save_by_class(folder, images, labels, names):
+    """Writes each image into its class's folder; returns the order in which they are read."""
+    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+        (folder / names[label]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[..., 0]).save(folder / names[label] / f"{index:04d}.png")
+    return sorted(range(len(labels)), key=lambda index: (names[labels[index]], index))
+
+
+def test_images_in_folders_of_their_classes_are_judged(trained, tmp_path):
+    workdir, dataset = trained
+    images, labels = dataset.test.images[:90], dataset.test.labels[:90]
+    order = save_by_class(tmp_path / "photos", images, labels, dataset.classes)
+    (tmp_path / "photos" / "3" / "more.HEIC").touch()
+    said = prediction.predict_file(workdir, str(tmp_path / "photos"), tmp_path / "labels.csv", trial="t0005")
+    table = pd.read_csv(tmp_path / "labels.csv")
+    assert list(table["ID"]) == [f"{labels[i]}/{i:04d}.png" for i in order]
+    assert list(table["true class"]) == list(labels[order])
+    predicted = stored_logits(workdir, "t0005")[:90].argmax(1)
+    assert list(table["class"]) == list(predicted[order])
+    confusion = pd.read_csv(tmp_path / "labels.confusion.csv", index_col="true class")
+    np.testing.assert_array_equal(confusion, confusion_matrix(labels, predicted, labels=range(10)))
+    assert list(confusion.columns) == list(confusion.index.astype(str)) == list(dataset.classes)
+    hits = (predicted == labels).sum()
+    first, note, accuracy, *matrix = said.splitlines()
+    assert first.endswith("90 images, by t0005") and note == "left out, not read as images: 1 .HEIC"
+    assert (
+        accuracy.startswith(f"accuracy {100 * hits / 90:.2f} % ({hits} of 90)") and "labels.confusion.csv" in accuracy
+    )
+    assert matrix[2].split() == ["0", *map(str, confusion.iloc[0])]
+
+
+def test_a_folder_that_is_no_class_is_refused(trained, tmp_path):
+    for name in ("3", "33"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        Image.fromarray(trained[1].test.images[0, ..., 0]).save(tmp_path / "photos" / name / "a.png")
+    (tmp_path / "photos" / "4").mkdir()
+    with pytest.raises(RequestError, match=r"^--input: .*its folder 33 is no class of the run; did you mean '3'\?"):
+        prediction.predict_file(trained[0], str(tmp_path / "photos"), tmp_path / "labels.csv")
+    shutil.rmtree(tmp_path / "photos" / "33")
+    (tmp_path / "labels.confusion.csv").mkdir()
+    with pytest.raises(RequestError, match=r"^--output: .*labels\.confusion\.csv beside it is no file"):
+        prediction.predict_file(trained[0], str(tmp_path / "photos"), tmp_path / "labels.csv")
+    (tmp_path / "photos/3/out.png").touch()
+    with pytest.raises(RequestError, match=r"^--output: .*it is what --input reads"):
+        prediction.predict_file(trained[0], str(tmp_path / "photos"), tmp_path / "photos/3/out.png")
+    assert not (tmp_path / "labels.csv").exists()
+
+
+def test_one_image_and_floating_point_are_predicted_as_their_bytes(trained, tmp_path):
+    workdir, dataset = trained
+    images = dataset.test.images[:5]
+    Image.fromarray(images[0, ..., 0]).save(tmp_path / "one.png")
+    sources = {
+        "bytes": save(tmp_path, images),
+        "unit": save(tmp_path, images / 255, "unit.npy"),
+        "range": save(tmp_path, images.astype(np.float32), "range.npy"),
+        "one": str(tmp_path / "one.png"),
+    }
+    rows = {}
+    for name, source in sources.items():
+        prediction.predict_file(workdir, source, tmp_path / "labels.csv", trial="t0005")
+        rows[name] = (tmp_path / "labels.csv").read_text().splitlines()
+    assert rows["unit"] == rows["range"] == rows["bytes"] and len(rows["one"]) == 2
+    assert rows["one"][1].split(",")[:3] == ["one.png", *rows["bytes"][1].split(",")[1:3]]
 
 
 # The command

@@ -116,6 +116,14 @@ def test_a_pooled_test_set(tmp_path, test_from, names):
     assert list(_check(tmp_path / "run", config, {"test_from": test_from})) == names
 
 
+def test_what_is_said_of_reading_the_data(tmp_path):
+    config = make_config([0, 1])
+    (finding,) = _check(tmp_path / "run", config, {"notes": ["left out: a", "put on white: b"]}).values()
+    assert (finding.name, finding.severity) == ("reading", "note")
+    assert finding.sentence == "How the data was read: left out: a; put on white: b."
+    assert not _check(tmp_path / "none", config, {"notes": []})
+
+
 def test_every_rule_is_a_plain_sentence_with_a_name_of_its_own(tmp_path):
     config = make_config(
         [0],

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from conftest import make_study
 from runs import assert_no_line_twice, crash_everywhere, read_all, run
+from sklearn.datasets import load_digits
 from test_population import UNSTEADY
 
 import cnnjax
@@ -56,6 +57,31 @@ def test_images_per_second_are_those_that_were_seen(tmp_path):
         # of the seconds there are three digits
         error = 0.001 / seconds + 1e-3
         assert rows.images_per_second.iloc[0] == pytest.approx(200 * rows.epochs_run.sum() / seconds, rel=error)
+
+
+def test_a_validation_split_of_the_data_chooses_weights_without_being_asked_for(tmp_path, monkeypatch):
+    """As one that the study asks for: the second stage starts from the weights that are the best on it."""
+    monkeypatch.setattr("cnnjax.preparation.Population", Population)  # each study compiles its own
+    whole = load_digits()
+    images, labels = (whole.images * 15).astype(np.uint8), whole.target
+    parts = {"train": slice(200), "val": slice(200, 300), "test": slice(300, 400)}
+    arrays = {f"x_{name}": images[part] for name, part in parts.items()}
+    np.savez(tmp_path / "digits.npz", **arrays, **{f"y_{name}": labels[part] for name, part in parts.items()})
+    train = {**UNSTEADY, "learning_rate": 0.5, "stages": ({}, {"optimizer": "sgd", "epochs": 1})}
+    runs = {"asked": {"validation_from": "given"}, "unasked": {}, "last": {}}
+    for name, settings in runs.items():
+        data = {
+            "name": "a",
+            "path": str(tmp_path / "digits.npz"),
+            "train_examples": None,
+            "validation": 0.0,
+            **settings,
+        }
+        start = {"stage_start": "last"} if name == "last" else {}
+        run(make_study(data=data, select="train_loss", train=train | start), tmp_path / name)
+    asked, unasked, last = (read_all(tmp_path / name)[1] for name in runs)
+    assert asked == unasked and asked != last and b"val_loss" in asked
+    assert cnnjax.load_results(tmp_path / "unasked").val_loss.notna().all()
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,11 @@ from pathlib import Path
 import numpy as np
 
 from cnnjax.data.cache import cached
-from cnnjax.data.checks import PathError, check_memory, entries
-from cnnjax.data.dataset import Split
+from cnnjax.data.checks import SPLITS, PathError, by_number, by_split, check_memory, count_suffixes, entries
+from cnnjax.data.dataset import Source, Split
 from cnnjax.data.images import resize_images
-from cnnjax.data.pictures import SUFFIXES, decode_pictures, find_pictures
+from cnnjax.data.pictures import DECODING, SUFFIXES, count_remarks, decode_pictures, find_pictures, is_picture
 from cnnjax.types import RequestError
-
-_SPLITS = ("train", "test")
 
 
 def has_class_folders(root: Path) -> bool:
@@ -20,15 +18,13 @@ def has_class_folders(root: Path) -> bool:
 
 
 def has_pictures(root: Path) -> bool:
-    """Whether a folder has folders of images, or train and test of them."""
-    places = [root, *(root / split for split in _SPLITS if (root / split).is_dir())]
-    return any(find_pictures(folder) for place in places for folder in _folders(place))
+    """Whether a folder has folders of images, or splits of them."""
+    places = [root, *(folder for folder in _folders(root) if folder.name.lower() in SPLITS)]
+    return any(is_picture(path) for place in places for folder in _folders(place) for path in entries(folder))
 
 
-def read_class_folders(
-    root: Path, name: str, size: int | None, resize: str
-) -> tuple[Split, Split | None, tuple[str, ...]]:
-    """Reads root/<class>/*.png, or root/train/<class>/*.png and optionally root/test/<class>/*.png.
+def read_class_folders(root: Path, name: str, size: int | None, resize: str) -> Source:
+    """Reads root/<class>/*.png, or root/train/<class>/*.png and optionally root/val/... and root/test/...
 
     Images are decoded once and then taken from the cache, until a file changes. They are in the order
     of their classes and of their files' names.
@@ -40,64 +36,101 @@ def read_class_folders(
         resize: how, as `resize_images`.
 
     Returns:
-        The training split, the test split or None, and the class names: those of the folders, sorted.
+        The splits; the class names are those of the folders, in the order of `by_number`.
 
     Raises:
         RequestError: a class has no image, an image cannot be decoded, the images differ in size and
-            `size` is None, or a class of test is none of train.
+            `size` is None, or a class of validation or test is none of train.
     """
-    files = _list_files(root)
+    files, notes = _list_files(root)
     classes = tuple(files["train"])
-    for unknown in set(files.get("test", ())) - set(classes):
-        raise PathError(root / "test" / unknown, f"there is no such class in {root / 'train'}")
+    for folders in files.values():
+        for unknown in sorted(set(folders) - set(classes)):
+            there = files["train"][classes[0]][0].parent.parent
+            raise PathError(folders[unknown][0].parent, f"there is no such class in {there}")
     paths = [path for folders in files.values() for each in folders.values() for path in each]
     stats = [(str(path.relative_to(root)), path.stat()) for path in paths]
     key = {
         "folder": str(root.resolve()),
         "files": [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats],
         "resized": size and (size, resize),
+        "decoding": DECODING,
     }
-    images = cached(name, key, lambda: {"images": _decode(paths, name, size, resize)})["images"]
+    arrays = cached(name, key, lambda: _decode(paths, name, size, resize))
+    images = arrays["images"]
     splits = {}
     for split, folders in files.items():
         labels = [classes.index(each) for each, paths in folders.items() for _ in paths]
         splits[split] = Split(images[: len(labels)], np.array(labels, np.int32))
         images = images[len(labels) :]
-    return splits["train"], splits.get("test"), classes
+    notes += tuple(arrays["notes"].tolist())
+    return Source(splits["train"], splits.get("test"), classes, splits.get("validation"), notes)
 
 
-def _list_files(root: Path) -> dict[str, dict[str, list[Path]]]:
-    """Returns the image files of each class of each split."""
-    folders = [folder.name for folder in _folders(root)]
-    if not set(folders) <= set(_SPLITS) and not ("train" in folders and _folders(root / "train")):
-        return {"train": _list_classes(root)}
-    if "train" not in folders or not set(folders) <= set(_SPLITS):
-        raise PathError(root, f"it has the folders {', '.join(folders)}; allowed: a folder for each class, or train")
-    return {split: _list_classes(root / split) for split in _SPLITS if split in folders}
+def _list_files(root: Path) -> tuple[dict[str, dict[str, list[Path]]], tuple[str, ...]]:
+    """Returns the image files of each class of each split, and notes on the files that are left out."""
+    places = _split_folders(root)
+    files: dict[str, dict[str, list[Path]]] = {}
+    outside, unread = [], []
+    # Images to be predicted, as a competition gives them.
+    flat = [split for split in places if split != "train" and _is_flat(places[split])]
+    notes = [f"left out, because its images are in no class's folder: {places.pop(split).name}" for split in flat]
+    for place in sorted({root, *places.values()}):
+        pictures, others = find_pictures(place)
+        outside += pictures
+        unread += others
+    for split in (split for split in ("train", "validation", "test") if split in places):
+        files[split], others = _list_classes(places[split])
+        unread += others
+    notes += [f"left out, not read as images: {count_suffixes(unread)}"] if unread else []
+    notes += [f"left out, for they are in no class's folder: {count_suffixes(outside)}"] if outside else []
+    return files, tuple(notes)
 
 
-def _list_classes(folder: Path) -> dict[str, list[Path]]:
-    classes = {each.name: find_pictures(each) for each in _folders(folder)}
-    if not classes:
+def _is_flat(folder: Path) -> bool:
+    """Whether a folder has images and no folders."""
+    return not _folders(folder) and any(map(is_picture, entries(folder)))
+
+
+def _split_folders(root: Path) -> dict[str, Path]:
+    """Returns the folder of each split; of the training split the root where there are no splits."""
+    folders = _folders(root)
+    named = [folder for folder in folders if folder.name.lower() in SPLITS]
+    train = [folder for folder in named if folder.name.lower() == "train"]
+    if named != folders and not any(map(_folders, train)):
+        return {"train": root}
+    if not train or named != folders:
+        found = f"it has the folders {', '.join(folder.name for folder in folders)}"
+        raise PathError(root, f"{found}; allowed: a folder for each class, or train and optionally val and test")
+    return by_split(named, lambda folder: folder.name)
+
+
+def _list_classes(folder: Path) -> tuple[dict[str, list[Path]], list[Path]]:
+    """Returns the image files of each class, and all other files."""
+    found = {name: find_pictures(folder / name) for name in by_number(each.name for each in _folders(folder))}
+    if not found:
         raise PathError(folder, "it has no folder of a class")
-    for name, paths in classes.items():
+    for name, (pictures, others) in found.items():
         if within := _folders(folder / name):
             raise PathError(within[0], "it is a folder within a class; allowed: images")
-        if not paths:
-            raise PathError(folder / name, f"it has no image; allowed: files named {SUFFIXES}")
-    return classes
+        if not pictures:
+            but = f" but {count_suffixes(others)}" if others else ""
+            raise PathError(folder / name, f"it has no image{but}; allowed: files named {SUFFIXES}")
+    return {name: pictures for name, (pictures, _) in found.items()}, [
+        path for _, rest in found.values() for path in rest
+    ]
 
 
 def _folders(folder: Path) -> list[Path]:
     return [path for path in entries(folder) if path.is_dir()]
 
 
-def _decode(paths: list[Path], name: str, size: int | None, resize: str) -> np.ndarray:
-    """Returns the images [N, H, W, C]; C is 1 if all of them are grey, otherwise 3."""
+def _decode(paths: list[Path], name: str, size: int | None, resize: str) -> dict[str, np.ndarray]:
+    """Returns `images` [N, H, W, C], where C is 1 if all of them are grey and otherwise 3, and `notes` on them."""
     images = None
-    for index, image in enumerate(decode_pictures(paths, f"decoding {name}, once")):
-        if size is not None:
-            image = resize_images([image], size, resize)[0]
+    remarks: list[str] = []
+    for index, picture in enumerate(decode_pictures(paths, f"decoding {name}, once")):
+        image = picture.pixels if size is None else resize_images([picture.pixels], size, resize)[0]
         if images is None:
             check_memory("data.image_size", size, len(paths) * image.size)
             images = np.empty((len(paths), *image.shape), np.uint8)
@@ -108,5 +141,6 @@ def _decode(paths: list[Path], name: str, size: int | None, resize: str) -> np.n
         if image.shape[-1] > images.shape[-1]:  # the first that is not grey
             images = np.repeat(images, image.shape[-1], axis=-1)
         images[index] = image
+        remarks += picture.remarks
     assert images is not None, "there is a file of each class"
-    return images
+    return {"images": images, "notes": np.array(count_remarks(remarks), dtype=np.str_)}

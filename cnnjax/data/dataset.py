@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -31,11 +32,32 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What a source holds, before a study splits it; `test` is None if it has no such split."""
+    """What a source holds, before a study splits it.
+
+    Attributes:
+        train: its training examples, or all.
+        test: its test split, or None.
+        classes: class names; label i is classes[i].
+        validation: its validation split, or None.
+        notes: what is to be said of how it was read.
+    """
 
     train: Split
     test: Split | None
     classes: tuple[str, ...]
+    validation: Split | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The splits that there are, by name."""
+        named = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: split for name, split in named.items() if split is not None}
+
+    def changed(self, change: Callable[[str, Split], Split], **others: Any) -> "Source":
+        """Returns the source with each split as `change(name, split)` returns it, and with other fields changed."""
+        others |= {name: change(name, split) for name, split in self.splits.items()}
+        return dataclasses.replace(self, **others)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +72,11 @@ class Dataset:
         classes: class names; label i is classes[i].
         mean: float32 [C], mean of the training pixels in 0..1.
         std: float32 [C], population standard deviation of the training pixels in 0..1.
-        validation_from: the split that the validation examples come from: train, test, pooled, same_as_test, or None.
+        validation_from: the split that the validation examples come from: train, test, pooled, same_as_test, given
+            (the source's own), or None.
         test_from: source, train where the source has no test split, or pooled where it was cut out of
-            train and test together.
+            all splits of the source together.
+        notes: what is to be said of how the images were read.
     """
 
     name: str
@@ -64,6 +88,7 @@ class Dataset:
     std: np.ndarray
     validation_from: str | None = None
     test_from: str = "source"
+    notes: tuple[str, ...] = ()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -90,6 +115,7 @@ class Dataset:
             "counts": {name: len(split) if split else 0 for name, split in splits.items()},
             "validation_from": self.validation_from,
             "test_from": self.test_from,
+            "notes": list(self.notes),
             "mean": [float(value) for value in self.mean],
             "std": [float(value) for value in self.std],
             "sha256": _fingerprint(splits),

@@ -4,16 +4,18 @@ A file may be damaged or made to mislead: its sizes are checked before memory is
 fault is one line that names the file.
 """
 
+import dataclasses
 from pathlib import Path
 
 from cnnjax.data.checks import PathError
 from cnnjax.data.cifar import has_cifar, read_cifar
 from cnnjax.data.class_folders import has_class_folders, has_pictures, read_class_folders
-from cnnjax.data.dataset import Source, Split
+from cnnjax.data.dataset import Source
 from cnnjax.data.idx import has_idx, read_idx_folder
 from cnnjax.data.npy import has_npy, read_npy_folder
+from cnnjax.data.npz import ALLOWED as NPZ
 from cnnjax.data.npz import read_npz
-from cnnjax.data.rows import is_csv, read_labelled_rows
+from cnnjax.data.rows import find_csv, is_csv, read_csv
 from cnnjax.paths import expanded
 from cnnjax.types import first_line
 
@@ -23,9 +25,10 @@ ACCEPTED = (
     "optionally t10k-..., each with or without .gz); "
     "a folder of one .npy file for each class, named after it (uint8 [N, H, W] or [N, S*S], as Quick, Draw!'s); "
     "a folder of images for each class (root/<class>/*.png, .jpg, ...; or root/train/<class>/... and "
-    "optionally root/test/<class>/...); "
-    "an .npz file (x_train, y_train and optionally x_test, y_test; or images, labels); "
-    "or a .csv or .csv.gz file (a header row of label,pix1,pix2,...; grey squares)"
+    "optionally root/val/<class>/... and root/test/<class>/...); "
+    f"an .npz file ({NPZ}); "
+    "or a .csv or .csv.gz file (a header row of label,pix1,pix2,...; grey squares), or a folder of train.csv and "
+    "optionally val.csv and test.csv"
 )
 _KINDS = {
     has_idx: "IDX files",
@@ -57,52 +60,54 @@ def read_path(path: str, name: str, size: int | None = None, resize: str = "pad"
     """
     where = expanded("data.path", path)
     try:
-        train, test, classes = _read(where, name, size, resize)
+        source = _read(where, name, size, resize)
     except OSError as error:
         raise PathError(where, f"it cannot be read: {first_line(error)}") from error
-    if test is not None and test.images.shape[1:] != train.images.shape[1:]:
-        shapes = f"{list(train.images.shape[1:])} and {list(test.images.shape[1:])}"
-        raise PathError(where, f"its training and test images differ in shape: {shapes}")
-    return Source(train, test, _class_names(where, classes or CLASSES.get(name), train, test))
+    for name_of_split, split in source.splits.items():
+        if split.images.shape[1:] != source.train.images.shape[1:]:
+            shapes = f"{list(source.train.images.shape[1:])} and {list(split.images.shape[1:])}"
+            raise PathError(where, f"its training and {name_of_split} images differ in shape: {shapes}")
+    classes = _class_names(where, source.classes or CLASSES.get(name), source)
+    return dataclasses.replace(source, classes=classes)
 
 
-def _read(where: Path, name: str, size: int | None, resize: str) -> tuple[Split, Split | None, tuple[str, ...] | None]:
-    """Returns the training split, the test split and the class names, each of the latter if it is there."""
+def _read(where: Path, name: str, size: int | None, resize: str) -> Source:
+    """Returns what is there; without class names where the files do not say them."""
     if where.is_dir():
         found = [is_there for is_there in _KINDS if is_there(where)]
         if len(found) > 1:
             raise PathError(where, f"it has {' and '.join(map(_KINDS.__getitem__, found))}; allowed: one of them")
         if has_idx in found:
-            return (*read_idx_folder(where), None)
+            return Source(*read_idx_folder(where), ())
         if has_cifar in found:
-            return read_cifar(where)
+            train, test, classes = read_cifar(where)
+            return Source(train, test, classes or ())
         if has_npy in found:
-            train, classes = read_npy_folder(where)
-            return train, None, classes
+            return read_npy_folder(where)
+        if not found and any(file.name.lower().startswith("train.") for file in find_csv(where)):
+            return read_csv(where)
         if has_class_folders(where):  # with images or, as it then says, without
             return read_class_folders(where, name, size, resize)
     elif where.is_file():
         if where.suffix.lower() == ".npz":
-            return (*read_npz(where), None)
+            return read_npz(where)
         if is_csv(where):
-            return read_labelled_rows(where), None, None
+            return read_csv(where)
     what = "it is of no kind that is read" if where.exists() else "there is no such file"
     raise PathError(where, f"{what}; allowed: {ACCEPTED}")
 
 
-def _class_names(path: Path, classes: tuple[str, ...] | None, train: Split, test: Split | None) -> tuple[str, ...]:
+def _class_names(path: Path, classes: tuple[str, ...] | None, source: Source) -> tuple[str, ...]:
     """Returns the class names, once every label is known to have one."""
-    known = len(classes) if classes else int(train.labels.max()) + 1
-    if known > max(len(train), 2):
-        found = f"that is {known:,} classes of {len(train):,} training examples"
+    known = len(classes) if classes else int(source.train.labels.max()) + 1
+    if known > max(len(source.train), 2):
+        found = f"that is {known:,} classes of {len(source.train):,} training examples"
         if not classes:
             found = f"its labels reach {known - 1:,}, {found}; allowed: whole numbers from 0 on, one for each class"
         raise PathError(path, found)
-    for kind, split in (("training", train), ("test", test)):
-        if split is not None and split.labels.max() >= known:
+    for name, split in source.splits.items():
+        if split.labels.max() >= known:
             why = f"as there are {known} class names" if classes else "as in training"
-            raise PathError(
-                path,
-                f"its {kind} labels reach {split.labels.max()}; allowed: 0..{known - 1}, {why}",
-            )
+            kind = "training" if name == "train" else name
+            raise PathError(path, f"its {kind} labels reach {split.labels.max()}; allowed: 0..{known - 1}, {why}")
     return classes or tuple(str(label) for label in range(known))

@@ -34,9 +34,7 @@ def load_dataset(data: DataConfig) -> Dataset:
         source = keep_classes(source, data.classes)
     size = data.image_size
     if size is not None:
-        train = _resized(source.train, size, data.resize)
-        test = source.test and _resized(source.test, size, data.resize)
-        source = Source(train, test, source.classes)
+        source = source.changed(lambda _, split: _resized(split, size, data.resize))
     return make_splits(source, data, name)
 
 

@@ -6,8 +6,8 @@ from typing import IO
 
 import numpy as np
 
-from cnnjax.data.checks import UNREADABLE, PathError, check_size, checked_images, entries
-from cnnjax.data.dataset import Split
+from cnnjax.data.checks import UNREADABLE, PathError, by_number, check_size, checked_images, count_suffixes, entries
+from cnnjax.data.dataset import Source, Split
 from cnnjax.types import RequestError, first_line
 
 _PREFIX = "full_numpy_bitmap_"  # of the published files' names
@@ -37,6 +37,15 @@ def read_npy(path: Path) -> np.ndarray:
     Raises:
         RequestError: it holds anything else, no image, or less than its header promises.
     """
+    return checked_images(path, "its array", map_npy(path))
+
+
+def map_npy(path: Path) -> np.ndarray:
+    """Maps the array of a file, whatever it is of.
+
+    Raises:
+        RequestError: it holds no array, an empty one, or less than its header promises.
+    """
     try:
         with path.open("rb") as file:
             check_size(path, promised_bytes(file), 1)
@@ -47,14 +56,14 @@ def read_npy(path: Path) -> np.ndarray:
         raise PathError(path, f"it cannot be read: {first_line(error)}") from error
     if not images.size:
         raise PathError(path, f"its array {list(images.shape)} is empty; allowed: at least one image")
-    return checked_images(path, "its array", images)
+    return images
 
 
-def read_npy_folder(folder: Path) -> tuple[Split, tuple[str, ...]]:
+def read_npy_folder(folder: Path) -> Source:
     """Reads a folder of one file for each class, named after it.
 
     Returns:
-        The images, class after class in the order of the names, and the names: those of the files,
+        The images, class after class in the order of `by_number`, and the names: those of the files,
         without `.npy` and without `full_numpy_bitmap_`.
 
     Raises:
@@ -63,14 +72,16 @@ def read_npy_folder(folder: Path) -> tuple[Split, tuple[str, ...]]:
     files = {path.stem.removeprefix(_PREFIX): path for path in _files(folder)}
     if len(files) < len(_files(folder)):
         raise PathError(folder, f"two of its files name the same class, their suffix and {_PREFIX} left out")
-    classes = tuple(sorted(files))
+    classes = tuple(by_number(files))
     parts = [read_npy(files[name]) for name in classes]
     for name, part in zip(classes, parts, strict=True):
         if part.shape[1:] != parts[0].shape[1:]:
             shapes = f"{list(part.shape[1:])}, those of {files[classes[0]].name} {list(parts[0].shape[1:])}"
             raise PathError(files[name], f"its images are {shapes}; allowed: one size")
     labels = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])
-    return Split(np.concatenate(parts), labels), classes
+    others = [path for path in entries(folder) if path.is_file() and path.suffix.lower() != ".npy"]
+    notes = (f"left out, not read as arrays: {count_suffixes(others)}",) if others else ()
+    return Source(Split(np.concatenate(parts), labels), None, classes, notes=notes)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -7,36 +7,65 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnjax.data.checks import DEFLATE_GROWTH, UNREADABLE, PathError, check_size, checked_images, checked_split
-from cnnjax.data.dataset import Split
+from cnnjax.data.checks import (
+    DEFLATE_GROWTH,
+    SPLITS,
+    UNREADABLE,
+    PathError,
+    check_size,
+    checked_images,
+    checked_split,
+    to_bytes,
+)
+from cnnjax.data.dataset import Source
 from cnnjax.data.npy import promised_bytes
-from cnnjax.types import RequestError, first_line
+from cnnjax.types import RequestError, counted, first_line
 
-_KEYS = (("x_train", "y_train"), ("images", "labels"))
+# What the arrays of a split are called: as Keras has it, or as MedMNIST.
+_FORMS = (("x_{}", "y_{}"), ("{}_images", "{}_labels"))
+ALLOWED = (
+    "x_train, y_train and optionally x_val, y_val, x_test, y_test; "
+    "train_images, train_labels and optionally val_images, ...; or images, labels"
+)
 
 
-def read_npz(path: Path) -> tuple[Split, Split | None]:
-    """Reads x_train, y_train and, if they are there, x_test, y_test; or images, labels.
+def read_npz(path: Path) -> Source:
+    """Reads the arrays of `ALLOWED`; val may also be called valid or validation.
 
     Raises:
         RequestError: other arrays, or a damaged file.
     """
     with _arrays(path) as arrays:
-        keys = next((pair for pair in _KEYS if set(pair) <= set(arrays)), None)
-        if keys is None:
-            allowed = "x_train, y_train and optionally x_test, y_test; or images, labels"
-            raise PathError(path, f"it holds {sorted(arrays)}; allowed: {allowed}")
-        train = checked_split(path, keys, *(arrays[key] for key in keys))
-        keys = ("x_test", "y_test")
-        if not set(keys) & set(arrays):
-            return train, None
-        if not set(keys) <= set(arrays):
-            raise PathError(path, "it holds only one of x_test and y_test")
-        return train, checked_split(path, keys, *(arrays[key] for key in keys))
+        keys = _keys(path, set(arrays))
+        unread = sorted(set(arrays) - {key for pair in keys.values() for key in pair})
+        notes = (f"left out: {counted(len(unread), 'array')} ({', '.join(unread)})",) if unread else ()
+        splits = {split: checked_split(path, pair, *(arrays[key] for key in pair)) for split, pair in keys.items()}
+        return Source(splits["train"], splits.get("test"), (), splits.get("validation"), notes)
+
+
+def _keys(path: Path, names: set[str]) -> dict[str, tuple[str, str]]:
+    """Returns the names of the images and labels of each split."""
+    found: dict[str, tuple[str, str]] = {}
+    for images, labels in _FORMS:
+        for name, split in SPLITS.items():
+            pair = images.format(name), labels.format(name)
+            there = names & set(pair)
+            if there and split in found:
+                raise PathError(path, f"{' and '.join(sorted(there))} and {found[split][0]} are both the {split} split")
+            if there:
+                found[split] = pair
+    if "train" not in found and {"images", "labels"} <= names:
+        return {"train": ("images", "labels")}
+    if "train" not in found or not set(found["train"]) <= names:
+        raise PathError(path, f"it holds {sorted(names)}; allowed: {ALLOWED}")
+    for pair in found.values():
+        if not set(pair) <= names:
+            raise PathError(path, f"it holds only one of {pair[0]} and {pair[1]}")
+    return found
 
 
 def read_npz_images(path: Path) -> np.ndarray:
-    """Reads the array `images` and nothing else, as uint8 [N, H, W, C].
+    """Reads the array `images` and nothing else, as uint8 [N, H, W, C]; see `to_bytes`.
 
     Raises:
         RequestError: there is none, it holds no images, or the file is damaged.
@@ -44,7 +73,7 @@ def read_npz_images(path: Path) -> np.ndarray:
     with _arrays(path) as arrays:
         if "images" not in arrays:
             raise PathError(path, f"it holds {sorted(arrays)}; allowed: images")
-        images = checked_images(path, "images", arrays["images"])
+        images = checked_images(path, "images", to_bytes(path, "images", arrays["images"]))
     if not images.size:
         raise PathError(path, "images is empty; allowed: at least one image")
     return images

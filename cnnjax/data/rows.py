@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cnnjax.data.checks import PathError, checked_split
-from cnnjax.data.dataset import Split
+from cnnjax.data.checks import SPLITS, PathError, by_split, checked_split
+from cnnjax.data.dataset import Source, Split
 from cnnjax.types import first_line
 
 _FORM = "a header row of label (or ID) and pix1,pix2,... in order"
@@ -35,6 +35,51 @@ class _Header(NamedTuple):
 def is_csv(path: Path) -> bool:
     """Whether a file's name says that it is CSV, gzipped or not."""
     return path.name.lower().endswith((".csv", ".csv.gz"))
+
+
+def find_csv(folder: Path) -> list[Path]:
+    """Returns the CSV files of a folder that are named as splits; of a file and its packed copy the unpacked one."""
+    files = sorted(path for path in folder.iterdir() if is_csv(path) and _split(path) and path.is_file())
+    return [path for path in files if path.with_suffix("") not in files]
+
+
+def read_csv(path: Path) -> Source:
+    """Reads a CSV file, or a folder of train.csv and optionally val.csv and test.csv, as `read_labelled_rows`.
+
+    A file that is called train.csv is read with the other splits beside it. What has no labels is left out.
+
+    Raises:
+        RequestError: as `read_labelled_rows`; or two files are one split.
+    """
+    found, notes = find_csv(path if path.is_dir() else path.parent), []
+    if path.is_dir():
+        files = by_split(found, _stem)
+    elif _split(path) == "train":
+        files = by_split([path, *(other for other in found if _split(other) != "train")], _stem)
+    else:
+        files = {"train": path}
+        notes = [f"left out, because it lies beside {path.name}: {other.name}" for other in found if other != path]
+    for split in ("validation", "test"):
+        if split in files and (why := _no_labels(files[split])):
+            notes.append(f"left out, because {why}: {files.pop(split).name}")
+    splits = {split: read_labelled_rows(file) for split, file in files.items()}
+    return Source(splits["train"], splits.get("test"), (), splits.get("validation"), tuple(notes))
+
+
+def _split(path: Path) -> str | None:
+    return SPLITS.get(_stem(path).lower())
+
+
+def _stem(path: Path) -> str:
+    return path.name.partition(".")[0]
+
+
+def _no_labels(path: Path) -> str:
+    """Says why a file is none of labelled images; "" of one that is."""
+    try:
+        return "" if _read_header(path).key.lower() == "label" else "its images have no labels"
+    except PathError as error:
+        return error.what
 
 
 def read_labelled_rows(path: Path) -> Split:

@@ -1,9 +1,12 @@
 """Cuts a source into a study's splits. No example is in two of them, unless the test split is told to validate."""
 
+import functools
 from collections.abc import Sequence
+from decimal import Decimal
 
 import numpy as np
 
+from cnnjax.data.checks import is_number
 from cnnjax.data.dataset import Dataset, Source, Split, statistics
 from cnnjax.data.stored import flip_zoom
 from cnnjax.study import DataConfig
@@ -24,7 +27,7 @@ def keep_classes(source: Source, classes: Sequence[str | int]) -> Source:
 
     Args:
         source: all examples.
-        classes: names or numbers; label i of the result is classes[i].
+        classes: names, or places where no name is a number; label i of the result is classes[i].
 
     Raises:
         RequestError: there is no such class, one is named twice, or a split has no example of any.
@@ -35,33 +38,38 @@ def keep_classes(source: Source, classes: Sequence[str | int]) -> Source:
     renumbered = np.full(len(source.classes), -1, np.int32)
     renumbered[numbers] = np.arange(len(numbers))
 
-    def kept(split: Split, name: str) -> Split:
+    def kept(name: str, split: Split) -> Split:
         labels = renumbered[split.labels]
         if (labels < 0).all():
-            raise RequestError("data.classes", tuple(classes), f"no {name} example is of any of them")
+            what = "training" if name == "train" else name
+            raise RequestError("data.classes", tuple(classes), f"no {what} example is of any of them")
         return Split(split.images[labels >= 0], labels[labels >= 0])
 
-    train = kept(source.train, "training")
-    test = None if source.test is None else kept(source.test, "test")
-    return Source(train, test, tuple(source.classes[number] for number in numbers))
+    return source.changed(kept, classes=tuple(source.classes[number] for number in numbers))
 
 
-def _class_number(name: str | int, names: tuple[str, ...]) -> int:
-    if isinstance(name, int):
-        if name >= len(names):
-            raise RequestError("data.classes", name, f"allowed: 0 to {len(names) - 1}, or a name: {', '.join(names)}")
-        return name
-    if name not in names:
-        raise RequestError("data.classes", name, one_of(name, names))
-    return names.index(name)
+def _class_number(asked: str | int, names: tuple[str, ...]) -> int:
+    """Returns the place of a class that is asked for by its name, or by its place where no name is a number."""
+    if str(asked) in names:
+        return names.index(str(asked))
+    if isinstance(asked, str):
+        raise RequestError("data.classes", asked, one_of(asked, names))
+    alike = [name for name in names if is_number(name) and Decimal(name) == asked]
+    if alike or all(map(is_number, names)):
+        meant = f"did you mean {alike[0]!r}? " if alike else ""
+        raise RequestError("data.classes", asked, f"no class has that name; {meant}allowed: {', '.join(names)}")
+    if asked >= len(names):
+        raise RequestError("data.classes", asked, f"allowed: 0 to {len(names) - 1}, or a name: {', '.join(names)}")
+    return asked
 
 
 def make_splits(source: Source, data: DataConfig, name: str) -> Dataset:
     """Splits a source as a study asks.
 
     First a test split is taken out of train if the source has none, then validation out of train or
-    test, and last `train_examples` are kept of train. With `fractions`, test and then validation are
-    taken out of all examples. Examples stay in their stored order, those of a test split last.
+    test, and last `train_examples` are kept of train. A validation split of the source is taken as it is, unless
+    the study cuts another. With `fractions`, test and then validation are taken out of all examples. Examples stay in
+    their stored order, those of a test split last.
 
     Stored augmentation comes after all cuts, so that no two splits share an image in any version, and leaves the test
     split alone. The statistics are those of the training images as they are trained on, every version counted.
@@ -74,13 +82,16 @@ def make_splits(source: Source, data: DataConfig, name: str) -> Dataset:
     Raises:
         RequestError: a split would be empty, or the images are too small for the stored augmentation.
     """
-    train, test, validation = source.train, source.test, None
+    train, test, validation, notes = source.train, source.test, None, source.notes
     test_from = "train" if test is None else "source"
     validation_from = data.validation_from if data.has_validation else None
+    if data.validation_from == "given" and source.validation is None:
+        allowed = "the data has no validation split of its own; allowed: train, test, same_as_test"
+        raise RequestError("data.validation_from", "given", allowed)
     if data.fractions:
-        test_from = validation_from = "train" if test is None else "pooled"
+        test_from = validation_from = "train" if len(source.splits) == 1 else "pooled"
         _, validation_share, test_share = data.fractions
-        everything = train if test is None else train.joined(test)
+        everything = functools.reduce(Split.joined, source.splits.values())
         test, train = _cut(everything, "data.fractions", test_share, data, _TEST)
         count = round(validation_share * len(everything))
         validation, train = _cut(train, "data.fractions", count, data, _VALIDATION)
@@ -92,6 +103,11 @@ def make_splits(source: Source, data: DataConfig, name: str) -> Dataset:
         validation, train = _cut(train, "data.validation", data.validation, data, _VALIDATION)
     elif data.validation_from == "same_as_test":
         validation = test
+    elif source.validation is not None and not data.fractions:
+        validation, validation_from = source.validation, "given"
+    if source.validation is not None and not data.fractions and validation_from != "given":
+        size = counted(len(source.validation), "image")
+        notes = (*notes, f"left out, because the study cuts another: the data's own validation split of {size}")
     if data.train_examples not in (None, len(train)):
         key = "data.train_examples"
         train, _ = _cut(train, key, data.train_examples, data, _TRAIN_EXAMPLES)
@@ -108,6 +124,7 @@ def make_splits(source: Source, data: DataConfig, name: str) -> Dataset:
         std=std,
         validation_from=validation_from,
         test_from=test_from,
+        notes=notes,
     )
 
 

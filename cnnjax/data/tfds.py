@@ -56,10 +56,12 @@ def _read(folder: Path, data: DataConfig) -> Source:
     reader = _Reader(folder, data, info, features)
     files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.iterdir())]
     resized = reader.size and (reader.size, data.resize)
-    key = {"folder": str(folder.resolve()), "files": files, "resized": resized}
+    key: dict[str, Any] = {"folder": str(folder.resolve()), "files": files, "resized": resized}
+    if "validation" in reader.splits:  # older entries lack it
+        key["splits"] = reader.splits
     arrays = cached(data.name, key, reader.read)
     splits = {name: Split(arrays[f"{name}_images"], arrays[f"{name}_labels"]) for name in reader.splits}
-    return Source(splits["train"], splits.get("test"), reader.classes())
+    return Source(splits["train"], splits.get("test"), reader.classes(), splits.get("validation"))
 
 
 def _find(name: str) -> Path:
@@ -97,7 +99,7 @@ class _Reader:
     def __init__(self, folder: Path, data: DataConfig, info: dict, features: dict):
         self.folder, self.data = folder, data
         stored = [split["name"] for split in info["splits"]]
-        self.splits = [name for name in ("train", "test") if name in stored]
+        self.splits = [name for name in ("train", "test", "validation") if name in stored]
         try:
             pair = info["supervisedKeys"]["tuple"]["items"]
             self.image_key, self.label_key = (item["featureKey"] for item in pair)
@@ -124,7 +126,7 @@ class _Reader:
         return tuple(names) or tuple(str(label) for label in range(self.count))
 
     def read(self) -> dict[str, np.ndarray]:
-        """Decodes the train and test splits."""
+        """Decodes the train, test and validation splits."""
         import tensorflow_datasets as tfds  # lazily: only the first read of the data needs it
 
         arrays = {}

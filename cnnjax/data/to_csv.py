@@ -3,7 +3,7 @@
     python -m cnnjax.data.to_csv --input=FOLDER --output=fashion [--resize=pad]
     python -m cnnjax.data.to_csv --name=fashion_mnist --output=fashion
 
-All images, of train and test, are brought to 32x32 and shuffled; three quarters become train.csv. Fashion-MNIST so
+All images, of every split, are brought to 32x32 and shuffled; three quarters become train.csv. Fashion-MNIST so
 becomes 52,500 and 17,500 rows. How the published 32x32 images were made is not known; their mean grey level, 44, is
 that of images with a margin of 4 pixels brought from 36x36 to 32x32 (44.1), neither that of padded (55.9) nor that of
 enlarged ones (72.8). Images that differ in size are brought to 32x32 before the margin, too.
@@ -12,6 +12,7 @@ enlarged ones (72.8). Images that differ in size are brought to 32x32 before the
 import argparse
 import contextlib
 import dataclasses
+import sys
 from pathlib import Path
 from typing import BinaryIO
 
@@ -62,7 +63,9 @@ def to_csv(
                 "--output", str(output), f"it has a {name}; allowed: a folder without {' and '.join(names)}"
             )
     source = _load(data, size, resize)
-    splits = [split for split in (source.train, source.test) if split is not None]
+    for note in source.notes:
+        print(note, file=sys.stderr)
+    splits = [source.splits[name] for name in ("train", "test", "validation") if name in source.splits]
     labels = np.concatenate([split.labels for split in splits])
     stored = np.concatenate([split.images for split in splits])
     if stored.shape[-1] != 1:

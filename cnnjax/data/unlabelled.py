@@ -1,35 +1,51 @@
-"""Reads images without labels, to be predicted."""
+"""Reads images that are to be predicted."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from cnnjax.data.checks import PathError
-from cnnjax.data.npy import read_npy
+from cnnjax.data.checks import PathError, checked_images, count_suffixes, entries, to_bytes
+from cnnjax.data.npy import map_npy
 from cnnjax.data.npz import read_npz_images
-from cnnjax.data.pictures import SUFFIXES, decode_pictures, find_pictures
+from cnnjax.data.pictures import SUFFIXES, count_remarks, decode_pictures, find_pictures, is_picture
 from cnnjax.data.rows import is_csv, read_unlabelled_rows
 from cnnjax.paths import expanded
-from cnnjax.types import RequestError, first_line
+from cnnjax.types import RequestError, counted, first_line
 
 ACCEPTED = (
-    f"a folder of images ({SUFFIXES}); a .csv or .csv.gz file (a header row of ID,pix1,pix2,...; grey squares); "
-    "a .npy file (uint8 [N, H, W, C], [N, H, W] or [N, S*S]); or an .npz file with such an array named images"
+    f"an image or a folder of images ({SUFFIXES}), or of such a folder for each class; "
+    "a .csv or .csv.gz file (a header row of ID,pix1,pix2,...; grey squares); "
+    "a .npy file ([N, H, W, C], [N, H, W] or [N, S*S], of uint8, of floating point of 0..1, or of numbers of 0..255); "
+    "or an .npz file with such an array named images"
 )
 
 
-def read_unlabelled(path: str, key: str = "--input") -> tuple[list[str], Sequence[np.ndarray] | np.ndarray]:
+class Unlabelled(NamedTuple):
+    """Images that are to be predicted.
+
+    Attributes:
+        ids: of a CSV file its column ID, as written, of image files their names (after the folder's and a slash, where
+            there are several folders), otherwise 0, 1, ...
+        images: uint8 [H, W, C] each: one array [N, H, W, C], or a list of image files', whose sizes and channels (1 if
+            gray, otherwise 3) may differ.
+        classes: the name of each image's folder where the images lie in a folder for each class, otherwise None.
+        notes: what is to be said of how they were read.
+    """
+
+    ids: list[str]
+    images: Sequence[np.ndarray] | np.ndarray
+    classes: list[str] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def read_unlabelled(path: str, key: str = "--input") -> Unlabelled:
     """Reads images that are to be predicted.
 
     Args:
-        path: a folder of images, or a .csv, .csv.gz, .npy or .npz file.
+        path: an image, a folder of images or of a folder for each class, or a .csv, .csv.gz, .npy or .npz file.
         key: what the path was asked for as; an error names it.
-
-    Returns:
-        The IDs: of a CSV file its column ID, as written, of a folder the files' names, otherwise
-        0, 1, ...; and the images, uint8 [H, W, C] each: one array [N, H, W, C], or a list of a
-        folder's, whose sizes and channels (1 if grey, otherwise 3) may differ.
 
     Raises:
         RequestError: nothing readable is there, or a file is damaged.
@@ -43,17 +59,48 @@ def read_unlabelled(path: str, key: str = "--input") -> tuple[list[str], Sequenc
         raise RequestError(key, path, f"it cannot be read: {first_line(error)}") from error
 
 
-def _read(where: Path) -> tuple[list[str], Sequence[np.ndarray] | np.ndarray]:
+def _read(where: Path) -> Unlabelled:
     if where.is_dir():
-        paths = find_pictures(where)
-        if not paths:
-            raise PathError(where, f"it has no image; allowed: {ACCEPTED}")
-        return [path.name for path in paths], list(decode_pictures(paths, f"decoding {where.name}"))
+        return _read_folder(where)
     if where.is_file() and is_csv(where):
-        return read_unlabelled_rows(where)
-    readers = {".npy": read_npy, ".npz": read_npz_images}
-    if where.is_file() and (read := readers.get(where.suffix.lower())):
-        images = read(where)
-        return [str(index) for index in range(len(images))], images
+        return Unlabelled(*read_unlabelled_rows(where))
+    if where.is_file() and where.suffix.lower() in (".npy", ".npz"):
+        images = _read_npy(where) if where.suffix.lower() == ".npy" else read_npz_images(where)
+        return Unlabelled([str(index) for index in range(len(images))], images)
+    if is_picture(where):
+        return _decode([where], [where.name])
     what = "it is of no kind that is read" if where.exists() else "there is no such file"
     raise PathError(where, f"{what}; allowed: {ACCEPTED}")
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    return checked_images(path, "its array", to_bytes(path, "its array", map_npy(path)))
+
+
+def _read_folder(where: Path) -> Unlabelled:
+    """Reads the images of a folder, or else those of its folders."""
+    paths, others = find_pictures(where)
+    folders = [path for path in entries(where) if path.is_dir()]
+    notes, classes = [], None
+    if paths and folders:
+        notes.append(f"left out: {counted(len(folders), 'folder')} ({', '.join(folder.name for folder in folders)})")
+    elif folders:
+        for folder in folders:
+            pictures, rest = find_pictures(folder)
+            paths += pictures
+            others += rest
+        classes = [path.parent.name for path in paths]
+    if not paths:
+        but = f" but {count_suffixes(others)}" if others else ""
+        raise PathError(where, f"it has no image{but}; allowed: {ACCEPTED}")
+    if others:
+        notes.append(f"left out, not read as images: {count_suffixes(others)}")
+    return _decode(paths, [str(path.relative_to(where)) for path in paths], classes, notes)
+
+
+def _decode(
+    paths: list[Path], ids: list[str], classes: list[str] | None = None, notes: Sequence[str] = ()
+) -> Unlabelled:
+    pictures = list(decode_pictures(paths, f"decoding {counted(len(paths), 'image')}"))
+    remarks = count_remarks(remark for picture in pictures for remark in picture.remarks)
+    return Unlabelled(ids, [picture.pixels for picture in pictures], classes, (*notes, *remarks))

@@ -34,7 +34,8 @@ def class_counts(dataset: Dataset) -> dict[str, np.ndarray]:
 def _splits(dataset: Dataset) -> Table:
     sizes = {name: len(split) for name, split in dataset.splits.items()}
     test_from = "test" if dataset.test_from == "source" else dataset.test_from
-    origin = {"train": "train", "validation": dataset.validation_from, "test": test_from}
+    validation_from = "validation" if dataset.validation_from == "given" else dataset.validation_from
+    origin = {"train": "train", "validation": validation_from, "test": test_from}
     rows = [
         {"split": name, "images": size, "share": size / sum(sizes.values()), "taken from": origin[name]}
         for name, size in sizes.items()

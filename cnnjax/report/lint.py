@@ -206,6 +206,11 @@ def _training_subset(run: Run) -> str:
     )
 
 
+def _reading(run: Run) -> str:
+    notes = run.data.get("notes")
+    return f"How the data was read: {'; '.join(map(str, notes))}." if notes else ""
+
+
 RULES = (
     Rule("selection-on-test", "error", _selection_on_test),
     Rule("validation-is-test", "error", _validation_is_test),
@@ -226,6 +231,7 @@ RULES = (
     Rule("unfinished", "note", _unfinished),
     Rule("pooled-test", "note", _pooled_test),
     Rule("training-subset", "note", _training_subset),
+    Rule("reading", "note", _reading),
 )
 
 
