@@ -4,6 +4,8 @@
 """
 
 import dataclasses
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +79,35 @@ def fault(layers: Layers) -> str:
     if not layers or layers[-1] != Dense():
         return "its last layer gives no logits; allowed: Dense()"
     return ""
+
+
+def described(names: Iterable[str]) -> dict[str, list[str]]:
+    """Returns the layers of each network, as a run stores them, by name; a name without a valid network is left out.
+
+    A layer's arguments are written out where they are not its defaults, so that a new argument changes no text.
+    """
+    valid = [name for name in names if name in LADDER and not fault(LADDER[name])]
+    return {name: [_described(layer) for layer in LADDER[name]] for name in valid}
+
+
+def _described(layer: Layer) -> str:
+    arguments = [
+        f"{field.name}={value!r}"
+        for field in dataclasses.fields(layer)
+        if (value := getattr(layer, field.name)) != field.default
+    ]
+    return f"{type(layer).__name__}({', '.join(arguments)})"
+
+
+def changed(names: Iterable[str], stored: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Says of each network whose layers are not those that were stored under its name what differs first."""
+    said = {}
+    for name, layers in described(names).items():
+        before = [*stored.get(name, layers)]
+        if before != layers:
+            pairs = itertools.zip_longest(before, layers, fillvalue="none")
+            said[name] = next(f"layer {n} was {a} and is {b}" for n, (a, b) in enumerate(pairs, 1) if a != b)
+    return said
 
 
 def _allowed(layer: Layer, flat: bool) -> str:

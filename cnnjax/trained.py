@@ -112,6 +112,7 @@ def load_trials(workdir: str | Path, trials: Sequence[str]) -> Iterator[Trained]
             near = one_of(name, found).partition("allowed:")[0]
             raise RequestError("trial", name, f"{near}allowed: {min(found)} to {max(found)}")
         program, member, trial = found[name]
+        folder.check_networks([trial.static.model])
         best = trial.stages[-1].traced.early_stopping != "off"  # as `train.final_variables` judges it
         network = _network(trial, len(classes))
         members, stacked = read(*_find_state(folder, program, member, trial), best, network)

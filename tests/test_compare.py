@@ -187,6 +187,14 @@ def test_what_differs_beside_the_settings_is_listed(grid, tmp_path):
     assert found["environments"] == {"jax": ["0.10.2", "0.11.0"]}
 
 
+def test_other_layers_under_one_name_are_listed(grid, tmp_path):
+    runs = [copy_of(grid, tmp_path / name) for name in "ab"]
+    for run, layer in zip(runs, ("Relu()", "Gelu()"), strict=True):
+        edit_json(run, "config", networks={"medium": ["Conv(features=32)", layer, "Dense()"], layer: []})
+    found = find(*(f"{run}:model=medium" for run in runs))["differences"]["studies"]
+    assert found == {"networks.medium": [["Conv(features=32)", layer, "Dense()"] for layer in ("Relu()", "Gelu()")]}
+
+
 def test_diverged_trials_are_counted(tmp_path):
     run = make_run(tmp_path / "run", GRID, diverge=["t0000"])
     found = find(f"{run}:model=baseline,learning_rate=0.01", f"{run}:model=medium,learning_rate=0.01")

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from cnnjax import models
-from cnnjax.ladder import LADDER, ChannelDropout, Conv, Dense, Gelu, LeakyRelu, MaxPool, Relu
+from cnnjax.ladder import LADDER, ChannelDropout, Conv, Dense, Gelu, LeakyRelu, MaxPool, Relu, changed, described
 from cnnjax.layers import ConvPool, fused
 from cnnjax.types import RequestError
 
@@ -103,3 +103,17 @@ def test_pools_go_where_they_save_most():
     assert fused((convolution, LeakyRelu(), MaxPool())) == (convolution, MaxPool(), LeakyRelu())
     assert fused((convolution, Gelu(), MaxPool())) == (convolution, Gelu(), MaxPool())
     assert fused((convolution, MaxPool(), MaxPool())) == (convolution, MaxPool(), MaxPool())
+
+
+def test_the_first_layer_that_differs_is_named(monkeypatch):
+    stored = described(["lenet", "baseline"])
+    assert stored["baseline"] == ["Conv(features=16)", "Relu()", "MaxPool()", "Dense()"]
+    assert changed(["lenet", "baseline"], stored) == {} == changed(["medium"], stored)
+    monkeypatch.setitem(LADDER, "baseline", (Conv(16, 5), *LADDER["baseline"][1:]))
+    monkeypatch.setitem(LADDER, "lenet", (*LADDER["lenet"][:-1], Relu(), Dense()))
+    assert changed(["lenet", "baseline"], stored) == {
+        "lenet": "layer 11 was Dense() and is Relu()",
+        "baseline": "layer 1 was Conv(features=16) and is Conv(features=16, kernel_size=5)",
+    }
+    monkeypatch.setitem(LADDER, "baseline", ("no layer",))
+    assert described(["baseline", "nowhere"]) == {}  # whoever builds them says what is wrong

@@ -85,7 +85,7 @@ def compare_settings(a: Side, b: Side, measure: str = "test_accuracy", margin: f
         examples=_examples(a, b),
         warnings=warnings,
         settings={key: pair for key, pair in differences(axes_a, axes_b).items() if str(pair[0]) != str(pair[1])},
-        configs=differences(config_a, config_b),
+        configs=differences(config_a, config_b) | _networks(a.run.config, b.run.config),
         environments=differences(environment_a, environment_b),
     )
 
@@ -161,4 +161,11 @@ def _side_warnings(side: Side, name: str) -> list[str]:
 
 def _beside_the_grid(config: dict[str, Any]) -> dict[str, Any]:
     """A study's config without the axes of its grid, of which the settings say more."""
-    return {key: value for key, value in config.items() if key not in ("models", "seeds", "train")}
+    return {key: value for key, value in config.items() if key not in ("models", "networks", "seeds", "train")}
+
+
+def _networks(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The networks that have one name in both studies and not the same layers."""
+    layers = [config.get("networks", {}) for config in (one, other)]
+    shared = layers[0].keys() & layers[1].keys()
+    return differences(*({f"networks.{name}": each[name] for name in shared} for each in layers))

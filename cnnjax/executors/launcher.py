@@ -46,7 +46,7 @@ def run_tasks(
     shared = {
         "workdir": str(folder.path.absolute()),
         "lending": lending,
-        "config": checksum(folder.read_config() or {}),
+        "config": checksum(folder.read_whole("config.json") or {}),
         "data": dataset.describe()["sha256"],
         "versions": code_versions(),
         "cpus": engine.cpus,
