@@ -124,6 +124,14 @@ class RunFolder:
             how = "change it back, or give it another name and another folder"
             raise RequestError("models", name, f"{self.path} trained another network of that name: {difference}; {how}")
 
+    def check_plan(self, plan: Plan) -> None:
+        """Raises RequestError where another version made other trials of the run's study: the ids are not theirs."""
+        before = (self.read_whole("plan.json") or {}).get("trials", len(plan.trials))
+        if before != len(plan.trials):
+            how = "go on with the version that began it, or choose another folder"
+            said = f"its study made {before} trials, and makes {len(plan.trials)} in this version; {how}"
+            raise RequestError("workdir", str(self.path), said)
+
     def _read_config(self) -> dict[str, Any] | None:
         file = self.path / "config.json"
         there = next(path for path in (self.path, *self.path.parents) if path.exists())
@@ -260,6 +268,7 @@ def describe_plan(plan: Plan, programs: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "trials": len(plan.trials),
         "trained": plan.trained,
+        "repeats": dict(plan.repeats),
         "programs": [
             {
                 "id": program.id,

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from cnnjax import models, processes
+from cnnjax.axes import where_it_matters
 from cnnjax.data import Dataset
 from cnnjax.data.images import thumbnails
 from cnnjax.devices import make_mesh
@@ -24,7 +25,7 @@ from cnnjax.report.tables import significant
 from cnnjax.sealed import unwritable
 from cnnjax.shared import held, open_folder
 from cnnjax.study import Study, from_config
-from cnnjax.types import Plan, Program, RequestError
+from cnnjax.types import Plan, Program, RequestError, counted
 
 
 def run(
@@ -77,6 +78,8 @@ def run(
         else:
             jax.config.update("jax_platforms", "cpu")  # this process trains nothing, and leaves the devices alone
         _start(folder, study, dataset, plan)
+        for line in _repeated(plan):
+            progress.note(f"left out: {line}")
         if engine is None:
             write_environment(folder, progress)
         programs, members = waiting(folder, plan.programs)
@@ -115,6 +118,7 @@ def plan_table(study: Study) -> str:
     lines = [
         f"data      {dataset.name}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()),
         f"trials    {len(plan.trials)}: {plan.trained} trained, {len(plan.trials) - plan.trained} read off longer ones",
+        *(f"left out  {line}" for line in _repeated(plan)),
         f"programs  {len(plan.programs)}",
         "",
         "program  model       optimizer  batch  members  at a time  parameters  memory MB  training TFLOP",
@@ -135,6 +139,14 @@ def plan_table(study: Study) -> str:
     lines += ["", *_convolution_lines(plan, dataset)]
     lines += ["", f"in all {significant(total / 1e12)} TFLOP of training (three times the forward pass)"]
     return "\n".join(lines)
+
+
+def _repeated(plan: Plan) -> list[str]:
+    """What there is to say of the points of the grid that are no trials."""
+    what = "of the grid would train as another does"
+    return [
+        f"{counted(n, 'point')} {what}: {axis} matters {where_it_matters(axis)}" for axis, n in plan.repeats.items()
+    ]
 
 
 def _convolution_lines(plan: Plan, dataset: Dataset) -> list[str]:
@@ -185,6 +197,7 @@ def _start(folder: RunFolder, study: Study, dataset: Dataset, plan: Plan) -> Non
         what = f"the data is not what its trials trained on (sha256 {str(before.get('sha256'))[:12]}... there"
         how = "bring the data back, choose another folder, or --overwrite it"
         raise RequestError("workdir", str(folder.path), f"{what}, {data['sha256'][:12]}... here); {how}")
+    folder.check_plan(plan)
     folder.write_json("data.json", data)
     if folder.read_whole("plan.json") is None:
         folder.write_json("plan.json", describe_plan(plan, [_describe_program(p, dataset) for p in plan.programs]))

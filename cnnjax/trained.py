@@ -99,9 +99,9 @@ def load_trials(workdir: str | Path, trials: Sequence[str]) -> Iterator[Trained]
     height, width, channels = data["image_shape"]
     classes = tuple(map(str, data["classes"]))
     about_data = *affine_map(mean, std, study.data.normalisation), (height, width, channels), classes
-    found = {
-        t.id: (program, m.id, t) for program in make_plan(study).programs for m in program.members for t in m.trials
-    }
+    plan = make_plan(study)
+    folder.check_plan(plan)
+    found = {t.id: (program, m.id, t) for program in plan.programs for m in program.members for t in m.trials}
 
     @functools.lru_cache(1)  # the seeds of a setting mostly share a state
     def read(directory: Path, epoch: int, best: bool, network: models.Network) -> tuple[list[str], dict]:
