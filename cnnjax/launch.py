@@ -65,7 +65,9 @@ def main(config_overrides: list[str]) -> None:
             raise RequestError("--workdir", WORKDIR.value, allowed)
     asked = {flag.name: flag.value for flag in (PLAN, PROFILE, OVERWRITE, CONFIRM)}
     place = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
-    facts = {**study.to_dict(), "networks": ladder.described(study.models), **asked}
+    plain = study.to_dict()
+    del plain["data"]["path"]  # each process's own; the data themselves are compared when they are read
+    facts = {**plain, "networks": ladder.described(study.models), **asked}
     # imports jax from here on: a wrong request is answered before
     with processes.joined(*place, facts=facts, timeout=COORDINATOR_TIMEOUT.value):
         said = launch(study)

@@ -87,7 +87,7 @@ def run(
             progress.begin(len(programs), len(members), sum(m.epochs for m in members) * len(dataset.train))
             try:
                 if engine is not None:
-                    run_tasks(folder, dataset, programs, progress, engine, max_members, profile)
+                    run_tasks(folder, study, dataset, programs, progress, engine, max_members, profile)
                 else:
                     traces = workdir / "profile" if profile and processes.is_first() else None
                     run_programs(folder, study, dataset, programs, progress, max_members, traces)
@@ -171,10 +171,10 @@ def _check_folder(folder: RunFolder, study: Study, overwrite: bool) -> bool:
         there = from_config(found).to_dict()
     except RequestError as error:
         raise RequestError("workdir", str(folder.path), f"its config.json is no study ({error})") from error
-    differing = [
-        f"{key} ({theirs!r} there, {ours!r} here)"
-        for key, (theirs, ours) in differences(there, study.to_dict()).items()
-    ]
+    found = differences(there, study.to_dict())
+    if "sha256" in (folder.read_whole("data.json") or {}):
+        found.pop("data.path", None)  # wherever the data lie now: their fingerprint is compared when they are read
+    differing = [f"{key} ({theirs!r} there, {ours!r} here)" for key, (theirs, ours) in found.items()]
     if differing:
         raise RequestError(
             "workdir",

@@ -187,6 +187,19 @@ def test_what_differs_beside_the_settings_is_listed(grid, tmp_path):
     assert found["environments"] == {"jax": ["0.10.2", "0.11.0"]}
 
 
+def test_data_that_lie_elsewhere_are_no_other_data(grid, tmp_path):
+    runs = [copy_of(grid, tmp_path / name) for name in "ab"]
+    for run in runs:
+        config = json.loads((run / "config.json").read_text())["data"]
+        edit_json(run, "config", data=config | {"path": f"/data/{run.name}"})
+        edit_json(run, "data", name=run.name, sha256="x")
+    found = find(f"{runs[0]}:model=baseline", f"{runs[1]}:model=medium")
+    assert found["differences"]["studies"] == {} and not any("DATA DIFFER" in line for line in found["warnings"])
+    edit_json(runs[1], "data", sha256="y")
+    found = find(f"{runs[0]}:model=baseline", f"{runs[1]}:model=medium")
+    assert found["differences"]["studies"] == {"data.path": ["/data/a", "/data/b"]}
+
+
 def test_other_layers_under_one_name_are_listed(grid, tmp_path):
     runs = [copy_of(grid, tmp_path / name) for name in "ab"]
     for run, layer in zip(runs, ("Relu()", "Gelu()"), strict=True):

@@ -38,6 +38,35 @@ def test_another_study_in_the_folder_is_refused_or_overwritten(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["seeds"] == [3]
 
 
+def write_images(path, first=0):
+    """A CSV of 30 images of 8x8 pixels in three classes."""
+    rows = [[n % 3, *((first + 7 * n + pixel) % 256 for pixel in range(64))] for n in range(30)]
+    header = ["label", *(f"pixel{n}" for n in range(64))]
+    path.write_text("".join(",".join(map(str, row)) + "\n" for row in [header, *rows]))
+
+
+def test_data_that_moved_are_the_same_and_others_in_their_place_are_not(tmp_path, monkeypatch):
+    def ask(path):
+        data = {"path": str(path), "name": "mine", "train_examples": None, "validation": 4}
+        return run(make_study(data=data, train={"batch_size": 10}), tmp_path / "run")
+
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "a.csv")
+    ask("a.csv")
+    before = snapshot(tmp_path / "run")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "a.csv").rename(tmp_path / "elsewhere/b.csv")
+    for spelled in ("elsewhere/b.csv", "./elsewhere/../elsewhere/b.csv", tmp_path / "elsewhere/b.csv"):
+        assert "is finished: 1 trials" in ask(spelled)
+    write_images(tmp_path / "a.csv", first=1)
+    with pytest.raises(RequestError, match="the data is not what its trials trained on"):
+        ask("a.csv")
+    assert {file: text for file, text in snapshot(tmp_path / "run").items() if file in before} == before
+    (tmp_path / "run/data.json").unlink()  # then nothing says that the data are the same
+    with pytest.raises(RequestError, match=r"another study, which differs in data\.path"):
+        ask(tmp_path / "elsewhere/b.csv")
+
+
 def test_a_network_edited_under_its_name_is_refused(tmp_path, monkeypatch):
     """Its trials are neither called finished, nor resumed, nor loaded, as those of the other network."""
     study = make_study()

@@ -74,6 +74,9 @@ def compare_settings(a: Side, b: Side, measure: str = "test_accuracy", margin: f
     comparison = stats.compare(*values, margin=margin, larger_is_better=larger_is_better(measure), most=most - least)
     summary_a, summary_b = (stats.summarise([*side.values()], (least, most)) for side in values)
     config_a, config_b = (_beside_the_grid(side.run.config) for side in (a, b))
+    configs = differences(config_a, config_b)
+    if _have_same_data(a, b):
+        configs.pop("data.path", None)
     environment_a, environment_b = (lasting(side.run.environment) for side in (a, b))
     axes_a, axes_b = (side.run.settings.loc[side.setting, list(AXES)].to_dict() for side in (a, b))
     return Evidence(
@@ -85,7 +88,7 @@ def compare_settings(a: Side, b: Side, measure: str = "test_accuracy", margin: f
         examples=_examples(a, b),
         warnings=warnings,
         settings={key: pair for key, pair in differences(axes_a, axes_b).items() if str(pair[0]) != str(pair[1])},
-        configs=differences(config_a, config_b) | _networks(a.run.config, b.run.config),
+        configs=configs | _networks(a.run.config, b.run.config),
         environments=differences(environment_a, environment_b),
     )
 
@@ -106,6 +109,8 @@ def _data_warnings(a: Side, b: Side, measure: str) -> list[str]:
     warnings = []
     if augmented[0] != augmented[1]:
         warnings.append("THE TEST IMAGES DIFFER as the networks see them: data.augment_test augments those of one run.")
+    if _have_same_data(a, b):  # whatever the file or folder is called
+        one, other = ({key: value for key, value in data.items() if key != "name"} for data in (one, other))
     if one == other:
         return warnings
     keys = ("name", "classes", "counts", "image_shape", "validation_from", "test_from")
@@ -120,6 +125,10 @@ def _data_warnings(a: Side, b: Side, measure: str) -> list[str]:
         otherwise = "THE TEST IMAGES HAVE ANOTHER SIZE, OR GOT IT IN ANOTHER WAY; their labels are the same."
         tested = "The test images are the same." if tests[0] == tests[1] else otherwise
     return [*warnings, f"THE DATA DIFFER: {what}. {tested}"]
+
+
+def _have_same_data(a: Side, b: Side) -> bool:
+    return a.run.data.get("sha256") is not None and a.run.data["sha256"] == b.run.data.get("sha256")
 
 
 def _may_be_tested_alike(a: Side, b: Side) -> bool:
