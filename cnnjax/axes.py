@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Hashable, Sequence
 
-from cnnjax.ladder import LADDER, ChannelDropout, Conv, Dropout
+from cnnjax.ladder import LADDER
 from cnnjax.schedules import factors
 from cnnjax.stopping import read_stopping
 from cnnjax.types import Stage, Static
@@ -40,8 +40,8 @@ def what_training_reads(static: Static, stages: Sequence[Stage], *, augments: bo
         augments: whether the study augments its training images.
     """
     layers = LADDER.get(static.model)  # None where the name is wrong, which is said when the network is built
-    own_rates = [None] if layers is None else [x.rate for x in layers if isinstance(x, Dropout | ChannelDropout)]
-    convolves = layers is None or any(isinstance(layer, Conv) for layer in layers)
+    own_rates = [None] if layers is None else [x.rate for x in layers if hasattr(x, "rate")]
+    convolves = layers is None or any(hasattr(layer, "kernel_size") for layer in layers)
     rates = [
         tuple(own if stage.traced.dropout_rate is None else stage.traced.dropout_rate for own in own_rates)
         for stage in stages

@@ -6,6 +6,7 @@
 import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from typing import get_args
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +66,7 @@ class MaxPool:
 
 Layer = Conv | Dense | Dropout | ChannelDropout | BatchNorm | Relu | LeakyRelu | Gelu | MaxPool
 Layers = tuple[Layer, ...]
+KINDS = get_args(Layer)
 
 
 def fault(layers: Layers) -> str:
@@ -112,6 +114,8 @@ def changed(names: Iterable[str], stored: Mapping[str, Sequence[str]]) -> dict[s
 
 def _allowed(layer: Layer, flat: bool) -> str:
     """What else a layer would have to be, behind a dense one if `flat`; nothing where it may be."""
+    if type(layer) not in KINDS:  # a kind that is derived from one would be applied as that
+        return "the layers of this file, each with its arguments, as in Relu() and Conv(32)"
     match layer:
         case Conv() | MaxPool() | ChannelDropout() if flat:
             return "in front of the first dense layer"
@@ -127,7 +131,7 @@ def _allowed(layer: Layer, flat: bool) -> str:
             return "" if 0 <= rate < 1 else "a rate >= 0 and < 1"
         case BatchNorm() | Relu() | LeakyRelu() | Gelu() | MaxPool():
             return ""
-    return "the layers of this file, each with its arguments, as in Relu() and Conv(32)"
+    return "arguments of their types"
 
 
 def _dense(*widths: int, rates: tuple[float, ...] = (), norm: bool = False) -> Layers:

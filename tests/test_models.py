@@ -1,11 +1,15 @@
 """The rungs of the ladder: their published sizes, and what is said of them without running them."""
 
+import dataclasses
+import math
+
 import jax
 import jax.numpy as jnp
 import pytest
 
 from cnnjax import models
-from cnnjax.ladder import LADDER, ChannelDropout, Conv, Dense, Gelu, LeakyRelu, MaxPool, Relu, changed, described
+from cnnjax.initialisation import initial_parameters
+from cnnjax.ladder import KINDS, LADDER, ChannelDropout, Conv, Dense, Gelu, LeakyRelu, MaxPool, Relu, changed, described
 from cnnjax.layers import ConvPool, fused
 from cnnjax.types import RequestError
 
@@ -43,6 +47,15 @@ PUBLISHED = {
     "lenet_64_128": (COLOUR, 10, 7_038_452),
     "lenet_64_128_256": (COLOUR, 10, 6_424_308),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Swish(Relu):
+    """A kind that nothing knows, derived from one that all know."""
+
+
+class Cube:
+    """Another, which the ladder does not see."""
 
 
 def test_every_rung_has_its_published_number_of_parameters():
@@ -86,6 +99,8 @@ def test_the_parameters_of_the_layers_sum_to_those_of_the_network(name):
         ((Dense(0), Dense()), ["features"]),
         ((Dense(16), MaxPool(), Dense()), ["MaxPool()", "first dense layer"]),
         ((ChannelDropout(1.0), Dense()), ["rate"]),
+        ((Conv(4, "5"), Dense()), ["Conv(features=4, kernel_size='5'"]),
+        ((Conv(4), Swish(), Dense()), ["Swish()", "the layers of this file"]),  # was Relu
         (Dense(), ["a tuple of layers"]),
     ],
 )
@@ -94,6 +109,38 @@ def test_a_rung_that_is_no_network_is_refused(monkeypatch, layers, words):
     with pytest.raises(RequestError) as error:
         models.build("mine", 10)
     assert all(word in str(error.value) for word in ("models: 'mine'", *words)), error.value
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_layer_of_the_ladder_is_applied(kind):
+    """The table of layers is what the network makes of each, so there is nothing to agree."""
+    values = {"features": 5, "kernel_size": 3, "rate": 0.5}
+    names = {field.name for field in dataclasses.fields(kind)} & values.keys()
+    layer = kind(**{name: values[name] for name in names})
+    network = models.Network((layer, Dense()), 10)
+    first, logits = models.layer_table(network, SMALL)
+    assert first.layer == layer and logits.parameters == 10 * (math.prod(first.output) + 1)
+    assert first.parameters + logits.parameters == models.parameter_count(network, SMALL)
+
+
+def test_a_layer_that_no_network_applies_is_an_error():
+    """It was left out, silently."""
+    network = models.Network((Cube(), Dense()), 10)
+    for ask in (models.parameter_count, models.layer_table):
+        with pytest.raises(TypeError, match="no network applies the layer"):
+            ask(network, SMALL)
+    with pytest.raises(TypeError, match="how cube0's parameters are drawn: power"):
+        initial_parameters("he", {"cube0": {"power": jnp.ones(3)}}, jax.random.key(0))
+
+
+def test_the_smallest_image_that_fits_is_named():
+    for name in ("lenet", "cnn_final", "improved"):
+        with pytest.raises(RequestError, match="at least") as refused:
+            models.check_fits(name, (1, 40, 3))
+        least = int(str(refused.value).partition("at least ")[2].partition("x")[0])
+        models.check_fits(name, (least, least, 3))
+        with pytest.raises(RequestError, match=f"at least {least}x{least}"):
+            models.check_fits(name, (least, least - 1, 3))
 
 
 def test_pools_go_where_they_save_most():
