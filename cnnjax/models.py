@@ -67,18 +67,19 @@ class Network(nn.Module):
             return f"{kind}{seen[kind] - 1}"
 
         x = x_NxHxWxC.astype(jnp.bfloat16 if self.precision == "bfloat16" else jnp.float32)
-        for layer in layers.fused(self.layers):
+        applied = layers.fused(self.layers)
+        for layer, trains_bias in zip(applied, layers.biases_trained(applied), strict=True):
             match layer:
                 case Conv():
-                    x = layers.Convolution(layer, method=self.convolution, name=name("conv"))(x)
+                    x = layers.Convolution(layer, False, self.convolution, trains_bias, name=name("conv"))(x)
                 case ConvPool():
                     x = layers.Convolution(layer.conv, True, self.convolution, name=name("conv"))(x)
                 case Dense():
                     features = self.classes if layer.features is None else layer.features
                     x = x.reshape(x.shape[0], -1)
-                    x = layers.FullyConnected(features, name=name("dense"))(x)
+                    x = layers.FullyConnected(features, trains_bias, name=name("dense"))(x)
                 case BatchNorm():
-                    x = layers.BatchNormalisation(name=name("bn"))(x, train)
+                    x = layers.BatchNormalisation(trains_bias=trains_bias, name=name("bn"))(x, train)
                 case Relu():
                     x = nn.relu(x)
                 case LeakyRelu():

@@ -5,11 +5,25 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from cnnjax import models
 from cnnjax.initialisation import initial_parameters
-from cnnjax.ladder import KINDS, LADDER, ChannelDropout, Conv, Dense, Gelu, LeakyRelu, MaxPool, Relu, changed, described
+from cnnjax.ladder import (
+    KINDS,
+    LADDER,
+    BatchNorm,
+    ChannelDropout,
+    Conv,
+    Dense,
+    Gelu,
+    LeakyRelu,
+    MaxPool,
+    Relu,
+    changed,
+    described,
+)
 from cnnjax.layers import ConvPool, fused
 from cnnjax.types import RequestError
 
@@ -121,6 +135,48 @@ def test_every_kind_of_layer_of_the_ladder_is_applied(kind):
     first, logits = models.layer_table(network, SMALL)
     assert first.layer == layer and logits.parameters == 10 * (math.prod(first.output) + 1)
     assert first.parameters + logits.parameters == models.parameter_count(network, SMALL)
+
+
+NORMS = {
+    "bn": (Conv(4), BatchNorm(), Relu(), Dense(8), BatchNorm(), Relu()),
+    "pool": (Conv(4), MaxPool(), BatchNorm(), Gelu(), Conv(4), Relu(), MaxPool(), BatchNorm()),
+    "valid": (Conv(4, padding="valid"), Conv(4, 1), Conv(4, 3, "valid"), BatchNorm(), LeakyRelu()),
+    "same": (Conv(4), Conv(4), BatchNorm(), Conv(4, padding="valid"), BatchNorm(), Relu()),
+    "dense": (BatchNorm(), Conv(4, padding="valid"), Dense(8), Dense(8), BatchNorm(), Gelu(), Dense(8)),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_a_bias_that_batch_norm_removes_has_no_gradient_at_all(name):
+    """Rounding would be enough for Adam to make full steps of it. Every other bias has one."""
+    network = models.Network((*NORMS[name], Dense()), 3)
+    rng = np.random.default_rng(0)
+    x, weights = rng.normal(size=(16, 12, 12, 2)).astype(np.float32), rng.normal(size=(16, 3)).astype(np.float32)
+    variables = models.initial_variables(network, (12, 12, 2), "pytorch", jax.random.key(1))
+
+    @jax.jit
+    def output(params):
+        return network.apply({**variables, "params": params}, x, train=True, mutable=["batch_stats"])[0]
+
+    params = variables["params"]
+    gradients = jax.jit(jax.grad(lambda params: (output(params) * weights).sum()))(params)
+    without = set()
+    for layer, leaves in params.items():
+        moved = {**params, layer: {**leaves, "bias": leaves["bias"] + 1}}
+        has_no_effect = np.abs(output(moved) - output(params)).max() < 1e-4
+        assert has_no_effect == (not gradients[layer]["bias"].any()), layer
+        assert all(gradient.any() for key, gradient in gradients[layer].items() if key != "bias")
+        without |= {layer} if has_no_effect else set()
+    assert (
+        without
+        == {
+            "bn": {"conv0", "dense0"},
+            "pool": {"conv0"},
+            "valid": {"conv0", "conv1", "conv2"},
+            "same": {"bn0", "conv1", "conv2"},
+            "dense": {"bn0", "conv0", "dense0", "dense1"},
+        }[name]
+    )
 
 
 def test_a_layer_that_no_network_applies_is_an_error():
