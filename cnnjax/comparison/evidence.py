@@ -175,6 +175,6 @@ def _beside_the_grid(config: dict[str, Any]) -> dict[str, Any]:
 
 def _networks(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The networks that have one name in both studies and not the same layers."""
-    layers = [config.get("networks", {}) for config in (one, other)]
-    shared = layers[0].keys() & layers[1].keys()
-    return differences(*({f"networks.{name}": each[name] for name in shared} for each in layers))
+    layers, others = one.get("networks", {}), other.get("networks", {})
+    shared = layers.keys() & others.keys()
+    return differences({name: layers[name] for name in shared}, {name: others[name] for name in shared}, "networks.")
