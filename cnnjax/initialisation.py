@@ -45,6 +45,8 @@ def initial_parameters(scheme: str, shapes: Mapping[str, Mapping[str, Any]], key
         parameters.setdefault(layer, {})[name] = values
         start = stop
     for layer in shapes.keys() - parameters.keys():
+        if shapes[layer].keys() != {"scale", "bias"}:
+            raise TypeError(f"nothing says how {layer}'s parameters are drawn: {', '.join(shapes[layer])}")
         channels = shapes[layer]["bias"].shape
         parameters[layer] = {"scale": jnp.ones(channels), "bias": jnp.zeros(channels)}
     return parameters

@@ -4,6 +4,9 @@
 """
 
 import dataclasses
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import get_args
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +66,7 @@ class MaxPool:
 
 Layer = Conv | Dense | Dropout | ChannelDropout | BatchNorm | Relu | LeakyRelu | Gelu | MaxPool
 Layers = tuple[Layer, ...]
+KINDS = get_args(Layer)
 
 
 def fault(layers: Layers) -> str:
@@ -79,8 +83,39 @@ def fault(layers: Layers) -> str:
     return ""
 
 
+def described(names: Iterable[str]) -> dict[str, list[str]]:
+    """Returns the layers of each network, as a run stores them, by name; a name without a valid network is left out.
+
+    A layer's arguments are written out where they are not its defaults, so that a new argument changes no text.
+    """
+    valid = [name for name in names if name in LADDER and not fault(LADDER[name])]
+    return {name: [_described(layer) for layer in LADDER[name]] for name in valid}
+
+
+def _described(layer: Layer) -> str:
+    arguments = [
+        f"{field.name}={value!r}"
+        for field in dataclasses.fields(layer)
+        if (value := getattr(layer, field.name)) != field.default
+    ]
+    return f"{type(layer).__name__}({', '.join(arguments)})"
+
+
+def changed(names: Iterable[str], stored: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Says of each network whose layers are not those that were stored under its name what differs first."""
+    said = {}
+    for name, layers in described(names).items():
+        before = [*stored.get(name, layers)]
+        if before != layers:
+            pairs = itertools.zip_longest(before, layers, fillvalue="none")
+            said[name] = next(f"layer {n} was {a} and is {b}" for n, (a, b) in enumerate(pairs, 1) if a != b)
+    return said
+
+
 def _allowed(layer: Layer, flat: bool) -> str:
     """What else a layer would have to be, behind a dense one if `flat`; nothing where it may be."""
+    if type(layer) not in KINDS:  # a kind that is derived from one would be applied as that
+        return "the layers of this file, each with its arguments, as in Relu() and Conv(32)"
     match layer:
         case Conv() | MaxPool() | ChannelDropout() if flat:
             return "in front of the first dense layer"
@@ -96,7 +131,7 @@ def _allowed(layer: Layer, flat: bool) -> str:
             return "" if 0 <= rate < 1 else "a rate >= 0 and < 1"
         case BatchNorm() | Relu() | LeakyRelu() | Gelu() | MaxPool():
             return ""
-    return "the layers of this file, each with its arguments, as in Relu() and Conv(32)"
+    return "arguments of their types"
 
 
 def _dense(*widths: int, rates: tuple[float, ...] = (), norm: bool = False) -> Layers:

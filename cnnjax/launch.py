@@ -16,7 +16,7 @@ import contextlib
 
 from absl import flags
 
-from cnnjax import commands, overrides, processes, storage
+from cnnjax import commands, ladder, overrides, processes, storage
 from cnnjax.executors import EXECUTORS, Engine, make_engine
 from cnnjax.study import Study
 from cnnjax.types import RequestError
@@ -65,8 +65,11 @@ def main(config_overrides: list[str]) -> None:
             raise RequestError("--workdir", WORKDIR.value, allowed)
     asked = {flag.name: flag.value for flag in (PLAN, PROFILE, OVERWRITE, CONFIRM)}
     place = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
+    plain = study.to_dict()
+    del plain["data"]["path"]  # each process's own; the data themselves are compared when they are read
+    facts = {**plain, "networks": ladder.described(study.models), **asked}
     # imports jax from here on: a wrong request is answered before
-    with processes.joined(*place, facts={**study.to_dict(), **asked}, timeout=COORDINATOR_TIMEOUT.value):
+    with processes.joined(*place, facts=facts, timeout=COORDINATOR_TIMEOUT.value):
         said = launch(study)
         if processes.is_first():
             print(said)

@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from cnnjax.convolution import convolve, convolve_and_pool, same_padding
-from cnnjax.ladder import ChannelDropout, Conv, Layer, LeakyRelu, MaxPool, Relu
+from cnnjax.ladder import BatchNorm, ChannelDropout, Conv, Dense, Layer, LeakyRelu, MaxPool, Relu
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,19 +48,39 @@ def _pooled_inside(layers: tuple[Layer, ...]) -> tuple[Layer | ConvPool, ...]:
     return ()
 
 
+def biases_trained(layers: tuple[Layer | ConvPool, ...]) -> list[bool]:
+    """Returns for each layer whether its bias, if it has one, has an effect on the output in training.
+
+    Batch norm subtracts what is added to all of a channel, also through layers in between that keep it constant. The
+    gradient of such a bias is zero but for rounding, of which Adam would make full steps.
+    """
+    trained, is_removed = [], False  # what is added to all of a channel behind the layer
+    for layer in reversed(layers):
+        trained.append(not is_removed)
+        match layer:
+            case BatchNorm():
+                is_removed = True
+            case Conv(padding="valid") | Conv(kernel_size=1) | Dense() | MaxPool():
+                pass
+            case _:
+                is_removed = False
+    return trained[::-1]
+
+
 class Convolution(nn.Module):
     """The module of `Conv` and, where it `pools`, of `ConvPool`: parameters kernel [K, K, C, F] and bias [F]."""
 
     layer: Conv
     pools: bool = False
     method: str = "auto"
+    trains_bias: bool = True
 
     @nn.compact
     def __call__(self, x_NxHxWxC: Float[Array, "N H W C"]) -> Float[Array, "N P Q F"]:
         """Returns the convolution of a batch of images, as it is or through ReLU and max-pool."""
         size, channels = self.layer.kernel_size, x_NxHxWxC.shape[-1]
         kernel = self.param("kernel", _ZEROS, (size, size, channels, self.layer.features))
-        bias = self.param("bias", _ZEROS, (self.layer.features,))
+        bias = _bias(self, self.layer.features)
         kernel, bias = kernel.astype(x_NxHxWxC.dtype), bias.astype(x_NxHxWxC.dtype)
         padding = same_padding(size) if self.layer.padding == "same" else ((0, 0), (0, 0))
         if self.pools:
@@ -68,16 +88,23 @@ class Convolution(nn.Module):
         return convolve(x_NxHxWxC, kernel, padding, self.method) + bias[None, None, None]
 
 
+def _bias(module: "Convolution | FullyConnected | BatchNormalisation", features: int) -> Float[Array, " F"]:
+    """The bias of a module; its gradient is exactly zero where it is not trained."""
+    bias = module.param("bias", _ZEROS, (features,))
+    return bias if module.trains_bias else lax.stop_gradient(bias)
+
+
 class FullyConnected(nn.Module):
     """The module of `Dense`: parameters kernel [F, D], as PyTorch's, and bias [F]."""
 
     features: int
+    trains_bias: bool = True
 
     @nn.compact
     def __call__(self, x_NxD: Float[Array, "N D"]) -> Float[Array, "N F"]:
         """Returns the affine map of a batch of vectors."""
         kernel = self.param("kernel", _ZEROS, (self.features, x_NxD.shape[-1]))
-        bias = self.param("bias", _ZEROS, (self.features,))
+        bias = _bias(self, self.features)
         return _matmul(x_NxD, kernel.astype(x_NxD.dtype)) + bias.astype(x_NxD.dtype)[None]
 
 
@@ -110,13 +137,14 @@ class BatchNormalisation(nn.Module):
 
     epsilon: float = 1e-5
     retained: float = 0.9  # share of the running statistics that one batch leaves in place
+    trains_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch C"], train: bool) -> Float[Array, "*batch C"]:
         """Returns the normalised batch; in training, also moves the running statistics."""
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,))
-        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        bias = _bias(self, channels)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
         rows = x.reshape(-1, channels).astype(jnp.float32)

@@ -1,5 +1,8 @@
 """The one module that applies the layers of a rung, and what can be said of it without training."""
 
+import bisect
+import functools
+import itertools
 import math
 from collections import Counter
 from typing import Any, NamedTuple
@@ -7,6 +10,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Float
 
 from cnnjax import layers
@@ -63,18 +67,19 @@ class Network(nn.Module):
             return f"{kind}{seen[kind] - 1}"
 
         x = x_NxHxWxC.astype(jnp.bfloat16 if self.precision == "bfloat16" else jnp.float32)
-        for layer in layers.fused(self.layers):
+        applied = layers.fused(self.layers)
+        for layer, trains_bias in zip(applied, layers.biases_trained(applied), strict=True):
             match layer:
                 case Conv():
-                    x = layers.Convolution(layer, method=self.convolution, name=name("conv"))(x)
+                    x = layers.Convolution(layer, False, self.convolution, trains_bias, name=name("conv"))(x)
                 case ConvPool():
                     x = layers.Convolution(layer.conv, True, self.convolution, name=name("conv"))(x)
                 case Dense():
                     features = self.classes if layer.features is None else layer.features
                     x = x.reshape(x.shape[0], -1)
-                    x = layers.FullyConnected(features, name=name("dense"))(x)
+                    x = layers.FullyConnected(features, trains_bias, name=name("dense"))(x)
                 case BatchNorm():
-                    x = layers.BatchNormalisation(name=name("bn"))(x, train)
+                    x = layers.BatchNormalisation(trains_bias=trains_bias, name=name("bn"))(x, train)
                 case Relu():
                     x = nn.relu(x)
                 case LeakyRelu():
@@ -83,10 +88,13 @@ class Network(nn.Module):
                     x = nn.gelu(x, approximate=False)
                 case MaxPool():
                     x = max_pool(x)
-                case Dropout() | ChannelDropout() if train:
-                    rate = jnp.where(jnp.isnan(dropout_rate), layer.rate, dropout_rate)
-                    shape = x.shape if isinstance(layer, Dropout) else (len(x), 1, 1, x.shape[-1])
-                    x = layers.dropout(x, rate, self.make_rng("dropout"), shape)
+                case Dropout() | ChannelDropout():
+                    if train:
+                        rate = jnp.where(jnp.isnan(dropout_rate), layer.rate, dropout_rate)
+                        shape = x.shape if isinstance(layer, Dropout) else (len(x), 1, 1, x.shape[-1])
+                        x = layers.dropout(x, rate, self.make_rng("dropout"), shape)
+                case _:
+                    raise TypeError(f"no network applies the layer {layer!r}")
         return x.astype(jnp.float32)
 
 
@@ -113,14 +121,15 @@ def build(name: str, classes: int, precision: str = "float32", convolution: str 
 
 def check_fits(name: str, image_shape: tuple[int, int, int]) -> None:
     """Raises RequestError if images of shape (H, W, C) are too small for a rung, or the rung is unknown."""
-    height, width, _ = image_shape
-    least = 1  # pixels that the layers from the last on need
-    for layer in reversed(build(name, 1).layers):
-        if isinstance(layer, Conv) and layer.padding == "valid":
-            least += layer.kernel_size - 1
-        elif isinstance(layer, MaxPool):
-            least *= 2
-    if min(height, width) < least:
+    network = build(name, 1)
+    height, width, channels = image_shape
+
+    def fits(height: int, width: int) -> bool:
+        return 0 not in layer_table(network, (height, width, channels))[-1].output
+
+    if not fits(height, width):
+        most = next(side for side in (2**n for n in itertools.count()) if fits(side, side))
+        least = bisect.bisect_left(range(most), True, lo=1, key=lambda side: fits(side, side))
         allowed = f"allowed: at least {least}x{least}, by data.image_size"
         raise RequestError("models", name, f"images of {height}x{width} are too small for it; {allowed}")
 
@@ -175,28 +184,31 @@ class LayerRow(NamedTuple):
 
 
 def layer_table(network: Network, image_shape: tuple[int, int, int]) -> list[LayerRow]:
-    """Returns a row for each layer of a network, in order, for images of shape (H, W, C)."""
-    rows, shape = [], tuple(image_shape)
+    """Returns a row for each layer of a network, in order, for images of shape (H, W, C).
+
+    The rows end with the layer that leaves nothing of an image that is too small.
+    """
+    rows: list[LayerRow] = []
+    shape: tuple[int, ...] = tuple(image_shape)
     for layer in network.layers:
-        parameters, flops, method = 0, 0, None
-        match layer:
-            case Conv():
-                height, width, channels = shape
-                shrink = layer.kernel_size - 1 if layer.padding == "valid" else 0
-                shape = (height - shrink, width - shrink, layer.features)
-                weights = layer.kernel_size**2 * channels
-                parameters, flops = (weights + 1) * layer.features, 2 * math.prod(shape) * weights
-                kernel_shape = (layer.kernel_size, layer.kernel_size, channels, layer.features)
-                method = choose(kernel_shape, math.prod(shape[:2]), network.convolution)
-            case Dense():
-                inputs, shape = math.prod(shape), (network.classes if layer.features is None else layer.features,)
-                parameters, flops = (inputs + 1) * shape[0], 2 * inputs * shape[0]
-            case BatchNorm():
-                parameters = 2 * shape[-1]
-            case MaxPool():
-                shape = (shape[0] // 2, shape[1] // 2, shape[2])
-        rows.append(LayerRow(layer, shape, parameters, flops, method))
+        shape, parameters = _traced(layer, network.classes, shape)
+        kernels = [leaf.shape for (*_, name), leaf in parameters.items() if name == "kernel"]
+        methods = [choose(kernel, math.prod(shape[:2]), network.convolution) for kernel in kernels if len(kernel) == 4]
+        count = sum(leaf.size for leaf in parameters.values())
+        flops = 2 * math.prod(shape[:-1]) * sum(map(math.prod, kernels))
+        rows.append(LayerRow(layer, shape, count, flops, methods[0] if methods else None))
+        if 0 in shape:
+            break
     return rows
+
+
+@functools.lru_cache(1024)
+def _traced(layer: Layer, classes: int, shape: tuple[int, ...]) -> tuple[tuple[int, ...], dict]:
+    """What a network of one layer makes of an input of a shape, and the shapes of its parameters by their path."""
+    init = functools.partial(Network((layer,), classes, convolution="dense").init_with_output, train=False)
+    x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    output, variables = jax.eval_shape(init, jax.random.key(0), x)
+    return output.shape[1:], flatten_dict(variables.get("params", {}))
 
 
 def variable_shapes(network: Network, image_shape: tuple[int, int, int]) -> dict:

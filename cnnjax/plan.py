@@ -3,10 +3,12 @@
 import dataclasses
 import itertools
 import math
-from collections import defaultdict
-from collections.abc import Mapping
-from typing import Any
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Mapping
+from typing import Any, NamedTuple
 
+from cnnjax.axes import what_training_reads, where_it_matters
+from cnnjax.ladder import LADDER
 from cnnjax.schedules import has_horizon
 from cnnjax.study import Study, TrainConfig
 from cnnjax.types import Member, Plan, Program, RequestError, Stage, Static, Streams, Traced, Trial
@@ -21,7 +23,8 @@ def make_plan(study: Study) -> Plan:
     unless their schedule depends on where it ends, or they have several stages. Members with equal static settings
     share a program, whatever their traced settings and seeds.
     """
-    trials = list_trials(study)
+    grid = _expand(study)
+    trials = grid.trials
     prefixes: dict[tuple, list[Trial]] = defaultdict(list)
     for trial in trials:
         prefixes[(trial.static, _without_end(trial), trial.streams, trial.seed)].append(trial)
@@ -34,6 +37,8 @@ def make_plan(study: Study) -> Plan:
         programs=tuple(
             Program(f"p{index:03d}", static, tuple(members)) for index, (static, members) in enumerate(programs.items())
         ),
+        repeats=grid.repeats,
+        unread=grid.unread,
     )
 
 
@@ -47,31 +52,91 @@ def _without_end(trial: Trial) -> tuple[Stage, ...]:
 def list_trials(study: Study) -> tuple[Trial, ...]:
     """Returns every trial of a study, models outermost and seeds innermost, ids in that order.
 
-    A setting that an optimizer does not have (adam's momentum) is no axis there: the trials that would differ
-    only in it are one trial.
+    Points of the grid that differ only in what training does not read there (adam's momentum, the dropout rate of a
+    network without dropout) train alike: the first of them is a trial.
 
     Raises:
         RequestError: there are too many.
     """
-    streams = dataclasses.asdict(study.streams)
-    axes = {field.name: getattr(study.train, field.name) for field in dataclasses.fields(study.train)}
-    changes: tuple[Mapping[str, Any], ...] = axes.pop("stages") or ({},)
-    of_train = {f"train.{name}": values for name, values in axes.items()}
-    of_streams = {f"streams.{name}": values for name, values in streams.items()}
-    _check_count({"models": study.models, "seeds": study.seeds, **of_train, **of_streams})
-    points: dict[tuple, None] = {}  # an ordered set
-    for model, values, stream_seeds, seed in itertools.product(
-        study.models,
-        itertools.product(*axes.values()),
-        itertools.product(*streams.values()),
-        study.seeds,
-    ):
-        point = dict(zip(axes, values, strict=True))
-        stages = tuple(_stage({**point, **change}) for change in changes)
-        followed = Streams(*(seed if s is None else s for s in stream_seeds))
-        points[(_static(model, point, stages), stages, seed, followed)] = None
-    digits = max(4, len(str(len(points))))
-    return tuple(Trial(f"t{index:0{digits}d}", *point) for index, point in enumerate(points))
+    return _expand(study).trials
+
+
+def check_axes(study: Study, plan: Plan) -> None:
+    """Raises RequestError for an axis that no trial of a study reads, and for one network under two names."""
+    names: dict[tuple, str] = {}
+    for name in study.models:
+        first = names.setdefault(tuple(LADDER.get(name, (name,))), name)
+        if first != name:
+            raise RequestError("models", name, f"it has the layers of {first!r}: both would train alike")
+    for axis in plan.unread:
+        key = axis.removeprefix("train.")
+        in_stages = study.train.stages and all(key in stage for stage in study.train.stages)
+        where = "where a stage does not set it" if in_stages else where_it_matters(axis)
+        said = f"all its values would train alike: it matters {where}; allowed: one value"
+        raise RequestError(axis, _axes(study)[axis], said)
+
+
+class _Grid(NamedTuple):
+    """The trials of a grid; `repeats` and `unread` as those of a Plan."""
+
+    trials: tuple[Trial, ...]
+    repeats: dict[str, int]
+    unread: tuple[str, ...]
+
+
+def _expand(study: Study) -> _Grid:
+    axes = _axes(study)
+    _check_count(axes)
+    known: dict[Hashable, int] = {}  # settings as training reads them
+    found: dict[Hashable, tuple[tuple, tuple]] = {}  # by what training reads: the values of the axes, and the trial
+    repeats: Counter[str] = Counter()
+    inner = 1 + len(vars(study.streams))
+    for outer_values in itertools.product(*[*axes.values()][:-inner]):
+        static, stages = _compiled_and_stages(study, *outer_values)
+        settings, read_streams = what_training_reads(static, stages, augments=bool(study.data.augment))
+        number = known.setdefault(settings, len(known))
+        for *stream_seeds, seed in itertools.product(*[*axes.values()][-inner:]):
+            values = (*outer_values, *stream_seeds, seed)
+            streams = Streams(*(seed if given is None else given for given in stream_seeds))
+            read = (number, *(getattr(streams, name) for name in read_streams))
+            first, _ = found.setdefault(read, (values, (static, stages, seed, streams)))
+            if first is not values:
+                repeats.update(axis for axis, one, other in zip(axes, first, values, strict=True) if one != other)
+    digits = max(4, len(str(len(found))))
+    return _Grid(
+        trials=tuple(Trial(f"t{index:0{digits}d}", *content) for index, (_, content) in enumerate(found.values())),
+        repeats=dict(repeats),
+        unread=tuple(
+            axis
+            for place, (axis, given) in enumerate(axes.items())
+            if len(given) > 1 and all(values[place] == given[0] for values, _ in found.values())
+        ),
+    )
+
+
+def _axes(study: Study) -> dict[str, tuple]:
+    """The axes of a study's grid, from the outermost to the innermost."""
+    of_train = {f"train.{field.name}": getattr(study.train, field.name) for field in dataclasses.fields(study.train)}
+    del of_train["train.stages"]
+    of_streams = {f"streams.{name}": values for name, values in vars(study.streams).items()}
+    return {"models": study.models, **of_train, **of_streams, "seeds": study.seeds}
+
+
+def _check_count(axes: Mapping[str, tuple]) -> None:
+    count = math.prod(len(values) for values in axes.values())
+    if count > MOST_TRIALS:
+        longest = max(axes, key=lambda name: len(axes[name]))
+        raise RequestError(
+            longest, f"{len(axes[longest]):,} values", f"they make {count:,} trials; allowed: at most {MOST_TRIALS:,}"
+        )
+
+
+def _compiled_and_stages(study: Study, model: str, *values: Any) -> tuple[Static, tuple[Stage, ...]]:
+    """The static settings and the stages at a point of the grid; the values are those of the axes of `train`."""
+    names = [field.name for field in dataclasses.fields(study.train) if field.name != "stages"]
+    point = dict(zip(names, values, strict=True))
+    stages = tuple(_stage({**point, **change}) for change in study.train.stages or ({},))
+    return _static(model, point, stages), stages
 
 
 def single_out(study: Study, trial: Trial, seeds: tuple[int, ...]) -> Study:
@@ -85,15 +150,6 @@ def single_out(study: Study, trial: Trial, seeds: tuple[int, ...]) -> Study:
         if (first.static, first.stages) == (trial.static, trial.stages):
             return alone
     raise ValueError(f"{trial.id} is no trial of the study")
-
-
-def _check_count(axes: Mapping[str, tuple]) -> None:
-    count = math.prod(len(values) for values in axes.values())
-    if count > MOST_TRIALS:
-        longest = max(axes, key=lambda name: len(axes[name]))
-        raise RequestError(
-            longest, f"{len(axes[longest]):,} values", f"they make {count:,} trials; allowed: at most {MOST_TRIALS:,}"
-        )
 
 
 def _stage(point: dict[str, Any]) -> Stage:

@@ -13,7 +13,7 @@ from cnnjax.data import Dataset, load_dataset
 from cnnjax.devices import is_out_of_memory, make_mesh, use_every_core
 from cnnjax.environment import cache_folder, describe_environment, lasting
 from cnnjax.nested import differences
-from cnnjax.plan import make_plan
+from cnnjax.plan import check_axes, make_plan
 from cnnjax.population import DeviceData, put_data
 from cnnjax.preparation import Layout, Preparation, Prepared, cut
 from cnnjax.progress import Progress
@@ -43,7 +43,9 @@ def load(study: Study) -> tuple[Dataset, Plan]:
 def _load_here(study: Study) -> tuple[Dataset, Plan]:
     for name, precision in itertools.product(study.models, study.train.precision):
         models.build(name, 1, precision)  # what there is not is refused before any data is read
-    dataset, plan = load_dataset(study.data), make_plan(study)
+    plan = make_plan(study)
+    check_axes(study, plan)
+    dataset = load_dataset(study.data)
     for name in study.models:
         models.check_fits(name, dataset.image_shape)
     for batch_size in study.train.batch_size:
@@ -53,6 +55,9 @@ def _load_here(study: Study) -> tuple[Dataset, Plan]:
                 batch_size,
                 f"allowed: at most the {len(dataset.train)} training images",
             )
+        if len(study.train.drop_last) > 1 and len(dataset.train) % batch_size == 0:
+            said = f"both would train alike: no example is left over by batches of {batch_size}; allowed: one value"
+            raise RequestError("train.drop_last", study.train.drop_last, said)
     return dataset, plan
 
 

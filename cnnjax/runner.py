@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from cnnjax import models, processes
+from cnnjax.axes import where_it_matters
 from cnnjax.data import Dataset
 from cnnjax.data.images import thumbnails
 from cnnjax.devices import make_mesh
@@ -24,7 +25,7 @@ from cnnjax.report.tables import significant
 from cnnjax.sealed import unwritable
 from cnnjax.shared import held, open_folder
 from cnnjax.study import Study, from_config
-from cnnjax.types import Plan, Program, RequestError
+from cnnjax.types import Plan, Program, RequestError, counted
 
 
 def run(
@@ -77,7 +78,7 @@ def run(
         else:
             jax.config.update("jax_platforms", "cpu")  # this process trains nothing, and leaves the devices alone
         _start(folder, study, dataset, plan)
-        for note in dataset.notes:
+        for note in (*dataset.notes, *(f"left out: {line}" for line in _repeated(plan))):
             progress.note(note)
         if engine is None:
             write_environment(folder, progress)
@@ -86,7 +87,7 @@ def run(
             progress.begin(len(programs), len(members), sum(m.epochs for m in members) * len(dataset.train))
             try:
                 if engine is not None:
-                    run_tasks(folder, dataset, programs, progress, engine, max_members, profile)
+                    run_tasks(folder, study, dataset, programs, progress, engine, max_members, profile)
                 else:
                     traces = workdir / "profile" if profile and processes.is_first() else None
                     run_programs(folder, study, dataset, programs, progress, max_members, traces)
@@ -118,6 +119,7 @@ def plan_table(study: Study) -> str:
         f"data      {dataset.name}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()),
         *(f"          {note}" for note in dataset.notes),
         f"trials    {len(plan.trials)}: {plan.trained} trained, {len(plan.trials) - plan.trained} read off longer ones",
+        *(f"left out  {line}" for line in _repeated(plan)),
         f"programs  {len(plan.programs)}",
         "",
         "program  model       optimizer  batch  members  at a time  parameters  memory MB  training TFLOP",
@@ -138,6 +140,14 @@ def plan_table(study: Study) -> str:
     lines += ["", *_convolution_lines(plan, dataset)]
     lines += ["", f"in all {significant(total / 1e12)} TFLOP of training (three times the forward pass)"]
     return "\n".join(lines)
+
+
+def _repeated(plan: Plan) -> list[str]:
+    """What there is to say of the points of the grid that are no trials."""
+    what = "of the grid would train as another does"
+    return [
+        f"{counted(n, 'point')} {what}: {axis} matters {where_it_matters(axis)}" for axis, n in plan.repeats.items()
+    ]
 
 
 def _convolution_lines(plan: Plan, dataset: Dataset) -> list[str]:
@@ -162,10 +172,10 @@ def _check_folder(folder: RunFolder, study: Study, overwrite: bool) -> bool:
         there = from_config(found).to_dict()
     except RequestError as error:
         raise RequestError("workdir", str(folder.path), f"its config.json is no study ({error})") from error
-    differing = [
-        f"{key} ({theirs!r} there, {ours!r} here)"
-        for key, (theirs, ours) in differences(there, study.to_dict()).items()
-    ]
+    found = differences(there, study.to_dict())
+    if "sha256" in (folder.read_whole("data.json") or {}):
+        found.pop("data.path", None)  # wherever the data lie now: their fingerprint is compared when they are read
+    differing = [f"{key} ({theirs!r} there, {ours!r} here)" for key, (theirs, ours) in found.items()]
     if differing:
         raise RequestError(
             "workdir",
@@ -173,13 +183,14 @@ def _check_folder(folder: RunFolder, study: Study, overwrite: bool) -> bool:
             f"it holds another study, which differs in {', '.join(differing)}; "
             "choose another folder, or --overwrite it",
         )
+    folder.check_networks(study.models)
     return False
 
 
 def _start(folder: RunFolder, study: Study, dataset: Dataset, plan: Plan) -> None:
     """Writes what is known before training; config.json first, for it makes the folder a run's."""
     if folder.read_config() is None:
-        folder.write_json("config.json", study.to_dict())
+        folder.write_config(study.to_dict())
     folder.remove_unfinished()
     data = dataset.describe()
     before = folder.read_whole("data.json")
@@ -189,6 +200,7 @@ def _start(folder: RunFolder, study: Study, dataset: Dataset, plan: Plan) -> Non
             what = f"the data is not what its trials trained on ({key} {there} there, {here} here)"
             how = "bring the data back, choose another folder, or --overwrite it"
             raise RequestError("workdir", str(folder.path), f"{what}; {how}")
+    folder.check_plan(plan)
     folder.write_json("data.json", data)
     if folder.read_whole("plan.json") is None:
         folder.write_json("plan.json", describe_plan(plan, [_describe_program(p, dataset) for p in plan.programs]))

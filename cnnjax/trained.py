@@ -99,9 +99,9 @@ def load_trials(workdir: str | Path, trials: Sequence[str]) -> Iterator[Trained]
     height, width, channels = data["image_shape"]
     classes = tuple(map(str, data["classes"]))
     about_data = *affine_map(mean, std, study.data.normalisation), (height, width, channels), classes
-    found = {
-        t.id: (program, m.id, t) for program in make_plan(study).programs for m in program.members for t in m.trials
-    }
+    plan = make_plan(study)
+    folder.check_plan(plan)
+    found = {t.id: (program, m.id, t) for program in plan.programs for m in program.members for t in m.trials}
 
     @functools.lru_cache(1)  # the seeds of a setting mostly share a state
     def read(directory: Path, epoch: int, best: bool, network: models.Network) -> tuple[list[str], dict]:
@@ -112,6 +112,7 @@ def load_trials(workdir: str | Path, trials: Sequence[str]) -> Iterator[Trained]
             near = one_of(name, found).partition("allowed:")[0]
             raise RequestError("trial", name, f"{near}allowed: {min(found)} to {max(found)}")
         program, member, trial = found[name]
+        folder.check_networks([trial.static.model])
         best = trial.stages[-1].traced.early_stopping != "off"  # as `train.final_variables` judges it
         network = _network(trial, len(classes))
         members, stacked = read(*_find_state(folder, program, member, trial), best, network)

@@ -7,7 +7,7 @@ What a compiled program may vary without a new compilation is said here once, by
 import dataclasses
 import difflib
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -163,10 +163,20 @@ class Program:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Every trial of a study, grouped into the fewest programs."""
+    """Every trial of a study, grouped into the fewest programs.
+
+    Attributes:
+        trials: of all points of the grid that train differently.
+        programs: of all trials.
+        repeats: how many points of the grid are no trials, for they train as another does that differs in an axis from
+            them, by axis.
+        unread: the axes of several values of which no trial reads any.
+    """
 
     trials: tuple[Trial, ...]
     programs: tuple[Program, ...]
+    repeats: Mapping[str, int]
+    unread: tuple[str, ...]
 
     @property
     def trained(self) -> int:

@@ -21,8 +21,7 @@ TINY = {
     "models": ("tiny",),
     "select": "val_loss",
     "data": {"name": "digits", "train_examples": 200, "validation": 50},
-    # Whole batches, for a remainder doubles the time to compile; and sgd, for adam turns the rounding errors in the
-    # gradient of a bias before batch norm, which is zero, into steps.
+    # Whole batches, for a remainder doubles the time to compile.
     "train": {"batch_size": 50, "epochs": 2, "optimizer": "sgd", "learning_rate": 0.05, "momentum": 0.9},
 }
 

@@ -59,7 +59,7 @@ def make_run(folder: Path, config: dict, *, diverge=(), stop=None, keep=None, ex
         {"id": p.id, "parameters": 1000 + i, "forward_flops": 7 * i, "member_ids": [m.id for m in p.members]}
         for i, p in enumerate(plan.programs)
     ]
-    write["plan"] = {"trials": len(plan.trials), "trained": plan.trained, "programs": programs}
+    write["plan"] = {"trials": len(plan.trials), "trained": plan.trained, "programs": programs, "repeats": plan.repeats}
     for name, content in write.items():
         (folder / f"{name}.json").write_text(json.dumps(content))
     rows, lines = [], []

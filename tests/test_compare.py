@@ -187,6 +187,28 @@ def test_what_differs_beside_the_settings_is_listed(grid, tmp_path):
     assert found["environments"] == {"jax": ["0.10.2", "0.11.0"]}
 
 
+def test_data_that_lie_elsewhere_are_no_other_data(grid, tmp_path):
+    runs = [copy_of(grid, tmp_path / name) for name in "ab"]
+    for run in runs:
+        config = json.loads((run / "config.json").read_text())["data"]
+        edit_json(run, "config", data=config | {"path": f"/data/{run.name}"})
+        data = json.loads((run / "data.json").read_text())
+        (run / "data.json").write_text(json.dumps(data | {"name": run.name, "sha256": "x"}))
+    found = find(f"{runs[0]}:model=baseline", f"{runs[1]}:model=medium")
+    assert found["differences"]["studies"] == {} and not any("DATA DIFFER" in line for line in found["warnings"])
+    edit_json(runs[1], "data", sha256="y")
+    found = find(f"{runs[0]}:model=baseline", f"{runs[1]}:model=medium")
+    assert found["differences"]["studies"] == {"data.path": ["/data/a", "/data/b"]}
+
+
+def test_other_layers_under_one_name_are_listed(grid, tmp_path):
+    runs = [copy_of(grid, tmp_path / name) for name in "ab"]
+    for run, layer in zip(runs, ("Relu()", "Gelu()"), strict=True):
+        edit_json(run, "config", networks={"medium": ["Conv(features=32)", layer, "Dense()"], layer: []})
+    found = find(*(f"{run}:model=medium" for run in runs))["differences"]["studies"]
+    assert found == {"networks.medium": [["Conv(features=32)", layer, "Dense()"] for layer in ("Relu()", "Gelu()")]}
+
+
 def test_diverged_trials_are_counted(tmp_path):
     run = make_run(tmp_path / "run", GRID, diverge=["t0000"])
     found = find(f"{run}:model=baseline,learning_rate=0.01", f"{run}:model=medium,learning_rate=0.01")
@@ -285,10 +307,10 @@ def test_a_value_of_a_selector_may_have_colons(tmp_path):
 
 
 def test_a_value_that_is_not_set_can_be_asked_for(tmp_path):
-    config = make_config([0, 1]) | {"models": ["baseline"]}
-    run = make_run(tmp_path / "run", config | {"train": config["train"] | {"dropout_rate": [None, 0.5]}})
-    found = find(f"{run}:dropout_rate=None", f"{run}:dropout_rate=0.5")
-    assert found["differences"]["settings"] == {"dropout_rate": [None, 0.5]}
+    config = make_config([0, 1]) | {"models": ["medium"]}
+    run = make_run(tmp_path / "run", config | {"train": config["train"] | {"dropout_rate": [None, 0.2]}})
+    found = find(f"{run}:dropout_rate=None", f"{run}:dropout_rate=0.2")
+    assert found["differences"]["settings"] == {"dropout_rate": [None, 0.2]}
 
 
 def test_the_answer_comes_first_in_every_format(grid):

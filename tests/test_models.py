@@ -1,11 +1,29 @@
 """The rungs of the ladder: their published sizes, and what is said of them without running them."""
 
+import dataclasses
+import math
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from cnnjax import models
-from cnnjax.ladder import LADDER, ChannelDropout, Conv, Dense, Gelu, LeakyRelu, MaxPool, Relu
+from cnnjax.initialisation import initial_parameters
+from cnnjax.ladder import (
+    KINDS,
+    LADDER,
+    BatchNorm,
+    ChannelDropout,
+    Conv,
+    Dense,
+    Gelu,
+    LeakyRelu,
+    MaxPool,
+    Relu,
+    changed,
+    described,
+)
 from cnnjax.layers import ConvPool, fused
 from cnnjax.types import RequestError
 
@@ -43,6 +61,15 @@ PUBLISHED = {
     "lenet_64_128": (COLOUR, 10, 7_038_452),
     "lenet_64_128_256": (COLOUR, 10, 6_424_308),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Swish(Relu):
+    """A kind that nothing knows, derived from one that all know."""
+
+
+class Cube:
+    """Another, which the ladder does not see."""
 
 
 def test_every_rung_has_its_published_number_of_parameters():
@@ -86,6 +113,8 @@ def test_the_parameters_of_the_layers_sum_to_those_of_the_network(name):
         ((Dense(0), Dense()), ["features"]),
         ((Dense(16), MaxPool(), Dense()), ["MaxPool()", "first dense layer"]),
         ((ChannelDropout(1.0), Dense()), ["rate"]),
+        ((Conv(4, "5"), Dense()), ["Conv(features=4, kernel_size='5'"]),
+        ((Conv(4), Swish(), Dense()), ["Swish()", "the layers of this file"]),  # was Relu
         (Dense(), ["a tuple of layers"]),
     ],
 )
@@ -96,6 +125,80 @@ def test_a_rung_that_is_no_network_is_refused(monkeypatch, layers, words):
     assert all(word in str(error.value) for word in ("models: 'mine'", *words)), error.value
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_layer_of_the_ladder_is_applied(kind):
+    """The table of layers is what the network makes of each, so there is nothing to agree."""
+    values = {"features": 5, "kernel_size": 3, "rate": 0.5}
+    names = {field.name for field in dataclasses.fields(kind)} & values.keys()
+    layer = kind(**{name: values[name] for name in names})
+    network = models.Network((layer, Dense()), 10)
+    first, logits = models.layer_table(network, SMALL)
+    assert first.layer == layer and logits.parameters == 10 * (math.prod(first.output) + 1)
+    assert first.parameters + logits.parameters == models.parameter_count(network, SMALL)
+
+
+NORMS = {
+    "bn": (Conv(4), BatchNorm(), Relu(), Dense(8), BatchNorm(), Relu()),
+    "pool": (Conv(4), MaxPool(), BatchNorm(), Gelu(), Conv(4), Relu(), MaxPool(), BatchNorm()),
+    "valid": (Conv(4, padding="valid"), Conv(4, 1), Conv(4, 3, "valid"), BatchNorm(), LeakyRelu()),
+    "same": (Conv(4), Conv(4), BatchNorm(), Conv(4, padding="valid"), BatchNorm(), Relu()),
+    "dense": (BatchNorm(), Conv(4, padding="valid"), Dense(8), Dense(8), BatchNorm(), Gelu(), Dense(8)),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_a_bias_that_batch_norm_removes_has_no_gradient_at_all(name):
+    """Rounding would be enough for Adam to make full steps of it. Every other bias has one."""
+    network = models.Network((*NORMS[name], Dense()), 3)
+    rng = np.random.default_rng(0)
+    x, weights = rng.normal(size=(16, 12, 12, 2)).astype(np.float32), rng.normal(size=(16, 3)).astype(np.float32)
+    variables = models.initial_variables(network, (12, 12, 2), "pytorch", jax.random.key(1))
+
+    @jax.jit
+    def output(params):
+        return network.apply({**variables, "params": params}, x, train=True, mutable=["batch_stats"])[0]
+
+    params = variables["params"]
+    gradients = jax.jit(jax.grad(lambda params: (output(params) * weights).sum()))(params)
+    without = set()
+    for layer, leaves in params.items():
+        moved = {**params, layer: {**leaves, "bias": leaves["bias"] + 1}}
+        has_no_effect = np.abs(output(moved) - output(params)).max() < 1e-4
+        assert has_no_effect == (not gradients[layer]["bias"].any()), layer
+        assert all(gradient.any() for key, gradient in gradients[layer].items() if key != "bias")
+        without |= {layer} if has_no_effect else set()
+    assert (
+        without
+        == {
+            "bn": {"conv0", "dense0"},
+            "pool": {"conv0"},
+            "valid": {"conv0", "conv1", "conv2"},
+            "same": {"bn0", "conv1", "conv2"},
+            "dense": {"bn0", "conv0", "dense0", "dense1"},
+        }[name]
+    )
+
+
+def test_a_layer_that_no_network_applies_is_an_error():
+    """It was left out, silently."""
+    network = models.Network((Cube(), Dense()), 10)
+    for ask in (models.parameter_count, models.layer_table):
+        with pytest.raises(TypeError, match="no network applies the layer"):
+            ask(network, SMALL)
+    with pytest.raises(TypeError, match="how cube0's parameters are drawn: power"):
+        initial_parameters("he", {"cube0": {"power": jnp.ones(3)}}, jax.random.key(0))
+
+
+def test_the_smallest_image_that_fits_is_named():
+    for name in ("lenet", "cnn_final", "improved"):
+        with pytest.raises(RequestError, match="at least") as refused:
+            models.check_fits(name, (1, 40, 3))
+        least = int(str(refused.value).partition("at least ")[2].partition("x")[0])
+        models.check_fits(name, (least, least, 3))
+        with pytest.raises(RequestError, match=f"at least {least}x{least}"):
+            models.check_fits(name, (least, least - 1, 3))
+
+
 def test_pools_go_where_they_save_most():
     convolution = Conv(4)
     assert fused((convolution, Relu(), MaxPool())) == (ConvPool(convolution),)
@@ -103,3 +206,17 @@ def test_pools_go_where_they_save_most():
     assert fused((convolution, LeakyRelu(), MaxPool())) == (convolution, MaxPool(), LeakyRelu())
     assert fused((convolution, Gelu(), MaxPool())) == (convolution, Gelu(), MaxPool())
     assert fused((convolution, MaxPool(), MaxPool())) == (convolution, MaxPool(), MaxPool())
+
+
+def test_the_first_layer_that_differs_is_named(monkeypatch):
+    stored = described(["lenet", "baseline"])
+    assert stored["baseline"] == ["Conv(features=16)", "Relu()", "MaxPool()", "Dense()"]
+    assert changed(["lenet", "baseline"], stored) == {} == changed(["medium"], stored)
+    monkeypatch.setitem(LADDER, "baseline", (Conv(16, 5), *LADDER["baseline"][1:]))
+    monkeypatch.setitem(LADDER, "lenet", (*LADDER["lenet"][:-1], Relu(), Dense()))
+    assert changed(["lenet", "baseline"], stored) == {
+        "lenet": "layer 11 was Dense() and is Relu()",
+        "baseline": "layer 1 was Conv(features=16) and is Conv(features=16, kernel_size=5)",
+    }
+    monkeypatch.setitem(LADDER, "baseline", ("no layer",))
+    assert described(["baseline", "nowhere"]) == {}  # whoever builds them says what is wrong

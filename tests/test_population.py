@@ -62,6 +62,15 @@ def is_different(one, other):
     return any(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), one, other)))
 
 
+def test_adam_leaves_a_bias_that_batch_norm_removes_as_it_was():
+    bench = Bench(make_study(train={"optimizer": "adam", "learning_rate": 0.1}))
+    start = bench.init(bench.members).variables["params"]["conv0"]
+    state, _ = bench.train(bench.members, 2, bench.init(bench.members))
+    end = state.variables["params"]["conv0"]
+    assert_same(end["bias"], start["bias"])
+    assert is_different(end["kernel"], start["kernel"])
+
+
 def test_a_member_does_not_depend_on_its_company():
     """Alone, among ten, and in chunks of four whose last has two fillers."""
     train = {"learning_rate": (1e-3, 1e-2), "weight_decay": 1e-3, "label_smoothing": 0.1}

@@ -28,6 +28,7 @@ def test_a_study_that_keeps_every_rule(tmp_path):
     assert 'class="findings"' not in build_report(tmp_path / "run").read_text()
 
 
+DECAYS = ["l2", "decoupled"]
 KEPT = {"select": "val_accuracy", "data": {"validation": 0.1}}
 FROM_TEST = {"validation": 0.5, "validation_from": "test"}
 STOPPING = GRID | {"early_stopping": "val_loss:3"}
@@ -67,6 +68,7 @@ STOPPING = GRID | {"early_stopping": "val_loss:3"}
         (["fixed-streams"], make_config([0, 1], **KEPT, streams={"init": 3})),
         (["crossed-streams"], make_config([0], **KEPT, streams={"init": [0, 1], "order": [0, 1]})),
         (["unshuffled"], make_config([0, 1], **KEPT, train={"shuffle": False})),
+        (["axis-without-effect"], make_config([0, 1], **KEPT, train={"weight_decay": [0, 0.1], "decay": DECAYS})),
         (["unshuffled"], make_config([0, 1], **KEPT, train={"shuffle": [True, False]})),
         (["augmented-test"], make_config([0, 1], data={"augment": ("flip",), "augment_test": True})),
         ([], make_config([0, 1], data={"augment": ("flip",)})),

@@ -12,6 +12,8 @@ from conftest import make_study
 from runs import ROOT, run
 
 import cnnjax
+from cnnjax.ladder import LADDER, Gelu, Relu
+from cnnjax.records import RunFolder
 from cnnjax.types import RequestError
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -34,6 +36,61 @@ def test_another_study_in_the_folder_is_refused_or_overwritten(tmp_path):
     run(other, tmp_path, overwrite=True)
     assert list(cnnjax.load_results(tmp_path).seed) == [3]
     assert json.loads((tmp_path / "config.json").read_text())["seeds"] == [3]
+
+
+def write_images(path, first=0):
+    """A CSV of 30 images of 8x8 pixels in three classes."""
+    rows = [[n % 3, *((first + 7 * n + pixel) % 256 for pixel in range(64))] for n in range(30)]
+    header = ["label", *(f"pixel{n}" for n in range(64))]
+    path.write_text("".join(",".join(map(str, row)) + "\n" for row in [header, *rows]))
+
+
+def test_data_that_moved_are_the_same_and_others_in_their_place_are_not(tmp_path, monkeypatch):
+    def ask(path):
+        data = {"path": str(path), "name": "mine", "train_examples": None, "validation": 4}
+        return run(make_study(data=data, train={"batch_size": 10}), tmp_path / "run")
+
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "a.csv")
+    ask("a.csv")
+    before = snapshot(tmp_path / "run")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "a.csv").rename(tmp_path / "elsewhere/b.csv")
+    for spelled in ("elsewhere/b.csv", "./elsewhere/../elsewhere/b.csv", tmp_path / "elsewhere/b.csv"):
+        assert "is finished: 1 trials" in ask(spelled)
+    write_images(tmp_path / "a.csv", first=1)
+    with pytest.raises(RequestError, match="the data is not what its trials trained on"):
+        ask("a.csv")
+    assert {file: text for file, text in snapshot(tmp_path / "run").items() if file in before} == before
+    (tmp_path / "run/data.json").unlink()  # then nothing says that the data are the same
+    with pytest.raises(RequestError, match=r"another study, which differs in data\.path"):
+        ask(tmp_path / "elsewhere/b.csv")
+
+
+def test_a_network_edited_under_its_name_is_refused(tmp_path, monkeypatch):
+    """Its trials are neither called finished, nor resumed, nor loaded, as those of the other network."""
+    study = make_study()
+    run(study, tmp_path)
+    before = snapshot(tmp_path)
+    assert RunFolder(tmp_path).read_config() == study.to_dict()
+    monkeypatch.setitem(LADDER, "tiny", tuple(Gelu() if layer == Relu() else layer for layer in LADDER["tiny"]))
+    said = r"models: 'tiny' .* trained another network of that name: layer 3 was Relu\(\) and is Gelu\(\)"
+    for ask in (run, lambda study, workdir: cnnjax.load_trial(workdir, "t0000")):
+        with pytest.raises(RequestError, match=said):
+            ask(study, tmp_path)
+    assert snapshot(tmp_path) == before
+    run(study, tmp_path, overwrite=True)
+    assert json.loads((tmp_path / "config.json").read_text())["networks"]["tiny"][2] == "Gelu()"
+
+
+def test_a_run_that_stored_no_layers_goes_on(tmp_path):
+    run(make_study(), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(
+        json.dumps({k: v for k, v in config.items() if k not in ("networks", "crc32")})
+    )
+    assert "is finished" in run(make_study(), tmp_path)
+    assert cnnjax.load_trial(tmp_path, "t0000").trial.id == "t0000"
 
 
 def test_a_wrong_study_does_not_overwrite(tmp_path):

@@ -74,6 +74,9 @@ def compare_settings(a: Side, b: Side, measure: str = "test_accuracy", margin: f
     comparison = stats.compare(*values, margin=margin, larger_is_better=larger_is_better(measure), most=most - least)
     summary_a, summary_b = (stats.summarise([*side.values()], (least, most)) for side in values)
     config_a, config_b = (_beside_the_grid(side.run.config) for side in (a, b))
+    configs = differences(config_a, config_b)
+    if _have_same_data(a, b):
+        configs.pop("data.path", None)
     environment_a, environment_b = (lasting(side.run.environment) for side in (a, b))
     axes_a, axes_b = (side.run.settings.loc[side.setting, list(AXES)].to_dict() for side in (a, b))
     return Evidence(
@@ -85,7 +88,7 @@ def compare_settings(a: Side, b: Side, measure: str = "test_accuracy", margin: f
         examples=_examples(a, b),
         warnings=warnings,
         settings={key: pair for key, pair in differences(axes_a, axes_b).items() if str(pair[0]) != str(pair[1])},
-        configs=differences(config_a, config_b),
+        configs=configs | _networks(a.run.config, b.run.config),
         environments=differences(environment_a, environment_b),
     )
 
@@ -106,6 +109,8 @@ def _data_warnings(a: Side, b: Side, measure: str) -> list[str]:
     warnings = []
     if augmented[0] != augmented[1]:
         warnings.append("THE TEST IMAGES DIFFER as the networks see them: data.augment_test augments those of one run.")
+    if _have_same_data(a, b):  # whatever the file or folder is called
+        one, other = ({key: value for key, value in data.items() if key != "name"} for data in (one, other))
     if one == other:
         return warnings
     keys = ("name", "classes", "counts", "image_shape", "validation_from", "test_from")
@@ -120,6 +125,10 @@ def _data_warnings(a: Side, b: Side, measure: str) -> list[str]:
         otherwise = "THE TEST IMAGES HAVE ANOTHER SIZE, OR GOT IT IN ANOTHER WAY; their labels are the same."
         tested = "The test images are the same." if tests[0] == tests[1] else otherwise
     return [*warnings, f"THE DATA DIFFER: {what}. {tested}"]
+
+
+def _have_same_data(a: Side, b: Side) -> bool:
+    return a.run.data.get("sha256") is not None and a.run.data["sha256"] == b.run.data.get("sha256")
 
 
 def _may_be_tested_alike(a: Side, b: Side) -> bool:
@@ -161,4 +170,11 @@ def _side_warnings(side: Side, name: str) -> list[str]:
 
 def _beside_the_grid(config: dict[str, Any]) -> dict[str, Any]:
     """A study's config without the axes of its grid, of which the settings say more."""
-    return {key: value for key, value in config.items() if key not in ("models", "seeds", "train")}
+    return {key: value for key, value in config.items() if key not in ("models", "networks", "seeds", "train")}
+
+
+def _networks(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The networks that have one name in both studies and not the same layers."""
+    layers, others = one.get("networks", {}), other.get("networks", {})
+    shared = layers.keys() & others.keys()
+    return differences({name: layers[name] for name in shared}, {name: others[name] for name in shared}, "networks.")

@@ -16,6 +16,7 @@ from cnnjax.programs import waiting
 from cnnjax.progress import Progress
 from cnnjax.records import RunFolder
 from cnnjax.sealed import checksum, read_lines, stamp
+from cnnjax.study import Study
 from cnnjax.types import Program, RequestError
 
 _POLL = 1.0  # seconds
@@ -23,6 +24,7 @@ _POLL = 1.0  # seconds
 
 def run_tasks(
     folder: RunFolder,
+    study: Study,
     dataset: Dataset,
     programs: Sequence[Program],
     progress: Progress,
@@ -46,8 +48,9 @@ def run_tasks(
     shared = {
         "workdir": str(folder.path.absolute()),
         "lending": lending,
-        "config": checksum(folder.read_config() or {}),
+        "config": checksum(folder.read_whole("config.json") or {}),
         "data": dataset.describe()["sha256"],
+        "data_path": study.data.path,
         "versions": code_versions(),
         "cpus": engine.cpus,
         "max_members": max_members,

@@ -18,6 +18,7 @@ class Task(TypedDict):
     lending: str  # names the launch that lent the program its part
     config: str  # checksum of the study
     data: str  # fingerprint of the data
+    data_path: str | None  # where they lie now, which may be elsewhere than when the run began
     versions: dict[str, str]
     cpus: int | None  # None: all that the process may use
     max_members: int | None

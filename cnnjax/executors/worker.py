@@ -1,5 +1,6 @@
 """The worker's side: checks that it sees what the launcher sees, and trains one program."""
 
+import dataclasses
 import os
 import socket
 import time
@@ -44,6 +45,7 @@ def _train(task: Task) -> None:
         notes = _Notes(part)
         notes.note(f"process {os.getpid()} on {socket.gethostname()} has it")
         study = from_config(folder.read_config() or {})
+        study = dataclasses.replace(study, data=dataclasses.replace(study.data, path=task["data_path"]))
         dataset, plan = programs.load(study)
         found = dataset.describe()["sha256"]
         if found != task["data"]:

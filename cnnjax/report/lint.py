@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from cnnjax.axes import where_it_matters
 from cnnjax.report.names import measure_name
 from cnnjax.report.read import Run
 
@@ -211,6 +212,13 @@ def _reading(run: Run) -> str:
     return f"How the data was read: {'; '.join(map(str, notes))}." if notes else ""
 
 
+def _axis_without_effect(run: Run) -> str:
+    if not (repeats := run.plan.get("repeats")):
+        return ""
+    where = ", and ".join(f"{axis} matters {where_it_matters(axis)}" for axis in repeats)
+    return f"Not every axis has an effect everywhere ({where}): what would train alike was trained once."
+
+
 RULES = (
     Rule("selection-on-test", "error", _selection_on_test),
     Rule("validation-is-test", "error", _validation_is_test),
@@ -229,6 +237,7 @@ RULES = (
     Rule("augmented-test", "warning", _augmented_test),
     Rule("augmented-validation", "warning", _stored_validation),
     Rule("unfinished", "note", _unfinished),
+    Rule("axis-without-effect", "note", _axis_without_effect),
     Rule("pooled-test", "note", _pooled_test),
     Rule("training-subset", "note", _training_subset),
     Rule("reading", "note", _reading),
