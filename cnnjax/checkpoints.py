@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 import psutil
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, CustomSteps, LatestN
 
-from cnnjax import processes
+from cnnjax import processes, signals
 from cnnjax.devices import count_members, is_out_of_memory, put
 from cnnjax.nested import differences
 from cnnjax.sealed import Damaged, seal, unseal
@@ -78,6 +78,7 @@ class Checkpoints:
             try:
                 return processes.together(_read, self._readable / str(epoch), abstract_state)
             except Exception as error:  # a damaged state can make orbax raise anything
+                signals.raise_if_interrupted()
                 if isinstance(error, RequestError | PermissionError | MemoryError) or is_out_of_memory(error):
                     raise
                 what = first_line(error)[:80]

@@ -56,7 +56,10 @@ def run(main: Callable[[Any], None], parse: Callable[[list[str]], Any] | None = 
             raise
         _say(f"error: {said}")
         sys.exit(1)
-    except KeyboardInterrupt:
+    except (Exception, KeyboardInterrupt) as error:
+        # Compiled code may turn KeyboardInterrupt into another error.
+        if not isinstance(error, KeyboardInterrupt) and not signals.is_interrupted():
+            raise
         _say("interrupted: the same command goes on from the last state on disk")
         # At once: threads that still compile or write would hold up, or crash, the interpreter's own end, and what
         # they leave half done is ignored by the next start.
@@ -70,6 +73,7 @@ def _flushed(main: Callable[[Any], None]) -> Callable[[Any], None]:
     def flushed(parsed: Any) -> None:
         main(parsed)
         sys.stdout.flush()
+        signals.raise_if_interrupted()
         signals.ignore()
 
     return flushed

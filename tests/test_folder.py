@@ -182,6 +182,45 @@ def test_a_second_signal_ends_at_once():
     assert process.wait(timeout=20) == -signal.SIGINT
 
 
+LOSES = """
+import os, signal, time, weakref
+from cnnjax import commands, signals
+class Thing:
+    def __del__(self):
+        if WHERE == "del":
+            os.kill(os.getpid(), NUMBER)
+def main(_):
+    thing = Thing()
+    if WHERE == "weakref":
+        reference = weakref.ref(thing, lambda _: os.kill(os.getpid(), NUMBER))
+    try:
+        if WHERE == "except":
+            os.kill(os.getpid(), NUMBER)
+            time.sleep(1)
+        del thing
+        end = time.monotonic() + 5
+        while time.monotonic() < end and WHERE != "except":
+            time.sleep(0.01)
+    except BaseException:
+        if WHERE != "except":
+            raise
+    if WHERE != "except":
+        print("went on")
+    elif CALLS:
+        signals.interruptibly(print, "went on")
+commands.run(main, lambda argv: argv)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("where", "calls"), [("weakref", 0), ("del", 0), ("except", 0), ("except", 1)])
+def test_no_signal_is_lost_where_python_or_a_library_drops_its_exception(number, where, calls):
+    script = f"WHERE, NUMBER, CALLS = {where!r}, {int(number)}, {calls}\n{LOSES}"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "interrupted: the same command goes on from the last state on disk\n"
+
+
 # Output that nobody reads
 
 PRINTS = "from cnnjax import commands\ncommands.run(lambda lines: print('line\\n' * lines), lambda argv: int(argv[1]))"
