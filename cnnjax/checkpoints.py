@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 import psutil
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, CustomSteps, LatestN
 
-from cnnjax import processes, signals
+from cnnjax import processes, schema, signals
 from cnnjax.devices import count_members, is_out_of_memory, put
 from cnnjax.nested import differences
 from cnnjax.sealed import Damaged, seal, unseal
@@ -176,7 +176,11 @@ def _read(folder: Path, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def _read_meta(folder: Path) -> dict[str, Any]:
-    return unseal(ocp.JsonCheckpointHandler().restore(folder / "meta"))
+    meta = unseal(ocp.JsonCheckpointHandler().restore(folder / "meta"))
+    schema.check("checkpoint", meta)
+    if meta["epoch"] != int(folder.name):
+        raise ValueError(f"it is of epoch {meta['epoch']}")
+    return meta
 
 
 def _read_state(folder: Path, abstract_state: Any) -> Any:

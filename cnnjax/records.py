@@ -12,7 +12,18 @@ import numpy as np
 
 from cnnjax.lock import LOCK
 from cnnjax.nested import finite
-from cnnjax.sealed import SEAL, Damaged, read_arrays, read_json, read_lines, read_rows, replaced, seal, stamp
+from cnnjax.sealed import (
+    SEAL,
+    Damaged,
+    check_links,
+    read_array,
+    read_json,
+    read_lines,
+    read_rows,
+    replaced,
+    seal,
+    stamp,
+)
 from cnnjax.trial_rows import TRIAL_COLUMNS, csv_line, csv_row
 from cnnjax.types import Member, Plan, RequestError, Trial
 
@@ -54,6 +65,10 @@ class RunFolder:
         self.path = path
         self._recorded: tuple[Any, Recorded] | None = None  # with the stamp of the file that it is of
         self._rows: tuple[Any, dict[str, str]] | None = None
+
+    def check_links(self, without: Iterable[str] = ()) -> None:
+        """Raises RequestError where links lead out of the folder; `without` names what is not used now."""
+        check_links(self.path, (*self.CONTENTS, LOCK), without)
 
     def checkpoints(self, program: str, first: str, last: str) -> Path:
         """Returns where a chunk of a program's members, from the first to the last, keeps its checkpoints."""
@@ -231,7 +246,7 @@ class RunFolder:
 
     def _has_predictions(self, trial: str) -> bool:
         try:
-            return "logits" in read_arrays(self.path / "predictions" / f"{trial}.npz")
+            return read_array(self.path / "predictions" / f"{trial}.npz", "logits", (None, None)) is not None
         except (FileNotFoundError, Damaged):
             return False
 

@@ -58,6 +58,7 @@ def run(
     folder = open_folder(workdir)
     with contextlib.ExitStack() as stack:
         stack.enter_context(writing(folder))
+        processes.agreed(RunFolder(workdir).check_links)
         is_run = folder.read_whole("config.json") is not None
         if is_run:  # another process in it is found out before anything is read
             stack.enter_context(held(workdir))

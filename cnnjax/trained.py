@@ -91,10 +91,15 @@ def load_trial(workdir: str | Path, trial: str) -> Trained:
 def load_trials(workdir: str | Path, trials: Sequence[str]) -> Iterator[Trained]:
     """Takes the networks of several trials out of a run, one after another; see `load_trial`."""
     folder = RunFolder(Path(workdir))
+    folder.check_links()
     config = folder.read_config()
     if config is None or not (folder.path / "data.json").exists():
         raise RequestError("workdir", str(workdir), "allowed: a run's folder (with config.json and data.json)")
     study, data = from_config(config), read_json(folder.path / "data.json")
+    lengths = [len(data.get(key, ())) for key in ("image_shape", "mean", "std", "classes")]
+    if lengths[:3] != [3, *data.get("image_shape", ())[2:] * 2] or not lengths[3]:
+        said = "data.json has no classes, or an image_shape, mean and std that do not go together: not a run's"
+        raise RequestError("workdir", str(workdir), said)
     mean, std = (np.array(data[name], np.float32) for name in ("mean", "std"))
     height, width, channels = data["image_shape"]
     classes = tuple(map(str, data["classes"]))

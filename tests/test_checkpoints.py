@@ -6,7 +6,22 @@ import pytest
 
 from cnnjax.checkpoints import Checkpoints, read_variables, saved_epochs
 
-NAMES = ("plain", "a [1]", "[!a]", "a*b", "a?b", "back\\slash", "gs:", "s3:", "per%20cent", "#1", "{x}", "~x", "$x", "ü日")
+NAMES = (
+    "plain",
+    "a [1]",
+    "[!a]",
+    "a*b",
+    "a?b",
+    "back\\slash",
+    "gs:",
+    "s3:",
+    "per%20cent",
+    "#1",
+    "{x}",
+    "~x",
+    "$x",
+    "ü日",
+)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -12,9 +12,11 @@ import numpy as np
 import pandas as pd
 
 from cnnjax import stats
+from cnnjax.records import RunFolder
 from cnnjax.report.names import AXES, MEASURES, bounds, larger_is_better, level, measure_name, word
-from cnnjax.sealed import Damaged, read_arrays, read_json, read_lines, read_rows
+from cnnjax.sealed import Damaged, read_array, read_json, read_lines, read_rows
 from cnnjax.stopping import METRICS
+from cnnjax.study import from_config
 from cnnjax.trial_rows import read_table
 from cnnjax.types import RequestError, counted
 
@@ -197,13 +199,18 @@ class Run:
     def images(self) -> np.ndarray | None:
         """The first test images, small, uint8 [M, h, w, C]; None where the folder has none."""
         path = self.workdir / "predictions" / "images.npz"
-        return _array(path, "images", None) if path.exists() else None
+        return read_array(path, "images", (None,) * 4) if path.exists() else None
 
     @cached_property
     def labels(self) -> np.ndarray | None:
         """The labels of the test images [N]; None where the folder has none."""
         path = self.workdir / "predictions" / "labels.npz"
-        return _array(path, "labels", None) if path.exists() else None
+        if not path.exists():
+            return None
+        labels = read_array(path, "labels", (None,))
+        if labels.dtype.kind not in "ui" or not ((labels >= 0) & (labels < len(self.classes))).all():
+            raise Damaged(path, f"a label is none of {len(self.classes)} classes")
+        return labels
 
     def predictions(self, setting: int) -> tuple[list[np.ndarray], np.ndarray] | None:
         """The test logits [N, K] of each of a setting's trials, and the labels [N]; None where a file is missing.
@@ -224,7 +231,7 @@ class Run:
         if self.labels is None or not all(path.exists() for path in paths):
             return None
         shape = len(self.labels), len(self.classes)
-        return [_array(path, "logits", shape) for path in paths]
+        return [read_array(path, "logits", shape) for path in paths]
 
 
 def read_run(workdir: Path) -> Run:
@@ -233,12 +240,17 @@ def read_run(workdir: Path) -> Run:
     Raises:
         RequestError: the folder is not there, is not a run's, or a file of it is not what was written.
     """
+    RunFolder(workdir).check_links(without=["checkpoints"])
     if not (workdir / "config.json").is_file():
         raise RequestError("workdir", str(workdir), "allowed: a run's folder (with config.json)")
     read = {n: _json(workdir / f"{n}.json") for n in ("config", "environment", "data", "plan")}
     for name, key in (("config", "select"), ("data", "classes"), ("plan", "trials")):
         if key not in read[name]:
             raise RequestError("workdir", str(workdir), f"{name}.json has no {key!r}: not a run's")
+    try:
+        from_config(read["config"])
+    except RequestError as error:
+        raise RequestError("workdir", str(workdir), f"its config.json is no study ({error})") from error
     trials, epochs = _trials(workdir / "trials.csv"), _epochs(workdir / "metrics.jsonl")
     _check_complete(workdir / "metrics.jsonl", trials, epochs)
     return Run(workdir, **read, trials=trials, epochs=epochs)
@@ -249,13 +261,6 @@ def _json(path: Path) -> dict[str, Any]:
         return read_json(path)
     except FileNotFoundError:
         raise RequestError("workdir", str(path.parent), f"it has no {path.name}") from None
-
-
-def _array(path: Path, name: str, shape: tuple[int, ...] | None) -> np.ndarray:
-    arrays = read_arrays(path)
-    if name not in arrays or (shape is not None and arrays[name].shape != shape):
-        raise Damaged(path, f"it has no {name}{'' if shape is None else f' {list(shape)}'}")
-    return arrays[name]
 
 
 def _trials(path: Path) -> pd.DataFrame:
@@ -303,6 +308,6 @@ def _check_complete(path: Path, trials: pd.DataFrame, epochs: pd.DataFrame) -> N
     """Refuses trials without all of their epochs, which would be missing from means over seeds."""
     there = set(zip(epochs["member"], epochs["epoch"], strict=True))
     for row in trials.dropna(subset=["epochs_run"]).itertuples():
-        lost = [epoch for epoch in range(1, int(row.epochs_run) + 1) if (row.member, epoch) not in there]
-        if lost:
-            raise Damaged(path, f"it lacks epoch {lost[0]} of {row.member}")
+        lost = (epoch for epoch in range(1, int(row.epochs_run) + 1) if (row.member, epoch) not in there)
+        if (first := next(lost, None)) is not None:
+            raise Damaged(path, f"it lacks epoch {first} of {row.member}")
