@@ -1,6 +1,7 @@
 """The files of a run's folder: written so that a kill at any instant leaves them readable. Imports no jax."""
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -158,7 +159,10 @@ class RunFolder:
     def append_metrics(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Appends lines to metrics.jsonl and waits until they are on disk; non-finite numbers become null."""
         file, lines = self.path / "metrics.jsonl", [*lines]
-        known = self._recorded if self._recorded and self._recorded[0] == stamp(file) else None
+        there = stamp(file)
+        if there is None and self._recorded and self._recorded[0]:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
+        known = self._recorded if self._recorded and self._recorded[0] == there else None
         self.append_lines(file.name, lines)
         if known is not None:
             for line in lines:
@@ -168,7 +172,7 @@ class RunFolder:
     def append_lines(self, name: str, lines: Iterable[Mapping[str, Any]]) -> None:
         """Appends JSON objects to a file, one a line; as `append_metrics` otherwise."""
         text = "".join(json.dumps(seal(finite(line))) + "\n" for line in lines)
-        with (self.path / name).open("a") as file:
+        with (self.path / name).open("a", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

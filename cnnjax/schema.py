@@ -46,7 +46,7 @@ _NUMBER = _Kind("a number", (int, float))
 _NO_NUMBER = _Kind("a number or null", (int, float, type(None)))
 _NO_NAME = _Kind("a text or null", (str, type(None)), most=1000)
 
-# A list holds the form of each item, a mapping that of the values of some keys. For config.json see `study.from_config`.
+# A list holds the form of each item, a mapping that of the values of some keys. `study.from_config` checks config.json.
 _FORMS: dict[str, Any] = {
     "data.json": {
         **{"name": _NAME, "classes": [_NAME], "image_shape": [_WHOLE], "mean": [_NUMBER], "std": [_NUMBER]},
