@@ -29,6 +29,20 @@ class ArgumentParser(argparse.ArgumentParser):
         """Raises RequestError."""
         raise RequestError("arguments", " ".join(sys.argv[1:]), f"{message}; {self.format_usage()}")
 
+    def add_workdir(self) -> None:
+        """Adds the run's folder, as an argument or, as in cnnjax.launch, as --workdir."""
+        self.add_argument("workdir", nargs="?", help="the run's folder, or its URL")
+        self.add_argument("--workdir", dest="named_workdir", metavar="WORKDIR", help="the same")
+
+    def parse_args(self, *arguments: Any, **named: Any) -> Any:
+        """Parses a command line; of the two ways to name the run's folder it wants one."""
+        parsed = super().parse_args(*arguments, **named)
+        if hasattr(parsed, "named_workdir"):
+            if (parsed.workdir is None) == (parsed.named_workdir is None):
+                self.error("name one run's folder")
+            parsed.workdir = parsed.workdir or parsed.named_workdir
+        return parsed
+
 
 def run(main: Callable[[Any], None], parse: Callable[[list[str]], Any] | None = None) -> NoReturn:
     """Runs an entry point on `sys.argv` and exits.

@@ -16,9 +16,9 @@ from cnnjax.records import RunFolder
 from cnnjax.report.names import AXES, MEASURES, bounds, larger_is_better, level, measure_name, word
 from cnnjax.sealed import Damaged, read_array, read_json, read_lines, read_rows
 from cnnjax.stopping import METRICS
-from cnnjax.study import from_config
+from cnnjax.study import SELECT, from_config
 from cnnjax.trial_rows import read_table
-from cnnjax.types import RequestError, counted
+from cnnjax.types import RequestError, counted, one_of
 
 _COSTS = ("epochs_run", "best_epoch", "seconds", "images_per_second")
 _COLUMNS = (
@@ -43,6 +43,7 @@ class Run:
     plan: dict[str, Any]
     trials: pd.DataFrame
     epochs: pd.DataFrame
+    planned_select: str  # what the study selects by; `config` has what this reader asked for
 
     @cached_property
     def ok(self) -> pd.DataFrame:
@@ -234,11 +235,16 @@ class Run:
         return [read_array(path, "logits", shape) for path in paths]
 
 
-def read_run(workdir: Path) -> Run:
+def read_run(workdir: Path, select: str | None = None) -> Run:
     """Reads a run's folder, finished or not.
 
+    Args:
+        workdir: the folder.
+        select: the measure to rank by; the default is the study's own.
+
     Raises:
-        RequestError: the folder is not there, is not a run's, or a file of it is not what was written.
+        RequestError: `select` is no measure of this run, or the folder is not there, is not a run's, or a file of it
+            is not what was written.
     """
     RunFolder(workdir).check_links(without=["checkpoints"])
     if not (workdir / "config.json").is_file():
@@ -251,9 +257,16 @@ def read_run(workdir: Path) -> Run:
         from_config(read["config"])
     except RequestError as error:
         raise RequestError("workdir", str(workdir), f"its config.json is no study ({error})") from error
+    planned = read["config"]["select"]
+    if select is not None:
+        try:
+            read["config"]["select"] = from_config({**read["config"], "select": select}).select
+        except RequestError as error:
+            what = str(error).partition("; ")[2] if select in SELECT else one_of(select, SELECT)
+            raise RequestError("--select", select, what) from error
     trials, epochs = _trials(workdir / "trials.csv"), _epochs(workdir / "metrics.jsonl")
     _check_complete(workdir / "metrics.jsonl", trials, epochs)
-    return Run(workdir, **read, trials=trials, epochs=epochs)
+    return Run(workdir, **read, trials=trials, epochs=epochs, planned_select=planned)
 
 
 def _json(path: Path) -> dict[str, Any]:
