@@ -82,7 +82,10 @@ def run(
             write_environment(folder, progress)
         programs, members = waiting(folder, plan.programs)
         if programs:
-            progress.begin(len(programs), len(members), sum(m.epochs for m in members) * len(dataset.train))
+            ids = {member.id for member in members}
+            left = [len(dataset.train) * sum(m.epochs for m in p.members if m.id in ids) for p in programs]
+            costs = [models.training_flops(_network(p, dataset), dataset.image_shape) for p in programs]
+            progress.begin(len(programs), len(members), left, costs)
             try:
                 if engine is not None:
                     run_tasks(folder, dataset, programs, progress, engine, max_members, profile)
