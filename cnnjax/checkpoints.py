@@ -87,6 +87,12 @@ class Checkpoints:
                 self._manager.reload()
         return None
 
+    def keep_only(self, epochs: Sequence[int]) -> None:
+        """Deletes all other states: of a chunk that has trained to its end nothing goes on from them."""
+        self.wait()
+        for epoch in sorted({*self._manager.all_steps()} - {*epochs}):
+            self._manager.delete(epoch)
+
     def wait(self) -> None:
         """Waits until everything is on disk."""
         self._manager.wait_until_finished()

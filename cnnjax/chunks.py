@@ -99,6 +99,7 @@ def run_chunk(
             if now.epoch in stops:
                 _record_trials(work, now)
             if now.epoch == stops[-1]:
+                checkpoints.keep_only(stops)
                 break
             now = _train(work, now)
             meta = {"epoch": now.epoch, "seconds": now.seconds, "members": [m.id for m in chunk.filled]}

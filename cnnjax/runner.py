@@ -1,6 +1,7 @@
 """Runs a study in a folder: resumes what is there, trains what is missing, records everything, writes the report."""
 
 import contextlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from cnnjax.sealed import unwritable
 from cnnjax.shared import held, open_folder
 from cnnjax.study import Study, from_config
 from cnnjax.types import Plan, Program, RequestError
+
+_OPERATIONS_PER_VALUE = 1000  # of a network that take as long as to gather and augment a value of an image
 
 
 def run(
@@ -84,7 +87,8 @@ def run(
         if programs:
             ids = {member.id for member in members}
             left = [len(dataset.train) * sum(m.epochs for m in p.members if m.id in ids) for p in programs]
-            costs = [models.training_flops(_network(p, dataset), dataset.image_shape) for p in programs]
+            values = _OPERATIONS_PER_VALUE * math.prod(dataset.image_shape)
+            costs = [values + models.training_flops(_network(p, dataset), dataset.image_shape) for p in programs]
             progress.begin(len(programs), len(members), left, costs)
             try:
                 if engine is not None:
