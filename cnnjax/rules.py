@@ -118,7 +118,11 @@ def build(cls: type, values: Any, prefix: str) -> Any:
 
 def _keys_like(key: str, cls: type) -> str:
     """Says which keys there are, the nearest first, be it one of a group."""
-    groups = {name: hint for name, hint in get_type_hints(cls).items() if dataclasses.is_dataclass(hint)}
+    groups = {
+        name: hint
+        for name, hint in get_type_hints(cls).items()
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint)
+    }
     below = {field: f"{group}.{field}" for group, of in groups.items() for field in fields_of(of)}
     near = None if nearest(key, fields_of(cls)) else nearest(key, below)
     return f"did you mean {below[near]!r}? {one_of(key, fields_of(cls))}" if near else one_of(key, fields_of(cls))

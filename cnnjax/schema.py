@@ -93,8 +93,8 @@ def _check(value: Any, form: Any, place: str) -> None:
     if isinstance(form, _Kind):
         if not isinstance(value, form.types) or (isinstance(value, bool) and bool not in form.types):
             raise ValueError(f"{place} is {_shown(value)}, and should be {form.words}")
-        size = len(value) if isinstance(value, str) else 0 if value is None else abs(value)
-        if size > form.most or (isinstance(value, int | float) and value < form.least):
+        is_long = isinstance(value, str) and len(value) > form.most
+        if is_long or (isinstance(value, int | float) and not max(form.least, -form.most) <= value <= form.most):
             raise ValueError(f"{place} is {_shown(value)}, and should be {form.words}")
         return
     if isinstance(form, list):

@@ -53,7 +53,7 @@ def _selection_on_train(run: Run) -> str:
 
 
 def _selection_afterwards(run: Run) -> str:
-    if not _chosen(run) or run.planned_select == run.config["select"]:
+    if not _chosen(run) or run.planned_select in (None, run.config["select"]):
         return ""
     return (
         f"The report was asked to select by {measure_name(run.select)}; the study selects by "

@@ -43,7 +43,7 @@ class Run:
     plan: dict[str, Any]
     trials: pd.DataFrame
     epochs: pd.DataFrame
-    planned_select: str  # what the study selects by; `config` has what this reader asked for
+    planned_select: str | None = None  # what the study selects by, where this reader asked for another measure
 
     @cached_property
     def ok(self) -> pd.DataFrame:
@@ -257,8 +257,9 @@ def read_run(workdir: Path, select: str | None = None) -> Run:
         from_config(read["config"])
     except RequestError as error:
         raise RequestError("workdir", str(workdir), f"its config.json is no study ({error})") from error
-    planned = read["config"]["select"]
+    planned = None
     if select is not None:
+        planned = read["config"]["select"]
         try:
             read["config"]["select"] = from_config({**read["config"], "select": select}).select
         except RequestError as error:
