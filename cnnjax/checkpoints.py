@@ -1,8 +1,11 @@
 """Checkpoints of populations. The only file that imports orbax."""
 
+import contextlib
+import re
 import shutil
+import tempfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import orbax.checkpoint as ocp
 import psutil
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, CustomSteps, LatestN
 
-from cnnjax import processes
+from cnnjax import processes, schema, signals
 from cnnjax.devices import count_members, is_out_of_memory, put
 from cnnjax.nested import differences
 from cnnjax.sealed import Damaged, seal, unseal
@@ -34,9 +37,12 @@ class Checkpoints:
 
     def __init__(self, directory: Path, keep: int, stops: Sequence[int] = ()):
         policy = AnyPreservationPolicy([LatestN(keep), CustomSteps(stops)])
-        self._directory = directory.absolute()  # orbax fails silently on a relative path
+        directory.mkdir(parents=True, exist_ok=True)
+        self._directory = directory
+        self._stack = contextlib.ExitStack()
+        self._readable = self._stack.enter_context(_readable(directory))
         self._manager = ocp.CheckpointManager(
-            self._directory, options=ocp.CheckpointManagerOptions(preservation_policy=policy)
+            self._readable, options=ocp.CheckpointManagerOptions(preservation_policy=policy)
         )
 
     def save(self, epoch: int, state: Any, meta: dict[str, Any]) -> None:
@@ -70,8 +76,9 @@ class Checkpoints:
                 continue
             folder = self._directory / str(epoch)
             try:
-                return processes.together(_read, folder, abstract_state)
+                return processes.together(_read, self._readable / str(epoch), abstract_state)
             except Exception as error:  # a damaged state can make orbax raise anything
+                signals.raise_if_interrupted()
                 if isinstance(error, RequestError | PermissionError | MemoryError) or is_out_of_memory(error):
                     raise
                 what = first_line(error)[:80]
@@ -80,13 +87,37 @@ class Checkpoints:
                 self._manager.reload()
         return None
 
+    def keep_only(self, epochs: Sequence[int]) -> None:
+        """Deletes all other states: of a chunk that has trained to its end nothing goes on from them."""
+        self.wait()
+        for epoch in sorted({*self._manager.all_steps()} - {*epochs}):
+            self._manager.delete(epoch)
+
     def wait(self) -> None:
         """Waits until everything is on disk."""
         self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits until everything is on disk, and ends."""
-        self._manager.close()
+        with self._stack:
+            self._manager.close()
+
+
+@contextlib.contextmanager
+def _readable(directory: Path) -> Iterator[Path]:
+    """Yields a path of a directory that orbax takes as it is written: absolute, and a link where the name is special.
+
+    Orbax looks for what it has written by a pattern, so that brackets never match. TensorStore reads a backslash as a
+    slash, and a colon before a slash as the end of a protocol.
+    """
+    directory = directory.absolute()
+    if not re.search(r"[][*?\\]|:/", str(directory)):
+        yield directory
+        return
+    with tempfile.TemporaryDirectory(prefix="cnnjax-") as folder:
+        link = Path(folder) / "checkpoints"
+        link.symlink_to(directory)
+        yield link
 
 
 def saved_epochs(directory: Path) -> list[int]:
@@ -112,7 +143,8 @@ def read_variables(directory: Path, epoch: int, best: bool, abstract_variables: 
     """
     folder = directory.absolute() / str(epoch)
     try:
-        members, saved = _read_variables(folder, best, abstract_variables)
+        with _readable(directory) as readable:
+            members, saved = _read_variables(readable / str(epoch), best, abstract_variables)
     except Exception as error:  # a damaged state can make orbax raise anything
         if isinstance(error, RequestError | PermissionError | MemoryError):
             raise
@@ -150,7 +182,11 @@ def _read(folder: Path, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def _read_meta(folder: Path) -> dict[str, Any]:
-    return unseal(ocp.JsonCheckpointHandler().restore(folder / "meta"))
+    meta = unseal(ocp.JsonCheckpointHandler().restore(folder / "meta"))
+    schema.check("checkpoint", meta)
+    if meta["epoch"] != int(folder.name):
+        raise ValueError(f"it is of epoch {meta['epoch']}")
+    return meta
 
 
 def _read_state(folder: Path, abstract_state: Any) -> Any:

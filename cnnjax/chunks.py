@@ -1,6 +1,7 @@
 """Trains one chunk of a program's members to the end, writing down everything on the way."""
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -50,6 +51,7 @@ class _Work(NamedTuple):
     streams: Streams
     stops: list[int]  # epochs in which a trial ends
     lines: dict[tuple[str, int], dict[str, Any]]  # of metrics.jsonl, by member and epoch
+    left: list[int]  # one number: epochs that the progress expects of all members together
 
 
 class _Moment(NamedTuple):
@@ -84,18 +86,20 @@ def run_chunk(
 
     settings, streams = population.stack(chunk.filled)
     stops = sorted({trial.epochs for member in members for trial in member.trials})
-    work = _Work(folder, population, chunk, dataset, data, progress, settings, streams, stops, {})
+    work = _Work(folder, population, chunk, dataset, data, progress, settings, streams, stops, {}, [0])
     interruptibly(population.compile, settings, streams, data)
     folder.update_plan(chunk.program, population.compiled)
     checkpoints = Checkpoints(folder.checkpoints(chunk.program, members[0].id, members[-1].id), population.keep, stops)
     try:
         now = _begin(work, checkpoints, min(missing))
         work.lines.update(_drop_newer_metrics(folder, members, now.epoch))
-        progress.spare(now.epoch * len(members) * len(dataset.train))
+        work.left[0] = sum(m.epochs for m in members if any(trial.id not in finished for trial in m.trials))
+        _expect(work, [m for m in members if m.epochs > now.epoch], now.epoch)
         while True:
             if now.epoch in stops:
                 _record_trials(work, now)
             if now.epoch == stops[-1]:
+                checkpoints.keep_only(stops)
                 break
             now = _train(work, now)
             meta = {"epoch": now.epoch, "seconds": now.seconds, "members": [m.id for m in chunk.filled]}
@@ -128,13 +132,13 @@ def _begin(work: _Work, checkpoints: "Checkpoints", most: int) -> _Moment:
 
 def _train(work: _Work, now: _Moment) -> _Moment:
     """Trains a chunk by one compiled call, up to the next stop at most, and writes its metrics down."""
-    population, members = work.population, work.chunk.members
+    population = work.population
     state, epoch, seconds = now
     next_stop = min(stop for stop in work.stops if stop > epoch)
     diverged, stage = get((state.diverged, state.stage))
     ended = (diverged > 0) | (stage == work.settings.epochs.shape[1])
     if ended.all():  # nothing is left to train
-        work.progress.spare((next_stop - epoch) * len(members) * len(work.dataset.train))
+        _expect(work, [], epoch)
         return _Moment(state, next_stop, seconds)
     epochs = min(population.every, next_stop - epoch)
     operations = models.training_flops(population.task.network, work.dataset.image_shape) * len(work.dataset.train)
@@ -147,7 +151,7 @@ def _train(work: _Work, now: _Moment) -> _Moment:
     if population.traces > traces:  # a smaller program, for those that still train
         work.folder.update_plan(work.chunk.program, population.compiled)
     elapsed = time.perf_counter() - start
-    _report_progress(work, epoch + epochs, epochs, elapsed, lines)
+    _report_progress(work, epoch + epochs, elapsed, lines)
     return _Moment(state, epoch + epochs, seconds + elapsed)
 
 
@@ -251,11 +255,20 @@ def _measures(line: dict[str, Any], test: dict[str, float]) -> dict[str, Any]:
     return {**seen, **tested}
 
 
-def _report_progress(work: _Work, epoch: int, ran: int, seconds: float, lines: list[dict[str, Any]]) -> None:
-    """Tells the progress of the members that trained; what the others were spared was expected of them."""
+def _expect(work: _Work, training: Sequence[Member], epoch: int) -> None:
+    """Tells the progress which members still train after an epoch, where it expected others or more."""
+    left = sum(member.epochs - epoch for member in training)
+    work.progress.spare((work.left[0] - left) * len(work.dataset.train))
+    work.left[0] = left
+
+
+def _report_progress(work: _Work, epoch: int, seconds: float, lines: list[dict[str, Any]]) -> None:
+    """Tells the progress of the members that trained."""
     members, per_epoch = work.chunk.members, len(work.dataset.train)
     newest = {line["member"]: line for line in lines}.values()
-    work.progress.spare((ran * len(members) - len(lines)) * per_epoch)
+    training = {line["member"] for line in newest if line["epoch"] == epoch and "status" not in line}
+    work.left[0] -= len(lines)
+    _expect(work, [member for member in members if member.id in training], epoch)
     work.progress.epoch(
         epoch,
         work.stops[-1],

@@ -6,11 +6,13 @@ does (nothing on stderr). 1: something broke (its traceback on stderr).
 
 import argparse
 import errno
+import io
 import os
 import select
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
@@ -27,6 +29,20 @@ class ArgumentParser(argparse.ArgumentParser):
         """Raises RequestError."""
         raise RequestError("arguments", " ".join(sys.argv[1:]), f"{message}; {self.format_usage()}")
 
+    def add_workdir(self) -> None:
+        """Adds the run's folder, as an argument or, as in cnnjax.launch, as --workdir."""
+        self.add_argument("workdir", nargs="?", help="the run's folder, or its URL")
+        self.add_argument("--workdir", dest="named_workdir", metavar="WORKDIR", help="the same")
+
+    def parse_args(self, *arguments: Any, **named: Any) -> Any:
+        """Parses a command line; of the two ways to name the run's folder it wants one."""
+        parsed = super().parse_args(*arguments, **named)
+        if hasattr(parsed, "named_workdir"):
+            if (parsed.workdir is None) == (parsed.named_workdir is None):
+                self.error("name one run's folder")
+            parsed.workdir = parsed.workdir or parsed.named_workdir
+        return parsed
+
 
 def run(main: Callable[[Any], None], parse: Callable[[list[str]], Any] | None = None) -> NoReturn:
     """Runs an entry point on `sys.argv` and exits.
@@ -36,6 +52,7 @@ def run(main: Callable[[Any], None], parse: Callable[[list[str]], Any] | None = 
         parse: gets `sys.argv`. The default parses absl's flags, and gives `main` the `--config.key=value` arguments, as
             written.
     """
+    _open_streams()
     signals.end_orderly()
     try:
         app.run(_flushed(main), flags_parser=_parse if parse is None else _without_flags(parse))
@@ -56,12 +73,29 @@ def run(main: Callable[[Any], None], parse: Callable[[list[str]], Any] | None = 
             raise
         _say(f"error: {said}")
         sys.exit(1)
-    except KeyboardInterrupt:
+    except (Exception, KeyboardInterrupt) as error:
+        # Compiled code may turn KeyboardInterrupt into another error.
+        if not isinstance(error, KeyboardInterrupt) and not signals.is_interrupted():
+            raise
         _say("interrupted: the same command goes on from the last state on disk")
         # At once: threads that still compile or write would hold up, or crash, the interpreter's own end, and what
         # they leave half done is ignored by the next start.
         os._exit(130)
     raise AssertionError("app.run exits")  # for type checkers
+
+
+def _open_streams() -> None:
+    """Lets the standard streams be written to, whatever the shell made of them.
+
+    One that it closed goes nowhere: else the next file that is opened takes its number, and what C++ has to say. What
+    a terminal's encoding has no letter for is escaped.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _flushed(main: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -70,6 +104,7 @@ def _flushed(main: Callable[[Any], None]) -> Callable[[Any], None]:
     def flushed(parsed: Any) -> None:
         main(parsed)
         sys.stdout.flush()
+        signals.raise_if_interrupted()
         signals.ignore()
 
     return flushed
@@ -109,6 +144,8 @@ def _parse(argv: list[str]) -> list[str]:
         raise RequestError("arguments", error.flagvalue, allowed) from error
     if flags.FLAGS["verbosity"].using_default_value:
         flags.FLAGS.verbosity = logging.WARNING  # type: ignore[assignment]  # else absl shows jax's and orbax's chatter
+        # What goes wrong in orbax is raised, too, and then said in one line.
+        logging.get_absl_logger().addFilter(lambda record: "orbax" not in Path(record.pathname).parts)
     if rest:
         raise RequestError("arguments", rest[0], "a flag and its value are written --flag=value")
     return overrides

@@ -1,7 +1,8 @@
 """The devices that a population is spread over, and what fits on one."""
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +14,39 @@ from jax.sharding import Mesh, Sharding
 from cnnjax import processes
 
 _COUNT_FLAG, _THREADS_FLAG = "xla_force_host_platform_device_count", "xla_cpu_multi_thread_eigen"
+
+
+# What jax's own settings, such as JAX_ENABLE_X64=1, may not change: results do not depend on them.
+_PINNED = {
+    "jax_enable_x64": False,
+    "jax_disable_jit": False,
+    "jax_numpy_rank_promotion": "allow",
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_threefry_partitionable": True,
+    "jax_random_seed_offset": 0,
+    "jax_debug_nans": False,  # a member that diverges is a result
+    "jax_debug_infs": False,
+    "jax_transfer_guard": "allow",
+}
+
+
+def pin_settings() -> None:
+    """Sets what of jax's settings decides about results. Has to come before any computation."""
+    for name, value in _PINNED.items():
+        jax.config.update(name, value)
+
+
+@contextlib.contextmanager
+def pinned() -> Iterator[None]:
+    """As `pin_settings`, while the block runs: the other code in a notebook keeps its settings."""
+    before = {name: getattr(jax.config, name) for name in _PINNED}
+    pin_settings()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
 
 
 def use_every_core(members: int, most: int | None = None) -> None:

@@ -56,7 +56,7 @@ def lasting(environment: Mapping[str, Any]) -> dict[str, Any]:
 def _processor() -> str:
     """The model of the CPU, which decides the order of sums."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

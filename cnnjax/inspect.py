@@ -1,12 +1,15 @@
 """Shows the data and the models of a study before anything is trained.
 
     python -m cnnjax.inspect --config=configs/grid.py
+    python -m cnnjax.inspect --workdir=runs/grid
     python -m cnnjax.inspect --config=configs/grid.py:smoke --config.data.image_size=16 --output=somewhere
 
 Prints the splits, classes and pixel statistics of the data and the layers of each model with their
 shapes, parameters, operations and memory, and writes them with figures of the data to one page.
 Every setting of a config can be overridden, as in cnnjax.launch.
 """
+
+from pathlib import Path
 
 from absl import flags
 
@@ -26,8 +29,12 @@ def main(config_overrides: list[str]) -> None:
     Raises:
         RequestError: the flags, the config or an override is wrong.
     """
-    study = overrides.requested_study(config_overrides)
-    folder = expanded("--output", OUTPUT.value) if OUTPUT.value else overrides.default_folder("inspect")
+    if overrides.WORKDIR.value and not overrides.CONFIG.value:
+        workdir = expanded("--workdir", overrides.WORKDIR.value)
+        study, folder = overrides.study_of_run(workdir, config_overrides), Path("inspect") / workdir.resolve().name
+    else:
+        study, folder = overrides.requested_study(config_overrides), overrides.default_folder("inspect")
+    folder = expanded("--output", OUTPUT.value) if OUTPUT.value else folder
 
     from cnnjax import inspection  # imports jax: a wrong request is answered before
 

@@ -14,6 +14,7 @@ import pandas as pd
 from cnnjax import models
 from cnnjax.augment import gather_batch
 from cnnjax.data import Dataset, load_dataset
+from cnnjax.devices import pin_settings
 from cnnjax.ladder import Layer
 from cnnjax.paths import make_folder
 from cnnjax.report import parts
@@ -43,6 +44,7 @@ def inspect_study(study: Study, folder: Path) -> str:
     Raises:
         RequestError: the data is not there, a model is unknown or too large for it, or the folder is a file.
     """
+    pin_settings()
     dataset = load_dataset(study.data)
     for name in study.models:
         models.check_fits(name, dataset.image_shape)

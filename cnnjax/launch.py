@@ -22,9 +22,7 @@ from cnnjax.study import Study
 from cnnjax.types import RequestError
 
 flags.adopt_module_key_flags(overrides)
-WORKDIR = flags.DEFINE_string(
-    "workdir", None, "The run's folder (default: runs/<config>), or its URL in a store: s3://BUCKET/runs/grid."
-)
+WORKDIR = overrides.WORKDIR
 PLAN = flags.DEFINE_bool("plan", False, "Say what would run, and train nothing.")
 COMPILATION_CACHE = flags.DEFINE_string(
     "compilation_cache", None, "Folder for compiled programs (default: the user's cache folder), or off."

@@ -28,7 +28,7 @@ def locked(folder: Path, patience: float = 0.0, name: str | None = None) -> Iter
     Raises:
         RequestError: another process is in the folder; it names it.
     """
-    with (folder / LOCK).open("a+") as file:
+    with (folder / LOCK).open("a+", encoding="utf-8") as file:
         try:
             _acquire(file.fileno(), time.monotonic() + patience)
         except BlockingIOError:

@@ -5,9 +5,12 @@ axis of the grid.
 """
 
 import ast
+import contextlib
+import os
 import runpy
+import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +18,15 @@ import ml_collections
 from absl import flags
 
 from cnnjax.paths import expanded
+from cnnjax.sealed import read_json
 from cnnjax.study import Study, from_config
 from cnnjax.types import RequestError
 
 CONFIG = flags.DEFINE_string("config", None, "The study: path[:argument] of a config file.")
+
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "The run's folder (default: runs/<config>), or its URL in a store: s3://BUCKET/runs/grid."
+)
 
 
 def requested_study(overrides: Sequence[str]) -> Study:
@@ -49,7 +57,22 @@ def load_study(config: str, overrides: Sequence[str] = ()) -> Study:
     Raises:
         RequestError: the file cannot be used, or the study is not valid.
     """
-    values = _read_config(config)
+    return _overridden(_read_config(config), overrides)
+
+
+def study_of_run(workdir: Path, overrides: Sequence[str] = ()) -> Study:
+    """Returns the study of a run's folder, with overrides as `load_study` takes them.
+
+    Raises:
+        RequestError: it is no run's folder, or the study is not valid.
+    """
+    try:
+        return _overridden(read_json(workdir / "config.json"), overrides)
+    except OSError as error:
+        raise RequestError("--workdir", str(workdir), "allowed: a run's folder (with config.json)") from error
+
+
+def _overridden(values: dict[str, Any], overrides: Sequence[str]) -> Study:
     for override in overrides:
         key, _, text = override.partition("=")
         _set(values, key, read_value(text))
@@ -91,15 +114,30 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
     values[name] = value
 
 
+@contextlib.contextmanager
+def _beside(path: Path) -> Iterator[None]:
+    """Lets a config import files beside it, as a script may; the next one's are other files, be it by the same name."""
+    folder, before = str(path.parent.absolute()), set(sys.modules)
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+        for name in set(sys.modules) - before:
+            if str(getattr(sys.modules[name], "__file__", None) or "").startswith(f"{folder}{os.sep}"):
+                del sys.modules[name]
+
+
 def _read_config(config: str) -> dict[str, Any]:
     path, argument = split_config(config)
     if not path.is_file():
         raise RequestError("--config", config, f"there is no file {path}")
     try:
-        names = runpy.run_path(str(path))
-        if "get_config" not in names:
-            raise RequestError("--config", config, f"{path} has no function get_config")
-        built = names["get_config"](*([argument] if argument else []))
+        with _beside(path):
+            names = runpy.run_path(str(path))
+            if "get_config" not in names:
+                raise RequestError("--config", config, f"{path} has no function get_config")
+            built = names["get_config"](*([argument] if argument else []))
         if not isinstance(built, Mapping | ml_collections.ConfigDict):
             raise RequestError("--config", config, f"get_config of {path} returned {built!r}; allowed: a ConfigDict")
         return ml_collections.ConfigDict(built).to_dict()

@@ -27,7 +27,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = commands.ArgumentParser(
         prog="python -m cnnjax.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("workdir", help="the run's folder, or its URL")
+    parser.add_workdir()
     parser.add_argument(
         "--input",
         required=True,

@@ -64,7 +64,9 @@ def predict_file(
     found = read_unlabelled(source)
     truth = _true_labels(found, source, run.classes)
     confusion = _confusion_file(output, workdir) if truth is not None else None
-    fitted = fit_images(found.images, found.ids, source, run.data["image_shape"], run.config["data"])
+    if len(shape := tuple(run.data.get("image_shape", ()))) != 3:
+        raise RequestError("workdir", str(workdir), f"data.json has the image_shape {shape}; allowed: three numbers")
+    fitted = fit_images(found.images, found.ids, source, shape, run.config.get("data", {}))
     if figures is not None:
         make_folder("--figures", figures)
 
@@ -210,7 +212,7 @@ def fit_images(
     for index, image in enumerate(images):
         if image.shape[-1] == 1:
             image = np.broadcast_to(image, (*image.shape[:2], shape[-1]))  # grey: as much of every colour
-        if data["image_size"] is not None and image.shape[-1] == shape[-1] and image.shape[:2] != tuple(shape[:2]):
+        if data.get("image_size") is not None and image.shape[-1] == shape[-1] and image.shape[:2] != tuple(shape[:2]):
             image = _resized(image, data, source, ids[index])
         if image.shape != tuple(shape):
             raise _misfit(images[index], source, ids[index], f"allowed: {_size(shape)}, as trained")

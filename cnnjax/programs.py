@@ -10,7 +10,7 @@ import jax
 from cnnjax import models, processes
 from cnnjax.chunks import Chunk, run_chunk
 from cnnjax.data import Dataset, load_dataset
-from cnnjax.devices import is_out_of_memory, make_mesh, use_every_core
+from cnnjax.devices import is_out_of_memory, make_mesh, pin_settings, use_every_core
 from cnnjax.environment import cache_folder, describe_environment, lasting
 from cnnjax.nested import differences
 from cnnjax.plan import check_axes, make_plan
@@ -30,6 +30,7 @@ def load(study: Study) -> tuple[Dataset, Plan]:
     Raises:
         RequestError: the data is not there or is damaged, or the study does not go with it.
     """
+    pin_settings()
     dataset, plan = processes.together(_load_here, study)
     sums = processes.gather(dataset.describe()["sha256"]) if processes.count() > 1 else []
     names = processes.names()
@@ -95,10 +96,15 @@ def writing(folder: RunFolder) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        said = None if isinstance(error, RequestError) else unwritable(error)
-        if said is None:
+        if isinstance(error, RequestError):
             raise
         how = "what is there stays valid; the same command goes on when it can be written again"
+        said = unwritable(error)
+        is_gone = isinstance(error, FileNotFoundError) or not (folder.path / "config.json").exists()
+        if said is None and is_gone and str(folder.path) in str(error):
+            said, how = "it was removed or moved while the run was in it", "the same command goes on where it is now"
+        if said is None:
+            raise
         raise RequestError("workdir", str(folder.path), f"{said}: {how}") from error
 
 

@@ -1,6 +1,7 @@
 """How far a study is, on stderr: a live line and a bar on a terminal, plain lines elsewhere."""
 
 import math
+import operator
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -44,6 +45,10 @@ class Progress:
         self._started = clock()
         self._programs = self._images = self._seen = 0
         self._program = ""
+        self._costs: Sequence[float] = ()
+        self._cost = 1.0  # of an image of this program
+        self._work = self._done = 0.0  # images by their cost: of all, and seen
+        self._compiling: list[float] = []
 
     def __enter__(self) -> Self:
         return self
@@ -51,14 +56,22 @@ class Progress:
     def __exit__(self, *error: object) -> None:
         self._stop()
 
-    def begin(self, programs: int, members: int, images: int) -> None:
+    def begin(
+        self, programs: int, members: int, images: int | Sequence[int], costs: Sequence[float] | None = None
+    ) -> None:
         """Starts the clock.
 
         Args:
             programs: how many programs will run.
             members: how many members they train.
-            images: how many training images all members together still have to see.
+            images: how many training images all members together still have to see; of each program, or of all.
+            costs: the operations for an image, of each program; the default takes them for equal.
         """
+        of_each = [images] if isinstance(images, int) else images
+        images = sum(of_each)
+        self._costs = costs or [1.0] * programs
+        self._work = sum(map(operator.mul, of_each, self._costs)) if costs else float(images)
+        self._done, self._cost, self._compiling = 0.0, 1.0, []
         self._programs, self._images, self._seen, self._started = programs, images, 0, self._clock()
         self.note(f"{counted(programs, 'program')}, {counted(members, 'member')}, {images:,} images")
         if self._console.is_terminal and not self._console.is_dumb_terminal:
@@ -78,9 +91,11 @@ class Progress:
     def turn(self, index: int) -> None:
         """What is said next is about this program: several may run at once."""
         self._program = f"[{index}/{self._programs}]"
+        self._cost = self._costs[index - 1]
 
     def compiled(self, seconds: float) -> None:
         """The program that started is compiled."""
+        self._compiling.append(seconds)
         self._show(f"{self._program} compiled in {seconds:.1f} s")
 
     def epoch(
@@ -105,6 +120,7 @@ class Progress:
             members: which members, in words.
         """
         self._seen += images
+        self._done += images * self._cost
         parts = (
             f"{self._program} {members} epoch {epoch}/{epochs}",
             f"loss {_losses(losses)}",
@@ -115,8 +131,9 @@ class Progress:
         self._show("  ".join(part for part in parts if part))
 
     def spare(self, images: int) -> None:
-        """So many images need not be seen, because members ended early."""
+        """So many images of this program need not be seen, because members ended early; below 0, so many more do."""
         self._images -= images
+        self._work -= images * self._cost
 
     def note(self, text: str) -> None:
         """Says something that stays on the screen."""
@@ -139,11 +156,15 @@ class Progress:
         self._live.update(Group(text, bar), refresh=True)
 
     def _left(self) -> str:
-        # By the clock, so that compiling and evaluating count too.
-        left = max(self._images - self._seen, 0)
-        if not left or not self._seen:
+        # By the clock, so that evaluating counts too; what is still to compile takes as long as what was compiled.
+        left = max(self._work - self._done, 0.0)
+        if self._images <= self._seen or not self._done:
             return ""
-        return f"about {duration((self._clock() - self._started) / self._seen * left)} left"
+        compiled = sum(self._compiling)
+        seconds = max(self._clock() - self._started - compiled, 0.0) / self._done * left
+        if self._compiling:
+            seconds += compiled / len(self._compiling) * (self._programs - len(self._compiling))
+        return f"about {duration(seconds)} left"
 
     def _stop(self) -> None:
         if self._live is not None:

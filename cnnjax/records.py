@@ -1,6 +1,7 @@
 """The files of a run's folder: written so that a kill at any instant leaves them readable. Imports no jax."""
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -13,7 +14,18 @@ import numpy as np
 from cnnjax.ladder import changed, described
 from cnnjax.lock import LOCK
 from cnnjax.nested import finite
-from cnnjax.sealed import SEAL, Damaged, read_arrays, read_json, read_lines, read_rows, replaced, seal, stamp
+from cnnjax.sealed import (
+    SEAL,
+    Damaged,
+    check_links,
+    read_array,
+    read_json,
+    read_lines,
+    read_rows,
+    replaced,
+    seal,
+    stamp,
+)
 from cnnjax.trial_rows import TRIAL_COLUMNS, csv_line, csv_row
 from cnnjax.types import Member, Plan, RequestError, Trial
 
@@ -55,6 +67,10 @@ class RunFolder:
         self.path = path
         self._recorded: tuple[Any, Recorded] | None = None  # with the stamp of the file that it is of
         self._rows: tuple[Any, dict[str, str]] | None = None
+
+    def check_links(self, without: Iterable[str] = ()) -> None:
+        """Raises RequestError where links lead out of the folder; `without` names what is not used now."""
+        check_links(self.path, (*self.CONTENTS, LOCK), without)
 
     def checkpoints(self, program: str, first: str, last: str) -> Path:
         """Returns where a chunk of a program's members, from the first to the last, keeps its checkpoints."""
@@ -170,7 +186,10 @@ class RunFolder:
     def append_metrics(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Appends lines to metrics.jsonl and waits until they are on disk; non-finite numbers become null."""
         file, lines = self.path / "metrics.jsonl", [*lines]
-        known = self._recorded if self._recorded and self._recorded[0] == stamp(file) else None
+        there = stamp(file)
+        if there is None and self._recorded and self._recorded[0]:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
+        known = self._recorded if self._recorded and self._recorded[0] == there else None
         self.append_lines(file.name, lines)
         if known is not None:
             for line in lines:
@@ -180,7 +199,7 @@ class RunFolder:
     def append_lines(self, name: str, lines: Iterable[Mapping[str, Any]]) -> None:
         """Appends JSON objects to a file, one a line; as `append_metrics` otherwise."""
         text = "".join(json.dumps(seal(finite(line))) + "\n" for line in lines)
-        with (self.path / name).open("a") as file:
+        with (self.path / name).open("a", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -258,7 +277,7 @@ class RunFolder:
 
     def _has_predictions(self, trial: str) -> bool:
         try:
-            return "logits" in read_arrays(self.path / "predictions" / f"{trial}.npz")
+            return read_array(self.path / "predictions" / f"{trial}.npz", "logits", (None, None)) is not None
         except (FileNotFoundError, Damaged):
             return False
 

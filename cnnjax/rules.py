@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
 
-from cnnjax.types import RequestError, one_of
+from cnnjax.types import RequestError, nearest, one_of
 
 
 class Rule(NamedTuple):
@@ -106,7 +106,7 @@ def build(cls: type, values: Any, prefix: str) -> Any:
     fields = fields_of(cls)
     for key in values:
         if key not in fields:
-            raise RequestError(f"{prefix}{key}", values[key], f"there is no such key; {one_of(key, fields)}")
+            raise RequestError(f"{prefix}{key}", values[key], f"there is no such key; {_keys_like(key, cls)}")
     hints = get_type_hints(cls)
     built = {}
     for key, value in values.items():
@@ -114,6 +114,18 @@ def build(cls: type, values: Any, prefix: str) -> Any:
         is_group = dataclasses.is_dataclass(hints[key])
         built[key] = build(hints[key], value, f"{prefix}{key}.") if is_group else check(f"{prefix}{key}", value, field)
     return cls(**built)
+
+
+def _keys_like(key: str, cls: type) -> str:
+    """Says which keys there are, the nearest first, be it one of a group."""
+    groups = {
+        name: hint
+        for name, hint in get_type_hints(cls).items()
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint)
+    }
+    below = {field: f"{group}.{field}" for group, of in groups.items() for field in fields_of(of)}
+    near = None if nearest(key, fields_of(cls)) else nearest(key, below)
+    return f"did you mean {below[near]!r}? {one_of(key, fields_of(cls))}" if near else one_of(key, fields_of(cls))
 
 
 def fields_of(cls: type) -> dict[str, dataclasses.Field]:

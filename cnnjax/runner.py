@@ -1,6 +1,7 @@
 """Runs a study in a folder: resumes what is there, trains what is missing, records everything, writes the report."""
 
 import contextlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from cnnjax.sealed import unwritable
 from cnnjax.shared import held, open_folder
 from cnnjax.study import Study, from_config
 from cnnjax.types import Plan, Program, RequestError, counted
+
+_OPERATIONS_PER_VALUE = 1000  # of a network that take as long as to gather and augment a value of an image
 
 
 def run(
@@ -59,6 +62,7 @@ def run(
     folder = open_folder(workdir)
     with contextlib.ExitStack() as stack:
         stack.enter_context(writing(folder))
+        processes.agreed(RunFolder(workdir).check_links)
         is_run = folder.read_whole("config.json") is not None
         if is_run:  # another process in it is found out before anything is read
             stack.enter_context(held(workdir))
@@ -84,7 +88,11 @@ def run(
             write_environment(folder, progress)
         programs, members = waiting(folder, plan.programs)
         if programs:
-            progress.begin(len(programs), len(members), sum(m.epochs for m in members) * len(dataset.train))
+            ids = {member.id for member in members}
+            left = [len(dataset.train) * sum(m.epochs for m in p.members if m.id in ids) for p in programs]
+            values = _OPERATIONS_PER_VALUE * math.prod(dataset.image_shape)
+            costs = [values + models.training_flops(_network(p, dataset), dataset.image_shape) for p in programs]
+            progress.begin(len(programs), len(members), left, costs)
             try:
                 if engine is not None:
                     run_tasks(folder, study, dataset, programs, progress, engine, max_members, profile)

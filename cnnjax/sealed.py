@@ -6,17 +6,24 @@ import errno
 import functools
 import io
 import json
+import math
 import os
+import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
+import psutil
 
+from cnnjax import schema
 from cnnjax.types import RequestError, first_line
 
 SEAL = "crc32"
+_MOST_BYTES = 1 << 30  # of an array that a run's folder holds
+_LARGE = 1 << 26  # bytes of a text of which it is asked whether there is memory for it
+_GROWTH = 4  # bytes of memory that a byte of text takes, at least
 
 
 class Damaged(RequestError):
@@ -75,22 +82,24 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        Damaged: it is no JSON object, or its checksum is another.
+        Damaged: it is no JSON object, its checksum is another, or it holds what no such file does.
     """
+    text = _read_bytes(path)
     try:
-        return _read_object(path.read_bytes())
+        return _read_object(text, path.name)
     except (ValueError, RecursionError) as error:
         raise Damaged(path, first_line(error)) from error
 
 
 def read_lines(path: Path) -> Records:
     """Reads JSON objects, one a line; a last line that a kill cut off is no line yet. No file is no lines."""
-    return _read_each(path.read_bytes().split(b"\n")[:-1] if path.exists() else [], _read_object, first=1)
+    lines = _read_bytes(path).split(b"\n")[:-1] if path.exists() else []
+    return _read_each(lines, functools.partial(_read_object, file=path.name), first=1)
 
 
 def read_rows(path: Path) -> Records:
     """Reads a CSV file with a header, one row a line, as text. No file is no rows."""
-    text = path.read_bytes().decode("utf-8", "replace") if path.exists() else ""
+    text = _read_bytes(path).decode("utf-8", "replace") if path.exists() else ""
     header, *lines = text.split("\n")
 
     def cells(line: str) -> list[str]:
@@ -101,25 +110,82 @@ def read_rows(path: Path) -> Records:
         return cells(header)
 
     def read_row(line: str) -> dict[str, Any]:
-        return unseal(dict(zip(names(), cells(line), strict=True)))
+        row = unseal(dict(zip(names(), cells(line), strict=True)))
+        schema.check(path.name, row)
+        return row
 
     return _read_each([line for line in lines if line.strip()], read_row, first=2)
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Reads an .npz file; zip holds a CRC-32 of each array.
+def read_array(path: Path, name: str, shape: tuple[int | None, ...]) -> np.ndarray:
+    """Reads one array of numbers from an .npz file, of which zip holds a CRC-32; its header is checked before.
+
+    Args:
+        path: the file.
+        name: of the array.
+        shape: what it has to be; None stands for any length.
 
     Raises:
         FileNotFoundError: there is no such file.
-        Damaged: it cannot be read, or a checksum is another.
+        Damaged: it cannot be read, has no such array, or its checksum is another.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
+            found, dtype = read_header(file)
+            fits = len(found) == len(shape) and all(b in (a, None) for a, b in zip(found, shape, strict=True))
+            if dtype.kind not in "uif" or not fits:
+                wanted = ", ".join("any" if length is None else str(length) for length in shape)
+                raise ValueError(f"{name} is {dtype} {list(found)}, and should be numbers [{wanted}]")
+            if (size := math.prod(found) * dtype.itemsize) > _MOST_BYTES:
+                raise ValueError(f"{name} promises {size / 1e9:,.1f} GB")
+        with np.load(path, allow_pickle=False) as arrays:
+            array: np.ndarray = arrays[name]
+            return array
     except FileNotFoundError:
         raise
     except Exception as error:  # a damaged archive can raise anything
         raise Damaged(path, first_line(error)) from error
+
+
+def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    """Returns the shape and the type that the header of a .npy file promises, reading no more than it.
+
+    Raises:
+        Exception: of any kind: it is no header.
+    """
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    if min(shape, default=0) < 0:
+        raise ValueError(f"its header names the shape {shape}")
+    return shape, dtype
+
+
+def check_links(folder: Path, names: Iterable[str], without: Iterable[str] = ()) -> None:
+    """Refuses a run's folder in which something that a run writes is a link out of it, or neither file nor folder.
+
+    Args:
+        folder: the run's.
+        names: what a run writes there.
+        without: of these, what is not used now.
+
+    Raises:
+        RequestError: it names the link, and where it leads.
+    """
+    inside = Path(os.path.realpath(folder))
+    for name in set(names) - set(without):
+        for path in _below(folder / name):
+            if path.is_symlink() and not Path(end := os.path.realpath(path)).is_relative_to(inside):
+                raise RequestError("workdir", str(path), f"it is a link to {end}; allowed: what stays in the folder")
+            if path.exists() and not path.is_file() and not path.is_dir():
+                raise RequestError("workdir", str(path), "it is a device or a pipe; allowed: files and folders")
+
+
+def _below(path: Path) -> Iterator[Path]:
+    yield path
+    if path.is_dir() and not path.is_symlink():
+        for folder, folders, files in os.walk(path):
+            yield from (Path(folder, name) for name in (*folders, *files))
 
 
 @contextlib.contextmanager
@@ -158,11 +224,21 @@ def unwritable(error: Exception) -> str | None:
     return next((os.strerror(number) for number in numbers if os.strerror(number) in str(error)), None)
 
 
-def _read_object(text: bytes) -> dict[str, Any]:
+def _read_bytes(path: Path) -> bytes:
+    size = path.stat().st_size
+    if size > _LARGE and size * _GROWTH > (free := psutil.virtual_memory().available):
+        said = f"its {size / 1e9:,.1f} GB cannot be read in the {free / 1e9:,.1f} GB of memory that are free"
+        raise RequestError("workdir", str(path), said)
+    return path.read_bytes()
+
+
+def _read_object(text: bytes, file: str) -> dict[str, Any]:
     value = json.loads(text)
     if not isinstance(value, dict):
         raise ValueError("it is no JSON object")
-    return unseal(value)
+    record = unseal(value)
+    schema.check(file, record)
+    return record
 
 
 def _read_each(lines: list[Any], read: Callable[[Any], dict[str, Any]], first: int) -> Records:

@@ -77,7 +77,8 @@ def held(path: Path) -> Iterator[None]:
 
 def _check_shared(path: Path) -> None:
     """Whether all processes see the lock that process 0 has just written; a network's file system may take its time."""
-    written, deadline = processes.agreed((path / LOCK).read_text), time.monotonic() + processes.patience()
+    written = processes.agreed(functools.partial((path / LOCK).read_text, "utf-8"))
+    deadline = time.monotonic() + processes.patience()
     while not (is_seen := _read(path / LOCK) == written) and time.monotonic() < deadline:
         time.sleep(0.2)
     names = processes.names()
@@ -89,6 +90,6 @@ def _check_shared(path: Path) -> None:
 
 def _read(file: Path) -> str | None:
     try:
-        return file.read_text()
+        return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None

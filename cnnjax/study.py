@@ -141,7 +141,7 @@ class StreamsConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    """How often states are written down, in epochs, and how many of the newest stay beside those that end a trial."""
+    """How often states are written down, in epochs, and how many stay beside those that end a trial."""
 
     every: int = setting(1, integer(1, MOST_EPOCHS))
     keep: int = setting(2, integer(1))

@@ -14,6 +14,7 @@ from cnnjax import models
 from cnnjax.augment import gather_batch
 from cnnjax.checkpoints import read_variables, saved_epochs
 from cnnjax.data.dataset import affine_map
+from cnnjax.devices import pinned
 from cnnjax.evaluate import EVALUATION_BATCH
 from cnnjax.plan import make_plan
 from cnnjax.records import RunFolder
@@ -61,9 +62,9 @@ class Trained:
             batch = images[start : start + EVALUATION_BATCH]
             filled = np.zeros((EVALUATION_BATCH, *batch.shape[1:]), np.uint8)  # batches of one size: one program
             filled[: len(batch)] = batch
-            found.append(
-                np.asarray(_logits(self.network, self.variables, filled, self.scale, self.shift))[: len(batch)]
-            )
+            with pinned():
+                logits = _logits(self.network, self.variables, filled, self.scale, self.shift)
+            found.append(np.asarray(logits)[: len(batch)])
         return np.concatenate(found)
 
 
@@ -91,10 +92,15 @@ def load_trial(workdir: str | Path, trial: str) -> Trained:
 def load_trials(workdir: str | Path, trials: Sequence[str]) -> Iterator[Trained]:
     """Takes the networks of several trials out of a run, one after another; see `load_trial`."""
     folder = RunFolder(Path(workdir))
+    folder.check_links()
     config = folder.read_config()
     if config is None or not (folder.path / "data.json").exists():
         raise RequestError("workdir", str(workdir), "allowed: a run's folder (with config.json and data.json)")
     study, data = from_config(config), read_json(folder.path / "data.json")
+    lengths = [len(data.get(key, ())) for key in ("image_shape", "mean", "std", "classes")]
+    if lengths[:3] != [3, *data.get("image_shape", ())[2:] * 2] or not lengths[3]:
+        said = "data.json has no classes, or an image_shape, mean and std that do not go together: not a run's"
+        raise RequestError("workdir", str(workdir), said)
     mean, std = (np.array(data[name], np.float32) for name in ("mean", "std"))
     height, width, channels = data["image_shape"]
     classes = tuple(map(str, data["classes"]))
@@ -105,7 +111,9 @@ def load_trials(workdir: str | Path, trials: Sequence[str]) -> Iterator[Trained]
 
     @functools.lru_cache(1)  # the seeds of a setting mostly share a state
     def read(directory: Path, epoch: int, best: bool, network: models.Network) -> tuple[list[str], dict]:
-        return read_variables(directory, epoch, best, models.variable_shapes(network, (height, width, channels)))
+        with pinned():
+            shapes = models.variable_shapes(network, (height, width, channels))
+            return read_variables(directory, epoch, best, shapes)
 
     for name in trials:
         if name not in found:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
+from cnnjax.schema import TEXT_COLUMNS
 from cnnjax.sealed import SEAL, Damaged, read_rows, seal
 from cnnjax.types import RequestError, Trial
 
@@ -22,10 +23,6 @@ TRIAL_COLUMNS = (
     *("status", "epochs_run", "best_epoch", "train_loss", "train_accuracy", "val_loss"),
     *("val_accuracy", "test_loss", "test_accuracy", "precision", "recall", "f1"),
     *("seconds", "images_per_second"),
-)
-_TEXT_COLUMNS = (
-    *("trial", "member", "model", "initialisation", "optimizer"),
-    *("arithmetic", "convolution", "decay", "schedule", "early_stopping", "stage_start", "later_stages", "status"),
 )
 
 
@@ -70,7 +67,7 @@ def read_table(file: Path) -> "pd.DataFrame":
     """Reads the rows of a trials.csv, whole or not. Only an empty field is missing: networks may be called "null"."""
     import pandas as pd
 
-    text = dict.fromkeys(_TEXT_COLUMNS, str)
+    text = dict.fromkeys(TEXT_COLUMNS, str)
     table = pd.read_csv(file, dtype=text, keep_default_na=False, na_values=[""])
     return table.drop(columns=SEAL, errors="ignore")
 

@@ -35,9 +35,22 @@ def _printable(line: str) -> str:
 def one_of(value: object, names: Iterable[str]) -> str:
     """Says which `names` are allowed, the one nearest to `value` first."""
     names = sorted(names)
-    near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    near = nearest(value, names)
+    hint = f"did you mean {near!r}? " if near else ""
     return f"{hint}allowed: {', '.join(names)}"
+
+
+def nearest(value: object, names: Iterable[str]) -> str | None:
+    """Returns the name that a value is most like, or is the initials of, as lr of learning_rate; None of none."""
+    text = _plain(str(value))
+    by_text = {_plain(name): name for name in names}
+    initials = [name for name in by_text.values() if "".join(word[:1] for word in name.split("_")) == text]
+    near = difflib.get_close_matches(text, by_text, n=1, cutoff=0.5)
+    return by_text[text] if text in by_text else initials[0] if initials else by_text[near[0]] if near else None
+
+
+def _plain(text: str) -> str:
+    return text.lower().replace("-", "").replace("_", "").replace(" ", "")
 
 
 def counted(count: int, noun: str) -> str:

@@ -194,7 +194,7 @@ def _read_cifar(data: bytes, folder: Path) -> object:
 def _read_run(path: Path) -> None:
     sealed.read_lines(path)
     sealed.read_rows(path)
-    for read in (sealed.read_json, sealed.read_arrays):
+    for read in (sealed.read_json, lambda path: sealed.read_array(path, "logits", (None,) * 3)):
         try:
             read(path)
         except RequestError as error:

@@ -93,13 +93,19 @@ def _found(workdir: Path, pattern: str) -> list[Path]:
     return found
 
 
-def end(process: subprocess.Popen, signals: str) -> tuple[str, float]:
-    """Ends a process by signals, joined by '+'; returns its last words and how long it took."""
-    start = time.monotonic()
+def end(process: subprocess.Popen, workdir: Path, signals: str) -> tuple[str, float]:
+    """Ends a process by signals, joined by '+'; returns its last words and how long it took.
+
+    Raises:
+        AssertionError: it went on to the end of its work as if there had been no signal.
+    """
+    start, moment = time.monotonic(), time.time()
     for name in signals.split("+"):
         process.send_signal(signal.Signals[f"SIG{name}"])
         time.sleep(0.1)
     output, _ = process.communicate(timeout=600)
+    swallowed = process.returncode == 0 and (workdir / "report/index.html").stat().st_mtime > moment
+    assert not swallowed, f"{signals} was swallowed\n{output}"
     return output, time.monotonic() - start
 
 
@@ -112,6 +118,7 @@ def check_end(process: subprocess.Popen, signals: str, output: str) -> None:
     if "INT" in signals or "TERM" in signals:
         allowed |= {-2, -15} if "starting" in output or not output else set()  # Python itself was still starting
     assert process.returncode in allowed, f"{signals}: exit code {process.returncode}\n{output}"
+    assert "Exception ignored" not in output, output
     assert "Traceback" not in output or not output.count("Error"), output
 
 
@@ -136,7 +143,7 @@ def campaign(kills: int, signals: list[str], seed: int, folder: Path) -> None:
             if interrupts:
                 wait_for(process, workdir, phase, rng.uniform(0, 2.0 if phase in ("starting", "compiling") else 0.5))
             if interrupts and process.poll() is None:
-                output, seconds = end(process, kind)
+                output, seconds = end(process, workdir, kind)
                 check_end(process, kind, output)
                 if process.returncode != 0:
                     done[phase] += 1

@@ -3,6 +3,7 @@
 import functools
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -139,6 +140,75 @@ def test_a_read_only_folder_is_one_line(disk):
     assert "is finished" in run(study, disk / "run")
 
 
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize(
+    "how",
+    [functools.partial(shutil.rmtree, ignore_errors=True), lambda folder: folder.rename(folder.with_name("moved"))],
+)
+def test_a_folder_that_goes_away_while_it_is_used_is_one_line(tmp_path, monkeypatch, how, again):
+    """Whether or not it comes into being again, as where orbax writes into it while it is deleted."""
+    advance, workdir = Population.advance, tmp_path / "run"
+
+    def go_away(self, state, *arguments):
+        if int(state.epoch[0]) == 1:
+            how(workdir)
+            if again:
+                (workdir / "checkpoints").mkdir(parents=True)
+        return advance(self, state, *arguments)
+
+    monkeypatch.setattr(Population, "advance", go_away)
+    study = make_study(train={"epochs": 3}, checkpoint={"every": 1})
+    with pytest.raises(RequestError, match=r"run' is not allowed; it was removed or moved while the run was in it"):
+        run(study, workdir)
+
+
+# Streams and environments
+
+PRINTS = "from cnnjax import commands\ncommands.run(lambda lines: print('line\\n' * lines), lambda argv: int(argv[1]))"
+
+STUDY = """
+def get_config(arg=""):
+    data = {"name": "digits", "train_examples": 100, "validation": 50}
+    train = {"optimizer": "sgd", "learning_rate": 0.05, "batch_size": 50, "epochs": 2}
+    return {"models": ("baseline",), "seeds": (0, 1), "data": data, "train": train}
+"""
+ODD = {
+    **{"JAX_ENABLE_X64": "1", "JAX_DISABLE_JIT": "1", "JAX_DEFAULT_PRNG_IMPL": "rbg", "JAX_RANDOM_SEED_OFFSET": "7"},
+    **{"JAX_NUMPY_RANK_PROMOTION": "raise", "JAX_NUMPY_DTYPE_PROMOTION": "strict", "JAX_DEBUG_NANS": "1"},
+    **{"JAX_THREEFRY_PARTITIONABLE": "0", "JAX_TRANSFER_GUARD": "disallow"},
+    **{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+}
+TAKEN = "import cnnjax, numpy as np\nprint(cnnjax.load_trial('run', 't0001').logits(np.zeros((1, 8, 8, 1), np.uint8)))"
+
+
+def test_no_environment_and_no_closed_stream_changes_what_a_run_writes(tmp_path):
+    (tmp_path / "study.py").write_text(STUDY, encoding="utf-8")
+    found = []
+    for name, odd, closed in (("usual", {}, ""), ("odd", ODD, ""), ("closed", {}, "<&- 2>&-")):
+        command = f"exec {sys.executable} -m cnnjax.launch --config=../study.py --workdir=run {closed}"
+        folder, environment = tmp_path / name, {**os.environ, "PYTHONPATH": str(ROOT), **odd}
+        folder.mkdir()
+        done = subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, "run/report/index.html\n"), done.stderr
+        taken = [sys.executable, "-c", TAKEN]
+        taken = subprocess.run(taken, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
+        found.append((numbers(folder / "run"), taken))
+    assert found[0] == found[1] == found[2]
+
+
+def test_standard_output_may_be_closed_too():
+    command = f'exec {sys.executable} -c "{PRINTS}" 1 >&- 2>&-'
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_what_a_terminal_has_no_letter_for_is_escaped():
+    script = "from cnnjax import commands\ncommands.run(lambda _: print(chr(0xfc)), lambda argv: argv)"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\\xfc\n", "")
+
+
 # Signals
 
 COMMAND = """
@@ -182,9 +252,46 @@ def test_a_second_signal_ends_at_once():
     assert process.wait(timeout=20) == -signal.SIGINT
 
 
-# Output that nobody reads
+LOSES = """
+import os, signal, time, weakref
+from cnnjax import commands, signals
+class Thing:
+    def __del__(self):
+        if WHERE == "del":
+            os.kill(os.getpid(), NUMBER)
+def main(_):
+    thing = Thing()
+    if WHERE == "weakref":
+        reference = weakref.ref(thing, lambda _: os.kill(os.getpid(), NUMBER))
+    try:
+        if WHERE == "except":
+            os.kill(os.getpid(), NUMBER)
+            time.sleep(1)
+        del thing
+        end = time.monotonic() + 5
+        while time.monotonic() < end and WHERE != "except":
+            time.sleep(0.01)
+    except BaseException:
+        if WHERE != "except":
+            raise
+    if WHERE != "except":
+        print("went on")
+    elif CALLS:
+        signals.interruptibly(print, "went on")
+commands.run(main, lambda argv: argv)
+"""
 
-PRINTS = "from cnnjax import commands\ncommands.run(lambda lines: print('line\\n' * lines), lambda argv: int(argv[1]))"
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("where", "calls"), [("weakref", 0), ("del", 0), ("except", 0), ("except", 1)])
+def test_no_signal_is_lost_where_python_or_a_library_drops_its_exception(number, where, calls):
+    script = f"WHERE, NUMBER, CALLS = {where!r}, {int(number)}, {calls}\n{LOSES}"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "interrupted: the same command goes on from the last state on disk\n"
+
+
+# Output that nobody reads
 
 
 @pytest.mark.parametrize("lines", [1, 100_000])

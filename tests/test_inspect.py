@@ -214,7 +214,7 @@ def test_an_output_that_is_a_file_is_refused(tiny, tmp_path):
     [
         ([], ["--config"]),
         ([f"--config={QUICKSTART}", "--outptu=x"], ["outptu", "output"]),
-        ([f"--config={QUICKSTART}", "--workdir=x"], ["workdir"]),
+        ([f"--config={QUICKSTART}", "--wrokdir=x"], ["wrokdir", "workdir"]),
         ([f"--config={QUICKSTART}", "--config.modls=tiny"], ["modls", "did you mean 'models'?"]),
     ],
 )

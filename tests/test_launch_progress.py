@@ -1,14 +1,19 @@
 """Progress: plain lines where nobody watches, a live display on a terminal."""
 
+import contextlib
 import io
 import itertools
 import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from conftest import make_study
 from rich.console import Console
 
+from cnnjax import runner
+from cnnjax.population import Population
 from cnnjax.progress import Progress, duration, tracked
 from cnnjax.types import Static
 
@@ -57,7 +62,7 @@ def test_plain_lines_one_per_update_and_flushed(plain):
         "[1/2] compiling",
         "[1/2] compiled in 40.0 s",
         "[1/2] members 1-8 epoch 1/2  loss 0.5..1.25 (1 diverged)  accuracy 10.0..90.0 %  "
-        "10 images/s  about 2 min 30 s left",  # 300 images at 100 in 50 s, compilation and all
+        "10 images/s  about 1 min 10 s left",  # 300 images at 100 in 10 s, and another program that compiles in 40 s
     ]
     progress.note("[bold] is a word")
     clock.now = 200.0
@@ -68,6 +73,53 @@ def test_plain_lines_one_per_update_and_flushed(plain):
     assert last.endswith("loss 0.5  accuracy 90.0 %  300 images/s")  # nothing is left
     assert end == "400 images in 3 min 20 s, 2 images/s"
     assert "\x1b" not in output.seen
+
+
+def test_the_time_left_weighs_programs_by_their_operations(plain):
+    """Images of the second program cost 20 times as much; what was seen before is not counted."""
+    progress, output, clock = plain
+    progress.begin(2, 4, [100, 200], costs=[1.0, 20.0])
+    progress.program(1, STATIC, members=2)
+    progress.compiled(0.0)
+    progress.spare(50)
+    clock.now = 5.0
+    progress.epoch(1, 1, [0.5], [0.9], 50, 5.0, "members 1-2")
+    assert output.seen.splitlines()[-1].endswith("about 6 min 40 s left")  # 200 images of 2 s
+    progress.program(2, STATIC, members=2)
+    progress.compiled(0.0)
+    clock.now = 205.0
+    progress.epoch(1, 2, [0.5], [0.9], 100, 200.0, "members 3-4")
+    assert output.seen.splitlines()[-1].endswith("about 3 min 20 s left")
+
+
+def test_what_is_left_is_right_whenever_a_study_is_interrupted(tmp_path, quick, monkeypatch):
+    """Members of a chunk train for other numbers of epochs, and of a resumed one some have finished."""
+    study = make_study(seeds=(0, 1), train={"epochs": (1, 6), "learning_rate": (0.02, 0.05), "batch_size": (50, 100)})
+    advance, said, left = Population.advance, [], []
+
+    class Watched(Progress):
+        def epoch(self, *arguments):
+            super().epoch(*arguments)
+            left.append(self._images - self._seen)
+
+    for stop in (None, 3):
+
+        def crash(self, state, *arguments, stop=stop):
+            if stop is not None and int(np.asarray(state.epoch)[0]) == stop:
+                raise KeyboardInterrupt
+            return advance(self, state, *arguments)
+
+        monkeypatch.setattr(Population, "advance", crash)
+        workdir = tmp_path / str(stop)
+        with contextlib.suppress(KeyboardInterrupt), Watched(Console(file=io.StringIO())) as progress:
+            runner.run(study, workdir, progress=progress)
+        monkeypatch.setattr(Population, "advance", advance)
+        said.append(list(left))
+        left.clear()
+    with Watched(Console(file=io.StringIO())) as progress:
+        runner.run(study, workdir, progress=progress)
+    assert said[0][-1] == 0 and said[0] == sorted(said[0], reverse=True)
+    assert left == said[0][-len(left) :]
 
 
 def test_a_second_study_begins_at_nothing(plain):
@@ -101,7 +153,7 @@ def test_a_terminal_gets_a_live_line_and_keeps_the_notes():
         progress.note("kept")
         shown = output.getvalue()
         assert "\x1b[?25l" in shown  # the cursor is hidden
-        assert "about 2 min 30 s left" in shown and "━" in shown
+        assert "about 1 min 10 s left" in shown and "━" in shown
         raised = pytest.raises(KeyboardInterrupt)
         with raised, progress:
             raise KeyboardInterrupt

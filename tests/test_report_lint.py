@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from made_up_run import STOPPED, make_config, make_run
 
@@ -13,9 +14,14 @@ from cnnjax.report.read import read_run
 GRID = {"learning_rate": [0.01, 0.03]}
 
 
+ONE_CLASS = {"classes": ["all"]}
+
+
 def _check(folder: Path, config: dict, data: dict | None = None, **more) -> dict[str, Finding]:
     """The findings of a made-up run by name; `data` are changes of its data.json."""
     make_run(folder, config, examples=40, **more)
+    if data == ONE_CLASS:
+        np.savez(folder / "predictions/labels.npz", labels=np.zeros(40, np.int32))
     if data:
         there = json.loads((folder / "data.json").read_text())
         (folder / "data.json").write_text(json.dumps(there | data))
@@ -95,7 +101,7 @@ def test_classes_without_a_test_image_are_said_to_lower_macro_measures(tmp_path)
     """As of labels that count from 1, which leave a class 0 without any image."""
     found = _check(tmp_path / "run", make_config([0, 1]), {"classes": ["none", *map(str, range(1, 10)), "nothing"]})
     assert list(found) == ["absent-classes"] and "Of 11 classes, 1 (nothing) have" in found["absent-classes"].sentence
-    (finding,) = _check(tmp_path / "one", make_config([0, 1]), {"classes": ["all"]}).values()
+    (finding,) = _check(tmp_path / "one", make_config([0, 1]), ONE_CLASS).values()
     assert (finding.name, finding.severity) == ("one-class", "error")
 
 

@@ -68,11 +68,18 @@ def test_a_shorter_trial_read_off_is_the_one_trained_alone(tmp_path):
     assert not np.isclose(both.train_loss[0], both.train_loss[1], rtol=1e-3)
 
 
-def test_the_weights_of_every_trial_stay_and_of_other_states_the_newest(tmp_path):
-    run(make_study(train={"epochs": (2, 5)}, checkpoint={"keep": 1}), tmp_path)
-    (chunk,) = tmp_path.glob("checkpoints/*/*/")
-    assert checkpoints.saved_epochs(chunk) == [2, 5]
-    assert {path.name for path in chunk.iterdir()} == {"2", "5"}
+def test_the_weights_of_every_trial_stay_and_of_other_states_the_newest_until_all_have_ended(tmp_path, monkeypatch):
+    study = make_study(train={"epochs": (2, 6)})  # by default the two newest stay
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.Checkpoints, "keep_only", lambda self, epochs: self.wait())
+        run(study, tmp_path / "before")
+    run(study, tmp_path / "run")
+    for name, kept in (("before", [2, 5, 6]), ("run", [2, 6])):
+        (chunk,) = (tmp_path / name).glob("checkpoints/*/*/")
+        assert checkpoints.saved_epochs(chunk) == kept
+        assert {path.name for path in chunk.iterdir()} == {str(epoch) for epoch in kept}
+    assert read_all(tmp_path / "before") == read_all(tmp_path / "run")
+    assert read_weights(tmp_path / "before") == read_weights(tmp_path / "run")
 
 
 def test_load_results_is_numeric_and_lazy(tmp_path):

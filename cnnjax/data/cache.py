@@ -50,7 +50,7 @@ def cached(name: str, key: Any, build: Callable[[], dict[str, np.ndarray]]) -> d
 def _read(path: Path, note: Path) -> dict[str, np.ndarray] | None:
     """Returns the arrays of an entry, or None if it is not what was written."""
     try:
-        expected = json.loads(note.read_text())
+        expected = json.loads(note.read_text(encoding="utf-8"))
         with path.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != expected["sha256"]:
                 return None

@@ -8,6 +8,7 @@ import numpy as np
 
 from cnnjax.data.checks import UNREADABLE, PathError, by_number, check_size, checked_images, count_suffixes, entries
 from cnnjax.data.dataset import Source, Split
+from cnnjax.sealed import read_header
 from cnnjax.types import RequestError, first_line
 
 _PREFIX = "full_numpy_bitmap_"  # of the published files' names
@@ -20,11 +21,7 @@ def has_npy(folder: Path) -> bool:
 
 def promised_bytes(file: IO[bytes]) -> int:
     """Returns how many bytes of numbers the header of an array promises, reading no more than it."""
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
-    if min(shape, default=0) < 0:
-        raise ValueError(f"its header names the shape {shape}")
+    shape, dtype = read_header(file)
     return math.prod(shape) * dtype.itemsize
 
 

@@ -48,8 +48,8 @@ def read_prepared(data: DataConfig) -> Source:
 
 
 def _read(folder: Path, data: DataConfig) -> Source:
-    info = json.loads((folder / "dataset_info.json").read_text())
-    features = json.loads((folder / "features.json").read_text())
+    info = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))
+    features = json.loads((folder / "features.json").read_text(encoding="utf-8"))
     if info.get("fileFormat") != "array_record":
         how = "allowed: array_record (the file_format of download_and_prepare)"
         raise RequestError("data.name", data.name, f"{folder} holds {info.get('fileFormat')}; {how}")
@@ -122,7 +122,7 @@ class _Reader:
     def classes(self) -> tuple[str, ...]:
         """Returns the class names; a class without a name is called by its label."""
         path = self.folder / f"{self.label_key}.labels.txt"
-        names = path.read_text().splitlines() if path.exists() else []
+        names = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         return tuple(names) or tuple(str(label) for label in range(self.count))
 
     def read(self) -> dict[str, np.ndarray]:

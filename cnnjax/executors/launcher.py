@@ -62,7 +62,7 @@ def run_tasks(
     try:
         progress.note(engine.submit(folder.path.absolute(), tasks))
         for follower in followers.values():
-            progress.spare(follower.known)
+            follower.begin(progress)
         while followers:
             ended = engine.ended()
             for follower in followers.values():
@@ -121,9 +121,14 @@ class _Follower:
         self._seen = {key for line in self._part.read_metrics() if (key := _key(line))}
         _, members = waiting(self._part, [program])
         ids = {member.id for member in members}
-        self.known = images * sum(member in ids for member, _ in self._seen)  # images that were seen before
-        self._left = images * sum(member.epochs for member in members) - self.known
+        self._known = images * sum(member in ids for member, _ in self._seen)  # images that were seen before
+        self._left = images * sum(member.epochs for member in members) - self._known
         self._time = time.monotonic()
+
+    def begin(self, progress: Progress) -> None:
+        """Tells what was seen before."""
+        progress.turn(self._index)
+        progress.spare(self._known)
 
     def look(self, progress: Progress) -> None:
         """Tells what is new."""
@@ -140,6 +145,7 @@ class _Follower:
 
     def end(self, progress: Progress) -> None:
         """Tells that nothing more comes."""
+        progress.turn(self._index)
         progress.spare(self._left)
 
     def _epochs(self, progress: Progress) -> None:

@@ -2,6 +2,7 @@
 
 python -m cnnjax.report runs/grid                      # tables, figures and the page, in runs/grid/report
 python -m cnnjax.report runs/grid --format=markdown    # prints a summary for a README or a pull request
+python -m cnnjax.report runs/grid --select=val_loss    # ranked by another measure than the study's
 python -m cnnjax.report s3://BUCKET/runs/grid          # of a run in a store, which gets the report
 """
 
@@ -19,7 +20,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = commands.ArgumentParser(
         prog="python -m cnnjax.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("workdir", help="the run's folder, or its URL")
+    parser.add_workdir()
+    parser.add_argument("--select", help="rank the settings by this measure (default: the study's own)")
     parser.add_argument("--format", choices=("html", "markdown"), default="html", help="html (default) or markdown")
     return parser.parse_args(argv[1:])
 
@@ -34,9 +36,9 @@ def main(arguments: argparse.Namespace) -> None:
 
     workdir = storage.copied(arguments.workdir, without=storage.LARGE)
     if arguments.format == "markdown":
-        print(summarise_run(workdir))
+        print(summarise_run(workdir, arguments.select))
         return
-    page = build_report(workdir)
+    page = build_report(workdir, arguments.select)
     if storage.is_url(arguments.workdir):
         storage.put_back(arguments.workdir, "report")
     print(page)

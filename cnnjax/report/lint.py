@@ -53,6 +53,16 @@ def _selection_on_train(run: Run) -> str:
     )
 
 
+def _selection_afterwards(run: Run) -> str:
+    if not _chosen(run) or run.planned_select in (None, run.config["select"]):
+        return ""
+    return (
+        f"The report was asked to select by {measure_name(run.select)}; the study selects by "
+        f"{measure_name(run.planned_select)}. A measure that is chosen when results are known may be chosen for its "
+        "winner."
+    )
+
+
 def _validation_is_test(run: Run) -> str:
     if _data(run).get("validation_from") != "same_as_test":
         return ""
@@ -236,6 +246,7 @@ RULES = (
     Rule("unscaled", "warning", _unscaled),
     Rule("augmented-test", "warning", _augmented_test),
     Rule("augmented-validation", "warning", _stored_validation),
+    Rule("selection-afterwards", "warning", _selection_afterwards),
     Rule("unfinished", "note", _unfinished),
     Rule("axis-without-effect", "note", _axis_without_effect),
     Rule("pooled-test", "note", _pooled_test),

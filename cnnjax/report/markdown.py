@@ -16,16 +16,17 @@ _ROWS = 10  # of a table, at most
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~])")
 
 
-def summarise_run(workdir: Path) -> str:
+def summarise_run(workdir: Path, select: str | None = None) -> str:
     """Returns the answer, what to know before believing it, the tables that it rests on, and what ran.
 
     Args:
         workdir: the run's folder.
+        select: the measure to rank by; the default is the study's own.
 
     Raises:
         RequestError: `workdir` is not a run's folder, or a file of it cannot be read.
     """
-    run = read_run(workdir)
+    run = read_run(workdir, select)
     analysis = analyse(run)
     answer, *details = write_answer(run, analysis.evidence, analysis.sources, analysis.confirmed)
     lines = [f"# Study of {_escape(study_name(run))}", "", f"**{_escape(answer)}**", ""]

@@ -19,11 +19,12 @@ from cnnjax.report.style import Plot
 from cnnjax.report.tables import Table, make_tables
 
 
-def build_report(workdir: Path) -> Path:
+def build_report(workdir: Path, select: str | None = None) -> Path:
     """Builds a run's report from its files alone, also while the study runs, and again.
 
     Args:
         workdir: the run's folder.
+        select: the measure to rank by; the default is the study's own.
 
     Returns:
         The path of report/index.html, a page that needs no other file and no network. Beside it
@@ -33,7 +34,7 @@ def build_report(workdir: Path) -> Path:
     Raises:
         RequestError: `workdir` is not a run's folder, or a file of it cannot be read.
     """
-    run = read_run(workdir)
+    run = read_run(workdir, select)
     folder = workdir / "report"
     folder.mkdir(exist_ok=True)
     analysis, classes, examples = analyse(run), make_classes(run), make_examples(run)

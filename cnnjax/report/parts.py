@@ -49,7 +49,7 @@ def document(title: str, opening: str, sections: Sequence[Section]) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title>
 <style>
-{(here / "report.css").read_text()}</style>
+{(here / "report.css").read_text(encoding="utf-8")}</style>
 </head>
 <body>
 <main>
@@ -57,7 +57,7 @@ def document(title: str, opening: str, sections: Sequence[Section]) -> str:
 <nav aria-label="sections">{links}</nav>
 {body}</main>
 <script>
-{(here / "tables.js").read_text()}</script>
+{(here / "tables.js").read_text(encoding="utf-8")}</script>
 </body>
 </html>
 """

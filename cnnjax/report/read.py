@@ -12,11 +12,13 @@ import numpy as np
 import pandas as pd
 
 from cnnjax import stats
+from cnnjax.records import RunFolder
 from cnnjax.report.names import AXES, MEASURES, bounds, larger_is_better, level, measure_name, word
-from cnnjax.sealed import Damaged, read_arrays, read_json, read_lines, read_rows
+from cnnjax.sealed import Damaged, read_array, read_json, read_lines, read_rows
 from cnnjax.stopping import METRICS
+from cnnjax.study import SELECT, from_config
 from cnnjax.trial_rows import read_table
-from cnnjax.types import RequestError, counted
+from cnnjax.types import RequestError, counted, one_of
 
 _COSTS = ("epochs_run", "best_epoch", "seconds", "images_per_second")
 _COLUMNS = (
@@ -41,6 +43,7 @@ class Run:
     plan: dict[str, Any]
     trials: pd.DataFrame
     epochs: pd.DataFrame
+    planned_select: str | None = None  # what the study selects by, where this reader asked for another measure
 
     @cached_property
     def ok(self) -> pd.DataFrame:
@@ -197,13 +200,18 @@ class Run:
     def images(self) -> np.ndarray | None:
         """The first test images, small, uint8 [M, h, w, C]; None where the folder has none."""
         path = self.workdir / "predictions" / "images.npz"
-        return _array(path, "images", None) if path.exists() else None
+        return read_array(path, "images", (None,) * 4) if path.exists() else None
 
     @cached_property
     def labels(self) -> np.ndarray | None:
         """The labels of the test images [N]; None where the folder has none."""
         path = self.workdir / "predictions" / "labels.npz"
-        return _array(path, "labels", None) if path.exists() else None
+        if not path.exists():
+            return None
+        labels = read_array(path, "labels", (None,))
+        if labels.dtype.kind not in "ui" or not ((labels >= 0) & (labels < len(self.classes))).all():
+            raise Damaged(path, f"a label is none of {len(self.classes)} classes")
+        return labels
 
     def predictions(self, setting: int) -> tuple[list[np.ndarray], np.ndarray] | None:
         """The test logits [N, K] of each of a setting's trials, and the labels [N]; None where a file is missing.
@@ -224,24 +232,42 @@ class Run:
         if self.labels is None or not all(path.exists() for path in paths):
             return None
         shape = len(self.labels), len(self.classes)
-        return [_array(path, "logits", shape) for path in paths]
+        return [read_array(path, "logits", shape) for path in paths]
 
 
-def read_run(workdir: Path) -> Run:
+def read_run(workdir: Path, select: str | None = None) -> Run:
     """Reads a run's folder, finished or not.
 
+    Args:
+        workdir: the folder.
+        select: the measure to rank by; the default is the study's own.
+
     Raises:
-        RequestError: the folder is not there, is not a run's, or a file of it is not what was written.
+        RequestError: `select` is no measure of this run, or the folder is not there, is not a run's, or a file of it
+            is not what was written.
     """
+    RunFolder(workdir).check_links(without=["checkpoints"])
     if not (workdir / "config.json").is_file():
         raise RequestError("workdir", str(workdir), "allowed: a run's folder (with config.json)")
     read = {n: _json(workdir / f"{n}.json") for n in ("config", "environment", "data", "plan")}
     for name, key in (("config", "select"), ("data", "classes"), ("plan", "trials")):
         if key not in read[name]:
             raise RequestError("workdir", str(workdir), f"{name}.json has no {key!r}: not a run's")
+    try:
+        from_config(read["config"])
+    except RequestError as error:
+        raise RequestError("workdir", str(workdir), f"its config.json is no study ({error})") from error
+    planned = None
+    if select is not None:
+        planned = read["config"]["select"]
+        try:
+            read["config"]["select"] = from_config({**read["config"], "select": select}).select
+        except RequestError as error:
+            what = str(error).partition("; ")[2] if select in SELECT else one_of(select, SELECT)
+            raise RequestError("--select", select, what) from error
     trials, epochs = _trials(workdir / "trials.csv"), _epochs(workdir / "metrics.jsonl")
     _check_complete(workdir / "metrics.jsonl", trials, epochs)
-    return Run(workdir, **read, trials=trials, epochs=epochs)
+    return Run(workdir, **read, trials=trials, epochs=epochs, planned_select=planned)
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -249,13 +275,6 @@ def _json(path: Path) -> dict[str, Any]:
         return read_json(path)
     except FileNotFoundError:
         raise RequestError("workdir", str(path.parent), f"it has no {path.name}") from None
-
-
-def _array(path: Path, name: str, shape: tuple[int, ...] | None) -> np.ndarray:
-    arrays = read_arrays(path)
-    if name not in arrays or (shape is not None and arrays[name].shape != shape):
-        raise Damaged(path, f"it has no {name}{'' if shape is None else f' {list(shape)}'}")
-    return arrays[name]
 
 
 def _trials(path: Path) -> pd.DataFrame:
@@ -303,6 +322,6 @@ def _check_complete(path: Path, trials: pd.DataFrame, epochs: pd.DataFrame) -> N
     """Refuses trials without all of their epochs, which would be missing from means over seeds."""
     there = set(zip(epochs["member"], epochs["epoch"], strict=True))
     for row in trials.dropna(subset=["epochs_run"]).itertuples():
-        lost = [epoch for epoch in range(1, int(row.epochs_run) + 1) if (row.member, epoch) not in there]
-        if lost:
-            raise Damaged(path, f"it lacks epoch {lost[0]} of {row.member}")
+        lost = (epoch for epoch in range(1, int(row.epochs_run) + 1) if (row.member, epoch) not in there)
+        if (first := next(lost, None)) is not None:
+            raise Damaged(path, f"it lacks epoch {first} of {row.member}")

@@ -128,7 +128,7 @@ class Claim:
         held = {"folder": self._folder, "holder": self._holder, "token": self._token, "count": self._count}
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / HOLDER
-            file.write_text(json.dumps({"writer": self.writer, **(held if is_held else {})}))
+            file.write_text(json.dumps({"writer": self.writer, **(held if is_held else {})}), encoding="utf-8")
             self._store.put(file, HOLDER)
         self._beaten = time.time()
 

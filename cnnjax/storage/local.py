@@ -34,7 +34,7 @@ class LocalCopy:
         self.store, self.folder = store, place / folder_name(store.url)
         self._record, self._aside = place / _RECORD, place / ".aside"
         try:
-            found = json.loads(self._record.read_text())
+            found = json.loads(self._record.read_text(encoding="utf-8"))
             self.id, self._marks, self._there = found["id"], dict(found["marks"]), dict(found["there"])
         except (OSError, ValueError, KeyError, TypeError):
             self.id, self._marks, self._there = secrets.token_hex(8), {}, {}

@@ -123,7 +123,7 @@ class NoCheckpoints:
     def save(self, *arguments: Any) -> None:
         """Nowhere."""
 
-    wait = close = save
+    wait = close = keep_only = save
 
 
 def plan(study: Study, workdir: Path) -> int:
