@@ -14,7 +14,7 @@ from cnnjax.types import Member, RequestError
 
 _RECORDS = (
     *("check_overwritable", "clear", "remove_unfinished", "read_layout", "write_layout", "update_plan", "read_config"),
-    *("write_config", "check_networks", "check_plan"),
+    *("check_networks", "check_plan"),
     *("read_whole", "write_json", "append_metrics", "read_metrics", "keep_metrics", "write_predictions"),
     *("read_trials", "write_trials"),
 )

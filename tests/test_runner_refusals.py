@@ -80,15 +80,13 @@ def test_a_network_edited_under_its_name_is_refused(tmp_path, monkeypatch):
             ask(study, tmp_path)
     assert snapshot(tmp_path) == before
     run(study, tmp_path, overwrite=True)
-    assert json.loads((tmp_path / "config.json").read_text())["networks"]["tiny"][2] == "Gelu()"
+    assert json.loads((tmp_path / "plan.json").read_text())["networks"]["tiny"][2] == "Gelu()"
 
 
 def test_a_run_that_stored_no_layers_goes_on(tmp_path):
     run(make_study(), tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(
-        json.dumps({k: v for k, v in config.items() if k not in ("networks", "crc32")})
-    )
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    (tmp_path / "plan.json").write_text(json.dumps({k: v for k, v in plan.items() if k not in ("networks", "crc32")}))
     assert "is finished" in run(make_study(), tmp_path)
     assert cnnjax.load_trial(tmp_path, "t0000").trial.id == "t0000"
 
