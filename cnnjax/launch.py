@@ -66,7 +66,7 @@ def main(config_overrides: list[str]) -> None:
     asked = {flag.name: flag.value for flag in (PLAN, PROFILE, OVERWRITE, CONFIRM)}
     place = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
     # imports jax from here on: a wrong request is answered before
-    with processes.joined(*place, facts={**study.to_dict(), **asked}, timeout=COORDINATOR_TIMEOUT.value):
+    with processes.initialized(*place, facts={**study.to_dict(), **asked}, timeout=COORDINATOR_TIMEOUT.value):
         said = launch(study)
         if processes.is_first():
             print(said)

@@ -64,14 +64,14 @@ def run(
         is_new = _check_folder(folder, study, overwrite)
         dataset, plan = load(study)
         if not is_run:
-            processes.agreed(lambda: _make(workdir))
+            processes.broadcast_from_process0(lambda: _make(workdir))
             stack.enter_context(held(workdir))
             is_new = _check_folder(folder, study, overwrite)
         if is_new:
-            processes.agreed(lambda: check_free(RunFolder(workdir)))
+            processes.broadcast_from_process0(lambda: check_free(RunFolder(workdir)))
             folder.clear()
         # Parts that a killed launch, or its workers, left.
-        processes.agreed(lambda: merge(RunFolder(workdir), plan.programs))
+        processes.broadcast_from_process0(lambda: merge(RunFolder(workdir), plan.programs))
         if engine is None:
             prepare_jax(plan)
         else:
@@ -92,7 +92,7 @@ def run(
                 progress.end()
         else:
             progress.note(f"{workdir} is finished: {len(plan.trials)} trials; building its report again")
-        return Path(processes.agreed(lambda: str(build_report(workdir))))
+        return Path(processes.broadcast_from_process0(lambda: str(build_report(workdir))))
 
 
 def _make(workdir: Path) -> None:
