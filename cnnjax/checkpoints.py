@@ -76,14 +76,14 @@ class Checkpoints:
                 continue
             folder = self._directory / str(epoch)
             try:
-                return processes.together(_read, self._readable / str(epoch), abstract_state)
+                return processes.raise_on_all(_read, self._readable / str(epoch), abstract_state)
             except Exception as error:  # a damaged state can make orbax raise anything
                 signals.raise_if_interrupted()
                 if isinstance(error, RequestError | PermissionError | MemoryError) or is_out_of_memory(error):
                     raise
                 what = first_line(error)[:80]
                 say(f"{folder} is damaged ({what}); going on from the state before it")
-                processes.agreed(lambda folder=folder: shutil.rmtree(folder))  # type: ignore[misc]
+                processes.broadcast_from_process0(lambda folder=folder: shutil.rmtree(folder))  # type: ignore[misc]
                 self._manager.reload()
         return None
 

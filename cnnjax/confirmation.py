@@ -36,14 +36,14 @@ def confirm(study: Study, workdir: Path, number: int, *, progress: Progress, eng
             ended well.
     """
     check_confirmable(study)
-    contenders = processes.agreed(lambda: list(fresh.contenders(read_run(workdir))))
+    contenders = processes.broadcast_from_process0(lambda: list(fresh.contenders(read_run(workdir))))
     trials = {trial.id: trial for trial in list_trials(study)}
     seeds = fresh.fresh_seeds(study.seeds, number)
     for place, trial in enumerate(contenders, 1):
         progress.note(f"setting {place} of {len(contenders)} ({trial}) on fresh seeds {', '.join(map(str, seeds))}")
         alone = single_out(study, trials[trial], seeds)
         runner.run(alone, fresh.fresh_folder(workdir, number, trial), progress=progress, engine=engine)
-    return processes.agreed(lambda: _conclude(workdir, number))
+    return processes.broadcast_from_process0(lambda: _conclude(workdir, number))
 
 
 def _conclude(workdir: Path, number: int) -> str:

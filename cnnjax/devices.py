@@ -65,10 +65,8 @@ def use_every_core(members: int, most: int | None = None) -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cores = min(cores, most or cores)
-    # Several processes share the cores of their host, and each has as many devices as the others: jax asks for that.
-    cores = min(processes.gather(max(cores // processes.on_this_host(), 1)))
-    devices = min(cores, -(-members // processes.count()))
-    if _COUNT_FLAG in flags or (devices < 2 and processes.on_this_host() == 1):
+    devices = min(cores, members)
+    if _COUNT_FLAG in flags or devices < 2 or processes.count() > 1:  # several processes have chosen as they started
         return
     try:
         jax.config.update("jax_num_cpu_devices", devices)

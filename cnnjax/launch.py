@@ -67,7 +67,7 @@ def main(config_overrides: list[str]) -> None:
     del plain["data"]["path"]  # each process's own; the data themselves are compared when they are read
     facts = {**plain, "networks": ladder.described(study.models), **asked}
     # imports jax from here on: a wrong request is answered before
-    with processes.joined(*place, facts=facts, timeout=COORDINATOR_TIMEOUT.value):
+    with processes.initialized(*place, facts=facts, timeout=COORDINATOR_TIMEOUT.value):
         said = launch(study)
         if processes.is_first():
             print(said)

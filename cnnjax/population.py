@@ -154,7 +154,7 @@ class Population:
         """Returns the members before their first epoch."""
         stacked = self.put((settings, streams))
         init = self._executable("init", *stacked)
-        return processes.together(lambda: jax.block_until_ready(init(*stacked)))
+        return processes.raise_on_all(lambda: jax.block_until_ready(init(*stacked)))
 
     @property
     def compiled(self) -> dict[str, Any]:
@@ -236,7 +236,7 @@ class Population:
         advance = self._executable("advance", *arguments)
         with self._profiled():
             # Where one process runs out of memory all have to go on with fewer members.
-            state, history = processes.together(lambda: jax.block_until_ready(advance(*arguments)))
+            state, history = processes.raise_on_all(lambda: jax.block_until_ready(advance(*arguments)))
         return state, jax.tree.map(lambda a: a[:, :epochs], devices.get(history))
 
     def _share(self, number: int) -> jax.Array:
@@ -252,7 +252,7 @@ class Population:
         """Returns the test logits of every member, float16 [members, examples, classes], rows shifted to maximum 0."""
         arguments = (state, self.put(settings), data.test)
         predict = self._executable("predict", *arguments)
-        return devices.get(processes.together(lambda: jax.block_until_ready(predict(*arguments))))
+        return devices.get(processes.raise_on_all(lambda: jax.block_until_ready(predict(*arguments))))
 
     def _init_member(self, settings: Settings, streams: Streams) -> State:
         return init_member(self.task, settings, streams, self._image_shape, keep_best=self._keep_best)

@@ -1,164 +1,106 @@
-"""Several processes that run one study together: they agree on what is read and written, and end together.
+"""Several processes that run one study together, on `jax.distributed`.
 
-The few small values that all have to agree on go over the connections of `meeting`; arrays go between devices, by jax.
-A connection that breaks says at once that a process was lost, however it died, and then all others end: they would wait
-for it for ever. One process alone is everything by itself.
+Process 0 reads, writes and prints; all of them train. Small values travel as JSON in arrays of bytes, by
+`multihost_utils`. A process that is lost ends the others with JAX's own message. One process alone is process 0.
 """
 
 import contextlib
-import ctypes
-import faulthandler
+import ipaddress
 import json
 import os
-import signal
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import socket
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ParamSpec, TypeVar
 
-from cnnjax import signals
+import numpy as np
+
 from cnnjax.environment import code_versions
-from cnnjax.meeting import Meeting, Peer, Place, meet, name_process
+from cnnjax.nested import flatten
 from cnnjax.types import RequestError, Told
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 AUTO = "auto"
-_MOMENT = 1.0  # seconds after which a broken connection has been seen
-_GRACE = 10.0  # seconds that a process has to end by itself after another one has ended with an error
-_HEARTBEAT = 10**6  # seconds: it is not jax that looks for lost processes, for it aborts without a clear word
-_GOES_ON = "the same command on all processes goes on from the last state on disk"
+_SHUTDOWN_TIMEOUT = 10  # seconds that a process which fails waits for the others
 
-
-class _Together:
-    """This process among the others."""
-
-    def __init__(self, number: int, meeting: Meeting, patience: float):
-        self.number, self.hosts, self._peers = number, meeting.hosts, meeting.peers
-        self.patience = patience
-        self._ending = threading.Lock()
-        self._is_over = False
-        for peer in self._peers:
-            threading.Thread(target=self._watch, args=(peer,), daemon=True).start()
-
-    def gather(self, value: Any) -> list[Any]:
-        """Returns the values of all processes, by number, as JSON has them."""
-        if self.number:
-            self._peers[0].send({"value": value})
-            return self._peers[0].values.get()
-        values = json.loads(json.dumps([value, *(peer.values.get() for peer in self._peers)]))
-        self._tell({"value": values})
-        return values
-
-    def leave(self, error: str | None = None) -> None:
-        """Says that this process ends, and with which error, so that nobody takes it for lost."""
-        self._is_over = True
-        self._tell({"leaves": error})
-
-    def interrupt(self) -> None:
-        """Ends all processes soon. A thread does it: a signal may come in the midst of a message."""
-        threading.Thread(target=self.end, args=(130, f"interrupted: {_GOES_ON}"), daemon=True).start()
-
-    def end(self, code: int, line: str) -> None:
-        """Ends all processes at once; what another thread is in the midst of is not waited for."""
-        with self._ending:
-            self._tell({"end": [code, line]})
-            sys.stdout.flush()
-            print(line, file=sys.stderr, flush=True)
-            os._exit(code)
-
-    def _tell(self, message: Mapping[str, Any]) -> None:
-        for peer in self._peers:
-            peer.send(message)
-
-    def _watch(self, peer: Peer) -> None:
-        while (message := peer.receive()) is not None:
-            if "value" in message:
-                peer.values.put(message["value"])
-            elif "end" in message:
-                self.end(*message["end"])
-            elif message["leaves"] is None:
-                return
-            else:  # mostly all meet the same error, and end by themselves
-                time.sleep(_GRACE)
-                self.end(1, f"error: {peer.name} ended ({message['leaves']}); {_GOES_ON}")
-        if not self._is_over:
-            self.end(1, f"error: {peer.name} was lost; {_GOES_ON}")
-
-
-_together: _Together | None = None
+_hosts = [socket.gethostname()]  # of all processes, by number
+_number = 0  # of this process
 
 
 def count() -> int:
     """Returns how many processes run the study."""
-    return len(_together.hosts) if _together else 1
+    return len(_hosts)
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes and speaks."""
-    return _together is None or _together.number == 0
+    """Returns whether this process reads, writes and prints."""
+    return _number == 0
 
 
-def names() -> list[str]:
-    """Returns what a user calls each process, by number."""
-    return [name_process(number, host) for number, host in enumerate(_together.hosts)] if _together else ["process 0"]
+def name(number: int) -> str:
+    """Returns a process's number and host, for messages."""
+    return f"process {number} on {_hosts[number]}"
 
 
 def on_this_host() -> int:
     """Returns how many of the processes run on the host of this one."""
-    return _together.hosts.count(_together.hosts[_together.number]) if _together else 1
-
-
-def patience() -> float:
-    """Returns for how many seconds one process waits for what another one did to be seen."""
-    return _together.patience if _together else 0.0
+    return _hosts.count(_hosts[_number])
 
 
 def gather(value: Any) -> list[Any]:
-    """Returns a JSON value of each process, by number. All of them have to call it, as all that follows here."""
-    return _together.gather(value) if _together else [value]
+    """Returns a JSON value of each process, by number. All processes have to call it, as all that follow here."""
+    return [value] if count() == 1 else _gather(value)
 
 
-def agreed(function: Callable[[], _Result]) -> _Result:
-    """Returns what a function returns in process 0, a JSON value; only there it is called.
+def _gather(value: Any) -> list[Any]:
+    from jax.experimental.multihost_utils import process_allgather
+
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    sizes = process_allgather(np.int32(text.size)).ravel()
+    padded = np.zeros(1 << int(sizes.max()).bit_length(), np.uint8)  # few sizes: each is compiled
+    padded[: text.size] = text
+    return [json.loads(bytes(row[:size])) for row, size in zip(process_allgather(padded), sizes, strict=True)]
+
+
+def broadcast_from_process0(function: Callable[[], _Result]) -> _Result:
+    """Calls a function in process 0 alone, and returns its JSON value in all processes.
 
     Raises:
-        Exception: what it raises in process 0; elsewhere it is RequestError, OSError or RuntimeError.
+        Exception: what the function raises in process 0; elsewhere RequestError, OSError or RuntimeError.
     """
-    if _together is None:
-        return function()
-    if _together.number:
-        value, error = gather(None)[0]
-        if error is not None:
-            raise _read_error(error)
-        return value
-    try:
-        value = function()
-    except Exception as error:
-        gather([None, _describe(error)])
-        raise
-    return gather([value, None])[0][0]
+    value, error, described = None, None, None
+    if is_first():
+        try:
+            value = function()
+        except Exception as raised:
+            error, described = raised, _describe(raised)
+    if count() > 1:
+        value, described = gather([value, described])[0]
+    if error is not None:
+        raise error
+    if described is not None:
+        raise _read_error(described)
+    return value  # type: ignore[return-value]  # what process 0 returned, as JSON has it
 
 
-def together(
+def raise_on_all(
     function: Callable[_Arguments, _Result], *arguments: _Arguments.args, **named: _Arguments.kwargs
 ) -> _Result:
-    """Returns what a function returns that every process calls; where one fails, all do.
+    """Calls a function in every process, and returns its value here; where one process fails, all fail.
 
     Raises:
-        Exception: what it raised here; or, where only others failed, what it raised in the first of them.
+        Exception: what the function raised here; or, where only others failed, what it raised in the first of them.
     """
-    if _together is None:
+    if count() == 1:
         return function(*arguments, **named)
     try:
         result = function(*arguments, **named)
     except Exception as error:
         gather(_describe(error))
         raise
-    for name, described in zip(names(), gather(None), strict=True):
+    for number, described in enumerate(gather(None)):
         if described is not None:
-            raise _read_error({**described, "text": f"{name}: {described['text']}"})
+            raise _read_error({**described, "text": f"{name(number)}: {described['text']}"})
     return result
 
 
@@ -177,96 +119,86 @@ def _read_error(described: Mapping[str, Any]) -> Exception:
 
 
 @contextlib.contextmanager
-def joined(
-    coordinator: str | None,
-    processes: int | None,
-    process: int | None,
-    *,
-    facts: Mapping[str, Any],
-    timeout: float,
+def initialized(
+    coordinator: str | None, processes: int | None, process: int | None, *, facts: Mapping[str, Any], timeout: float
 ) -> Iterator[None]:
     """Joins the other processes of a study while the block runs. Has to come before anything uses jax's devices.
+
+    On CPUs each process has a device for each of its cores, which processes of one host share equally if the
+    coordinator's address is a loopback address, or if the cluster binds them to cores.
 
     Args:
         coordinator: HOST:PORT of process 0; 'auto' for what the cluster says of it (SLURM, Open MPI, Cloud TPU, ...),
             and of the next two; or None for a process alone.
         processes: how many there are.
         process: the number of this one, from 0.
-        facts: JSON values that have to be the same in all processes, by name; versions of packages join them.
+        facts: JSON values that have to be equal in all processes, by name; versions of packages join them.
         timeout: seconds in which all have to be there.
 
     Raises:
-        RequestError: the coordinator does not answer, a process does not come, or they do not belong together.
+        RequestError: the flags do not go together, not all processes come in time, or their facts differ.
     """
-    global _together
+    global _hosts, _number
+    _check_flags(coordinator, processes, process)
+    if coordinator is None:
+        yield
+        return
+    import jax
+
+    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM for itself
+    address = None if coordinator == AUTO else coordinator
+    try:
+        jax.distributed.initialize(
+            *(address, processes, process),
+            initialization_timeout=int(timeout) + 1,
+            shutdown_timeout_seconds=_SHUTDOWN_TIMEOUT,
+        )
+    except (RuntimeError, ValueError) as error:
+        said = f"{str(error).splitlines()[0]}; allowed: HOST:PORT of process 0, or auto on a cluster"
+        raise RequestError("coordinator", coordinator, said) from error
+    sharing = processes if processes and address and _is_loopback(address) else 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", max(1, cores // sharing))
+    try:
+        _number = jax.process_index()
+        _hosts = _hosts * jax.process_count()
+        _hosts = gather(socket.gethostname())
+        _check_facts({**{f"version of {key}": version for key, version in code_versions().items()}, **facts})
+        yield
+        gather(None)  # nobody leaves while others still work
+    finally:
+        _hosts, _number = [socket.gethostname()], 0
+
+
+def _check_flags(coordinator: str | None, processes: int | None, process: int | None) -> None:
     if coordinator is None:
         for flag, value in (("num_processes", processes), ("process_id", process)):
             if value is not None:
                 raise RequestError(flag, value, "allowed: together with --coordinator")
-        yield
-        return
-    place, devices = _find_place(coordinator, processes, process, timeout)
-    versions = {f"version of {name}": version for name, version in code_versions().items()}
-    meeting = meet(place, {**versions, **facts}, timeout)
-    us = _together = _Together(place.process, meeting, timeout)
-    signals.end_orderly(us.interrupt)
-    _start_jax(place, meeting.address, devices, timeout)
-    try:
-        yield
-        gather(None)
-        us.leave()
-    except Exception as error:
-        if not isinstance(error, RequestError | OSError):
-            time.sleep(_MOMENT)  # it may be jax's word for a lost process, which `_watch` has a clear one for
-        us.leave(str(error) or repr(error))
-        raise
-    finally:
-        _together = None
+    elif coordinator != AUTO:
+        if processes is None or processes < 1:
+            raise RequestError("num_processes", processes, "allowed: how many processes there are")
+        if process is None or not 0 <= process < processes:
+            allowed = f"allowed: the number of this process, from 0 to {processes - 1}, for --num_processes={processes}"
+            raise RequestError("process_id", process, allowed)
+        host, _, port = coordinator.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+            raise RequestError("coordinator", coordinator, "allowed: HOST:PORT of process 0, or auto")
 
 
-def _find_place(
-    coordinator: str, processes: int | None, process: int | None, timeout: float
-) -> tuple[Place, Sequence[int] | None]:
-    """What flags or cluster say of this process; and which devices of its host are its own, if not all."""
-    devices = None
-    address: str | None = coordinator
-    if coordinator == AUTO:
-        from jax._src.clusters import ClusterEnv  # what jax.distributed.initialize finds, without its start
-
-        address, processes, process, devices = ClusterEnv.auto_detect_unset_distributed_params(
-            None, processes, process, None, None, int(timeout)
-        )
-        if address is None or processes is None or process is None:
-            allowed = "nothing says that this is SLURM, Open MPI or Cloud TPU; allowed: HOST:PORT of process 0"
-            raise RequestError("coordinator", coordinator, allowed)
-    assert address is not None  # for type checkers
-    if processes is None or processes < 1:
-        raise RequestError("num_processes", processes, "allowed: how many processes there are")
-    if process is None or not 0 <= process < processes:
-        allowed = f"allowed: the number of this process, from 0 to {processes - 1}, for --num_processes={processes}"
-        raise RequestError("process_id", process, allowed)
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
-        raise RequestError("coordinator", coordinator, "allowed: HOST:PORT of process 0, or auto")
-    return Place(host.strip("[]"), int(port), processes, process), devices
+def _is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
 
 
-@ctypes.CFUNCTYPE(None, ctypes.c_int)
-def _wait_before_abort(_: int) -> None:
-    time.sleep(_GRACE)
-    faulthandler.dump_traceback()
-
-
-def _start_jax(place: Place, address: str, devices: Sequence[int] | None, timeout: float) -> None:
-    import jax
-
-    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM for itself
-    # Where process 0 is lost jax's client aborts, in C++, within milliseconds; `_watch` is to have the time to say so.
-    ctypes.CDLL(None).signal(signal.SIGABRT, _wait_before_abort)
-    jax.distributed.initialize(
-        *(address, place.processes, place.process, devices, "deactivate"),
-        initialization_timeout=int(timeout) + 1,
-        heartbeat_timeout_seconds=_HEARTBEAT,
-        shutdown_timeout_seconds=int(_GRACE),
-        coordinator_bind_address=address,
-    )
+def _check_facts(facts: Mapping[str, Any]) -> None:
+    everywhere = gather(dict(flatten(facts)))
+    for number, theirs in enumerate(everywhere):
+        for key in sorted(everywhere[0].keys() | theirs.keys()):
+            first, other = everywhere[0].get(key), theirs.get(key)
+            if first != other:
+                said = f"{name(number)} has it, {name(0)} has {first!r}; allowed: the same everywhere"
+                raise RequestError(key, other, said)

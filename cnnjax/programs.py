@@ -31,12 +31,12 @@ def load(study: Study) -> tuple[Dataset, Plan]:
         RequestError: the data is not there or is damaged, or the study does not go with it.
     """
     pin_settings()
-    dataset, plan = processes.together(_load_here, study)
+    dataset, plan = processes.raise_on_all(_load_here, study)
     sums = processes.gather(dataset.describe()["sha256"]) if processes.count() > 1 else []
-    names = processes.names()
-    for name, found in zip(names, sums, strict=False):
+    for number, found in enumerate(sums):
         if found != sums[0]:
-            said = f"the data of {name} is other than that of {names[0]} (sha256 {sums[0][:12]}...)"
+            there, here = processes.name(number), processes.name(0)
+            said = f"the data of {there} is other than that of {here} (sha256 {sums[0][:12]}...)"
             raise RequestError("data", f"{found[:12]}...", f"{said}; allowed: the same everywhere")
     return dataset, plan
 

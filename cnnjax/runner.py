@@ -62,21 +62,21 @@ def run(
     folder = open_folder(workdir)
     with contextlib.ExitStack() as stack:
         stack.enter_context(writing(folder))
-        processes.agreed(RunFolder(workdir).check_links)
+        processes.broadcast_from_process0(RunFolder(workdir).check_links)
         is_run = folder.read_whole("config.json") is not None
         if is_run:  # another process in it is found out before anything is read
             stack.enter_context(held(workdir))
         is_new = _check_folder(folder, study, overwrite)
         dataset, plan = load(study)
         if not is_run:
-            processes.agreed(lambda: _make(workdir))
+            processes.broadcast_from_process0(lambda: _make(workdir))
             stack.enter_context(held(workdir))
             is_new = _check_folder(folder, study, overwrite)
         if is_new:
-            processes.agreed(lambda: check_free(RunFolder(workdir)))
+            processes.broadcast_from_process0(lambda: check_free(RunFolder(workdir)))
             folder.clear()
         # Parts that a killed launch, or its workers, left.
-        processes.agreed(lambda: merge(RunFolder(workdir), plan.programs))
+        processes.broadcast_from_process0(lambda: merge(RunFolder(workdir), plan.programs))
         if engine is None:
             prepare_jax(plan)
         else:
@@ -103,7 +103,7 @@ def run(
                 progress.end()
         else:
             progress.note(f"{workdir} is finished: {len(plan.trials)} trials; building its report again")
-        return Path(processes.agreed(lambda: str(build_report(workdir))))
+        return Path(processes.broadcast_from_process0(lambda: str(build_report(workdir))))
 
 
 def _make(workdir: Path) -> None:

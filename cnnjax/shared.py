@@ -12,6 +12,7 @@ from cnnjax.lock import LOCK, locked
 from cnnjax.records import Recorded, RunFolder
 from cnnjax.types import Member, RequestError
 
+_PATIENCE = 10.0  # seconds for a network's file system to show what another process wrote
 _RECORDS = (
     *("check_overwritable", "clear", "remove_unfinished", "read_layout", "write_layout", "update_plan", "read_config"),
     *("check_networks", "check_plan"),
@@ -29,11 +30,11 @@ class SharedFolder(RunFolder):
 
     def finished(self, members: Iterable[Member]) -> set[str]:
         """Returns the ids of the trials of which everything that is written down is there and whole."""
-        return set(processes.agreed(lambda: sorted(self._alone.finished(members))))
+        return set(processes.broadcast_from_process0(lambda: sorted(self._alone.finished(members))))
 
     def recorded(self) -> Recorded:
         """Returns what metrics.jsonl holds."""
-        epochs, evaluated, is_whole = processes.agreed(lambda: _plain(self._alone.recorded()))
+        epochs, evaluated, is_whole = processes.broadcast_from_process0(lambda: _plain(self._alone.recorded()))
         return Recorded({member: set(found) for member, found in epochs.items()}, set(evaluated), is_whole)
 
 
@@ -46,10 +47,10 @@ def _by_first(name: str) -> Callable:
     method = getattr(RunFolder, name)
 
     @functools.wraps(method)
-    def agreed(self: SharedFolder, *arguments: Any, **named: Any) -> Any:
-        return processes.agreed(lambda: method(self._alone, *arguments, **named))
+    def called_by_process0(self: SharedFolder, *arguments: Any, **named: Any) -> Any:
+        return processes.broadcast_from_process0(lambda: method(self._alone, *arguments, **named))
 
-    return agreed
+    return called_by_process0
 
 
 for _name in _RECORDS:
@@ -69,7 +70,7 @@ def held(path: Path) -> Iterator[None]:
         RequestError: another process is in it, or not all of these see the same folder.
     """
     with contextlib.ExitStack() as stack:
-        processes.agreed(lambda: stack.enter_context(locked(path)))
+        processes.broadcast_from_process0(lambda: stack.enter_context(locked(path)))
         if processes.count() > 1:
             _check_shared(path)
         yield
@@ -77,14 +78,14 @@ def held(path: Path) -> Iterator[None]:
 
 def _check_shared(path: Path) -> None:
     """Whether all processes see the lock that process 0 has just written; a network's file system may take its time."""
-    written = processes.agreed(functools.partial((path / LOCK).read_text, "utf-8"))
-    deadline = time.monotonic() + processes.patience()
+    written = processes.broadcast_from_process0(functools.partial((path / LOCK).read_text, "utf-8"))
+    deadline = time.monotonic() + _PATIENCE
     while not (is_seen := _read(path / LOCK) == written) and time.monotonic() < deadline:
         time.sleep(0.2)
-    names = processes.names()
-    for name, sees in zip(names, processes.gather(is_seen), strict=True):
+    for number, sees in enumerate(processes.gather(is_seen)):
         if not sees:
-            said = f"{name} does not see there what {names[0]} writes; allowed: a folder that all processes share"
+            there, here = processes.name(number), processes.name(0)
+            said = f"{there} does not see there what {here} writes; allowed: a folder that all processes share"
             raise RequestError("workdir", str(path), said)
 
 

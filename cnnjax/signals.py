@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import NoReturn, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -16,23 +16,19 @@ _thread = concurrent.futures.ThreadPoolExecutor(1, "compiled calls")
 _is_interrupted = False
 
 
-def _interrupt() -> NoReturn:
-    global _is_interrupted
-    _is_interrupted = True
-    raise KeyboardInterrupt
-
-
-def end_orderly(end: Callable[[], None] = _interrupt) -> None:
-    """From now on the first signal calls `end` in the main thread, by default KeyboardInterrupt; a second one kills.
+def end_orderly() -> None:
+    """From now on the first signal raises KeyboardInterrupt in the main thread; a second one kills.
 
     Python drops an exception that is raised in a destructor or in the callback of a weak reference, where a signal may
     well come: there KeyboardInterrupt is raised again a moment later.
     """
 
     def handle(number: int, frame: object) -> None:
+        global _is_interrupted
+        _is_interrupted = True
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_DFL)
-        end()
+        raise KeyboardInterrupt
 
     def interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
         in_main = threading.current_thread() is threading.main_thread()
