@@ -441,7 +441,8 @@ def test_the_command_line_says_which_trials(trained, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], ["required: workdir, --input, --output", "usage"]),
+        ([], ["required: --input, --output", "usage"]),
+        (["--input=a.npy", "--output=b.csv"], ["name one run's folder", "usage"]),
         (["run", "--input=a.npy", "--output=b.csv", "--inptu=c"], ["--inptu=c", "usage"]),
         (["run", "--input=a.npy", "--output=b.csv", "--trial=t0", "--setting=t1"], ["--setting", "not allowed with"]),
         (["run", "--input=a.npy", "--output=b.csv"], ["workdir", "'run'", "config.json"]),
