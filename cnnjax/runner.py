@@ -8,6 +8,7 @@ import jax
 
 from cnnjax import models, processes
 from cnnjax.data import Dataset
+from cnnjax.data.findings import examine
 from cnnjax.data.images import thumbnails
 from cnnjax.devices import make_mesh
 from cnnjax.executors.launcher import run_tasks
@@ -184,7 +185,8 @@ def _start(folder: RunFolder, study: Study, dataset: Dataset, plan: Plan) -> Non
         what = f"the data is not what its trials trained on (sha256 {str(before.get('sha256'))[:12]}... there"
         how = "bring the data back, choose another folder, or --overwrite it"
         raise RequestError("workdir", str(folder.path), f"{what}, {data['sha256'][:12]}... here); {how}")
-    folder.write_json("data.json", data)
+    examined = (before or {}).get("examined") or examine(dataset)
+    folder.write_json("data.json", data | {"examined": examined})
     if folder.read_whole("plan.json") is None:
         folder.write_json("plan.json", describe_plan(plan, [_describe_program(p, dataset) for p in plan.programs]))
     folder.write_predictions("labels", labels=dataset.test.labels)

@@ -100,7 +100,7 @@ def _examples(a: Side, b: Side) -> stats.Disagreement | None:
 
 def _data_warnings(a: Side, b: Side, measure: str) -> list[str]:
     """What is not the same in the data; raises where figures of different test sets would be compared."""
-    one, other = a.run.data, b.run.data
+    one, other = ({**side.run.data, "examined": None} for side in (a, b))  # older runs have not that
     seen = [side.run.config.get("data", {}) for side in (a, b)]
     augmented = [config.get("augment", []) if config.get("augment_test") else [] for config in seen]
     warnings = []
