@@ -81,6 +81,24 @@ def test_an_open_comparison_says_its_interval_and_how_many_more_seeds(tmp_path):
     assert f"{row['more_seeds']:.0f} more seeds of each would decide it" in said
 
 
+@pytest.mark.parametrize(
+    ("seeds", "words"),
+    [
+        (3, "(with so few seeds it cannot be smaller than 0.25, so that it decides nothing)"),
+        (5, "(with so few seeds it cannot be smaller than 0.062, so that it decides nothing)"),
+        (6, "(with so few seeds it cannot be smaller than 0.031)"),
+        (9, ""),
+    ],
+)
+def test_how_small_a_p_value_by_permutation_can_be_is_said_beside_it(tmp_path, seeds, words):
+    """Of pairs: two of all 2**n flips of signs."""
+    values = np.random.default_rng(0).normal(0.6, 0.01, seeds)
+    folder = _run_with(tmp_path / "run", _config(seeds), [*values, *(values + LUCK[np.arange(seeds) % 5] / 10)])
+    run = read_run(folder)
+    note = against_tables(run, weigh(run))[0].note
+    assert f"without an assumption of normality{' ' * bool(words)}{words}. More seeds" in note
+
+
 def test_losses_rank_downwards(tmp_path):
     values = [*(0.60 + LUCK), *(0.66 + LUCK + [0.001, 0, 0, -0.001, 0])]
     folder = _run_with(tmp_path / "run", _config(select="val_loss"), values, "val_loss")

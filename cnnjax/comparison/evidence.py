@@ -10,6 +10,7 @@ from cnnjax.comparison.sides import Side
 from cnnjax.environment import lasting
 from cnnjax.nested import differences
 from cnnjax.report.names import AXES, bounds, larger_is_better
+from cnnjax.report.read import Run
 from cnnjax.types import RequestError
 
 _TEST = ("test_loss", "test_accuracy", "precision", "recall", "f1")
@@ -44,13 +45,14 @@ class Evidence:
     environments: dict[str, tuple[Any, Any]]
 
 
-def compare_settings(a: Side, b: Side, measure: str = "test_accuracy", margin: float | None = None) -> Evidence:
+def compare_settings(a: Side, b: Side, measure: str | None = None, margin: float | None = None) -> Evidence:
     """Compares two settings by all that their runs' files say.
 
     Args:
         a: one side.
         b: the other.
-        measure: a column of trials.csv.
+        measure: a column of trials.csv; None for what both runs select by, as their reports do, if that is one measure
+            of the same data; else the test accuracy.
         margin: the difference, in the measure's unit, that is too small to matter.
 
     Raises:
@@ -61,6 +63,7 @@ def compare_settings(a: Side, b: Side, measure: str = "test_accuracy", margin: f
         raise RequestError(
             "arguments", f"{a.asked} {b.asked}", "they pick the same trials; pick two settings: RUN:model=baseline"
         )
+    measure = measure or _shared_measure(a.run, b.run)
     least, most = bounds(measure)
     if margin is not None and not 0 < margin < most - least:
         allowed = "a number > 0" + (" and < 1: 0.005 is half a percentage point" if most == 1 else "")
@@ -90,6 +93,14 @@ def compare_settings(a: Side, b: Side, measure: str = "test_accuracy", margin: f
     )
 
 
+def _shared_measure(a: Run, b: Run) -> str:
+    return a.select if a.select == b.select and _data(a) == _data(b) else "test_accuracy"
+
+
+def _data(run: Run) -> dict[str, Any]:
+    return {**run.data, "examined": None}  # which older runs lack
+
+
 def _examples(a: Side, b: Side) -> stats.Disagreement | None:
     if a.run.labels is None or b.run.labels is None or not np.array_equal(a.run.labels, b.run.labels):
         return None
@@ -100,10 +111,14 @@ def _examples(a: Side, b: Side) -> stats.Disagreement | None:
 
 def _data_warnings(a: Side, b: Side, measure: str) -> list[str]:
     """What is not the same in the data; raises where figures of different test sets would be compared."""
-    one, other = ({**side.run.data, "examined": None} for side in (a, b))  # older runs have not that
+    one, other = _data(a.run), _data(b.run)
     seen = [side.run.config.get("data", {}) for side in (a, b)]
     augmented = [config.get("augment", []) if config.get("augment_test") else [] for config in seen]
     warnings = []
+    if measure.startswith("train"):
+        warnings.append(
+            "The measure is of training images, and says nothing of new ones: --measure=test_accuracy does."
+        )
     if augmented[0] != augmented[1]:
         warnings.append("THE TEST IMAGES DIFFER as the networks see them: data.augment_test augments those of one run.")
     if one == other:

@@ -14,6 +14,7 @@ from cnnjax.types import counted
 
 _OTHERS = 99  # over seeds, at most
 _RUNNERS_UP = 5  # on single test images, at most
+_SMALL = 0.005  # a p-value that few seeds cannot give
 
 
 def against_tables(run: Run, evidence: Evidence) -> list[Table]:
@@ -51,8 +52,8 @@ def _over_seeds(run: Run, evidence: Evidence) -> Table:
         "winner beats one of the other, with its 95 % interval. Effect size: the difference in standard deviations "
         f"across seeds (Hedges' g), positive where the winner is better. p: of the t tests{tests}, by Holm's "
         "correction, which the verdict goes by; p permutation: of this pair alone, without an assumption of "
-        "normality. More seeds: what each of the two needs to be told apart with 80 % power, also after as many tests, "
-        "if this is the true difference."
+        f"normality{_least(evidence)}. More seeds: what each of the two needs to be told apart with 80 % power, also "
+        "after as many tests, if this is the true difference."
     )
     unit = "percent" if run.select.endswith("accuracy") else "number"
     kinds = dict.fromkeys(("difference", "difference_low", "difference_high"), unit)
@@ -61,6 +62,15 @@ def _over_seeds(run: Run, evidence: Evidence) -> Table:
     return Table(
         "winner_against_others", "The winner against each other setting", note, pd.DataFrame(rows), kinds=kinds
     )
+
+
+def _least(evidence: Evidence) -> str:
+    """Says how small a p-value by permutation can be at all, which with few seeds is large."""
+    least = evidence.against[0].least_permutation_p
+    if math.isnan(least):
+        return ""
+    no_verdict = ", so that it decides nothing" if least > 1 - stats.LEVEL else ""
+    return f" (with so few seeds it cannot be smaller than {least:.2g}{no_verdict})" if least > _SMALL else ""
 
 
 def _on_images(run: Run, evidence: Evidence) -> list[Table]:

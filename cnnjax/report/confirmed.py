@@ -100,19 +100,23 @@ def confirmed_sentence(found: Confirmed) -> str:
     )
 
 
-def confirmed_details(found: Confirmed) -> list[str]:
-    """What the fresh seeds say of the winner beside each runner-up."""
-    said = []
+def confirmed_verdict(found: Confirmed) -> str:
+    """What the fresh seeds say of the winner beside each runner-up, and what is undecided; nothing of one contender."""
+    said: dict[str, list[str]] = {}
     for place, (row, other) in enumerate(zip(found.against, found.contenders[1:], strict=True), 2):
         span = f" ({stats.span(stats.Interval(row.low, row.high), found.measure)})"
-        by = f"{stats.gap(row.value, found.measure)}{'' if math.isnan(row.low) else span}"
-        than = f"number {place}, {other.name}"
-        verdict = {
-            "equal": f"equal to {than}, on every seed",
-            "undecided": f"undecided against {than}: {by}",
-        }.get(row.verdict, f"{row.verdict} than {than}: {by}")
-        said.append(verdict + (f", {row.more_seeds} more seeds of each would tell" if _is_open(row) else ""))
-    return [f"Confirmation: on the fresh seeds, {'; '.join(said)}."] if said else []
+        by = "" if row.verdict == "equal" else f" by {stats.gap(row.value, found.measure)}"
+        more = f", {counted(row.more_seeds, 'more seed')} of each would decide it" if _is_open(row) else ""
+        than = f"number {place}, {other.name}{by}{'' if math.isnan(row.low) or not by else span}{more}"
+        said.setdefault(row.verdict, []).append(than)
+    if not said:
+        return ""
+    words = {"worse": "worse than", "undecided": "undecided against", "equal": "equal to", "better": "better than"}
+    verdicts = [f"{words[name]} {'; and '.join(said[name])}" for name in words if name in said]
+    head = "Decided" if set(said) == {"better"} else "Not confirmed" if "worse" in said else "Undecided"
+    if set(said) == {"equal"}:
+        head = "Equal"
+    return f"{head}: on the fresh seeds it is {'; '.join(verdicts)}."
 
 
 def _is_open(row: Against) -> bool:

@@ -18,6 +18,7 @@ from cnnjax.stats.examples import (
 from cnnjax.stats.planning import decision_power, seeds_to_decide
 from cnnjax.stats.selection import Honest, Rank, are_paired, expected_best, pairwise_p, rank, select_honestly
 from cnnjax.stats.spread import (
+    LEVEL,
     Interval,
     Summary,
     bootstrap_interval,
@@ -29,6 +30,7 @@ from cnnjax.stats.spread import (
 from cnnjax.stats.words import amount, gap, span, verdict_sentence, what_decides
 
 __all__ = [
+    "LEVEL",
     "AccuracySpread",
     "Adjusted",
     "Churn",
