@@ -74,7 +74,13 @@ def compare_settings(a: Side, b: Side, measure: str | None = None, margin: float
             raise RequestError("arguments", side.asked, f"{how}; allowed: trials whose streams are not crossed")
     values = a.values(measure), b.values(measure)
     warnings = [*_data_warnings(a, b, measure), *_side_warnings(a, "A"), *_side_warnings(b, "B")]
-    comparison = stats.compare(*values, margin=margin, larger_is_better=larger_is_better(measure), most=most - least)
+    comparison = stats.compare(
+        *values,
+        margin=margin,
+        larger_is_better=larger_is_better(measure),
+        most=most - least,
+        pair=_pairing_helps(a, b, measure),
+    )
     summary_a, summary_b = (stats.summarise([*side.values()], (least, most)) for side in values)
     config_a, config_b = (_beside_the_grid(side.run.config) for side in (a, b))
     environment_a, environment_b = (lasting(side.run.environment) for side in (a, b))
@@ -91,6 +97,18 @@ def compare_settings(a: Side, b: Side, measure: str | None = None, margin: float
         configs=differences(config_a, config_b),
         environments=differences(environment_a, environment_b),
     )
+
+
+def _pairing_helps(a: Side, b: Side, measure: str) -> bool:
+    """Asks all settings of both runs that have the seeds that A and B share, as the report of one run does."""
+    seeds = [seed for seed in a.values(measure) if seed in b.values(measure)]
+    every = {
+        (side.run.workdir.resolve(), setting): side.run.by_seed(setting, measure)
+        for side in (a, b)
+        for setting in side.run.settings.index
+    }
+    groups = {key: {seed: of[seed] for seed in seeds} for key, of in every.items() if set(seeds) <= set(of)}
+    return bool(seeds) and stats.pairing_helps(groups)
 
 
 def _shared_measure(a: Run, b: Run) -> str:

@@ -43,7 +43,7 @@ def _over_seeds(run: Run, evidence: Evidence) -> Table:
         rows.append(row)
     count = len(evidence.against)
     some = f" The first {_OTHERS} of {count}." if count > _OTHERS else ""
-    paired = "paired by seed" if evidence.against[0].paired else "not paired"
+    paired = "paired by seed" if evidence.paired else "not paired, for their seeds do not go together"
     tests = f" of all {evidence.pairs:,} pairs of settings" if evidence.pairs > 1 else ""
     note = (
         f"What {run.tell_apart(evidence.settings[0])} brings instead of each other setting, by "

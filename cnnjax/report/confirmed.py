@@ -106,7 +106,11 @@ def confirmed_verdict(found: Confirmed) -> str:
     for place, (row, other) in enumerate(zip(found.against, found.contenders[1:], strict=True), 2):
         span = f" ({stats.span(stats.Interval(row.low, row.high), found.measure)})"
         by = "" if row.verdict == "equal" else f" by {stats.gap(row.value, found.measure)}"
-        more = f", {counted(row.more_seeds, 'more seed')} of each would decide it" if _is_open(row) else ""
+        more = (
+            f", {counted(row.more_seeds, 'more seed')} of each would decide it"
+            if row.more_seeds and _is_open(row)
+            else ""
+        )
         than = f"number {place}, {other.name}{by}{'' if math.isnan(row.low) or not by else span}{more}"
         said.setdefault(row.verdict, []).append(than)
     if not said:
