@@ -21,6 +21,7 @@ from cnnjax.report import parts
 from cnnjax.report.data_figures import draw_data
 from cnnjax.report.data_lint import check_data
 from cnnjax.report.data_tables import data_tables
+from cnnjax.report.style import file_name
 from cnnjax.report.tables import Table
 from cnnjax.study import Study
 
@@ -74,8 +75,8 @@ def model_tables(study: Study, dataset: Dataset) -> list[Table]:
     tables = [Table("models", "Models", note, pd.DataFrame(totals), kinds=_KINDS)]
     for name, frame in frames.items():
         note = f"Forward flops: an addition and a multiplication for each weight and place of use. {memory}"
-        file = f"layers_{name.replace(', ', '_').replace(' ', '_')}"
-        tables.append(Table(file, f"Layers of {name}", note, frame, (len(frame) - 1,), _KINDS))
+        file = "_convolution_".join(map(file_name, name.split(", convolution ")))
+        tables.append(Table(f"layers_{file}", f"Layers of {name}", note, frame, (len(frame) - 1,), _KINDS))
     return tables
 
 

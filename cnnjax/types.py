@@ -7,6 +7,7 @@ What a compiled program may vary without a new compilation is said here once, by
 import dataclasses
 import difflib
 import itertools
+import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
@@ -38,6 +39,11 @@ def one_of(value: object, names: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"{hint}allowed: {', '.join(names)}"
+
+
+def composed(name: str) -> str:
+    """Returns a name in Unicode's composed form (NFC), as which one that looks alike is the same, whoever wrote it."""
+    return unicodedata.normalize("NFC", name)
 
 
 def counted(count: int, noun: str) -> str:

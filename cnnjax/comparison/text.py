@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,8 @@ from cnnjax.nested import finite
 from cnnjax.report.names import measure_name
 from cnnjax.stats import amount, gap, span
 from cnnjax.types import counted
+
+_SPECIAL = re.compile(r"([|$<`*])")  # in Markdown
 
 
 class Section(NamedTuple):
@@ -129,7 +132,7 @@ def to_markdown(evidence: Evidence) -> str:
     for section in _sections(evidence):
         head, *rest = section.rows if not section.rows[0][0] else [("", ""), *section.rows]
         lines = [head, tuple("---" for _ in head), *rest]
-        table = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+        table = ["| " + " | ".join(_SPECIAL.sub(r"\\\1", cell) for cell in line) + " |" for line in lines]
         blocks.append("\n".join([f"#### {section.title[0].upper()}{section.title[1:]}", "", *table]))
     return "\n\n".join(blocks)
 

@@ -9,7 +9,7 @@ from cnnjax.data.checks import PathError, check_memory, entries
 from cnnjax.data.dataset import Split
 from cnnjax.data.images import resize_images
 from cnnjax.data.pictures import SUFFIXES, decode_pictures, find_pictures
-from cnnjax.types import RequestError
+from cnnjax.types import RequestError, composed
 
 _SPLITS = ("train", "test")
 
@@ -48,7 +48,8 @@ def read_class_folders(
     """
     files = _list_files(root)
     classes = tuple(files["train"])
-    for unknown in set(files.get("test", ())) - set(classes):
+    places = {composed(each): place for place, each in enumerate(classes)}  # macOS and others spell accents otherwise
+    for unknown in (each for each in files.get("test", ()) if composed(each) not in places):
         raise PathError(root / "test" / unknown, f"there is no such class in {root / 'train'}")
     paths = [path for folders in files.values() for each in folders.values() for path in each]
     stats = [(str(path.relative_to(root)), path.stat()) for path in paths]
@@ -60,7 +61,7 @@ def read_class_folders(
     images = cached(name, key, lambda: {"images": _decode(paths, name, size, resize)})["images"]
     splits = {}
     for split, folders in files.items():
-        labels = [classes.index(each) for each, paths in folders.items() for _ in paths]
+        labels = [places[composed(each)] for each, paths in folders.items() for _ in paths]
         splits[split] = Split(images[: len(labels)], np.array(labels, np.int32))
         images = images[len(labels) :]
     return splits["train"], splits.get("test"), classes

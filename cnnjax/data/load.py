@@ -1,5 +1,6 @@
 """From a study's data settings to its data set."""
 
+import dataclasses
 from pathlib import Path
 
 from cnnjax.data.checks import check_memory
@@ -10,6 +11,7 @@ from cnnjax.data.images import resize_images
 from cnnjax.data.splits import keep_classes, make_splits
 from cnnjax.data.tfds import read_prepared
 from cnnjax.study import DataConfig
+from cnnjax.types import RequestError, composed
 
 
 def load_dataset(data: DataConfig) -> Dataset:
@@ -31,7 +33,7 @@ def load_dataset(data: DataConfig) -> Dataset:
     """
     name, source = load_source(data)
     if data.classes:
-        source = keep_classes(source, data.classes)
+        source = keep_classes(source, [name if isinstance(name, int) else composed(name) for name in data.classes])
     size = data.image_size
     if size is not None:
         train = _resized(source.train, size, data.resize)
@@ -56,7 +58,11 @@ def load_source(data: DataConfig) -> tuple[str, Source]:
         return data.name, read_digits() if data.name == "digits" else read_prepared(data)
     # The default name says nothing about the path.
     name = Path(data.path).stem if data.name == DataConfig.name else data.name
-    return name, read_path(data.path, name, data.image_size, data.resize)
+    source = read_path(data.path, name, data.image_size, data.resize)
+    classes = tuple(map(composed, source.classes))
+    if twice := [one for place, one in enumerate(classes) if one in classes[:place]]:
+        raise RequestError("data.path", data.path, f"two classes of it are named {twice[0]!r}, in two Unicode forms")
+    return name, dataclasses.replace(source, classes=classes)
 
 
 def _resized(split: Split, size: int, kind: str) -> Split:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from cnnjax.report.lettering import shortened
 from cnnjax.report.names import AXES, bounds, level, scale, word
 from cnnjax.report.read import Run
 from cnnjax.report.style import LINES, MUTED, SERIES, Plot, canvas, legend, line_handle, render
@@ -60,7 +61,7 @@ def _curves(run: Run, name: str) -> Plot:
         block = grid[index * rows : (index + 1) * rows]
         panels = [axes for row in block for axes in row]
         for axes, model in zip(panels, models, strict=False):
-            axes.set_title(model)
+            axes.set_title(shortened(model, 32))
             for _, of_setting in history[history["model"] == model].groupby("setting"):
                 first = of_setting.iloc[0]
                 colour = look.colour_of[_key(first, look.colours)]

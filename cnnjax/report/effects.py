@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from cnnjax import stats
+from cnnjax.report.lettering import shortened
 from cnnjax.report.names import bounds, level, word
 from cnnjax.report.read import Run
 from cnnjax.report.style import INK, MUTED, PAPER, SERIES, Plot, canvas, context, line_handle, off_zero, render
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _GROUP = "What mattered"
 _BARS = 12  # at most
 _PANELS = 8  # at most
+_LONGEST = 20  # letters of a value
 
 
 def explain(run: Run) -> stats.Effects | None:
@@ -153,7 +155,8 @@ def _interactions(run: Run, pairs: Sequence[tuple[str, ...]]) -> Plot:
                 panel.plot([place, place], [100 * mean.low, 100 * mean.high], color=colour, lw=1.2)
         _ticks(panel, list(places))
         panel.set_xlabel(word(along))
-        handles = [line_handle(name, color=SERIES[i % len(SERIES)], marker="o") for i, name in enumerate(lines)]
+        names = [shortened(name, _LONGEST) for name in lines]
+        handles = [line_handle(name, color=SERIES[i % len(SERIES)], marker="o") for i, name in enumerate(names)]
         panel.legend(handles=handles[:10], title=word(by), fontsize=7.5, title_fontsize=8, loc="best")
     panels[0].set_ylabel("Test accuracy, %")
     bars = "Lines up and down: 95 % t intervals over seeds." if seeds else _no_bars(run)
@@ -184,6 +187,7 @@ def _ordered(means: tuple[stats.Marginal, ...]) -> list[stats.Marginal]:
 
 
 def _ticks(panel: "Axes", names: list[str]) -> None:
+    names = [shortened(name, _LONGEST) for name in names]
     slant: dict[str, Any] = {"rotation": 35, "ha": "right"} if sum(map(len, names)) > 24 else {}
     panel.set_xticks(range(len(names)), names, **slant)
     panel.margins(x=0.15)

@@ -7,6 +7,7 @@ import numpy as np
 
 from cnnjax.report.curves import draw_curves
 from cnnjax.report.history import draw_history
+from cnnjax.report.lettering import legend_label, shortened
 from cnnjax.report.names import scale, word
 from cnnjax.report.read import Run
 from cnnjax.report.style import (
@@ -82,9 +83,10 @@ def _bars(run: Run, measure: str) -> Plot:
         beside = x + width * (0.2 + 0.2 * (np.arange(len(points)) % 5) / 4)
         axes.plot(beside, points, "o", ms=4, color=SERIES[at % len(SERIES)], mec=PAPER, mew=0.4)
         _error(axes, x - 0.12 * width, unit * row["mean"], unit * row["seed_std"])
-    axes.set_xticks(range(len(models)), models)
-    if len(models) > 6:
-        axes.set_xticks(range(len(models)), models, rotation=35, ha="right", rotation_mode="anchor")
+    names = [shortened(model, 24) for model in models]
+    axes.set_xticks(range(len(models)), names)
+    if len(models) > 6 or max(map(len, names)) > 16:
+        axes.set_xticks(range(len(models)), names, rotation=35, ha="right", rotation_mode="anchor")
     axes.set_ylabel(_label(measure))
     axes.grid(False, axis="x")
     axes.set_ylim(bottom=0)
@@ -172,7 +174,9 @@ def _error(axes: "Axes", x: Any, y: Any, std: Any, along: str = "y") -> None:
 def _patches(names: list[str]) -> list[Any]:
     from matplotlib.patches import Patch
 
-    return [Patch(facecolor=SERIES[i % len(SERIES)], alpha=0.6, label=name) for i, name in enumerate(names)]
+    return [
+        Patch(facecolor=SERIES[i % len(SERIES)], alpha=0.6, label=legend_label(name)) for i, name in enumerate(names)
+    ]
 
 
 def _by_seed(run: Run) -> Plot:
@@ -225,7 +229,7 @@ def _by_learning_rate(run: Run) -> Plot:
         axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
         axes.minorticks_off()
         axes.set_xlabel("learning rate")
-        axes.set_title(model)
+        axes.set_title(shortened(model, 32))
     panels[0].set_ylabel("Macro F1")
     handles = [line_handle(o, color=SERIES[i % len(SERIES)]) for i, o in enumerate(optimizers)]
     if len(batches) > 1:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from cnnjax.report.evidence import Evidence
+from cnnjax.report.lettering import shortened
 from cnnjax.report.names import level, measure_name, scale, word
 from cnnjax.report.read import Run
 from cnnjax.report.style import (
@@ -102,8 +103,8 @@ def _parallel(run: Run) -> Plot:
         if len(levels) <= 12:
             for name, height in heights.items():
                 box = {"facecolor": "#ffffff", "edgecolor": "none", "pad": 0.6}
-                axes.annotate(name, (x, height), (-4, 0), textcoords="offset points", fontsize=7.5, ha="right",
-                              va="center", bbox=box, zorder=5)  # fmt: skip
+                axes.annotate(shortened(name, 20), (x, height), (-4, 0), textcoords="offset points", fontsize=7.5,
+                              ha="right", va="center", bbox=box, zorder=5)  # fmt: skip
     values = run.settings.loc[shown, run.select].to_numpy(float)
     low, high = values.min(), values.max()
     columns.append((values - low) / (high - low) if high > low else np.full(len(values), 0.5))
