@@ -13,6 +13,8 @@ from cnnjax.data.tfds import read_prepared
 from cnnjax.study import DataConfig
 from cnnjax.types import RequestError, composed
 
+_SPLIT_NAMES = ("train", "training", "test", "data", "images", "all")
+
 
 def load_dataset(data: DataConfig) -> Dataset:
     """Reads, resizes and splits the data of a study.
@@ -56,13 +58,18 @@ def load_source(data: DataConfig) -> tuple[str, Source]:
     """
     if data.path is None:
         return data.name, read_digits() if data.name == "digits" else read_prepared(data)
-    # The default name says nothing about the path.
-    name = Path(data.path).stem if data.name == DataConfig.name else data.name
+    name = _path_name(data.path) if data.name == DataConfig.name else data.name  # the default is another data set's
     source = read_path(data.path, name, data.image_size, data.resize)
     classes = tuple(map(composed, source.classes))
     if twice := [one for place, one in enumerate(classes) if one in classes[:place]]:
         raise RequestError("data.path", data.path, f"two classes of it are named {twice[0]!r}, in two Unicode forms")
     return name, dataclasses.replace(source, classes=classes)
+
+
+def _path_name(path: str) -> str:
+    """What the data at a path are called: the file or folder; its folder, where that says only which split it is."""
+    place = Path(path).expanduser().resolve()
+    return place.parent.name if place.stem.lower() in _SPLIT_NAMES and place.parent.name else place.stem
 
 
 def _resized(split: Split, size: int, kind: str) -> Split:

@@ -28,6 +28,9 @@ def _over_seeds(run: Run, evidence: Evidence) -> Table:
     rows: list[dict[str, Any]] = []
     for place, found in enumerate(evidence.against[:_OTHERS], 1):
         row: dict[str, Any] = {"place": place + 1, "instead of": run.tell_apart(evidence.settings[place])}
+        verdict = evidence.verdict(place)
+        row |= {"the winner is": verdict}  # and what would decide it: in front, for all the columns are wide
+        row |= {"more_seeds": max(found.more_seeds) if verdict == "undecided" and found.more_seeds else None}
         row |= {"difference": found.difference.value} | _ends("difference", found.interval)
         if found.difference.standard_error > 0:
             row |= {"p_beats": found.beats.value} | _ends("p_beats", found.beats[1:])
@@ -36,10 +39,6 @@ def _over_seeds(run: Run, evidence: Evidence) -> Table:
                 "p": evidence.ranks[place].p,
                 "p_permutation": found.permutation_p,
             }
-        verdict = evidence.verdict(place)
-        row["the winner is"] = verdict
-        if verdict == "undecided" and found.more_seeds:
-            row["more_seeds"] = max(found.more_seeds)
         rows.append(row)
     count = len(evidence.against)
     some = f" The first {_OTHERS} of {count}." if count > _OTHERS else ""
@@ -56,12 +55,11 @@ def _over_seeds(run: Run, evidence: Evidence) -> Table:
         "after as many tests, if this is the true difference."
     )
     unit = "percent" if run.select.endswith("accuracy") else "number"
+    frame = pd.DataFrame(rows).dropna(axis="columns", how="all")
     kinds = dict.fromkeys(("difference", "difference_low", "difference_high"), unit)
     kinds |= dict.fromkeys(("p_beats", "p_beats_low", "p_beats_high"), "percent")
     kinds |= {"place": "whole", "more_seeds": "whole"} | dict.fromkeys(("instead of", "the winner is"), "text")
-    return Table(
-        "winner_against_others", "The winner against each other setting", note, pd.DataFrame(rows), kinds=kinds
-    )
+    return Table("winner_against_others", "The winner against each other setting", note, frame, kinds=kinds)
 
 
 def _least(evidence: Evidence) -> str:

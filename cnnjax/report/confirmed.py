@@ -106,11 +106,8 @@ def confirmed_verdict(found: Confirmed) -> str:
     for place, (row, other) in enumerate(zip(found.against, found.contenders[1:], strict=True), 2):
         span = f" ({stats.span(stats.Interval(row.low, row.high), found.measure)})"
         by = "" if row.verdict == "equal" else f" by {stats.gap(row.value, found.measure)}"
-        more = (
-            f", {counted(row.more_seeds, 'more seed')} of each would decide it"
-            if row.more_seeds and _is_open(row)
-            else ""
-        )
+        needs = row.more_seeds if row.verdict == "undecided" else None
+        more = f", {counted(needs, 'more seed')} of each would decide it" if needs else ""
         than = f"number {place}, {other.name}{by}{'' if math.isnan(row.low) or not by else span}{more}"
         said.setdefault(row.verdict, []).append(than)
     if not said:
@@ -123,28 +120,21 @@ def confirmed_verdict(found: Confirmed) -> str:
     return f"{head}: on the fresh seeds it is {'; '.join(verdicts)}."
 
 
-def _is_open(row: Against) -> bool:
-    return row.verdict == "undecided" and bool(row.more_seeds)
-
-
 def confirmed_tables(found: Confirmed | None) -> list[Table]:
     """One row per contender."""
     if found is None:
         return []
     rows: list[dict[str, Any]] = []
     for place, row in enumerate(found.contenders, 1):
-        shown: dict[str, Any] = {
-            "place": place,
-            "setting": row.name,
-            "n": row.n,
-            "fresh": row.mean,
-            "fresh_low": row.low,
-        }
-        shown |= {"fresh_high": row.high, "selected": row.selected, "p_best": row.best}
-        if place > 1:
-            of = found.against[place - 2]
+        shown: dict[str, Any] = {"place": place, "setting": row.name}
+        of = found.against[place - 2] if place > 1 else None
+        if found.against:
+            shown |= {"the winner is": of.verdict if of else ""}
+            shown |= {"more_seeds": of.more_seeds if of and of.verdict == "undecided" else None}
+        shown |= {"n": row.n, "fresh": row.mean, "fresh_low": row.low, "fresh_high": row.high}
+        shown |= {"selected": row.selected, "p_best": row.best}
+        if of:
             shown |= {"difference": of.value, "difference_low": of.low, "difference_high": of.high, "p": of.p}
-            shown |= {"the winner is": of.verdict, "more_seeds": of.more_seeds if _is_open(of) else None}
         rows.append(shown)
     percent = "percent" if found.measure.endswith("accuracy") else "number"
     note = (

@@ -11,7 +11,19 @@ from cnnjax import stats
 from cnnjax.report.lettering import shortened
 from cnnjax.report.names import bounds, level, word
 from cnnjax.report.read import Run
-from cnnjax.report.style import INK, MUTED, PAPER, SERIES, Plot, canvas, context, line_handle, off_zero, render
+from cnnjax.report.style import (
+    INK,
+    MUTED,
+    PAPER,
+    SERIES,
+    Plot,
+    canvas,
+    context,
+    keep_in_bounds,
+    line_handle,
+    off_zero,
+    render,
+)
 from cnnjax.report.tables import Table
 
 if TYPE_CHECKING:
@@ -97,6 +109,7 @@ def _bars(effects: stats.Effects) -> Plot:
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_xlim(left=0)
     axes.margins(x=0.08)
+    keep_in_bounds([axes], "test_accuracy", "x")
     axes.tick_params(axis="y", length=0)
     axes.grid(False, axis="y")
     axes.set_xlabel("% of the variance of test accuracy over all trials")
@@ -127,6 +140,7 @@ def _marginal(run: Run, shown: Sequence[tuple[str, ...]]) -> Plot:
         panel.set_axis_off()
     for row in grid:
         row[0].set_ylabel("Test accuracy, %")
+    keep_in_bounds(panels, "test_accuracy")
     bars = "Lines: its 95 % t interval over seeds, these settings given." if seeds else _no_bars(run)
     caption = (
         "Mean test accuracy at each value of an axis, over all settings that have it, each counting once. "
@@ -159,6 +173,7 @@ def _interactions(run: Run, pairs: Sequence[tuple[str, ...]]) -> Plot:
         handles = [line_handle(name, color=SERIES[i % len(SERIES)], marker="o") for i, name in enumerate(names)]
         panel.legend(handles=handles[:10], title=word(by), fontsize=7.5, title_fontsize=8, loc="best")
     panels[0].set_ylabel("Test accuracy, %")
+    keep_in_bounds(panels, "test_accuracy")
     bars = "Lines up and down: 95 % t intervals over seeds." if seeds else _no_bars(run)
     caption = (
         "The strongest interactions: mean test accuracy along one axis at each value of another. Lines that are not "

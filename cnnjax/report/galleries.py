@@ -45,7 +45,7 @@ def draw_galleries(run: Run, setting: int, found: Outcomes, labels: np.ndarray, 
         caption = (
             f"{title}: {len(chosen):,} of {len(labels):,} test images ({100 * len(chosen) / len(labels):.1f} %) that "
             f"{what}, {run.describe(setting)}. Shown{some}: the {first}. Above: the true class; below: the class "
-            "predicted most often, and the share of seeds that have it right."
+            "predicted most often, and below that the share of seeds that have it right."
         )
         yield _gallery(run, found, labels, shown, f"examples_{kind}", caption)
 
@@ -65,7 +65,8 @@ def _gallery(run: Run, found: Outcomes, labels: np.ndarray, shown: np.ndarray, n
         middle = left + width / edge / 2
         text: dict[str, Any] = {"ha": "center", "fontsize": 6.8, "in_layout": False}
         axes.text(middle, top - 0.05, shortened(run.classes[labels[example]], _LONGEST), va="bottom", **text)
-        predicted = f"{shortened(run.classes[found.predicted[example]], _LONGEST)} {100 * found.right[example]:.0f} %"
+        guess = shortened(run.classes[found.predicted[example]], _LONGEST)
+        predicted = f"{guess}\n{100 * found.right[example]:.0f} % right"
         axes.text(middle, top + height / edge + 0.05, predicted, va="top", color=MUTED, **text)
     axes.set_xlim(0, 1.08 * _COLUMNS - 0.08)
     axes.set_ylim(_PITCH * rows - 0.3, -0.32)

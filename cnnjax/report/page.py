@@ -109,6 +109,8 @@ def _classes(chapters: list[Chapter]) -> str:
 def _ran(run: Run) -> str:
     shown = {f"data: {key}": value for key, value in run.data.items() if key != "examined"}
     shown |= {f"config: {key}": value for key, value in flatten(run.config)}
+    if run.config.get("data", {}).get("path"):
+        shown["config: data.name"] = study_name(run)  # what the config has may be a default that names other data
     shown |= run.environment
     rows = "".join(
         f"<dt>{escape(str(key).replace('_', ' '))}</dt><dd>{escape(_text(value))}</dd>" for key, value in shown.items()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cnnjax.report.lettering import FONT, legend_label, letter
+from cnnjax.report.names import bounds, scale
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -153,6 +154,22 @@ def off_zero(axes: Sequence["Axes"], along: str = "y") -> str:
     if 0 < cut < len(axes):
         return " Not all axes start at zero."
     return f" The {'axis does' if cut == 1 else 'axes do'} not start at zero." if cut else ""
+
+
+def keep_in_bounds(axes: Sequence["Axes"], measure: str, along: str = "y") -> None:
+    """Ends axes, and their ticks, where a measure does: an accuracy is not more than 100 %."""
+    least, most = (scale(measure) * end for end in bounds(measure))
+    for one in axes:
+        limits = getattr(one, f"get_{along}lim")()
+        low, high = max(limits[0], least), min(limits[1], most)
+        if (low, high) == limits:
+            continue
+        for line in one.lines:  # markers at the very end stay whole
+            values = np.asarray(getattr(line, f"get_{along}data")(), float)
+            line.set_clip_on(not (len(values) and (values >= low).all() and (values <= high).all()))
+        ticks = [tick for tick in getattr(one, f"get_{along}ticks")() if low <= tick <= high]
+        getattr(one, f"set_{along}ticks")(ticks)
+        getattr(one, f"set_{along}lim")(low, high)
 
 
 def line_handle(label: str, **style: Any) -> Any:
