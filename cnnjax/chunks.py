@@ -17,7 +17,7 @@ from cnnjax.settings import Settings
 from cnnjax.signals import interruptibly
 from cnnjax.train import EpochMetrics, State
 from cnnjax.trial_rows import trial_row
-from cnnjax.types import Member, Streams, Trial
+from cnnjax.types import Member, Streams
 
 if TYPE_CHECKING:
     from cnnjax.checkpoints import Checkpoints
@@ -182,14 +182,14 @@ def _drop_newer_metrics(
 ) -> dict[tuple[str, int], dict[str, Any]]:
     """Drops metrics that the restored state has not seen; returns the members' other lines by member and epoch."""
     ours = {member.id for member in members}
-    trials = {trial.id for member in members for trial in member.trials}
+    ends = {trial.id: trial.epochs for member in members for trial in member.trials}  # if it does not stop early
     recorded = folder.recorded()
-    if recorded.is_whole and ours.isdisjoint(recorded.epochs) and trials.isdisjoint(recorded.evaluated):
+    if recorded.is_whole and ours.isdisjoint(recorded.epochs) and recorded.evaluated.isdisjoint(ends):
         return {}
 
     def is_kept(line: dict[str, Any]) -> bool:
         if "trial" in line:
-            return line["trial"] not in trials or line["epoch"] < epoch
+            return line["trial"] not in ends or ends[line["trial"]] < epoch
         return line["member"] not in ours or line["epoch"] <= epoch
 
     lines = [line for line in folder.keep_metrics(is_kept) if line.get("member") in ours]
@@ -234,7 +234,7 @@ def _record_trials(work: _Work, now: _Moment) -> None:
             else:
                 work.folder.write_predictions(trial.id, logits=logits[m])
                 test = classification(logits[m], dataset.test.labels)
-                evaluations.append(_evaluation_line(trial, test))
+                evaluations.append({"trial": trial.id, "epoch": int(ran[m]), "split": "test", **test})
                 best_epoch = int(best[m] or ran[m])
                 stops_early = trial.stages[-1].traced.early_stopping != "off"
                 measured |= _measures(work.lines[member.id, best_epoch if stops_early else int(ran[m])], test)
@@ -243,10 +243,6 @@ def _record_trials(work: _Work, now: _Moment) -> None:
             rows[trial.id] = trial_row(trial, member.id, measured)
     work.folder.append_metrics(evaluations)
     work.folder.write_trials(rows)
-
-
-def _evaluation_line(trial: Trial, test: dict[str, float]) -> dict[str, Any]:
-    return {"trial": trial.id, "epoch": trial.epochs, "split": "test", **test}
 
 
 def _measures(line: dict[str, Any], test: dict[str, float]) -> dict[str, Any]:

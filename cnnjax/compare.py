@@ -24,7 +24,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("a", help="RUN or RUN:key=value,...")
     parser.add_argument("b", help="what to hold it against")
-    parser.add_argument("--measure", default="test_accuracy", help="a column of trials.csv (default: test_accuracy)")
+    measure = "a column of trials.csv (default: what both runs select by, or test_accuracy if that is not the same)"
+    parser.add_argument("--measure", help=measure)
     parser.add_argument(
         "--margin", type=float, help="the difference that is too small to matter, in the measure's unit: 0.005"
     )

@@ -14,12 +14,15 @@ import pandas as pd
 from cnnjax import models
 from cnnjax.augment import gather_batch
 from cnnjax.data import Dataset, load_dataset
+from cnnjax.data.findings import examine
 from cnnjax.devices import pin_settings
 from cnnjax.ladder import Layer
 from cnnjax.paths import make_folder
 from cnnjax.report import parts
 from cnnjax.report.data_figures import draw_data
+from cnnjax.report.data_lint import check_data
 from cnnjax.report.data_tables import data_tables
+from cnnjax.report.style import file_name
 from cnnjax.report.tables import Table
 from cnnjax.study import Study
 
@@ -52,7 +55,9 @@ def inspect_study(study: Study, folder: Path) -> str:
     of_data = data_tables(dataset, study.data.normalisation)
     of_models = model_tables(study, dataset)
     plots = list(draw_data(dataset, _augmented(study, dataset)))
-    opening = f"<h1>Data and models of a study of {escape(dataset.name)}</h1>{parts.facts(_facts(study, dataset))}"
+    found = check_data(examine(dataset), dataset.classes)
+    heading = f"<h1>Data and models of a study of {escape(dataset.name)}</h1>"
+    opening = f"{heading}{parts.findings(found)}{parts.facts(_facts(study, dataset))}"
     notes = "".join(f"<p>{escape(note)}</p>" for note in dataset.notes)
     sections = [
         parts.Section("data", "Data", notes + "".join(map(parts.table, of_data)) + parts.figures(plots)),
@@ -60,7 +65,8 @@ def inspect_study(study: Study, folder: Path) -> str:
     ]
     page = parts.document(f"{dataset.name}: data and models", opening, sections)
     index = parts.write(folder, page, [*of_data, *of_models], plots)
-    return "\n\n".join([_headline(study, dataset), *map(_text, [*of_data, *of_models]), str(index)])
+    findings = ["\n".join(f"{one.severity}: {one.name}: {one.sentence}" for one in found)] if found else []
+    return "\n\n".join([_headline(study, dataset), *findings, *map(_text, [*of_data, *of_models]), str(index)])
 
 
 def model_tables(study: Study, dataset: Dataset) -> list[Table]:
@@ -72,8 +78,8 @@ def model_tables(study: Study, dataset: Dataset) -> list[Table]:
     tables = [Table("models", "Models", note, pd.DataFrame(totals), kinds=_KINDS)]
     for name, frame in frames.items():
         note = f"Forward flops: an addition and a multiplication for each weight and place of use. {memory}"
-        file = f"layers_{name.replace(', ', '_').replace(' ', '_')}"
-        tables.append(Table(file, f"Layers of {name}", note, frame, (len(frame) - 1,), _KINDS))
+        file = "_convolution_".join(map(file_name, name.split(", convolution ")))
+        tables.append(Table(f"layers_{file}", f"Layers of {name}", note, frame, (len(frame) - 1,), _KINDS))
     return tables
 
 

@@ -10,6 +10,7 @@ import jax
 from cnnjax import models, processes
 from cnnjax.axes import where_it_matters
 from cnnjax.data import Dataset
+from cnnjax.data.findings import examine
 from cnnjax.data.images import thumbnails
 from cnnjax.devices import make_mesh
 from cnnjax.executors.launcher import run_tasks
@@ -209,7 +210,8 @@ def _start(folder: RunFolder, study: Study, dataset: Dataset, plan: Plan) -> Non
             how = "bring the data back, choose another folder, or --overwrite it"
             raise RequestError("workdir", str(folder.path), f"{what}; {how}")
     folder.check_plan(plan)
-    folder.write_json("data.json", data)
+    examined = (before or {}).get("examined") or examine(dataset)
+    folder.write_json("data.json", data | {"examined": examined})
     if folder.read_whole("plan.json") is None:
         folder.write_json("plan.json", describe_plan(plan, [_describe_program(p, dataset) for p in plan.programs]))
     folder.write_predictions("labels", labels=dataset.test.labels)

@@ -7,6 +7,7 @@ What a compiled program may vary without a new compilation is said here once, by
 import dataclasses
 import difflib
 import itertools
+import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -51,6 +52,11 @@ def nearest(value: object, names: Iterable[str]) -> str | None:
 
 def _plain(text: str) -> str:
     return text.lower().replace("-", "").replace("_", "").replace(" ", "")
+
+
+def composed(name: str) -> str:
+    """Returns a name in Unicode's composed form (NFC), as which one that looks alike is the same, whoever wrote it."""
+    return unicodedata.normalize("NFC", name)
 
 
 def counted(count: int, noun: str) -> str:

@@ -12,17 +12,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-from made_up_run import make_config, make_run
+from made_up_run import make_config, make_run, read_answer
 from scipy.special import softmax
 from statsmodels.stats.contingency_tables import mcnemar
 
 from cnnjax import compare
 from cnnjax.comparison import read_side
+from cnnjax.report.names import measure_name
 from cnnjax.types import RequestError
 
 ROOT = Path(__file__).parents[1]
 LADDER = {"models": ["baseline", "medium"], "data": {"validation": 0.1}, "select": "val_accuracy"}
 GRID = make_config([0, 1, 2, 3, 4, 5]) | LADDER
+TEST = "--measure=test_accuracy"
 GRID["train"] = GRID["train"] | {"learning_rate": [0.01, 0.03]}
 
 
@@ -46,8 +48,8 @@ def edit_trials(run: Path, change) -> None:
 
 
 def find(a, b, *options) -> dict:
-    """The JSON of a comparison."""
-    namespace = compare.parse(["compare", str(a), str(b), "--format=json", *options])
+    """The JSON of a comparison, by test accuracy unless `options` say otherwise."""
+    namespace = compare.parse(["compare", str(a), str(b), "--format=json", TEST, *options])
     return json.loads(printed(namespace))
 
 
@@ -58,21 +60,53 @@ def printed(namespace) -> str:
 
 
 def show(a, b, *options) -> str:
-    return printed(compare.parse(["compare", str(a), str(b), *options]))
+    return printed(compare.parse(["compare", str(a), str(b), TEST, *options]))
 
 
 def test_two_settings_of_one_run_are_compared_over_their_seeds(grid):
     found = find(f"{grid}:model=baseline,learning_rate=0.03", f"{grid}:model=medium,learning_rate=0.03")
     trials = pd.read_csv(grid / "trials.csv").query("learning_rate == 0.03").groupby("model")["test_accuracy"]
     a, b = (trials.get_group(model).to_numpy() for model in ("baseline", "medium"))
-    expected = scipy.stats.ttest_rel(a, b)
-    assert found["verdict"] == "worse" and found["paired"]
+    expected = scipy.stats.ttest_ind(a, b, equal_var=False)
+    assert found["verdict"] == "worse" and not found["paired"]  # their made-up luck is each its own
     assert found["difference"]["value"] == pytest.approx(a.mean() - b.mean())
     assert found["difference"]["p"] == pytest.approx(expected.pvalue)
     assert (found["difference"]["low"], found["difference"]["high"]) == pytest.approx(expected.confidence_interval())
     assert found["a"]["summary"]["mean"] == pytest.approx(a.mean())
     assert found["differences"]["settings"] == {"model": ["baseline", "medium"]}
     assert found["warnings"] == []
+
+
+@pytest.mark.parametrize("select", ["val_accuracy", "val_loss", "test_f1", "train_loss"])
+def test_report_and_compare_say_the_same_of_the_same_measure(tmp_path, select):
+    run = make_run(tmp_path / "run", make_config([0, 1, 2], train={"learning_rate": [0.01, 0.03]}, select=select,
+                                                 data={"validation": 0.1}))  # fmt: skip
+    trials = pd.read_csv(run / "trials.csv")
+    luck = np.array([0.004, -0.003, 0.001])
+    column, sign = select.replace("test_", ""), -1 if select.endswith("loss") else 1
+    trials[column] = [*(0.6 + luck), *(0.6 + 0.05 * sign + luck[::-1])]
+    trials["test_accuracy"] = [*(0.7 + luck), *(0.6 + luck[::-1])]  # says the opposite
+    trials.to_csv(run / "trials.csv", index=False)
+    said = read_answer(run)
+    first, _, rest = said.partition(": ")
+    assert first == f"Best of 2 settings by {measure_name(column)}" and "learning rate 0.03" in rest
+    assert "Decided: it is better than the runner-up, learning rate 0.01" in said
+    command = ["compare", f"{run}:learning_rate=0.03", f"{run}:learning_rate=0.01"]
+    text = printed(compare.parse(command))
+    assert text.startswith(f"A is better than B: {measure_name(column)} ")
+    assert ("says nothing of new ones" in text) == (select == "train_loss")
+    assert printed(compare.parse([*command, TEST])).startswith("A is worse than B: test accuracy ")
+
+
+@pytest.mark.parametrize(("name", "change"), [("config", {"select": "val_loss"}), ("data", {"sha256": "other"})])
+def test_runs_that_select_by_another_measure_or_other_data_are_held_against_each_other_by_test_accuracy(
+    grid, tmp_path, name, change
+):
+    other = copy_of(grid, tmp_path / "other")
+    sides = [f"{grid}:model=baseline,learning_rate=0.03", f"{other}:model=medium,learning_rate=0.03"]
+    assert printed(compare.parse(["compare", *sides])).startswith("A is worse than B: validation accuracy ")
+    edit_json(other, name, **change)
+    assert printed(compare.parse(["compare", *sides])).startswith("A is worse than B: test accuracy ")
 
 
 def test_the_predictions_are_compared_by_example(grid):
@@ -122,7 +156,7 @@ def test_one_trial_of_each_is_undecided_but_for_its_predictions(grid):
 
 
 def test_an_undecided_comparison_says_how_many_more_seeds_it_takes(grid):
-    sides = [f"{grid}:model=medium,learning_rate={rate}" for rate in (0.01, 0.03)]
+    sides = [f"{grid}:model=baseline,learning_rate={rate}" for rate in (0.01, 0.03)]
     found = find(*sides)
     assert found["verdict"] == "undecided"
     more, _ = found["more_seeds"]
@@ -139,7 +173,7 @@ def test_sides_without_a_spread_have_no_intervals(tmp_path, examples):
         np.savez(run / "predictions" / f"t000{trial}.npz", logits=logits)
     edit_trials(run, lambda rows: rows.assign(test_accuracy=np.where(rows["learning_rate"] == 0.01, 0.7, 0.1)))
     text = show(f"{run}:learning_rate=0.01", f"{run}:learning_rate=0.03")
-    assert text.startswith("Undecided: ") and "The difference is the same on every seed" in text
+    assert text.startswith("Undecided: ") and "The values of each are the same on every seed" in text
     assert "nan" not in text and "– to" not in text and "to decide" not in text
 
 
@@ -150,8 +184,13 @@ def test_a_lower_loss_is_better(grid):
 
 
 def test_pairs_need_the_same_streams(grid, tmp_path):
-    fixed = copy_of(grid, tmp_path / "fixed")
+    """And that the seeds go together, of all settings of both runs."""
+    grid, fixed = copy_of(grid, tmp_path / "grid"), copy_of(grid, tmp_path / "fixed")
     sides = f"{grid}:model=baseline,learning_rate=0.03", f"{fixed}:model=medium,learning_rate=0.03"
+    assert not find(*sides)["paired"]
+    luck = np.random.default_rng(0).normal(0, 0.2, 6)
+    for run in (grid, fixed):
+        edit_trials(run, lambda trials: trials.assign(test_accuracy=trials["test_accuracy"] + luck[trials["seed"]]))
     assert find(*sides)["paired"]
     edit_trials(fixed, lambda trials: trials.assign(stream_init=7))
     assert not find(*sides)["paired"]
@@ -215,7 +254,7 @@ def test_diverged_trials_are_counted(tmp_path):
     assert found["a"]["diverged"] == 1 and found["a"]["summary"]["n"] == 5
     assert "1 of 6 trials of A diverged" in found["warnings"][0]
     text = show(f"{run}:model=baseline,learning_rate=0.01", f"{run}:model=medium,learning_rate=0.01")
-    assert "paired by seed, 5 pairs; trials without a partner do not count: 1" in text
+    assert "not paired (Welch), 5 and 6 seeds" in text
 
 
 def test_the_same_results_are_called_identical(grid, tmp_path):

@@ -24,6 +24,7 @@ from cnnjax.population import Population
 from cnnjax.progress import Progress
 from cnnjax.records import RunFolder
 from cnnjax.report import build_report, summarise_run
+from cnnjax.report.confirmed import Against, Confirmed, Contender, confirmed_verdict
 from cnnjax.report.read import read_run
 from cnnjax.study import from_config
 from cnnjax.types import RequestError
@@ -80,9 +81,12 @@ def test_the_contenders_are_the_best_by_what_selects(tmp_path, select):
     assert list(settings.itertuples(index=False, name=None)) == list(expected)
 
 
-def confirmed_run(folder, number=5):
-    """A run and its contenders on fresh seeds, all with made-up results."""
+def confirmed_run(folder, number=5, validation=None):
+    """A run, with these validation accuracies, and its contenders on fresh seeds, all with made-up results."""
     workdir = make_run(folder / "run", GRID)
+    if validation:
+        rows = pd.read_csv(workdir / "trials.csv").assign(val_accuracy=validation)
+        rows.to_csv(workdir / "trials.csv", index=False)
     study = from_config(GRID)
     trials = {trial.id: trial for trial in list_trials(study)}
     for place, trial in enumerate(fresh.contenders(read_run(workdir))):
@@ -167,7 +171,8 @@ def test_the_report_says_the_honest_figure_in_its_first_paragraph(tmp_path):
     answer = re.search('class="answer">(.*?)</p>', page)[1]
     assert f"On 5 fresh seeds, which had no say in the choice, it reaches {100 * winner.fresh.mean:.2f} %" in answer
     assert f"{100 * winner.fresh.low:.2f} % to {100 * winner.fresh.high:.2f} %" in answer
-    assert f"{found.against[0].verdict} " in page and f"number 2, {second.setting}" in page
+    (against, *_) = found.against
+    assert f"{against.verdict} " in answer and f"number 2, {second.setting} by " in answer
     assert f"On 5 fresh seeds, which had no say in the choice, it reaches {100 * winner.fresh.mean:.2f} %" in (
         summarise_run(workdir).replace("\\", "")
     )
@@ -175,6 +180,46 @@ def test_the_report_says_the_honest_figure_in_its_first_paragraph(tmp_path):
     assert table["fresh"].tolist() == pytest.approx([row.fresh.mean for row in found.contenders])
     assert table["difference"].tolist()[1:] == pytest.approx([a.comparison.difference.value for a in found.against])
     assert table["p"].tolist()[1:] == pytest.approx([a.p for a in found.against])
+
+
+def against(verdict, more=None):
+    return Against(0.01, -0.02, 0.04, 0.2, verdict, more)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "said"),
+    [
+        (["better", "better"], "Decided: on the fresh seeds it is better than number 2, b by +1.00 points (-2.00 to"),
+        (["undecided", "better"], "Undecided: on the fresh seeds it is undecided against number 2, b by"),
+        (["better", "worse"], "Not confirmed: on the fresh seeds it is worse than number 3, c by"),
+        (["equal", "equal"], "Equal: on the fresh seeds it is equal to number 2, b; and number 3, c."),
+    ],
+)
+def test_the_verdict_of_fresh_seeds_names_what_is_open(verdicts, said):
+    contenders = [Contender(name, 0.7, 5, 0.69, 0.6, 0.8, 0.5) for name in "abc"]
+    more = [7 if verdict == "undecided" else None for verdict in verdicts]
+    found = Confirmed(5, "test_accuracy", contenders, [*map(against, verdicts, more)])
+    text = confirmed_verdict(found)
+    assert text.startswith(said)
+    assert ("+4.00 points), 7 more seeds of each would decide it; better than number 3" in text) == (7 in more)
+    assert confirmed_verdict(found._replace(contenders=contenders[:1], against=[])) == ""
+
+
+def test_after_a_confirmation_the_study_s_own_seeds_have_no_other_verdict(tmp_path):
+    """Also of settings that were not trained again: they are named as what is open, and the number of seeds."""
+    validation = [0.70, 0.60, 0.65, 0.71, 0.62, 0.64, 0.66, 0.70, 0.69, 0.68, 0.69, 0.73]
+    workdir = confirmed_run(tmp_path, validation=validation)
+    before = html.unescape(build_report(workdir).read_text())
+    assert "Undecided: it leads the runner-up" in re.search('class="answer">(.*?)</p>', before)[1]
+    written(workdir)
+    page = html.unescape(build_report(workdir).read_text())
+    answer = re.search('class="answer">(.*?)</p>', page)[1]
+    opening = page[: page.index("<nav")]
+    assert "on the fresh seeds it is" in answer and "leads the runner-up" not in opening
+    assert "confirm it on fresh seeds" not in opening and opening.count("ndecided: ") <= 1
+    assert re.search(
+        r"undecided against 1 other setting of a lower mean \(\w+, learning rate 0.0[13]\): [\d,]+ more seed", answer
+    )
 
 
 @pytest.mark.parametrize("change", [{"contenders": []}, {"measure": "luck"}, {"against": [{"p": 1}, {}]}])

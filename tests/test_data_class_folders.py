@@ -3,6 +3,7 @@
 import io
 import struct
 import subprocess
+import unicodedata
 import zlib
 from pathlib import Path
 
@@ -379,3 +380,18 @@ def test_no_damage_to_an_image_escapes_as_another_error(tmp_path_factory, kind, 
         assert decode_picture(path).pixels.ndim == 3
     except RequestError as error:
         assert "\n" not in str(error)
+
+
+def test_names_in_two_unicode_forms_are_one(tmp_path):
+    """As of folders that macOS wrote, or of a class that is typed: a letter and its accent, or one letter for both."""
+    nfc, nfd = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    photos(tmp_path / "pets/train", {nfd: 4, "tea": 3})
+    written = photos(tmp_path / "pets/test", {nfc: 2, "tea": 1}, seed=1)
+    dataset = load_dataset(DataConfig(path=str(tmp_path / "pets")))
+    assert dataset.classes == (nfc, "tea") and dataset.test.labels.tolist() == [0, 0, 1]
+    np.testing.assert_array_equal(dataset.test.images[:2], written[nfc])
+    for name in (nfc, nfd):
+        assert load_dataset(DataConfig(path=str(tmp_path / "pets"), classes=("tea", name))).classes == ("tea", nfc)
+    photos(tmp_path / "twice", {nfc: 4, nfd: 4})
+    with pytest.raises(RequestError, match="two classes of it are named 'café', in two Unicode forms"):
+        load_dataset(DataConfig(path=str(tmp_path / "twice")))

@@ -64,21 +64,43 @@ def test_a_clear_winner_is_called_better(tmp_path):
 def test_an_open_comparison_says_its_interval_and_how_many_more_seeds(tmp_path):
     values = np.array([*(0.60 + LUCK), *(0.605 + LUCK[::-1])])
     folder = _run_with(tmp_path / "run", _config(), values.tolist())
-    found = scipy.stats.ttest_rel(values[5:], values[:5])
+    found = scipy.stats.ttest_ind(values[5:], values[:5], equal_var=False)  # the luck of a seed is not shared
     low, high = found.confidence_interval()
     row = _against(folder).loc[0]
     assert (row["difference"], row["difference_low"], row["difference_high"]) == pytest.approx((0.005, low, high))
     assert (row["p"], row["the winner is"]) == (pytest.approx(found.pvalue), "undecided")
-    gaps = values[5:] - values[:5]
-    assert row["p_beats"] == pytest.approx((gaps > 0).mean()) and row["p_beats_low"] < row["p_beats"]
-    signs = np.array(np.meshgrid(*[[-1, 1]] * 5)).reshape(5, -1).T
-    assert row["p_permutation"] == pytest.approx((np.abs(signs @ gaps) >= gaps.sum() - 1e-12).mean())
+    gaps = np.subtract.outer(values[5:], values[:5])
+    assert row["p_beats"] == pytest.approx((np.sign(gaps).mean() + 1) / 2) and row["p_beats_low"] < row["p_beats"]
+
+    def welch(a, b, axis):
+        return scipy.stats.ttest_ind(a, b, axis=axis, equal_var=False).statistic
+
+    permuted = scipy.stats.permutation_test((values[5:], values[:5]), welch, vectorized=True, n_resamples=np.inf)
+    assert row["p_permutation"] == pytest.approx(permuted.pvalue, abs=0.01)  # which takes no ties for ties
     pooled = np.sqrt((values[5:].var(ddof=1) + values[:5].var(ddof=1)) / 2)
     assert row["effect size"] == pytest.approx(0.005 / pooled * (1 - 3 / (4 * 8 - 1)), rel=1e-3)  # Hedges' g
     said = read_answer(folder)
-    shown = f"({100 * low:+.2f} to {100 * high:+.2f} points, paired by seed)"
+    shown = f"({100 * low:+.2f} to {100 * high:+.2f} points)"
     assert "Undecided: it leads the runner-up, learning rate 0.01, by +0.50 points" in said and shown in said
     assert f"{row['more_seeds']:.0f} more seeds of each would decide it" in said
+
+
+@pytest.mark.parametrize(
+    ("seeds", "words"),
+    [
+        (3, "(with so few seeds it cannot be smaller than 0.25, so that it decides nothing)"),
+        (5, "(with so few seeds it cannot be smaller than 0.062, so that it decides nothing)"),
+        (6, "(with so few seeds it cannot be smaller than 0.031)"),
+        (9, ""),
+    ],
+)
+def test_how_small_a_p_value_by_permutation_can_be_is_said_beside_it(tmp_path, seeds, words):
+    """Of pairs: two of all 2**n flips of signs."""
+    values = np.random.default_rng(0).normal(0.6, 0.05, seeds)
+    folder = _run_with(tmp_path / "run", _config(seeds), [*values, *(values + LUCK[np.arange(seeds) % 5] / 50)])
+    run = read_run(folder)
+    note = against_tables(run, weigh(run))[0].note
+    assert f"without an assumption of normality{' ' * bool(words)}{words}. More seeds" in note
 
 
 def test_losses_rank_downwards(tmp_path):

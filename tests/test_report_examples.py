@@ -94,7 +94,7 @@ def test_galleries_show_images_of_what_they_say(folder, chapter):
     shown = min(16, int((flips < 100).sum()))  # the run's folder holds the first hundred images
     assert galleries["examples_coin_flips"].svg.count("<image ") == shown
     assert "of the first 100" in galleries["examples_coin_flips"].caption
-    shares = re.findall(r"(\d+) %<", galleries["examples_coin_flips"].svg)
+    shares = re.findall(r"(\d+) % right<", galleries["examples_coin_flips"].svg)
     assert len(shares) == shown and set(shares) <= {"33", "67"}
 
 

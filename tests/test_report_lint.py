@@ -1,5 +1,6 @@
 """Each rule of protocol by itself: a run that breaks it alone is told so, and one that keeps it is not."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from made_up_run import STOPPED, make_config, make_run
 
 from cnnjax.report import build_report
+from cnnjax.report.chance import chance_level, stuck_trials
 from cnnjax.report.lint import RULES, Finding, check_protocol
 from cnnjax.report.read import read_run
 
@@ -103,6 +105,59 @@ def test_classes_without_a_test_image_are_said_to_lower_macro_measures(tmp_path)
     assert list(found) == ["absent-classes"] and "Of 11 classes, 1 (nothing) have" in found["absent-classes"].sentence
     (finding,) = _check(tmp_path / "one", make_config([0, 1]), ONE_CLASS).values()
     assert (finding.name, finding.severity) == ("one-class", "error")
+
+
+def _make_stuck(folder: Path, trials: tuple[str, ...], loss: float = 2.3026, learned: float = 0.1) -> None:
+    """These trials name one class alone, in each epoch, but for one epoch with a better training accuracy."""
+    rows = list(csv.DictReader((folder / "trials.csv").open()))
+    shares = np.bincount(np.load(folder / "predictions/labels.npz")["labels"]) / 400
+    for row in rows:
+        if row["trial"] in trials:
+            row |= {"test_accuracy": shares[3], "test_loss": loss, "train_accuracy": 0.1}
+    with (folder / "trials.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        if line["member"] in trials:
+            line["train_accuracy"] = learned if line["epoch"] == 2 else 0.1
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.mark.parametrize(
+    ("trials", "how", "names"),
+    [
+        (("t0000", "t0002"), {}, ["stuck"]),
+        (("t0000", "t0001", "t0002"), {}, ["stuck", "at-chance"]),  # all seeds of the first setting
+        (("t0000", "t0002"), {"loss": 9.0}, []),  # it overfits, or shoots about
+        (("t0000", "t0002"), {"learned": 0.4}, []),  # it left chance, and went back
+        (("t0000", "t0001", "t0002"), {"loss": 9.0}, ["at-chance"]),
+    ],
+)
+def test_seeds_that_never_left_chance_are_named(tmp_path, trials, how, names):
+    folder = make_run(tmp_path / "run", STOPPED)
+    _make_stuck(folder, trials, **how)
+    found = {finding.name: finding.sentence for finding in check_protocol(read_run(folder))}
+    assert list(found) == names
+    if "stuck" in names:
+        assert found["stuck"].startswith(f"{len(trials)} of 6 finished trials never left chance (t0000 with seed 0, ")
+        assert f"<b>{len(trials)}</b>stuck at chance" in build_report(folder).read_text()
+    if "at-chance" in names:
+        assert found["at-chance"].startswith("1 of 2 settings") and "(learning rate 0.01)" in found["at-chance"]
+
+
+def test_chance_is_what_the_most_frequent_class_gives(tmp_path):
+    """Of nine images in ten of one class, an accuracy of 90 % is nothing, and a loss of .325 what counting gives."""
+    folder = make_run(tmp_path / "run", STOPPED)
+    _make_stuck(folder, ("t0000",), loss=0.325)
+    labels = np.repeat(np.array([3, 0], np.int32), [360, 40])
+    np.savez(folder / "predictions" / "labels.npz", labels=labels)
+    chance = chance_level(read_run(folder))
+    assert chance.accuracy == 0.9 and chance.limit == pytest.approx(0.93)
+    assert "t0000" in stuck_trials(read_run(folder))["trial"].tolist()
+    (folder / "predictions" / "labels.npz").unlink()
+    assert chance_level(read_run(folder)).accuracy == pytest.approx(0.1)
 
 
 def test_a_study_that_is_not_finished(tmp_path):

@@ -38,6 +38,8 @@ def test_rows_of_trials_that_stop_early(tmp_path, monkeypatch):
         assert row.best_epoch == lines.val_loss.idxmin()
         assert row.val_loss == lines.val_loss[row.best_epoch]
         assert row.train_accuracy == lines.train_accuracy[row.best_epoch]
+        (evaluated,) = metrics[metrics.trial == row.trial].itertuples()
+        assert evaluated.epoch == row.epochs_run
         labels = np.load(tmp_path / "predictions/labels.npz")["labels"]
         logits = np.load(tmp_path / f"predictions/{row.trial}.npz")["logits"]
         assert (logits.argmax(1) == labels).mean() == pytest.approx(row.test_accuracy, abs=1e-6)

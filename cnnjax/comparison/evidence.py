@@ -11,6 +11,7 @@ from cnnjax.comparison.sides import Side
 from cnnjax.environment import lasting
 from cnnjax.nested import differences
 from cnnjax.report.names import AXES, bounds, larger_is_better
+from cnnjax.report.read import Run
 from cnnjax.types import RequestError
 
 _TEST = ("test_loss", "test_accuracy", "precision", "recall", "f1")
@@ -45,13 +46,14 @@ class Evidence:
     environments: dict[str, tuple[Any, Any]]
 
 
-def compare_settings(a: Side, b: Side, measure: str = "test_accuracy", margin: float | None = None) -> Evidence:
+def compare_settings(a: Side, b: Side, measure: str | None = None, margin: float | None = None) -> Evidence:
     """Compares two settings by all that their runs' files say.
 
     Args:
         a: one side.
         b: the other.
-        measure: a column of trials.csv.
+        measure: a column of trials.csv; None for what both runs select by, as their reports do, if that is one measure
+            of the same data; else the test accuracy.
         margin: the difference, in the measure's unit, that is too small to matter.
 
     Raises:
@@ -62,6 +64,7 @@ def compare_settings(a: Side, b: Side, measure: str = "test_accuracy", margin: f
         raise RequestError(
             "arguments", f"{a.asked} {b.asked}", "they pick the same trials; pick two settings: RUN:model=baseline"
         )
+    measure = measure or _shared_measure(a.run, b.run)
     least, most = bounds(measure)
     if margin is not None and not 0 < margin < most - least:
         allowed = "a number > 0" + (" and < 1: 0.005 is half a percentage point" if most == 1 else "")
@@ -72,7 +75,13 @@ def compare_settings(a: Side, b: Side, measure: str = "test_accuracy", margin: f
             raise RequestError("arguments", side.asked, f"{how}; allowed: trials whose streams are not crossed")
     values = a.values(measure), b.values(measure)
     warnings = [*_data_warnings(a, b, measure), *_side_warnings(a, "A"), *_side_warnings(b, "B")]
-    comparison = stats.compare(*values, margin=margin, larger_is_better=larger_is_better(measure), most=most - least)
+    comparison = stats.compare(
+        *values,
+        margin=margin,
+        larger_is_better=larger_is_better(measure),
+        most=most - least,
+        pair=_pairing_helps(a, b, measure),
+    )
     summary_a, summary_b = (stats.summarise([*side.values()], (least, most)) for side in values)
     config_a, config_b = (_beside_the_grid(side.run.config) for side in (a, b))
     configs = differences(config_a, config_b)
@@ -94,6 +103,26 @@ def compare_settings(a: Side, b: Side, measure: str = "test_accuracy", margin: f
     )
 
 
+def _pairing_helps(a: Side, b: Side, measure: str) -> bool:
+    """Asks all settings of both runs that have the seeds that A and B share, as the report of one run does."""
+    seeds = [seed for seed in a.values(measure) if seed in b.values(measure)]
+    every = {
+        (side.run.workdir.resolve(), setting): side.run.by_seed(setting, measure)
+        for side in (a, b)
+        for setting in side.run.settings.index
+    }
+    groups = {key: {seed: of[seed] for seed in seeds} for key, of in every.items() if set(seeds) <= set(of)}
+    return bool(seeds) and stats.pairing_helps(groups)
+
+
+def _shared_measure(a: Run, b: Run) -> str:
+    return a.select if a.select == b.select and _data(a) == _data(b) else "test_accuracy"
+
+
+def _data(run: Run) -> dict[str, Any]:
+    return {**run.data, "examined": None}  # which older runs lack
+
+
 def _examples(a: Side, b: Side) -> stats.Disagreement | None:
     if a.run.labels is None or b.run.labels is None or not np.array_equal(a.run.labels, b.run.labels):
         return None
@@ -104,10 +133,14 @@ def _examples(a: Side, b: Side) -> stats.Disagreement | None:
 
 def _data_warnings(a: Side, b: Side, measure: str) -> list[str]:
     """What is not the same in the data; raises where figures of different test sets would be compared."""
-    one, other = a.run.data, b.run.data
+    one, other = _data(a.run), _data(b.run)
     seen = [side.run.config.get("data", {}) for side in (a, b)]
     augmented = [config.get("augment", []) if config.get("augment_test") else [] for config in seen]
     warnings = []
+    if measure.startswith("train"):
+        warnings.append(
+            "The measure is of training images, and says nothing of new ones: --measure=test_accuracy does."
+        )
     if augmented[0] != augmented[1]:
         warnings.append("THE TEST IMAGES DIFFER as the networks see them: data.augment_test augments those of one run.")
     if _have_same_data(a, b):  # whatever the file or folder is called

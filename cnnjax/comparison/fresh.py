@@ -86,7 +86,8 @@ def read_confirmation(run: Run, number: int) -> Confirmation:
     best = {row.name: row.best for row in stats.rank(values)}
     found = [_contender(run, trial, sides[trial], measure, best[trial]) for trial in trials]
     winner, *others = (values[trial] for trial in trials)
-    against = stats.adjust([stats.compare(winner, other, most=1) for other in others])
+    pair = stats.pairing_helps(values)
+    against = stats.adjust([stats.compare(winner, other, most=1, pair=pair) for other in others])
     return Confirmation(run.select, measure, found, against)
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from cnnjax import storage
 from cnnjax.report.names import AXES, MEASURES
 from cnnjax.report.read import Run, read_run
-from cnnjax.types import RequestError, one_of
+from cnnjax.types import RequestError, composed, one_of
 
 _STREAMS = ("stream_init", "stream_order", "stream_augment", "stream_dropout")
 _KEYS = ("trial", *AXES, "seed", *_STREAMS)
@@ -140,7 +140,7 @@ def _matches(column: pd.Series, key: str, value: str) -> pd.Series:
         except ValueError:
             raise RequestError(f"selector {key}", value, "allowed: a number, or None") from None
     else:
-        found = column.astype(str) == value
+        found = column.astype(str).map(composed) == composed(value)
     if not found.any():
         there = ["None" if pd.isna(level) else str(level) for level in column.unique()]
         shown = one_of(value, there) if len(there) <= 20 else f"allowed: {there[0]} to {there[-1]}"

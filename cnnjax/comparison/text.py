@@ -3,14 +3,18 @@
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from cnnjax import stats
 from cnnjax.comparison.evidence import Evidence
 from cnnjax.nested import finite
+from cnnjax.report.names import measure_name
 from cnnjax.stats import amount, gap, span
 from cnnjax.types import counted
+
+_SPECIAL = re.compile(r"([|$<`*])")  # in Markdown
 
 
 class Section(NamedTuple):
@@ -21,7 +25,7 @@ class Section(NamedTuple):
 
 
 def _headline(evidence: Evidence) -> str:
-    return stats.verdict_sentence(evidence.comparison, evidence.measure)
+    return stats.verdict_sentence(evidence.comparison, evidence.measure, name=measure_name(evidence.measure))
 
 
 def _sections(evidence: Evidence) -> list[Section]:
@@ -56,7 +60,7 @@ def _sides(evidence: Evidence) -> Section:
         ("range", lambda s: _range(s.min, s.max, measure)),
     ):
         rows.append((name, text(a), text(b)))
-    return Section(measure.replace("_", " "), rows)
+    return Section(measure_name(measure), rows)
 
 
 def _seeds(evidence: Evidence) -> Section:
@@ -75,7 +79,7 @@ def _seeds(evidence: Evidence) -> Section:
         share, low, high = (f"{100 * value:.0f}" for value in found.beats)
         rows += [
             ("p, t test", f"{found.difference.p:.3g}"),
-            (f"p, {test}", f"{found.permutation_p:.3g} (the least that so many seeds can give is {least:.2g})"),
+            (f"p, {test}", f"{found.permutation_p:.3g} (with so many seeds it cannot be smaller than {least:.2g})"),
             ("A beats B", f"in {share} % of trainings (95 % interval {low} to {high} %)"),
             ("effect size", f"{found.effect_size:+.2f} standard deviations across seeds (Hedges' g)"),
         ]
@@ -128,7 +132,7 @@ def to_markdown(evidence: Evidence) -> str:
     for section in _sections(evidence):
         head, *rest = section.rows if not section.rows[0][0] else [("", ""), *section.rows]
         lines = [head, tuple("---" for _ in head), *rest]
-        table = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+        table = ["| " + " | ".join(_SPECIAL.sub(r"\\\1", cell) for cell in line) + " |" for line in lines]
         blocks.append("\n".join([f"#### {section.title[0].upper()}{section.title[1:]}", "", *table]))
     return "\n\n".join(blocks)
 

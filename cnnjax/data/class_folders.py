@@ -9,7 +9,7 @@ from cnnjax.data.checks import SPLITS, PathError, by_number, by_split, check_mem
 from cnnjax.data.dataset import Source, Split
 from cnnjax.data.images import resize_images
 from cnnjax.data.pictures import DECODING, SUFFIXES, count_remarks, decode_pictures, find_pictures, is_picture
-from cnnjax.types import RequestError
+from cnnjax.types import RequestError, composed
 
 
 def has_class_folders(root: Path) -> bool:
@@ -44,8 +44,9 @@ def read_class_folders(root: Path, name: str, size: int | None, resize: str) -> 
     """
     files, notes = _list_files(root)
     classes = tuple(files["train"])
+    places = {composed(each): place for place, each in enumerate(classes)}  # macOS and others spell accents otherwise
     for folders in files.values():
-        for unknown in sorted(set(folders) - set(classes)):
+        for unknown in sorted(each for each in folders if composed(each) not in places):
             there = files["train"][classes[0]][0].parent.parent
             raise PathError(folders[unknown][0].parent, f"there is no such class in {there}")
     paths = [path for folders in files.values() for each in folders.values() for path in each]
@@ -60,7 +61,7 @@ def read_class_folders(root: Path, name: str, size: int | None, resize: str) -> 
     images = arrays["images"]
     splits = {}
     for split, folders in files.items():
-        labels = [classes.index(each) for each, paths in folders.items() for _ in paths]
+        labels = [places[composed(each)] for each, paths in folders.items() for _ in paths]
         splits[split] = Split(images[: len(labels)], np.array(labels, np.int32))
         images = images[len(labels) :]
     notes += tuple(arrays["notes"].tolist())

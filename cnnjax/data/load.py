@@ -1,5 +1,6 @@
 """From a study's data settings to its data set."""
 
+import dataclasses
 from pathlib import Path
 
 from cnnjax.data.checks import check_memory
@@ -10,6 +11,9 @@ from cnnjax.data.images import resize_images
 from cnnjax.data.splits import keep_classes, make_splits
 from cnnjax.data.tfds import read_prepared
 from cnnjax.study import DataConfig
+from cnnjax.types import RequestError, composed
+
+_SPLIT_NAMES = ("train", "training", "test", "data", "images", "all")
 
 
 def load_dataset(data: DataConfig) -> Dataset:
@@ -31,7 +35,7 @@ def load_dataset(data: DataConfig) -> Dataset:
     """
     name, source = load_source(data)
     if data.classes:
-        source = keep_classes(source, data.classes)
+        source = keep_classes(source, [name if isinstance(name, int) else composed(name) for name in data.classes])
     size = data.image_size
     if size is not None:
         source = source.changed(lambda _, split: _resized(split, size, data.resize))
@@ -52,9 +56,18 @@ def load_source(data: DataConfig) -> tuple[str, Source]:
     """
     if data.path is None:
         return data.name, read_digits() if data.name == "digits" else read_prepared(data)
-    # The default name says nothing about the path.
-    name = Path(data.path).stem if data.name == DataConfig.name else data.name
-    return name, read_path(data.path, name, data.image_size, data.resize)
+    name = _path_name(data.path) if data.name == DataConfig.name else data.name  # the default is another data set's
+    source = read_path(data.path, name, data.image_size, data.resize)
+    classes = tuple(map(composed, source.classes))
+    if twice := [one for place, one in enumerate(classes) if one in classes[:place]]:
+        raise RequestError("data.path", data.path, f"two classes of it are named {twice[0]!r}, in two Unicode forms")
+    return name, dataclasses.replace(source, classes=classes)
+
+
+def _path_name(path: str) -> str:
+    """What the data at a path are called: the file or folder; its folder, where that says only which split it is."""
+    place = Path(path).expanduser().resolve()
+    return place.parent.name if place.stem.lower() in _SPLIT_NAMES and place.parent.name else place.stem
 
 
 def _resized(split: Split, size: int, kind: str) -> Split:

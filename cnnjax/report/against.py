@@ -14,6 +14,7 @@ from cnnjax.types import counted
 
 _OTHERS = 99  # over seeds, at most
 _RUNNERS_UP = 5  # on single test images, at most
+_SMALL = 0.005  # a p-value that few seeds cannot give
 
 
 def against_tables(run: Run, evidence: Evidence) -> list[Table]:
@@ -27,6 +28,9 @@ def _over_seeds(run: Run, evidence: Evidence) -> Table:
     rows: list[dict[str, Any]] = []
     for place, found in enumerate(evidence.against[:_OTHERS], 1):
         row: dict[str, Any] = {"place": place + 1, "instead of": run.tell_apart(evidence.settings[place])}
+        verdict = evidence.verdict(place)
+        row |= {"the winner is": verdict}  # and what would decide it: in front, for all the columns are wide
+        row |= {"more_seeds": max(found.more_seeds) if verdict == "undecided" and found.more_seeds else None}
         row |= {"difference": found.difference.value} | _ends("difference", found.interval)
         if found.difference.standard_error > 0:
             row |= {"p_beats": found.beats.value} | _ends("p_beats", found.beats[1:])
@@ -35,14 +39,10 @@ def _over_seeds(run: Run, evidence: Evidence) -> Table:
                 "p": evidence.ranks[place].p,
                 "p_permutation": found.permutation_p,
             }
-        verdict = evidence.verdict(place)
-        row["the winner is"] = verdict
-        if verdict == "undecided" and found.more_seeds:
-            row["more_seeds"] = max(found.more_seeds)
         rows.append(row)
     count = len(evidence.against)
     some = f" The first {_OTHERS} of {count}." if count > _OTHERS else ""
-    paired = "paired by seed" if evidence.against[0].paired else "not paired"
+    paired = "paired by seed" if evidence.paired else "not paired, for their seeds do not go together"
     tests = f" of all {evidence.pairs:,} pairs of settings" if evidence.pairs > 1 else ""
     note = (
         f"What {run.tell_apart(evidence.settings[0])} brings instead of each other setting, by "
@@ -51,16 +51,24 @@ def _over_seeds(run: Run, evidence: Evidence) -> Table:
         "winner beats one of the other, with its 95 % interval. Effect size: the difference in standard deviations "
         f"across seeds (Hedges' g), positive where the winner is better. p: of the t tests{tests}, by Holm's "
         "correction, which the verdict goes by; p permutation: of this pair alone, without an assumption of "
-        "normality. More seeds: what each of the two needs to be told apart with 80 % power, also after as many tests, "
-        "if this is the true difference."
+        f"normality{_least(evidence)}. More seeds: what each of the two needs to be told apart with 80 % power, also "
+        "after as many tests, if this is the true difference."
     )
     unit = "percent" if run.select.endswith("accuracy") else "number"
+    frame = pd.DataFrame(rows).dropna(axis="columns", how="all")
     kinds = dict.fromkeys(("difference", "difference_low", "difference_high"), unit)
     kinds |= dict.fromkeys(("p_beats", "p_beats_low", "p_beats_high"), "percent")
     kinds |= {"place": "whole", "more_seeds": "whole"} | dict.fromkeys(("instead of", "the winner is"), "text")
-    return Table(
-        "winner_against_others", "The winner against each other setting", note, pd.DataFrame(rows), kinds=kinds
-    )
+    return Table("winner_against_others", "The winner against each other setting", note, frame, kinds=kinds)
+
+
+def _least(evidence: Evidence) -> str:
+    """Says how small a p-value by permutation can be at all, which with few seeds is large."""
+    least = evidence.against[0].least_permutation_p
+    if math.isnan(least):
+        return ""
+    no_verdict = ", so that it decides nothing" if least > 1 - stats.LEVEL else ""
+    return f" (with so few seeds it cannot be smaller than {least:.2g}{no_verdict})" if least > _SMALL else ""
 
 
 def _on_images(run: Run, evidence: Evidence) -> list[Table]:

@@ -3,7 +3,7 @@
 import math
 
 from cnnjax import stats
-from cnnjax.report.confirmed import Confirmed, confirmed_details, confirmed_sentence
+from cnnjax.report.confirmed import Confirmed, confirmed_sentence, confirmed_verdict
 from cnnjax.report.evidence import Evidence
 from cnnjax.report.names import measure_name
 from cnnjax.report.read import Run
@@ -11,11 +11,15 @@ from cnnjax.report.streams import Sources
 from cnnjax.report.tables import significant
 from cnnjax.types import counted
 
+_NAMED = 3  # settings, at most
+
 
 def write_answer(
     run: Run, evidence: Evidence | None, sources: list[Sources], confirmed: Confirmed | None = None
 ) -> list[str]:
-    """Returns the answer as paragraphs, the shortest that is true first.
+    """Returns the answer as paragraphs, the headline first.
+
+    Where fresh seeds were trained, they alone say whether the winner is better than its runners-up.
 
     Args:
         run: the run.
@@ -29,11 +33,14 @@ def write_answer(
     if sources:
         return [_sources_sentence(run, sources), _best_sentence(run, best)]
     said = [_best_sentence(run, best), _seeds_sentence(run, best)]
-    said += [confirmed_sentence(confirmed)] if confirmed else []
-    answer = [" ".join(filter(None, said)), *(confirmed_details(confirmed) if confirmed else [])]
-    if evidence.runner_up is not None and not run.crossed:
-        answer.append(_verdict_sentence(run, evidence))
-        answer += [_curse_sentence(run, evidence)] if evidence.honest else []
+    if confirmed:
+        said += [confirmed_sentence(confirmed), confirmed_verdict(confirmed)]
+        said.append(_open_sentence(run, evidence, len(confirmed.contenders)))
+    elif evidence.runner_up is not None and not run.crossed:
+        said.append(_verdict_sentence(run, evidence))
+    answer = [" ".join(filter(None, said))]
+    if evidence.honest and not run.crossed:
+        answer.append(_curse_sentence(run, evidence))
     unranked = len(run.settings) - len(evidence.settings)
     answer += [_unranked_sentence(run, unranked)] if unranked else []
     return answer
@@ -42,7 +49,7 @@ def write_answer(
 def _best_sentence(run: Run, best: int) -> str:
     so_far = " so far" if len(run.trials) < run.planned else ""
     count = len(run.settings)
-    verb = f"Best{so_far} of {count} settings: " if count > 1 else ""
+    verb = f"Best{so_far} of {count} settings by {measure_name(run.select)}: " if count > 1 else ""
     measured = "; ".join(filter(None, (_interval(run, best, measure) for measure in _measures(run))))
     return f"{verb}{run.describe(best)}. {measured[0].upper()}{measured[1:]}."
 
@@ -87,25 +94,35 @@ def _verdict_sentence(run: Run, evidence: Evidence) -> str:
         return f"Undecided: it leads the runner-up, {name}, {by}. {stats.what_decides(found)}"
     paired = ", paired by seed" if found.paired else ""
     sure = f"({stats.span(found.interval, run.select)}{paired}); P(best) = {100 * first.best:.0f} %."
+    also = _open_sentence(run, evidence, 2)
     if evidence.decided:
-        return f"Decided: it is better than the runner-up, {name}, {by} {sure}{_open_sentence(evidence)}"
+        return " ".join(filter(None, (f"Decided: it is better than the runner-up, {name}, {by} {sure}", also)))
     if found.is_level:
         text = f"Undecided: it is level with the runner-up, {name}, in {measure} {sure}"
     else:
         text = f"Undecided: it leads the runner-up, {name}, {by} {sure}"
     if found.verdict == "better":
-        return (
-            f"{text} That interval alone excludes zero, but among the {evidence.pairs} pairs of settings such a gap "
+        text += (
+            f" That interval alone excludes zero, but among the {evidence.pairs} pairs of settings such a gap "
             f"may be chance (p = {second.p:.2g} after Holm's correction): confirm it on fresh seeds."
         )
-    return f"{text} {stats.what_decides(found, 'it', 'the runner-up')}"
+    return " ".join(filter(None, (text, stats.what_decides(found, "it", "the runner-up"), also)))
 
 
-def _open_sentence(evidence: Evidence) -> str:
-    """What is open though the runner-up is beaten: a setting behind it may spread more."""
-    places = range(1, len(evidence.settings))
-    count = sum(evidence.verdict(place) != "better" for place in places)
-    return f" It is undecided against {counted(count, 'other setting')} of a lower mean." if count else ""
+def _open_sentence(run: Run, evidence: Evidence, first: int) -> str:
+    """Names what else is open, from a place on (the runner-up is 1): of a lower mean, but with too wide a spread."""
+    if run.crossed:
+        return ""
+    places = [place for place in range(first, len(evidence.settings)) if evidence.verdict(place) == "undecided"]
+    if not places:
+        return ""
+    names = [run.tell_apart(evidence.settings[place]) for place in places]
+    needs = [evidence.against[place - 1].more_seeds for place in places]
+    which = "; ".join(names[:_NAMED]) + ("; ..." if len(names) > _NAMED else "")
+    them = "it" if len(places) == 1 else "all of them"
+    some = [max(more) for more in needs if more]
+    how = f": {counted(max(some), 'more seed')} of each would decide {them}" if len(some) == len(places) else ""
+    return f"It is undecided against {counted(len(places), 'other setting')} of a lower mean ({which}){how}."
 
 
 def _unranked_sentence(run: Run, count: int) -> str:

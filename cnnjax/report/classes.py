@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 
 from cnnjax import metrics
+from cnnjax.report.lettering import shortened
 from cnnjax.report.parts import Chapter
 from cnnjax.report.read import Run
-from cnnjax.report.style import INK, LINES, MUTED, PAPER, SERIES, Plot, canvas, context, line_handle, render
+from cnnjax.report.style import INK, LINES, MUTED, PAPER, SERIES, Plot, canvas, context, file_name, line_handle, render
 from cnnjax.report.tables import Table, significant
 from cnnjax.types import counted
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _CHAPTERS = 6  # that hold more than a confusion matrix
 _NAMED = 12  # classes, at most, that lines or cells are told apart for
+_LONGEST = 24  # letters of a class's name
 _RATES = np.linspace(0, 1, 101) ** 2  # where curves are averaged: closest where they are steep
 
 
@@ -97,7 +99,7 @@ def _accuracies(run: Run, setting: int, seeds: _Seeds) -> Plot:
         axes.errorbar(recalls.mean(axis=0), places, xerr=std, fmt="none", ecolor=INK, elinewidth=1.2, capsize=2)
         bars = " Error bars: ± the standard deviation across seeds."
     axes.axvline(accuracy, color=MUTED, ls=LINES[1], lw=1.2)
-    axes.set_yticks(places, run.classes if classes <= 30 else [""] * classes)
+    axes.set_yticks(places, _names(run) if classes <= 30 else [""] * classes)
     axes.set_xlim(0, 100)
     axes.set_ylim(classes - 0.4, -0.6)
     axes.set_xlabel("Test accuracy within the class, %")
@@ -113,7 +115,7 @@ def _roc(run: Run, setting: int, seeds: _Seeds) -> Plot:
     named = len(run.classes) <= _NAMED
     handles = []
     means = []
-    for label, name in enumerate(run.classes):
+    for label, name in enumerate(_names(run)):
         of_class = [curves[label] for curves in seeds.curves]
         if np.isnan(of_class[0].auc):
             continue
@@ -178,7 +180,7 @@ def _confusion(run: Run, setting: int, counts: np.ndarray) -> Plot:
                 percent = f"{100 * share[row, column]:.0f}"
                 for dy, text, va, size in ((0.48, percent, "bottom", 7.5), (0.54, count, "top", 5)):
                     axes.text(column + 0.5, row + dy, text, va=va, fontsize=size, **place)
-    names = run.classes if classes <= 30 else [""] * classes  # more cannot be read
+    names = _names(run) if classes <= 30 else [""] * classes  # more cannot be read
     axes.set_xticks(np.arange(classes) + 0.5, names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(np.arange(classes) + 0.5, names)
     axes.tick_params(length=0)
@@ -195,6 +197,9 @@ def _confusion(run: Run, setting: int, counts: np.ndarray) -> Plot:
     return render(figure, f"confusion_{_file(run, setting)}", "", caption)
 
 
+def _names(run: Run) -> list[str]:
+    return [shortened(name, _LONGEST) for name in run.classes]
+
+
 def _file(run: Run, setting: int) -> str:
-    model = str(run.settings.loc[setting, "model"])
-    return "".join(c if c.isalnum() and c.isascii() else "_" for c in model)
+    return file_name(str(run.settings.loc[setting, "model"]))

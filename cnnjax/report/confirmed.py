@@ -100,23 +100,24 @@ def confirmed_sentence(found: Confirmed) -> str:
     )
 
 
-def confirmed_details(found: Confirmed) -> list[str]:
-    """What the fresh seeds say of the winner beside each runner-up."""
-    said = []
+def confirmed_verdict(found: Confirmed) -> str:
+    """What the fresh seeds say of the winner beside each runner-up, and what is undecided; nothing of one contender."""
+    said: dict[str, list[str]] = {}
     for place, (row, other) in enumerate(zip(found.against, found.contenders[1:], strict=True), 2):
         span = f" ({stats.span(stats.Interval(row.low, row.high), found.measure)})"
-        by = f"{stats.gap(row.value, found.measure)}{'' if math.isnan(row.low) else span}"
-        than = f"number {place}, {other.name}"
-        verdict = {
-            "equal": f"equal to {than}, on every seed",
-            "undecided": f"undecided against {than}: {by}",
-        }.get(row.verdict, f"{row.verdict} than {than}: {by}")
-        said.append(verdict + (f", {row.more_seeds} more seeds of each would tell" if _is_open(row) else ""))
-    return [f"Confirmation: on the fresh seeds, {'; '.join(said)}."] if said else []
-
-
-def _is_open(row: Against) -> bool:
-    return row.verdict == "undecided" and bool(row.more_seeds)
+        by = "" if row.verdict == "equal" else f" by {stats.gap(row.value, found.measure)}"
+        needs = row.more_seeds if row.verdict == "undecided" else None
+        more = f", {counted(needs, 'more seed')} of each would decide it" if needs else ""
+        than = f"number {place}, {other.name}{by}{'' if math.isnan(row.low) or not by else span}{more}"
+        said.setdefault(row.verdict, []).append(than)
+    if not said:
+        return ""
+    words = {"worse": "worse than", "undecided": "undecided against", "equal": "equal to", "better": "better than"}
+    verdicts = [f"{words[name]} {'; and '.join(said[name])}" for name in words if name in said]
+    head = "Decided" if set(said) == {"better"} else "Not confirmed" if "worse" in said else "Undecided"
+    if set(said) == {"equal"}:
+        head = "Equal"
+    return f"{head}: on the fresh seeds it is {'; '.join(verdicts)}."
 
 
 def confirmed_tables(found: Confirmed | None) -> list[Table]:
@@ -125,18 +126,15 @@ def confirmed_tables(found: Confirmed | None) -> list[Table]:
         return []
     rows: list[dict[str, Any]] = []
     for place, row in enumerate(found.contenders, 1):
-        shown: dict[str, Any] = {
-            "place": place,
-            "setting": row.name,
-            "n": row.n,
-            "fresh": row.mean,
-            "fresh_low": row.low,
-        }
-        shown |= {"fresh_high": row.high, "selected": row.selected, "p_best": row.best}
-        if place > 1:
-            of = found.against[place - 2]
+        shown: dict[str, Any] = {"place": place, "setting": row.name}
+        of = found.against[place - 2] if place > 1 else None
+        if found.against:
+            shown |= {"the winner is": of.verdict if of else ""}
+            shown |= {"more_seeds": of.more_seeds if of and of.verdict == "undecided" else None}
+        shown |= {"n": row.n, "fresh": row.mean, "fresh_low": row.low, "fresh_high": row.high}
+        shown |= {"selected": row.selected, "p_best": row.best}
+        if of:
             shown |= {"difference": of.value, "difference_low": of.low, "difference_high": of.high, "p": of.p}
-            shown |= {"the winner is": of.verdict, "more_seeds": of.more_seeds if _is_open(of) else None}
         rows.append(shown)
     percent = "percent" if found.measure.endswith("accuracy") else "number"
     note = (

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from cnnjax.report.colors import setting_color
+from cnnjax.report.lettering import shortened
 from cnnjax.report.names import AXES, bounds, level, scale, word
 from cnnjax.report.read import Run
-from cnnjax.report.style import LINES, MUTED, SERIES, Plot, canvas, legend, line_handle, render
+from cnnjax.report.style import LINES, MUTED, SERIES, Plot, canvas, keep_in_bounds, legend, line_handle, render
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +47,7 @@ def _curves(run: Run, name: str) -> Plot:
     models = list(dict.fromkeys(history["model"]))
     few = history.groupby("model")["setting"].nunique().max() <= 3
     blocks = [splits] if few else [[split] for split in splits]
-    look = _look(history, dashes=not (few and len(splits) > 1))
+    look = _look(run, history, dashes=not (few and len(splits) > 1))
     rows = -(-len(models) // _COLUMNS)
     columns = -(-len(models) // rows)
     figure, grid = canvas(
@@ -60,7 +62,7 @@ def _curves(run: Run, name: str) -> Plot:
         block = grid[index * rows : (index + 1) * rows]
         panels = [axes for row in block for axes in row]
         for axes, model in zip(panels, models, strict=False):
-            axes.set_title(model)
+            axes.set_title(shortened(model, 32))
             for _, of_setting in history[history["model"] == model].groupby("setting"):
                 first = of_setting.iloc[0]
                 colour = look.colour_of[_key(first, look.colours)]
@@ -73,6 +75,7 @@ def _curves(run: Run, name: str) -> Plot:
         hide_spare(panels, len(models), columns)
     if name == "loss":
         grid[0][0].set_ylim(bottom=0)
+    keep_in_bounds([axes for row in grid for axes in row], f"train_{name}")
     handles = _handles(look, splits if few and len(splits) > 1 else [])
     if handles:
         legend(figure, handles)
@@ -122,7 +125,7 @@ def hide_spare(panels: Sequence["Axes"], count: int, columns: int) -> None:
         axes.tick_params(labelbottom=True)
 
 
-def _look(history: pd.DataFrame, dashes: bool) -> _Look:
+def _look(run: Run, history: pd.DataFrame, dashes: bool) -> _Look:
     """Gives colours to as many varying axes as eight can tell apart, and dashes to the next."""
     varying = [a for a in _TOLD_BY if history.groupby("optimizer")[a].nunique(dropna=False).max() > 1]
     if history["optimizer"].nunique() > 1:
@@ -137,6 +140,9 @@ def _look(history: pd.DataFrame, dashes: bool) -> _Look:
     rest = [axis for axis in varying if axis not in by_colour]
     by_dash = rest[:1] if dashes and rest and history[rest[0]].nunique() <= len(LINES) else []
     colour_of = dict(zip(_combinations(history, by_colour), SERIES, strict=False))
+    settings = {_key(row, by_colour): int(row["setting"]) for _, row in history.drop_duplicates("setting").iterrows()}
+    if history["setting"].nunique() == len(settings) <= len(SERIES):  # a color is one setting's
+        colour_of = {key: setting_color(run, settings[key]) for key in colour_of}
     dash_of = dict(zip(_combinations(history, by_dash), LINES, strict=False))
     return _Look(by_colour, by_dash, colour_of, dash_of, [a for a in rest if a not in by_dash])
 

@@ -8,6 +8,7 @@ import numpy as np
 from cnnjax.data import Dataset, Split
 from cnnjax.data.levels import BLACK, black_share, level_counts
 from cnnjax.report.data_tables import channel_names, class_counts
+from cnnjax.report.lettering import shortened
 from cnnjax.report.style import INK, MUTED, PAPER, SERIES, Plot, canvas, context, legend, line_handle, render
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _EXAMPLES = 10  # of a class
 _MOST_CLASSES = 100  # of which samples are shown
 _NAMED_CLASSES = 60  # names of more cannot be read
+_LONGEST = 24  # letters of a class's name
 _GAP = 1  # pixel between two images
 
 
@@ -84,7 +86,7 @@ def draw_by_class(images: np.ndarray, labels: np.ndarray, classes: Sequence[str]
         found = images[np.flatnonzero(labels == label)[:count]]
         row[: len(found)] = found
     of = f"the first {len(shown)} of {len(classes)} classes" if len(shown) < len(classes) else "each class"
-    return _show(rows, shown), of
+    return _show(rows, [shortened(name, _LONGEST) for name in shown]), of
 
 
 def _samples(name: str, split: Split, classes: tuple[str, ...]) -> Plot:
@@ -113,7 +115,8 @@ def _class_counts(dataset: Dataset) -> Plot:
     for axes, title in zip(row, ("images", "% of the split"), strict=True):
         axes.set_xlabel(title)
         axes.grid(False, axis="y")
-    row[0].set_yticks(range(classes), dataset.classes if classes <= _NAMED_CLASSES else [""] * classes)
+    names = [shortened(name, _LONGEST) for name in dataset.classes]
+    row[0].set_yticks(range(classes), names if classes <= _NAMED_CLASSES else [""] * classes)
     row[0].tick_params(axis="y", length=0)
     row[0].set_ylim(classes - 0.5, -0.5)
     legend(figure, [line_handle(name, color=SERIES[i], lw=5) for i, name in enumerate(counts)])

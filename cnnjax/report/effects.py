@@ -8,9 +8,22 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from cnnjax import stats
+from cnnjax.report.lettering import shortened
 from cnnjax.report.names import bounds, level, word
 from cnnjax.report.read import Run
-from cnnjax.report.style import INK, MUTED, PAPER, SERIES, Plot, canvas, context, line_handle, off_zero, render
+from cnnjax.report.style import (
+    INK,
+    MUTED,
+    PAPER,
+    SERIES,
+    Plot,
+    canvas,
+    context,
+    keep_in_bounds,
+    line_handle,
+    off_zero,
+    render,
+)
 from cnnjax.report.tables import Table
 
 if TYPE_CHECKING:
@@ -19,6 +32,7 @@ if TYPE_CHECKING:
 _GROUP = "What mattered"
 _BARS = 12  # at most
 _PANELS = 8  # at most
+_LONGEST = 20  # letters of a value
 
 
 def explain(run: Run) -> stats.Effects | None:
@@ -95,6 +109,7 @@ def _bars(effects: stats.Effects) -> Plot:
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_xlim(left=0)
     axes.margins(x=0.08)
+    keep_in_bounds([axes], "test_accuracy", "x")
     axes.tick_params(axis="y", length=0)
     axes.grid(False, axis="y")
     axes.set_xlabel("% of the variance of test accuracy over all trials")
@@ -125,6 +140,7 @@ def _marginal(run: Run, shown: Sequence[tuple[str, ...]]) -> Plot:
         panel.set_axis_off()
     for row in grid:
         row[0].set_ylabel("Test accuracy, %")
+    keep_in_bounds(panels, "test_accuracy")
     bars = "Lines: its 95 % t interval over seeds, these settings given." if seeds else _no_bars(run)
     caption = (
         "Mean test accuracy at each value of an axis, over all settings that have it, each counting once. "
@@ -153,9 +169,11 @@ def _interactions(run: Run, pairs: Sequence[tuple[str, ...]]) -> Plot:
                 panel.plot([place, place], [100 * mean.low, 100 * mean.high], color=colour, lw=1.2)
         _ticks(panel, list(places))
         panel.set_xlabel(word(along))
-        handles = [line_handle(name, color=SERIES[i % len(SERIES)], marker="o") for i, name in enumerate(lines)]
+        names = [shortened(name, _LONGEST) for name in lines]
+        handles = [line_handle(name, color=SERIES[i % len(SERIES)], marker="o") for i, name in enumerate(names)]
         panel.legend(handles=handles[:10], title=word(by), fontsize=7.5, title_fontsize=8, loc="best")
     panels[0].set_ylabel("Test accuracy, %")
+    keep_in_bounds(panels, "test_accuracy")
     bars = "Lines up and down: 95 % t intervals over seeds." if seeds else _no_bars(run)
     caption = (
         "The strongest interactions: mean test accuracy along one axis at each value of another. Lines that are not "
@@ -184,6 +202,7 @@ def _ordered(means: tuple[stats.Marginal, ...]) -> list[stats.Marginal]:
 
 
 def _ticks(panel: "Axes", names: list[str]) -> None:
+    names = [shortened(name, _LONGEST) for name in names]
     slant: dict[str, Any] = {"rotation": 35, "ha": "right"} if sum(map(len, names)) > 24 else {}
     panel.set_xticks(range(len(names)), names, **slant)
     panel.margins(x=0.15)

@@ -25,12 +25,14 @@ class Evidence(NamedTuple):
         settings: those that lost no seed, the best first.
         ranks: of each of them.
         against: the best compared with each of the others, in their order, as one of the tests of all pairs.
+        paired: whether they are compared by seed, see `stats.pairing_helps`.
         honest: what the choice brings on seeds that had no say in it; None where there are not two seeds.
     """
 
     settings: list[int]
     ranks: list[stats.Rank]
     against: list[stats.Comparison]
+    paired: bool
     honest: stats.Honest | None
 
     @property
@@ -66,7 +68,7 @@ def weigh(run: Run) -> Evidence | None:
     ranks = stats.rank(select, larger_is_better=larger)
     settings = sorted(names, key=[rank.name for rank in ranks].index)
     best, *others = (select[setting] for setting in settings)
-    tests, paired = math.comb(len(settings), 2), stats.are_paired(select)  # as the ranks are
+    tests, paired = math.comb(len(settings), 2), stats.pairing_helps(select)  # as the ranks are
     compared = (
         stats.compare(best, other, larger_is_better=larger, most=greatest - least, pair=paired) for other in others
     )
@@ -76,7 +78,7 @@ def weigh(run: Run) -> Evidence | None:
         test: dict[Hashable, dict[Hashable, float]] = {name: run.by_seed(name, "test_accuracy") for name in names}
         if most > 1 and len(set.intersection(*(set(values) for values in select.values()))) > 1:
             honest = stats.select_honestly(select, test, larger_is_better=larger, report_larger_is_better=True)
-    return Evidence(settings, ranks, against, honest)
+    return Evidence(settings, ranks, against, paired, honest)
 
 
 def ranking_tables(run: Run, evidence: Evidence) -> list[Table]:

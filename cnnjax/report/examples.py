@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from cnnjax import examples, stats
+from cnnjax.report.colors import setting_color
 from cnnjax.report.galleries import draw_galleries
 from cnnjax.report.parts import Chapter
 from cnnjax.report.read import Run
@@ -17,6 +18,7 @@ from cnnjax.report.style import (
     Plot,
     canvas,
     context,
+    keep_in_bounds,
     legend,
     line_handle,
     off_zero,
@@ -26,6 +28,7 @@ from cnnjax.report.tables import Table, significant
 
 _SETTINGS = 6  # at most
 _SEEDS = 64  # of a setting, at most
+_FEW = 12  # bars that are all named
 
 
 class _Contender(NamedTuple):
@@ -56,9 +59,9 @@ def make_examples(run: Run) -> list[Chapter]:
     if best.n > 1 and len(labels) > 1 and not run.crossed:
         tables.append(_spread(contenders, labels))
     with context():
-        plots = [_reliability(contenders)]
+        plots = [_reliability(run, contenders)]
         if best.n > 1:
-            plots = [_shares(run, best), *plots, _ensembles(contenders)]
+            plots = [_shares(run, best), *plots, _ensembles(run, contenders)]
         plots += draw_galleries(run, best.setting, best.outcomes, labels, best.n)
     return [Chapter("Examples", tables, plots)]
 
@@ -158,17 +161,23 @@ def _spread(contenders: list[_Contender], labels: np.ndarray) -> Table:
 def _shares(run: Run, best: _Contender) -> Plot:
     figure, [[axes]] = canvas(5.4, 3.6)
     bins = best.n
-    edges = (np.arange(bins + 2) - 0.5) / bins
-    counts, _ = np.histogram(best.outcomes.right, edges)
-    percent, middles = 100 * counts / counts.sum(), 100 * (edges[:-1] + edges[1:]) / 2
-    axes.bar(middles, percent, 90 / bins, color=PAPER)  # hides the grid
-    axes.bar(middles, percent, 90 / bins, color=SERIES[0], alpha=0.6)
-    for middle, count in ((0, percent[0]), (100, percent[-1])):
-        axes.annotate(f"{count:.1f} %", (middle, count), (0, 3), textcoords="offset points", ha="center", fontsize=8)
-    axes.set_xlabel("% of the seeds that have an image right")
+    counts, _ = np.histogram(best.outcomes.right, (np.arange(bins + 2) - 0.5) / bins)
+    percent, seeds = 100 * counts / counts.sum(), np.arange(bins + 1)
+    axes.bar(seeds, percent, 0.9, color=PAPER)  # hides the grid
+    axes.bar(seeds, percent, 0.9, color=SERIES[0], alpha=0.6)
+    for place in seeds if bins <= _FEW else (0, bins):
+        text = f"{percent[place]:.1f} %"
+        axes.annotate(text, (place, percent[place]), (0, 3), textcoords="offset points", ha="center", fontsize=8)
+    if bins <= _FEW:
+        axes.set_xticks(seeds)
+    else:
+        axes.locator_params(axis="x", integer=True)
+    axes.set_xlim(-0.5, bins + 0.5)
+    axes.set_xlabel(f"how many of the {bins} seeds have an image right")
     axes.set_ylabel("% of the test images")
     axes.grid(False, axis="x")
     axes.margins(y=0.12)
+    keep_in_bounds([axes], "test_accuracy")
     caption = (
         f"How many of {best.n} seeds have each test image right, {run.describe(best.setting)}. Left: always wrong; "
         "right: always right; between: the seed decides."
@@ -176,14 +185,15 @@ def _shares(run: Run, best: _Contender) -> Plot:
     return render(figure, "examples_by_seeds", "", caption)
 
 
-def _reliability(contenders: list[_Contender]) -> Plot:
+def _reliability(run: Run, contenders: list[_Contender]) -> Plot:
     figure, [[axes]] = canvas(5.4, 4.6)
     axes.plot([0, 100], [0, 100], color=MUTED, lw=0.8, ls=LINES[2])
     handles = []
-    for index, contender in enumerate(contenders):
+    for contender in contenders:
         found = contender.calibration
         there = found.counts > 0
-        look: dict[str, Any] = {"color": SERIES[index], "marker": "o", "ms": 3.5, "lw": 1.4}
+        look: dict[str, Any] = {"color": setting_color(run, contender.setting), "marker": "o"}
+        look |= {"ms": 3.5, "lw": 1.4}
         axes.plot(100 * found.confidence[there], 100 * found.accuracy[there], **look)
         error = significant(100 * found.error)
         handles.append(line_handle(f"{contender.name}: error {error} %, n = {contender.n}", **look))
@@ -204,11 +214,11 @@ def _reliability(contenders: list[_Contender]) -> Plot:
     return render(figure, "reliability", "", caption)
 
 
-def _ensembles(contenders: list[_Contender]) -> Plot:
+def _ensembles(run: Run, contenders: list[_Contender]) -> Plot:
     figure, [[axes]] = canvas(5.4, 4.2)
     handles = []
-    for index, contender in enumerate(contenders):
-        found, colour = contender.ensembles, SERIES[index]
+    for contender in contenders:
+        found, colour = contender.ensembles, setting_color(run, contender.setting)
         mean, std = 100 * found.mean, 100 * found.std
         axes.fill_between(found.size, mean - std, mean + std, color=colour, alpha=0.15, lw=0)
         axes.plot(found.size, mean, color=colour, marker="o", ms=3.5)
@@ -223,6 +233,7 @@ def _ensembles(contenders: list[_Contender]) -> Plot:
         axes.set_xticks(range(1, most + 1))
     axes.set_xlabel("seeds in the ensemble")
     axes.set_ylabel("Test accuracy, %")
+    keep_in_bounds([axes], "test_accuracy")
     legend(figure, handles, columns=1)
     caption = (
         "Accuracy of ensembles, which predict by the mean probabilities of so many seeds: mean over sets of seeds "

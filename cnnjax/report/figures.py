@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cnnjax.report.colors import model_color, setting_color
 from cnnjax.report.curves import draw_curves
 from cnnjax.report.history import draw_history
+from cnnjax.report.lettering import legend_label, shortened
 from cnnjax.report.names import scale, word
 from cnnjax.report.read import Run
 from cnnjax.report.style import (
@@ -18,6 +20,7 @@ from cnnjax.report.style import (
     Plot,
     canvas,
     context,
+    keep_in_bounds,
     legend,
     line_handle,
     off_zero,
@@ -82,12 +85,14 @@ def _bars(run: Run, measure: str) -> Plot:
         beside = x + width * (0.2 + 0.2 * (np.arange(len(points)) % 5) / 4)
         axes.plot(beside, points, "o", ms=4, color=SERIES[at % len(SERIES)], mec=PAPER, mew=0.4)
         _error(axes, x - 0.12 * width, unit * row["mean"], unit * row["seed_std"])
-    axes.set_xticks(range(len(models)), models)
-    if len(models) > 6:
-        axes.set_xticks(range(len(models)), models, rotation=35, ha="right", rotation_mode="anchor")
+    names = [shortened(model, 24) for model in models]
+    axes.set_xticks(range(len(models)), names)
+    if len(models) > 6 or max(map(len, names)) > 16:
+        axes.set_xticks(range(len(models)), names, rotation=35, ha="right", rotation_mode="anchor")
     axes.set_ylabel(_label(measure))
     axes.grid(False, axis="x")
     axes.set_ylim(bottom=0)
+    keep_in_bounds([axes], measure)
     has_bars = bool(means["seed_std"].notna().any())
     handles = _patches(optimizers)
     handles.append(line_handle("one setting", color=MUTED, marker="o", ms=3.5, ls=""))
@@ -124,6 +129,7 @@ def _best_accuracies(run: Run) -> Plot:
     first = next(iter(values["test"].values())).mean()
     axes.axvline(100 * first, color=INK, ls=LINES[1], lw=1)
     start = _cut(axes, min(ends), max(ends))
+    keep_in_bounds([axes], "test_accuracy", "x")
     axes.set_yticks(range(len(best)), list(best))
     axes.set_ylim(len(best) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
@@ -172,7 +178,9 @@ def _error(axes: "Axes", x: Any, y: Any, std: Any, along: str = "y") -> None:
 def _patches(names: list[str]) -> list[Any]:
     from matplotlib.patches import Patch
 
-    return [Patch(facecolor=SERIES[i % len(SERIES)], alpha=0.6, label=name) for i, name in enumerate(names)]
+    return [
+        Patch(facecolor=SERIES[i % len(SERIES)], alpha=0.6, label=legend_label(name)) for i, name in enumerate(names)
+    ]
 
 
 def _by_seed(run: Run) -> Plot:
@@ -180,9 +188,9 @@ def _by_seed(run: Run) -> Plot:
     seeds = sorted(run.ok["seed"].unique())
     for axes, measure in zip(row, ("test_loss", "test_accuracy"), strict=True):
         unit = scale(measure)
-        for index, setting in enumerate(run.settings.index):
+        for setting in map(int, run.settings.index):
             trials = run.ok[run.ok["setting"] == setting]
-            summary, colour = run.summary(setting, measure), SERIES[index]
+            summary, colour = run.summary(setting, measure), setting_color(run, setting)
             if summary is None:
                 continue
             axes.axhline(unit * summary.mean, color=colour, lw=1.2)
@@ -196,9 +204,12 @@ def _by_seed(run: Run) -> Plot:
         axes.set_xlabel("seed")
         axes.set_title(_label(measure))
         axes.grid(False, axis="x")
+        keep_in_bounds([axes], measure)
     if len(run.settings) > 1:
-        labels = [run.describe(setting) for setting in run.settings.index]
-        handles = [line_handle(s, color=SERIES[i], marker="o", lw=1.2) for i, s in enumerate(labels)]
+        handles = [
+            line_handle(run.describe(setting), color=setting_color(run, setting), marker="o", lw=1.2)
+            for setting in map(int, run.settings.index)
+        ]
         legend(figure, handles, columns=1)
     caption = (
         "Test loss and accuracy by seed. Points: trials. Line: mean over seeds; band: the 95 % t "
@@ -225,8 +236,9 @@ def _by_learning_rate(run: Run) -> Plot:
         axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
         axes.minorticks_off()
         axes.set_xlabel("learning rate")
-        axes.set_title(model)
+        axes.set_title(shortened(model, 32))
     panels[0].set_ylabel("Macro F1")
+    keep_in_bounds(panels, "f1")
     handles = [line_handle(o, color=SERIES[i % len(SERIES)]) for i, o in enumerate(optimizers)]
     if len(batches) > 1:
         handles += [
@@ -244,19 +256,17 @@ def _by_epochs(run: Run) -> Plot:
     means = group_means(run, ["model", "epochs"], "test_accuracy").reset_index()
     figure, [[axes]] = canvas(5.6, 3.6)
     models = list(dict.fromkeys(means["model"]))
-    for index, model in enumerate(models):
+    for model in models:
         line = means[means["model"] == model].sort_values("epochs")
         x, y, std = line["epochs"], 100 * line["mean"], 100 * line["seed_std"]
-        colour = SERIES[index % len(SERIES)]
+        colour = model_color(run, model)
         axes.plot(x, y, color=colour, marker="o")
         axes.fill_between(x, y - std, y + std, color=colour, alpha=0.18, lw=0)
     axes.set_xticks(sorted(set(means["epochs"])))
     axes.set_xlabel("epochs")
     axes.set_ylabel("Test accuracy, %")
-    legend(
-        figure,
-        [line_handle(m, color=SERIES[i % len(SERIES)], marker="o") for i, m in enumerate(models)],
-    )
+    keep_in_bounds([axes], "test_accuracy")
+    legend(figure, [line_handle(model, color=model_color(run, model), marker="o") for model in models])
     known = means["seed_std"].notna().any()
     band = f"Band: ± {_SEEDS_BAR}" if known else _NO_BAND
     caption = f"Test accuracy against epochs by model, mean of the settings' means. {band}."

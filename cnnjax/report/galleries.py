@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from cnnjax.examples import Outcomes
+from cnnjax.report.lettering import shortened
 from cnnjax.report.read import Run
 from cnnjax.report.style import MUTED, Plot, canvas, render
 
@@ -44,7 +45,7 @@ def draw_galleries(run: Run, setting: int, found: Outcomes, labels: np.ndarray, 
         caption = (
             f"{title}: {len(chosen):,} of {len(labels):,} test images ({100 * len(chosen) / len(labels):.1f} %) that "
             f"{what}, {run.describe(setting)}. Shown{some}: the {first}. Above: the true class; below: the class "
-            "predicted most often, and the share of seeds that have it right."
+            "predicted most often, and below that the share of seeds that have it right."
         )
         yield _gallery(run, found, labels, shown, f"examples_{kind}", caption)
 
@@ -63,14 +64,11 @@ def _gallery(run: Run, found: Outcomes, labels: np.ndarray, shown: np.ndarray, n
         axes.imshow(colours, extent=(left, left + width / edge, top + height / edge, top), interpolation="none")
         middle = left + width / edge / 2
         text: dict[str, Any] = {"ha": "center", "fontsize": 6.8, "in_layout": False}
-        axes.text(middle, top - 0.05, _short(run.classes[labels[example]]), va="bottom", **text)
-        predicted = f"{_short(run.classes[found.predicted[example]])} {100 * found.right[example]:.0f} %"
+        axes.text(middle, top - 0.05, shortened(run.classes[labels[example]], _LONGEST), va="bottom", **text)
+        guess = shortened(run.classes[found.predicted[example]], _LONGEST)
+        predicted = f"{guess}\n{100 * found.right[example]:.0f} % right"
         axes.text(middle, top + height / edge + 0.05, predicted, va="top", color=MUTED, **text)
     axes.set_xlim(0, 1.08 * _COLUMNS - 0.08)
     axes.set_ylim(_PITCH * rows - 0.3, -0.32)
     axes.set_axis_off()
     return render(figure, name, "", caption)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"

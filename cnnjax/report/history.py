@@ -5,9 +5,10 @@ from typing import Any
 
 import pandas as pd
 
+from cnnjax.report.colors import setting_look
 from cnnjax.report.curves import draw_mean, hide_spare, label, left_out
 from cnnjax.report.read import Run
-from cnnjax.report.style import LINES, SERIES, Plot, canvas, legend, line_handle, render
+from cnnjax.report.style import SERIES, Plot, canvas, keep_in_bounds, legend, line_handle, render
 from cnnjax.stopping import METRICS
 
 _FEW = len(SERIES)  # lines that colours alone tell apart
@@ -21,7 +22,9 @@ def draw_history(run: Run) -> Iterator[Plot]:
     shown = [column for column in METRICS if run.epochs[column].notna().any()]
     models = {setting: model for model, setting in run.best_of_models.items()}
     settings = (
-        {setting: run.tell_apart(setting) for setting in run.settings.index} if len(run.settings) <= _FEW else models
+        {setting: run.tell_apart(setting) for setting in map(int, run.settings.index)}
+        if len(run.settings) <= _FEW
+        else models
     )
     # loss and accuracy of one model are what the learning curves show
     if settings and (len(models) > 1 or len(shown) > 4):
@@ -39,13 +42,14 @@ def _panels(run: Run, settings: dict[int, str], columns: list[str]) -> Plot:
     panels = [axes for row in grid for axes in row]
     history = run.history_of(settings)
     for axes, column in zip(panels, columns, strict=False):
-        _draw(axes, history, settings, column)
+        _draw(run, axes, history, settings, column)
         axes.set_title(_title(column))
+        keep_in_bounds([axes], column)
     hide_spare(panels, len(columns), 2)
     if len(panels) > len(columns) and len(settings) <= 2 * _FEW:
-        panels[-1].legend(handles=_handles(settings), loc="center", ncols=1 + (len(settings) > _FEW))
+        panels[-1].legend(handles=_handles(run, settings), loc="center", ncols=1 + (len(settings) > _FEW))
     else:
-        legend(figure, _handles(settings), columns=len(settings))
+        legend(figure, _handles(run, settings), columns=len(settings))
     caption = f"Every measure by epoch, one line per {_what(run, settings)}. {_spread(run, history)}"
     return render(figure, "history", _GROUP, caption)
 
@@ -53,28 +57,25 @@ def _panels(run: Run, settings: dict[int, str], columns: list[str]) -> Plot:
 def _together(run: Run, models: dict[int, str], column: str) -> Plot:
     figure, [[axes]] = canvas(8.6, 4.6)
     history = run.history_of(models)
-    _draw(axes, history, models, column)
+    _draw(run, axes, history, models, column)
+    keep_in_bounds([axes], column)
     axes.set_xlabel("epoch")
     axes.locator_params(axis="x", integer=True)
     axes.set_ylabel(_title(column))
-    legend(figure, _handles(models), columns=len(models))
+    legend(figure, _handles(run, models), columns=len(models))
     caption = f"{_title(column)} by epoch, one line per {_what(run, models)}. {_spread(run, history)}"
     return render(figure, f"models_{column}", _GROUP, caption)
 
 
-def _draw(axes: Any, history: pd.DataFrame, settings: dict[int, str], column: str) -> None:
-    for index, setting in enumerate(settings):
+def _draw(run: Run, axes: Any, history: pd.DataFrame, settings: dict[int, str], column: str) -> None:
+    for setting in settings:
         of_setting = history[history["setting"] == setting]
         if of_setting[column].notna().any():
-            draw_mean(axes, of_setting, column, band=len(settings) <= _FEW, **_look(index))
+            draw_mean(axes, of_setting, column, band=len(settings) <= _FEW, **setting_look(run, setting))
 
 
-def _look(index: int) -> dict[str, Any]:
-    return {"color": SERIES[index % len(SERIES)], "ls": LINES[index // len(SERIES) % len(LINES)]}
-
-
-def _handles(settings: dict[int, str]) -> list[Any]:
-    return [line_handle(name, **_look(index)) for index, name in enumerate(settings.values())]
+def _handles(run: Run, settings: dict[int, str]) -> list[Any]:
+    return [line_handle(name, **setting_look(run, setting)) for setting, name in settings.items()]
 
 
 def _title(column: str) -> str:

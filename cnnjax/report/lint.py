@@ -5,20 +5,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from cnnjax.axes import where_it_matters
+from cnnjax.report.chance import chance_level, settings_at_chance, stuck_trials
+from cnnjax.report.data_lint import Finding, check_data, named, worst_first
 from cnnjax.report.names import measure_name
 from cnnjax.report.read import Run
-
-
-class Finding(NamedTuple):
-    """A rule that a run breaks.
-
-    `severity` is `error` where a figure of the report is biased or a claim is not supported, `warning` where it says
-    less than it seems to, `note` where it must not be compared with others or will change.
-    """
-
-    name: str
-    severity: str
-    sentence: str
 
 
 class Rule(NamedTuple):
@@ -32,7 +22,8 @@ class Rule(NamedTuple):
 def check_protocol(run: Run) -> list[Finding]:
     """Returns what a run breaks, the worst first."""
     found = [Finding(rule.name, rule.severity, sentence) for rule in RULES if (sentence := rule.check(run))]
-    return sorted(found, key=lambda finding: ("error", "warning", "note").index(finding.severity))
+    examined = run.data.get("examined")  # not in runs from before it was written down
+    return worst_first(found + (check_data(examined, run.classes) if examined else []))
 
 
 def _selection_on_test(run: Run) -> str:
@@ -122,13 +113,37 @@ def _diverged(run: Run) -> str:
     )
 
 
+def _stuck(run: Run) -> str:
+    stuck, chance = stuck_trials(run), chance_level(run)
+    if not len(stuck) or chance is None:
+        return ""
+    trials = [f"{row.trial} with seed {row.seed}" for row in stuck.itertuples()]
+    return (
+        f"{len(stuck)} of {len(run.trials)} finished trials never left chance ({named(trials, range(len(trials)))}): "
+        f"their test accuracy is that of the most frequent class ({100 * chance.accuracy:.1f} %), their loss that of a "
+        "network that tells no image from another, and they count in every mean and interval."
+    )
+
+
+def _at_chance(run: Run) -> str:
+    found, chance = settings_at_chance(run), chance_level(run)
+    if not found or chance is None:
+        return ""
+    names = [run.tell_apart(setting) for setting in found]
+    have = "setting has" if len(run.settings) == 1 else "settings have"
+    return (
+        f"{len(found)} of {len(run.settings)} {have} a mean test accuracy that is no better than chance, "
+        f"{100 * chance.accuracy:.1f} % for always naming the most frequent class ({named(names, range(len(names)))})."
+    )
+
+
 def _fixed_streams(run: Run) -> str:
     fixed = {name: seeds for name, seeds in _streams(run).items() if len(seeds) == 1 and seeds != [None]}
     if not fixed:
         return ""
-    named = ", ".join(f"{name} = {json.dumps(seeds[0])}" for name, seeds in fixed.items())
+    which = ", ".join(f"{name} = {json.dumps(seeds[0])}" for name, seeds in fixed.items())
     return (
-        f"Random streams are fixed ({named}): all runs of a setting share them, so the spread shown is not the whole "
+        f"Random streams are fixed ({which}): all runs of a setting share them, so the spread shown is not the whole "
         "spread of independent runs."
     )
 
@@ -158,10 +173,9 @@ def _one_class(run: Run) -> str:
 def _absent_classes(run: Run) -> str:
     if run.labels is None or not (absent := sorted(set(range(len(run.classes))) - {*run.labels.tolist()})):
         return ""
-    named = ", ".join(run.classes[label] for label in absent[:3]) + (", ..." if len(absent) > 3 else "")
     return (
-        f"Of {len(run.classes)} classes, {len(absent)} ({named}) have no test image: macro precision, recall and F1 "
-        "count each of them as 0, so that a network without a fault falls short of 1."
+        f"Of {len(run.classes)} classes, {len(absent)} ({named(run.classes, absent)}) have no test image: macro "
+        "precision, recall and F1 count each of them as 0, so that a network without a fault falls short of 1."
     )
 
 
@@ -239,6 +253,8 @@ RULES = (
     Rule("selection-on-train", "warning", _selection_on_train),
     Rule("validation-from-test", "warning", _validation_from_test),
     Rule("diverged-left-out", "warning", _diverged),
+    Rule("stuck", "warning", _stuck),
+    Rule("at-chance", "warning", _at_chance),
     Rule("absent-classes", "warning", _absent_classes),
     Rule("fixed-streams", "warning", _fixed_streams),
     Rule("crossed-streams", "warning", _crossed_streams),

@@ -13,7 +13,7 @@ from cnnjax.report.tables import Table
 from cnnjax.types import counted
 
 _ROWS = 10  # of a table, at most
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~])")
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$])")
 
 
 def summarise_run(workdir: Path, select: str | None = None) -> str:
@@ -64,4 +64,4 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def _escape(text: str) -> str:
-    return _SPECIAL.sub(r"\\\1", text)
+    return _SPECIAL.sub(r"\\\1", " ".join(text.split("\n")))

@@ -9,6 +9,7 @@ from cnnjax.nested import flatten
 from cnnjax.report import parts
 from cnnjax.report.analysis import Analysis, analyse, analysis_tables, draw_analysis
 from cnnjax.report.answer import write_answer
+from cnnjax.report.chance import stuck_trials
 from cnnjax.report.classes import make_classes
 from cnnjax.report.examples import make_examples
 from cnnjax.report.figures import make_figures
@@ -68,14 +69,10 @@ def _page(
 def _opening(run: Run, analysis: Analysis) -> str:
     """The answer, and what to know before believing it."""
     answer, *details = write_answer(run, analysis.evidence, analysis.sources, analysis.confirmed)
-    findings = "".join(
-        f'<li class="{finding.severity}"><b>{finding.name}</b> {escape(finding.sentence)}</li>'
-        for finding in check_protocol(run)
-    )
     return f"""<h1>Study of {escape(study_name(run))}</h1>
 <p class="answer">{escape(answer)}</p>
 {"".join(map(_detail, details))}
-{f'<ul class="findings">{findings}</ul>' if findings else ""}
+{parts.findings(check_protocol(run))}
 {parts.facts(_facts(run))}"""
 
 
@@ -96,6 +93,8 @@ def _facts(run: Run) -> list[tuple[Any, str]]:
         (seeds, "seed" if seeds == 1 else "seeds"),
         (run.diverged, "diverged"),
     ]
+    stuck = len(stuck_trials(run))
+    facts += [(stuck, "stuck at chance")] if stuck else []
     stopped = int((run.trials["status"] == "early_stopped").sum())
     return [*facts, (stopped, "stopped early")] if stopped else facts
 
@@ -109,8 +108,10 @@ def _classes(chapters: list[Chapter]) -> str:
 
 
 def _ran(run: Run) -> str:
-    shown = {f"data: {key}": value for key, value in run.data.items()}
+    shown = {f"data: {key}": value for key, value in run.data.items() if key != "examined"}
     shown |= {f"config: {key}": value for key, value in flatten(run.config)}
+    if run.config.get("data", {}).get("path"):
+        shown["config: data.name"] = study_name(run)  # what the config has may be a default that names other data
     shown |= run.environment
     rows = "".join(
         f"<dt>{escape(str(key).replace('_', ' '))}</dt><dd>{escape(_text(value))}</dd>" for key, value in shown.items()

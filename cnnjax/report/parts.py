@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cnnjax.report.data_lint import Finding
 from cnnjax.report.style import Plot
 from cnnjax.report.tables import MOST_ROWS, Table
 from cnnjax.sealed import replaced
@@ -78,6 +79,12 @@ def write(folder: Path, page: str, tables: Iterable[Table], plots: Iterable[Plot
 def _write(path: Path, content: bytes) -> None:
     with replaced(path) as file:
         file.write(content)
+
+
+def findings(found: Iterable[Finding]) -> str:
+    """What a reader must know, each with its name and severity; nothing of none."""
+    items = "".join(f'<li class="{one.severity}"><b>{one.name}</b> {escape(one.sentence)}</li>' for one in found)
+    return f'<ul class="findings">{items}</ul>' if items else ""
 
 
 def facts(values: Iterable[tuple[Any, str]]) -> str:

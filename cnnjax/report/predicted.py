@@ -5,10 +5,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from cnnjax.report.data_figures import draw_by_class, mosaic
+from cnnjax.report.lettering import shortened
 from cnnjax.report.style import Plot, canvas, context, render
 
 _ROWS, _COLUMNS = 4, 8  # of the first images
 _OF_A_CLASS = 20
+_LONGEST = 16  # letters of a class's name
 
 
 def draw_predicted(images: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> Iterator[Plot]:
@@ -34,6 +36,6 @@ def _first(images: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> Pl
         axes.set_axis_off()
         if index < count:
             axes.imshow(mosaic(images[None, index : index + 1]), interpolation="none")
-            axes.set_title(classes[labels[index]], fontsize=7.5, loc="center")
+            axes.set_title(shortened(classes[labels[index]], _LONGEST), fontsize=7.5, loc="center")
     caption = f"The first {count} images, each under its predicted class."
     return render(figure, "predicted_first", "The first images", caption)

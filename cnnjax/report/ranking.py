@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from cnnjax.report.colors import setting_look
 from cnnjax.report.evidence import Evidence
+from cnnjax.report.lettering import shortened
 from cnnjax.report.names import level, measure_name, scale, word
 from cnnjax.report.read import Run
 from cnnjax.report.style import (
@@ -17,6 +19,7 @@ from cnnjax.report.style import (
     Plot,
     canvas,
     context,
+    keep_in_bounds,
     legend,
     line_handle,
     off_zero,
@@ -48,25 +51,31 @@ def _foremost(run: Run, evidence: Evidence) -> Plot:
     shown = evidence.ranks[:_FOREMOST]
     unit = scale(run.select)
     names = [wrapped(run.tell_apart(setting), _WIDTH) for setting in evidence.settings[:_FOREMOST]]
-    figure, [[axes]] = canvas(8.6, 0.9 + sum(max(0.34, 0.06 + 0.15 * len(name.splitlines())) for name in names))
-    several = shown[0].n > 1
-    for place, (setting, rank) in enumerate(zip(evidence.settings, shown, strict=False)):
+    figure, [[axes]] = canvas(6, 0.9 + sum(0.3 + 0.15 * len(name.splitlines()) for name in names))
+    several = shown[0].n > 1 and not run.crossed
+    at = 0.0  # a name stands above its values: beside them, a phone would show names and no values
+    for place, (setting, rank, name) in enumerate(zip(evidence.settings, shown, names, strict=False)):
+        at += 0.55 + 0.5 * len(name.splitlines())
         values = unit * np.array(run.values(setting, run.select))
         colour = SERIES[0] if place == 0 else MUTED
-        axes.plot(values, np.full(len(values), place + 0.24), "o", ms=3.5, color=colour, alpha=0.5, mew=0)
+        axes.plot(values, np.full(len(values), at + 0.24), "o", ms=3.5, color=colour, alpha=0.5, mew=0)
         summary = run.summary(setting, run.select)
-        if summary is not None and several and not run.crossed:
-            axes.plot([unit * summary.low, unit * summary.high], [place, place], color=INK, lw=1.6)
-        axes.plot(unit * rank.mean, place, "D", ms=5.5, color=colour)
+        if summary is not None and several:
+            axes.plot([unit * summary.low, unit * summary.high], [at, at], color=INK, lw=1.6)
+        axes.plot(unit * rank.mean, at, "D", ms=5.5, color=colour)
         chance = f"P(best) {100 * rank.best:.0f} %" if np.isfinite(rank.best) else ""
         places = f"place {rank.low}" if rank.low == rank.high else f"place {rank.low} to {rank.high}"
-        where: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 8, "color": MUTED}
-        if several and not run.crossed:
-            axes.annotate(", ".join(filter(None, (chance, places))), (1.015, place), **where)
-    axes.set_yticks(range(len(shown)), names)
-    axes.set_ylim(len(shown) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0)
+        where: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "va": "bottom", "fontsize": 8}
+        where["in_layout"] = False  # it stands within the axes
+        name = "\n".join(shortened(line, _WIDTH) for line in name.splitlines())
+        axes.annotate(name, (0, at - 0.22), annotation_clip=False, **where)
+        if several:
+            said = ", ".join(filter(None, (chance, places)))
+            axes.annotate(said, (1, at - 0.22), ha="right", color=MUTED, annotation_clip=False, **where)
+    axes.set_yticks([])
+    axes.set_ylim(at + 0.5, 0)
     axes.grid(False, axis="y")
+    keep_in_bounds([axes], run.select, "x")
     name = measure_name(run.select)
     axes.set_xlabel(f"{name}, %" if unit == 100 else name)
     count = len(evidence.ranks)
@@ -74,9 +83,9 @@ def _foremost(run: Run, evidence: Evidence) -> Plot:
     bars = (
         "Lines: 95 % t interval of the mean. P(best): probability of the best true mean; places: "
         "those that tests of all pairs leave open (95 %)."
-        if several and not run.crossed
-        else "No intervals: trainings share random streams."
         if several
+        else "No intervals: trainings share random streams."
+        if shown[0].n > 1
         else "One seed each: no error bars."
     )
     caption = (
@@ -102,8 +111,8 @@ def _parallel(run: Run) -> Plot:
         if len(levels) <= 12:
             for name, height in heights.items():
                 box = {"facecolor": "#ffffff", "edgecolor": "none", "pad": 0.6}
-                axes.annotate(name, (x, height), (-4, 0), textcoords="offset points", fontsize=7.5, ha="right",
-                              va="center", bbox=box, zorder=5)  # fmt: skip
+                axes.annotate(shortened(name, 20), (x, height), (-4, 0), textcoords="offset points", fontsize=7.5,
+                              ha="right", va="center", bbox=box, zorder=5)  # fmt: skip
     values = run.settings.loc[shown, run.select].to_numpy(float)
     low, high = values.min(), values.max()
     columns.append((values - low) / (high - low) if high > low else np.full(len(values), 0.5))
@@ -113,7 +122,7 @@ def _parallel(run: Run) -> Plot:
     for place in reversed(range(len(shown))):
         look: dict[str, Any] = {"color": MUTED, "lw": 0.8, "alpha": max(0.12, 0.6 - len(shown) / 200)}
         if place < _BEST:
-            look = {"color": SERIES[place], "lw": 2.0, "zorder": 4}
+            look = {**setting_look(run, shown[place]), "lw": 2.0, "zorder": 4}
         axes.plot(range(len(axes_names) + 1), lines[place], **look)
     for end, value in ((0, low), (1, high)):
         axes.annotate(f"{unit * value:.4g}", (len(axes_names), end), (5, 0), textcoords="offset points", fontsize=8,
@@ -125,7 +134,7 @@ def _parallel(run: Run) -> Plot:
     axes.grid(False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    best = [line_handle(run.tell_apart(s), color=SERIES[i], lw=2) for i, s in enumerate(shown[:_BEST])]
+    best = [line_handle(run.tell_apart(s), lw=2, **setting_look(run, s)) for s in shown[:_BEST]]
     legend(figure, best, columns=1 if max(len(run.tell_apart(s)) for s in shown[:_BEST]) > 40 else 2)
     some = f" ({len(shown)} best of {len(run.ranked)})" if len(run.ranked) > len(shown) else ""
     caption = (

@@ -5,9 +5,21 @@ from collections.abc import Iterator
 import numpy as np
 
 from cnnjax import stats
+from cnnjax.report.colors import model_color
 from cnnjax.report.names import larger_is_better, measure_name, scale
 from cnnjax.report.read import Run
-from cnnjax.report.style import INK, SERIES, Plot, canvas, context, legend, line_handle, off_zero, render
+from cnnjax.report.style import (
+    INK,
+    SERIES,
+    Plot,
+    canvas,
+    context,
+    keep_in_bounds,
+    legend,
+    line_handle,
+    off_zero,
+    render,
+)
 
 _POINTS = 40  # of a line, at most
 _MODELS = len(SERIES)  # more are not told apart
@@ -25,13 +37,14 @@ def _expected(run: Run) -> Plot:
     shown = models[:_MODELS] if len(models) > 1 else []
     unit = scale(run.select)
     figure, [[axes]] = canvas(6.4, 3.6)
-    lines = [("all", None, INK), *((model, model, SERIES[i]) for i, model in enumerate(shown))]
+    lines = [("all", None, INK), *((model, model, model_color(run, model)) for model in shown)]
     for _, model, colour in lines:
         numbers, best = expected_bests(run, model)
         axes.plot(numbers, unit * best, color=colour, lw=1.8, marker="o", ms=3)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_xlabel("trials searched")
+    keep_in_bounds([axes], run.select)
     name = measure_name(run.select)
     axes.set_ylabel(f"{name[0].upper()}{name[1:]}{', %' if unit == 100 else ''}")
     if shown:

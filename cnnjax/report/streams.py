@@ -6,7 +6,7 @@ import pandas as pd
 
 from cnnjax import stats
 from cnnjax.report.read import Run
-from cnnjax.report.style import INK, PAPER, SERIES, Plot, canvas, context, legend, line_handle, render
+from cnnjax.report.style import INK, PAPER, SERIES, Plot, canvas, context, keep_in_bounds, legend, line_handle, render
 from cnnjax.report.tables import Table
 
 _SETTINGS = 4  # at most
@@ -85,6 +85,7 @@ def draw_sources(sources: list[Sources]) -> list[Plot]:
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_xlim(left=0)
+        keep_in_bounds([axes], "test_accuracy", "x")
         axes.tick_params(axis="y", length=0)
         axes.grid(False, axis="y")
         axes.set_xlabel("% of the variance of test accuracy")

@@ -1,6 +1,7 @@
 """How figures look, and how one SVG is made to follow a page's light or dark colours."""
 
 import dataclasses
+import hashlib
 import html
 import io
 import re
@@ -9,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cnnjax.report.lettering import FONT, legend_label, letter
+from cnnjax.report.names import bounds, scale
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -16,14 +20,16 @@ if TYPE_CHECKING:
 INK, MUTED, GRID, PAPER = "#1b1d21", "#666c76", "#e2e4e8", "#ffffff"
 # told apart by people with any colour vision (after Okabe and Ito)
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#b8538f", "#d89000", "#4ba3d9", "#7d5a2a", "#5b6773")
+_FILE = 60  # letters of a name that is part of a file's
 _LETTERS_PER_INCH, _INCHES_PER_ROW = 14, 0.18  # of a legend, on average
 LINES = ("-", (0, (4, 1.6)), (0, (1, 1.4)), (0, (5, 1.2, 1, 1.2)))
 # the page's style sheet gives each variable a light and a dark value
 _VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper"} | {
     colour: f"series-{index}" for index, colour in enumerate(SERIES)
 }
+_COLOURS = re.compile("|".join(_VARIABLES), re.IGNORECASE)
 _SETTINGS: dict[str, Any] = {
-    "font.family": "DejaVu Sans",
+    "font.family": FONT,
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.labelsize": 9,
@@ -48,6 +54,7 @@ _SETTINGS: dict[str, Any] = {
     "xtick.labelsize": 8.5,
     "ytick.labelsize": 8.5,
     "text.color": INK,
+    "text.parse_math": False,  # a name may have dollars
     "legend.frameon": False,
     "legend.fontsize": 8.5,
     "lines.linewidth": 1.6,
@@ -95,11 +102,11 @@ def render(figure: "Figure", name: str, group: str, caption: str) -> Plot:
     text, pixels = io.StringIO(), io.BytesIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # the same figure, the same bytes
     # By the canvases themselves: savefig draws everything twice.
-    with matplotlib.rc_context({"svg.hashsalt": name}):
+    with matplotlib.rc_context({"svg.hashsalt": name, "font.family": letter(figure)}):
         FigureCanvasSVG(figure).print_svg(text, metadata=nothing)
-    figure.set_layout_engine("none")  # the layout is done
-    figure.set_dpi(150)
-    FigureCanvasAgg(figure).print_png(pixels)
+        figure.set_layout_engine("none")  # the layout is done
+        figure.set_dpi(150)
+        FigureCanvasAgg(figure).print_png(pixels)
     svg = text.getvalue()
     wide = figure.get_figwidth() > 6
     return Plot(name, group, caption, wide, svg, _inline(svg, name, caption), pixels.getvalue())
@@ -114,14 +121,13 @@ def _inline(svg: str, name: str, label: str) -> str:
         svg,
         count=2,
     )
-    svg = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
-    svg = re.sub(
-        "|".join(_VARIABLES),
-        lambda found: f"var(--{_VARIABLES[found[0]]})",
-        svg,
-        flags=re.IGNORECASE,
-    )
+    svg = re.sub("<[^>]*>", lambda tag: _tag(tag[0], name), svg)  # and no text between them
     return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)
+
+
+def _tag(tag: str, name: str) -> str:
+    tag = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{name}-", tag)
+    return _COLOURS.sub(lambda found: f"var(--{_VARIABLES[found[0].lower()]})", tag)
 
 
 def legend(figure: "Figure", handles: Sequence[Any], columns: int = 4) -> None:
@@ -150,11 +156,33 @@ def off_zero(axes: Sequence["Axes"], along: str = "y") -> str:
     return f" The {'axis does' if cut == 1 else 'axes do'} not start at zero." if cut else ""
 
 
+def keep_in_bounds(axes: Sequence["Axes"], measure: str, along: str = "y") -> None:
+    """Ends axes, and their ticks, where a measure does: an accuracy is not more than 100 %."""
+    least, most = (scale(measure) * end for end in bounds(measure))
+    for one in axes:
+        limits = getattr(one, f"get_{along}lim")()
+        low, high = max(limits[0], least), min(limits[1], most)
+        if (low, high) == limits:
+            continue
+        for line in one.lines:  # markers at the very end stay whole
+            values = np.asarray(getattr(line, f"get_{along}data")(), float)
+            line.set_clip_on(not (len(values) and (values >= low).all() and (values <= high).all()))
+        ticks = [tick for tick in getattr(one, f"get_{along}ticks")() if low <= tick <= high]
+        getattr(one, f"set_{along}ticks")(ticks)
+        getattr(one, f"set_{along}lim")(low, high)
+
+
 def line_handle(label: str, **style: Any) -> Any:
     """A legend entry."""
     from matplotlib.lines import Line2D
 
-    return Line2D([], [], label=label, **style)
+    return Line2D([], [], label=legend_label(label), **style)
+
+
+def file_name(name: str) -> str:
+    """A name as part of a file's: letters, digits and "_"; with a digest where that would not tell it from others."""
+    plain = "".join(c if c.isalnum() and c.isascii() else "_" for c in name)[:_FILE]
+    return plain if plain == name else f"{plain}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def wrapped(name: str, width: int) -> str:

@@ -15,9 +15,11 @@ from cnnjax.stats.examples import (
     mcnemar,
     spread_accuracy,
 )
+from cnnjax.stats.pairing import have_same_seeds, pairing_helps
 from cnnjax.stats.planning import decision_power, seeds_to_decide
-from cnnjax.stats.selection import Honest, Rank, are_paired, expected_best, pairwise_p, rank, select_honestly
+from cnnjax.stats.selection import Honest, Rank, expected_best, pairwise_p, rank, select_honestly
 from cnnjax.stats.spread import (
+    LEVEL,
     Interval,
     Summary,
     bootstrap_interval,
@@ -29,6 +31,7 @@ from cnnjax.stats.spread import (
 from cnnjax.stats.words import amount, gap, span, verdict_sentence, what_decides
 
 __all__ = [
+    "LEVEL",
     "AccuracySpread",
     "Adjusted",
     "Churn",
@@ -49,7 +52,6 @@ __all__ = [
     "Verdict",
     "adjust",
     "amount",
-    "are_paired",
     "bootstrap_interval",
     "churn",
     "compare",
@@ -59,10 +61,12 @@ __all__ = [
     "expected_best",
     "explain_variance",
     "gap",
+    "have_same_seeds",
     "holm",
     "interquartile_mean",
     "marginal_means",
     "mcnemar",
+    "pairing_helps",
     "pairwise_p",
     "pooled_std",
     "prediction_interval",

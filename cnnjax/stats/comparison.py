@@ -237,7 +237,8 @@ def compare(
     """Compares two settings over their seeds.
 
     They are paired by seed where more than half of the seeds of each are shared, and the others do not count then; else
-    all values count, unpaired (of a few shared seeds the test is the stricter for it).
+    all values count, unpaired (of a few shared seeds the test is the stricter for it). Whether pairing makes the
+    comparison sharper, `pairing_helps` says of all settings of a study.
 
     Args:
         a: A's values by seed.
@@ -245,7 +246,7 @@ def compare(
         margin: the difference, in the unit of the values, that is too small to matter.
         larger_is_better: False for losses.
         most: the greatest difference that is possible.
-        pair: False to take them as not paired, whatever their seeds.
+        pair: False to take them as not paired, whatever their seeds, unless they have the same value on each.
 
     Raises:
         ValueError: there is no value, or one is not finite; or the margin is not positive.
@@ -253,7 +254,7 @@ def compare(
     if margin is not None and not margin > 0:
         raise ValueError(f"a margin is a number > 0, not {margin!r}")
     shared, values = [seed for seed in a if seed in b], len(a) + len(b)
-    if paired := pair and len(shared) > 1 and 2 * len(shared) > max(len(a), len(b)):
+    if paired := (pair or dict(a) == dict(b)) and len(shared) > 1 and 2 * len(shared) > max(len(a), len(b)):
         a, b = ({seed: side[seed] for seed in shared} for side in (a, b))
     samples = as_sample([*a.values()]), as_sample([*b.values()])
     dropped = values - sum(map(len, samples))

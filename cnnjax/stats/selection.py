@@ -10,6 +10,7 @@ import numpy as np
 
 from cnnjax.stats.comparison import Values
 from cnnjax.stats.correction import holm
+from cnnjax.stats.pairing import have_same_seeds, pairing_helps
 from cnnjax.stats.spread import LEVEL, RESAMPLES, Sample, as_sample, deviations, interval_around, t_quantile, variance
 
 
@@ -61,7 +62,7 @@ class Honest(NamedTuple):
 def rank(groups: Mapping[Any, Values], *, larger_is_better: bool = True) -> list[Rank]:
     """Ranks settings by their means over seeds, the best first.
 
-    Where all have the same seeds, they are paired by seed. A place is certain as far as tests of all pairs of settings
+    They are paired by seed where `pairing_helps`. A place is certain as far as tests of all pairs of settings
     (by t, Holm's correction) say who is above and below: intervals so built hold every setting's true place with 95 %,
     also where some are equal, which those of a bootstrapped rank do not.
 
@@ -89,7 +90,7 @@ def rank(groups: Mapping[Any, Values], *, larger_is_better: bool = True) -> list
     above = (differs & (means > means[:, None])).sum(axis=1)
     below = (differs & (means < means[:, None])).sum(axis=1)
     names, first_two = list(groups), tuple(order[:2])
-    best = _probability_of_best(samples, are_paired(groups))
+    best = _probability_of_best(samples, pairing_helps(groups))
     if len(samples) > 1 and math.isnan(p[first_two]) and means[order[0]] > means[order[1]]:
         best[:] = math.nan  # no spread: nothing says how sure the first is
     return [
@@ -109,7 +110,7 @@ def rank(groups: Mapping[Any, Values], *, larger_is_better: bool = True) -> list
 def pairwise_p(groups: Mapping[Any, Values]) -> np.ndarray:
     """Returns the p-values of the t tests of all pairs of settings, not adjusted for their number.
 
-    Of pairs by seed where all settings have the same seeds, else Welch's.
+    Of pairs by seed where `pairing_helps`, else Welch's.
 
     Returns:
         [settings, settings], symmetric; nan on the diagonal and where the seeds say nothing of the spread.
@@ -120,7 +121,7 @@ def pairwise_p(groups: Mapping[Any, Values]) -> np.ndarray:
     n = np.array([len(sample) for sample in samples], np.float64)
     means = np.array([sample.mean() for sample in samples])
     with np.errstate(divide="ignore", invalid="ignore"):
-        if are_paired(groups):
+        if pairing_helps(groups):
             values = np.array(samples)
             sizes = np.abs(values).max(axis=1)
             centred = values - values.mean(axis=1, keepdims=True)
@@ -227,17 +228,11 @@ def _jackknife_error(scores: np.ndarray, counts: np.ndarray) -> float:
     return (n - 1) * math.sqrt(variance(np.array(means)) / n)
 
 
-def are_paired(groups: Mapping[Any, Values]) -> bool:
-    """Whether all settings have the same seeds."""
-    first = next(iter(groups.values())).keys()
-    return all(values.keys() == first for values in groups.values())
-
-
 def _aligned(groups: Mapping[Any, Values]) -> list[np.ndarray]:
     """The values of each setting; where all have the same seeds, in their order."""
     if not groups:
         raise ValueError("there is no setting")
-    seeds = next(iter(groups.values())) if are_paired(groups) else None
+    seeds = next(iter(groups.values())) if have_same_seeds(groups) else None
     return [as_sample([values[seed] for seed in seeds or values]) for values in groups.values()]
 
 

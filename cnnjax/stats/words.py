@@ -9,7 +9,13 @@ from cnnjax.types import counted
 
 
 def verdict_sentence(
-    comparison: Comparison, measure: str, a: str = "A", b: str = "B", *, verdict: Verdict | None = None
+    comparison: Comparison,
+    measure: str,
+    a: str = "A",
+    b: str = "B",
+    *,
+    verdict: Verdict | None = None,
+    name: str | None = None,
 ) -> str:
     """Says in one or two sentences what a comparison comes to, and where it is undecided what would decide it.
 
@@ -19,9 +25,10 @@ def verdict_sentence(
         a: the name of A.
         b: the name of B.
         verdict: after a correction for the number of comparisons; None without one.
+        name: the measure in words; None for its column's.
     """
     verdict = verdict or comparison.verdict
-    name = measure.replace("_", " ")
+    name = name or measure.replace("_", " ")
     if comparison.is_identical:
         return f"{a} and {b} are identical: the same {name} on each of {len(comparison.a)} seeds."
     means = f"{name} {amount(comparison.a.mean(), measure)} against {amount(comparison.b.mean(), measure)}"
