@@ -17,7 +17,7 @@ _WHOLE_COLUMNS = (
 _NUMBER_COLUMNS = (
     *("learning_rate", "momentum", "weight_decay", "clip_norm", "label_smoothing", "dropout_rate"),
     *("train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy"),
-    *("precision", "recall", "f1", "seconds", "images_per_second"),
+    *("val_precision", "val_recall", "val_f1", "precision", "recall", "f1", "seconds", "images_per_second"),
 )
 _MOST = 2**53  # the largest whole number that a float64 counts to
 _MOST_TEXT = 10_000

@@ -150,9 +150,10 @@ class CheckpointConfig:
 SELECT = (
     "val_accuracy",
     "val_loss",
+    *("val_precision", "val_recall", "val_f1"),
     "test_accuracy",
     "test_loss",
-    "test_f1",
+    *("test_precision", "test_recall", "test_f1"),
     "train_accuracy",
     "train_loss",
 )

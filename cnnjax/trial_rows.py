@@ -21,7 +21,17 @@ TRIAL_COLUMNS = (
     *("shuffle", "epochs", "seed"),
     *("stream_init", "stream_order", "stream_augment", "stream_dropout"),
     *("status", "epochs_run", "best_epoch", "train_loss", "train_accuracy", "val_loss"),
-    *("val_accuracy", "test_loss", "test_accuracy", "precision", "recall", "f1"),
+    *(
+        "val_accuracy",
+        "val_precision",
+        "val_recall",
+        "val_f1",
+        "test_loss",
+        "test_accuracy",
+        "precision",
+        "recall",
+        "f1",
+    ),
     *("seconds", "images_per_second"),
 )
 

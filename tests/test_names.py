@@ -4,16 +4,25 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from conftest import make_study
 from made_up_run import make_config, make_run
+from runs import run
 
+import cnnjax
 from cnnjax import predict
+from cnnjax.metrics import classification
 from cnnjax.overrides import load_study
+from cnnjax.records import RunFolder
 from cnnjax.report import __main__ as report
 from cnnjax.report import build_report, summarise_run
 from cnnjax.report.lint import check_protocol
 from cnnjax.report.read import read_run
-from cnnjax.study import from_config
+from cnnjax.sealed import SEAL
+from cnnjax.stopping import METRICS
+from cnnjax.study import SELECT, from_config
+from cnnjax.trial_rows import TRIAL_COLUMNS, csv_line, csv_row
 from cnnjax.types import RequestError, nearest
 
 
@@ -74,10 +83,10 @@ def test_a_report_selects_by_another_measure_when_it_is_asked_to_and_says_so(tmp
     config = make_config([0, 1], select="val_accuracy", data={"validation": 0.1}, train={"learning_rate": [0.1, 0.2]})
     workdir = make_run(tmp_path / "run", config, examples=40)
     before = (workdir / "config.json").read_bytes()
-    run = read_run(workdir, "val_loss")
-    means = run.settings["val_loss"]
-    assert run.best == means.idxmin() and run.select == "val_loss"
-    assert "selection-afterwards" in [finding.name for finding in check_protocol(run)]
+    found = read_run(workdir, "val_loss")
+    means = found.settings["val_loss"]
+    assert found.best == means.idxmin() and found.select == "val_loss"
+    assert "selection-afterwards" in [finding.name for finding in check_protocol(found)]
     assert "selection-afterwards" not in [finding.name for finding in check_protocol(read_run(workdir))]
     assert "validation loss" in summarise_run(workdir, "val_loss").lower()
     assert "selection-afterwards" in build_report(workdir, "val_loss").read_text(encoding="utf-8")
@@ -88,3 +97,24 @@ def test_a_report_selects_by_another_measure_when_it_is_asked_to_and_says_so(tmp
     (workdir / "config.json").write_text(json.dumps(content))
     with pytest.raises(RequestError, match="--select: 'val_loss' is not allowed; it needs a validation split"):
         read_run(workdir, "val_loss")
+
+
+def test_every_recorded_measure_can_be_selected_by():
+    """Those of an epoch's record, and those of the test split."""
+    tested = {f"test_{name}" for name in classification(np.eye(3), np.arange(3))}
+    assert set(SELECT) == {*METRICS} | tested
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_study_that_selects_by_another_measure_ranks_by_it(tmp_path):
+    study = make_study(select="val_f1", data={"validation": 0.2}, train={"learning_rate": (0.01, 0.1)})
+    run(study, tmp_path)
+    table = cnnjax.load_results(tmp_path)
+    last = {(line["member"], line["epoch"]): line for line in RunFolder(tmp_path).read_metrics() if "member" in line}
+    assert table["val_f1"].tolist() == [last[row.member, row.epochs_run]["val_f1"] for row in table.itertuples()]
+    found = read_run(tmp_path)
+    assert found.best == found.settings["val_f1"].idxmax()
+    rows = table.drop(columns=["val_f1", "val_precision", "val_recall"]).to_dict("records")  # as an older run's
+    (tmp_path / "trials.csv").write_text(csv_line([*TRIAL_COLUMNS, SEAL]) + "".join(map(csv_row, rows)))
+    with pytest.raises(RequestError, match=r"--select: 'val_f1' .* the run has not recorded it; allowed: val_accuracy"):
+        read_run(tmp_path, "val_f1")

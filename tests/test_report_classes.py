@@ -50,6 +50,15 @@ def test_table_is_the_mean_of_the_seeds_classification_reports(grid):
             assert float(row[f"{column}_std"]) == pytest.approx(statistics.stdev(values))
 
 
+def test_the_confusion_matrix_is_sklearns_summed_over_seeds(grid):
+    run = read_run(grid)
+    logits, labels = _predictions(run, run.best_of_models["complex"])
+    expected = sum(sklearn.metrics.confusion_matrix(labels, each.argmax(axis=1), labels=range(10)) for each in logits)
+    rows = read_rows(grid / "report" / "confusion_complex.csv")
+    assert [row["true class"] for row in rows] == CLASSES
+    assert [[int(row[f"predicted {name}"]) for name in CLASSES] for row in rows] == expected.tolist()
+
+
 def test_areas_are_the_means_of_sklearns(grid):
     run = read_run(grid)
     logits, labels = _predictions(run, run.best_of_models["medium"])

@@ -50,7 +50,9 @@ def _chapter(run: Run, setting: int, logits: list[np.ndarray], labels: np.ndarra
         )
         tables.append(_table(run, setting, seeds))
         plots += [_accuracies(run, setting, seeds), _roc(run, setting, seeds)]
-    plots.append(_confusion(run, setting, np.sum([metrics.confusion(of_seed, labels) for of_seed in logits], axis=0)))
+    counts = np.sum([metrics.confusion(of_seed, labels) for of_seed in logits], axis=0)
+    plots.append(_confusion(run, setting, counts))
+    tables.append(_counts(run, setting, counts))
     return Chapter(run.describe(setting), tables, plots)
 
 
@@ -71,6 +73,14 @@ def _table(run: Run, setting: int, seeds: _Seeds) -> Table:
         "the ROC curve of the class against the rest, by softmax probability."
     )
     return Table(f"classes_{_file(run, setting)}", "Classification report", note, pd.DataFrame(columns), foot=2)
+
+
+def _counts(run: Run, setting: int, counts: np.ndarray) -> Table:
+    frame = pd.DataFrame(counts, columns=[f"predicted {name}" for name in run.classes])
+    frame.insert(0, "true class", run.classes)
+    note = "Test images of each class (rows) that are predicted as each class (columns), summed over seeds."
+    kinds = dict.fromkeys(frame, "count") | {"true class": "text"}
+    return Table(f"confusion_{_file(run, setting)}", "Confusion matrix", note, frame, kinds=kinds)
 
 
 def _over_seeds(name: str, of_seeds: list[list[float]]) -> dict[str, np.ndarray]:

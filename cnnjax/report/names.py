@@ -29,14 +29,17 @@ AXES = (
     "shuffle",
     "drop_last",
 )
-MEASURES = tuple(f"{split}_{name}" for split in ("train", "val", "test") for name in ("loss", "accuracy")) + (
-    "precision",
-    "recall",
-    "f1",
+MEASURES = (
+    *(f"{split}_{name}" for split in ("train", "val", "test") for name in ("loss", "accuracy")),
+    *("val_precision", "val_recall", "val_f1"),
+    *("precision", "recall", "f1"),  # of the test split
 )
 _NAMES = {
     "val_accuracy": "validation accuracy",
     "val_loss": "validation loss",
+    "val_precision": "validation macro precision",
+    "val_recall": "validation macro recall",
+    "val_f1": "validation macro F1",
     "test_accuracy": "test accuracy",
     "test_loss": "test loss",
     "precision": "test macro precision",

@@ -20,6 +20,7 @@ from cnnjax.study import SELECT, from_config
 from cnnjax.trial_rows import read_table
 from cnnjax.types import RequestError, counted, one_of
 
+_LATER = ("later_stages", "val_precision", "val_recall", "val_f1")  # columns that older runs lack
 _COSTS = ("epochs_run", "best_epoch", "seconds", "images_per_second")
 _COLUMNS = (
     *("trial", "member", *AXES, "seed", "status"),
@@ -80,7 +81,7 @@ class Run:
     @property
     def select(self) -> str:
         """The column of `trials` that the study selects by."""
-        return str(self.config["select"]).replace("test_f1", "f1")
+        return _column(str(self.config["select"]))
 
     @property
     def selects_on_test(self) -> bool:
@@ -267,7 +268,17 @@ def read_run(workdir: Path, select: str | None = None) -> Run:
             raise RequestError("--select", select, what) from error
     trials, epochs = _trials(workdir / "trials.csv"), _epochs(workdir / "metrics.jsonl")
     _check_complete(workdir / "metrics.jsonl", trials, epochs)
-    return Run(workdir, **read, trials=trials, epochs=epochs, planned_select=planned)
+    run = Run(workdir, **read, trials=trials, epochs=epochs, planned_select=planned)
+    if select is not None and len(trials) and trials[run.select].isna().all():
+        recorded = [name for name in SELECT if not trials[_column(name)].isna().all()]
+        raise RequestError("--select", select, f"the run has not recorded it; allowed: {', '.join(recorded)}")
+    return run
+
+
+def _column(select: str) -> str:
+    """Returns the column of trials.csv that a study selects by: f1 alone is that of the test split."""
+    of_test = select.removeprefix("test_")
+    return of_test if of_test in MEASURES else select
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -284,8 +295,9 @@ def _trials(path: Path) -> pd.DataFrame:
         trials = read_table(path)
     except (FileNotFoundError, pd.errors.EmptyDataError):
         trials = pd.DataFrame(columns=list(_COLUMNS))
-    if "later_stages" not in trials:  # as in runs from before it was written down
-        trials = trials.assign(later_stages=None)
+    for column in _LATER:
+        if column not in trials:  # as in runs from before it was written down
+            trials = trials.assign(**{column: None})
     missing = [column for column in _COLUMNS if column not in trials]
     if missing:
         raise RequestError("workdir", str(path), f"it has no column {missing[0]!r}")
