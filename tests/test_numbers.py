@@ -128,7 +128,7 @@ def save(folder, name, image):
 
 
 def test_pictures_of_every_mode_are_what_they_show(tmp_path):
-    """One picture as grey, 16 bits, transparent, palette and one bit: the same pixels, as far as the mode has them."""
+    """One picture as grey, 16 bits, on white, palette and one bit: the same pixels, as far as the mode has them."""
     ramp = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
     grey = Image.fromarray(ramp)
     colours = Image.fromarray(np.stack([ramp, ramp, 255 - ramp], -1))
@@ -141,11 +141,13 @@ def test_pictures_of_every_mode_are_what_they_show(tmp_path):
     }
     for name, image in modes.items():
         save(tmp_path, f"{name}.png", image)
-    names, images = read_unlabelled(str(tmp_path))
-    assert names == [f"{name}.png" for name in modes]
-    expected = [ramp[..., None], ramp[..., None], np.asarray(colours), np.asarray(colours)]
+    read = read_unlabelled(str(tmp_path))
+    assert read.ids == [f"{name}.png" for name in modes]
+    alpha = (255 - ramp[..., None]) / 255
+    on_white = np.rint(alpha * np.asarray(colours) + (1 - alpha) * 255)
+    expected = [ramp[..., None], ramp[..., None], np.asarray(colours), on_white]
     expected += [np.asarray(palette.convert("RGB")), np.where(ramp > 127, 255, 0)[..., None]]
-    for found, want in zip(images, expected, strict=True):
+    for found, want in zip(read.images, expected, strict=True):
         np.testing.assert_array_equal(found, want)
 
 

@@ -1,7 +1,6 @@
 """From a study's data settings to its data set."""
 
 import dataclasses
-from pathlib import Path
 
 from cnnjax.data.checks import check_memory
 from cnnjax.data.dataset import Dataset, Source, Split
@@ -10,6 +9,7 @@ from cnnjax.data.files import read_path
 from cnnjax.data.images import resize_images
 from cnnjax.data.splits import keep_classes, make_splits
 from cnnjax.data.tfds import read_prepared
+from cnnjax.paths import expanded
 from cnnjax.study import DataConfig
 from cnnjax.types import RequestError, composed
 
@@ -66,7 +66,7 @@ def load_source(data: DataConfig) -> tuple[str, Source]:
 
 def _path_name(path: str) -> str:
     """What the data at a path are called: the file or folder; its folder, where that says only which split it is."""
-    place = Path(path).expanduser().resolve()
+    place = expanded("data.path", path).resolve()
     return place.parent.name if place.stem.lower() in _SPLIT_NAMES and place.parent.name else place.stem
 
 

@@ -8,6 +8,7 @@ of at most `--part_mb`. There: `pip install --no-index --no-deps packed/*.whl` a
 cifar10.npz`, which data.path takes.
 """
 
+import argparse
 import itertools
 import subprocess
 import sys
@@ -18,40 +19,38 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import app, flags
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from cnnjax.data.load import load_source
 from cnnjax.study import DataConfig
 
-HAVE = flags.DEFINE_list(
-    "have",
-    ["jax", "flax", "optax", "orbax-checkpoint", "matplotlib", "pandas", "pillow", "psutil", "pyarrow", "rich"]
-    + ["scikit-learn", "jaxtyping", "absl-py", "torch", "requests", "tqdm", "wrapt"],
-    "What is there; with each package what it needs.",
+_HAVE = (
+    *("jax", "flax", "optax", "orbax-checkpoint", "matplotlib", "pandas", "pillow", "psutil", "pyarrow", "rich"),
+    *("scikit-learn", "jaxtyping", "absl-py", "torch", "requests", "tqdm", "wrapt"),
 )
-PYTHON = flags.DEFINE_string("python", "3.12", "The Python version there.")
-PLATFORMS = flags.DEFINE_list(
-    "platforms",
-    [f"manylinux_2_{minor}_x86_64" for minor in (28, 27, 24, 17)] + ["manylinux2014_x86_64", "manylinux1_x86_64"],
-    "Whose wheels are usable there.",
+_PLATFORMS = (
+    *(f"manylinux_2_{minor}_x86_64" for minor in (28, 27, 24, 17)),
+    *("manylinux2014_x86_64", "manylinux1_x86_64"),
 )
-PART_MB = flags.DEFINE_integer("part_mb", 60, "Size of a part of CIFAR-10, million bytes.")
-OUTPUT = flags.DEFINE_string("output", "packed", "The folder to write.")
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Writes the wheels and the parts, and prints what they are."""
-    del argv
-    output = Path(OUTPUT.value)
-    output.mkdir(parents=True, exist_ok=True)
-    there = closure(HAVE.value)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--have", nargs="+", default=_HAVE, help="what is there; with each package what it needs")
+    parser.add_argument("--python", default="3.12", help="the Python version there")
+    parser.add_argument("--platforms", nargs="+", default=_PLATFORMS, help="whose wheels are usable there")
+    parser.add_argument("--part_mb", type=int, default=60, help="size of a part of CIFAR-10, million bytes")
+    parser.add_argument("--output", type=Path, default=Path("packed"), help="the folder to write")
+    given = parser.parse_args()
+    given.output.mkdir(parents=True, exist_ok=True)
+    there = closure(given.have)
     for name, version in closure(["cnnjax"]).items():
         if name not in there and name != "cnnjax":
             print(f"collecting {name} {version}", flush=True)
-            collect(f"{name}=={version}", output)
-    for path in write_parts(read_cifar10(), output, PART_MB.value * 10**6):
+            collect(f"{name}=={version}", given.output, given.python, given.platforms)
+    for path in write_parts(read_cifar10(), given.output, given.part_mb * 10**6):
         print(f"wrote {path}, {path.stat().st_size / 1e6:.1f} MB", flush=True)
 
 
@@ -75,10 +74,10 @@ def closure(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def collect(requirement: str, folder: Path) -> None:
+def collect(requirement: str, folder: Path, python: str, platforms: Iterable[str]) -> None:
     """Downloads a wheel for the machine that it is packed for; one that has none is pure Python, and built here."""
     pip = [sys.executable, "-m", "pip"]
-    where = [f"--python-version={PYTHON.value}", *(f"--platform={platform}" for platform in PLATFORMS.value)]
+    where = [f"--python-version={python}", *(f"--platform={platform}" for platform in platforms)]
     download = ["download", "--no-deps", "--quiet", "--only-binary=:all:", f"--dest={folder}", *where, requirement]
     if subprocess.run([*pip, *download], check=False, stderr=subprocess.DEVNULL).returncode:
         subprocess.run([*pip, "wheel", "--no-deps", "--quiet", f"--wheel-dir={folder}", requirement], check=True)
@@ -108,4 +107,4 @@ def write_parts(arrays: dict[str, Any], folder: Path, size: int) -> Iterator[Pat
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()
