@@ -15,6 +15,8 @@ from absl import flags
 
 from cnnjax import commands, overrides
 from cnnjax.paths import expanded
+from cnnjax.records import RunFolder
+from cnnjax.types import RequestError
 
 flags.adopt_module_key_flags(overrides)
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the page and its files (default: inspect/<config>).")
@@ -30,8 +32,11 @@ def main(config_overrides: list[str]) -> None:
         RequestError: the flags, the config or an override is wrong.
     """
     if overrides.WORKDIR.value and not overrides.CONFIG.value:
-        workdir = expanded("--workdir", overrides.WORKDIR.value)
-        study, folder = overrides.study_of_run(workdir, config_overrides), Path("inspect") / workdir.resolve().name
+        run = RunFolder(expanded("--workdir", overrides.WORKDIR.value))
+        if (config := run.read_config()) is None:
+            raise RequestError("--workdir", str(run.path), "allowed: a run's folder (with config.json)")
+        study, folder = overrides.overridden(config, config_overrides), Path("inspect") / run.path.resolve().name
+        run.check_networks(study.models)
     else:
         study, folder = overrides.requested_study(config_overrides), overrides.default_folder("inspect")
     folder = expanded("--output", OUTPUT.value) if OUTPUT.value else folder

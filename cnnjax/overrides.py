@@ -18,7 +18,6 @@ import ml_collections
 from absl import flags
 
 from cnnjax.paths import expanded
-from cnnjax.sealed import read_json
 from cnnjax.study import Study, from_config
 from cnnjax.types import RequestError
 
@@ -57,22 +56,11 @@ def load_study(config: str, overrides: Sequence[str] = ()) -> Study:
     Raises:
         RequestError: the file cannot be used, or the study is not valid.
     """
-    return _overridden(_read_config(config), overrides)
+    return overridden(_read_config(config), overrides)
 
 
-def study_of_run(workdir: Path, overrides: Sequence[str] = ()) -> Study:
-    """Returns the study of a run's folder, with overrides as `load_study` takes them.
-
-    Raises:
-        RequestError: it is no run's folder, or the study is not valid.
-    """
-    try:
-        return _overridden(read_json(workdir / "config.json"), overrides)
-    except OSError as error:
-        raise RequestError("--workdir", str(workdir), "allowed: a run's folder (with config.json)") from error
-
-
-def _overridden(values: dict[str, Any], overrides: Sequence[str]) -> Study:
+def overridden(values: dict[str, Any], overrides: Sequence[str]) -> Study:
+    """Sets overrides, as `load_study` takes them, in the values of a study, and validates it; raises as that does."""
     for override in overrides:
         key, _, text = override.partition("=")
         _set(values, key, read_value(text))

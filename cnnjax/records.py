@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnnjax.ladder import changed, described
+from cnnjax.ladder import LADDER, changed, described
 from cnnjax.lock import LOCK
 from cnnjax.nested import finite
 from cnnjax.sealed import (
@@ -123,6 +123,35 @@ class RunFolder:
         Raises:
             RequestError: config.json cannot be read, or the folder holds something else.
         """
+        config = self._read_config()
+        return None if config is None else {key: value for key, value in config.items() if key != "networks"}
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Writes config.json: the study, and the layers of its networks, whose names alone say little."""
+        self.write_json("config.json", {**config, "networks": described(config["models"])})
+
+    def check_networks(self, names: Iterable[str]) -> None:
+        """Raises RequestError where a network is not the one that the run trained under its name.
+
+        A run of a version that stored no layers passes.
+        """
+        stored = (self._read_config() or {}).get("networks", {})
+        if lacking := [name for name in names if name in stored and name not in LADDER]:
+            said = f"{self.path} trained a network that the study's own file adds to the ladder"
+            raise RequestError("models", lacking[0], f"{said}; allowed: where that file has been imported")
+        for name, difference in changed(names, stored).items():
+            how = "change it back, or give it another name and another folder"
+            raise RequestError("models", name, f"{self.path} trained another network of that name: {difference}; {how}")
+
+    def check_plan(self, plan: Plan) -> None:
+        """Raises RequestError where another version made other trials of the run's study: the ids are not theirs."""
+        before = (self.read_whole("plan.json") or {}).get("trials", len(plan.trials))
+        if before != len(plan.trials):
+            how = "go on with the version that began it, or choose another folder"
+            said = f"its study made {before} trials, and makes {len(plan.trials)} in this version; {how}"
+            raise RequestError("workdir", str(self.path), said)
+
+    def _read_config(self) -> dict[str, Any] | None:
         file = self.path / "config.json"
         there = next(path for path in (self.path, *self.path.parents) if path.exists())
         if not there.is_dir():
@@ -144,24 +173,6 @@ class RunFolder:
                 "it is not empty and holds no config.json; allowed: a new or empty folder, or a run's own",
             )
         return None
-
-    def check_networks(self, names: Iterable[str]) -> None:
-        """Raises RequestError where a network is not the one that the run trained under its name.
-
-        A run of a version that stored no layers passes.
-        """
-        stored = (self.read_whole("plan.json") or {}).get("networks", {})
-        for name, difference in changed(names, stored).items():
-            how = "change it back, or give it another name and another folder"
-            raise RequestError("models", name, f"{self.path} trained another network of that name: {difference}; {how}")
-
-    def check_plan(self, plan: Plan) -> None:
-        """Raises RequestError where another version made other trials of the run's study: the ids are not theirs."""
-        before = (self.read_whole("plan.json") or {}).get("trials", len(plan.trials))
-        if before != len(plan.trials):
-            how = "go on with the version that began it, or choose another folder"
-            said = f"its study made {before} trials, and makes {len(plan.trials)} in this version; {how}"
-            raise RequestError("workdir", str(self.path), said)
 
     def read_whole(self, name: str) -> dict[str, Any] | None:
         """Returns a JSON file of the run, or None where it is not there or damaged: it will be written again."""
@@ -280,7 +291,6 @@ def describe_plan(plan: Plan, programs: list[dict[str, Any]]) -> dict[str, Any]:
         "trials": len(plan.trials),
         "trained": plan.trained,
         "repeats": dict(plan.repeats),
-        "networks": described({program.static.model for program in plan.programs}),  # names alone say little
         "programs": [
             {
                 "id": program.id,

@@ -199,7 +199,7 @@ def _check_folder(folder: RunFolder, study: Study, overwrite: bool) -> bool:
 def _start(folder: RunFolder, study: Study, dataset: Dataset, plan: Plan) -> None:
     """Writes what is known before training; config.json first, for it makes the folder a run's."""
     if folder.read_config() is None:
-        folder.write_json("config.json", study.to_dict())
+        folder.write_config(study.to_dict())
     folder.remove_unfinished()
     data = dataset.describe()
     before = folder.read_whole("data.json")

@@ -15,7 +15,7 @@ from cnnjax.types import Member, RequestError
 _PATIENCE = 10.0  # seconds for a network's file system to show what another process wrote
 _RECORDS = (
     *("check_overwritable", "clear", "remove_unfinished", "read_layout", "write_layout", "update_plan", "read_config"),
-    *("check_networks", "check_plan"),
+    *("write_config", "check_networks", "check_plan"),
     *("read_whole", "write_json", "append_metrics", "read_metrics", "keep_metrics", "write_predictions"),
     *("read_trials", "write_trials"),
 )

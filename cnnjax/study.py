@@ -203,6 +203,11 @@ def from_config(config: Mapping[str, Any]) -> Study:
     return study
 
 
+def from_run(config: Mapping[str, Any]) -> Study:
+    """Returns the study of a run's config.json, which holds its networks' layers, too; raises as `from_config`."""
+    return from_config({key: value for key, value in config.items() if key != "networks"})
+
+
 def _read_stages(key: str, value: Any) -> tuple[Mapping[str, Any], ...]:
     """Returns stages in their stored form; each setting of one is a single value that the trial's own could be."""
     allowed = 'allowed: a tuple of groups of settings, as in ({"optimizer": "adam"}, {"optimizer": "sgd"})'

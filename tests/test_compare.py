@@ -243,9 +243,9 @@ def test_data_that_lie_elsewhere_are_no_other_data(grid, tmp_path):
 def test_other_layers_under_one_name_are_listed(grid, tmp_path):
     runs = [copy_of(grid, tmp_path / name) for name in "ab"]
     for run, layer in zip(runs, ("Relu()", "Gelu()"), strict=True):
-        edit_json(run, "plan", networks={"medium": ["Conv(features=32)", layer, "Dense()"], layer: []})
+        edit_json(run, "config", networks={"medium": ["Conv(features=32)", layer, "Dense()"], layer: []})
     found = find(*(f"{run}:model=medium" for run in runs))["differences"]["studies"]
-    assert found == {"networks.medium": [["Conv(features=32)", layer, "Dense()"] for layer in ("Relu()", "Gelu()")]}
+    assert found == {"networks.medium.layer 2": ["Relu()", "Gelu()"]}
 
 
 def test_diverged_trials_are_counted(tmp_path):

@@ -95,7 +95,12 @@ def test_a_folder_for_each_class(tmp_path):
     assert notes == ("left out, not read as images: 1 .HEIC",)
     Image.fromarray(GREY[0]).save(tmp_path / "z.png")
     ids, _, classes, notes = read_unlabelled(str(tmp_path))
-    assert (ids, classes, notes) == (["z.png"], None, ("left out: 2 folders (cat, dog)",))
+    assert (ids, classes, notes) == (["z.png"], None, ("left out: 2 folders (cat, dog) with 3 images",))
+    for name in ("all/train/cat/0.png", "all/test/cat/0.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        Image.fromarray(GREY[0]).save(tmp_path / name)
+    with pytest.raises(RequestError, match=r"it has no image .* did you mean .*all/train\?"):
+        read_unlabelled(str(tmp_path / "all"))
 
 
 DARK = np.arange(36).reshape(4, 3, 3)

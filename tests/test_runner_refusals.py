@@ -80,13 +80,32 @@ def test_a_network_edited_under_its_name_is_refused(tmp_path, monkeypatch):
             ask(study, tmp_path)
     assert snapshot(tmp_path) == before
     run(study, tmp_path, overwrite=True)
-    assert json.loads((tmp_path / "plan.json").read_text())["networks"]["tiny"][2] == "Gelu()"
+    assert json.loads((tmp_path / "config.json").read_text())["networks"]["tiny"][2] == "Gelu()"
+
+
+def test_a_network_edited_under_its_name_is_refused_whatever_was_lost(tmp_path, monkeypatch):
+    """A plan.json that is gone or damaged is written anew, of the networks as they are now."""
+    study = make_study()
+    run(study, tmp_path)
+    (tmp_path / "plan.json").unlink()
+    monkeypatch.setitem(LADDER, "tiny", tuple(Gelu() if layer == Relu() else layer for layer in LADDER["tiny"]))
+    with pytest.raises(RequestError, match="trained another network of that name"):
+        run(study, tmp_path)
+
+
+def test_a_network_that_is_not_on_the_ladder_here_is_said_to_be_the_studys_own(tmp_path, monkeypatch):
+    run(make_study(), tmp_path)
+    monkeypatch.delitem(LADDER, "tiny")
+    with pytest.raises(RequestError, match=r"models: 'tiny' .* the study's own file adds to the ladder"):
+        cnnjax.load_trial(tmp_path, "t0000")
 
 
 def test_a_run_that_stored_no_layers_goes_on(tmp_path):
     run(make_study(), tmp_path)
-    plan = json.loads((tmp_path / "plan.json").read_text())
-    (tmp_path / "plan.json").write_text(json.dumps({k: v for k, v in plan.items() if k not in ("networks", "crc32")}))
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(
+        json.dumps({k: v for k, v in config.items() if k not in ("networks", "crc32")})
+    )
     assert "is finished" in run(make_study(), tmp_path)
     assert cnnjax.load_trial(tmp_path, "t0000").trial.id == "t0000"
 

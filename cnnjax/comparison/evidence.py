@@ -1,7 +1,6 @@
 """What two settings' trials and predictions say, and what else differs between them."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -98,7 +97,7 @@ def compare_settings(a: Side, b: Side, measure: str | None = None, margin: float
         examples=_examples(a, b),
         warnings=warnings,
         settings={key: pair for key, pair in differences(axes_a, axes_b).items() if str(pair[0]) != str(pair[1])},
-        configs=configs | _networks(a.run.plan, b.run.plan),
+        configs=configs | _networks(a.run.config, b.run.config),
         environments=differences(environment_a, environment_b),
     )
 
@@ -204,11 +203,15 @@ def _side_warnings(side: Side, name: str) -> list[str]:
 
 def _beside_the_grid(config: dict[str, Any]) -> dict[str, Any]:
     """A study's config without the axes of its grid, of which the settings say more."""
-    return {key: value for key, value in config.items() if key not in ("models", "seeds", "train")}
+    return {key: value for key, value in config.items() if key not in ("models", "networks", "seeds", "train")}
 
 
-def _networks(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The networks that have one name in both studies and not the same layers."""
-    layers, others = one.get("networks", {}), other.get("networks", {})
-    shared = layers.keys() & others.keys()
-    return differences({name: layers[name] for name in shared}, {name: others[name] for name in shared}, "networks.")
+def _networks(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The layers that differ between networks of one name."""
+    names = one.get("networks", {}).keys() & other.get("networks", {}).keys()
+    a, b = ({name: _numbered(config["networks"][name]) for name in names} for config in (one, other))
+    return differences(a, b, "networks.")
+
+
+def _numbered(layers: list[str]) -> dict[str, str]:
+    return {f"layer {number}": layer for number, layer in enumerate(layers, 1)}

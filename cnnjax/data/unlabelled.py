@@ -83,7 +83,9 @@ def _read_folder(where: Path) -> Unlabelled:
     folders = [path for path in entries(where) if path.is_dir()]
     notes, classes = [], None
     if paths and folders:
-        notes.append(f"left out: {counted(len(folders), 'folder')} ({', '.join(folder.name for folder in folders)})")
+        within = counted(sum(len(find_pictures(folder)[0]) for folder in folders), "image")
+        names = ", ".join(folder.name for folder in folders)
+        notes.append(f"left out: {counted(len(folders), 'folder')} ({names}) with {within}")
     elif folders:
         for folder in folders:
             pictures, rest = find_pictures(folder)
@@ -92,6 +94,8 @@ def _read_folder(where: Path) -> Unlabelled:
         classes = [path.parent.name for path in paths]
     if not paths:
         but = f" but {count_suffixes(others)}" if others else ""
+        if deeper := [folder for folder in folders if any(path.is_dir() for path in entries(folder))]:
+            but = f" of its own or a folder's own; did you mean {deeper[-1]}?"
         raise PathError(where, f"it has no image{but}; allowed: {ACCEPTED}")
     if others:
         notes.append(f"left out, not read as images: {count_suffixes(others)}")

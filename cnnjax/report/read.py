@@ -16,7 +16,7 @@ from cnnjax.records import RunFolder
 from cnnjax.report.names import AXES, MEASURES, bounds, larger_is_better, level, measure_name, word
 from cnnjax.sealed import Damaged, read_array, read_json, read_lines, read_rows
 from cnnjax.stopping import METRICS
-from cnnjax.study import SELECT, from_config
+from cnnjax.study import SELECT, from_run
 from cnnjax.trial_rows import read_table
 from cnnjax.types import RequestError, counted, one_of
 
@@ -255,14 +255,14 @@ def read_run(workdir: Path, select: str | None = None) -> Run:
         if key not in read[name]:
             raise RequestError("workdir", str(workdir), f"{name}.json has no {key!r}: not a run's")
     try:
-        from_config(read["config"])
+        from_run(read["config"])
     except RequestError as error:
         raise RequestError("workdir", str(workdir), f"its config.json is no study ({error})") from error
     planned = None
     if select is not None:
         planned = read["config"]["select"]
         try:
-            read["config"]["select"] = from_config({**read["config"], "select": select}).select
+            read["config"]["select"] = from_run({**read["config"], "select": select}).select
         except RequestError as error:
             what = str(error).partition("; ")[2] if select in SELECT else one_of(select, SELECT)
             raise RequestError("--select", select, what) from error
