@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_up_run import GRID, make_config, make_run
+from matplotlib.text import Text
 
 from cnnjax.data.load import load_source
 from cnnjax.report import build_report, style
@@ -62,6 +63,14 @@ def test_no_axis_of_a_percentage_goes_beyond_0_and_100(tmp_path, drawn, train):
                     assert all(0 <= tick <= 100 for tick in ticks if low <= tick <= high)
                     seen += 1
     assert seen > 8
+
+
+@pytest.mark.parametrize("rates", [[0.01, 0.03], np.geomspace(0.001, 0.1, 12).tolist()])
+def test_no_text_of_a_figure_is_a_formula(tmp_path, drawn, rates):
+    """Ticks of logarithmic axes are, by default."""
+    build_report(good_run(tmp_path, learning_rate=rates))
+    texts = [text.get_text() for figure in drawn for text in figure.findobj(Text)]
+    assert len(texts) > 100 and not [text for text in texts if "$" in text]
 
 
 def test_a_share_of_seeds_is_not_read_as_part_of_a_class(tmp_path):

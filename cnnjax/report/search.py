@@ -38,11 +38,15 @@ def _expected(run: Run) -> Plot:
     unit = scale(run.select)
     figure, [[axes]] = canvas(6.4, 3.6)
     lines = [("all", None, INK), *((model, model, model_color(run, model)) for model in shown)]
+    most = 1
     for _, model, colour in lines:
         numbers, best = expected_bests(run, model)
+        most = max(most, int(numbers[-1]))
         axes.plot(numbers, unit * best, color=colour, lw=1.8, marker="o", ms=3)
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ticks = [first * 10**zeros for zeros in range(len(str(most))) for first in (1, 2, 5) if first * 10**zeros <= most]
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.minorticks_off()
     axes.set_xlabel("trials searched")
     keep_in_bounds([axes], run.select)
     name = measure_name(run.select)
