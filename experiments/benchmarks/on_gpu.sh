@@ -6,7 +6,7 @@
 # Without PART all parts run in the order below. Each part writes FOLDER/PART/table.csv as it goes, log.txt, and
 # summary.txt (a line for each program); FOLDER is experiments/benchmarks/gpu by default. A part that is cut off, by
 # --limit (default 540 seconds) or otherwise, keeps its rows, and the same command measures only what is missing.
-# --tiny runs all of it with small sizes on a CPU, in about two minutes: to see that it works, not how fast it is.
+# --tiny runs all of it with small sizes on a CPU, in two to three minutes: to see that it works, not how fast it is.
 set -eu
 cd "$(dirname "$0")/../.."
 
