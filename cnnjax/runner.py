@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from cnnjax.report.tables import significant
 from cnnjax.sealed import unwritable
 from cnnjax.shared import held, open_folder
 from cnnjax.study import Study, from_config
-from cnnjax.types import Plan, Program, RequestError, counted
+from cnnjax.types import Member, Plan, Program, RequestError, counted
 
 _OPERATIONS_PER_VALUE = 1000  # of a network that take as long as to gather and augment a value of an image
 
@@ -89,11 +90,7 @@ def run(
             write_environment(folder, progress)
         programs, members = waiting(folder, plan.programs)
         if programs:
-            ids = {member.id for member in members}
-            left = [len(dataset.train) * sum(m.epochs for m in p.members if m.id in ids) for p in programs]
-            values = _OPERATIONS_PER_VALUE * math.prod(dataset.image_shape)
-            costs = [values + models.training_flops(_network(p, dataset), dataset.image_shape) for p in programs]
-            progress.begin(len(programs), len(members), left, costs)
+            progress.begin(len(programs), len(members), *_expected_work(programs, members, dataset))
             try:
                 if engine is not None:
                     run_tasks(folder, study, dataset, programs, progress, engine, max_members, profile)
@@ -105,6 +102,16 @@ def run(
         else:
             progress.note(f"{workdir} is finished: {len(plan.trials)} trials; building its report again")
         return Path(processes.broadcast_from_process0(lambda: str(build_report(workdir))))
+
+
+def _expected_work(
+    programs: Sequence[Program], members: Sequence[Member], dataset: Dataset
+) -> tuple[list[int], list[float]]:
+    """Returns the training images that each program still has to see, and the operations that an image costs it."""
+    ids = {member.id for member in members}
+    images = [len(dataset.train) * sum(m.epochs for m in p.members if m.id in ids) for p in programs]
+    values = _OPERATIONS_PER_VALUE * math.prod(dataset.image_shape)
+    return images, [values + models.training_flops(_network(p, dataset), dataset.image_shape) for p in programs]
 
 
 def _make(workdir: Path) -> None:

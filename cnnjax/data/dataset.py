@@ -51,8 +51,7 @@ class Source:
     @property
     def splits(self) -> dict[str, Split]:
         """The splits that there are, by name."""
-        named = {"train": self.train, "validation": self.validation, "test": self.test}
-        return {name: split for name, split in named.items() if split is not None}
+        return _by_name(self.train, self.validation, self.test)
 
     def changed(self, change: Callable[[str, Split], Split], **others: Any) -> "Source":
         """Returns the source with each split as `change(name, split)` returns it, and with other fields changed."""
@@ -99,8 +98,7 @@ class Dataset:
     @property
     def splits(self) -> dict[str, Split]:
         """The splits that there are, by name."""
-        named = {"train": self.train, "validation": self.validation, "test": self.test}
-        return {name: split for name, split in named.items() if split is not None}
+        return _by_name(self.train, self.validation, self.test)
 
     def describe(self) -> dict[str, Any]:
         """Returns what identifies the data, as JSON values.
@@ -188,3 +186,8 @@ def affine_map(mean: np.ndarray, std: np.ndarray, kind: str) -> tuple[np.ndarray
             raise RequestError("data.normalisation", kind, one_of(kind, [*affine, "standard"]))
         mean, std = np.full(channels, affine[kind][0]), np.full(channels, affine[kind][1])
     return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
+
+
+def _by_name(train: Split, validation: Split | None, test: Split | None) -> dict[str, Split]:
+    named = {"train": train, "validation": validation, "test": test}
+    return {name: split for name, split in named.items() if split is not None}
