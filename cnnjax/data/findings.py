@@ -1,7 +1,6 @@
-"""Numbers of a data set that a reader must know before believing what is trained on it: counts, copies, flat images."""
+"""Counts the images of each class of a data set, the copies among its images, and the images of one color."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,9 +20,9 @@ def examine(dataset: Dataset) -> dict[str, Any]:
 
     Returns:
         JSON values: `class_counts` (of each split, the images of each class), `distinct` (different training images),
-        `flat` (of each split, the images whose pixels are all of one color), `in_two_splits` (the images of a split
-        that stand in an earlier one, too: {"train/test": 3}), and `two_labels` (different images that have more than
-        one label, and up to three pairs of such labels).
+        `flat` (of each split, the images whose pixels are all of one color), `in_two_splits` (for each pair of splits,
+        the images of the later split that are in the earlier split too: {"train/test": 3}), and `two_labels` (the
+        number of different images that have several labels, and up to three pairs of such labels).
     """
     splits = dataset.splits
     if dataset.validation_from == "same_as_test":
@@ -41,12 +40,6 @@ def examine(dataset: Dataset) -> dict[str, Any]:
             np.concatenate([*digests.values()]), np.concatenate([split.labels for split in splits.values()])
         ),
     }
-
-
-def majority_share(class_counts: Mapping[str, Sequence[int]], split: str = "test") -> float:
-    """Returns the accuracy on a split of a network that always names the split's most frequent class."""
-    counts = class_counts[split]
-    return max(counts) / sum(counts)
 
 
 def _class_counts(split: Split, classes: int) -> list[int]:

@@ -4,14 +4,13 @@ import math
 
 from cnnjax import stats
 from cnnjax.report.confirmed import Confirmed, confirmed_sentence, confirmed_verdict
+from cnnjax.report.data_lint import first_three
 from cnnjax.report.evidence import Evidence
 from cnnjax.report.names import measure_name
 from cnnjax.report.read import Run
 from cnnjax.report.streams import Sources
 from cnnjax.report.tables import significant
 from cnnjax.types import counted
-
-_NAMED = 3  # settings, at most
 
 
 def write_answer(
@@ -118,7 +117,7 @@ def _open_sentence(run: Run, evidence: Evidence, first: int) -> str:
         return ""
     names = [run.tell_apart(evidence.settings[place]) for place in places]
     needs = [evidence.against[place - 1].more_seeds for place in places]
-    which = "; ".join(names[:_NAMED]) + ("; ..." if len(names) > _NAMED else "")
+    which = first_three(names, "; ")
     them = "it" if len(places) == 1 else "all of them"
     some = [max(more) for more in needs if more]
     how = f": {counted(max(some), 'more seed')} of each would decide {them}" if len(some) == len(places) else ""

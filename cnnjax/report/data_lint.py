@@ -1,9 +1,8 @@
-"""What a reader must know of a data set before believing what is trained on it: rules held against its numbers."""
+"""Rules that a data set should keep, checked on the counts of `data.findings`."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from cnnjax.data.findings import majority_share
 from cnnjax.types import counted
 
 _FEW = 10  # training images of a class
@@ -22,39 +21,49 @@ class Finding(NamedTuple):
     sentence: str
 
 
-class DataRule(NamedTuple):
-    """`check` takes what `data.findings.examine` counted and the class names; it returns a sentence, or nothing."""
+class Rule(NamedTuple):
+    """`check` returns one sentence, or an empty text where the rule is kept."""
 
     name: str
     severity: str
-    check: Callable[[Mapping[str, Any], Sequence[str]], str]
+    check: Callable[..., str]
+
+
+def broken(rules: Iterable[Rule], *arguments: Any) -> list[Finding]:
+    """Returns a finding for each rule whose check, called with these arguments, returns a sentence."""
+    return [Finding(rule.name, rule.severity, said) for rule in rules if (said := rule.check(*arguments))]
 
 
 def check_data(examined: Mapping[str, Any], classes: Sequence[str]) -> list[Finding]:
-    """Returns what is wrong with a data set, the worst first."""
-    found = [(rule, rule.check(examined, classes)) for rule in DATA_RULES]
-    return worst_first(Finding(rule.name, rule.severity, sentence) for rule, sentence in found if sentence)
+    """Returns the faults of a data set, the worst first.
+
+    Args:
+        examined: the counts of `data.findings.examine`.
+        classes: the class names.
+    """
+    return worst_first(broken(DATA_RULES, examined, classes))
 
 
 def worst_first(findings: Iterable[Finding]) -> list[Finding]:
-    """Returns findings by their severity."""
+    """Sorts findings by severity."""
     return sorted(findings, key=lambda finding: ("error", "warning", "note").index(finding.severity))
 
 
 def _untrained_classes(examined: Mapping[str, Any], classes: Sequence[str]) -> str:
-    absent = [label for label, count in enumerate(examined["class_counts"]["train"]) if not count]
+    counts = examined["class_counts"]["train"]
+    absent = [name for name, count in zip(classes, counts, strict=True) if not count]
     if not absent:
         return ""
-    of = f"{len(absent)} of {len(classes)} classes ({named(classes, absent)})"
+    of = f"{len(absent)} of {len(classes)} classes ({first_three(absent)})"
     return f"There is no training image of {of}: no network can learn to name them."
 
 
 def _small_classes(examined: Mapping[str, Any], classes: Sequence[str]) -> str:
     counts = examined["class_counts"]["train"]
-    small = [label for label, count in enumerate(counts) if 0 < count < _FEW]
+    small = [name for name, count in zip(classes, counts, strict=True) if 0 < count < _FEW]
     if not small:
         return ""
-    of = f"{len(small)} of {len(classes)} classes ({named(classes, small)})"
+    of = f"{len(small)} of {len(classes)} classes ({first_three(small)})"
     return f"There are fewer than {_FEW} training images of {of}: what the test split says of them is mostly chance."
 
 
@@ -64,7 +73,7 @@ def _imbalance(examined: Mapping[str, Any], classes: Sequence[str]) -> str:
     if len(there) < 2 or max(there) < _STRONG * min(there):
         return ""
     most = classes[test.index(max(test))]
-    share = 100 * majority_share(examined["class_counts"])
+    share = 100 * max(test) / sum(test)
     return (
         f"Classes are unequal: {min(there):,} to {max(there):,} training images, so that always naming {most} has a "
         f"test accuracy of {share:.1f} %, which a network must exceed to have learned anything."
@@ -101,16 +110,16 @@ def _two_labels(examined: Mapping[str, Any], classes: Sequence[str]) -> str:
 
 
 DATA_RULES = (
-    DataRule("untrained-classes", "error", _untrained_classes),
-    DataRule("equal-images", "error", _equal_images),
-    DataRule("in-two-splits", "warning", _in_two_splits),
-    DataRule("two-labels", "warning", _two_labels),
-    DataRule("small-classes", "warning", _small_classes),
-    DataRule("imbalance", "warning", _imbalance),
-    DataRule("flat-images", "warning", _flat_images),
+    Rule("untrained-classes", "error", _untrained_classes),
+    Rule("equal-images", "error", _equal_images),
+    Rule("in-two-splits", "warning", _in_two_splits),
+    Rule("two-labels", "warning", _two_labels),
+    Rule("small-classes", "warning", _small_classes),
+    Rule("imbalance", "warning", _imbalance),
+    Rule("flat-images", "warning", _flat_images),
 )
 
 
-def named(names: Sequence[str], places: Sequence[int]) -> str:
-    """The first three names."""
-    return ", ".join(names[place] for place in places[:3]) + (", ..." if len(places) > 3 else "")
+def first_three(names: Sequence[str], separator: str = ", ") -> str:
+    """Joins the first three names, and an ellipsis where there are more."""
+    return separator.join([*names[:3], "..."] if len(names) > 3 else names)

@@ -1,28 +1,19 @@
 """What a reader must know before believing a study's numbers: rules of protocol, held against the run's files."""
 
 import json
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from cnnjax.axes import where_it_matters
 from cnnjax.report.chance import chance_level, settings_at_chance, stuck_trials
-from cnnjax.report.data_lint import Finding, check_data, named, worst_first
+from cnnjax.report.data_lint import Finding, Rule, broken, check_data, first_three, worst_first
 from cnnjax.report.names import measure_name
 from cnnjax.report.read import Run
 
 
-class Rule(NamedTuple):
-    """`check` returns one sentence, or nothing where the run keeps the rule."""
-
-    name: str
-    severity: str
-    check: Callable[[Run], str]
-
-
 def check_protocol(run: Run) -> list[Finding]:
     """Returns what a run breaks, the worst first."""
-    found = [Finding(rule.name, rule.severity, sentence) for rule in RULES if (sentence := rule.check(run))]
-    examined = run.data.get("examined")  # not in runs from before it was written down
+    found = broken(RULES, run)
+    examined = run.data.get("examined")  # older runs lack it
     return worst_first(found + (check_data(examined, run.classes) if examined else []))
 
 
@@ -119,7 +110,7 @@ def _stuck(run: Run) -> str:
         return ""
     trials = [f"{row.trial} with seed {row.seed}" for row in stuck.itertuples()]
     return (
-        f"{len(stuck)} of {len(run.trials)} finished trials never left chance ({named(trials, range(len(trials)))}): "
+        f"{len(stuck)} of {len(run.trials)} finished trials never left chance ({first_three(trials)}): "
         f"their test accuracy is that of the most frequent class ({100 * chance.accuracy:.1f} %), their loss that of a "
         "network that tells no image from another, and they count in every mean and interval."
     )
@@ -133,7 +124,7 @@ def _at_chance(run: Run) -> str:
     have = "setting has" if len(run.settings) == 1 else "settings have"
     return (
         f"{len(found)} of {len(run.settings)} {have} a mean test accuracy that is no better than chance, "
-        f"{100 * chance.accuracy:.1f} % for always naming the most frequent class ({named(names, range(len(names)))})."
+        f"{100 * chance.accuracy:.1f} % for always naming the most frequent class ({first_three(names)})."
     )
 
 
@@ -171,10 +162,14 @@ def _one_class(run: Run) -> str:
 
 
 def _absent_classes(run: Run) -> str:
-    if run.labels is None or not (absent := sorted(set(range(len(run.classes))) - {*run.labels.tolist()})):
+    if run.labels is None:
+        return ""
+    tested = {*run.labels.tolist()}
+    absent = [name for label, name in enumerate(run.classes) if label not in tested]
+    if not absent:
         return ""
     return (
-        f"Of {len(run.classes)} classes, {len(absent)} ({named(run.classes, absent)}) have no test image: macro "
+        f"Of {len(run.classes)} classes, {len(absent)} ({first_three(absent)}) have no test image: macro "
         "precision, recall and F1 count each of them as 0, so that a network without a fault falls short of 1."
     )
 

@@ -260,12 +260,7 @@ def read_run(workdir: Path, select: str | None = None) -> Run:
         raise RequestError("workdir", str(workdir), f"its config.json is no study ({error})") from error
     planned = None
     if select is not None:
-        planned = read["config"]["select"]
-        try:
-            read["config"]["select"] = from_run({**read["config"], "select": select}).select
-        except RequestError as error:
-            what = str(error).partition("; ")[2] if select in SELECT else one_of(select, SELECT)
-            raise RequestError("--select", select, what) from error
+        planned, read["config"]["select"] = read["config"]["select"], _checked_select(read["config"], select)
     trials, epochs = _trials(workdir / "trials.csv"), _epochs(workdir / "metrics.jsonl")
     _check_complete(workdir / "metrics.jsonl", trials, epochs)
     run = Run(workdir, **read, trials=trials, epochs=epochs, planned_select=planned)
@@ -273,6 +268,14 @@ def read_run(workdir: Path, select: str | None = None) -> Run:
         recorded = [name for name in SELECT if not trials[_column(name)].isna().all()]
         raise RequestError("--select", select, f"the run has not recorded it; allowed: {', '.join(recorded)}")
     return run
+
+
+def _checked_select(config: dict[str, Any], select: str) -> str:
+    try:
+        return from_run({**config, "select": select}).select
+    except RequestError as error:
+        what = str(error).partition("; ")[2] if select in SELECT else one_of(select, SELECT)
+        raise RequestError("--select", select, what) from error
 
 
 def _column(select: str) -> str:
