@@ -20,7 +20,8 @@ from cnnjax.paths import expanded, make_folder
 from cnnjax.records import RunFolder
 from cnnjax.report import parts
 from cnnjax.report.predicted import draw_predicted
-from cnnjax.report.read import Run, read_run
+from cnnjax.report.read import read_run
+from cnnjax.report.run import Run
 from cnnjax.sealed import replaced
 from cnnjax.types import RequestError, counted, one_of
 

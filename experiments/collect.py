@@ -22,7 +22,8 @@ from cnnjax import commands
 from cnnjax.metrics import class_report
 from cnnjax.report.figures import make_figures
 from cnnjax.report.names import AXES
-from cnnjax.report.read import Run, read_run
+from cnnjax.report.read import read_run
+from cnnjax.report.run import Run
 from cnnjax.types import RequestError, one_of
 from experiments.published import as_text, compare
 

@@ -13,7 +13,8 @@ from made_up_run import CLASSES, GRID, SKILL, figure_names, make_config, make_ru
 from cnnjax.ladder import LADDER
 from cnnjax.report import build_report
 from cnnjax.report.classes import make_classes
-from cnnjax.report.read import Run, read_run
+from cnnjax.report.read import read_run
+from cnnjax.report.run import Run
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from cnnjax.comparison.sides import Side
 from cnnjax.environment import lasting
 from cnnjax.nested import differences
 from cnnjax.report.names import AXES, bounds, larger_is_better
-from cnnjax.report.read import Run
+from cnnjax.report.run import Run
 from cnnjax.types import RequestError
 
 _TEST = ("test_loss", "test_accuracy", "precision", "recall", "f1")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from cnnjax import stats
 from cnnjax.comparison.sides import Side, read_side
 from cnnjax.report.names import bounds, larger_is_better
-from cnnjax.report.read import Run
+from cnnjax.report.run import Run
 from cnnjax.stats import amount, gap
 from cnnjax.types import RequestError, counted
 

@@ -11,7 +11,8 @@ import pandas as pd
 
 from cnnjax import storage
 from cnnjax.report.names import AXES, MEASURES
-from cnnjax.report.read import Run, read_run
+from cnnjax.report.read import read_run
+from cnnjax.report.run import Run
 from cnnjax.types import RequestError, composed, one_of
 
 _STREAMS = ("stream_init", "stream_order", "stream_augment", "stream_dropout")

@@ -8,7 +8,7 @@ import pandas as pd
 from cnnjax import stats
 from cnnjax.report.evidence import Evidence
 from cnnjax.report.names import measure_name
-from cnnjax.report.read import Run
+from cnnjax.report.run import Run
 from cnnjax.report.tables import Table
 from cnnjax.types import counted
 

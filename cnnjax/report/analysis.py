@@ -9,7 +9,7 @@ from cnnjax.report.confirmed import Confirmed, confirmed_tables, read_confirmed
 from cnnjax.report.effects import draw_effects, effect_tables, explain
 from cnnjax.report.evidence import Evidence, ranking_tables, spread_tables, weigh
 from cnnjax.report.ranking import draw_ranking, draw_settings
-from cnnjax.report.read import Run
+from cnnjax.report.run import Run
 from cnnjax.report.search import draw_search
 from cnnjax.report.streams import Sources, draw_sources, source_tables, split_variance
 from cnnjax.report.style import Plot

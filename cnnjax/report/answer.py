@@ -7,7 +7,7 @@ from cnnjax.report.confirmed import Confirmed, confirmed_sentence, confirmed_ver
 from cnnjax.report.data_lint import first_three
 from cnnjax.report.evidence import Evidence
 from cnnjax.report.names import measure_name
-from cnnjax.report.read import Run
+from cnnjax.report.run import Run
 from cnnjax.report.streams import Sources
 from cnnjax.report.tables import significant
 from cnnjax.types import counted

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from cnnjax.report.read import Run
+from cnnjax.report.run import Run
 
 _NEAR = (0.98, 1.05)  # of the loss of a network that knows the shares of the classes alone, and of one without that
 

@@ -9,7 +9,7 @@ import pandas as pd
 from cnnjax import metrics
 from cnnjax.report.lettering import shortened
 from cnnjax.report.parts import Chapter
-from cnnjax.report.read import Run
+from cnnjax.report.run import Run
 from cnnjax.report.style import INK, LINES, MUTED, PAPER, SERIES, Plot, canvas, context, file_name, line_handle, render
 from cnnjax.report.tables import Table, significant
 from cnnjax.types import counted

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cnnjax.report.read import Run
+from cnnjax.report.run import Run
 from cnnjax.report.style import LINES, SERIES
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from cnnjax.report.colors import setting_color
 from cnnjax.report.lettering import shortened
 from cnnjax.report.names import AXES, bounds, level, scale, word
-from cnnjax.report.read import Run
+from cnnjax.report.run import Run
 from cnnjax.report.style import LINES, MUTED, SERIES, Plot, canvas, keep_in_bounds, legend, line_handle, render
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pandas as pd
 from cnnjax import stats
 from cnnjax.report.lettering import shortened
 from cnnjax.report.names import bounds, level, word
-from cnnjax.report.read import Run
+from cnnjax.report.run import Run
 from cnnjax.report.style import (
     INK,
     MUTED,

@@ -9,7 +9,7 @@ import pandas as pd
 
 from cnnjax import stats
 from cnnjax.report.names import bounds, larger_is_better, measure_name
-from cnnjax.report.read import Run
+from cnnjax.report.run import Run
 from cnnjax.report.tables import Table, shown_axes
 from cnnjax.types import counted
 

@@ -9,7 +9,7 @@ from cnnjax import examples, stats
 from cnnjax.report.colors import setting_color
 from cnnjax.report.galleries import draw_galleries
 from cnnjax.report.parts import Chapter
-from cnnjax.report.read import Run
+from cnnjax.report.run import Run
 from cnnjax.report.style import (
     LINES,
     MUTED,

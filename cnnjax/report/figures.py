@@ -10,7 +10,7 @@ from cnnjax.report.curves import draw_curves
 from cnnjax.report.history import draw_history
 from cnnjax.report.lettering import legend_label, shortened
 from cnnjax.report.names import scale, word
-from cnnjax.report.read import Run
+from cnnjax.report.run import Run
 from cnnjax.report.style import (
     INK,
     LINES,

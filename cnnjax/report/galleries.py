@@ -7,7 +7,7 @@ import numpy as np
 
 from cnnjax.examples import Outcomes
 from cnnjax.report.lettering import shortened
-from cnnjax.report.read import Run
+from cnnjax.report.run import Run
 from cnnjax.report.style import MUTED, Plot, canvas, render
 
 _COLUMNS, _ROWS = 8, 2

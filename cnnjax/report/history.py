@@ -7,7 +7,7 @@ import pandas as pd
 
 from cnnjax.report.colors import setting_look
 from cnnjax.report.curves import draw_mean, hide_spare, label, left_out
-from cnnjax.report.read import Run
+from cnnjax.report.run import Run
 from cnnjax.report.style import SERIES, Plot, canvas, keep_in_bounds, legend, line_handle, render
 from cnnjax.stopping import METRICS
 

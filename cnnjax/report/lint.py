@@ -7,7 +7,7 @@ from cnnjax.axes import where_it_matters
 from cnnjax.report.chance import chance_level, settings_at_chance, stuck_trials
 from cnnjax.report.data_lint import Finding, Rule, broken, check_data, first_three, worst_first
 from cnnjax.report.names import measure_name
-from cnnjax.report.read import Run
+from cnnjax.report.run import Run
 
 
 def check_protocol(run: Run) -> list[Finding]:

@@ -8,7 +8,8 @@ from cnnjax.report.analysis import analyse, analysis_tables
 from cnnjax.report.answer import write_answer
 from cnnjax.report.lint import check_protocol
 from cnnjax.report.page import study_name
-from cnnjax.report.read import Run, read_run
+from cnnjax.report.read import read_run
+from cnnjax.report.run import Run
 from cnnjax.report.tables import Table
 from cnnjax.types import counted
 

@@ -15,7 +15,8 @@ from cnnjax.report.examples import make_examples
 from cnnjax.report.figures import make_figures
 from cnnjax.report.lint import check_protocol
 from cnnjax.report.parts import Chapter
-from cnnjax.report.read import Run, read_run
+from cnnjax.report.read import read_run
+from cnnjax.report.run import Run
 from cnnjax.report.style import Plot
 from cnnjax.report.tables import Table, make_tables
 

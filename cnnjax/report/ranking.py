@@ -10,7 +10,7 @@ from cnnjax.report.colors import setting_look
 from cnnjax.report.evidence import Evidence
 from cnnjax.report.lettering import shortened
 from cnnjax.report.names import level, measure_name, scale, word
-from cnnjax.report.read import Run
+from cnnjax.report.run import Run
 from cnnjax.report.style import (
     GRID,
     INK,

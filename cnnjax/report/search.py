@@ -7,7 +7,7 @@ import numpy as np
 from cnnjax import stats
 from cnnjax.report.colors import model_color
 from cnnjax.report.names import larger_is_better, measure_name, scale
-from cnnjax.report.read import Run
+from cnnjax.report.run import Run
 from cnnjax.report.style import (
     INK,
     SERIES,

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from cnnjax import stats
-from cnnjax.report.read import Run
+from cnnjax.report.run import Run
 from cnnjax.report.style import INK, PAPER, SERIES, Plot, canvas, context, keep_in_bounds, legend, line_handle, render
 from cnnjax.report.tables import Table
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from cnnjax import stats
 from cnnjax.report.names import AXES, larger_is_better, level, word
-from cnnjax.report.read import Run
+from cnnjax.report.run import Run
 
 MOST_ROWS = 250  # that a page shows of a table; the CSV file beside it has all
 _SCORES = ("test_accuracy", "precision", "recall", "f1")
