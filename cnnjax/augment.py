@@ -1,4 +1,4 @@
-"""Batches on the device: gathered, augmented and normalised from the resident uint8 images. Pure jax."""
+"""Batches on the device: gathered, augmented and normalized from the resident uint8 images. Pure jax."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
-CROP_PADDING = 4  # pixels of zeros (before normalisation) around an image that a random crop may show
+CROP_PADDING = 4  # pixels of zeros (before normalization) around an image that a random crop may show
 _ANGLE_BITS = 12
 # Degrees, counter-clockwise: the middles of equal parts of -45 to 45, each equally likely; one step moves the corner
 # of an image of 32x32 pixels by less than a hundredth of a pixel.
@@ -39,15 +39,15 @@ def gather_batch(
             'flip_all': left-right, every image.
             'flip_vertical_all': upside down, every image.
             'rotate': by one of `ANGLES` about the middle, to the nearest pixel; what lies outside the image becomes
-            zero after normalisation.
+            zero after normalization.
         words_B: a random word per image, needed when `augment` is not empty. The top bit decides the flip, 15 bits each
             the row and column of the crop (no offset is likelier than another by more than 1 part in 3,600). The word
             seeds the angle.
     """
     if not augment or words_B is None:
-        return _normalise(images_NxHxWxC[indices_B], scale_C, shift_C)
+        return _normalize(images_NxHxWxC[indices_B], scale_C, shift_C)
     if jax.default_backend() == "cpu" and "rotate" not in augment:
-        return _normalise(_cropped_and_flipped(images_NxHxWxC[indices_B], augment, words_B), scale_C, shift_C)
+        return _normalize(_cropped_and_flipped(images_NxHxWxC[indices_B], augment, words_B), scale_C, shift_C)
     _, height, width, _ = images_NxHxWxC.shape
     # From the last change of the image to the first: where does each pixel come from?
     rows, columns = jnp.arange(height)[None, :, None], jnp.arange(width)[None, None]
@@ -70,7 +70,7 @@ def gather_batch(
         jnp.clip(columns, 0, width - 1),
     ]
     in_padding = ~_inside(rows, columns, height, width)
-    batch = _normalise(jnp.where(in_padding[..., None], 0, pixels), scale_C, shift_C)
+    batch = _normalize(jnp.where(in_padding[..., None], 0, pixels), scale_C, shift_C)
     return jnp.where(in_image[..., None], batch, 0) if "rotate" in augment else batch
 
 
@@ -130,5 +130,5 @@ def _cropped_and_flipped(images_BxHxWxC: Array, augment: tuple[str, ...], words_
     return lax.map(changed, (images_BxHxWxC, words_B))
 
 
-def _normalise(pixels: Array, scale_C: Array, shift_C: Array) -> Array:
+def _normalize(pixels: Array, scale_C: Array, shift_C: Array) -> Array:
     return pixels.astype(jnp.float32) * scale_C[None, None, None] + shift_C[None, None, None]

@@ -1,4 +1,4 @@
-"""What training reads of a point of the grid: two points that differ in nothing else train alike. Imports no jax."""
+"""Which hyperparameters training uses at a point of the grid; points that agree in these train identically. No jax."""
 
 import dataclasses
 import functools
@@ -27,12 +27,12 @@ _MATTERS = {
 
 
 def where_it_matters(axis: str) -> str:
-    """Says where the values of an axis make a difference: everywhere but for some axes."""
+    """Returns the condition under which the value of an axis has an effect on training, in words."""
     return _MATTERS.get(axis, "everywhere else")
 
 
 def what_training_reads(static: Static, stages: Sequence[Stage], *, augments: bool) -> tuple[Hashable, tuple[str, ...]]:
-    """Returns what training reads of a trial's settings, equal where it is the same, and the names of its streams.
+    """Returns the settings that training uses, as a value to compare, and the names of the streams that it uses.
 
     Args:
         static: the static settings.

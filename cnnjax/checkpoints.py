@@ -105,9 +105,9 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def _readable(directory: Path) -> Iterator[Path]:
-    """Yields a path of a directory that orbax takes as it is written: absolute, and a link where the name is special.
+    """Yields an absolute path of a directory that orbax can use: a temporary link if the name has special characters.
 
-    Orbax looks for what it has written by a pattern, so that brackets never match. TensorStore reads a backslash as a
+    Orbax searches the path as a glob pattern, so a name with brackets never matches. TensorStore reads a backslash as a
     slash, and a colon before a slash as the end of a protocol.
     """
     directory = directory.absolute()

@@ -252,7 +252,7 @@ def _measures(line: dict[str, Any], test: dict[str, float]) -> dict[str, Any]:
 
 
 def _expect(work: _Work, training: Sequence[Member], epoch: int) -> None:
-    """Tells the progress which members still train after an epoch, where it expected others or more."""
+    """Corrects the images that the progress still expects, given the members that go on training after an epoch."""
     left = sum(member.epochs - epoch for member in training)
     work.progress.spare((work.left[0] - left) * len(work.dataset.train))
     work.left[0] = left

@@ -85,10 +85,10 @@ def run(main: Callable[[Any], None], parse: Callable[[list[str]], Any] | None = 
 
 
 def _open_streams() -> None:
-    """Lets the standard streams be written to, whatever the shell made of them.
+    """Makes standard input, output and error usable.
 
-    One that it closed goes nowhere: else the next file that is opened takes its number, and what C++ has to say. What
-    a terminal's encoding has no letter for is escaped.
+    A stream that the shell closed is connected to /dev/null. Otherwise the next file that is opened would get its
+    number, and messages of C++ code would be written into that file. Letters that the encoding lacks are escaped.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -144,7 +144,7 @@ def _parse(argv: list[str]) -> list[str]:
         raise RequestError("arguments", error.flagvalue, allowed) from error
     if flags.FLAGS["verbosity"].using_default_value:
         flags.FLAGS.verbosity = logging.WARNING  # type: ignore[assignment]  # else absl shows jax's and orbax's chatter
-        # What goes wrong in orbax is raised, too, and then said in one line.
+        # Orbax logs errors that it also raises; the raised error is printed in one line.
         logging.get_absl_logger().addFilter(lambda record: "orbax" not in Path(record.pathname).parts)
     if rest:
         raise RequestError("arguments", rest[0], "a flag and its value are written --flag=value")

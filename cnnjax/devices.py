@@ -16,7 +16,7 @@ from cnnjax import processes
 _COUNT_FLAG, _THREADS_FLAG = "xla_force_host_platform_device_count", "xla_cpu_multi_thread_eigen"
 
 
-# What jax's own settings, such as JAX_ENABLE_X64=1, may not change: results do not depend on them.
+# Settings of jax that a user may have set (JAX_ENABLE_X64=1, for example), and that would change results.
 _PINNED = {
     "jax_enable_x64": False,
     "jax_disable_jit": False,
@@ -32,14 +32,14 @@ _PINNED = {
 
 
 def pin_settings() -> None:
-    """Sets what of jax's settings decides about results. Has to come before any computation."""
+    """Sets the jax settings that results depend on. Call it before any computation."""
     for name, value in _PINNED.items():
         jax.config.update(name, value)
 
 
 @contextlib.contextmanager
 def pinned() -> Iterator[None]:
-    """As `pin_settings`, while the block runs: the other code in a notebook keeps its settings."""
+    """Sets the same settings while the block runs, and restores them: other code in a notebook needs its own."""
     before = {name: getattr(jax.config, name) for name in _PINNED}
     pin_settings()
     try:

@@ -49,12 +49,12 @@ def _pooled_inside(layers: tuple[Layer, ...]) -> tuple[Layer | ConvPool, ...]:
 
 
 def biases_trained(layers: tuple[Layer | ConvPool, ...]) -> list[bool]:
-    """Returns for each layer whether its bias, if it has one, has an effect on the output in training.
+    """Returns, for each layer, whether its bias has an effect on the output in training.
 
-    Batch norm subtracts what is added to all of a channel, also through layers in between that keep it constant. The
-    gradient of such a bias is zero but for rounding, of which Adam would make full steps.
+    Batch norm subtracts the mean of each channel, and with it any bias that an earlier layer added to the channel. The
+    exact gradient of such a bias is zero. The computed gradient is rounding error, which Adam scales to full steps.
     """
-    trained, is_removed = [], False  # what is added to all of a channel behind the layer
+    trained, is_removed = [], False  # is_removed: a later batch norm subtracts a constant of the layer's channels
     for layer in reversed(layers):
         trained.append(not is_removed)
         match layer:

@@ -122,18 +122,18 @@ def _read_error(described: Mapping[str, Any]) -> Exception:
 def initialized(
     coordinator: str | None, processes: int | None, process: int | None, *, facts: Mapping[str, Any], timeout: float
 ) -> Iterator[None]:
-    """Joins the other processes of a study while the block runs. Has to come before anything uses jax's devices.
+    """Connects the processes of a study while the block runs. Enter it before anything uses jax's devices.
 
-    On CPUs each process has a device for each of its cores, which processes of one host share equally if the
-    coordinator's address is a loopback address, or if the cluster binds them to cores.
+    On CPUs each process gets a device for each of its cores. If the coordinator's address is a loopback address, the
+    processes share the cores of the host equally. Otherwise the cluster has to bind each process to its cores.
 
     Args:
-        coordinator: HOST:PORT of process 0; 'auto' for what the cluster says of it (SLURM, Open MPI, Cloud TPU, ...),
-            and of the next two; or None for a process alone.
-        processes: how many there are.
-        process: the number of this one, from 0.
-        facts: JSON values that have to be equal in all processes, by name; versions of packages join them.
-        timeout: seconds in which all have to be there.
+        coordinator: HOST:PORT of process 0; 'auto' to read it and the next two arguments from the cluster (SLURM,
+            Open MPI, Cloud TPU, ...); or None for a single process.
+        processes: the number of processes.
+        process: the number of this process, from 0.
+        facts: JSON values that have to be equal in all processes, by name; the versions of packages are compared, too.
+        timeout: seconds to wait for all processes.
 
     Raises:
         RequestError: the flags do not go together, not all processes come in time, or their facts differ.

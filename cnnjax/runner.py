@@ -30,7 +30,7 @@ from cnnjax.shared import held, open_folder
 from cnnjax.study import Study, from_config
 from cnnjax.types import Member, Plan, Program, RequestError, counted
 
-_OPERATIONS_PER_VALUE = 1000  # of a network that take as long as to gather and augment a value of an image
+_OPERATIONS_PER_VALUE = 1000  # network operations that take as long as gathering and augmenting one pixel value
 
 
 def run(
@@ -159,7 +159,7 @@ def plan_table(study: Study) -> str:
 
 
 def _repeated(plan: Plan) -> list[str]:
-    """What there is to say of the points of the grid that are no trials."""
+    """Returns a line for each axis because of which points of the grid are not trained."""
     what = "of the grid would train as another does"
     return [
         f"{counted(n, 'point')} {what}: {axis} matters {where_it_matters(axis)}" for axis, n in plan.repeats.items()

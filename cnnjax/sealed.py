@@ -22,7 +22,7 @@ from cnnjax.types import RequestError, first_line
 
 SEAL = "crc32"
 _MOST_BYTES = 1 << 30  # of an array that a run's folder holds
-_LARGE = 1 << 26  # bytes of a text of which it is asked whether there is memory for it
+_LARGE = 1 << 26  # bytes; before a larger text is read, the free memory is checked
 _GROWTH = 4  # bytes of memory that a byte of text takes, at least
 
 
@@ -118,12 +118,12 @@ def read_rows(path: Path) -> Records:
 
 
 def read_array(path: Path, name: str, shape: tuple[int | None, ...]) -> np.ndarray:
-    """Reads one array of numbers from an .npz file, of which zip holds a CRC-32; its header is checked before.
+    """Reads one array of numbers from an .npz file, after checking its header; zip checks the array's CRC-32.
 
     Args:
         path: the file.
         name: of the array.
-        shape: what it has to be; None stands for any length.
+        shape: the expected shape; None stands for any length.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -162,12 +162,12 @@ def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
 
 
 def check_links(folder: Path, names: Iterable[str], without: Iterable[str] = ()) -> None:
-    """Refuses a run's folder in which something that a run writes is a link out of it, or neither file nor folder.
+    """Refuses a run's folder in which a link leads out of the folder, or which holds a device or a pipe.
 
     Args:
-        folder: the run's.
-        names: what a run writes there.
-        without: of these, what is not used now.
+        folder: the run's folder.
+        names: the files and folders to check, by name.
+        without: names to skip.
 
     Raises:
         RequestError: it names the link, and where it leads.

@@ -8,16 +8,16 @@ import pandas as pd
 
 from cnnjax.report.run import Run
 
-_NEAR = (0.98, 1.05)  # of the loss of a network that knows the shares of the classes alone, and of one without that
+_NEAR = (0.98, 1.05)  # times the entropy of the class shares, and times ln of the number of classes
 
 
 class Chance(NamedTuple):
-    """What a network reaches on the test split that tells no image from another.
+    """Test results of a network that predicts the same for every image.
 
     Attributes:
         accuracy: share of the most frequent class.
-        limit: the accuracy that is 2 standard deviations of so many test images above it.
-        losses: the least and the greatest cross-entropy that are near what such a network has.
+        limit: that accuracy plus 2 standard deviations (binomial, for the number of test images).
+        losses: the range of cross-entropies that count as near the loss of such a network.
     """
 
     accuracy: float
@@ -26,7 +26,7 @@ class Chance(NamedTuple):
 
 
 def chance_level(run: Run) -> Chance | None:
-    """Returns what is chance; None for one class. Without stored labels, classes count as equally frequent."""
+    """Returns the level of chance, or None for one class; without stored labels all classes are equally frequent."""
     classes = len(run.classes)
     tested = int(run.data.get("counts", {}).get("test", 0))
     if classes < 2 or not (tested or run.labels is not None):
@@ -39,10 +39,10 @@ def chance_level(run: Run) -> Chance | None:
 
 
 def stuck_trials(run: Run) -> pd.DataFrame:
-    """Returns the trials that never left chance, without a non-finite loss.
+    """Returns the trials that never left chance; diverged trials do not count.
 
-    They end with a test accuracy within the noise of chance and a test loss near that of chance, and had no epoch with
-    a better training accuracy.
+    The test accuracy of a stuck trial is within the noise of chance, its test loss is near that of chance, and its
+    training accuracy was above that noise in no epoch.
     """
     chance = chance_level(run)
     if chance is None or run.ok.empty:

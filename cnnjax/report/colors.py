@@ -1,4 +1,4 @@
-"""One color for each setting, in all figures: the foremost have the first colors."""
+"""The color of each setting, the same in all figures; the best settings get the first colors."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from cnnjax.report.style import LINES, SERIES
 
 
 def setting_look(run: Run, setting: int) -> dict[str, Any]:
-    """The color of a setting's line, and a dash where there are more settings than colors."""
+    """Returns the color and the line style of a setting; styles other than solid follow when the colors are used up."""
     order = list(dict.fromkeys([*run.foremost(len(run.ranked)), *run.ranked, *map(int, run.settings.index)]))
     place = order.index(setting)
     return {"color": SERIES[place % len(SERIES)], "ls": LINES[place // len(SERIES) % len(LINES)]}

@@ -1,4 +1,4 @@
-"""Names of any letters in figures: fonts that have them, and what stands for letters that no font of the system has."""
+"""Fonts for names in any script, and replacements for letters that no font of the system has."""
 
 import functools
 import unicodedata
@@ -13,7 +13,7 @@ _LONGEST, _LONGEST_TICK = 110, 48  # letters of a line
 
 
 def shortened(name: str, most: int) -> str:
-    """A name on one line, of at most so many letters: a longer one ends in an ellipsis."""
+    """Returns a name on one line; a name of more than `most` letters is cut and ends in an ellipsis."""
     name = " ".join(name.split())
     return name if len(name) <= most else f"{name[: most - 1]}…"
 

@@ -32,8 +32,8 @@ def read_run(workdir: Path, select: str | None = None) -> Run:
         select: the measure to rank by; the default is the study's own.
 
     Raises:
-        RequestError: `select` is no measure of this run, or the folder is not there, is not a run's, or a file of it
-            is not what was written.
+        RequestError: `select` is not a measure of this run, the folder is missing or is not a run's, or one of its
+            files is damaged.
     """
     RunFolder(workdir).check_links(without=["checkpoints"])
     if not (workdir / "config.json").is_file():
