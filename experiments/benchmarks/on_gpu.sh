@@ -6,7 +6,7 @@
 # Without PART all parts run in the order below. Each part writes FOLDER/PART/table.csv as it goes, log.txt, and
 # summary.txt (a line for each program); FOLDER is experiments/benchmarks/gpu by default. A part that is cut off, by
 # --limit (default 540 seconds) or otherwise, keeps its rows, and the same command measures only what is missing.
-# --tiny runs all of it with small sizes on a CPU, in two to three minutes: to see that it works, not how fast it is.
+# --tiny runs all of it with small sizes on a CPU, in about two minutes: to see that it works, not how fast it is.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -51,7 +51,7 @@ bench() { # MODULE FLAG...
 throughput() { # FOLDER PRECISION FLAG...
     local given=(--precision="$2" --output="$1/table.csv" "${@:3}")
     if [[ $tiny ]]; then
-        bench throughput --models=baseline --batch_sizes=8 --populations=1,2 --rounds=1 --seconds=.05 \
+        bench throughput --models=dense --batch_sizes=8 --populations=1,2 --rounds=1 --seconds=.05 \
             --start_at_once=2 "${given[@]}"
     else
         bench throughput --models=medium,complex,baseline --batch_sizes=64 --populations=1,8,32,64 --seconds=1 \
@@ -85,7 +85,7 @@ part() { # PART FOLDER
             local before=()
             if [[ -s $output/throughput/table.csv ]]; then before=(--throughput="$output/throughput/table.csv"); fi
             if [[ $tiny ]]; then
-                bench step "${before[@]}" --models=baseline --batch_size=8 --members=2 --steps=2 --show=10 --output="$table"
+                bench step "${before[@]}" --models=dense --batch_size=8 --members=2 --steps=2 --show=10 --output="$table"
             else
                 bench step "${before[@]}" --models=improved --batch_size=16 --members=9 --precision=tf32 --steps=20 \
                     --show=10 --output="$table"
@@ -96,7 +96,8 @@ part() { # PART FOLDER
             local given=(--rounds=0 --precision=bfloat16 --output="$table")
             if [[ $data ]]; then given+=(--data="$data"); fi
             if [[ $tiny ]]; then
-                bench sweep --config=configs/grid.py:smoke --models=baseline --seeds=1 --examples=200 "${given[@]}"
+                TFDS_DATA_DIR=$2 bench sweep --config=configs/grid.py:smoke --models=dense --seeds=1 --examples=200 \
+                    "${given[@]}" # on made-up images, as no data lie there
             else
                 bench sweep --models=baseline,medium,complex --seeds=5 "${given[@]}"
             fi
@@ -104,7 +105,7 @@ part() { # PART FOLDER
         deterministic)
             local given=(--contenders=cnnjax,deterministic --precision=bfloat16 --output="$table")
             if [[ $tiny ]]; then
-                bench throughput --models=baseline --batch_sizes=8 --populations=2 --rounds=1 --seconds=.05 \
+                bench throughput --models=dense --batch_sizes=8 --populations=2 --rounds=1 --seconds=.05 \
                     --start_at_once=2 "${given[@]}"
             else
                 bench throughput --models=medium,complex,baseline --batch_sizes=64 --populations=1,32 --seconds=1 \
@@ -123,7 +124,7 @@ part() { # PART FOLDER
             ;;
         compile)
             if [[ $tiny ]]; then
-                bench compile --config=configs/grid.py:smoke --models=baseline --seeds=1 --output="$table"
+                bench compile --config=configs/grid.py:smoke --models=dense --seeds=1 --output="$table"
             else
                 bench compile --precision=bfloat16 --output="$table"
             fi

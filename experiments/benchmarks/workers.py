@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 EXAMPLES = 6400
 _PEAK_SIZE = {"cpu": 2048, "cuda": 8192}  # of the matrices whose product is the machine's peak
-_EPOCH_FLOP = {"cpu": 5e10, "gpu": 1e13}  # about what an epoch of ours computes, which is the unit of its rounds
+_EPOCH_FLOP = {
+    "cpu": 5e10,
+    "gpu": 1e13,
+}  # about what an epoch of ours computes, the unit of a round of a second or more
 _MOST_EPOCHS = 10_000  # in a round
 
 
@@ -162,7 +165,8 @@ def training_flops(model: str) -> int:
 
 def _steps_of_an_epoch(work: Work, backend: str) -> int:
     a_step = training_flops(work.model) * work.batch_size * work.members
-    return min(max(1, round(_EPOCH_FLOP[backend] / a_step)), EXAMPLES // work.batch_size)
+    epoch = _EPOCH_FLOP[backend] * min(work.seconds, 1.0)
+    return min(max(1, round(epoch / a_step)), EXAMPLES // work.batch_size)
 
 
 def random_dataset(train_examples: int, test_examples: int) -> "Dataset":
