@@ -34,7 +34,7 @@ def main(config_overrides: list[str]) -> None:
     if overrides.WORKDIR.value and not overrides.CONFIG.value:
         run = RunFolder(expanded("--workdir", overrides.WORKDIR.value))
         if (config := run.read_config()) is None:
-            raise RequestError("--workdir", str(run.path), "allowed: a run's folder (with config.json)")
+            raise RequestError("--workdir", str(run.path), "must be a run's folder (with config.json)")
         study, folder = overrides.overridden(config, config_overrides), Path("inspect") / run.path.resolve().name
         run.check_networks(study.models)
     else:

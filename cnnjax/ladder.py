@@ -72,14 +72,14 @@ KINDS = get_args(Layer)
 def fault(layers: Layers) -> str:
     """Says in words what keeps layers from being a network; nothing where nothing does."""
     if not isinstance(layers, list | tuple):
-        return f"it is {layers!r}; allowed: a tuple of layers"
+        return f"it is {layers!r}; use a tuple of layers"
     flat = False  # since the first dense layer
     for layer in layers:
         if allowed := _allowed(layer, flat):
-            return f"its layer {layer!r} cannot be; allowed: {allowed}"
+            return f"its layer {layer!r} cannot be; use {allowed}"
         flat |= isinstance(layer, Dense)
     if not layers or layers[-1] != Dense():
-        return "its last layer gives no logits; allowed: Dense()"
+        return "its last layer gives no logits; use Dense()"
     return ""
 
 

@@ -107,7 +107,7 @@ def _engine() -> contextlib.AbstractContextManager[Engine | None]:
                 raise RequestError(f"--{flag.name}", flag.value, "it is an option of --executor=ray or submitit")
         return contextlib.nullcontext()
     if COORDINATOR.value is not None:
-        raise RequestError("--executor", EXECUTOR.value, "allowed: without --coordinator")
+        raise RequestError("--executor", EXECUTOR.value, "not possible with --coordinator")
     return make_engine(
         EXECUTOR.value,
         cpus=TASK_CPUS.value,

@@ -130,7 +130,7 @@ def check_fits(name: str, image_shape: tuple[int, int, int]) -> None:
     if not fits(height, width):
         most = next(side for side in (2**n for n in itertools.count()) if fits(side, side))
         least = bisect.bisect_left(range(most), True, lo=1, key=lambda side: fits(side, side))
-        allowed = f"allowed: at least {least}x{least}, by data.image_size"
+        allowed = f"must be at least {least}x{least}, by data.image_size"
         raise RequestError("models", name, f"images of {height}x{width} are too small for it; {allowed}")
 
 

@@ -127,7 +127,7 @@ def _read_config(config: str) -> dict[str, Any]:
                 raise RequestError("--config", config, f"{path} has no function get_config")
             built = names["get_config"](*([argument] if argument else []))
         if not isinstance(built, Mapping | ml_collections.ConfigDict):
-            raise RequestError("--config", config, f"get_config of {path} returned {built!r}; allowed: a ConfigDict")
+            raise RequestError("--config", config, f"get_config of {path} returned {built!r}; use a ConfigDict")
         return ml_collections.ConfigDict(built).to_dict()
     except RequestError:
         raise

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cnnjax.types import RequestError
 
-NO_TEXT = "its name is not UTF-8; allowed: a name that can be written down"
+NO_TEXT = "its name is not UTF-8; use a name that can be written down"
 
 
 def expanded(key: str, path: str | Path) -> Path:
@@ -24,7 +24,7 @@ def expanded(key: str, path: str | Path) -> Path:
         place.exists()
     except (OSError, RuntimeError) as error:
         why = error.strerror if isinstance(error, OSError) else "there is no such user"
-        raise RequestError(key, str(path), f"{why}; allowed: a path") from error
+        raise RequestError(key, str(path), f"{why}; use a path") from error
     return place
 
 
@@ -37,7 +37,7 @@ def make_folder(key: str, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RequestError(key, str(folder), f"{error.strerror}; allowed: a folder") from error
+        raise RequestError(key, str(folder), f"{error.strerror}; use a folder") from error
 
 
 def is_text(name: str) -> bool:

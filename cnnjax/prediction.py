@@ -66,7 +66,7 @@ def predict_file(
     truth = _true_labels(found, source, run.classes)
     confusion = _confusion_file(output, workdir) if truth is not None else None
     if len(shape := tuple(run.data.get("image_shape", ()))) != 3:
-        raise RequestError("workdir", str(workdir), f"data.json has the image_shape {shape}; allowed: three numbers")
+        raise RequestError("workdir", str(workdir), f"data.json has the image_shape {shape}; use three numbers")
     fitted = fit_images(found.images, found.ids, source, shape, run.config.get("data", {}))
     if figures is not None:
         make_folder("--figures", figures)
@@ -102,9 +102,9 @@ def _confusion_file(output: Path, workdir: Path) -> Path:
     """Returns where the confusion matrix goes, once it is known that it can be written."""
     path = expanded("--output", output.with_name(f"{output.stem}.confusion.csv"))
     if path.exists() and not path.is_file():
-        raise RequestError("--output", str(output), f"{path} beside it is no file; allowed: another name")
+        raise RequestError("--output", str(output), f"{path} beside it is no file; use another name")
     if _belongs_to(_end(workdir), _end(path)):
-        raise RequestError("--output", str(output), f"{path} beside it is the run's own; allowed: another name")
+        raise RequestError("--output", str(output), f"{path} beside it is the run's own; use another name")
     return path
 
 
@@ -131,24 +131,24 @@ def _check_output(output: Path, source: str, workdir: Path, figures: Path | None
     if not place.parent.is_dir():
         fault = f"there is no folder {place.parent}"
     elif place.is_dir():
-        fault = "it is a folder; allowed: a file"
+        fault = "it is a folder; use a file"
     elif place.exists() and not place.is_file():
-        fault = "it is a device or a pipe; allowed: a file"
+        fault = "it is a device or a pipe; use a file"
     elif place.exists() and place in map(_end, read):
-        fault = "it is what --input reads; allowed: another file"
+        fault = "it is what --input reads; use another file"
     elif _belongs_to(run, place):
-        fault = "it is the run's own; allowed: another file"
+        fault = "it is the run's own; use another file"
     if fault is not None:
         raise RequestError("--output", str(output), fault)
     if figures is None:
         return
     page = _end(figures)
     if page.is_relative_to(place):
-        raise RequestError("--figures", str(figures), "--output names that file; allowed: a folder")
+        raise RequestError("--figures", str(figures), "--output names that file; use a folder")
     if place.parent == page and place.suffix in (".html", ".svg", ".png"):
-        raise RequestError("--output", str(output), "the page of --figures may be of that name; allowed: a .csv file")
+        raise RequestError("--output", str(output), "the page of --figures may be of that name; use a .csv file")
     if _belongs_to(run, page):
-        raise RequestError("--figures", str(figures), "it is the run's own; allowed: another folder")
+        raise RequestError("--figures", str(figures), "it is the run's own; use another folder")
 
 
 def _end(path: Path) -> Path:
@@ -181,7 +181,7 @@ def ensemble(run: Run, setting: str) -> list[str]:
     else:
         found = run.ok.loc[run.ok["trial"] == setting, "setting"]
         if found.empty:
-            raise RequestError("--setting", setting, "allowed: best, or a trial that ended well, as in trials.csv")
+            raise RequestError("--setting", setting, "must be best, or a trial that ended well, as in trials.csv")
         number = int(found.iloc[0])
     return run.ok.loc[run.ok["setting"] == number, "trial"].tolist()
 
@@ -216,7 +216,7 @@ def fit_images(
         if data.get("image_size") is not None and image.shape[-1] == shape[-1] and image.shape[:2] != tuple(shape[:2]):
             image = _resized(image, data, source, ids[index])
         if image.shape != tuple(shape):
-            raise _misfit(images[index], source, ids[index], f"allowed: {_size(shape)}, as trained")
+            raise _misfit(images[index], source, ids[index], f"must be {_size(shape)}, as trained")
         fitted[index] = image
     return fitted
 
@@ -226,7 +226,7 @@ def _resized(image: np.ndarray, data: dict[str, Any], source: str, name: str) ->
         return resize_images([image], data["image_size"], data["resize"])[0]
     except RequestError as error:
         most = f"{data['image_size']}x{data['image_size']}"
-        raise _misfit(image, source, name, f"allowed: at most {most}, to which the study pads images") from error
+        raise _misfit(image, source, name, f"must be at most {most}, to which the study pads images") from error
 
 
 def _misfit(image: np.ndarray, source: str, name: str, allowed: str) -> RequestError:

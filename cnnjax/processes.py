@@ -154,7 +154,7 @@ def initialized(
             shutdown_timeout_seconds=_SHUTDOWN_TIMEOUT,
         )
     except (RuntimeError, ValueError) as error:
-        said = f"{str(error).splitlines()[0]}; allowed: HOST:PORT of process 0, or auto on a cluster"
+        said = f"{str(error).splitlines()[0]}; use HOST:PORT of process 0, or auto on a cluster"
         raise RequestError("coordinator", coordinator, said) from error
     sharing = processes if processes and address and _is_loopback(address) else 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -175,16 +175,16 @@ def _check_flags(coordinator: str | None, processes: int | None, process: int | 
     if coordinator is None:
         for flag, value in (("num_processes", processes), ("process_id", process)):
             if value is not None:
-                raise RequestError(flag, value, "allowed: together with --coordinator")
+                raise RequestError(flag, value, "needs --coordinator, too")
     elif coordinator != AUTO:
         if processes is None or processes < 1:
-            raise RequestError("num_processes", processes, "allowed: how many processes there are")
+            raise RequestError("num_processes", processes, "must be the number of processes")
         if process is None or not 0 <= process < processes:
-            allowed = f"allowed: the number of this process, from 0 to {processes - 1}, for --num_processes={processes}"
+            allowed = f"must be the number of this process, from 0 to {processes - 1}, for --num_processes={processes}"
             raise RequestError("process_id", process, allowed)
         host, _, port = coordinator.rpartition(":")
         if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
-            raise RequestError("coordinator", coordinator, "allowed: HOST:PORT of process 0, or auto")
+            raise RequestError("coordinator", coordinator, "must be HOST:PORT of process 0, or auto")
 
 
 def _is_loopback(address: str) -> bool:
@@ -200,5 +200,5 @@ def _check_facts(facts: Mapping[str, Any]) -> None:
         for key in sorted(everywhere[0].keys() | theirs.keys()):
             first, other = everywhere[0].get(key), theirs.get(key)
             if first != other:
-                said = f"{name(number)} has it, {name(0)} has {first!r}; allowed: the same everywhere"
+                said = f"{name(number)} has it, {name(0)} has {first!r}; use the same everywhere"
                 raise RequestError(key, other, said)

@@ -13,10 +13,21 @@ from typing import Any
 
 
 class RequestError(ValueError):
-    """The request is wrong: one line that names the key, the value and what is allowed (exit code 2)."""
+    """A request that cannot be met. The message is one line that names the key, the value and what is allowed.
 
-    def __init__(self, key: str, value: object, allowed: str):
-        super().__init__(_printable(f"{key}: {value!r} is not allowed; {allowed}"))
+    Args:
+        key: what the user wrote: a config key, a flag, or `workdir`.
+        value: of the key.
+        problem: begins with "must " ("must be >= 1": `train.batch_size must be >= 1, got 0`), or is a sentence
+            (`workdir='runs/a': config.json cannot be read`). What follows a semicolon is advice.
+    """
+
+    def __init__(self, key: str, value: object, problem: str):
+        what, mark, advice = problem.partition("; ")
+        must = what.startswith("must ")
+        super().__init__(
+            _printable(f"{key} {what}, got {value!r}{mark}{advice}" if must else f"{key}={value!r}: {problem}")
+        )
 
     def __reduce__(self) -> tuple:
         return Told, (str(self),)  # so it is said in another process
@@ -34,11 +45,11 @@ def _printable(line: str) -> str:
 
 
 def one_of(value: object, names: Iterable[str]) -> str:
-    """Says which `names` are allowed, the one nearest to `value` first."""
+    """Returns the problem of a value that is none of `names`, with the nearest name first."""
     names = sorted(names)
     near = nearest(value, names)
-    hint = f"did you mean {near!r}? " if near else ""
-    return f"{hint}allowed: {', '.join(names)}"
+    listed = f"one of {', '.join(names)}"
+    return f"did you mean {near!r}? Use {listed}" if near else f"must be {listed}"
 
 
 def nearest(value: object, names: Iterable[str]) -> str | None:

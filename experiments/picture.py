@@ -41,7 +41,7 @@ def take(page: Path, picture: Path, width: int, height: int, dark: bool) -> list
     """
     chromium = next(filter(None, map(shutil.which, _NAMES)), None)
     if chromium is None:
-        raise RequestError("chromium", "not found", f"allowed: one of {', '.join(_NAMES)} on the PATH")
+        raise RequestError("chromium", "not found", f"must be one of {', '.join(_NAMES)} on the PATH")
     with tempfile.TemporaryDirectory() as profile:
         log = Path(profile) / "net.json"
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={profile}"]

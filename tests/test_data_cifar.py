@@ -152,7 +152,7 @@ def test_a_hostile_pickle_is_one_line_and_runs_nothing(tmp_path, kind, name):
     with pytest.raises(RequestError) as raised:
         load_dataset(DataConfig(path=str(folder)))
     message = str(raised.value)
-    assert message.startswith("data.path: ") and name in message and "\n" not in message
+    assert message.startswith("data.path=") and name in message and "\n" not in message
     assert not marker.exists()
 
 
@@ -218,7 +218,7 @@ def test_a_damaged_folder_is_one_line_that_names_the_file(tmp_path, published, k
     with pytest.raises(RequestError) as raised:
         load_dataset(DataConfig(path=str(folder)))
     message = str(raised.value)
-    assert message.startswith("data.path: ") and named in message and "\n" not in message
+    assert message.startswith("data.path=") and named in message and "\n" not in message
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def test_damaged_idx_is_one_line_that_names_the_file(folder, kind):
     with pytest.raises(RequestError) as raised:
         load_dataset(DataConfig(path=str(folder)))
     message = str(raised.value)
-    assert message.startswith("data.path: ") and named in message and "\n" not in message
+    assert message.startswith("data.path=") and named in message and "\n" not in message
 
 
 @given(

@@ -92,7 +92,7 @@ def test_a_file_that_does_not_fit_is_one_line_that_names_it(folder, content, nam
     with pytest.raises(RequestError) as raised:
         load_dataset(DataConfig(path=str(folder)))
     message = str(raised.value)
-    assert message.startswith("data.path: ") and named in message and "moving cat.npy" in message
+    assert message.startswith("data.path=") and named in message and "moving cat.npy" in message
     assert "\n" not in message
 
 

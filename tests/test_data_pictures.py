@@ -129,7 +129,7 @@ def test_floating_point_of_zero_to_one_is_taken_and_else_refused(tmp_path):
     np.testing.assert_array_equal(decode_picture(tmp_path / "a.tiff").pixels[..., 0], np.rint(values * 255))
     for wrong in (values * 255, values - 1, values * np.nan):
         Image.fromarray(wrong).save(tmp_path / "b.tiff")
-        with pytest.raises(RequestError, match=r"32 bits, of .*; allowed: 8 or 16 bits, or floating point of 0\.\.1"):
+        with pytest.raises(RequestError, match=r"32 bits, of .*; use 8 or 16 bits, or floating point of 0\.\.1"):
             decode_picture(tmp_path / "b.tiff")
 
 

@@ -230,7 +230,7 @@ def test_damaged_prepared_data_is_one_line(environment, data_dir, tmp_path, monk
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "copy"))
     records = copy / "mnist-train.array_record-00000-of-00001"
     records.write_bytes(records.read_bytes()[:3000])
-    with pytest.raises(RequestError, match=r"^data\.name: 'mnist' .* is damaged") as raised:
+    with pytest.raises(RequestError, match=r"^data\.name='mnist'.* is damaged") as raised:
         load_dataset(DataConfig(name="mnist"))
     assert "\n" not in str(raised.value)
 
@@ -240,7 +240,7 @@ def test_damage_of_which_a_package_says_nothing_is_called_by_its_kind(environmen
         raise RuntimeError
 
     monkeypatch.setattr("cnnjax.data.tfds.cached", fail)
-    with pytest.raises(RequestError, match=r"^data\.name: 'mnist' .* is damaged \(RuntimeError\)"):
+    with pytest.raises(RequestError, match=r"^data\.name='mnist'.* is damaged \(RuntimeError\)"):
         load_dataset(DataConfig(name="mnist"))
 
 
@@ -275,7 +275,7 @@ def sizes_differ(environment, tmp_path, monkeypatch) -> None:
 
 
 def test_images_of_several_sizes_need_one(sizes_differ):
-    with pytest.raises(RequestError, match=r"^data\.image_size: None"):
+    with pytest.raises(RequestError, match=r"^data\.image_size=None"):
         load_dataset(DataConfig(name="photos"))
     dataset = load_dataset(DataConfig(name="photos", image_size=6, resize="nearest"))
     assert dataset.describe()["counts"] == {"train": 8, "validation": 0, "test": 2}
@@ -291,7 +291,7 @@ def test_images_of_several_sizes_need_one(sizes_differ):
     [
         ("cifar10", "python -m cnnjax.data.prepare cifar10"),
         ("cifar_10", "did you mean 'cifar10'?"),
-        ("imagenette", "allowed: cifar10, digits, fashion_mnist, mnist"),
+        ("imagenette", "cifar10, digits, fashion_mnist, mnist"),
     ],
 )
 def test_missing_data_answers_within_two_seconds(tmp_path, name, named):
@@ -307,7 +307,7 @@ def test_missing_data_answers_within_two_seconds(tmp_path, name, named):
     assert time.monotonic() - start < 2
     message, imported = run.stdout.splitlines()
     assert imported == "[]"
-    assert message.startswith(f"data.name: '{name}'") and named in message
+    assert message.startswith(f"data.name='{name}'") and named in message
     assert str(tmp_path / name) in message and ".npz" in message and "data.path" in message
 
 

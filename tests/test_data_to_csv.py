@@ -83,7 +83,7 @@ def test_images_that_differ_in_size_are_brought_to_one(tmp_path, monkeypatch):
     assert len(train) == 6 and {image.tobytes() for image in train.images} <= expected
 
 
-@pytest.mark.parametrize(("flag", "named"), [("--image_size=4096", "--image_size: 4096"), ("--margin=400", "--margin")])
+@pytest.mark.parametrize(("flag", "named"), [("--image_size=4096", "--image_size=4096"), ("--margin=400", "--margin")])
 def test_images_that_memory_cannot_hold_are_refused_before_they_are_made(folder, monkeypatch, flag, named):
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=10**6))
     monkeypatch.setattr(command, "resize_images", lambda *_: pytest.fail("took memory"))
@@ -104,20 +104,20 @@ def test_the_seed_alone_decides_the_order(folder):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--input={}/nowhere", "--output={}/out"], "--input: "),
-        (["--name=nothing", "--output={}/out"], "data.name: 'nothing'"),
+        (["--input={}/nowhere", "--output={}/out"], "--input="),
+        (["--name=nothing", "--output={}/out"], "data.name='nothing'"),
         (["--input={}", "--output={}/there"], "it has a test.csv"),
         (["--input={}/colours.npz", "--output={}/out"], "its images have colours"),
         (["--input={}/one.npz", "--output={}/out"], "it has 1 images"),
-        (["--input={}", "--output={}/out", "--image_size=5", "--resize=pad"], "--image_size: 5"),
+        (["--input={}", "--output={}/out", "--image_size=5", "--resize=pad"], "--image_size=5"),
         (["--input={}", "--output={}/out", "--image_size=5", "--resize=pad"], "or --resize=bilinear or nearest"),
-        (["--input={}/photos", "--output={}/out", "--image_size=4", "--resize=pad"], "--image_size: 4"),
-        (["--input={}", "--output={}/one.npz"], "--output: '{}/one.npz' is not allowed; File exists"),
-        (["--input={}", "--output={}/one.npz/out"], "--output: '{}/one.npz/out' is not allowed; Not a directory"),
-        (["--input=~nosuchuser/x", "--output={}/out"], "--input: '~nosuchuser/x' is not allowed"),
-        (["--input={}", "--output={}/out", "--seed=-1"], "--seed: -1"),
-        (["--input={}", "--output={}/out", "--image_size=0"], "--image_size: 0"),
-        (["--input={}", "--output={}/out", "--margin=-1"], "--margin: -1"),
+        (["--input={}/photos", "--output={}/out", "--image_size=4", "--resize=pad"], "--image_size=4"),
+        (["--input={}", "--output={}/one.npz"], "--output='{}/one.npz': File exists"),
+        (["--input={}", "--output={}/one.npz/out"], "--output='{}/one.npz/out': Not a directory"),
+        (["--input=~nosuchuser/x", "--output={}/out"], "--input='~nosuchuser/x'"),
+        (["--input={}", "--output={}/out", "--seed=-1"], "--seed must be a whole number of 0..4294967295, got -1"),
+        (["--input={}", "--output={}/out", "--image_size=0"], "--image_size must be a whole number of 1..4096, got 0"),
+        (["--input={}", "--output={}/out", "--margin=-1"], "--margin must be a whole number of 0..4096, got -1"),
     ],
 )
 def test_a_wrong_request_is_one_line_and_writes_nothing(folder, arguments, named):

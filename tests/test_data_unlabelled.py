@@ -152,20 +152,20 @@ def make(path: Path, kind: str) -> Path:
         ("rows without IDs", "just one of label and ID"),
         (
             "floats",
-            "its array is float64 of 0..17.5; allowed: uint8, floating point of 0..1, or numbers of 0..255 that",
+            "its array is float64 of 0..17.5; use uint8, floating point of 0..1, or numbers of 0..255 that",
         ),
         ("negative", "float64 of -1..0"),
         ("not a number", "float64 of nan..nan"),
         ("dark", "int64 of 0..35"),
         ("flags", "images is bool [4, 3, 3, 1]"),
-        ("folders alone", "it has no image but 2 .HEIC, 1 without suffix; allowed"),
-        ("other arrays", "it holds ['x_train']; allowed: images"),
+        ("folders alone", "it has no image but 2 .HEIC, 1 without suffix; use"),
+        ("other arrays", "it holds ['x_train']; use images"),
         ("no images", "is empty"),
         ("cut", "cannot be read"),
-        ("a damaged image", "a.png' is not allowed; it cannot be decoded"),
-        ("a link to nothing", "a.png' is not allowed; it is a link to nothing"),
-        ("a name of Latin-1", r"caf\udce9.png' is not allowed; its name is not UTF-8"),
-        ("text", "of no kind that is read; allowed: an image or a folder of images (.bmp"),
+        ("a damaged image", "a.png': it cannot be decoded"),
+        ("a link to nothing", "a.png': it is a link to nothing"),
+        ("a name of Latin-1", r"caf\udce9.png': its name is not UTF-8"),
+        ("text", "of no kind that is read; use an image or a folder of images (.bmp"),
         ("nothing", "no such file"),
         ("an empty folder", "it has no image"),
     ],
@@ -174,4 +174,4 @@ def test_what_does_not_fit_is_one_line_under_the_flag(tmp_path, kind, named):
     with pytest.raises(RequestError) as raised:
         read_unlabelled(str(make(tmp_path, kind)))
     message = str(raised.value)
-    assert message.startswith(f"--input: '{tmp_path}") and named in message and "\n" not in message
+    assert message.startswith(f"--input='{tmp_path}") and named in message and "\n" not in message

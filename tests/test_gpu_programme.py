@@ -63,7 +63,7 @@ def test_a_part_that_is_cut_off_keeps_its_rows_and_goes_on(tmp_path):
 def test_an_unknown_part_is_refused_in_one_line(tmp_path):
     done = on_gpu(f"--output={tmp_path}", "layer")
     assert done.returncode == 2
-    assert done.stderr.splitlines() == [f"error: part layer does not exist; allowed: {' '.join(PARTS)}"]
+    assert done.stderr.splitlines() == [f"error: part layer does not exist; use {' '.join(PARTS)}"]
 
 
 def test_parts_joined_are_one_file_of_arrays(tmp_path):

@@ -122,7 +122,7 @@ def test_a_rung_that_is_no_network_is_refused(monkeypatch, layers, words):
     monkeypatch.setitem(LADDER, "mine", layers)
     with pytest.raises(RequestError) as error:
         models.build("mine", 10)
-    assert all(word in str(error.value) for word in ("models: 'mine'", *words)), error.value
+    assert all(word in str(error.value) for word in ("models='mine'", *words)), error.value
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -146,7 +146,7 @@ def _chunks(url: str) -> Iterator[tuple[bytes, int | None]]:
 
 
 def _failed(url: str, why: str) -> RequestError:
-    how = "allowed: a reachable address, or --archive_dir with the files already downloaded"
+    how = "must be a reachable address, or --archive_dir with the files already downloaded"
     return RequestError("download", url, f"{why}; {how}")
 
 
@@ -162,7 +162,7 @@ def verify(archive: Archive, folder: Path) -> None:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != archive.sha256:
-        raise RequestError("archive", str(path), f"its sha256 is {found}; allowed: {archive.sha256}")
+        raise RequestError("archive", str(path), f"its sha256 is {found}; use {archive.sha256}")
 
 
 def read_archives(name: str, folder: Path) -> dict[str, Split]:

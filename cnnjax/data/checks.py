@@ -82,7 +82,7 @@ def by_split(paths: Iterable[Path], name: Callable[[Path], str]) -> dict[str, Pa
     for path in paths:
         split = SPLITS.get(name(path).lower())
         if split in found:
-            raise PathError(path, f"{found[split].name} beside it is the {split} split, too; allowed: one of them")
+            raise PathError(path, f"{found[split].name} beside it is the {split} split, too; use one of them")
         if split is not None:
             found[split] = path
     return found
@@ -110,7 +110,7 @@ def check_memory(key: str, value: object, size: int) -> None:
     """Refuses a setting by which the data would take more bytes than the machine has to spare."""
     spare = psutil.virtual_memory().available
     if size > spare:
-        what = f"the images would take {size / 1e9:,.1f} GB; allowed: at most the {spare / 1e9:,.1f} GB that are free"
+        what = f"the images would take {size / 1e9:,.1f} GB; use at most the {spare / 1e9:,.1f} GB that are free"
         raise RequestError(key, value, what)
 
 
@@ -132,13 +132,13 @@ def checked_split(path: Path, keys: tuple[str, str], images: np.ndarray, labels:
         labels = labels[:, 0]
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
         found = f"{keys[1]} is {labels.dtype} {list(labels.shape)}"
-        raise PathError(path, f"{found}; allowed: whole numbers [N]")
+        raise PathError(path, f"{found}; use whole numbers [N]")
     if len(images) != len(labels) or not images.size:
         found = f"{keys[0]} holds {len(images):,} images and {keys[1]} {len(labels):,} labels"
-        raise PathError(path, f"{found}; allowed: as many of the one as of the other, more than 0")
+        raise PathError(path, f"{found}; use as many of the one as of the other, more than 0")
     if labels.min() < 0 or labels.max() >= 2**31:
         found = f"the labels of {keys[1]} lie in {labels.min()}..{labels.max()}"
-        raise PathError(path, f"{found}; allowed: 0 and more")
+        raise PathError(path, f"{found}; use 0 and more")
     return Split(images, labels.astype(np.int32))
 
 
@@ -160,7 +160,7 @@ def checked_images(path: Path, key: str, images: np.ndarray) -> np.ndarray:
         images = images[..., None]
     if images.dtype != np.uint8 or images.ndim != 4 or not 1 <= images.shape[-1] <= 4:
         found = f"{key} is {images.dtype} {list(images.shape)}"
-        raise PathError(path, f"{found}; allowed: uint8 [N, H, W, C], C at most 4, [N, H, W] or [N, S*S]")
+        raise PathError(path, f"{found}; use uint8 [N, H, W, C], C at most 4, [N, H, W] or [N, S*S]")
     return images
 
 
@@ -183,4 +183,4 @@ def to_bytes(path: Path, key: str, images: np.ndarray) -> np.ndarray:
     if low >= 0 and 127 < high <= 255:  # lower ones could be of 0..1, but for rounding, or of 0..16
         return np.rint(images).astype(np.uint8)
     allowed = "uint8, floating point of 0..1, or numbers of 0..255 that reach above 127"
-    raise PathError(path, f"{key} is {images.dtype} of {low:.4g}..{high:.4g}; allowed: {allowed}")
+    raise PathError(path, f"{key} is {images.dtype} of {low:.4g}..{high:.4g}; use {allowed}")

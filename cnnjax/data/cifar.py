@@ -100,7 +100,7 @@ def _read_batch(path: Path, layout: _Layout) -> Split:
     except OSError as error:
         raise PathError(path, f"it cannot be read: {first_line(error)}") from error
     if not content or len(content) % size:
-        raise PathError(path, f"it has {len(content):,} bytes; allowed: whole records of {size:,}, at least one")
+        raise PathError(path, f"it has {len(content):,} bytes; use whole records of {size:,}, at least one")
     return read_records(content, layout.label_bytes)
 
 
@@ -109,9 +109,9 @@ def _read_pickled(path: Path, key: str) -> Split:
     data, labels = batch.get("data"), batch.get(key)
     if not isinstance(data, np.ndarray) or data.ndim != 2 or data.shape[1] != _PIXELS:
         found = list(data.shape) if isinstance(data, np.ndarray) else type(data).__name__
-        raise PathError(path, f"its data is {found}; allowed: an array [N, {_PIXELS}] of bytes")
+        raise PathError(path, f"its data is {found}; use an array [N, {_PIXELS}] of bytes")
     if not isinstance(labels, list) or not all(type(label) is int and 0 <= label < 256 for label in labels):
-        raise PathError(path, f"its {key} are missing or wrong; allowed: a list of whole numbers of 0..255")
+        raise PathError(path, f"its {key} are missing or wrong; use a list of whole numbers of 0..255")
     return checked_split(path, ("data", key), _from_planes(data), np.array(labels, np.int32))
 
 
@@ -127,5 +127,5 @@ def _read_classes(folder: Path, layout: _Layout) -> tuple[str, ...] | None:
     key = f"{layout.prefix}label_names"
     names = read_pickle(path).get(key)
     if not isinstance(names, list) or not names or not all(isinstance(name, bytes | str) for name in names):
-        raise PathError(path, f"its {key} are missing or wrong; allowed: a list of names")
+        raise PathError(path, f"its {key} are missing or wrong; use a list of names")
     return tuple(name.decode("utf-8", "replace") if isinstance(name, bytes) else name for name in names)

@@ -102,7 +102,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
         return {"train": root}
     if not train or named != folders:
         found = f"it has the folders {', '.join(folder.name for folder in folders)}"
-        raise PathError(root, f"{found}; allowed: a folder for each class, or train and optionally val and test")
+        raise PathError(root, f"{found}; use a folder for each class, or train and optionally val and test")
     return by_split(named, lambda folder: folder.name)
 
 
@@ -113,10 +113,10 @@ def _list_classes(folder: Path) -> tuple[dict[str, list[Path]], list[Path]]:
         raise PathError(folder, "it has no folder of a class")
     for name, (pictures, others) in found.items():
         if within := _folders(folder / name):
-            raise PathError(within[0], "it is a folder within a class; allowed: images")
+            raise PathError(within[0], "it is a folder within a class; use images")
         if not pictures:
             but = f" but {count_suffixes(others)}" if others else ""
-            raise PathError(folder / name, f"it has no image{but}; allowed: files named {SUFFIXES}")
+            raise PathError(folder / name, f"it has no image{but}; use files named {SUFFIXES}")
     return {name: pictures for name, (pictures, _) in found.items()}, [
         path for _, rest in found.values() for path in rest
     ]
@@ -138,7 +138,7 @@ def _decode(paths: list[Path], name: str, size: int | None, resize: str) -> dict
         if image.shape[:2] != images.shape[1:3]:
             sizes = ["x".join(str(n) for n in each.shape[:2]) for each in (images[0], image)]
             found = f"images differ in size: {paths[0]} is {sizes[0]}, {paths[index]} {sizes[1]}"
-            raise RequestError("data.image_size", None, f"{found}; allowed: a size")
+            raise RequestError("data.image_size", None, f"{found}; use a size")
         if image.shape[-1] > images.shape[-1]:  # the first that is not grey
             images = np.repeat(images, image.shape[-1], axis=-1)
         images[index] = image

@@ -76,7 +76,7 @@ def _read(where: Path, name: str, size: int | None, resize: str) -> Source:
     if where.is_dir():
         found = [is_there for is_there in _KINDS if is_there(where)]
         if len(found) > 1:
-            raise PathError(where, f"it has {' and '.join(map(_KINDS.__getitem__, found))}; allowed: one of them")
+            raise PathError(where, f"it has {' and '.join(map(_KINDS.__getitem__, found))}; use one of them")
         if has_idx in found:
             return Source(*read_idx_folder(where), ())
         if has_cifar in found:
@@ -94,7 +94,7 @@ def _read(where: Path, name: str, size: int | None, resize: str) -> Source:
         if is_csv(where):
             return read_csv(where)
     what = "it is of no kind that is read" if where.exists() else "there is no such file"
-    raise PathError(where, f"{what}; allowed: {ACCEPTED}")
+    raise PathError(where, f"{what}; use {ACCEPTED}")
 
 
 def _class_names(path: Path, classes: tuple[str, ...] | None, source: Source) -> tuple[str, ...]:
@@ -103,11 +103,11 @@ def _class_names(path: Path, classes: tuple[str, ...] | None, source: Source) ->
     if known > max(len(source.train), 2):
         found = f"that is {known:,} classes of {len(source.train):,} training examples"
         if not classes:
-            found = f"its labels reach {known - 1:,}, {found}; allowed: whole numbers from 0 on, one for each class"
+            found = f"its labels reach {known - 1:,}, {found}; use whole numbers from 0 on, one for each class"
         raise PathError(path, found)
     for name, split in source.splits.items():
         if split.labels.max() >= known:
             why = f"as there are {known} class names" if classes else "as in training"
             kind = "training" if name == "train" else name
-            raise PathError(path, f"its {kind} labels reach {split.labels.max()}; allowed: 0..{known - 1}, {why}")
+            raise PathError(path, f"its {kind} labels reach {split.labels.max()}; use 0..{known - 1}, {why}")
     return classes or tuple(str(label) for label in range(known))

@@ -46,13 +46,13 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
             magic = 0x800 + dimensions
             if header[:4] != magic.to_bytes(4, "big"):
                 found = f"it begins with {header[:4].hex() or 'nothing'}"
-                raise PathError(path, f"{found}; allowed: the IDX magic number {magic:08x}")
+                raise PathError(path, f"{found}; use the IDX magic number {magic:08x}")
             if len(header) < 4 + 4 * dimensions:
                 raise PathError(path, "it ends within its header")
             shape = struct.unpack(f">{dimensions}I", header[4:])
             size = math.prod(shape)
             if size == 0:
-                raise PathError(path, f"its header names the sizes {shape}; allowed: sizes above 0")
+                raise PathError(path, f"its header names the sizes {shape}; use sizes above 0")
             check_size(path, size, DEFLATE_GROWTH if packed else 1)
             content = file.read(size + 1)
     except (OSError, EOFError, zlib.error) as error:

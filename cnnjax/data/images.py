@@ -49,7 +49,7 @@ def _pad(image: np.ndarray, size: int) -> np.ndarray:
         raise RequestError(
             "data.image_size",
             size,
-            f"an image of {height}x{width} cannot be padded to less; allowed: at least "
+            f"an image of {height}x{width} cannot be padded to less; use at least "
             f"{max(height, width)}, or data.resize = bilinear or nearest",
         )
     padded = np.zeros((size, size, channels), np.uint8)

@@ -52,7 +52,7 @@ def map_npy(path: Path) -> np.ndarray:
     except UNREADABLE as error:
         raise PathError(path, f"it cannot be read: {first_line(error)}") from error
     if not images.size:
-        raise PathError(path, f"its array {list(images.shape)} is empty; allowed: at least one image")
+        raise PathError(path, f"its array {list(images.shape)} is empty; use at least one image")
     return images
 
 
@@ -74,7 +74,7 @@ def read_npy_folder(folder: Path) -> Source:
     for name, part in zip(classes, parts, strict=True):
         if part.shape[1:] != parts[0].shape[1:]:
             shapes = f"{list(part.shape[1:])}, those of {files[classes[0]].name} {list(parts[0].shape[1:])}"
-            raise PathError(files[name], f"its images are {shapes}; allowed: one size")
+            raise PathError(files[name], f"its images are {shapes}; use one size")
     labels = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])
     others = [path for path in entries(folder) if path.is_file() and path.suffix.lower() != ".npy"]
     notes = (f"left out, not read as arrays: {count_suffixes(others)}",) if others else ()

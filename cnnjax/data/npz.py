@@ -57,7 +57,7 @@ def _keys(path: Path, names: set[str]) -> dict[str, tuple[str, str]]:
     if "train" not in found and {"images", "labels"} <= names:
         return {"train": ("images", "labels")}
     if "train" not in found or not set(found["train"]) <= names:
-        raise PathError(path, f"it holds {sorted(names)}; allowed: {ALLOWED}")
+        raise PathError(path, f"it holds {sorted(names)}; use {ALLOWED}")
     for pair in found.values():
         if not set(pair) <= names:
             raise PathError(path, f"it holds only one of {pair[0]} and {pair[1]}")
@@ -72,10 +72,10 @@ def read_npz_images(path: Path) -> np.ndarray:
     """
     with _arrays(path) as arrays:
         if "images" not in arrays:
-            raise PathError(path, f"it holds {sorted(arrays)}; allowed: images")
+            raise PathError(path, f"it holds {sorted(arrays)}; use images")
         images = checked_images(path, "images", to_bytes(path, "images", arrays["images"]))
     if not images.size:
-        raise PathError(path, "images is empty; allowed: at least one image")
+        raise PathError(path, "images is empty; use at least one image")
     return images
 
 

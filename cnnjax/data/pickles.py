@@ -67,7 +67,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
         return {_text(key): _value(value) for key, value in pickled.items()}
     except Exception as error:  # a damaged pickle can raise anything
         why = f"it is no pickle that is read ({first_line(error)[:120]})"
-        raise PathError(path, f"{why}; allowed: dicts, lists, bytes, text, numbers and arrays of bytes") from error
+        raise PathError(path, f"{why}; use dicts, lists, bytes, text, numbers and arrays of bytes") from error
 
 
 def _check_memo(content: bytes) -> None:

@@ -132,10 +132,10 @@ def _deep_pixels(image: "Image.Image", remarks: list[str]) -> np.ndarray:
     if image.mode == "F":
         if not (levels.min() >= 0 and levels.max() <= 1):
             found = f"its pixels have 32 bits, of {levels.min():g}..{levels.max():g}"
-            raise ValueError(f"{found}; allowed: 8 or 16 bits, or floating point of 0..1")
+            raise ValueError(f"{found}; use 8 or 16 bits, or floating point of 0..1")
         return np.rint(255 * levels).astype(np.uint8)[..., None]
     if image.mode == "I" and image.format == "TIFF":
-        raise ValueError("its pixels have 32 bits; allowed: 8 or 16 bits, or floating point of 0..1")
+        raise ValueError("its pixels have 32 bits; use 8 or 16 bits, or floating point of 0..1")
     bits = tags.get(258, (16,))[0]
     if tags.get(262) == 0:  # white is zero, which Pillow sees to for 8 bits
         levels = 2**bits - 1 - levels

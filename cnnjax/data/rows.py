@@ -113,7 +113,7 @@ def read_unlabelled_rows(path: Path) -> tuple[list[str], np.ndarray]:
     """
     header = _read_header(path)
     if header.key.lower() != "id":
-        raise PathError(path, f"it has a column {header.key} and no column ID; allowed: ID,pix1,pix2,...")
+        raise PathError(path, f"it has a column {header.key} and no column ID; use ID,pix1,pix2,...")
     ids, images = _read_columns(path, header)
     if not len(ids):
         raise PathError(path, "it has no row below its header")
@@ -136,14 +136,14 @@ def _read_header(path: Path) -> _Header:
     pixels = [name for name in names if name not in keys]
     if len(keys) != 1 or not pixels:
         found = ",".join(names)[:40]
-        raise PathError(path, f"it begins with {found!r}; allowed: {_FORM}, and just one of label and ID")
+        raise PathError(path, f"it begins with {found!r}; use {_FORM}, and just one of label and ID")
     parts = [re.fullmatch(r"(\D*)([0-9]{1,9})", name) for name in pixels]
     numbered = [(part[1], int(part[2])) if part else None for part in parts]
     for index, name in enumerate(pixels):
         if numbered[0] is None or numbered[index] != (numbered[0][0], numbered[0][1] + index):
-            raise PathError(path, f"its column {name[:40]!r} is no pixel or out of order; allowed: {_FORM}")
+            raise PathError(path, f"its column {name[:40]!r} is no pixel or out of order; use {_FORM}")
     if math.isqrt(len(pixels)) ** 2 != len(pixels):
-        raise PathError(path, f"it has {len(pixels):,} pixels; allowed: those of a grey square (784 = 28x28, say)")
+        raise PathError(path, f"it has {len(pixels):,} pixels; use those of a grey square (784 = 28x28, say)")
     return _Header(names, keys[0], pixels)
 
 
@@ -182,4 +182,4 @@ def _fault(header: _Header, message: str) -> str:
     allowed = {"uint8": "a whole number of 0..255", "int64": "a whole number"}.get(cell[3], "text in UTF-8")
     column = header.names[int(cell[1])]
     found = " ".join(cell[4].split())[:60]
-    return f"row {cell[2]} ({counted}), column {column}: invalid {found}; allowed: {allowed}"
+    return f"row {cell[2]} ({counted}), column {column}: invalid {found}; use {allowed}"

@@ -56,10 +56,10 @@ def _class_number(asked: str | int, names: tuple[str, ...]) -> int:
         raise RequestError("data.classes", asked, one_of(asked, names))
     alike = [name for name in names if is_number(name) and Decimal(name) == asked]
     if alike or all(map(is_number, names)):
-        meant = f"did you mean {alike[0]!r}? " if alike else ""
-        raise RequestError("data.classes", asked, f"no class has that name; {meant}allowed: {', '.join(names)}")
+        meant = f"did you mean {alike[0]!r}? Use" if alike else "use"
+        raise RequestError("data.classes", asked, f"no class has that name; {meant} {', '.join(names)}")
     if asked >= len(names):
-        raise RequestError("data.classes", asked, f"allowed: 0 to {len(names) - 1}, or a name: {', '.join(names)}")
+        raise RequestError("data.classes", asked, f"must be 0 to {len(names) - 1}, or a name: {', '.join(names)}")
     return asked
 
 
@@ -86,7 +86,7 @@ def make_splits(source: Source, data: DataConfig, name: str) -> Dataset:
     test_from = "train" if test is None else "source"
     validation_from = data.validation_from if data.has_validation else None
     if data.validation_from == "given" and source.validation is None:
-        allowed = "the data has no validation split of its own; allowed: train, test, same_as_test"
+        allowed = "the data has no validation split of its own; use train, test, same_as_test"
         raise RequestError("data.validation_from", "given", allowed)
     if data.fractions:
         test_from = validation_from = "train" if len(source.splits) == 1 else "pooled"
@@ -135,7 +135,7 @@ def _cut(split: Split, key: str, amount: float, data: DataConfig, stream: int) -
     if not 0 < count < total:
         rest, value = total - 1, getattr(data, key.removeprefix("data."))
         allowed = _ALLOWED[key].format(rest=rest, total=total) if rest else "data of more examples"
-        raise RequestError(key, value, f"that takes {count:,} of {counted(total, 'example')}; allowed: {allowed}")
+        raise RequestError(key, value, f"that takes {count:,} of {counted(total, 'example')}; use {allowed}")
     rng = np.random.default_rng([data.split_seed, stream])
     order = rng.permutation(total)
     chosen = np.zeros(total, bool)

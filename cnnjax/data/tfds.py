@@ -51,7 +51,7 @@ def _read(folder: Path, data: DataConfig) -> Source:
     info = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))
     features = json.loads((folder / "features.json").read_text(encoding="utf-8"))
     if info.get("fileFormat") != "array_record":
-        how = "allowed: array_record (the file_format of download_and_prepare)"
+        how = "must be array_record (the file_format of download_and_prepare)"
         raise RequestError("data.name", data.name, f"{folder} holds {info.get('fileFormat')}; {how}")
     reader = _Reader(folder, data, info, features)
     files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.iterdir())]
@@ -72,7 +72,7 @@ def _find(name: str) -> Path:
         raise RequestError("data.name", name, _how_to_get(name, root))
     configs = sorted({str(folder.parent.relative_to(root)) for folder in found})
     if len(configs) > 1:
-        raise RequestError("data.name", name, f"allowed: one of its configs, {', '.join(configs)}")
+        raise RequestError("data.name", name, f"must be one of its configs, {', '.join(configs)}")
     return max(found, key=lambda folder: [int(part) for part in folder.name.split(".")])
 
 
@@ -112,11 +112,11 @@ class _Reader:
             readable = False
         if not readable:
             what = "uint8 images, grey or RGB, with one class label each, and a train split"
-            raise RequestError("data.name", data.name, f"allowed: data of {what}")
+            raise RequestError("data.name", data.name, f"must be data of {what}")
         differ = min(self.shape[:2]) < 1  # -1: every image has its own
         if differ and data.image_size is None:
             why = f"the images of {data.name} differ in size"
-            raise RequestError("data.image_size", None, f"{why}; allowed: a size")
+            raise RequestError("data.image_size", None, f"{why}; use a size")
         self.size = data.image_size if differ else None
 
     def classes(self) -> tuple[str, ...]:

@@ -55,13 +55,11 @@ def to_csv(
         ("--seed", seed, 0, 2**32 - 1),
     ):
         if not least <= value <= most:
-            raise RequestError(flag, value, f"allowed: a whole number of {least}..{most}")
+            raise RequestError(flag, value, f"must be a whole number of {least}..{most}")
     names = ("train.csv", "test.csv")
     for name in names:
         if (output / name).exists():
-            raise RequestError(
-                "--output", str(output), f"it has a {name}; allowed: a folder without {' and '.join(names)}"
-            )
+            raise RequestError("--output", str(output), f"it has a {name}; use a folder without {' and '.join(names)}")
     source = _load(data, size, resize)
     for note in source.notes:
         print(note, file=sys.stderr)
@@ -69,11 +67,11 @@ def to_csv(
     labels = np.concatenate([split.labels for split in splits])
     stored = np.concatenate([split.images for split in splits])
     if stored.shape[-1] != 1:
-        raise RequestError("--input", data.path or data.name, "its images have colours; allowed: grey images")
+        raise RequestError("--input", data.path or data.name, "its images have colours; use grey images")
     order = np.random.default_rng(seed).permutation(len(labels))
     count = round(0.75 * len(labels))
     if not 0 < count < len(labels):
-        raise RequestError("--input", data.path or data.name, f"it has {len(labels)} images; allowed: more")
+        raise RequestError("--input", data.path or data.name, f"it has {len(labels)} images; use more")
     copies = 2 * len(labels)  # in their order, and put together
     height, width = (length + 2 * margin for length in stored.shape[1:3])
     check_memory("--margin", margin, copies * height * width)

@@ -70,7 +70,7 @@ def _read(where: Path) -> Unlabelled:
     if is_picture(where):
         return _decode([where], [where.name])
     what = "it is of no kind that is read" if where.exists() else "there is no such file"
-    raise PathError(where, f"{what}; allowed: {ACCEPTED}")
+    raise PathError(where, f"{what}; use {ACCEPTED}")
 
 
 def _read_npy(path: Path) -> np.ndarray:
@@ -96,7 +96,7 @@ def _read_folder(where: Path) -> Unlabelled:
         but = f" but {count_suffixes(others)}" if others else ""
         if deeper := [folder for folder in folders if any(path.is_dir() for path in entries(folder))]:
             but = f" of its own or a folder's own; did you mean {deeper[-1]}?"
-        raise PathError(where, f"it has no image{but}; allowed: {ACCEPTED}")
+        raise PathError(where, f"it has no image{but}; use {ACCEPTED}")
     if others:
         notes.append(f"left out, not read as images: {count_suffixes(others)}")
     return _decode(paths, [str(path.relative_to(where)) for path in paths], classes, notes)

@@ -33,7 +33,7 @@ for argument in "$@"; do
         --limit=*) limit=${argument#*=} ;;
         *)
             if [[ -z ${MINUTES[$argument]:-} ]]; then
-                echo "error: part $argument does not exist; allowed: ${PARTS[*]}" >&2
+                echo "error: part $argument does not exist; use ${PARTS[*]}" >&2
                 exit 2
             fi
             wanted+=("$argument")
