@@ -101,6 +101,12 @@ def test_tests_that_are_named_exist(page):
         assert any(word in place for word in words for place in places), chosen
 
 
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_modules_that_are_named_exist(page):
+    named = re.findall(r"`(cnnjax/[a-z0-9_/.]*)`", page.read_text())
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
 def test_the_speeds_are_those_of_the_benchmark():
     with (ROOT / "experiments/benchmarks/throughput.csv").open() as file:
         of_batch = [row for row in csv.DictReader(file) if row["batch_size"] == "64"]
