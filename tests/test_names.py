@@ -12,13 +12,13 @@ from runs import run
 
 import cnnjax
 from cnnjax import predict
-from cnnjax.metrics import classification
+from cnnjax.analysis.metrics import classification
+from cnnjax.analysis.read import read_run
 from cnnjax.overrides import load_study
 from cnnjax.records import RunFolder
 from cnnjax.report import __main__ as report
 from cnnjax.report import build_report, summarise_run
-from cnnjax.report.lint import check_protocol
-from cnnjax.report.read import read_run
+from cnnjax.report.sections import protocol
 from cnnjax.sealed import SEAL
 from cnnjax.stopping import METRICS
 from cnnjax.study import SELECT, from_config
@@ -86,8 +86,8 @@ def test_a_report_selects_by_another_measure_when_it_is_asked_to_and_says_so(tmp
     found = read_run(workdir, "val_loss")
     means = found.settings["val_loss"]
     assert found.best == means.idxmin() and found.select == "val_loss"
-    assert "selection-afterwards" in [finding.name for finding in check_protocol(found)]
-    assert "selection-afterwards" not in [finding.name for finding in check_protocol(read_run(workdir))]
+    assert "selection-afterwards" in [finding.name for finding in protocol.check(found)]
+    assert "selection-afterwards" not in [finding.name for finding in protocol.check(read_run(workdir))]
     assert "validation loss" in summarise_run(workdir, "val_loss").lower()
     assert "selection-afterwards" in build_report(workdir, "val_loss").read_text(encoding="utf-8")
     assert (workdir / "config.json").read_bytes() == before

@@ -6,9 +6,9 @@ import sys
 import pytest
 from made_up_run import GRID, make_config, make_run, read_answer
 
+from cnnjax.analysis.read import read_run
 from cnnjax.report import summarise_run
-from cnnjax.report.lint import check_protocol
-from cnnjax.report.read import read_run
+from cnnjax.report.sections import protocol
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def test_it_says_the_answer_the_findings_and_the_ranking(grid):
     text = summarise_run(grid)
     plain = text.replace("\\", "").replace("**", "")
     assert all(sentence in plain for sentence in read_answer(grid).split(". ")[:3])
-    for finding in check_protocol(read_run(grid)):
+    for finding in protocol.check(read_run(grid)):
         assert f"- {finding.severity} `{finding.name}`: " in text and finding.sentence in plain
     lines = text.splitlines()
     start = lines.index("## Ranking") + 2

@@ -16,8 +16,8 @@ from made_up_run import make_config, make_run
 from runs import run
 
 import cnnjax
+from cnnjax.analysis.read import read_run
 from cnnjax.report import build_report, summarise_run
-from cnnjax.report.read import read_run
 from cnnjax.sealed import seal
 from cnnjax.types import RequestError
 
