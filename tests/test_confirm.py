@@ -23,7 +23,7 @@ from cnnjax.plan import list_trials, single_out
 from cnnjax.population import Population
 from cnnjax.progress import Progress
 from cnnjax.records import RunFolder
-from cnnjax.report import build_report, summarise_run
+from cnnjax.report import build_report, summarize_run
 from cnnjax.report.sections.confirmation import contender_table, text, verdict
 from cnnjax.study import from_config
 from cnnjax.types import RequestError
@@ -126,7 +126,7 @@ def test_few_fresh_seeds_are_said_to_be_few(tmp_path, number):
     said = text(found) + contender_table(found).text()
     assert said.startswith(f"On {number} fresh seed{'s' * (number > 1)}, which") and "nan" not in said
     RunFolder(workdir / "confirm" / str(number)).write_json("confirmation.json", fresh.to_dict(found))
-    said = summarise_run(workdir)
+    said = summarize_run(workdir)
     assert f"On {number} fresh seed{'s' * (number > 1)}, which" in said and "nan" not in said
     assert ("interval –" in said, "(– to" in said) == (False, False)
 
@@ -155,7 +155,7 @@ def test_the_report_says_the_honest_figure_in_its_first_paragraph(tmp_path):
     assert f"{against.verdict} " in answer and f"number 2, {second.setting} by " in answer
     assert (
         f"On 5 fresh seeds, which did not take part in the selection, it reaches {100 * winner.fresh.mean:.2f} %"
-        in (summarise_run(workdir).replace("\\", ""))
+        in (summarize_run(workdir).replace("\\", ""))
     )
     table = pd.read_csv(workdir / "report/confirmation.csv")
     assert table["fresh"].tolist() == pytest.approx([row.fresh.mean for row in found.contenders])

@@ -15,7 +15,6 @@ from made_up_run import GRID, SKILL, STOPPED, figure_names, make_config, make_ru
 from cnnjax.analysis.columns import significant
 from cnnjax.analysis.read import read_run
 from cnnjax.report import build_report
-from cnnjax.report.labels import wrapped
 from cnnjax.report.sections import spread
 from cnnjax.report.sections.measures import group_means
 from cnnjax.types import RequestError
@@ -191,18 +190,6 @@ def test_axes_of_words_and_switches_are_told_apart(tmp_path):
         assert cell in page
     assert "initialisation he" in page or "he initialisation" in page
     assert "clip norm off" in page and "as in model" not in page
-
-
-@pytest.mark.parametrize(
-    ("name", "lines"),
-    [
-        ("baseline", ["baseline"]),
-        ("a 1, b 2, c 3", ["a 1, b 2,", "c 3"]),
-        ("dropout rate 0.5, b", ["dropout rate 0.5,", "b"]),
-    ],
-)
-def test_long_names_are_broken_behind_commas(name, lines):
-    assert wrapped(name, 9).splitlines() == lines
 
 
 def test_an_axis_that_only_follows_the_optimizer_names_no_setting(tmp_path):

@@ -10,7 +10,7 @@ import scipy.stats
 from made_up_run import make_config, make_run, read_answer
 
 from cnnjax.analysis.read import read_run
-from cnnjax.report import build_report, summarise_run
+from cnnjax.report import build_report, summarize_run
 from cnnjax.report.sections import protocol, ranking, spread
 from cnnjax.report.sections.hyperparameters import explain
 from cnnjax.report.sections.variance import split_variance
@@ -88,7 +88,10 @@ def test_settings_that_lost_different_seeds_are_compared_as_they_are_ranked(tmp_
     assert (row["p"], row["difference_low"], row["difference_high"]) == pytest.approx((welch.pvalue, low, high))
     said = read_answer(folder)
     assert "paired" not in said
-    assert "Selection, by the 3 seeds that all ranked settings have: 3 of 3" in said and "own mean on these," in said
+    assert (
+        "it is selected 3 of 3 times among the 3 seeds that all ranked settings have" in said
+        and "own mean on these," in said
+    )
 
 
 def test_a_runner_up_may_be_beaten_and_another_not(tmp_path):
@@ -116,7 +119,7 @@ def test_settings_with_fewer_seeds_are_said_to_be_unranked(tmp_path):
 def test_a_test_set_of_one_or_two_images_is_reported(tmp_path, seeds, examples):
     values = 0.8 + LUCK[:seeds], 0.85 + LUCK[::-1][:seeds]
     folder = _run(tmp_path / "run", *values, seeds=seeds, examples=examples)
-    assert "on single test images" in summarise_run(folder)
+    assert "on single test images" in summarize_run(folder)
     run = read_run(folder)
     first, second = (np.mean(run.values(setting, "test_accuracy")) for setting in run.ranked)
     row = ranking.tables(run)[2].frame.loc[0]
@@ -142,7 +145,7 @@ def test_one_of_anything_is_not_several(tmp_path):
     page = build_report(make_run(tmp_path / "run", make_config([0]), examples=40)).read_text()
     for one in ("compiled program", "setting", "seed"):
         assert f"<b>1</b>{one}</li>" in page
-    assert "that the one seed has right" in page
+    assert "that every seed classifies correctly" in page
 
 
 def test_where_all_diverged_no_seed_is_single(tmp_path):

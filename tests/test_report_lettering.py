@@ -14,7 +14,7 @@ from made_up_run import make_config, make_run
 
 from cnnjax.data import Dataset, Split
 from cnnjax.ladder import LADDER
-from cnnjax.report import build_report, labels, summarise_run
+from cnnjax.report import build_report, labels, summarize_run
 from cnnjax.report.labels import assign_fonts, legend_label, shortened
 from cnnjax.report.sections import data, predictions
 from cnnjax.report.theme import canvas, context, file_name, line_handle, render
@@ -69,7 +69,7 @@ def test_a_page_of_names_that_are_anything(tmp_path, complaints, monkeypatch):
     report = next((run / "report").glob("classes_*.csv"))
     with report.open(newline="") as file:
         assert [row["class"] for row in csv.DictReader(file)][: len(NAMES)] == NAMES
-    said = summarise_run(run)
+    said = summarize_run(run)
     assert "m" * 150 in said and "a/b \\$x\\$" in said and "a/b $x$" not in said
 
 

@@ -32,11 +32,11 @@ def read_run(workdir: Path, select: str | None = None) -> Run:
     """
     RunFolder(workdir).check_links(without=["checkpoints"])
     if not (workdir / "config.json").is_file():
-        raise RequestError("workdir", str(workdir), "allowed: the folder of a run, with a config.json")
+        raise RequestError("workdir", str(workdir), "allowed: a run's folder (with config.json)")
     read = {n: _json(workdir / f"{n}.json") for n in ("config", "environment", "data", "plan")}
     for name, key in (("config", "select"), ("data", "classes"), ("plan", "trials")):
         if key not in read[name]:
-            raise RequestError("workdir", str(workdir), f"{name}.json has no {key!r}; allowed: the folder of a run")
+            raise RequestError("workdir", str(workdir), f"{name}.json has no {key!r}; allowed: a run's folder")
     try:
         from_run(read["config"])
     except RequestError as error:

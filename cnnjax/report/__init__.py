@@ -1,6 +1,6 @@
 """Pages, figures and tables of a run, from its files alone. Imports no jax."""
 
 from cnnjax.report.build import build_report
-from cnnjax.report.markdown import summarise_run
+from cnnjax.report.markdown import summarize_run
 
-__all__ = ["build_report", "summarise_run"]
+__all__ = ["build_report", "summarize_run"]

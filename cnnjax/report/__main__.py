@@ -32,11 +32,11 @@ def main(arguments: argparse.Namespace) -> None:
     Raises:
         RequestError: it cannot be done.
     """
-    from cnnjax.report import build_report, summarise_run
+    from cnnjax.report import build_report, summarize_run
 
     workdir = storage.copied(arguments.workdir, without=storage.LARGE)
     if arguments.format == "markdown":
-        print(summarise_run(workdir, arguments.select))
+        print(summarize_run(workdir, arguments.select))
         return
     page = build_report(workdir, arguments.select)
     if storage.is_url(arguments.workdir):

@@ -18,16 +18,6 @@ def shortened(name: str, most: int) -> str:
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
-def wrapped(name: str, width: int) -> str:
-    """Breaks the name of a setting after commas into lines of at most `width` characters, if its parts allow it."""
-    lines = [""]
-    for part in name.split(", "):
-        if lines[-1] and len(lines[-1]) + len(part) > width:
-            lines.append("")
-        lines[-1] += f"{part}, "
-    return "\n".join(line.rstrip() for line in lines).removesuffix(",")
-
-
 def legend_label(name: str) -> str:
     """Returns a name as a legend label; matplotlib ignores labels that begin with an underscore."""
     name = shortened(name, _LONGEST)

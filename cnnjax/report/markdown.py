@@ -15,7 +15,7 @@ _ROWS = 10  # of a table, at most
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$])")
 
 
-def summarise_run(workdir: Path, select: str | None = None) -> str:
+def summarize_run(workdir: Path, select: str | None = None) -> str:
     """Returns the answer, the findings on the protocol, the main tables and what ran, as Markdown.
 
     Args:

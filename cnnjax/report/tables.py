@@ -10,33 +10,15 @@ from cnnjax.analysis.columns import AXES, level, significant, word
 from cnnjax.analysis.run import Run
 
 MOST_ROWS = 250  # that a page shows of a table; the CSV file beside it has all
-# column -> header, kind
-_SHOWN = {
-    "test_accuracy": ("test accuracy %", "percent"),
-    "train_accuracy": ("train accuracy %", "percent"),
-    "val_accuracy": ("val accuracy %", "percent"),
-    "f1": ("F1", "number"),
-    "parameters": ("parameters", "count"),
-    "forward_flops": ("forward FLOPs", "count"),
-    "images_per_second": ("images per second", "count"),
-    "val_accuracy_std": ("std", "percent"),
-    "test_accuracy_std": ("std", "percent"),
-    "test_accuracy_half": ("±\u00a095\u00a0%", "percent"),
-    "auc": ("AUC", "number"),
-    **{f"{name}_std": ("std", "number") for name in ("precision", "recall", "f1", "auc")},
-    "f1_half": ("±\u00a095\u00a0%", "number"),
-    "test_accuracy_seed_std": ("std, seeds", "percent"),
-    "test_accuracy_setting_std": ("std, settings", "percent"),
-    "f1_seed_std": ("std, seeds", "number"),
-    "f1_setting_std": ("std, settings", "number"),
-    "share": ("share %", "percent"),
-    "p_best": ("P(best) %", "percent"),
-    "p_beats": ("P(beats) %", "percent"),
-    "black": ("black %", "percent"),
+_HEADS = {"f1": "F1", "auc": "AUC", "forward_flops": "forward FLOPs", "p_best": "P(best) %", "p_beats": "P(beats) %"}
+_SUFFIXES = {"_seed_std": "std, seeds", "_setting_std": "std, settings", "_std": "std", "_half": "±\u00a095\u00a0%"}
+_KINDS = {
+    "text": {"trial", "best by", "measure", "class", "setting", "instead of", "the winner is", "source", "effect"},
+    "whole": {"support", "n", "seed", "seeds", "settings", "trials", "diverged", "more_seeds", "freedom"}
+    | {"place", "first_place", "last_place"},
+    "count": {"parameters", "forward_flops", "images_per_second"},
+    "percent": {"share", "p_best", "p_beats", "black"},
 }
-_TEXT = {"trial", "best by", "measure", "class", "setting", "instead of", "the winner is", "source", "effect"}
-_WHOLE = {"support", "n", "seed", "seeds", "settings", "trials", "diverged", "more_seeds", "freedom"}
-_WHOLE |= {"place", "first_place", "last_place"}
 
 
 class Cell(NamedTuple):
@@ -78,12 +60,14 @@ class Table:
     @property
     def column_kinds(self) -> list[str]:
         """How each column is shown."""
-        return [self.kinds.get(column) or _kind(column, values) for column, values in self.frame.items()]
+        return [self.kinds.get(column) or _kind(str(column), values) for column, values in self.frame.items()]
 
     @property
     def header(self) -> list[Cell]:
         """The heads of the columns."""
-        return [Cell(_head(column, kind), kind, "") for column, kind in zip(self.frame, self.column_kinds, strict=True)]
+        return [
+            Cell(_head(str(column), kind), kind, "") for column, kind in zip(self.frame, self.column_kinds, strict=True)
+        ]
 
     def rows(self, most: int | None = None) -> list[list[Cell]]:
         """The rows as shown: percent, and four significant digits.
@@ -116,18 +100,24 @@ def shown_axes(run: Run) -> list[str]:
     return [axis for axis in AXES if axis in AXES[:5] or axis in run.varying]
 
 
+def _split(column: str) -> tuple[str, str]:
+    """Splits the name of a column into a measure and the suffix of a statistic."""
+    suffix = next((suffix for suffix in _SUFFIXES if column.endswith(suffix)), "")
+    return column.removesuffix(suffix), suffix
+
+
 def _head(column: str, kind: str) -> str:
-    if column in _SHOWN:
-        return _SHOWN[column][0]
-    return f"{word(column)} %" if kind == "percent" else word(column)
+    name, suffix = _split(column)
+    plain = f"{word(name)} %" if kind == "percent" else word(name)
+    return _SUFFIXES[suffix] if suffix else _HEADS.get(name, plain)
 
 
-def _kind(column: Any, values: pd.Series) -> str:
-    if column in _SHOWN:
-        return _SHOWN[column][1]
+def _kind(column: str, values: pd.Series) -> str:
     if column in AXES:
         return "text" if any(isinstance(value, str) for value in values) else "axis"
-    return "text" if column in _TEXT else "whole" if column in _WHOLE else "number"
+    if _split(column)[0].endswith("_accuracy"):
+        return "percent"
+    return next((kind for kind, columns in _KINDS.items() if column in columns), "number")
 
 
 def _cell(value: Any, kind: str, column: str) -> Cell:

@@ -1,6 +1,7 @@
 """Which setting is best: the ranking, and the winner against each other setting."""
 
 import math
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from cnnjax import stats
 from cnnjax.analysis.columns import kind_of, measure_label, measure_name, scale
 from cnnjax.analysis.evidence import Evidence, weigh
 from cnnjax.analysis.run import Run
-from cnnjax.report.labels import shortened, wrapped
+from cnnjax.report.labels import shortened
 from cnnjax.report.tables import Table, shown_axes
 from cnnjax.report.theme import INK, MUTED, SERIES, Plot, canvas, keep_in_bounds, off_zero, render, themed
 from cnnjax.types import counted
@@ -151,7 +152,10 @@ def figures(run: Run) -> Iterator[Plot]:
 def _foremost(run: Run, evidence: Evidence) -> Plot:
     shown = evidence.ranks[:_FOREMOST]
     unit = scale(run.select)
-    names = [wrapped(run.tell_apart(setting), _WIDTH) for setting in evidence.settings[:_FOREMOST]]
+    names = [
+        textwrap.fill(run.tell_apart(setting), _WIDTH, break_long_words=False)
+        for setting in evidence.settings[:_FOREMOST]
+    ]
     figure, [[axes]] = canvas(6, 0.9 + sum(0.3 + 0.15 * len(name.splitlines()) for name in names))
     several = shown[0].n > 1 and not run.crossed
     at = 0.0  # names stand above their values: beside them, a phone would show names only
