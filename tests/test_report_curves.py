@@ -31,15 +31,15 @@ def test_a_mean_over_seeds_ends_with_the_first_that_stops(tmp_path):
     run = read_run(folder)
     [[axes]] = canvas(4, 4)[1]
     draw_mean(axes, run.history_of([run.trials["setting"][0]]), "val_accuracy", color="red")
-    curves = [_by_epoch(folder, member, "val_accuracy") for member in ("t0000", "t0001", "t0002")]
-    assert [len(curve) for curve in curves] == [5, 7, 9]
+    measured = [_by_epoch(folder, member, "val_accuracy") for member in ("t0000", "t0001", "t0002")]
+    assert [len(curve) for curve in measured] == [5, 7, 9]
     mean, *others = axes.lines
     np.testing.assert_array_equal(mean.get_xdata(), range(1, 6))
-    np.testing.assert_allclose(mean.get_ydata(), 100 * np.mean([curve[:5] for curve in curves], axis=0))
-    for line, curve in zip(others, curves[1:], strict=True):
+    np.testing.assert_allclose(mean.get_ydata(), 100 * np.mean([curve[:5] for curve in measured], axis=0))
+    for line, curve in zip(others, measured[1:], strict=True):
         np.testing.assert_array_equal(line.get_xdata(), range(5, len(curve) + 1))
         np.testing.assert_allclose(line.get_ydata(), 100 * np.array(curve[4:]))
-    assert "first seed that stops early" in next(p.caption for p in curves.figures(run) if p.name == "curves_loss")
+    assert "where the first seed stops early" in next(p.caption for p in curves.figures(run) if p.name == "curves_loss")
 
 
 def test_a_band_ends_where_the_measure_does():
@@ -165,4 +165,4 @@ def test_axes_are_called_cut_where_zero_is_not_on_them(tmp_path, losses, accurac
     measured = {"test_loss": np.resize(losses, len(trials)), "test_accuracy": np.resize(accuracies, len(trials))}
     trials.assign(**measured).to_csv(folder / "trials.csv", index=False)
     (by_seed,) = spread.figures(read_run(folder))
-    assert by_seed.caption.partition("interval of that mean.")[2] == said
+    assert by_seed.caption.partition("interval of the mean.")[2] == said

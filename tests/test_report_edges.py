@@ -90,7 +90,7 @@ def test_settings_that_lost_different_seeds_are_compared_as_they_are_ranked(tmp_
     assert "paired" not in said
     assert (
         "it is selected 3 of 3 times among the 3 seeds that all ranked settings have" in said
-        and "own mean on these," in said
+        and "own mean on these:" in said
     )
 
 

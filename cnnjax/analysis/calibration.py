@@ -1,23 +1,26 @@
-"""What the probabilities of several seeds say of single examples, of their calibration and of ensembles."""
+"""Outcomes of single examples, calibration and ensembles, from the probabilities of several seeds."""
 
 import itertools
 import math
 from typing import NamedTuple
 
 import numpy as np
+import scipy.special
 from jaxtyping import Bool, Float, Int
 
 BINS = 15  # of confidence, as in Guo et al. (2017)
-_COIN_FLIP = (0.25, 0.75)  # shares of seeds
-_SUBSETS = 100  # of seeds, at most, that an ensemble's accuracy is averaged over
-_SIZES = 12  # of ensembles, at most
+_COIN_FLIP = (0.25, 0.75)  # shares of seeds that are right
+_SUBSETS = 100  # sets of seeds, at most, over which the accuracy of an ensemble is averaged
+_SIZES = 12  # sizes of ensembles, at most
 
 
 class Outcomes(NamedTuple):
-    """How each of N examples fares over the seeds of a setting.
+    """The outcomes of N examples over the seeds of a setting.
 
-    `right` is the share of seeds that classify the example right, `confidence` the mean over seeds of the probability
-    of the predicted class, `predicted` the class that most seeds predict (of equally many the first).
+    Attributes:
+        right: the share of seeds that classify the example correctly.
+        confidence: the mean over seeds of the probability of the predicted class.
+        predicted: the class that most seeds predict, the first of ties.
     """
 
     right: Float[np.ndarray, " N"]
@@ -26,17 +29,17 @@ class Outcomes(NamedTuple):
 
     @property
     def always_right(self) -> Int[np.ndarray, " M"]:
-        """The examples that every seed has right, the least confident first."""
+        """The examples that every seed classifies correctly, the least confident first."""
         return self._ordered(self.right == 1, self.confidence)
 
     @property
     def always_wrong(self) -> Int[np.ndarray, " M"]:
-        """The examples that every seed has wrong, the most confident first."""
+        """The examples that no seed classifies correctly, the most confident first."""
         return self._ordered(self.right == 0, -self.confidence)
 
     @property
     def coin_flips(self) -> Int[np.ndarray, " M"]:
-        """The examples that a quarter to three quarters of the seeds have right, those nearest to a half first."""
+        """The examples that 25 to 75 % of the seeds classify correctly, those nearest to 50 % first."""
         low, high = _COIN_FLIP
         return self._ordered((self.right >= low) & (self.right <= high), abs(self.right - 0.5))
 
@@ -46,7 +49,7 @@ class Outcomes(NamedTuple):
 
 
 class Calibration(NamedTuple):
-    """Confidence and accuracy of B bins of equal width (NaN where a bin is empty), and the calibration error."""
+    """Confidence and accuracy of B bins of equal width (NaN in empty bins), and the expected calibration error."""
 
     confidence: Float[np.ndarray, " B"]
     accuracy: Float[np.ndarray, " B"]
@@ -59,19 +62,19 @@ class Ensembles(NamedTuple):
 
     size: Int[np.ndarray, " M"]
     mean: Float[np.ndarray, " M"]
-    std: Float[np.ndarray, " M"]  # 0 where there is one subset
+    std: Float[np.ndarray, " M"]  # 0 for one subset
     subsets: Int[np.ndarray, " M"]
 
 
 def outcomes(probabilities: Float[np.ndarray, "S N K"], labels: Int[np.ndarray, " N"]) -> Outcomes:
-    """Sorts out examples by how many seeds have them right.
+    """Computes the outcomes of examples.
 
     Args:
         probabilities: of S seeds, see `softmax`.
         labels: true classes, 0..K-1.
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not match.
     """
     _check(probabilities, labels)
     predicted = probabilities.argmax(axis=2)
@@ -81,10 +84,10 @@ def outcomes(probabilities: Float[np.ndarray, "S N K"], labels: Int[np.ndarray, 
 
 
 def calibration(probabilities: Float[np.ndarray, "S N K"], labels: Int[np.ndarray, " N"]) -> Calibration:
-    """Compares confidence, the probability of the predicted class, with accuracy, the predictions of all seeds pooled.
+    """Compares confidence (the probability of the predicted class) with accuracy, all seeds pooled.
 
     The expected calibration error is the mean over all predictions of |accuracy - confidence| of their bin, in bins of
-    equal width over 0..1. It is 0 for perfect calibration and infinitely many examples; few examples raise it.
+    equal width over 0..1. Few examples bias it upwards.
 
     Args:
         probabilities: of S seeds, see `softmax`.
@@ -94,7 +97,7 @@ def calibration(probabilities: Float[np.ndarray, "S N K"], labels: Int[np.ndarra
         Guo et al., On calibration of modern neural networks (2017), equation 3.
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not match.
     """
     _check(probabilities, labels)
     confidence = probabilities.max(axis=2).ravel().astype(np.float64)
@@ -108,17 +111,17 @@ def calibration(probabilities: Float[np.ndarray, "S N K"], labels: Int[np.ndarra
 
 
 def ensembles(probabilities: Float[np.ndarray, "S N K"], labels: Int[np.ndarray, " N"]) -> Ensembles:
-    """Measures ensembles of 1, 2, ... all seeds, which predict by their mean probabilities.
+    """Computes the accuracy of ensembles of 1, 2, ... all seeds, which predict by their mean probabilities.
 
-    The accuracy of a size is that of all sets of so many seeds where there are at most 100, else of 100 drawn at
-    random, always the same. Of more than twelve seeds, at most twelve sizes are measured, nearly in proportion.
+    The accuracy of a size is the mean over all sets of that many seeds, or over 100 random sets (always the same ones)
+    if there are more. With more than twelve seeds, at most twelve sizes are computed, at nearly equal ratios.
 
     Args:
         probabilities: of S seeds, see `softmax`.
         labels: true classes, 0..K-1.
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not match.
     """
     _check(probabilities, labels)
     seeds, examples, classes = probabilities.shape
@@ -134,14 +137,12 @@ def ensembles(probabilities: Float[np.ndarray, "S N K"], labels: Int[np.ndarray,
 
 
 def softmax(logits: Float[np.ndarray, "*S N K"]) -> Float[np.ndarray, "*S N K"]:
-    """Returns class probabilities of logits, float32."""
-    exact = np.asarray(logits, np.float32)
-    exps = np.exp(exact - exact.max(axis=-1, keepdims=True))
-    return exps / exps.sum(axis=-1, keepdims=True)
+    """Returns the class probabilities of logits, in float32."""
+    return scipy.special.softmax(np.asarray(logits, np.float32), axis=-1)
 
 
 def _subsets(seeds: int, size: int) -> Bool[np.ndarray, "M S"]:
-    """Every set of `size` seeds, or a hundred of them."""
+    """Returns all sets of `size` seeds, or `_SUBSETS` random ones, as masks."""
     if math.comb(seeds, size) <= _SUBSETS:
         members = np.array(list(itertools.combinations(range(seeds), size)))
     else:

@@ -1,4 +1,4 @@
-"""Trials and settings that are no better than always naming the most frequent class."""
+"""Trials and settings that are no better than always predicting the most frequent class."""
 
 import math
 from typing import NamedTuple
@@ -8,16 +8,16 @@ import pandas as pd
 
 from cnnjax.analysis.run import Run
 
-_NEAR = (0.98, 1.05)  # times the entropy of the class shares, and times ln of the number of classes
+_NEAR = (0.98, 1.05)  # times the entropy of the class shares, and times ln(number of classes)
 
 
 class Chance(NamedTuple):
-    """Test results of a network that predicts the same for every image.
+    """The test results of a constant prediction.
 
     Attributes:
         accuracy: share of the most frequent class.
         limit: that accuracy plus 2 standard deviations (binomial, for the number of test images).
-        losses: the range of cross-entropies that count as near the loss of such a network.
+        losses: the range of cross-entropies that count as near its loss.
     """
 
     accuracy: float
@@ -26,7 +26,7 @@ class Chance(NamedTuple):
 
 
 def chance_level(run: Run) -> Chance | None:
-    """Returns the level of chance, or None for one class; without stored labels all classes are equally frequent."""
+    """Returns the level of chance; None for one class. Without stored labels, classes count as equally frequent."""
     classes = len(run.classes)
     tested = int(run.data.get("counts", {}).get("test", 0))
     if classes < 2 or not (tested or run.labels is not None):
@@ -39,10 +39,10 @@ def chance_level(run: Run) -> Chance | None:
 
 
 def stuck_trials(run: Run) -> pd.DataFrame:
-    """Returns the trials that never left chance; diverged trials do not count.
+    """Returns the trials that never left chance, without diverged ones.
 
-    The test accuracy of a stuck trial is within the noise of chance, its test loss is near that of chance, and its
-    training accuracy was above that noise in no epoch.
+    A trial is stuck if its test accuracy is within the noise of chance, its test loss is near that of chance, and its
+    training accuracy exceeded that noise in no epoch.
     """
     chance = chance_level(run)
     if chance is None or run.ok.empty:
@@ -55,7 +55,7 @@ def stuck_trials(run: Run) -> pd.DataFrame:
 
 
 def settings_at_chance(run: Run) -> list[int]:
-    """Returns the settings whose mean test accuracy over seeds is at chance or below, within its noise."""
+    """Returns the settings whose mean test accuracy over seeds does not exceed the noise of chance."""
     chance = chance_level(run)
     if chance is None:
         return []

@@ -89,5 +89,5 @@ def contender_table(found: Confirmation) -> Table:
 
 
 def figures(run: Run) -> list[Plot]:
-    """None."""
+    """A confirmation has no figures."""
     return []
