@@ -71,7 +71,11 @@ def _over_seeds(run: Run, evidence: Evidence) -> Table:
         rows.append(row)
     count = len(evidence.against)
     some = f" The first {_OTHERS} of {count}." if count > _OTHERS else ""
-    paired = "paired by seed" if evidence.paired else "not paired: pairing by seed does not reduce the variance"
+    paired = (
+        "paired by seed"
+        if evidence.paired
+        else "not paired: the seeds differ, or their effects are not common to the settings"
+    )
     tests = f" of all {evidence.pairs:,} pairs of settings" if evidence.pairs > 1 else ""
     note = (
         f"{run.tell_apart(evidence.settings[0])} compared with each other setting by {measure_name(run.select)} over "
