@@ -107,3 +107,11 @@ def test_what_may_not_import_jax_does_not_reach_it_either():
     script = "\n".join([*lines, f"import sys; print(*({LIBRARIES!r} & set(sys.modules)))"])
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+def test_training_imports_no_report():
+    script = (
+        "import sys, cnnjax.runner; print(*(m for m in sys.modules if m.startswith(('cnnjax.report', 'matplotlib'))))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
