@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cnnjax import models
+from cnnjax.analysis.metrics import classification
 from cnnjax.data import Dataset
 from cnnjax.devices import get
-from cnnjax.metrics import classification
 from cnnjax.population import DeviceData, Population
 from cnnjax.progress import Progress
 from cnnjax.records import RunFolder

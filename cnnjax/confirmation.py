@@ -1,16 +1,17 @@
 """Trains the winner of a finished study and its runners-up on fresh seeds."""
 
+import functools
 from pathlib import Path
 
 from cnnjax import processes, runner
-from cnnjax.comparison import fresh
+from cnnjax.analysis.compare import fresh
+from cnnjax.analysis.read import read_run
 from cnnjax.executors.tasks import Engine
-from cnnjax.nested import finite
 from cnnjax.plan import list_trials, single_out
 from cnnjax.progress import Progress
 from cnnjax.records import RunFolder
 from cnnjax.report import build_report
-from cnnjax.report.read import read_run
+from cnnjax.report.sections.confirmation import contender_table, text
 from cnnjax.study import Study
 from cnnjax.types import RequestError
 
@@ -42,15 +43,24 @@ def confirm(study: Study, workdir: Path, number: int, *, progress: Progress, eng
     for place, trial in enumerate(contenders, 1):
         progress.note(f"setting {place} of {len(contenders)} ({trial}) on fresh seeds {', '.join(map(str, seeds))}")
         alone = single_out(study, trials[trial], seeds)
-        runner.run(alone, fresh.fresh_folder(workdir, number, trial), progress=progress, engine=engine)
+        folder = fresh.fresh_folder(workdir, number, trial)
+        runner.run(alone, folder, progress=progress, engine=engine)
+        processes.broadcast_from_process0(functools.partial(_report, folder))
     return processes.broadcast_from_process0(lambda: _conclude(workdir, number))
 
 
+def _report(workdir: Path) -> str:
+    return str(build_report(workdir))
+
+
 def _conclude(workdir: Path, number: int) -> str:
-    found = fresh.read_confirmation(read_run(workdir), number)
-    RunFolder(workdir / "confirm" / str(number)).write_json("confirmation.json", finite(fresh.confirmation_dict(found)))
+    found = fresh.compute_confirmation(read_run(workdir), number)
+    RunFolder(workdir / "confirm" / str(number)).write_json("confirmation.json", fresh.to_dict(found))
     build_report(workdir)
-    return fresh.confirmation_text(found)
+    said = [f"The winner is {found.contenders[0].setting}. {text(found)}"]
+    if found.select.startswith("test") or found.select == "f1":
+        said.append(f"It was selected on the test split ({found.select}): fresh seeds do not undo luck on its images.")
+    return "\n".join([*said, contender_table(found).text()])
 
 
 def check_confirmable(study: Study) -> None:

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from collections.abc import Iterator
-from html import escape
 from pathlib import Path
 
 import jax
@@ -18,12 +17,11 @@ from cnnjax.data.findings import examine
 from cnnjax.devices import pin_settings
 from cnnjax.ladder import Layer
 from cnnjax.paths import make_folder
-from cnnjax.report import parts
-from cnnjax.report.data_figures import draw_data
-from cnnjax.report.data_lint import check_data
-from cnnjax.report.data_tables import data_tables
-from cnnjax.report.style import file_name
+from cnnjax.report import html
+from cnnjax.report.sections import data
+from cnnjax.report.sections.data_rules import check_data
 from cnnjax.report.tables import Table
+from cnnjax.report.theme import file_name
 from cnnjax.study import Study
 
 _BYTES = 4  # of a float32
@@ -52,19 +50,16 @@ def inspect_study(study: Study, folder: Path) -> str:
     for name in study.models:
         models.check_fits(name, dataset.image_shape)
     make_folder("--output", folder)
-    of_data = data_tables(dataset, study.data.normalisation)
+    of_data = data.tables(dataset, study.data.normalisation)
     of_models = model_tables(study, dataset)
-    plots = list(draw_data(dataset, _augmented(study, dataset)))
     found = check_data(examine(dataset), dataset.classes)
-    heading = f"<h1>Data and models of a study of {escape(dataset.name)}</h1>"
-    opening = f"{heading}{parts.findings(found)}{parts.facts(_facts(study, dataset))}"
-    notes = "".join(f"<p>{escape(note)}</p>" for note in dataset.notes)
     sections = [
-        parts.Section("data", "Data", notes + "".join(map(parts.table, of_data)) + parts.figures(plots)),
-        parts.Section("models", "Models", "".join(map(parts.table, of_models))),
+        html.Section("data", "Data", of_data, data.figures(dataset, _augmented(study, dataset)), dataset.notes),
+        html.Section("models", "Models", of_models),
     ]
-    page = parts.document(f"{dataset.name}: data and models", opening, sections)
-    index = parts.write(folder, page, [*of_data, *of_models], plots)
+    title, heading = f"{dataset.name}: data and models", f"Data and models of a study of {dataset.name}"
+    page = html.render(title, heading, sections, findings=found, facts=_facts(study, dataset))
+    index = html.write(folder, page, sections)
     findings = ["\n".join(f"{one.severity}: {one.name}: {one.sentence}" for one in found)] if found else []
     return "\n\n".join([_headline(study, dataset), *findings, *map(_text, [*of_data, *of_models]), str(index)])
 

@@ -13,6 +13,7 @@ grid; nothing is the empty tuple. The same command again resumes a study that wa
 """
 
 import contextlib
+from pathlib import Path
 
 from absl import flags
 
@@ -93,10 +94,20 @@ def launch(study: Study) -> str:
         _engine() as engine,
         storage.at_hand(place, progress) as workdir,
     ):
-        said = [str(runner.run(study, workdir, progress=progress, engine=engine, **options))]
+        runner.run(study, workdir, progress=progress, engine=engine, **options)
+        said = [processes.broadcast_from_process0(lambda: _report(workdir))]
         if CONFIRM.value:
             said.append(confirmation.confirm(study, workdir, CONFIRM.value, progress=progress, engine=engine))
     return "\n".join(said)
+
+
+def _report(workdir: Path) -> str:
+    from cnnjax.programs import writing
+    from cnnjax.records import RunFolder
+    from cnnjax.report import build_report
+
+    with writing(RunFolder(workdir)):
+        return str(build_report(workdir))
 
 
 def _engine() -> contextlib.AbstractContextManager[Engine | None]:

@@ -4,7 +4,6 @@ import csv
 import io
 import os
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,16 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 
-from cnnjax import metrics
+from cnnjax.analysis import metrics
+from cnnjax.analysis.read import read_run
+from cnnjax.analysis.run import Run
 from cnnjax.data.images import resize_images
 from cnnjax.data.pictures import is_picture
 from cnnjax.data.unlabelled import Unlabelled, read_unlabelled
 from cnnjax.paths import expanded, make_folder
 from cnnjax.records import RunFolder
-from cnnjax.report import parts
-from cnnjax.report.predicted import draw_predicted
-from cnnjax.report.read import read_run
-from cnnjax.report.run import Run
+from cnnjax.report import html
+from cnnjax.report.sections import predictions
 from cnnjax.sealed import replaced
 from cnnjax.types import RequestError, counted, one_of
 
@@ -83,10 +82,10 @@ def predict_file(
         said.append(_write_confusion(confusion, metrics.confusion(probabilities, truth), run.classes))
     if figures is None:
         return "\n".join(said)
-    plots = list(draw_predicted(fitted, probabilities.argmax(1), run.classes))
-    sections = [parts.Section("figures", "Figures", parts.figures(plots))]
-    page = parts.document(output.name, f"<h1>{escape(said[0])}</h1>", sections)
-    return "\n".join([*said, str(parts.write(figures, page, (), plots))])
+    plots = predictions.figures(fitted, probabilities.argmax(1), run.classes)
+    sections = [html.Section("figures", "Figures", plots=plots)]
+    page = html.render(output.name, said[0], sections)
+    return "\n".join([*said, str(html.write(figures, page, sections))])
 
 
 def _true_labels(found: Unlabelled, source: str, classes: list[str]) -> np.ndarray | None:

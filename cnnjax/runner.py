@@ -1,4 +1,4 @@
-"""Runs a study in a folder: resumes what is there, trains what is missing, records everything, writes the report."""
+"""Runs a study in a folder: resumes an interrupted run, trains the missing members and records everything."""
 
 import contextlib
 import math
@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from cnnjax import models, processes
+from cnnjax.analysis.columns import significant
 from cnnjax.axes import where_it_matters
 from cnnjax.data import Dataset
 from cnnjax.data.findings import examine
@@ -23,8 +24,6 @@ from cnnjax.preparation import Preparation
 from cnnjax.programs import load, prepare_jax, run_programs, waiting, write_environment, writing
 from cnnjax.progress import Progress
 from cnnjax.records import RunFolder, describe_plan
-from cnnjax.report import build_report
-from cnnjax.report.tables import significant
 from cnnjax.sealed import unwritable
 from cnnjax.shared import held, open_folder
 from cnnjax.study import Study, from_config
@@ -42,8 +41,8 @@ def run(
     max_members: int | None = None,
     profile: bool = False,
     engine: Engine | None = None,
-) -> Path:
-    """Trains every trial of a study that has no result yet, and builds the report.
+) -> None:
+    """Trains every trial of a study that has no result yet.
 
     Args:
         study: what to train.
@@ -53,9 +52,6 @@ def run(
         max_members: train at most this many members at a time, whatever would fit.
         profile: write a trace of each program's second epoch into the folder `profile`.
         engine: has its workers train the programs; the default trains them here.
-
-    Returns:
-        The report's index.html.
 
     Raises:
         RequestError: the folder, the data or the study does not allow it (nothing was written or trained), or the
@@ -100,8 +96,7 @@ def run(
             finally:
                 progress.end()
         else:
-            progress.note(f"{workdir} is finished: {len(plan.trials)} trials; building its report again")
-        return Path(processes.broadcast_from_process0(lambda: str(build_report(workdir))))
+            progress.note(f"{workdir} is finished: {len(plan.trials)} trials, nothing left to train")
 
 
 def _expected_work(

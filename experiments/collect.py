@@ -19,11 +19,11 @@ import numpy as np
 import pandas as pd
 
 from cnnjax import commands
-from cnnjax.metrics import class_report
-from cnnjax.report.figures import make_figures
-from cnnjax.report.names import AXES
-from cnnjax.report.read import read_run
-from cnnjax.report.run import Run
+from cnnjax.analysis.columns import AXES
+from cnnjax.analysis.metrics import class_report
+from cnnjax.analysis.read import read_run
+from cnnjax.analysis.run import Run
+from cnnjax.report.sections import curves, measures, models, spread
 from cnnjax.types import RequestError, one_of
 from experiments.published import as_text, compare
 
@@ -105,7 +105,8 @@ def collect(output: Path, workdirs: Iterable[str], figures: Iterable[str]) -> st
     split = [text.partition("=") for text in workdirs]
     runs = {Path(folder).name: read_run(Path(folder)) for folder, _, _ in split}
     words = {Path(folder).name: word for folder, _, word in split}
-    plots = {plot.name: plot.png for plot in make_figures(merge(runs, words))}
+    merged = merge(runs, words)
+    plots = {plot.name: plot.png for section in (models, measures, spread, curves) for plot in section.figures(merged)}
     for name, run in runs.items():
         plots |= {f"{name}/{png.stem}": png.read_bytes() for png in (run.workdir / "report").glob("*.png")}
     for name in figures:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cnnjax import commands
-from cnnjax.report.names import AXES, level, word
+from cnnjax.analysis.columns import AXES, level, word
 from experiments.folder import parse_folder
 
 _SIZES = (1, 2, 3, 5, 10, 20)

@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.stats import chi2, f, t, ttest_ind_from_stats
 
 from cnnjax import commands
-from cnnjax.report.names import AXES
+from cnnjax.analysis.columns import AXES
 from cnnjax.report.tables import Table
 from cnnjax.stats import prediction_interval, summarise
 from experiments import claims

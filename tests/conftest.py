@@ -44,16 +44,15 @@ def tiny(monkeypatch):
 
 @pytest.fixture
 def quick(tiny, monkeypatch):
-    """The tiny model, programs compiled once for all runs of a study, and no report."""
+    """The tiny model, and programs compiled once for all runs of a study."""
     make_quick(monkeypatch)
 
 
 def make_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the fixture `quick` but for the model, for as long as `monkeypatch` lasts."""
-    from cnnjax import preparation, runner
+    from cnnjax import preparation
 
     monkeypatch.setattr(preparation, "Population", _compile_once)
-    monkeypatch.setattr(runner, "build_report", lambda workdir: workdir / "report/index.html")
 
 
 @functools.cache

@@ -6,13 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnjax import metrics
+from cnnjax.analysis import metrics
+from cnnjax.analysis.columns import MEASURES
+from cnnjax.analysis.read import read_run
 from cnnjax.plan import make_plan
-from cnnjax.report.answer import write_answer
-from cnnjax.report.evidence import weigh
-from cnnjax.report.names import MEASURES
-from cnnjax.report.read import read_run
-from cnnjax.report.streams import split_variance
+from cnnjax.report.sections import headline
 from cnnjax.study import from_config
 from cnnjax.types import Trial
 
@@ -121,8 +119,8 @@ def _logits(skill: float, labels: np.ndarray, rng: np.random.Generator) -> np.nd
 
 def read_answer(folder: Path) -> str:
     """The answer of a run's report."""
-    run = read_run(folder)
-    return " ".join(write_answer(run, weigh(run), split_variance(run)))
+    answer, details = headline.text(read_run(folder))
+    return " ".join([answer, *(f"{label}: {said}" if label else said for label, said in details)])
 
 
 def make_config(seeds, **more) -> dict:

@@ -17,8 +17,8 @@ from scipy.special import softmax
 from statsmodels.stats.contingency_tables import mcnemar
 
 from cnnjax import compare
-from cnnjax.comparison import read_side
-from cnnjax.report.names import measure_name
+from cnnjax.analysis.columns import measure_name
+from cnnjax.analysis.compare import read_side
 from cnnjax.types import RequestError
 
 ROOT = Path(__file__).parents[1]

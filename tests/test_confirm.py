@@ -17,15 +17,14 @@ from made_up_run import make_config, make_run
 from rich.console import Console
 
 from cnnjax import confirmation, launch, preparation, programs, runner, stats
-from cnnjax.comparison import fresh
-from cnnjax.nested import finite
+from cnnjax.analysis.compare import fresh
+from cnnjax.analysis.read import read_run
 from cnnjax.plan import list_trials, single_out
 from cnnjax.population import Population
 from cnnjax.progress import Progress
 from cnnjax.records import RunFolder
-from cnnjax.report import build_report, summarise_run
-from cnnjax.report.confirmed import Against, Confirmed, Contender, confirmed_verdict
-from cnnjax.report.read import read_run
+from cnnjax.report import build_report, summarize_run
+from cnnjax.report.sections.confirmation import contender_table, text, verdict
 from cnnjax.study import from_config
 from cnnjax.types import RequestError
 
@@ -100,7 +99,7 @@ def confirmed_run(folder, number=5, validation=None):
 
 def test_the_honest_figure_is_that_of_the_fresh_seeds(tmp_path):
     workdir = confirmed_run(tmp_path)
-    found = fresh.read_confirmation(read_run(workdir), 5)
+    found = fresh.compute_confirmation(read_run(workdir), 5)
     trials = pd.read_csv(workdir / "trials.csv")
     samples = []
     for contender in found.contenders:
@@ -114,51 +113,29 @@ def test_the_honest_figure_is_that_of_the_fresh_seeds(tmp_path):
         assert contender.score == pytest.approx(same["val_accuracy"].mean())
     assert sum(contender.best for contender in found.contenders) == pytest.approx(1)
     for adjusted, other in zip(found.against, samples[1:], strict=True):
-        assert adjusted.comparison.paired
-        assert adjusted.comparison.difference.p == pytest.approx(scipy.stats.ttest_rel(samples[0], other).pvalue)
-        assert adjusted.p >= adjusted.comparison.difference.p
-
-
-def test_a_verdict_that_the_correction_takes_back_is_not_said_first(tmp_path):
-    run = read_run(confirmed_run(tmp_path))
-    found = fresh.read_confirmation(run, 5)
-    alone = stats.compare(dict(enumerate([0.8, 0.82, 0.79])), dict(enumerate([0.78, 0.795, 0.775])))
-    assert alone.verdict == "better" and alone.difference.p > 0.02
-    open_ = found._replace(against=stats.adjust([alone, alone, alone])[:2])
-    for line in fresh.confirmation_text(open_).splitlines()[4:]:
-        assert line.startswith("Undecided: ") and "better" not in line and "excludes zero" in line
+        assert adjusted.difference == pytest.approx(samples[0].mean() - other.mean())
+        assert adjusted.p >= scipy.stats.ttest_rel(samples[0], other).pvalue * (1 - 1e-9)
+    p = [scipy.stats.ttest_rel(samples[0], other).pvalue for other in samples[1:]]
+    assert [row.p for row in found.against] == pytest.approx(stats.holm(p))
 
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_few_fresh_seeds_are_said_to_be_few(tmp_path, number):
     workdir = confirmed_run(tmp_path, number)
-    found = fresh.read_confirmation(read_run(workdir), number)
-    text = fresh.confirmation_text(found)
-    assert text.startswith(f"On {number} fresh seed{'s' * (number > 1)} the winner") and "nan" not in text
-    RunFolder(workdir / "confirm" / str(number)).write_json("confirmation.json", finite(fresh.confirmation_dict(found)))
-    said = summarise_run(workdir)
+    found = fresh.compute_confirmation(read_run(workdir), number)
+    said = text(found) + contender_table(found).text()
+    assert said.startswith(f"On {number} fresh seed{'s' * (number > 1)}, which") and "nan" not in said
+    RunFolder(workdir / "confirm" / str(number)).write_json("confirmation.json", fresh.to_dict(found))
+    said = summarize_run(workdir)
     assert f"On {number} fresh seed{'s' * (number > 1)}, which" in said and "nan" not in said
     assert ("interval –" in said, "(– to" in said) == (False, False)
 
 
-def test_what_is_said_of_it_begins_with_the_honest_figure(tmp_path):
-    run = read_run(confirmed_run(tmp_path))
-    found = fresh.read_confirmation(run, 5)
-    lines = fresh.confirmation_text(found).splitlines()
-    winner = found.contenders[0]
-    assert lines[0].startswith(f"On 5 fresh seeds the winner has a test accuracy of {100 * winner.fresh.mean:.2f} %")
-    assert f"on the 3 seeds that selected it (by val_accuracy) it had {100 * winner.selected.mean:.2f} %" in lines[0]
-    assert [line[:2] for line in lines[1:4]] == ["1.", "2.", "3."]
-    assert len(lines) == 6 and all("corrected for 2" in line for line in lines[4:])
-    by_test = found._replace(select="test_accuracy")
-    assert "not that of test images" in fresh.confirmation_text(by_test).splitlines()[1]
-
-
 def written(workdir, number=5):
     """Writes down the confirmation of a run, as the command does; returns it."""
-    found = fresh.read_confirmation(read_run(workdir), number)
-    numbers = finite(fresh.confirmation_dict(found))
-    RunFolder(workdir / "confirm" / str(number)).write_json("confirmation.json", numbers)
+    found = fresh.compute_confirmation(read_run(workdir), number)
+    RunFolder(workdir / "confirm" / str(number)).write_json("confirmation.json", fresh.to_dict(found))
+    assert repr(fresh.read_confirmation(workdir)) == repr(found)
     return found
 
 
@@ -169,21 +146,25 @@ def test_the_report_says_the_honest_figure_in_its_first_paragraph(tmp_path):
     winner, second, _ = found.contenders
     page = html.unescape(build_report(workdir).read_text())
     answer = re.search('class="answer">(.*?)</p>', page)[1]
-    assert f"On 5 fresh seeds, which had no say in the choice, it reaches {100 * winner.fresh.mean:.2f} %" in answer
+    assert (
+        f"On 5 fresh seeds, which did not take part in the selection, it reaches {100 * winner.fresh.mean:.2f} %"
+        in answer
+    )
     assert f"{100 * winner.fresh.low:.2f} % to {100 * winner.fresh.high:.2f} %" in answer
     (against, *_) = found.against
     assert f"{against.verdict} " in answer and f"number 2, {second.setting} by " in answer
-    assert f"On 5 fresh seeds, which had no say in the choice, it reaches {100 * winner.fresh.mean:.2f} %" in (
-        summarise_run(workdir).replace("\\", "")
+    assert (
+        f"On 5 fresh seeds, which did not take part in the selection, it reaches {100 * winner.fresh.mean:.2f} %"
+        in (summarize_run(workdir).replace("\\", ""))
     )
     table = pd.read_csv(workdir / "report/confirmation.csv")
     assert table["fresh"].tolist() == pytest.approx([row.fresh.mean for row in found.contenders])
-    assert table["difference"].tolist()[1:] == pytest.approx([a.comparison.difference.value for a in found.against])
+    assert table["difference"].tolist()[1:] == pytest.approx([a.difference for a in found.against])
     assert table["p"].tolist()[1:] == pytest.approx([a.p for a in found.against])
 
 
 def against(verdict, more=None):
-    return Against(0.01, -0.02, 0.04, 0.2, verdict, more)
+    return fresh.Against("t0001", verdict, 0.2, 0.01, -0.02, 0.04, more and (more, more))
 
 
 @pytest.mark.parametrize(
@@ -196,13 +177,14 @@ def against(verdict, more=None):
     ],
 )
 def test_the_verdict_of_fresh_seeds_names_what_is_open(verdicts, said):
-    contenders = [Contender(name, 0.7, 5, 0.69, 0.6, 0.8, 0.5) for name in "abc"]
+    summary = stats.summarise([0.6, 0.7, 0.8])
+    contenders = [fresh.Contender("t0000", name, 0.7, summary, summary, 0.5) for name in "abc"]
     more = [7 if verdict == "undecided" else None for verdict in verdicts]
-    found = Confirmed(5, "test_accuracy", contenders, [*map(against, verdicts, more)])
-    text = confirmed_verdict(found)
-    assert text.startswith(said)
-    assert ("+4.00 points), 7 more seeds of each would decide it; better than number 3" in text) == (7 in more)
-    assert confirmed_verdict(found._replace(contenders=contenders[:1], against=[])) == ""
+    found = fresh.Confirmation(5, "test_accuracy", "test_accuracy", contenders, [*map(against, verdicts, more)])
+    sentence = verdict(found)
+    assert sentence.startswith(said)
+    assert ("+4.00 points), 7 more seeds of each would decide it; better than number 3" in sentence) == (7 in more)
+    assert verdict(found._replace(contenders=contenders[:1], against=[])) == ""
 
 
 def test_after_a_confirmation_the_study_s_own_seeds_have_no_other_verdict(tmp_path):
@@ -218,7 +200,7 @@ def test_after_a_confirmation_the_study_s_own_seeds_have_no_other_verdict(tmp_pa
     assert "on the fresh seeds it is" in answer and "leads the runner-up" not in opening
     assert "confirm it on fresh seeds" not in opening and opening.count("ndecided: ") <= 1
     assert re.search(
-        r"undecided against 1 other setting of a lower mean \(\w+, learning rate 0.0[13]\): [\d,]+ more seed", answer
+        r"undecided against 1 other setting with a lower mean \(\w+, learning rate 0.0[13]\): [\d,]+ more seed", answer
     )
 
 
@@ -252,7 +234,6 @@ def confirm(study, workdir, number):
 
 def test_contenders_are_trained_on_fresh_seeds_and_a_second_call_finds_them(tiny, tmp_path, monkeypatch):
     reports = []
-    monkeypatch.setattr(runner, "build_report", lambda workdir: workdir / "report/index.html")
     monkeypatch.setattr(confirmation, "build_report", reports.append)
     monkeypatch.setattr(preparation, "Population", functools.cache(Population))  # compiled once: always two members
     study = make_study(train={"learning_rate": (0.05, 0.02), "epochs": 1})
@@ -265,14 +246,15 @@ def test_contenders_are_trained_on_fresh_seeds_and_a_second_call_finds_them(tiny
     numbers = json.loads((tmp_path / "run/confirm/2/confirmation.json").read_text())
     assert {row["trial"] for row in numbers["contenders"]} == {"t0000", "t0001"}
     written = (folders[0] / "metrics.jsonl").read_bytes()
-    assert reports == [tmp_path / "run"]
+    assert sorted(reports) == sorted([*folders, tmp_path / "run"])
     assert confirm(study, tmp_path / "run", 2) == said
     assert (folders[0] / "metrics.jsonl").read_bytes() == written
 
 
 def test_the_flag_confirms_after_the_run(monkeypatch, capsys):
     calls = []
-    monkeypatch.setattr(runner, "run", lambda study, workdir, **options: calls.append("run") or workdir / "index.html")
+    monkeypatch.setattr(runner, "run", lambda study, workdir, **options: calls.append("run"))
+    monkeypatch.setattr(launch, "_report", lambda workdir: str(workdir / "index.html"))
     monkeypatch.setattr(programs, "enable_compilation_cache", lambda folder: None)
     monkeypatch.setattr(confirmation, "confirm", lambda *given, progress, engine: calls.append(given[1:]) or "honest")
     flags.FLAGS.mark_as_parsed()

@@ -18,11 +18,12 @@ from conftest import add_tiny, make_study
 from rich.console import Console
 
 import cnnjax
-from cnnjax import checkpoints, comparison, preparation, runner
+from cnnjax import checkpoints, preparation, runner
+from cnnjax.analysis import compare as comparison
+from cnnjax.analysis.read import read_run
 from cnnjax.population import Population
 from cnnjax.progress import Progress
 from cnnjax.records import RunFolder
-from cnnjax.report.read import read_run
 from cnnjax.sealed import seal, unseal
 from cnnjax.types import RequestError
 
@@ -35,11 +36,10 @@ class Crash(BaseException):
 
 @pytest.fixture(autouse=True, scope="module")
 def quick():
-    """The tiny model, programs compiled once for all runs, and no report."""
+    """The tiny model, and programs compiled once for all runs."""
     with pytest.MonkeyPatch.context() as patch:
         add_tiny(patch)
         patch.setattr(preparation, "Population", functools.cache(Population))
-        patch.setattr(runner, "build_report", lambda workdir: workdir)
         yield
 
 

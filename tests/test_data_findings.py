@@ -8,12 +8,12 @@ from conftest import make_study
 from made_up_run import make_config, make_run
 
 from cnnjax import inspection
+from cnnjax.analysis.read import read_run
 from cnnjax.data import Dataset, Split, load_dataset
 from cnnjax.data.findings import examine
 from cnnjax.report import build_report
-from cnnjax.report.data_lint import DATA_RULES, check_data
-from cnnjax.report.lint import check_protocol
-from cnnjax.report.read import read_run
+from cnnjax.report.sections import protocol
+from cnnjax.report.sections.data_rules import check_data
 
 CLASSES = ("plane", "car", "bird")
 
@@ -43,7 +43,9 @@ def test_counts_by_class():
     found = names_of(make_dataset(train=(0, 3, 40), test=(1, 2, 7)))
     assert set(found) == {"untrained-classes", "small-classes", "imbalance"}
     assert "1 of 3 classes (plane)" in found["untrained-classes"] and "1 of 3 classes (car)" in found["small-classes"]
-    assert "3 to 40 training images" in found["imbalance"] and "naming bird has a test accuracy of 70.0 %" in str(found)
+    assert "3 to 40 training images" in found["imbalance"] and "predicting bird has a test accuracy of 70.0 %" in str(
+        found
+    )
     assert set(names_of(make_dataset(train=(10, 20, 39)))) == set()
     assert set(names_of(make_dataset(train=(10, 20, 40)))) == {"imbalance"}
 
@@ -58,7 +60,9 @@ def test_images_in_two_splits_and_under_two_labels():
     dataset = make_dataset()
     dataset.train.images[[1, 2]] = dataset.train.images[50]
     found = names_of(dataset)
-    assert set(found) == {"two-labels"} and found["two-labels"].startswith("1 image stands under two labels")
+    assert set(found) == {"two-labels"} and found["two-labels"].startswith(
+        "1 image has identical copies with another label"
+    )
     assert "(plane and bird)" in found["two-labels"]
 
 
@@ -101,15 +105,11 @@ def test_it_is_said_before_training_and_in_the_report(tmp_path, monkeypatch):
     dataset.test.images[0] = dataset.train.images[0]
     monkeypatch.setattr(inspection, "load_dataset", lambda _: dataset)
     said = inspection.inspect_study(make_study(models=("baseline",)), tmp_path / "page")
-    assert "warning: in-two-splits: Images stand in two splits" in said
+    assert "warning: in-two-splits: Identical images are in two splits" in said
     assert "<b>in-two-splits</b>" in (tmp_path / "page/index.html").read_text()
     run = make_run(tmp_path / "run", make_config([0, 1]))
     data = json.loads((run / "data.json").read_text()) | {"examined": examine(dataset)}
     (run / "data.json").write_text(json.dumps(data))
-    assert "in-two-splits" in [finding.name for finding in check_protocol(read_run(run))]
+    assert "in-two-splits" in [finding.name for finding in protocol.check(read_run(run))]
     page = build_report(run).read_text()
     assert "<b>in-two-splits</b>" in page and "examined" not in page
-
-
-def test_every_rule_has_a_name_of_its_own():
-    assert len({rule.name for rule in DATA_RULES}) == len(DATA_RULES)

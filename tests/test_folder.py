@@ -26,9 +26,8 @@ compile_once = functools.cache(Population)
 
 @pytest.fixture(autouse=True)
 def quick(tiny, monkeypatch):
-    """The tiny model, programs compiled once for all runs of a study, and no report."""
+    """The tiny model, and programs compiled once for all runs of a study."""
     monkeypatch.setattr(preparation, "Population", compile_once)
-    monkeypatch.setattr(runner, "build_report", lambda workdir: workdir)
 
 
 def run(study, workdir, **options):

@@ -9,9 +9,9 @@ from fuzz import PARSERS, fuzz
 from made_up_run import make_config, make_run
 
 from cnnjax import sealed
+from cnnjax.analysis.read import read_run
 from cnnjax.data.load import load_dataset
 from cnnjax.plan import make_plan
-from cnnjax.report.read import read_run
 from cnnjax.study import DataConfig, from_config
 from cnnjax.types import RequestError
 

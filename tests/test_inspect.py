@@ -22,7 +22,8 @@ from cnnjax import inspect, inspection, runner
 from cnnjax.data import load_dataset, normalisation
 from cnnjax.data.levels import black_share, level_counts, pixel_statistics
 from cnnjax.ladder import LADDER, Conv, Dense
-from cnnjax.report.data_figures import draw_data, mosaic
+from cnnjax.report.sections.data import figures as draw_data
+from cnnjax.report.sections.data import mosaic
 from cnnjax.types import RequestError
 
 ROOT = Path(__file__).parents[1]
@@ -167,7 +168,7 @@ def test_black_pixels_are_left_out_where_they_are_most(tiny):
     captions = {}
     for name, images in (("digits", dataset.train.images), ("dark", dark)):
         object.__setattr__(dataset.train, "images", images)
-        captions[name] = list(draw_data(dataset, None))[-1].caption
+        captions[name] = draw_data(dataset, None)[-1].caption
     assert "All training pixels" in captions["digits"]
     assert f"{100 * (dark <= 10).mean():.1f} % are at most 10. Shown are the others" in captions["dark"]
 

@@ -152,12 +152,12 @@ def runner(monkeypatch):
 
     def run(study, workdir, *, progress, overwrite, profile, engine):
         calls.append((study, workdir, overwrite, progress))
-        return Path("somewhere/report/index.html")
 
     stub = SimpleNamespace(plan_table=lambda study: f"{len(study.seeds)} seeds", run=run)
     monkeypatch.setattr(cnnjax, "runner", stub, raising=False)
     stub = SimpleNamespace(enable_compilation_cache=lambda folder: None)
     monkeypatch.setattr(cnnjax, "programs", stub, raising=False)
+    monkeypatch.setattr(launch, "_report", lambda workdir: f"{workdir}/report/index.html")
     flags.FLAGS.mark_as_parsed()
     return calls
 
@@ -169,7 +169,7 @@ def test_launch_runs_the_study_and_says_where_the_report_is(runner, capsys):
     assert isinstance(study, Study) and isinstance(progress, Progress)
     assert (study.seeds, study.train.optimizer) == ((5, 6), ("sgd",))
     assert (workdir, overwrite) == (Path("there"), True)
-    assert capsys.readouterr().out == "somewhere/report/index.html\n"
+    assert capsys.readouterr().out == "there/report/index.html\n"
 
 
 def test_plan_prints_the_table_and_runs_nothing(runner, capsys):

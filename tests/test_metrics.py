@@ -8,7 +8,7 @@ import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnnjax import metrics
+from cnnjax.analysis import metrics
 
 
 def _random(classes: int, examples: int = 500, dtype=np.float16):

@@ -12,13 +12,13 @@ from runs import run
 
 import cnnjax
 from cnnjax import predict
-from cnnjax.metrics import classification
+from cnnjax.analysis.metrics import classification
+from cnnjax.analysis.read import read_run
 from cnnjax.overrides import load_study
 from cnnjax.records import RunFolder
 from cnnjax.report import __main__ as report
-from cnnjax.report import build_report, summarise_run
-from cnnjax.report.lint import check_protocol
-from cnnjax.report.read import read_run
+from cnnjax.report import build_report, summarize_run
+from cnnjax.report.sections import protocol
 from cnnjax.sealed import SEAL
 from cnnjax.stopping import METRICS
 from cnnjax.study import SELECT, from_config
@@ -86,9 +86,9 @@ def test_a_report_selects_by_another_measure_when_it_is_asked_to_and_says_so(tmp
     found = read_run(workdir, "val_loss")
     means = found.settings["val_loss"]
     assert found.best == means.idxmin() and found.select == "val_loss"
-    assert "selection-afterwards" in [finding.name for finding in check_protocol(found)]
-    assert "selection-afterwards" not in [finding.name for finding in check_protocol(read_run(workdir))]
-    assert "validation loss" in summarise_run(workdir, "val_loss").lower()
+    assert "selection-afterwards" in [finding.name for finding in protocol.check(found)]
+    assert "selection-afterwards" not in [finding.name for finding in protocol.check(read_run(workdir))]
+    assert "validation loss" in summarize_run(workdir, "val_loss").lower()
     assert "selection-afterwards" in build_report(workdir, "val_loss").read_text(encoding="utf-8")
     assert (workdir / "config.json").read_bytes() == before
     with pytest.raises(RequestError, match="--select: 'val_los' is not allowed; did you mean 'val_loss'"):
@@ -116,5 +116,5 @@ def test_a_study_that_selects_by_another_measure_ranks_by_it(tmp_path):
     assert found.best == found.settings["val_f1"].idxmax()
     rows = table.drop(columns=["val_f1", "val_precision", "val_recall"]).to_dict("records")  # as an older run's
     (tmp_path / "trials.csv").write_text(csv_line([*TRIAL_COLUMNS, SEAL]) + "".join(map(csv_row, rows)))
-    with pytest.raises(RequestError, match=r"--select: 'val_f1' .* the run has not recorded it; allowed: val_accuracy"):
+    with pytest.raises(RequestError, match=r"--select: 'val_f1' .* the run did not record it; allowed: val_accuracy"):
         read_run(tmp_path, "val_f1")

@@ -28,7 +28,6 @@ def quick(tiny, monkeypatch):
     """Beside the tiny network one without convolutions, which is compiled sooner."""
     monkeypatch.setitem(models.LADDER, "plain", (Dense(8), Relu(), Dense()))
     monkeypatch.setattr(preparation, "Population", compile_once)
-    monkeypatch.setattr(runner, "build_report", lambda workdir: workdir)
 
 
 def run(workdir, **changes):

@@ -19,13 +19,13 @@ from sklearn.metrics import confusion_matrix
 
 import cnnjax
 from cnnjax import predict, prediction, runner
+from cnnjax.analysis.read import read_run
 from cnnjax.data import Dataset, load_dataset
 from cnnjax.data.unlabelled import Unlabelled
 from cnnjax.evaluate import EVALUATION_BATCH
 from cnnjax.progress import Progress
 from cnnjax.records import RunFolder
-from cnnjax.report.predicted import draw_predicted
-from cnnjax.report.read import read_run
+from cnnjax.report.sections import predictions
 from cnnjax.types import RequestError
 
 # Two settings of two seeds and two lengths, trained as one chunk of four members.
@@ -38,7 +38,6 @@ def train(workdir, **changes):
     study = make_study(**changes)
     with pytest.MonkeyPatch.context() as patch, Progress(Console(file=io.StringIO())) as progress:
         add_tiny(patch)
-        patch.setattr(runner, "build_report", lambda workdir: workdir)
         runner.run(study, workdir, progress=progress)
     return load_dataset(study.data)
 
@@ -339,7 +338,7 @@ def test_figures_show_every_image_under_its_class(trained, tmp_path):
     shown = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("matplotlib.axes.Axes.imshow", lambda axes, picture, **_: shown.append((axes, picture)))
-        list(draw_predicted(images, table.label.to_numpy(), dataset.classes))
+        predictions.figures(images, table.label.to_numpy(), dataset.classes)
     *first, (_, by_class) = shown
     assert [axes.get_title() for axes, _ in first] == list(table["class"][:32])
     for (_, picture), image in zip(first, images, strict=False):
@@ -354,7 +353,7 @@ def test_figures_show_every_image_under_its_class(trained, tmp_path):
 
 @pytest.mark.parametrize("count", [1, 9])
 def test_figures_of_few_images(count):
-    plots = list(draw_predicted(np.zeros((count, 8, 8, 3), np.uint8), np.zeros(count, int), ["a", "b"]))
+    plots = predictions.figures(np.zeros((count, 8, 8, 3), np.uint8), np.zeros(count, int), ["a", "b"])
     assert f"The first {count} images" in plots[0].caption and all(plot.png for plot in plots)
 
 

@@ -11,9 +11,9 @@ import pytest
 from made_up_run import make_config
 
 from cnnjax import records
+from cnnjax.analysis.columns import AXES
 from cnnjax.plan import list_trials, make_plan
 from cnnjax.records import RunFolder
-from cnnjax.report.names import AXES
 from cnnjax.study import from_config
 from cnnjax.trial_rows import TRIAL_COLUMNS, load_results, trial_row
 from cnnjax.types import Static, Traced

@@ -12,11 +12,11 @@ import pytest
 import scipy.stats
 from made_up_run import GRID, SKILL, STOPPED, figure_names, make_config, make_run, read_answer, read_floats, read_rows
 
+from cnnjax.analysis.columns import significant
+from cnnjax.analysis.read import read_run
 from cnnjax.report import build_report
-from cnnjax.report.evidence import spread_tables
-from cnnjax.report.read import read_run
-from cnnjax.report.style import wrapped
-from cnnjax.report.tables import group_means, significant
+from cnnjax.report.sections import spread
+from cnnjax.report.sections.measures import group_means
 from cnnjax.types import RequestError
 
 
@@ -115,7 +115,7 @@ def test_intervals_end_where_the_scale_does(tmp_path):
     frame.to_csv(run.workdir / "trials.csv", index=False)
     run = read_run(run.workdir)
     assert re.search(r"98\.97 % \(94\.\d\d to 100\.0\)", read_answer(run.workdir))
-    (table,) = [t.frame.set_index("measure") for t in spread_tables(run)]
+    (table,) = [t.frame.set_index("measure") for t in spread.tables(run)]
     assert (table.loc["test_accuracy", ["high", "new_high"]] == 1).all()
     assert (table.loc["test_loss", ["low", "new_low"]] == 0).all()
 
@@ -162,7 +162,7 @@ def test_figures_fit_the_axes_of_the_study(grid, tmp_path):
     both = curves | {f"{figure}_baseline" for figure in classes} | {"reliability"}
     assert figure_names(one, "svg") - galleries == both
     assert figure_names(seeds, "svg") - galleries == both | over_seeds | {"by_seed"}
-    assert "nothing can be said" in read_answer(one)
+    assert "the effect of another seed is unknown" in read_answer(one)
 
 
 @pytest.mark.filterwarnings("error:constrained_layout")  # matplotlib's, of names that leave no room for the rest
@@ -192,18 +192,6 @@ def test_axes_of_words_and_switches_are_told_apart(tmp_path):
     assert "clip norm off" in page and "as in model" not in page
 
 
-@pytest.mark.parametrize(
-    ("name", "lines"),
-    [
-        ("baseline", ["baseline"]),
-        ("a 1, b 2, c 3", ["a 1, b 2,", "c 3"]),
-        ("dropout rate 0.5, b", ["dropout rate 0.5,", "b"]),
-    ],
-)
-def test_long_names_are_broken_behind_commas(name, lines):
-    assert wrapped(name, 9).splitlines() == lines
-
-
 def test_an_axis_that_only_follows_the_optimizer_names_no_setting(tmp_path):
     axes = {"optimizer": ["adam", "sgd"], "momentum": 0.9, "nesterov": True}
     run = read_run(make_run(tmp_path / "run", make_config([0], train=axes)))
@@ -214,7 +202,7 @@ def test_seeds_table_holds_the_prediction_interval(tmp_path):
     data = {"validation": 0.5, "validation_from": "test"}
     folder = make_run(tmp_path / "run", make_config([5, 6, 7, 8, 9], select="val_accuracy", data=data))
     run = read_run(folder)
-    (table,) = spread_tables(run)
+    (table,) = spread.tables(run)
     row = table.frame.set_index("measure").loc["test_accuracy"]
     values = read_floats(read_rows(folder / "trials.csv"), "test_accuracy")
     low, high = scipy.stats.t.interval(0.95, 4, statistics.mean(values), statistics.stdev(values) * (1 + 1 / 5) ** 0.5)

@@ -10,11 +10,11 @@ import scipy.special
 import sklearn.metrics
 from made_up_run import CLASSES, GRID, SKILL, figure_names, make_config, make_run, read_answer, read_rows
 
+from cnnjax.analysis.read import read_run
+from cnnjax.analysis.run import Run
 from cnnjax.ladder import LADDER
 from cnnjax.report import build_report
-from cnnjax.report.classes import make_classes
-from cnnjax.report.read import read_run
-from cnnjax.report.run import Run
+from cnnjax.report.sections import classes
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +89,12 @@ def test_confusion_is_the_sum_over_seeds(grid):
 
 def test_the_first_section_is_the_headlines_and_stands_open(grid):
     run = read_run(grid)
-    first, *others = make_classes(run)
-    assert f": {first.title}." in read_answer(grid)
-    assert {section.title.partition(",")[0] for section in [first, *others]} == set(SKILL)
+    first, *others = dict.fromkeys(table.group for table in classes.tables(run))
+    assert f": {first}." in read_answer(grid)
+    assert {setting.partition(",")[0] for setting in [first, *others]} == set(SKILL)
     page = (grid / "report" / "index.html").read_text()
     assert re.findall(r"<details( open)?><summary>([^<]*)", page) == [
-        (" open" if section is first else "", section.title) for section in [first, *others]
+        (" open" if setting is first else "", setting) for setting in [first, *others]
     ]
     assert page.count("<tfoot>") == 4  # and that of the effects
 

@@ -13,12 +13,12 @@ from made_up_run import GRID, STOPPED, figure_names, make_run, read_floats, read
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
+from cnnjax.analysis.read import read_run
 from cnnjax.ladder import LADDER
 from cnnjax.report import build_report
-from cnnjax.report.curves import draw_mean
-from cnnjax.report.figures import make_figures
-from cnnjax.report.read import read_run
-from cnnjax.report.style import canvas, context, legend, line_handle
+from cnnjax.report.sections import curves, models, spread
+from cnnjax.report.sections.curves import draw_mean
+from cnnjax.report.theme import canvas, context, legend, line_handle
 
 
 def _by_epoch(folder: Path, member: str, column: str) -> list[float]:
@@ -31,15 +31,15 @@ def test_a_mean_over_seeds_ends_with_the_first_that_stops(tmp_path):
     run = read_run(folder)
     [[axes]] = canvas(4, 4)[1]
     draw_mean(axes, run.history_of([run.trials["setting"][0]]), "val_accuracy", color="red")
-    curves = [_by_epoch(folder, member, "val_accuracy") for member in ("t0000", "t0001", "t0002")]
-    assert [len(curve) for curve in curves] == [5, 7, 9]
+    measured = [_by_epoch(folder, member, "val_accuracy") for member in ("t0000", "t0001", "t0002")]
+    assert [len(curve) for curve in measured] == [5, 7, 9]
     mean, *others = axes.lines
     np.testing.assert_array_equal(mean.get_xdata(), range(1, 6))
-    np.testing.assert_allclose(mean.get_ydata(), 100 * np.mean([curve[:5] for curve in curves], axis=0))
-    for line, curve in zip(others, curves[1:], strict=True):
+    np.testing.assert_allclose(mean.get_ydata(), 100 * np.mean([curve[:5] for curve in measured], axis=0))
+    for line, curve in zip(others, measured[1:], strict=True):
         np.testing.assert_array_equal(line.get_xdata(), range(5, len(curve) + 1))
         np.testing.assert_allclose(line.get_ydata(), 100 * np.array(curve[4:]))
-    assert "first seed that stops early" in next(p.caption for p in make_figures(run) if p.name == "curves_loss")
+    assert "where the first seed stops early" in next(p.caption for p in curves.figures(run) if p.name == "curves_loss")
 
 
 def test_a_band_ends_where_the_measure_does():
@@ -54,7 +54,7 @@ def test_a_band_ends_where_the_measure_does():
 
 def test_settings_that_differ_in_an_axis_of_words_are_told_apart(tmp_path):
     config = STOPPED | {"train": {"schedule": ["constant", "warmup:1"], "early_stopping": ["off", "val_loss:3"]}}
-    (loss,) = (p for p in make_figures(read_run(make_run(tmp_path / "run", config))) if p.name == "curves_loss")
+    (loss,) = (p for p in curves.figures(read_run(make_run(tmp_path / "run", config))) if p.name == "curves_loss")
     for schedule, stopping in itertools.product(*config["train"].values()):
         assert f">schedule {schedule}, early stopping {stopping}<" in loss.svg
 
@@ -118,7 +118,7 @@ def test_many_models_stand_in_rows(tmp_path):
 
 def _bars(folder: Path) -> tuple[list[str], str]:
     """The numbers beside the bars of the models' best settings, and the caption."""
-    (plot,) = [plot for plot in make_figures(read_run(folder)) if plot.name == "models_best_accuracy"]
+    (plot,) = models.figures(read_run(folder))
     return re.findall(r">(\d+\.\d)</text>", plot.svg), plot.caption
 
 
@@ -164,5 +164,5 @@ def test_axes_are_called_cut_where_zero_is_not_on_them(tmp_path, losses, accurac
     trials = pd.read_csv(folder / "trials.csv")
     measured = {"test_loss": np.resize(losses, len(trials)), "test_accuracy": np.resize(accuracies, len(trials))}
     trials.assign(**measured).to_csv(folder / "trials.csv", index=False)
-    (by_seed,) = [plot for plot in make_figures(read_run(folder)) if plot.name == "by_seed"]
-    assert by_seed.caption.partition("interval of that mean.")[2] == said
+    (by_seed,) = spread.figures(read_run(folder))
+    assert by_seed.caption.partition("interval of the mean.")[2] == said

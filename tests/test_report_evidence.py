@@ -12,12 +12,12 @@ from scipy.special import softmax
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from cnnjax.report.against import against_tables
-from cnnjax.report.effects import effect_tables, explain, marginal_means
-from cnnjax.report.evidence import ranking_tables, spread_tables, weigh
-from cnnjax.report.read import read_run
-from cnnjax.report.search import expected_bests
-from cnnjax.report.streams import source_tables, split_variance
+from cnnjax.analysis.evidence import weigh
+from cnnjax.analysis.read import read_run
+from cnnjax.report.sections import hyperparameters, ranking, spread, variance
+from cnnjax.report.sections.hyperparameters import marginal_means
+from cnnjax.report.sections.search import expected_bests
+from cnnjax.report.sections.variance import split_variance
 
 TWO = {"learning_rate": [0.01, 0.03]}
 
@@ -39,12 +39,12 @@ def _config(seeds: int = 5, **more) -> dict:
 
 def _ranking(folder: Path) -> pd.DataFrame:
     run = read_run(folder)
-    return ranking_tables(run, weigh(run))[0].frame
+    return ranking.tables(run)[0].frame
 
 
 def _against(folder: Path) -> pd.DataFrame:
     run = read_run(folder)
-    return against_tables(run, weigh(run))[0].frame
+    return ranking.tables(run)[1].frame
 
 
 LUCK = np.array([0.010, -0.012, 0.004, 0.009, -0.011])
@@ -88,8 +88,8 @@ def test_an_open_comparison_says_its_interval_and_how_many_more_seeds(tmp_path):
 @pytest.mark.parametrize(
     ("seeds", "words"),
     [
-        (3, "(with so few seeds it cannot be smaller than 0.25, so that it decides nothing)"),
-        (5, "(with so few seeds it cannot be smaller than 0.062, so that it decides nothing)"),
+        (3, "(with so few seeds it cannot be smaller than 0.25, and decides nothing)"),
+        (5, "(with so few seeds it cannot be smaller than 0.062, and decides nothing)"),
         (6, "(with so few seeds it cannot be smaller than 0.031)"),
         (9, ""),
     ],
@@ -99,8 +99,8 @@ def test_how_small_a_p_value_by_permutation_can_be_is_said_beside_it(tmp_path, s
     values = np.random.default_rng(0).normal(0.6, 0.05, seeds)
     folder = _run_with(tmp_path / "run", _config(seeds), [*values, *(values + LUCK[np.arange(seeds) % 5] / 50)])
     run = read_run(folder)
-    note = against_tables(run, weigh(run))[0].note
-    assert f"without an assumption of normality{' ' * bool(words)}{words}. More seeds" in note
+    note = ranking.tables(run)[1].note
+    assert note.endswith(f"without the assumption of normality{' ' * bool(words)}{words}.")
 
 
 def test_losses_rank_downwards(tmp_path):
@@ -133,7 +133,7 @@ def test_equal_settings_and_single_seeds(tmp_path):
     assert _against(same).loc[0, "the winner is"] == "equal"
     single = _run_with(tmp_path / "single", _config(1), [0.60, 0.65])
     said = read_answer(single)
-    assert "One seed: nothing can be said" in said and "one seed each decides nothing" in said
+    assert "With one seed, the effect of another seed is unknown" in said and "one seed each decides nothing" in said
     assert _against(single).loc[0, "the winner is"] == "undecided" and "p" not in _against(single)
     assert "Decided" not in said and np.isnan(_ranking(single)["p_best"]).all()
 
@@ -142,8 +142,8 @@ def test_settings_that_lost_seeds_are_not_ranked(tmp_path):
     folder = make_run(tmp_path / "run", _config(), diverge=("t0000",), examples=40)
     run = read_run(folder)
     assert weigh(run).runner_up is None
-    (spread,) = spread_tables(run)
-    assert spread.frame["n"].tolist() == [5, 4]
+    (table,) = spread.tables(run)
+    assert table.frame["n"].tolist() == [5, 4]
 
 
 def test_selection_is_tested_on_the_seed_left_out(tmp_path):
@@ -155,7 +155,7 @@ def test_selection_is_tested_on_the_seed_left_out(tmp_path):
     reached = np.mean([test.loc[rate, seed] for rate, seed in zip(chosen, val, strict=True)])
     winner = val.mean(axis=1).idxmax()
     said = read_answer(folder)
-    assert f"{sum(rate == winner for rate in chosen)} of 5 times it is the one chosen" in said
+    assert f"it is selected {sum(rate == winner for rate in chosen)} of 5 times" in said
     assert re.search(rf"reaches {100 * reached:.2f}\d? % test accuracy", said)
 
 
@@ -163,7 +163,7 @@ def test_the_winner_and_its_runners_up_differ_on_the_images_that_they_differ_on(
     folder = make_run(tmp_path / "run", _config(3, train={"learning_rate": [0.01, 0.02, 0.03]}), examples=150)
     run = read_run(folder)
     evidence = weigh(run)
-    frame = against_tables(run, evidence)[1].frame
+    frame = ranking.tables(run)[2].frame
     labels = np.load(folder / "predictions/labels.npz")["labels"]
     right, classes = {}, {}
     for setting in evidence.settings:
@@ -183,13 +183,13 @@ def test_the_winner_and_its_runners_up_differ_on_the_images_that_they_differ_on(
         assert row["accuracy_difference"] == pytest.approx(means[0] - means[1])
     assert frame["p, McNemar"].tolist() == pytest.approx(multipletests(p_values, method="holm")[1])
     (folder / "predictions/t0000.npz").unlink()
-    assert len(against_tables(run, evidence)) == 2 - (best == 0) and len(evidence.against) == 2
+    assert len(ranking.tables(run)) == 3 - (best == 0) and len(evidence.against) == 2
 
 
 def test_the_spread_of_every_setting_is_that_of_its_trials(tmp_path):
     folder = make_run(tmp_path / "run", _config(), examples=60)
     run = read_run(folder)
-    frame = spread_tables(run)[0].frame.set_index("learning_rate")
+    frame = spread.tables(run)[0].frame.set_index("learning_rate")
     for rate, trials in pd.read_csv(folder / "trials.csv").groupby("learning_rate"):
         values, row = trials["test_accuracy"], frame.loc[rate]
         assert (row["n"], row["mean"], row["std"]) == pytest.approx((5, values.mean(), values.std()))
@@ -200,7 +200,7 @@ def test_the_spread_of_every_setting_is_that_of_its_trials(tmp_path):
 def test_effects_of_a_complete_grid_are_its_sums_of_squares(tmp_path):
     folder = make_run(tmp_path / "run", GRID, examples=60)
     run = read_run(folder)
-    frame = effect_tables(explain(run))[0].frame.set_index("effect")
+    frame = hyperparameters.tables(run)[0].frame.set_index("effect")
     trials = pd.read_csv(folder / "trials.csv")
     y = trials["test_accuracy"]
 
@@ -213,7 +213,7 @@ def test_effects_of_a_complete_grid_are_its_sums_of_squares(tmp_path):
     both = explained(["optimizer", "learning_rate"]) - explained(["optimizer"]) - explained(["learning_rate"])
     assert frame.loc["optimizer x learning rate", "share"] == pytest.approx(both / total)
     assert frame["share"].sum() == pytest.approx(1)
-    assert effect_tables(explain(read_run(make_run(tmp_path / "one", _config(), examples=40)))) == []
+    assert hyperparameters.tables(read_run(make_run(tmp_path / "one", _config(), examples=40))) == []
 
 
 STREAMS = {"init": [0, 1, 2], "order": [0, 1, 2, 3]}
@@ -226,7 +226,7 @@ def test_crossed_streams_are_split_into_their_shares(tmp_path):
     config = make_config([0], streams=STREAMS)
     folder = _run_with(tmp_path / "run", config, values.ravel().tolist(), "test_accuracy")
     run = read_run(folder)
-    frame = source_tables(split_variance(run))[0].frame.set_index("source")
+    frame = variance.tables(run)[0].frame.set_index("source")
     # the classical estimates of a two-way table without repetitions
     rows, columns = values.mean(axis=1), values.mean(axis=0)
     rest = values - rows[:, None] - columns + values.mean()
@@ -238,8 +238,8 @@ def test_crossed_streams_are_split_into_their_shares(tmp_path):
     said = read_answer(folder)
     assert said.startswith("Test accuracy differs by") and "12 trainings" in said and "init 9" in said
     assert "t intervals" not in said and "Decided" not in said
-    (spread,) = spread_tables(run)  # no ranking, and no interval that takes trainings for independent
-    assert not {"low", "high", "sem", "new_low"} & set(spread.frame)
+    (table,) = spread.tables(run)  # no ranking, and no interval that takes trainings for independent
+    assert not {"low", "high", "sem", "new_low"} & set(table.frame)
 
 
 def test_a_crossing_that_is_not_complete_has_no_shares(tmp_path):
@@ -250,7 +250,7 @@ def test_a_crossing_that_is_not_complete_has_no_shares(tmp_path):
 
 def test_streams_that_follow_the_seed_are_a_source_of_their_own(tmp_path):
     folder = make_run(tmp_path / "run", make_config([0, 1], streams={"init": [0, 1, 2]}), examples=40)
-    frame = source_tables(split_variance(read_run(folder)))[0].frame
+    frame = variance.tables(read_run(folder))[0].frame
     assert frame["source"].tolist() == ["init", "seed", "init x seed"]
 
 

@@ -11,12 +11,12 @@ import scipy.special
 from conftest import make_study
 from made_up_run import make_config, make_run
 
+from cnnjax.analysis.read import read_run
 from cnnjax.data import load_dataset
 from cnnjax.data.images import thumbnails
 from cnnjax.progress import Progress
-from cnnjax.report.examples import make_examples
-from cnnjax.report.parts import Chapter
-from cnnjax.report.read import read_run
+from cnnjax.report.sections import examples
+from cnnjax.report.tables import Table
 
 TWO = make_config([0, 1, 2], select="val_accuracy", data={"validation": 0.1}, models=["baseline", "medium"])
 
@@ -27,9 +27,8 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def chapter(folder) -> Chapter:
-    (chapter,) = make_examples(read_run(folder))
-    return chapter
+def tables(folder) -> list[Table]:
+    return examples.tables(read_run(folder))
 
 
 def _logits(folder: Path, model: str) -> tuple[np.ndarray, np.ndarray]:
@@ -39,8 +38,8 @@ def _logits(folder: Path, model: str) -> tuple[np.ndarray, np.ndarray]:
     return logits, np.load(folder / "predictions" / "labels.npz")["labels"]
 
 
-def test_the_table_of_examples_is_that_of_the_stored_predictions(folder, chapter):
-    table = chapter.tables[0].frame.set_index("setting")
+def test_the_table_of_examples_is_that_of_the_stored_predictions(folder, tables):
+    table = tables[0].frame.set_index("setting")
     run = read_run(folder)
     assert table.index[0] == run.settings.loc[run.best, "model"]
     for model in ("baseline", "medium"):
@@ -56,9 +55,9 @@ def test_the_table_of_examples_is_that_of_the_stored_predictions(folder, chapter
         assert row["confidence"] == pytest.approx(probabilities.max(axis=2).mean(), rel=1e-5)
 
 
-def test_churn_counts_changed_predictions(folder, chapter):
-    (row,) = chapter.tables[1].frame.to_dict("records")
-    best = chapter.tables[0].frame.loc[0, "setting"]
+def test_churn_counts_changed_predictions(folder, tables):
+    (row,) = tables[1].frame.to_dict("records")
+    best = tables[0].frame.loc[0, "setting"]
     (logits, labels), (others, _) = _logits(folder, best), _logits(folder, row["instead of"])
     new, old = logits.argmax(axis=2), others.argmax(axis=2)
     pairs = list(itertools.product(old, new))
@@ -69,8 +68,8 @@ def test_churn_counts_changed_predictions(folder, chapter):
     assert row["by seed alone"] == pytest.approx(np.mean(within))
 
 
-def test_the_spread_on_all_data_is_less_than_on_this_test_set(folder, chapter):
-    table = chapter.tables[2].frame.set_index("setting")
+def test_the_spread_on_all_data_is_less_than_on_this_test_set(folder, tables):
+    table = tables[2].frame.set_index("setting")
     for model in ("baseline", "medium"):
         logits, labels = _logits(folder, model)
         right = logits.argmax(axis=2) == labels
@@ -82,12 +81,10 @@ def test_the_spread_on_all_data_is_less_than_on_this_test_set(folder, chapter):
         assert row["std on all data"] == pytest.approx(max(0, (variance - of_images) * 200 / 199) ** 0.5)
 
 
-def test_galleries_show_images_of_what_they_say(folder, chapter):
-    galleries = {
-        plot.name: plot for plot in chapter.plots if plot.name in ("examples_coin_flips", "examples_always_right")
-    }
-    assert len(galleries) == 2
-    logits, labels = _logits(folder, chapter.tables[0].frame.loc[0, "setting"])
+def test_galleries_show_images_of_what_they_say(folder, tables):
+    galleries = {plot.name: plot for plot in examples.figures(read_run(folder))}
+    assert {"examples_coin_flips", "examples_always_right"} <= set(galleries)
+    logits, labels = _logits(folder, tables[0].frame.loc[0, "setting"])
     right = (logits.argmax(axis=2) == labels).mean(axis=0)
     flips = np.flatnonzero((right > 0.25) & (right < 0.75))
     assert f"Coin flips: {len(flips)} of 200 test images" in galleries["examples_coin_flips"].caption
@@ -102,11 +99,12 @@ def test_without_images_there_is_no_gallery_and_without_predictions_no_chapter(f
     config = make_config([0, 1])
     make_run(tmp_path / "run", config, examples=60)
     (tmp_path / "run/predictions/images.npz").unlink()
-    (chapter,) = make_examples(read_run(tmp_path / "run"))
-    assert [plot.name for plot in chapter.plots] == ["examples_by_seeds", "reliability", "ensembles"]
+    plots = examples.figures(read_run(tmp_path / "run"))
+    assert [plot.name for plot in plots] == ["examples_by_seeds", "reliability", "ensembles"]
     for file in (tmp_path / "run/predictions").glob("t*.npz"):
         file.unlink()
-    assert make_examples(read_run(tmp_path / "run")) == []
+    run = read_run(tmp_path / "run")
+    assert examples.tables(run) == examples.figures(run) == []
 
 
 def test_thumbnails_are_few_and_small():

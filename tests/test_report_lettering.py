@@ -14,11 +14,10 @@ from made_up_run import make_config, make_run
 
 from cnnjax.data import Dataset, Split
 from cnnjax.ladder import LADDER
-from cnnjax.report import build_report, lettering, summarise_run
-from cnnjax.report.data_figures import draw_data
-from cnnjax.report.lettering import legend_label, letter, shortened
-from cnnjax.report.predicted import draw_predicted
-from cnnjax.report.style import canvas, context, file_name, line_handle, render
+from cnnjax.report import build_report, labels, summarize_run
+from cnnjax.report.labels import assign_fonts, legend_label, shortened
+from cnnjax.report.sections import data, predictions
+from cnnjax.report.theme import canvas, context, file_name, line_handle, render
 
 NAMES = [
     "$x$",
@@ -70,7 +69,7 @@ def test_a_page_of_names_that_are_anything(tmp_path, complaints, monkeypatch):
     report = next((run / "report").glob("classes_*.csv"))
     with report.open(newline="") as file:
         assert [row["class"] for row in csv.DictReader(file)][: len(NAMES)] == NAMES
-    said = summarise_run(run)
+    said = summarize_run(run)
     assert "m" * 150 in said and "a/b \\$x\\$" in said and "a/b $x$" not in said
 
 
@@ -90,22 +89,22 @@ def test_data_and_predictions_of_such_names_are_drawn(complaints):
     rng = np.random.default_rng(0)
     split = Split(rng.integers(0, 256, (20, 5, 5, 1)).astype(np.uint8), np.arange(20, dtype=np.int32) % 10)
     dataset = Dataset("made up", split, None, split, tuple(NAMES), np.zeros(1), np.ones(1))
-    plots = [*draw_data(dataset, None), *draw_predicted(split.images, split.labels, NAMES)]
+    plots = [*data.figures(dataset, None), *predictions.figures(split.images, split.labels, NAMES)]
     assert complaints == []
     assert sum("$x$" in texts_of(plot.svg) for plot in plots) == 5
 
 
 def draw(label, fonts=None, monkeypatch=None):
     if monkeypatch:
-        monkeypatch.setattr(lettering, "_system_fonts", lambda: fonts)
-        lettering._fonts.cache_clear()
+        monkeypatch.setattr(labels, "_system_fonts", lambda: fonts)
+        labels._fonts.cache_clear()
     with context():
         figure, [[axes]] = canvas(4, 3)
         axes.set_yticks([0, 1], [label, "other"])
         axes.legend(handles=[line_handle(label)])
         axes.set_title(label)
         plot = render(figure, "x", "", "")
-    lettering._fonts.cache_clear()
+    labels._fonts.cache_clear()
     return texts_of(plot.svg), plot
 
 
@@ -129,7 +128,7 @@ def test_a_font_of_the_system_that_has_the_letters_is_taken(monkeypatch, complai
     from matplotlib import font_manager
 
     path = font_manager.findfont("STIXGeneral")
-    extra = min(set(lettering._letters_of(path)) - lettering._letters_of(lettering._path("DejaVu Sans")), key=ord)
+    extra = min(set(labels._letters_of(path)) - labels._letters_of(labels._path("DejaVu Sans")), key=ord)
     texts, plot = draw(f"a{extra}b", [("Broken", __file__), ("STIXGeneral", path)], monkeypatch)
     assert texts.count(f"a{extra}b") == 3 and "STIXGeneral" in plot.svg
     other = draw(f"a{extra}b", [], monkeypatch)[1]
@@ -155,7 +154,7 @@ def test_tick_labels_are_replaced_also_where_they_are_made_anew():
     with context():
         figure, [[axes]] = canvas(4, 3)
         axes.set_xticks([0], ["a\x00b" + "c" * 200])
-        letter(figure)
+        assign_fonts(figure)
         figure.draw_without_rendering()
         (label,) = axes.get_xticklabels()
         assert label.get_text().startswith("a bc") and len(label.get_text()) == 48

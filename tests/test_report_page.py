@@ -11,12 +11,12 @@ import pytest
 from made_up_run import GRID, make_config, make_run
 from matplotlib.text import Text
 
+from cnnjax import stats
+from cnnjax.analysis.compare.fresh import Against, Confirmation, Contender
+from cnnjax.analysis.read import read_run
 from cnnjax.data.load import load_source
-from cnnjax.report import build_report, style
-from cnnjax.report.against import against_tables
-from cnnjax.report.confirmed import Against, Confirmed, Contender, confirmed_tables
-from cnnjax.report.evidence import weigh
-from cnnjax.report.read import read_run
+from cnnjax.report import build_report, theme
+from cnnjax.report.sections import confirmation, ranking
 from cnnjax.study import DataConfig
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -26,8 +26,8 @@ SVG = "{http://www.w3.org/2000/svg}"
 def drawn(monkeypatch):
     """The figures that a report draws, with their axes."""
     figures = []
-    inner = style.letter
-    monkeypatch.setattr(style, "letter", lambda figure: figures.append(figure) or inner(figure))
+    inner = theme.assign_fonts
+    monkeypatch.setattr(theme, "assign_fonts", lambda figure: figures.append(figure) or inner(figure))
     return figures
 
 
@@ -91,7 +91,7 @@ def test_a_share_of_seeds_is_not_read_as_part_of_a_class(tmp_path):
 @pytest.mark.parametrize("seeds", [2, 3, 14])
 def test_the_histogram_of_few_seeds_counts_them(tmp_path, drawn, seeds):
     build_report(make_run(tmp_path / "run", make_config(list(range(seeds)))))
-    (axes,) = (a for figure in drawn for a in figure.axes if "seeds have an image right" in a.get_xlabel())
+    (axes,) = (a for figure in drawn for a in figure.axes if "that are right" in a.get_xlabel())
     ticks = [tick for tick in axes.get_xticks() if 0 <= tick <= seeds]
     assert all(tick == int(tick) for tick in ticks) and (seeds > 12 or len(ticks) == seeds + 1)
     assert len({bar.get_x() for bar in axes.patches}) == seeds + 1
@@ -134,14 +134,16 @@ def test_a_setting_has_one_color_in_all_figures(tmp_path, drawn, models):
 def test_the_verdict_stands_in_front(tmp_path):
     """Thirteen columns are wider than a page."""
     run = read_run(make_run(tmp_path / "run", GRID, examples=40))
-    columns = list(against_tables(run, weigh(run))[0].frame.columns)
+    columns = list(ranking.tables(run)[1].frame.columns)
     assert columns[:4] == ["place", "instead of", "the winner is", "more_seeds"]
-    contender = Contender("a", 0.7, 5, 0.69, 0.6, 0.8, 0.5)
-    found = Confirmed(5, "test_accuracy", [contender] * 2, [Against(0.01, -0.02, 0.04, 0.2, "undecided", 7)])
-    frame = confirmed_tables(found)[0].frame
+    summary = stats.summarise([0.6, 0.7, 0.8])
+    contender = Contender("t0000", "a", 0.7, summary, summary, 0.5)
+    against = Against("t0001", "undecided", 0.2, 0.01, -0.02, 0.04, (7, 6))
+    found = Confirmation(5, "test_accuracy", "test_accuracy", [contender] * 2, [against])
+    frame = confirmation.contender_table(found).frame
     assert list(frame.columns[:4]) == ["place", "setting", "the winner is", "more_seeds"]
     assert frame["more_seeds"].tolist()[1] == 7 and "the winner is" not in (
-        confirmed_tables(found._replace(contenders=[contender], against=[]))[0].frame
+        confirmation.contender_table(found._replace(contenders=[contender], against=[])).frame
     )
 
 

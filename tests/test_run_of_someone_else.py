@@ -16,8 +16,8 @@ from made_up_run import make_config, make_run
 from runs import run
 
 import cnnjax
-from cnnjax.report import build_report, summarise_run
-from cnnjax.report.read import read_run
+from cnnjax.analysis.read import read_run
+from cnnjax.report import build_report, summarize_run
 from cnnjax.sealed import seal
 from cnnjax.types import RequestError
 
@@ -81,7 +81,7 @@ def variants(folder):
 def read_much(folder):
     found = read_run(folder)
     found.settings, found.ranked, found.varying, found.crossed, found.planned, found.seed_std([0], "test_accuracy")
-    summarise_run(folder)
+    summarize_run(folder)
 
 
 def test_a_value_of_another_type_is_read_or_refused_in_one_line(made, tmp_path):

@@ -26,11 +26,10 @@ from runs import (
 )
 
 import cnnjax
-from cnnjax import checkpoints, chunks, preparation, runner
+from cnnjax import checkpoints, chunks, preparation
 from cnnjax.plan import make_plan
 from cnnjax.population import Population
 from cnnjax.records import RunFolder
-from cnnjax.report import build_report
 from cnnjax.study import from_config
 from cnnjax.types import RequestError
 
@@ -211,15 +210,12 @@ def test_a_profile_is_a_trace_of_the_devices(tmp_path):
 
 
 def test_a_finished_run_trains_nothing_and_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "build_report", build_report)
     study = make_study()
     run(study, tmp_path)
-    (tmp_path / "report/index.html").unlink()
     before = read_all(tmp_path), read_weights(tmp_path)
     monkeypatch.setattr(preparation, "Population", None)
     assert "is finished: 1 trials" in run(study, tmp_path)
     assert (read_all(tmp_path), read_weights(tmp_path)) == before
-    assert (tmp_path / "report/index.html").exists()
 
 
 def test_a_finished_run_is_trained_again_when_asked(tmp_path, monkeypatch):

@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 from made_up_run import make_config, make_run
 
-from cnnjax.report import build_report, tables
-from cnnjax.report.parts import table as show
+from cnnjax.report import build_report, html, tables
 from cnnjax.report.tables import Table
 
 ROOT = Path(__file__).parents[1]
@@ -32,13 +31,17 @@ def test_every_stage_of_a_study_that_is_not_trained(tmp_path):
     assert pd.read_csv(table).set_index("stage")["counted"].to_dict() == expected
 
 
+def show(table):
+    return html.render("", "", [html.Section("tables", "Tables", [table])])
+
+
 def test_a_long_table_is_cut_on_the_page_and_whole_beside_it():
     frame = pd.DataFrame({"n": range(400)})
     shown = show(Table("long", "Long", "", frame, foot=2))
     assert re.findall(r'data-value="(\d+)\.0"', shown)[-3:] == [str(tables.MOST_ROWS - 1), "398", "399"]
     assert f"400 rows, of which the first {tables.MOST_ROWS} are shown" in shown
     assert len(Table("long", "Long", "", frame).csv().splitlines()) == 401
-    assert "shown" not in show(Table("short", "Short", "", frame[: tables.MOST_ROWS]))
+    assert "are shown" not in show(Table("short", "Short", "", frame[: tables.MOST_ROWS]))
 
 
 def test_curves_of_many_settings_show_the_best(tmp_path):

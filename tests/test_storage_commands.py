@@ -27,6 +27,7 @@ def commands(tmp_path_factory):
         add_tiny(patch)
         make_quick(patch)
         patch.setattr(confirmation, "build_report", lambda workdir: None)
+        patch.setattr(launcher, "_report", lambda workdir: str(workdir / "report/index.html"))
         patch.setattr(claims, "SETTLE", 0.02)
         patch.setattr(claims, "BEAT", 0.2)
         patch.setenv("CNNJAX_CACHE", str(tmp_path_factory.mktemp("here")))

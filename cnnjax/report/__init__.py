@@ -1,6 +1,6 @@
-"""Tables, figures and one page of a study, from the files of its run alone. Imports no jax."""
+"""Pages, figures and tables of a run, from its files alone. Imports no jax."""
 
-from cnnjax.report.markdown import summarise_run
-from cnnjax.report.page import build_report
+from cnnjax.report.build import build_report
+from cnnjax.report.markdown import summarize_run
 
-__all__ = ["build_report", "summarise_run"]
+__all__ = ["build_report", "summarize_run"]

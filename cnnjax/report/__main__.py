@@ -1,9 +1,9 @@
-"""Builds the report of a run again, from its files alone.
+"""Builds the report of a run from its files.
 
 python -m cnnjax.report runs/grid                      # tables, figures and the page, in runs/grid/report
 python -m cnnjax.report runs/grid --format=markdown    # prints a summary for a README or a pull request
-python -m cnnjax.report runs/grid --select=val_loss    # ranked by another measure than the study's
-python -m cnnjax.report s3://BUCKET/runs/grid          # of a run in a store, which gets the report
+python -m cnnjax.report runs/grid --select=val_loss    # ranked by another measure
+python -m cnnjax.report s3://BUCKET/runs/grid          # of a run in a store, where the report is put
 """
 
 import argparse
@@ -27,16 +27,16 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Builds or prints the report that the command line names.
+    """Builds or prints the report that the command line asks for.
 
     Raises:
         RequestError: it cannot be done.
     """
-    from cnnjax.report import build_report, summarise_run
+    from cnnjax.report import build_report, summarize_run
 
     workdir = storage.copied(arguments.workdir, without=storage.LARGE)
     if arguments.format == "markdown":
-        print(summarise_run(workdir, arguments.select))
+        print(summarize_run(workdir, arguments.select))
         return
     page = build_report(workdir, arguments.select)
     if storage.is_url(arguments.workdir):

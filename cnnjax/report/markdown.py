@@ -1,15 +1,13 @@
-"""A run's report as Markdown, short enough for a README or a pull request."""
+"""The summary of a run as Markdown, for a README or a pull request."""
 
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from cnnjax.report.analysis import analyse, analysis_tables
-from cnnjax.report.answer import write_answer
-from cnnjax.report.lint import check_protocol
-from cnnjax.report.page import study_name
-from cnnjax.report.read import read_run
-from cnnjax.report.run import Run
+from cnnjax.analysis.read import read_run
+from cnnjax.analysis.run import Run
+from cnnjax.report.build import SUMMARY, list_tables, study_name
+from cnnjax.report.sections import headline, protocol
 from cnnjax.report.tables import Table
 from cnnjax.types import counted
 
@@ -17,28 +15,25 @@ _ROWS = 10  # of a table, at most
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$])")
 
 
-def summarise_run(workdir: Path, select: str | None = None) -> str:
-    """Returns the answer, what to know before believing it, the tables that it rests on, and what ran.
+def summarize_run(workdir: Path, select: str | None = None) -> str:
+    """Returns the answer, the findings on the protocol, the main tables and what ran, as Markdown.
 
     Args:
         workdir: the run's folder.
         select: the measure to rank by; the default is the study's own.
 
     Raises:
-        RequestError: `workdir` is not a run's folder, or a file of it cannot be read.
+        RequestError: `workdir` is not the folder of a run, or one of its files cannot be read.
     """
     run = read_run(workdir, select)
-    analysis = analyse(run)
-    answer, *details = write_answer(run, analysis.evidence, analysis.sources, analysis.confirmed)
-    lines = [f"# Study of {_escape(study_name(run))}", "", f"**{_escape(answer)}**", ""]
-    for detail in details:
-        lines += [_escape(detail), ""]
-    findings = check_protocol(run)
-    lines += [f"- {found.severity} `{found.name}`: {_escape(found.sentence)}" for found in findings]
-    lines += [""] if findings else []
-    for table in analysis_tables(run, analysis):
-        lines += [f"## {_escape(table.title)}", "", *_table(table), "", _escape(table.note), ""]
-    return "\n".join([*lines, _escape(_what_ran(run)), ""])
+    answer, details = headline.text(run)
+    blocks = [f"# Study of {_escape(study_name(run))}", f"**{_escape(answer)}**"]
+    blocks += [_escape(f"{label}: {text}" if label else text) for label, text in details]
+    findings = [f"- {one.severity} `{one.name}`: {_escape(one.sentence)}" for one in protocol.check(run)]
+    blocks += ["\n".join(findings)] if findings else []
+    for table in list_tables(run, SUMMARY):
+        blocks += [f"## {_escape(table.title)}", _table(table), _escape(table.note)]
+    return "\n\n".join([*blocks, _escape(_what_ran(run))]) + "\n"
 
 
 def _what_ran(run: Run) -> str:
@@ -52,12 +47,13 @@ def _what_ran(run: Run) -> str:
     return f"{count} on {devices}. {', '.join(ran)}".strip()
 
 
-def _table(table: Table) -> list[str]:
-    head, *rows = table.cells()
+def _table(table: Table) -> str:
+    rows = [[cell.text for cell in row] for row in (table.header, *table.rows())]
     sides = ["---" if kind == "text" else "---:" for kind in table.column_kinds]
-    lines = [_row(map(_escape, head)), _row(sides), *(_row(map(_escape, row)) for row in rows[:_ROWS])]
-    more = len(rows) - _ROWS
-    return [*lines, "", f"{counted(more, 'more row')} in report/{table.name}.csv."] if more > 0 else lines
+    head, *lines = (_row(map(_escape, row)) for row in rows[: _ROWS + 1])
+    more = len(rows) - 1 - _ROWS
+    lines += ["", f"{counted(more, 'more row')} in report/{table.name}.csv."] if more > 0 else []
+    return "\n".join([head, _row(sides), *lines])
 
 
 def _row(cells: Iterable[str]) -> str:

@@ -174,17 +174,18 @@ def resume(study: Study, workdir: Path) -> int:
 
 def statistics(study: Study, workdir: Path) -> int:
     """The run read, its settings ranked, its variance explained."""
-    from cnnjax.report.analysis import analyse
-    from cnnjax.report.read import read_run
+    from cnnjax.analysis.evidence import weigh
+    from cnnjax.analysis.read import read_run
+    from cnnjax.report.sections.hyperparameters import explain
 
     run = read_run(workdir)
-    analyse(run)
+    weigh(run), explain(run)
     return len(run.settings)
 
 
 def compare(study: Study, workdir: Path) -> int:
     """The best settings of two models held against each other."""
-    from cnnjax.comparison import FORMATS, compare_settings, read_side
+    from cnnjax.analysis.compare import FORMATS, compare_settings, read_side
 
     a, b = (read_side(f"{workdir}:model={model}") for model in ("complex", "medium"))
     return len(FORMATS["text"](compare_settings(a, b)))

@@ -1,0 +1,94 @@
+"""Axes and measures of trials: their columns, names, bounds and units, and how values are written."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+AXES = (
+    "model",
+    "optimizer",
+    "learning_rate",
+    "batch_size",
+    "epochs",
+    "initialisation",
+    "arithmetic",
+    "convolution",
+    "schedule",
+    "momentum",
+    "nesterov",
+    "weight_decay",
+    "decay",
+    "clip_norm",
+    "label_smoothing",
+    "dropout_rate",
+    "early_stopping",
+    "stage_start",
+    "later_stages",
+    "shuffle",
+    "drop_last",
+)
+MEASURES = (
+    *(f"{split}_{name}" for split in ("train", "val", "test") for name in ("loss", "accuracy")),
+    *("val_precision", "val_recall", "val_f1"),
+    *("precision", "recall", "f1"),  # of the test split
+)
+_SPLITS = {"train": "training", "val": "validation", "test": "test"}
+
+
+def bounds(measure: str) -> tuple[float, float]:
+    """The least and the greatest possible value of a measure."""
+    return 0, math.inf if measure.endswith("loss") else 1
+
+
+def scale(measure: str) -> int:
+    """The factor from a measure as stored to a measure as shown: 100 where it is shown in percent."""
+    return 100 if measure.endswith("accuracy") else 1
+
+
+def larger_is_better(measure: str) -> bool:
+    """Whether larger values of a measure are better."""
+    return not measure.endswith("loss")
+
+
+def measure_name(measure: str) -> str:
+    """The name of a measure in words, with its split: `val_f1` is `validation macro F1`."""
+    split, _, name = measure.rpartition("_")
+    macro = {"precision": "macro precision", "recall": "macro recall", "f1": "macro F1"}
+    return f"{_SPLITS[split or 'test']} {macro.get(name, name)}"
+
+
+def measure_label(measure: str) -> str:
+    """The label of an axis that shows a measure: its name with a capital letter, and its unit."""
+    name = measure_name(measure)
+    return name[0].upper() + name[1:] + (", %" if scale(measure) == 100 else "")
+
+
+def kind_of(measure: str) -> str:
+    """How tables show a measure, see `report.tables`: an accuracy in percent, another as a number."""
+    return "percent" if scale(measure) == 100 else "number"
+
+
+def word(axis: str) -> str:
+    """The name of an axis in words."""
+    return axis.replace("_", " ")
+
+
+def level(axis: str, value: Any) -> str:
+    """A value of an axis in words. The dropout rate of the model itself applies where no other is set."""
+    if isinstance(value, str | bool | np.bool_):
+        return str(value)
+    if pd.isna(value):
+        return "as in model" if axis == "dropout_rate" else "off"
+    return f"{value:g}"
+
+
+def significant(value: float) -> str:
+    """A number with four significant digits, never in exponent form between 1e-4 and 1e6."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    magnitude = int(f"{value:.3e}".partition("e")[2])  # after rounding: 99.999 is 100.0
+    if not -5 < magnitude < 6:
+        return f"{value:.3e}"
+    return f"{value:.{max(0, 3 - magnitude)}f}"

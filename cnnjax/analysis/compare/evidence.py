@@ -1,0 +1,218 @@
+"""The comparison of two settings by their trials and predictions, and what else differs between them."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from cnnjax import stats
+from cnnjax.analysis.columns import AXES, bounds, larger_is_better
+from cnnjax.analysis.compare.sides import Side
+from cnnjax.analysis.run import Run
+from cnnjax.environment import lasting
+from cnnjax.nested import differences
+from cnnjax.types import RequestError
+
+_TEST = ("test_loss", "test_accuracy", "precision", "recall", "f1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """The comparison of A with B.
+
+    Attributes:
+        a: one side.
+        b: the other side.
+        measure: the measure that is compared.
+        summaries: summaries of the measure over the seeds of A and of B.
+        comparison: the comparison of the measure over seeds.
+        examples: the comparison on single test images; None without stored predictions of the same images.
+        warnings: limits of the comparison.
+        settings: the axes in which the settings differ, with both values.
+        configs: other keys in which the studies differ, without the axes of their grids.
+        environments: keys in which the environments differ.
+    """
+
+    a: Side
+    b: Side
+    measure: str
+    summaries: tuple[stats.Summary, stats.Summary]
+    comparison: stats.Comparison
+    examples: stats.Disagreement | None
+    warnings: list[str]
+    settings: dict[str, tuple[Any, Any]]
+    configs: dict[str, tuple[Any, Any]]
+    environments: dict[str, tuple[Any, Any]]
+
+
+def compare_settings(a: Side, b: Side, measure: str | None = None, margin: float | None = None) -> Evidence:
+    """Compares two settings by the files of their runs.
+
+    Args:
+        a: one side.
+        b: the other side.
+        measure: a column of trials.csv. None is the measure that both runs select by, or the test accuracy if they
+            select by different measures or have different data.
+        margin: the largest difference, in the measure's unit, that does not matter.
+
+    Raises:
+        RequestError: A and B are the same trials, lack the measure, were tested on different images or share crossed
+            streams; or the margin is not a possible difference.
+    """
+    if a.run.workdir.resolve() == b.run.workdir.resolve() and set(a.trials["trial"]) & set(b.trials["trial"]):
+        raise RequestError(
+            "arguments", f"{a.asked} {b.asked}", "both are the same trials; allowed: two settings, RUN:model=baseline"
+        )
+    measure = measure or _shared_measure(a.run, b.run)
+    least, most = bounds(measure)
+    if margin is not None and not 0 < margin < most - least:
+        allowed = "a number > 0" + (" and < 1: 0.005 is half a percentage point" if most == 1 else "")
+        raise RequestError("--margin", margin, f"allowed: {allowed}")
+    for side in (a, b):
+        if side.crossed:
+            how = f"its trainings share random streams ({', '.join(side.crossed)}), so they are not independent"
+            raise RequestError("arguments", side.asked, f"{how}; allowed: trials whose streams are not crossed")
+    values = a.values(measure), b.values(measure)
+    warnings = [*_data_warnings(a, b, measure), *_side_warnings(a, "A"), *_side_warnings(b, "B")]
+    comparison = stats.compare(
+        *values,
+        margin=margin,
+        larger_is_better=larger_is_better(measure),
+        most=most - least,
+        pair=_pairing_helps(a, b, measure),
+    )
+    summary_a, summary_b = (stats.summarise([*side.values()], (least, most)) for side in values)
+    configs = differences(_beside_the_grid(a.run.config), _beside_the_grid(b.run.config))
+    if _have_same_data(a, b):
+        configs.pop("data.path", None)
+    axes_a, axes_b = (side.run.settings.loc[side.setting, list(AXES)].to_dict() for side in (a, b))
+    return Evidence(
+        a=a,
+        b=b,
+        measure=measure,
+        summaries=(summary_a, summary_b),
+        comparison=comparison,
+        examples=_examples(a, b),
+        warnings=warnings,
+        settings={
+            key: pair for key, pair in differences(axes_a, axes_b).items() if str(pair[0]) != str(pair[1])
+        },  # not NaN and NaN
+        configs=configs | _networks(a.run.config, b.run.config),
+        environments=differences(lasting(a.run.environment), lasting(b.run.environment)),
+    )
+
+
+def _pairing_helps(a: Side, b: Side, measure: str) -> bool:
+    """Decides on pairing by all settings of both runs that have the shared seeds, as a report does for one run."""
+    seeds = [seed for seed in a.values(measure) if seed in b.values(measure)]
+    every = {
+        (side.run.workdir.resolve(), setting): side.run.by_seed(setting, measure)
+        for side in (a, b)
+        for setting in side.run.settings.index
+    }
+    groups = {key: {seed: of[seed] for seed in seeds} for key, of in every.items() if set(seeds) <= set(of)}
+    return bool(seeds) and stats.pairing_helps(groups)
+
+
+def _shared_measure(a: Run, b: Run) -> str:
+    return a.select if a.select == b.select and _data(a) == _data(b) else "test_accuracy"
+
+
+def _data(run: Run) -> dict[str, Any]:
+    return {**run.data, "examined": None}  # missing in older runs
+
+
+def _examples(a: Side, b: Side) -> stats.Disagreement | None:
+    if a.run.labels is None or b.run.labels is None or not np.array_equal(a.run.labels, b.run.labels):
+        return None
+    if a.logits is None or b.logits is None:
+        return None
+    return stats.compare_predictions(a.logits, b.logits, a.run.labels)
+
+
+def _data_warnings(a: Side, b: Side, measure: str) -> list[str]:
+    """Returns warnings on differing data; raises RequestError for results on different test images."""
+    one, other = _data(a.run), _data(b.run)
+    seen = [side.run.config.get("data", {}) for side in (a, b)]
+    augmented = [config.get("augment", []) if config.get("augment_test") else [] for config in seen]
+    warnings = []
+    if measure.startswith("train"):
+        warnings.append(
+            "The measure is of training images, and says nothing of new ones; for these: --measure=test_accuracy."
+        )
+    if augmented[0] != augmented[1]:
+        warnings.append("THE TEST IMAGES DIFFER as the networks see them: data.augment_test augments those of one run.")
+    if _have_same_data(a, b):  # under any name of the file or folder
+        one, other = ({key: value for key, value in data.items() if key != "name"} for data in (one, other))
+    if one == other:
+        return warnings
+    keys = ("name", "classes", "counts", "image_shape", "validation_from", "test_from")
+    what = ", ".join(key for key in keys if one.get(key) != other.get(key)) or "their pixels, labels or order"
+    if measure in _TEST and (one["classes"] != other["classes"] or not _may_be_tested_alike(a, b)):
+        said = f"they were tested on different images ({what}); allowed: runs with the same test images"
+        raise RequestError("arguments", f"{a.asked} {b.asked}", said)
+    tests = one.get("test_sha256"), other.get("test_sha256")
+    if None in tests:
+        tested = "It is unknown whether the test images differ."
+    elif tests[0] == tests[1]:
+        tested = "The test images are the same."
+    else:
+        tested = "THE TEST IMAGES HAVE ANOTHER SIZE, OR WERE RESIZED IN ANOTHER WAY; their labels are the same."
+    return [*warnings, f"THE DATA DIFFER: {what}. {tested}"]
+
+
+def _have_same_data(a: Side, b: Side) -> bool:
+    return a.run.data.get("sha256") is not None and a.run.data["sha256"] == b.run.data.get("sha256")
+
+
+def _may_be_tested_alike(a: Side, b: Side) -> bool:
+    """Whether the test images may be the same, in the same or another size."""
+    one, other = a.run.data, b.run.data
+    tests = one.get("test_sha256"), other.get("test_sha256")
+    if None not in tests:
+        sizes = [[side.run.config.get("data", {}).get(key) for key in ("image_size", "resize")] for side in (a, b)]
+        if tests[0] == tests[1]:
+            return True
+        if sizes[0] == sizes[1] and one.get("image_shape") == other.get("image_shape"):
+            return False
+    if a.run.labels is not None and b.run.labels is not None:
+        return np.array_equal(a.run.labels, b.run.labels)
+    return one.get("counts", {}).get("test") == other.get("counts", {}).get("test")
+
+
+def _side_warnings(side: Side, name: str) -> list[str]:
+    found = []
+    if side.fixed:
+        found.append(
+            f"All trainings of {name} share random streams ({', '.join(side.fixed)}): they spread less than "
+            "independent ones, and another seed of these streams may reverse the verdict."
+        )
+    if side.diverged:
+        total = side.diverged + len(side.trials)
+        found.append(f"{side.diverged} of {total} trials of {name} diverged and are left out, which favors {name}.")
+    if side.rivals > 1:
+        select = side.run.select
+        split = " ON THE TEST SPLIT" if select in _TEST else ""
+        found.append(
+            f"{name} is the best of {side.rivals} settings by {select}{split} on these seeds, so its result is "
+            "optimistic. Confirm it on fresh seeds: python -m cnnjax.launch ... --confirm=5."
+        )
+    if side.run.planned > len(side.run.trials):
+        found.append(f"{name}'s run has finished {len(side.run.trials)} of {side.run.planned} trials.")
+    return found
+
+
+def _beside_the_grid(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns a study's config without the axes of its grid, which the settings contain."""
+    return {key: value for key, value in config.items() if key not in ("models", "networks", "seeds", "train")}
+
+
+def _networks(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Returns the layers that differ between networks of the same name."""
+    names = one.get("networks", {}).keys() & other.get("networks", {}).keys()
+    a, b = ({name: _numbered(config["networks"][name]) for name in names} for config in (one, other))
+    return differences(a, b, "networks.")
+
+
+def _numbered(layers: list[str]) -> dict[str, str]:
+    return {f"layer {number}": layer for number, layer in enumerate(layers, 1)}

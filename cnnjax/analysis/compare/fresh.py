@@ -1,0 +1,183 @@
+"""The winner of a study and its runners-up on fresh seeds, which did not take part in the selection."""
+
+import itertools
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cnnjax import stats
+from cnnjax.analysis.columns import MEASURES, bounds, larger_is_better
+from cnnjax.analysis.compare.sides import Side, read_side
+from cnnjax.analysis.run import Run
+from cnnjax.nested import finite
+from cnnjax.sealed import Damaged, read_json
+from cnnjax.types import RequestError
+
+CONTENDERS = 3  # the winner and two runners-up
+_VERDICTS = ("better", "worse", "equal", "undecided")
+
+
+class Contender(NamedTuple):
+    """A setting as it was selected, and on fresh seeds.
+
+    Attributes:
+        trial: its first trial.
+        setting: its name.
+        score: mean of the measure that selected it, over the seeds of the study.
+        selected: the reported measure over the seeds of the study.
+        fresh: the reported measure over the fresh seeds.
+        best: probability that it is the best of all contenders, by the fresh seeds.
+    """
+
+    trial: str
+    setting: str
+    score: float
+    selected: stats.Summary
+    fresh: stats.Summary
+    best: float
+
+
+class Against(NamedTuple):
+    """The winner compared with a runner-up on fresh seeds.
+
+    Attributes:
+        trial: the runner-up's first trial.
+        verdict: on the winner, by Holm's correction for the number of runners-up.
+        p: of the t test, with that correction.
+        difference: the winner's mean less the runner-up's.
+        low: lower end of its 95 % interval.
+        high: upper end.
+        more_seeds: how many more seeds of the winner and of the runner-up would decide; None if unknown.
+    """
+
+    trial: str
+    verdict: str
+    p: float
+    difference: float
+    low: float
+    high: float
+    more_seeds: tuple[int, int] | None
+
+
+class Confirmation(NamedTuple):
+    """The results of fresh seeds. The first contender is the winner; `against` compares it with the others."""
+
+    seeds: int
+    select: str
+    measure: str
+    contenders: list[Contender]
+    against: list[Against]
+
+
+def contenders(run: Run) -> list[str]:
+    """Returns the first trials of the best settings by the run's `select`, the winner first.
+
+    Raises:
+        RequestError: no trial of the run ended without diverging.
+    """
+    scored = run.settings[run.settings[run.select].notna()]
+    scored = scored[scored["n"] == scored["n"].max()]
+    if scored.empty:
+        raise RequestError("--confirm", str(run.workdir), "all of its trials diverged: there is nothing to confirm")
+    ranked = scored.sort_values(run.select, ascending=not larger_is_better(run.select), kind="stable")
+    first = run.ok.groupby("setting")["trial"].first()
+    return [str(first[setting]) for setting in ranked.index[:CONTENDERS]]
+
+
+def fresh_seeds(used: tuple[int, ...], number: int) -> tuple[int, ...]:
+    """Returns the smallest seeds that a study did not use."""
+    return tuple(itertools.islice((seed for seed in itertools.count() if seed not in used), number))
+
+
+def fresh_folder(workdir: Path, number: int, trial: str) -> Path:
+    """Returns the folder in which a contender is trained on `number` fresh seeds."""
+    return workdir / "confirm" / str(number) / trial
+
+
+def compute_confirmation(run: Run, number: int) -> Confirmation:
+    """Computes the results of a run's contenders, all of them trained, on `number` fresh seeds.
+
+    Raises:
+        RequestError: the run of a contender is missing, or all its trials diverged.
+    """
+    measure = "f1" if run.select == "f1" else "test_accuracy"
+    trials = contenders(run)
+    sides = {trial: read_side(str(fresh_folder(run.workdir, number, trial))) for trial in trials}
+    values = {trial: side.values(measure) for trial, side in sides.items()}
+    best = {row.name: row.best for row in stats.rank(values)}
+    found = [_contender(run, trial, sides[trial], measure, best[trial]) for trial in trials]
+    winner, *others = (values[trial] for trial in trials)
+    pair = stats.pairing_helps(values)
+    adjusted = stats.adjust([stats.compare(winner, other, most=1, pair=pair) for other in others])
+    against = [
+        Against(
+            trial,
+            one.verdict,
+            one.p,
+            one.comparison.difference.value,
+            *one.comparison.interval,
+            one.comparison.more_seeds,
+        )
+        for trial, one in zip(trials[1:], adjusted, strict=True)
+    ]
+    return Confirmation(number, run.select, measure, found, against)
+
+
+def _contender(run: Run, trial: str, side: Side, measure: str, best: float) -> Contender:
+    setting = int(run.trials.loc[run.trials["trial"] == trial, "setting"].iloc[0])
+    selected = stats.summarise(run.values(setting, measure), bounds(measure))
+    fresh = stats.summarise([*side.values(measure).values()], bounds(measure))
+    return Contender(trial, run.describe(setting), float(run.settings.loc[setting, run.select]), selected, fresh, best)
+
+
+def to_dict(found: Confirmation) -> dict[str, Any]:
+    """Returns a confirmation as the content of confirmation.json; NaN becomes None."""
+    rows = [row._asdict() | {"selected": vars(row.selected), "fresh": vars(row.fresh)} for row in found.contenders]
+    against = [row._asdict() for row in found.against]
+    return finite({"select": found.select, "measure": found.measure, "contenders": rows, "against": against})
+
+
+def read_confirmation(workdir: Path) -> Confirmation | None:
+    """Reads the confirmation on the largest number of fresh seeds; returns None if there is none.
+
+    Raises:
+        Damaged: the file does not hold a confirmation.
+    """
+    files = {int(p.parent.name): p for p in workdir.glob("confirm/*/confirmation.json") if p.parent.name.isdecimal()}
+    if not files:
+        return None
+    number = max(files)
+    content = read_json(files[number])
+    try:
+        found = Confirmation(
+            number,
+            content["select"],
+            content["measure"],
+            [_read_contender(row) for row in content["contenders"]],
+            [_read_against(row) for row in content["against"]],
+        )
+        if found.measure not in MEASURES or len(found.against) != len(found.contenders) - 1:
+            raise ValueError("not a confirmation")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise Damaged(files[number], f"{type(error).__name__}: {error}") from error
+    return found
+
+
+def _read_contender(row: dict[str, Any]) -> Contender:
+    selected, fresh = (stats.Summary(**_floats(row[name])) for name in ("selected", "fresh"))
+    rest = _floats({name: row[name] for name in ("score", "best")})
+    return Contender(str(row["trial"]), str(row["setting"]), selected=selected, fresh=fresh, **rest)
+
+
+def _read_against(row: dict[str, Any]) -> Against:
+    if row["verdict"] not in _VERDICTS:
+        raise ValueError(f"verdict {row['verdict']!r}")
+    more = row["more_seeds"] and (int(row["more_seeds"][0]), int(row["more_seeds"][1]))
+    numbers = _floats({name: row[name] for name in ("p", "difference", "low", "high")})
+    return Against(str(row["trial"]), row["verdict"], more_seeds=more, **numbers)
+
+
+def _floats(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: math.nan if value is None else int(value) if name == "n" else float(value) for name, value in row.items()
+    }

@@ -1,0 +1,146 @@
+"""One side of a comparison: a setting of a run, and how it was selected."""
+
+import dataclasses
+import re
+from collections.abc import Hashable
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cnnjax import storage
+from cnnjax.analysis.columns import AXES, MEASURES
+from cnnjax.analysis.read import read_run
+from cnnjax.analysis.run import Run
+from cnnjax.types import RequestError, composed, one_of
+
+_STREAMS = ("stream_init", "stream_order", "stream_augment", "stream_dropout")
+_KEYS = ("trial", *AXES, "seed", *_STREAMS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """A setting's trials that did not diverge.
+
+    Attributes:
+        asked: the argument of the command line.
+        place: the run's folder, or its URL.
+        run: the run.
+        setting: the number of the setting in the run.
+        trials: its rows of the run's trials.
+        diverged: the number of its trials that diverged.
+        rivals: the number of settings of which it is the best by the run's `select`; 1 if it was asked for.
+    """
+
+    asked: str
+    place: str
+    run: Run
+    setting: int
+    trials: pd.DataFrame
+    diverged: int
+    rivals: int
+
+    @property
+    def description(self) -> str:
+        """The name of the setting."""
+        return self.run.describe(self.setting)
+
+    @property
+    def fixed(self) -> list[str]:
+        """The random streams that all of several trials share."""
+        return [name for name, levels in self._levels.items() if levels == 1 < len(self.trials)]
+
+    @property
+    def crossed(self) -> list[str]:
+        """The random streams that some trials share, so that they are not independent."""
+        return [name for name, levels in self._levels.items() if 1 < levels < len(self.trials)]
+
+    @property
+    def _levels(self) -> dict[str, int]:
+        return {name.removeprefix("stream_"): self.trials[name].nunique() for name in _STREAMS if name in self.trials}
+
+    def values(self, measure: str) -> dict[Hashable, float]:
+        """The values of a measure over the trials, by seed and streams.
+
+        Raises:
+            RequestError: the measure does not exist, or no trial has it.
+        """
+        if measure not in MEASURES:
+            raise RequestError("--measure", measure, one_of(measure, MEASURES))
+        measured = self.trials[self.trials[measure].notna()]
+        if measured.empty:
+            has = [name for name in MEASURES if self.trials[name].notna().any()]
+            raise RequestError("--measure", measure, f"{self.asked} has no such values; allowed: {', '.join(has)}")
+        streams = [name for name in ("seed", *_STREAMS) if name in measured]
+        return dict(zip(measured[streams].itertuples(index=False, name=None), measured[measure], strict=True))
+
+    @cached_property
+    def logits(self) -> list[np.ndarray] | None:
+        """The test logits [N, K] of each trial; None if a file is missing.
+
+        Raises:
+            Damaged: the checksum of a file does not match.
+        """
+        return self.run.logits(self.trials["trial"])
+
+
+def read_side(asked: str) -> Side:
+    """Reads the side `RUN` or `RUN:key=value,...` of a comparison.
+
+    It is the best setting by the run's `select` among the trials with these values in columns of trials.csv.
+
+    Raises:
+        RequestError: the run cannot be read, a key or value is wrong, or no such trial has finished.
+    """
+    path, selector = _split(asked)
+    run = read_run(storage.copied(path, without=storage.LARGE))
+    if not len(run.ok):
+        raise RequestError("workdir", path, "none of its trials has finished without diverging")
+    chosen = pd.Series(True, index=run.trials.index)
+    for condition in filter(None, selector.split(",")):
+        key, equals, value = condition.partition("=")
+        if not equals or key not in _KEYS or key not in run.trials:
+            raise RequestError("selector", condition, f"write key=value; {one_of(key, _KEYS)}")
+        chosen &= _matches(run.trials[key], key, value)
+    trials = run.trials[chosen]
+    ended = trials[trials["status"] != "diverged"]
+    if ended.empty:
+        how = "all such trials diverged" if len(trials) else "no finished trial has these values together"
+        raise RequestError("selector", selector, how)
+    candidates = run.settings.loc[sorted(ended["setting"].unique())]
+    setting = next((setting for setting in run.ranked if setting in candidates.index), None)
+    if setting is None:
+        raise RequestError("selector", selector, f"none of the {len(candidates)} settings has a {run.select}")
+    of_setting = ended[ended["setting"] == setting]
+    diverged = int(((trials["setting"] == setting) & (trials["status"] == "diverged")).sum())
+    place = path if storage.is_url(path) else str(run.workdir)
+    return Side(asked, place, run, setting, of_setting, diverged, len(candidates))
+
+
+def _split(asked: str) -> tuple[str, str]:
+    """Splits a folder or URL from a selector. Both may contain colons: schedule=warmup:1."""
+    colons = [found.start() for found in re.finditer(":(?!//)", asked)]
+    if not colons or Path(asked).is_dir():
+        return asked, ""
+    folders = (colon for colon in reversed(colons) if Path(asked[:colon]).is_dir())
+    selects = re.search(r":(?=\w+=)", asked)
+    colon = next(folders, selects.start() if selects else colons[-1])
+    return asked[:colon], asked[colon + 1 :]
+
+
+def _matches(column: pd.Series, key: str, value: str) -> pd.Series:
+    if value == "None":
+        found = column.isna()
+    elif pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+        try:
+            found = column == float(value)
+        except ValueError:
+            raise RequestError(f"selector {key}", value, "allowed: a number, or None") from None
+    else:
+        found = column.astype(str).map(composed) == composed(value)
+    if not found.any():
+        there = ["None" if pd.isna(level) else str(level) for level in column.unique()]
+        shown = one_of(value, there) if len(there) <= 20 else f"allowed: {there[0]} to {there[-1]}"
+        raise RequestError(f"selector {key}", value, shown)
+    return found

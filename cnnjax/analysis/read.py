@@ -1,0 +1,119 @@
+"""Reads and checks the files of a run."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cnnjax.analysis.columns import AXES, MEASURES
+from cnnjax.analysis.run import Run, column_of
+from cnnjax.records import RunFolder
+from cnnjax.sealed import Damaged, read_json, read_lines, read_rows
+from cnnjax.stopping import METRICS
+from cnnjax.study import SELECT, from_run
+from cnnjax.trial_rows import read_table
+from cnnjax.types import RequestError, one_of
+
+_LATER = ("later_stages", "val_precision", "val_recall", "val_f1")  # columns that older runs lack
+_COSTS = ("epochs_run", "best_epoch", "seconds", "images_per_second")
+_COLUMNS = ("trial", "member", *AXES, "seed", "status", *MEASURES, *_COSTS)
+
+
+def read_run(workdir: Path, select: str | None = None) -> Run:
+    """Reads the folder of a run, finished or not.
+
+    Args:
+        workdir: the folder.
+        select: the measure to rank by; the default is the study's own.
+
+    Raises:
+        RequestError: the folder is missing or is not that of a run, a file is damaged, or the run has no such measure.
+    """
+    RunFolder(workdir).check_links(without=["checkpoints"])
+    if not (workdir / "config.json").is_file():
+        raise RequestError("workdir", str(workdir), "allowed: a run's folder (with config.json)")
+    read = {n: _json(workdir / f"{n}.json") for n in ("config", "environment", "data", "plan")}
+    for name, key in (("config", "select"), ("data", "classes"), ("plan", "trials")):
+        if key not in read[name]:
+            raise RequestError("workdir", str(workdir), f"{name}.json has no {key!r}; allowed: a run's folder")
+    try:
+        from_run(read["config"])
+    except RequestError as error:
+        raise RequestError("workdir", str(workdir), f"its config.json is not a valid study ({error})") from error
+    planned = None
+    if select is not None:
+        planned, read["config"]["select"] = read["config"]["select"], _checked_select(read["config"], select)
+    trials, epochs = _trials(workdir / "trials.csv"), _epochs(workdir / "metrics.jsonl")
+    _check_complete(workdir / "metrics.jsonl", trials, epochs)
+    run = Run(workdir, **read, trials=trials, epochs=epochs, planned_select=planned)
+    if select is not None and len(trials) and trials[run.select].isna().all():
+        recorded = [name for name in SELECT if not trials[column_of(name)].isna().all()]
+        raise RequestError("--select", select, f"the run did not record it; allowed: {', '.join(recorded)}")
+    return run
+
+
+def _checked_select(config: dict[str, Any], select: str) -> str:
+    try:
+        return from_run({**config, "select": select}).select
+    except RequestError as error:
+        what = str(error).partition("; ")[2] if select in SELECT else one_of(select, SELECT)
+        raise RequestError("--select", select, what) from error
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path)
+    except FileNotFoundError:
+        raise RequestError("workdir", str(path.parent), f"it has no {path.name}") from None
+
+
+def _trials(path: Path) -> pd.DataFrame:
+    """Reads one row per trial; none if the study has just begun, and the file is missing or empty."""
+    _check_whole(path, read_rows(path).damaged)
+    try:
+        trials = read_table(path)
+    except (FileNotFoundError, pd.errors.EmptyDataError):
+        trials = pd.DataFrame(columns=list(_COLUMNS))
+    for column in _LATER:
+        if column not in trials:  # as in runs from before it was written down
+            trials = trials.assign(**{column: None})
+    missing = [column for column in _COLUMNS if column not in trials]
+    if missing:
+        raise RequestError("workdir", str(path), f"it has no column {missing[0]!r}")
+    for trial in trials["trial"]:
+        if not re.fullmatch(r"t\d+", str(trial)):  # it is part of file names
+            raise RequestError("workdir", str(path), f"it has a trial named {trial!r}; allowed: t0000, t0001, ...")
+    measured = _floats(path, trials[[*MEASURES, *_COSTS]])
+    setting = trials.groupby(list(AXES), sort=False, dropna=False).ngroup()
+    return trials.assign(**dict(measured.items()), setting=setting)
+
+
+def _epochs(path: Path) -> pd.DataFrame:
+    """Reads one row per trained member and epoch; missing and non-finite values are NaN."""
+    columns = ["member", "epoch", *METRICS]
+    lines = read_lines(path)
+    _check_whole(path, lines.damaged)
+    epochs = pd.DataFrame([line for line in lines.whole if "member" in line], columns=columns)
+    return epochs.assign(**dict(_floats(path, epochs[list(METRICS)]).items()))
+
+
+def _floats(path: Path, values: pd.DataFrame) -> pd.DataFrame:
+    try:
+        return values.astype(float)
+    except (ValueError, TypeError) as error:
+        raise Damaged(path, str(error)) from error
+
+
+def _check_whole(path: Path, lines: list[int]) -> None:
+    if lines:
+        raise Damaged(f"{path}, line {lines[0]}", "its checksum does not match")
+
+
+def _check_complete(path: Path, trials: pd.DataFrame, epochs: pd.DataFrame) -> None:
+    """Raises Damaged if epochs of a finished trial are missing, which would change means over seeds."""
+    there = set(zip(epochs["member"], epochs["epoch"], strict=True))
+    for row in trials.dropna(subset=["epochs_run"]).itertuples():
+        lost = (epoch for epoch in range(1, int(row.epochs_run) + 1) if (row.member, epoch) not in there)
+        if (first := next(lost, None)) is not None:
+            raise Damaged(path, f"it lacks epoch {first} of {row.member}")

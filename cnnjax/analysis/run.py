@@ -1,0 +1,258 @@
+"""A run's trials and epochs as data frames, and numbers computed from them."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from cnnjax import stats
+from cnnjax.analysis.columns import AXES, MEASURES, bounds, larger_is_better, level, measure_name, word
+from cnnjax.sealed import Damaged, read_array
+from cnnjax.types import counted
+
+_Result = TypeVar("_Result")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The contents of a run's folder.
+
+    A setting is a point of the grid: a trial without its seed and streams. The column `setting` of `trials` numbers
+    the settings.
+
+    Attributes:
+        workdir: the folder.
+        config: config.json.
+        environment: environment.json.
+        data: data.json.
+        plan: plan.json.
+        trials: one row per finished trial.
+        epochs: one row per trained member and epoch.
+        planned_select: the measure that the study selects by, if the reader asked for another one; else None.
+        results: results of functions decorated by `once_per_run`.
+    """
+
+    workdir: Path
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    data: dict[str, Any]
+    plan: dict[str, Any]
+    trials: pd.DataFrame
+    epochs: pd.DataFrame
+    planned_select: str | None = None
+    results: dict[Callable, Any] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @cached_property
+    def ok(self) -> pd.DataFrame:
+        """The trials that did not diverge."""
+        return self.trials[self.trials["status"] != "diverged"]
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """The epochs of members that did not diverge. A member has the setting of its longest trial."""
+        trained = self.ok[["trial", "setting"]]
+        return self.epochs.merge(trained, left_on="member", right_on="trial").drop(columns="trial")
+
+    def history_of(self, settings: Iterable[int]) -> pd.DataFrame:
+        """The epochs of the trials of some settings, with those of trials that are read off longer ones."""
+        trials = self.ok.loc[self.ok["setting"].isin(list(settings)), ["member", "setting", "epochs_run"]]
+        history = self.epochs.merge(trials, on="member")
+        return history[history["epoch"] <= history["epochs_run"]]
+
+    @property
+    def diverged(self) -> int:
+        """The number of diverged trials."""
+        return len(self.trials) - len(self.ok)
+
+    @property
+    def planned(self) -> int:
+        """The number of trials of the study, finished or not."""
+        return max(int(self.plan.get("trials", 0)), len(self.trials))
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes."""
+        return [str(name) for name in self.data["classes"]]
+
+    @property
+    def select(self) -> str:
+        """The column of `trials` by which the study selects."""
+        return column_of(str(self.config["select"]))
+
+    @property
+    def selects_on_test(self) -> bool:
+        """Whether the study selects by a measure of the test split."""
+        return measure_name(self.select).startswith("test")
+
+    @cached_property
+    def varying(self) -> list[str]:
+        """The axes with several values. An axis whose value follows from the optimizer does not count."""
+        return [axis for axis in AXES if self._varies(axis)]
+
+    def _varies(self, axis: str) -> bool:
+        if axis in ("momentum", "nesterov"):  # adam has none
+            return bool((self.trials.groupby("optimizer")[axis].nunique() > 1).any())
+        return self.trials[axis].nunique(dropna=False) > 1
+
+    @cached_property
+    def settings(self) -> pd.DataFrame:
+        """One row per setting: axes, `n`, `diverged`, and each measure's mean over seeds."""
+        by_setting = self.trials.groupby("setting")
+        axes = by_setting[list(AXES)].first()
+        means = self.ok.groupby("setting")[list(MEASURES)].mean()
+        n = self.ok.groupby("setting").size().reindex(axes.index, fill_value=0)
+        return axes.assign(n=n, diverged=by_setting.size() - n).join(means)
+
+    @cached_property
+    def crossed(self) -> list[str]:
+        """The random streams that the study crosses: trials of a setting share them."""
+        streams = self.config.get("streams", {}).items()
+        return [name for name, seeds in streams if isinstance(seeds, list) and len(seeds) > 1]
+
+    @property
+    def repeats(self) -> str:
+        """What the trials of a setting are called: seeds if they are independent of each other."""
+        return "trainings" if self.crossed else "seeds" if self.settings["n"].max() > 1 else "seed"
+
+    def by_seed(self, setting: int, measure: str) -> dict[Hashable, float]:
+        """The values of a measure over the trials of a setting, by seed and streams; missing ones are left out."""
+        trials = self._of(setting)
+        names = ["seed", *(column for column in trials if column.startswith("stream_"))]
+        keys = zip(*(trials[name].tolist() for name in names), strict=True)
+        found = dict(zip(keys, trials[measure].tolist(), strict=True))
+        return {key: value for key, value in found.items() if not math.isnan(value)}
+
+    def values(self, setting: int, measure: str) -> list[float]:
+        """The values of a measure over the trials of a setting; missing ones are left out."""
+        return [value for value in self._of(setting)[measure].tolist() if not math.isnan(value)]
+
+    def _of(self, setting: int) -> pd.DataFrame:
+        return self._trials_of.get(setting, self.ok[:0])
+
+    @cached_property
+    def _trials_of(self) -> dict[int, pd.DataFrame]:
+        return {int(setting): trials for setting, trials in self.ok.groupby("setting")}  # type: ignore[call-overload]
+
+    def summary(self, setting: int, measure: str) -> stats.Summary | None:
+        """Summarizes a measure over the seeds of a setting, with bounds on the interval; None without values."""
+        values = self.values(setting, measure)
+        return stats.summarise(values, bounds(measure)) if values else None
+
+    def seed_std(self, settings: Sequence[int], measure: str) -> float:
+        """The standard deviation across seeds within one setting, pooled over `settings`."""
+        groups = (self.values(setting, measure) for setting in settings)
+        return stats.pooled_std(group for group in groups if group)
+
+    @cached_property
+    def ranked(self) -> list[int]:
+        """The settings by their mean of the study's measure, the best first.
+
+        Settings that lost seeds to divergence come last: their mean is over the lucky seeds only.
+        """
+        n = self.ok.groupby("setting")[self.select].count()
+        scored = self.settings.assign(n=n)[self.settings[self.select].notna()]
+        order = scored.sort_values(
+            ["n", self.select], ascending=[False, not larger_is_better(self.select)], kind="stable"
+        )
+        return [int(setting) for setting in order.index]
+
+    @property
+    def best(self) -> int | None:
+        """The setting that the study selects; None if no setting has a value."""
+        return self.ranked[0] if self.ranked else None
+
+    @cached_property
+    def best_of_models(self) -> dict[str, int]:
+        """The best setting of each model that has one."""
+        best = {str(self.settings.loc[setting, "model"]): setting for setting in reversed(self.ranked)}
+        return {model: best[model] for model in self.settings["model"].unique() if model in best}
+
+    def foremost(self, count: int) -> dict[int, str]:
+        """Up to `count` settings that figures show, the best first, each with its short name.
+
+        With several models these are the best settings of each, with one model the best of all.
+        """
+        several = len(self.best_of_models) > 1
+        shown = [s for s in self.ranked if not several or s in self.best_of_models.values()]
+        return {setting: self.tell_apart(setting) for setting in shown[:count]}
+
+    def tell_apart(self, setting: int) -> str:
+        """The short name of a setting: its values of the axes that vary."""
+        row = self.settings.loc[setting]
+        named = [str(row[a]) if a in ("model", "optimizer") else f"{word(a)} {level(a, row[a])}" for a in self.varying]
+        return ", ".join(named) or str(row["model"])
+
+    def describe(self, setting: int) -> str:
+        """The full name of a setting: its main axes, and all others that vary."""
+        row = self.settings.loc[setting]
+        main = {
+            "model": row["model"],
+            "optimizer": f"{row['optimizer']}",
+            "learning_rate": f"learning rate {row['learning_rate']:g}",
+            "batch_size": f"batch size {row['batch_size']}",
+            "epochs": counted(row["epochs"], "epoch"),
+        }
+        rest = [f"{word(a)} {level(a, row[a])}" for a in self.varying if a not in main]
+        return ", ".join([*main.values(), *rest])
+
+    @cached_property
+    def images(self) -> np.ndarray | None:
+        """Thumbnails of the first test images, uint8 [M, h, w, C]; None if the folder has none."""
+        path = self.workdir / "predictions" / "images.npz"
+        return read_array(path, "images", (None,) * 4) if path.exists() else None
+
+    @cached_property
+    def labels(self) -> np.ndarray | None:
+        """The labels of the test images [N]; None if the folder has none."""
+        path = self.workdir / "predictions" / "labels.npz"
+        if not path.exists():
+            return None
+        labels = read_array(path, "labels", (None,))
+        if labels.dtype.kind not in "ui" or not ((labels >= 0) & (labels < len(self.classes))).all():
+            raise Damaged(path, f"a label is none of {len(self.classes)} classes")
+        return labels
+
+    def predictions(self, setting: int) -> tuple[list[np.ndarray], np.ndarray] | None:
+        """The test logits [N, K] of each trial of a setting, and the labels [N]; None if a file is missing.
+
+        Raises:
+            Damaged: the checksum of a file does not match.
+        """
+        logits = self.logits(self.ok.loc[self.ok["setting"] == setting, "trial"])
+        return None if self.labels is None or not logits else (logits, self.labels)
+
+    def logits(self, trials: Iterable[str]) -> list[np.ndarray] | None:
+        """The test logits [N, K] of each trial; None if one of these files, or that of the labels, is missing.
+
+        Raises:
+            Damaged: the checksum of a file does not match.
+        """
+        paths = [self.workdir / "predictions" / f"{trial}.npz" for trial in trials]
+        if self.labels is None or not all(path.exists() for path in paths):
+            return None
+        shape = len(self.labels), len(self.classes)
+        return [read_array(path, "logits", shape) for path in paths]
+
+
+def once_per_run(function: Callable[[Run], _Result]) -> Callable[[Run], _Result]:
+    """Makes a function of a run compute its result once per run: the tables and figures of a section share it."""
+
+    @functools.wraps(function)
+    def shared(run: Run) -> _Result:
+        if function not in run.results:
+            run.results[function] = function(run)
+        return run.results[function]
+
+    return shared
+
+
+def column_of(select: str) -> str:
+    """Returns the column of trials.csv of a study's `select`: `f1` is the one of the test split, as is `test_f1`."""
+    of_test = select.removeprefix("test_")
+    return of_test if of_test in MEASURES else select

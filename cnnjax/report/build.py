@@ -1,0 +1,133 @@
+"""Builds the page of a run: the answer, what limits it, figures, tables, and what ran.
+
+A section of the page is a module of `report.sections` with the functions `tables(run)` and `figures(run)`; to add one,
+write the module and list it here.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+from cnnjax.analysis.chance import stuck_trials
+from cnnjax.analysis.read import read_run
+from cnnjax.analysis.run import Run
+from cnnjax.nested import flatten
+from cnnjax.report import html
+from cnnjax.report.sections import (
+    classes,
+    confirmation,
+    curves,
+    examples,
+    headline,
+    hyperparameters,
+    measures,
+    models,
+    protocol,
+    ranking,
+    search,
+    spread,
+    variance,
+)
+from cnnjax.report.tables import Table
+from cnnjax.report.theme import Plot
+
+
+class Section(Protocol):
+    """A module of `report.sections`."""
+
+    def tables(self, run: Run) -> list[Table]:
+        """Returns the tables that the run has data for."""
+
+    def figures(self, run: Run) -> list[Plot]:
+        """Draws the figures that the run has data for."""
+
+
+SUMMARY: tuple[Section, ...] = (confirmation, variance, ranking, spread, hyperparameters)  # also in Markdown
+SECTIONS: tuple[Section, ...] = (
+    confirmation,
+    variance,
+    ranking,
+    search,
+    spread,
+    hyperparameters,
+    models,
+    measures,
+    curves,
+)
+
+
+def build_report(workdir: Path, select: str | None = None) -> Path:
+    """Builds the report of a run from its files, finished or not.
+
+    Writes `report/index.html`, a page that needs no other file and no network, every figure as SVG and PNG, and every
+    table as CSV. Each file is replaced atomically.
+
+    Args:
+        workdir: the run's folder.
+        select: the measure to rank by; the default is the study's own.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        RequestError: `workdir` is not the folder of a run, or one of its files cannot be read.
+    """
+    run = read_run(workdir, select)
+    folder = workdir / "report"
+    folder.mkdir(exist_ok=True)
+    sections = [
+        html.Section("figures", "Figures", plots=[plot for one in SECTIONS for plot in one.figures(run)]),
+        html.Section("classes", "By class", classes.tables(run), classes.figures(run), is_folded=True),
+        html.Section("examples", "Examples", examples.tables(run), examples.figures(run)),
+        html.Section("tables", "Tables", list_tables(run, SECTIONS)),
+        html.Section("ran", "What ran", facts=_what_ran(run)),
+    ]
+    answer, details = headline.text(run)
+    name = study_name(run)
+    page = html.render(
+        f"{name}: study report",
+        f"Study of {name}",
+        sections,
+        answer=answer,
+        details=details,
+        findings=protocol.check(run),
+        facts=_counts(run),
+    )
+    return html.write(folder, page, sections)
+
+
+def list_tables(run: Run, sections: Iterable[Section]) -> list[Table]:
+    """Returns the tables of sections."""
+    return [table for section in sections for table in section.tables(run)]
+
+
+def study_name(run: Run) -> str:
+    """Returns the name of the data, or of the run's folder if the data has none."""
+    return str(run.data.get("name", run.workdir.resolve().name))
+
+
+def _counts(run: Run) -> list[tuple[Any, str]]:
+    seeds, trained = run.trials["seed"].nunique(), run.plan.get("trained", "–")
+    programs, settings, stuck = len(run.plan.get("programs", ())), len(run.settings), len(stuck_trials(run))
+    stopped = int((run.trials["status"] == "early_stopped").sum())
+    counts: list[tuple[Any, str]] = [
+        (f"{len(run.trials)} / {run.planned}", "trials finished"),
+        (trained, "trained" if trained == run.planned else "trained, the others read off longer ones"),
+        (programs, "compiled program" if programs == 1 else "compiled programs"),
+        (settings, "setting" if settings == 1 else "settings"),
+        (seeds, "seed" if seeds == 1 else "seeds"),
+        (run.diverged, "diverged"),
+    ]
+    return [*counts, *((n, words) for n, words in ((stuck, "stuck at chance"), (stopped, "stopped early")) if n)]
+
+
+def _what_ran(run: Run) -> dict[str, str]:
+    shown = {f"data: {key}": value for key, value in run.data.items() if key != "examined"}
+    shown |= {f"config: {key}": value for key, value in flatten(run.config)}
+    if run.config.get("data", {}).get("path"):
+        shown["config: data.name"] = study_name(run)  # with a path, the config's own name may be an unused default
+    return {
+        str(key).replace("_", " "): value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for key, value in (shown | run.environment).items()
+    }

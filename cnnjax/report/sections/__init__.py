@@ -1,0 +1,1 @@
+"""The sections of pages: a module each, with the functions `tables` and `figures`."""

@@ -1,0 +1,101 @@
+"""The spread of each setting over its seeds."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import pandas as pd
+
+from cnnjax import stats
+from cnnjax.analysis.columns import bounds, measure_label, scale
+from cnnjax.analysis.run import Run
+from cnnjax.report.tables import Table, shown_axes
+from cnnjax.report.theme import (
+    Plot,
+    canvas,
+    keep_in_bounds,
+    legend,
+    line_handle,
+    off_zero,
+    render,
+    setting_color,
+    themed,
+)
+
+_INTERVALS = ("sem", "low", "high", "iqm_low", "iqm_high", "new_low", "new_high")
+
+
+def tables(run: Run) -> list[Table]:
+    """The test accuracy of several settings over their seeds, or each measure of a single one.
+
+    Trainings that share random streams have no interval.
+    """
+    if run.settings["n"].max() < 2:
+        return []
+    several = len(run.settings) > 1
+    measures = ["test_accuracy"] if several else ["test_accuracy", "test_loss", "f1", "val_accuracy", "val_loss"]
+    order = dict.fromkeys([*run.ranked, *run.settings.index])
+    rows = []
+    for setting, measure in ((setting, measure) for setting in order for measure in measures):
+        values = run.values(setting, measure)
+        if not values:
+            continue
+        new = stats.prediction_interval(values, bounds(measure))
+        head = run.settings.loc[setting, shown_axes(run)].to_dict() if several else {"measure": measure}
+        row = head | dataclasses.asdict(stats.summarise(values, bounds(measure)))
+        row |= {"new_low": new.low, "new_high": new.high}
+        rows.append({name: value for name, value in row.items() if not (run.crossed and name in _INTERVALS)})
+    intervals = (
+        "sem: standard error of the mean. Low to high: 95 % t interval of the mean. iqm: interquartile mean, with its "
+        "95 % bootstrap interval. New low to new high: the 95 % prediction interval of one more seed, to compare with "
+        "a published single run. All intervals end at the bounds of the measure."
+    )
+    shared = "iqm: interquartile mean. No intervals: trainings share random streams."
+    note = (
+        f"{'Test accuracy' if several else 'Each measure'} over the n {run.repeats} of a setting, "
+        f"{'in %' if several else 'as stored (accuracies are shares)'}. std: standard deviation across them. "
+        f"{shared if run.crossed else intervals}"
+    )
+    frame = pd.DataFrame(rows)
+    kinds = dict.fromkeys(frame.columns[len(shown_axes(run)) + 1 :], "percent") if several else {}
+    return [Table("over_seeds", "Spread over seeds", note, frame, kinds=kinds)]
+
+
+@themed
+def figures(run: Run) -> Iterator[Plot]:
+    """The trials of up to four settings by seed."""
+    if len(run.ok) and len(run.settings) <= 4 and run.ok["seed"].nunique() > 1:
+        yield _by_seed(run)
+
+
+def _by_seed(run: Run) -> Plot:
+    figure, [row] = canvas(8, 3.4, columns=2)
+    seeds = sorted(run.ok["seed"].unique())
+    settings = list(map(int, run.settings.index))
+    for axes, measure in zip(row, ("test_loss", "test_accuracy"), strict=True):
+        unit = scale(measure)
+        for setting in settings:
+            trials = run.ok[run.ok["setting"] == setting]
+            summary, color = run.summary(setting, measure), setting_color(run, setting)
+            if summary is None:
+                continue
+            axes.axhline(unit * summary.mean, color=color, lw=1.2)
+            if summary.low < summary.high:
+                axes.axhspan(unit * summary.low, unit * summary.high, color=color, alpha=0.12, lw=0)
+            x = [seeds.index(seed) for seed in trials["seed"]]
+            axes.plot(x, unit * trials[measure], "o", color=color, ms=6 if len(seeds) <= 12 else 3.5)
+        named = range(0, len(seeds), -(-len(seeds) // 12))
+        axes.set_xticks(named, [str(seeds[place]) for place in named])
+        axes.set_xlim(-0.5, len(seeds) - 0.5)
+        axes.set_xlabel("seed")
+        axes.set_title(measure_label(measure))
+        axes.grid(False, axis="x")
+        keep_in_bounds([axes], measure)
+    if len(settings) > 1:
+        looks = {setting: setting_color(run, setting) for setting in settings}
+        handles = [line_handle(run.describe(s), color=color, marker="o", lw=1.2) for s, color in looks.items()]
+        legend(figure, handles, columns=1)
+    caption = (
+        "Test loss and accuracy by seed. Points: trials. Line: mean over seeds; band: 95 % t interval of the mean."
+        f"{off_zero(row)}"
+    )
+    return render(figure, "by_seed", "Seeds", caption)
