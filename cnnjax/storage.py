@@ -30,8 +30,9 @@ _ANSWER, _SILENT = 60, 2.0  # seconds in which a store has to answer first; befo
 _REST = 9.0  # after a push, training lasts at least this many times as long
 _ALLOWED = "; allowed: a folder, or a URL of a store to read and write"
 _TICK = 0.05  # seconds after which the clock of a file system has gone on
-# Files are pushed in this order, all others as 1. So the store is readable at any instant: config.json makes a new run, a
-# checkpoint counts when its metadata is there, and metrics and rows need their checkpoints.
+# Files are pushed in this order, all others as 1, and deleted in the reverse one. So the store is readable at any
+# instant: config.json makes a run, a checkpoint counts if its metadata is there, metrics and rows need checkpoints.
+_CHECKPOINT = re.compile(r"(?:.*/)?checkpoints/[^/]+/[^/]+/\d+/")
 _ORDER = {"config.json": 0, "metadata": 2, "metrics.jsonl": 3, "trials.csv": 4}
 
 
@@ -162,7 +163,7 @@ class _Copy:
                     shutil.rmtree(self.folder, ignore_errors=True)
                 self._seen.unlink(missing_ok=True)
                 here = self.files()
-                there = {name: size for name, size in self._listed().items() if not {*without} & {*name.split("/")}}
+                there = _wanted(self._listed(), without)
                 new = [name for name, size in there.items() if name not in here or here[name].st_size != size]
                 try:
                     self._fs.get(new, [str(self.folder / name) for name in new])
@@ -268,6 +269,12 @@ def _is_of_run(name: str) -> bool:
     top, *rest = name.split("/")
     is_temporary = any(part == LOCK or part.endswith(".tmp") or "orbax-checkpoint-tmp" in part for part in rest)
     return top in RunFolder.CONTENTS and not is_temporary and not {"", ".", ".."} & {*rest}
+
+
+def _wanted(files: dict[str, int], without: tuple[str, ...]) -> dict[str, int]:
+    """Returns the files that are to be fetched: none in folders `without`, and none of half a checkpoint."""
+    found = {name: _CHECKPOINT.match(name) for name in files if not {*without} & {*name.split("/")}}
+    return {name: files[name] for name, step in found.items() if not step or f"{step[0]}meta/metadata" in files}
 
 
 def _order(name: str) -> int:
