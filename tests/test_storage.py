@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,18 +43,6 @@ def fail(change):
 
 
 # Runs
-
-
-@pytest.mark.usefixtures("quick")
-def test_a_run_in_a_store_is_that_of_a_folder(url, monkeypatch, tmp_path):
-    study, local = make_study(train={"epochs": (1, 2)}), tmp_path / "local"
-    run(study, local)
-    assert "a new run" in train(study, url)
-    elsewhere(monkeypatch, tmp_path)
-    assert "is finished" in train(study, url)
-    assert read_all(storage.copied(url)) == read_all(local)
-    assert read_weights(storage.copied(url)) == read_weights(local)
-    assert list(cnnjax.load_results(url).trial) == ["t0000", "t0001"]
 
 
 def train_until(study, url, monkeypatch, number, **options):
@@ -176,11 +165,6 @@ def test_a_push_after_another_launch_pushed_is_refused_and_loses_nothing(url, mo
     assert (kept / "trials.csv").read_text() == "before" and str(kept) in said(progress)
 
 
-def test_a_second_launch_on_the_same_machine_is_refused(url):
-    with at_hand(url):
-        assert f"process {os.getpid()} on " in refused(lambda: at_hand(url).__enter__())
-
-
 def test_a_store_that_stops_answering_stops_no_training_and_is_pushed_to_later(url, monkeypatch, tmp_path):
     def lose(end):
         with at_hand(url) as (folder, progress):
@@ -255,3 +239,72 @@ def test_many_machines_share_a_folder_not_a_store(flag):
 
 # Commands
 
+
+STUDY = ["models=tiny", "seeds=0,1", "select=val_loss", "data.train_examples=200", "checkpoint.every=1"]
+STUDY += ["train.optimizer=sgd", "train.batch_size=50", "train.learning_rate=0.02,0.05", "train.epochs=2"]
+
+
+@pytest.fixture(params=["memory", "s3"])
+def bucket(request, monkeypatch, tmp_path):
+    """The URL of an empty bucket, and studies without reports."""
+    add_tiny(monkeypatch)
+    make_quick(monkeypatch)
+    monkeypatch.setattr(confirmation, "build_report", lambda workdir: None)
+    monkeypatch.setenv("CNNJAX_CACHE", str(tmp_path / "here"))
+    if request.param == "memory":
+        yield f"memory://bucket{next(numbers)}"
+        return
+    s3fs, moto = pytest.importorskip("s3fs"), pytest.importorskip("moto.server")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*server.get_host_and_port()))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    s3fs.S3FileSystem.clear_instance_cache()
+    s3fs.S3FileSystem().mkdir("bucket")
+    yield "s3://bucket"
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()
+
+
+def test_every_command_answers_of_a_store_as_of_a_folder(bucket, monkeypatch, tmp_path, capfd):
+    url, local = f"{bucket}/runs/run", tmp_path / "local"
+    flags.FLAGS.mark_as_parsed()
+
+    def launch(workdir, *overrides, **given):
+        with flagsaver.flagsaver(config=f"{ROOT}/configs/quickstart.py", workdir=str(workdir), **given):
+            launcher.main([*STUDY, *overrides])
+
+    with pytest.raises(RequestError, match=r"with config\.json"):
+        compare.main(compare.parse(["", url, url]))
+    for place in (url, local):
+        launch(place, confirm=2, profile=True)
+    elsewhere(monkeypatch, tmp_path)
+    launch(url, confirm=2)
+    assert "is finished" in "".join(capfd.readouterr())
+    elsewhere(monkeypatch, tmp_path)
+    copy = storage.copied(url)
+    fresh = [path.relative_to(local) for path in local.glob("confirm/2/t*")]
+    assert len(fresh) == 2 and len([*copy.glob("profile/p000/**/perfetto_trace.json.gz")]) == 1
+    for folder in (".", *fresh):
+        assert read_all(copy / folder) == read_all(local / folder)
+        assert read_weights(copy / folder) == read_weights(local / folder)
+    np.save(tmp_path / "new.npy", np.random.default_rng(0).integers(0, 256, (5, 8, 8)).astype(np.uint8))
+    answers = []
+    for place in (url, str(local)):
+        output = tmp_path / f"{len(answers)}.csv"
+        predict.main(predict.parse(["", place, f"--input={tmp_path / 'new.npy'}", f"--output={output}"]))
+        capfd.readouterr()
+        compare.main(compare.parse(["", f"{place}:learning_rate=0.02", f"{place}:learning_rate=0.05"]))
+        told = capfd.readouterr().out.replace(place, "PLACE").split()
+        logits = cnnjax.load_trial(place, "t0001").logits(np.zeros((2, 8, 8, 1), np.uint8))
+        answers.append((output.read_bytes(), told, logits.tobytes(), [*cnnjax.load_results(place).trial]))
+    assert answers[0] == answers[1]
+    report.main(report.parse(["", url]))
+    files, page = fsspec.url_to_fs(f"{url}/report/index.html")
+    assert Path(capfd.readouterr().out.strip()).read_bytes() == files.cat_file(page)
+    with pytest.raises(RequestError, match="another study"):
+        launch(url, "seeds=3")
+    for place in (url, local):
+        launch(place, "seeds=3", overwrite=True)
+    assert read_all(storage.copied(url)) == read_all(local)
