@@ -145,6 +145,7 @@ class _Copy:
             if not self.has_run:  # a store that cannot be written is found out before training
                 self._fs.pipe_file(".push", token.encode())
                 self._seen.write_text(token)
+                os.utime(self._seen, (0, 0))  # every local file is newer
                 return "whose run it gets" if is_here else "a new run"
         if is_here and token and token in self._ours():
             return "which is as far, or further"

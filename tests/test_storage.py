@@ -1,5 +1,6 @@
 """A run in an object store: in memory, on disk and, where s3fs and moto are installed, by S3's protocol."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -56,10 +57,8 @@ def train_until(study, url, monkeypatch, number, **options):
 
     with monkeypatch.context() as patch:
         patch.setattr(Shaky, "fault", staticmethod(crash))
-        try:
+        with contextlib.suppress(Crash):
             train(study, url, **options)
-        except Crash:
-            pass
     return changes
 
 
