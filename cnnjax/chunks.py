@@ -104,8 +104,10 @@ def run_chunk(
             now = _train(work, now)
             meta = {"epoch": now.epoch, "seconds": now.seconds, "members": [m.id for m in chunk.filled]}
             checkpoints.save(now.epoch, now.state, meta)
-            if now.epoch in stops:
+            if now.epoch in stops or progress.on_checkpoint is not None:
                 checkpoints.wait()
+            if progress.on_checkpoint is not None:
+                progress.on_checkpoint()
     finally:
         checkpoints.close()
 

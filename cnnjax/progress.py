@@ -32,6 +32,9 @@ class Progress:
         console: where to write (default: stderr).
         clock: seconds from any fixed moment.
         is_shown: else nothing is written: another process does.
+
+    Attributes:
+        on_checkpoint: called when a checkpoint is on disk.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Progress:
     ):
         # Said explicitly, because rich takes FORCE_COLOR for a terminal.
         terminal = is_shown and sys.stderr.isatty()
+        self.on_checkpoint: Callable[[], None] | None = None
         self._console = console or _Console(stderr=True, force_terminal=terminal, quiet=not is_shown)
         self._clock = clock
         self._live: Live | None = None

@@ -71,28 +71,6 @@ def add_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(models.LADDER, "tiny", (*convolutions, Dense(16), Relu(), Dropout(0.25), Dense()))
 
 
-@pytest.fixture
-def soon(monkeypatch, tmp_path):
-    """All that waits for a store waits shortly, none has a fault, and the user's cache folder is the test's own."""
-    from stores import Shaky
-
-    from cnnjax.storage import claim, keeper
-
-    monkeypatch.setattr(keeper, "EVERY", 0.05)
-    monkeypatch.setattr(claim, "BEAT", 0.2)
-    monkeypatch.setattr(claim, "SETTLE", 0.02)
-    monkeypatch.setattr(Shaky, "fault", staticmethod(lambda: None))
-    monkeypatch.setenv("CNNJAX_CACHE", str(tmp_path / "here"))
-
-
-@pytest.fixture
-def url(soon):
-    """Of a run's folder in a store in memory, another in each test."""
-    from stores import numbers
-
-    return f"shaky://bucket/{next(numbers)}/run"
-
-
 def make_study(**changes: Any) -> Study:
     """A study of two epochs on 200 digits; `changes` are settings, those of a group as `group=dict(...)`."""
     config = copy.deepcopy(TINY)

@@ -3,8 +3,6 @@
 import contextlib
 import io
 import itertools
-import time
-from types import SimpleNamespace
 
 import fsspec
 import pytest
@@ -16,32 +14,35 @@ from cnnjax.progress import Progress
 from cnnjax.records import RunFolder
 from cnnjax.types import RequestError
 
-HELD = SimpleNamespace(check=lambda: None)  # a claim that nobody takes
 numbers = itertools.count()
 
 
 class Shaky(MemoryFileSystem):
-    """A store in memory that fails, or hangs, or calls a function before each change."""
+    """A store in memory that calls a function, which may raise, before it is listed and before each change."""
 
     protocol = "shaky"
     cachable = False
-    fault = staticmethod(lambda: None)
+    fault = staticmethod(lambda change: None)
 
     @classmethod
     def _strip_protocol(cls, path):
         return MemoryFileSystem._strip_protocol(path.replace("shaky://", "memory://"))
 
+    def ls(self, path, **options):
+        Shaky.fault(None)
+        return super().ls(path, **options)
+
     def put_file(self, lpath, rpath, **options):
-        Shaky.fault()
+        Shaky.fault(rpath)
         super().put_file(lpath, rpath, **options)
 
     def rm_file(self, path):
-        Shaky.fault()
+        Shaky.fault(path)
         super().rm_file(path)
 
-    def cat_file(self, path, **options):
-        Shaky.fault()
-        return super().cat_file(path, **options)
+    def pipe_file(self, path, value, **options):
+        Shaky.fault(path)
+        super().pipe_file(path, value, **options)
 
 
 fsspec.register_implementation("shaky", Shaky, clobber=True)
@@ -54,41 +55,31 @@ def elsewhere(monkeypatch, tmp_path):
 
 @contextlib.contextmanager
 def at_hand(url):
-    """The local folder, and what is said."""
-    console = Console(file=io.StringIO(), width=1000)
-    with Progress(console) as progress, storage.at_hand(url, progress) as folder:
-        yield folder, console.file
+    """The local folder, and the progress with a console of its own."""
+    with Progress(Console(file=io.StringIO(), width=1000)) as progress, storage.at_hand(url, progress) as folder:
+        yield folder, progress
+
+
+def said(progress):
+    return progress._console.file.getvalue()
 
 
 def train(study, url, **options):
     """Runs a study whose folder is in a store; returns what was said."""
-    with at_hand(url) as (folder, said), Progress(Console(file=said, width=1000)) as progress:
+    with at_hand(url) as (folder, progress):
         runner.run(study, folder, progress=progress, **options)
-    return said.getvalue()
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def fetched(url, monkeypatch, tmp_path):
-    """What the store holds, as another machine sees it."""
-    elsewhere(monkeypatch, tmp_path)
-    return storage.copied(url)
+    return said(progress)
 
 
 def refused(function):
     with pytest.raises(RequestError) as error:
         function()
     assert "\n" not in str(error.value)
-    return error.value
+    return str(error.value)
 
 
 def write_small_run(folder):
-    RunFolder(folder).path.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True)
     RunFolder(folder).write_json("config.json", {"select": "val_loss"})
     for name in ("checkpoints/p000/t0-t1/4/state", "metrics.jsonl", "trials.csv"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
