@@ -22,6 +22,7 @@ from cnnjax import inspect, inspection, runner
 from cnnjax.data import load_dataset, normalisation
 from cnnjax.data.levels import black_share, level_counts, pixel_statistics
 from cnnjax.ladder import LADDER, Conv, Dense
+from cnnjax.report import build_report
 from cnnjax.report.sections.data import figures as draw_data
 from cnnjax.report.sections.data import mosaic
 from cnnjax.types import RequestError
@@ -186,7 +187,7 @@ def test_files_that_are_left_out_are_named_wherever_images_are_counted(tiny, tmp
     assert f"<p>{said}</p>" in (tmp_path / "page/index.html").read_text()
     assert said in runner.plan_table(study)
     assert said in run(study, tmp_path / "run")
-    assert said in (tmp_path / "run/report/index.html").read_text()
+    assert said in build_report(tmp_path / "run").read_text()
 
 
 @pytest.mark.parametrize(
