@@ -1,6 +1,5 @@
 """A population: one member's training mapped over members and devices, compiled once."""
 
-import functools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -15,10 +14,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from cnnjax import devices, models, processes
 from cnnjax.data import Dataset, Split, normalisation
 from cnnjax.evaluate import DeviceSplit, predict
-from cnnjax.settings import Settings, stack_members
+from cnnjax.settings import Hparams, stack_members
 from cnnjax.stopping import METRICS
 from cnnjax.study import DataConfig, Study
-from cnnjax.train import EpochMetrics, State, Task, final_variables, init_member, train_epoch
+from cnnjax.train import init_train_state, train_epoch
+from cnnjax.train_state import EpochMetrics, StaticConfig, TrainState, final_variables
 from cnnjax.types import Member, Static, Streams
 
 _QUICKLY = {"xla_backend_optimization_level": 0}  # compiler options
@@ -40,7 +40,7 @@ def put_data(dataset: Dataset, data: DataConfig, mesh: Mesh) -> DeviceData:
 
     Args:
         dataset: the data.
-        data: the study's settings of them; they say how pixels are normalised and whether test images are augmented.
+        data: the study's `data` group: how pixels are normalized, and whether test images are augmented.
         mesh: the devices.
     """
     constants = normalisation(dataset, data.normalisation)
@@ -90,12 +90,12 @@ class Population:
         study: Study,
         static: Static,
         image_shape: tuple[int, int, int],
-        classes: int,
+        num_classes: int,
         mesh: Mesh,
         profile: Path | None = None,
     ):
-        network = models.build(static.model, classes, static.arithmetic, static.convolution)
-        self.task = Task(
+        network = models.build(static.model, num_classes, static.arithmetic, static.convolution)
+        self.config = StaticConfig(
             *(network, static.initialisation, static.optimizer, static.batch_size, study.data.augment),
             drop_last=static.drop_last,
             clips=static.clips,
@@ -124,7 +124,7 @@ class Population:
         """Maps a one-member function over the member axis of its first arguments, and over the devices."""
 
         def over_members(*arguments: Any) -> Any:
-            with jax.default_matmul_precision(models.MATMUL[self.task.network.precision]):
+            with jax.default_matmul_precision(models.MATMUL[self.config.network.precision]):
                 return mapped(*arguments)
 
         def mapped(*arguments: Any) -> Any:
@@ -146,13 +146,13 @@ class Population:
         """How stacked members lie on the devices."""
         return NamedSharding(self._mesh, MEMBERS)
 
-    def stack(self, members: Sequence[Member]) -> tuple[Settings, Streams]:
-        """Returns the settings and streams of members of this program, as its calls take them."""
+    def stack(self, members: Sequence[Member]) -> tuple[Hparams, Streams]:
+        """Returns the stacked hyperparameters and streams of members of this program."""
         return stack_members(members, self._longest, self._monitor)
 
-    def init(self, settings: Settings, streams: Streams) -> State:
+    def init(self, hparams: Hparams, streams: Streams) -> TrainState:
         """Returns the members before their first epoch."""
-        stacked = self.put((settings, streams))
+        stacked = self.put((hparams, streams))
         init = self._executable("init", *stacked)
         return processes.raise_on_all(lambda: jax.block_until_ready(init(*stacked)))
 
@@ -175,19 +175,19 @@ class Population:
         """Lays stacked arrays out over the devices."""
         return devices.put(tree, self.sharding)
 
-    def abstract_state(self, settings: Settings, streams: Streams) -> State:
+    def abstract_state(self, hparams: Hparams, streams: Streams) -> TrainState:
         """Returns the shapes, dtypes and layout of the members' state."""
-        shapes = jax.eval_shape(self._functions["init"], settings, streams)
+        shapes = jax.eval_shape(self._functions["init"], hparams, streams)
         return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=self.sharding), shapes)
 
-    def compile(self, settings: Settings, streams: Streams, data: DeviceData) -> int:
+    def compile(self, hparams: Hparams, streams: Streams, data: DeviceData) -> int:
         """Compiles initialisation, training and prediction for this many members, if they are not yet.
 
         Returns:
             The bytes of device memory that training needs: arguments, results and temporaries, on one device.
         """
-        stacked = self.put((settings, streams))
-        state = self.abstract_state(settings, streams)
+        stacked = self.put((hparams, streams))
+        state = self.abstract_state(hparams, streams)
         self._executable("init", *stacked)
         self._executable("advance", state, *stacked, data, self._share(0))
         self._executable("predict", state, stacked[0], data.test)
@@ -205,18 +205,18 @@ class Population:
 
     def advance(
         self,
-        state: State,
-        settings: Settings,
+        state: TrainState,
+        hparams: Hparams,
         streams: Streams,
         data: DeviceData,
         epochs: int,
         some: np.ndarray | None = None,
-    ) -> tuple[State, EpochMetrics]:
+    ) -> tuple[TrainState, EpochMetrics]:
         """Trains every member for up to `every` epochs in one compiled call.
 
         Args:
             state: of all members.
-            settings: of all members.
+            hparams: of all members.
             streams: of all members.
             data: what they train on.
             epochs: how many.
@@ -226,13 +226,13 @@ class Population:
             The new state, and metrics as numpy arrays [members, epochs], NaN for members that did not train.
         """
         if some is not None:
-            part, settings, streams = self._take((state, *self.put((settings, streams))), some)
-            moved, history = self.advance(part, settings, streams, data, epochs)
+            part, hparams, streams = self._take((state, *self.put((hparams, streams))), some)
+            moved, history = self.advance(part, hparams, streams, data, epochs)
             whole = [np.full((devices.count_members(state), epochs), np.nan, np.float32) for _ in history]
             for target, values in zip(whole, history, strict=True):
                 target[some] = values
             return self._give(state, moved, some), EpochMetrics(*whole)
-        arguments = (state, *self.put((settings, streams)), data, self._share(epochs))
+        arguments = (state, *self.put((hparams, streams)), data, self._share(epochs))
         advance = self._executable("advance", *arguments)
         with self._profiled():
             # Where one process runs out of memory all have to go on with fewer members.
@@ -248,42 +248,42 @@ class Population:
             return nullcontext()
         return jax.profiler.trace(str(self._profile), create_perfetto_trace=True)
 
-    def predict(self, state: State, settings: Settings, data: DeviceData) -> np.ndarray:
+    def predict(self, state: TrainState, hparams: Hparams, data: DeviceData) -> np.ndarray:
         """Returns the test logits of every member, float16 [members, examples, classes], rows shifted to maximum 0."""
-        arguments = (state, self.put(settings), data.test)
+        arguments = (state, self.put(hparams), data.test)
         predict = self._executable("predict", *arguments)
         return devices.get(processes.raise_on_all(lambda: jax.block_until_ready(predict(*arguments))))
 
-    def _init_member(self, settings: Settings, streams: Streams) -> State:
-        return init_member(self.task, settings, streams, self._image_shape, keep_best=self._keep_best)
+    def _init_member(self, hparams: Hparams, streams: Streams) -> TrainState:
+        return init_train_state(hparams, streams, self._image_shape, self.config, keep_best=self._keep_best)
 
     def _advance_member(
-        self, state: State, settings: Settings, streams: Streams, data: DeviceData, epochs: jax.Array
-    ) -> tuple[State, EpochMetrics]:
+        self, state: TrainState, hparams: Hparams, streams: Streams, data: DeviceData, epochs: jax.Array
+    ) -> tuple[TrainState, EpochMetrics]:
         self.traces += 1  # runs when jax traces, not when the program runs
-        train = functools.partial(train_epoch, self.task, settings, streams, data.train, data.validation)
 
-        def one_epoch(i: jax.Array, carry: tuple[State, EpochMetrics]) -> tuple:
-            state, metrics = train(carry[0])
-            return state, jax.tree.map(lambda row, value: row.at[i].set(value), carry[1], metrics)
+        def one_epoch(i: jax.Array, carry: tuple[TrainState, EpochMetrics]) -> tuple:
+            state, history = carry
+            state, metrics = train_epoch(state, hparams, streams, data.train, data.validation, self.config)
+            return state, jax.tree.map(lambda row, value: row.at[i].set(value), history, metrics)
 
         history = EpochMetrics(*(jnp.full(self.every, jnp.nan) for _ in EpochMetrics._fields))
         return lax.fori_loop(0, epochs, one_epoch, (state, history))
 
-    def _predict_member(self, state: State, settings: Settings, test: DeviceSplit) -> jax.Array:
-        return predict(self.task.network, final_variables(settings, state), test, self.task.augment)
+    def _predict_member(self, state: TrainState, hparams: Hparams, test: DeviceSplit) -> jax.Array:
+        return predict(self.config.network, final_variables(state, hparams), test, self.config.augment)
 
 
-def chunk_size(members: int, most: int, devices: int = 1) -> int:
-    """Returns how many members to train at a time.
+def member_batch_size(members: int, most: int, devices: int = 1) -> int:
+    """Returns how many members train together.
 
-    Every chunk has the same size, so that one program serves all; the last is filled up with repeated members. Of
-    the sizes up to `most` the one that trains the fewest fillers wins, unless it is less than half of `most`.
+    All batches of members have one size, so that one program serves them all; copies of a member fill the last batch.
+    Of the sizes from half of `most` to `most`, this is the one with the fewest copies.
 
     Args:
         members: how many there are.
         most: how many fit.
-        devices: a chunk is a multiple of it.
+        devices: the size is a multiple of it.
     """
     most = max(devices, min(most, members + -members % devices) // devices * devices)
     sizes = range(most, max(-(-most // 2), devices) - 1, -devices)
