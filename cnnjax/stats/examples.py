@@ -20,7 +20,7 @@ class AccuracySpread(NamedTuple):
         distribution_variance: unbiased estimate of the variance of the accuracy on the distribution of the test set; it
             can be negative.
         distribution_std: its square root, zero if it is negative.
-        distribution_low: lower end of the 95 % interval of the true standard deviation; NaN if the accuracies are equal.
+        distribution_low: lower end of the 95 % interval of the true standard deviation; NaN for equal accuracies.
         distribution_high: upper end.
         independent_std: the standard deviation if networks erred independently on each example.
     """

@@ -114,9 +114,9 @@ def bootstrap_interval(
 
     `scipy.stats.bootstrap` is too narrow for few seeds: it draws from all n values, and the variance of a mean is too
     small by the factor (n - 1) / n. Here, each resample of a group omits one value and draws n from the others
-    (bootknife), which is unbiased, and the percentiles are widened to those of Student's t with the degrees of freedom of the seeds.
-    No interval within the range of five values covers 95 %, so at least six are needed. A few groups of three values
-    have a coverage of 90 %.
+    (bootknife), which is unbiased, and the percentiles are widened to those of Student's t with the seeds' degrees of
+    freedom. No interval within the range of five values covers 95 %, so at least six are needed. With a few groups of
+    three values the coverage is 90 %.
 
     Args:
         groups: samples, for example the values of each configuration over its seeds.
