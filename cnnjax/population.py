@@ -1,4 +1,4 @@
-"""A population: one member's training mapped over members and devices, compiled once."""
+"""A population: `train_epoch` mapped over members and devices, compiled once."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -58,11 +58,10 @@ def put_data(dataset: Dataset, data: DataConfig, mesh: Mesh) -> DeviceData:
 
 
 def map_members(function: Callable[[Any], Any], stacked: Any) -> Any:
-    """Applies a function of one member to members that are stacked along the first axis of every array.
+    """Maps a function of one member over members that are stacked along the first axis of every array.
 
-    Most devices do the same step of all members at once. A CPU does one thing at a time: there one member after another
-    trains, its arrays stay in the cache, and no product or reduction has a member axis, over which XLA compiles some
-    ten times slower.
+    Accelerators take all members at once, by `jax.vmap`. A CPU takes one after another: the member's arrays stay in the
+    cache, and XLA compiles some products and reductions with a member axis to code that is ten times slower.
     """
     if jax.default_backend() == "cpu":
         return lax.map(function, stacked)
@@ -78,11 +77,11 @@ def _give(stacked: Any, some: Any, members: np.ndarray) -> Any:
 
 
 class Population:
-    """The compiled program of one static setting: every call takes and returns stacked members.
+    """The compiled program of one static configuration. Its methods take and return stacked members.
 
-    The member axis is sharded over the mesh; no member ever waits for another's numbers, so results do not depend on
-    the layout. `traces` counts how often the training function was traced. With `profile`, a folder, a call of
-    `advance` is one epoch, and the second one leaves a trace of the device there, for Perfetto or XProf.
+    The member axis is sharded over the mesh. Members do not communicate, so results do not depend on the layout.
+    `traces` counts how often the training function was traced. With `profile`, a directory, each call of `advance` is
+    one epoch, and the second call writes a trace of the device there, for Perfetto or XProf.
     """
 
     def __init__(
@@ -111,7 +110,7 @@ class Population:
         self._keep_best = study.data.has_validation or study.train.stops_early
         self._mesh = mesh
         self._functions = {
-            # Runs once: what the compiler spends on its random bits is never earned back.
+            # It runs once, so that optimizing its random bits does not pay off.
             "init": self._map(self._init_member, (MEMBERS, MEMBERS), _QUICKLY),
             "advance": self._map(self._advance_member, (MEMBERS, MEMBERS, MEMBERS, SHARED, SHARED)),
             "predict": self._map(self._predict_member, (MEMBERS, MEMBERS, SHARED)),
@@ -143,7 +142,7 @@ class Population:
 
     @property
     def sharding(self) -> NamedSharding:
-        """How stacked members lie on the devices."""
+        """The sharding of stacked members."""
         return NamedSharding(self._mesh, MEMBERS)
 
     def stack(self, members: Sequence[Member]) -> tuple[Hparams, Streams]:
@@ -158,7 +157,7 @@ class Population:
 
     @property
     def compiled(self) -> dict[str, Any]:
-        """What was compiled: how often, for how many members, and the memory of the largest."""
+        """How often training was compiled, for how many members, and the memory of the largest program."""
         sizes = sorted(members for name, members in self._compiled if name == "advance")
         needed = [self._memory(size) for size in sizes]
         return {
@@ -168,7 +167,7 @@ class Population:
         }
 
     def text(self, members: int) -> str:
-        """Returns the compiled training of so many members as XLA writes it, each operation with its place here."""
+        """Returns the optimized HLO of training for this number of members, with the source line of each operation."""
         return self._compiled["advance", members].as_text()
 
     def put(self, tree: Any) -> Any:
@@ -176,15 +175,15 @@ class Population:
         return devices.put(tree, self.sharding)
 
     def abstract_state(self, hparams: Hparams, streams: Streams) -> TrainState:
-        """Returns the shapes, dtypes and layout of the members' state."""
+        """Returns the shapes, dtypes and sharding of the members' state."""
         shapes = jax.eval_shape(self._functions["init"], hparams, streams)
         return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=self.sharding), shapes)
 
     def compile(self, hparams: Hparams, streams: Streams, data: DeviceData) -> int:
-        """Compiles initialisation, training and prediction for this many members, if they are not yet.
+        """Compiles initialization, training and prediction for this number of members, unless they are compiled already.
 
         Returns:
-            The bytes of device memory that training needs: arguments, results and temporaries, on one device.
+            The bytes of memory that training needs on one device: arguments, results and temporaries.
         """
         stacked = self.put((hparams, streams))
         state = self.abstract_state(hparams, streams)
@@ -218,12 +217,12 @@ class Population:
             state: of all members.
             hparams: of all members.
             streams: of all members.
-            data: what they train on.
-            epochs: how many.
-            some: train these members only, by number; a repeated number fills the call up to a size that is compiled.
+            data: the splits.
+            epochs: number of epochs.
+            some: indices of the members to train; None for all. Repeated indices fill a size that is compiled.
 
         Returns:
-            The new state, and metrics as numpy arrays [members, epochs], NaN for members that did not train.
+            The new state, and metrics as NumPy arrays [members, epochs], NaN for members that did not train.
         """
         if some is not None:
             part, hparams, streams = self._take((state, *self.put((hparams, streams))), some)
@@ -235,7 +234,7 @@ class Population:
         arguments = (state, *self.put((hparams, streams)), data, self._share(epochs))
         advance = self._executable("advance", *arguments)
         with self._profiled():
-            # Where one process runs out of memory all have to go on with fewer members.
+            # If one process runs out of memory, all processes continue with fewer members.
             state, history = processes.raise_on_all(lambda: jax.block_until_ready(advance(*arguments)))
         return state, jax.tree.map(lambda a: a[:, :epochs], devices.get(history))
 
@@ -243,7 +242,7 @@ class Population:
         return devices.put(np.int32(number), NamedSharding(self._mesh, SHARED))
 
     def _profiled(self) -> AbstractContextManager:
-        self._calls += 1  # the first one touches all memory for the first time
+        self._calls += 1  # the first call touches all memory for the first time
         if self._profile is None or self._calls != 2:
             return nullcontext()
         return jax.profiler.trace(str(self._profile), create_perfetto_trace=True)
