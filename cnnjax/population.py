@@ -180,7 +180,7 @@ class Population:
         return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=self.sharding), shapes)
 
     def compile(self, hparams: Hparams, streams: Streams, data: DeviceData) -> int:
-        """Compiles initialization, training and prediction for this number of members, unless they are compiled already.
+        """Compiles initialization, training and prediction for this number of members, unless done before.
 
         Returns:
             The bytes of memory that training needs on one device: arguments, results and temporaries.
