@@ -1,11 +1,11 @@
-"""Checkpoints of populations. The only file that imports orbax."""
+"""Checkpoints of populations. The only file that imports Orbax."""
 
 import contextlib
 import re
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,16 @@ from cnnjax.types import RequestError, first_line
 
 
 class Checkpoints:
-    """States of one chunk of a program's members, in one Orbax directory.
+    """The states of one batch of members, in one Orbax directory.
 
-    Each state holds every member's newest weights and, where there is a validation split, its best ones. Saving goes
-    on in the background; a save that a kill interrupts is ignored when the directory is read again. Orbax notices most
-    damage to its files, but not to the numbers themselves: their checksums stand in the meta data.
+    A state is a stacked `TrainState`, stored under the names of its fields. Saving is asynchronous. A save that a kill
+    interrupts is ignored when the directory is read again. Orbax detects most damage to its files, but not to the
+    numbers: their checksums are part of the metadata.
 
     Args:
-        directory: of the chunk.
-        keep: how many of the newest states stay.
-        stops: epochs whose states stay, however old: there a trial ends, and its weights are those.
+        directory: of the batch of members.
+        keep: how many of the newest states to keep.
+        stops: epochs at which a trial ends; their states are always kept.
     """
 
     def __init__(self, directory: Path, keep: int, stops: Sequence[int] = ()):
@@ -46,9 +46,9 @@ class Checkpoints:
         )
 
     def save(self, epoch: int, state: Any, meta: dict[str, Any]) -> None:
-        """Starts to write a state (a pytree of arrays) and its meta data (JSON values), named by its epoch."""
+        """Starts to write the state of an epoch, a pytree of arrays, and its metadata, JSON values."""
         if epoch in self._manager.all_steps():
-            return  # a resumed chunk that is as far as it was: orbax would refuse silently
+            return  # already saved before a resume; Orbax would refuse it silently
         sealed = seal({**meta, "checksums": _checksums(state)})
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(sealed))
         self._manager.save(epoch, args=arguments)
@@ -56,20 +56,20 @@ class Checkpoints:
     def restore(
         self, abstract_state: Any, most: int, say: Callable[[str], None] = lambda _: None
     ) -> tuple[Any, dict[str, Any]] | None:
-        """Reads the newest state that is whole; deletes damaged ones, so that they can be written again.
+        """Reads the newest intact state. Deletes damaged states, so that they can be written again.
 
-        A state of the same members with other fillers, for it was written on other devices, gets as many as are wanted.
+        If the state was written on another number of devices, the copies that fill the batch are added or removed.
 
         Args:
             abstract_state: pytree of jax.ShapeDtypeStruct with the wanted number of members and sharding.
-            most: the last epoch that is wanted.
-            say: told of each damaged state.
+            most: the last epoch to look for.
+            say: called with a message for each damaged state.
 
         Returns:
-            The state and its meta data, or None where there is none.
+            The state and its metadata, or None without any state.
 
         Raises:
-            RequestError: a state does not fit in memory, or another version wrote it.
+            RequestError: a state does not fit in memory, or another version of cnnjax wrote it.
         """
         for epoch in sorted(self._manager.all_steps(), reverse=True):
             if epoch > most:
@@ -77,7 +77,7 @@ class Checkpoints:
             folder = self._directory / str(epoch)
             try:
                 return processes.raise_on_all(_read, self._readable / str(epoch), abstract_state)
-            except Exception as error:  # a damaged state can make orbax raise anything
+            except Exception as error:  # a damaged state can make Orbax raise anything
                 signals.raise_if_interrupted()
                 if isinstance(error, RequestError | PermissionError | MemoryError) or is_out_of_memory(error):
                     raise
@@ -88,7 +88,7 @@ class Checkpoints:
         return None
 
     def keep_only(self, epochs: Sequence[int]) -> None:
-        """Deletes all other states: of a chunk that has trained to its end nothing goes on from them."""
+        """Deletes all other states. Call it after the last epoch: no training resumes from them."""
         self.wait()
         for epoch in sorted({*self._manager.all_steps()} - {*epochs}):
             self._manager.delete(epoch)
@@ -98,17 +98,17 @@ class Checkpoints:
         self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits until everything is on disk, and ends."""
+        """Waits until everything is on disk, and closes the directory."""
         with self._stack:
             self._manager.close()
 
 
 @contextlib.contextmanager
 def _readable(directory: Path) -> Iterator[Path]:
-    """Yields an absolute path of a directory that orbax can use: a temporary link if the name has special characters.
+    """Yields an absolute path of a directory that Orbax can use: a temporary link if the name has special characters.
 
     Orbax searches the path as a glob pattern, so a name with brackets never matches. TensorStore reads a backslash as a
-    slash, and a colon before a slash as the end of a protocol.
+    slash, and a colon before a slash as the end of a URL scheme.
     """
     directory = directory.absolute()
     if not re.search(r"[][*?\\]|:/", str(directory)):
@@ -121,47 +121,53 @@ def _readable(directory: Path) -> Iterator[Path]:
 
 
 def saved_epochs(directory: Path) -> list[int]:
-    """Returns the epochs whose states a chunk's directory holds, in order; none where there is no directory."""
+    """Returns the epochs whose states a directory holds, in order; none if it does not exist."""
     return sorted(ocp.utils.checkpoint_steps(directory.absolute())) if directory.is_dir() else []
 
 
 def read_variables(directory: Path, epoch: int, best: bool, abstract_variables: Any) -> tuple[list[str], dict]:
-    """Reads the weights of a chunk, and nothing else of its state, on whatever devices it was written.
+    """Reads the weights of a state, and nothing else of it, whatever devices it was written on.
 
     Args:
-        directory: of the chunk.
+        directory: of the batch of members.
         epoch: one of `saved_epochs`.
-        best: the weights of each member's best epoch, where it has one, instead of the last.
+        best: whether to read the weights of each member's best epoch, if it has one, instead of the newest.
         abstract_variables: nested dict of jax.ShapeDtypeStruct, the variables of one member.
 
     Returns:
         The members' ids, and their variables: a nested dict of numpy arrays with the members' axis first.
 
     Raises:
-        Damaged: the state is not what was written.
+        Damaged: the state is not as it was written.
         RequestError: it does not fit in memory.
     """
     folder = directory.absolute() / str(epoch)
     try:
         with _readable(directory) as readable:
             members, saved = _read_variables(readable / str(epoch), best, abstract_variables)
-    except Exception as error:  # a damaged state can make orbax raise anything
+    except Exception as error:  # a damaged state can make Orbax raise anything
         if isinstance(error, RequestError | PermissionError | MemoryError):
             raise
         cure = "to train its trials again, delete it and their predictions, and start the study again"
         raise Damaged(folder, first_line(error)[:120], cure) from error
     if not best:
-        return members, saved["variables"]
+        return members, _variables(saved, abstract_variables)
     has_best = saved["best"]["epoch"] > 0
 
     def choose(kept: np.ndarray, last: np.ndarray) -> np.ndarray:
         return np.where(has_best.reshape(-1, *[1] * (kept.ndim - 1)), kept, last)
 
-    return members, jax.tree.map(choose, saved["best"]["variables"], saved["variables"])
+    stored = (_variables(tree, abstract_variables) for tree in (saved["best"], saved))
+    return members, jax.tree.map(choose, *stored)
+
+
+def _variables(saved: dict, names: Iterable[str]) -> dict:
+    saved = saved.get("variables", saved)
+    return {name: saved[name] for name in names}
 
 
 def _read(folder: Path, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
-    """Reads a state by orbax's handlers alone: its checkpointers wait for processes that may have met an error."""
+    """Reads a state by Orbax's handlers: its checkpointers would wait for processes that may have failed."""
     meta = _read_meta(folder)
     _check_names(folder, meta, abstract_state)
     wanted, there = (count_members(abstract_state), len(meta["members"]))
@@ -195,17 +201,19 @@ def _read_state(folder: Path, abstract_state: Any) -> Any:
 
 def _read_variables(folder: Path, best: bool, abstract_variables: Any) -> tuple[list[str], dict]:
     meta = _read_meta(folder)
-    wanted = {"variables": abstract_variables}
-    if best:
-        wanted["best"] = {"variables": abstract_variables, "epoch": jax.ShapeDtypeStruct((), np.int32)}
-    members = len(meta["members"])
-    wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((members, *leaf.shape), leaf.dtype), wanted)
-    _check_memory(folder, wanted)
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
         tree = reader.handler.metadata(folder / "state").tree
-        saved = {"variables": tree["variables"]}
+        # Older states hold params and batch_stats together, as `variables`.
+        stored = {"variables": abstract_variables} if "variables" in tree else abstract_variables
+        wanted = dict(stored)
         if best:
-            saved["best"] = {name: tree["best"][name] for name in ("variables", "epoch")}
+            wanted["best"] = {**stored, "epoch": jax.ShapeDtypeStruct((), np.int32)}
+        members = len(meta["members"])
+        wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((members, *leaf.shape), leaf.dtype), wanted)
+        _check_memory(folder, wanted)
+        saved = {name: tree[name] for name in wanted}
+        if best:
+            saved["best"] = {name: tree["best"][name] for name in wanted["best"]}
         _check_shapes(saved, wanted)
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
         arguments = ocp.args.PyTreeRestore(saved, restore_args=as_numpy, partial_restore=True)
@@ -215,7 +223,7 @@ def _read_variables(folder: Path, best: bool, abstract_variables: Any) -> tuple[
 
 
 def _check_names(folder: Path, meta: dict[str, Any], abstract_state: Any) -> None:
-    """Raises RequestError where a state holds other arrays than this version's: it is whole, and of use to its own."""
+    """Raises RequestError if a state is intact, but of another version of cnnjax, whose states hold other arrays."""
     wanted = _shapes(abstract_state).keys()
     if other := set(meta.get("checksums", wanted)) ^ wanted:
         said = f"another version of cnnjax wrote it, whose states differ ({min(other)})"
@@ -224,7 +232,7 @@ def _check_names(folder: Path, meta: dict[str, Any], abstract_state: Any) -> Non
 
 
 def _check_memory(folder: Path, abstract: Any) -> None:
-    """Raises RequestError where a state's arrays are more than this machine has room for, which is no damage."""
+    """Raises RequestError if a state's arrays do not fit in the memory of this machine."""
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract))
     if size > (free := psutil.virtual_memory().available):
         said = f"its arrays would take {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
@@ -232,7 +240,7 @@ def _check_memory(folder: Path, abstract: Any) -> None:
 
 
 def _check_shapes(saved: Any, abstract: Any) -> None:
-    """Raises ValueError, before any array is read, where orbax's metadata announce other arrays than those."""
+    """Raises ValueError, before reading any array, if Orbax's metadata name arrays of other shapes."""
     for name, (there, wanted) in differences(_shapes(saved), _shapes(abstract)).items():
         raise ValueError(f"{name} is {there}, and should be {wanted}")
 
@@ -243,7 +251,7 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _checksums(state: Any) -> dict[str, list[int]]:
-    """The CRC-32 of each member of each array of a pytree, by the array's path, from the processes that hold them."""
+    """Returns the CRC-32 of each member of each array by the array's path, gathered from all processes."""
     found = _checksums_here(state)
     is_spread = any(not leaf.is_fully_addressable for leaf in jax.tree.leaves(state))
     every = processes.gather([list(sums.items()) for sums in found.values()]) if is_spread else []
@@ -254,7 +262,7 @@ def _checksums(state: Any) -> dict[str, list[int]]:
 
 
 def _checksums_here(state: Any) -> dict[str, dict[int, int]]:
-    """The CRC-32 of each member that this process holds, by the array's path, which orbax keeps, and by number."""
+    """Returns the CRC-32 of each member that this process holds, by the array's path and the member's index."""
     found = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         parts = [(0, leaf)]
@@ -269,7 +277,7 @@ def _checksums_here(state: Any) -> dict[str, dict[int, int]]:
 
 
 def _check(state: Any, meta: dict[str, Any]) -> None:
-    """Raises ValueError where numbers that this process holds are not those that were saved."""
+    """Raises ValueError if the numbers that this process holds are not those that were saved."""
     if "checksums" not in meta:
         return
     for name, sums in _checksums_here(state).items():

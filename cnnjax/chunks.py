@@ -1,4 +1,4 @@
-"""Trains one chunk of a program's members to the end, writing down everything on the way."""
+"""Trains a batch of a program's members to the end, and writes its results to the run's directory."""
 
 import time
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from cnnjax.devices import get
 from cnnjax.population import DeviceData, Population
 from cnnjax.progress import Progress
 from cnnjax.records import RunFolder
-from cnnjax.settings import Settings
+from cnnjax.settings import Hparams
 from cnnjax.signals import interruptibly
-from cnnjax.train import EpochMetrics, State
+from cnnjax.train_state import EpochMetrics, TrainState
 from cnnjax.trial_rows import trial_row
 from cnnjax.types import Member, Streams
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 _OPERATIONS_TO_COMPILE = 2e12  # that a CPU of two cores does while it compiles a program
 
 
-class Chunk(NamedTuple):
-    """Members that train together, filled up to `size` with repetitions of the first."""
+class MemberBatch(NamedTuple):
+    """Members that train together. Copies of the first member fill the batch up to `size`."""
 
     program: str
     members: tuple[Member, ...]
@@ -34,62 +34,61 @@ class Chunk(NamedTuple):
 
     @property
     def filled(self) -> list[Member]:
-        """The members as the program sees them."""
+        """The members with the copies, as the program takes them."""
         return [*self.members, *[self.members[0]] * (self.size - len(self.members))]
 
 
 class _Work(NamedTuple):
-    """A chunk, and all that its training reads and writes."""
+    """A batch of members, and everything that its training reads and writes."""
 
     folder: RunFolder
     population: Population
-    chunk: Chunk
+    batch: MemberBatch
     dataset: Dataset
     data: DeviceData
     progress: Progress
-    settings: Settings
+    hparams: Hparams
     streams: Streams
     stops: list[int]  # epochs in which a trial ends
     lines: dict[tuple[str, int], dict[str, Any]]  # of metrics.jsonl, by member and epoch
-    left: list[int]  # one number: epochs that the progress expects of all members together
+    left: list[int]  # a mutable number: the epochs of all members together that the progress still expects
 
 
-class _Moment(NamedTuple):
-    """A chunk's members after some of their epochs."""
+class _Checkpoint(NamedTuple):
+    """The members after some of their epochs."""
 
-    state: State
+    state: TrainState
     epoch: int
-    seconds: float  # that the epochs took
+    seconds: float  # of training so far
 
 
-def run_chunk(
+def run_members(
     folder: RunFolder,
     population: Population,
-    chunk: Chunk,
+    batch: MemberBatch,
     dataset: Dataset,
     data: DeviceData,
     progress: Progress,
 ) -> None:
-    """Trains a chunk from its newest checkpoint, or its beginning, to its last epoch.
+    """Trains a batch of members to its last epoch, from its newest checkpoint if there is one.
 
-    The order of writing makes a kill harmless at any instant: metrics before the checkpoint that makes them final,
-    a trial's row after the checkpoint of its epoch. What is newer than the restored checkpoint is dropped from the
-    metrics and written again, with the same numbers.
+    A kill at any instant is harmless. Metrics are written before the checkpoint of their epoch, and a trial's row after
+    it. Metrics newer than the restored checkpoint are dropped, and written again with the same numbers.
     """
-    members = chunk.members
+    members = batch.members
     finished = folder.finished(members)
     missing = [trial.epochs for member in members for trial in member.trials if trial.id not in finished]
     if not missing:
         return
-    # orbax takes a second to import: a plan does without
+    # Importing orbax takes a second, and a plan does not need it.
     from cnnjax.checkpoints import Checkpoints
 
-    settings, streams = population.stack(chunk.filled)
+    hparams, streams = population.stack(batch.filled)
     stops = sorted({trial.epochs for member in members for trial in member.trials})
-    work = _Work(folder, population, chunk, dataset, data, progress, settings, streams, stops, {}, [0])
-    interruptibly(population.compile, settings, streams, data)
-    folder.update_plan(chunk.program, population.compiled)
-    checkpoints = Checkpoints(folder.checkpoints(chunk.program, members[0].id, members[-1].id), population.keep, stops)
+    work = _Work(folder, population, batch, dataset, data, progress, hparams, streams, stops, {}, [0])
+    interruptibly(population.compile, hparams, streams, data)
+    folder.update_plan(batch.program, population.compiled)
+    checkpoints = Checkpoints(folder.checkpoints(batch.program, members[0].id, members[-1].id), population.keep, stops)
     try:
         now = _begin(work, checkpoints, min(missing))
         work.lines.update(_drop_newer_metrics(folder, members, now.epoch))
@@ -102,7 +101,7 @@ def run_chunk(
                 checkpoints.keep_only(stops)
                 break
             now = _train(work, now)
-            meta = {"epoch": now.epoch, "seconds": now.seconds, "members": [m.id for m in chunk.filled]}
+            meta = {"epoch": now.epoch, "seconds": now.seconds, "members": [m.id for m in batch.filled]}
             checkpoints.save(now.epoch, now.state, meta)
             if now.epoch in stops or progress.on_checkpoint is not None:
                 checkpoints.wait()
@@ -112,69 +111,70 @@ def run_chunk(
         checkpoints.close()
 
 
-def _begin(work: _Work, checkpoints: "Checkpoints", most: int) -> _Moment:
-    """The newest state on disk that is whole, has all its metrics and is not behind `most`; or the beginning."""
+def _begin(work: _Work, checkpoints: "Checkpoints", most: int) -> _Checkpoint:
+    """Returns the newest intact checkpoint of epoch `most` or before whose metrics are recorded, else a new state."""
     recorded = work.folder.recorded().epochs
-    abstract = work.population.abstract_state(work.settings, work.streams)
+    abstract = work.population.abstract_state(work.hparams, work.streams)
     while restored := checkpoints.restore(abstract, most, work.progress.note):
         state, meta = restored
         last = np.maximum(*get((state.diverged, state.epoch))).clip(max=meta["epoch"])
         lost = [
             epoch
-            for member, ran in zip(work.chunk.members, last, strict=False)
+            for member, ran in zip(work.batch.members, last, strict=False)
             for epoch in range(1, int(ran) + 1)
             if epoch not in recorded.get(member.id, ())
         ]
         if not lost:
-            return _Moment(state, meta["epoch"], meta["seconds"])
+            return _Checkpoint(state, meta["epoch"], meta["seconds"])
         most = min(lost) - 1
         work.progress.note(f"metrics.jsonl lacks epoch {min(lost)}; going on from the state before it")
-    return _Moment(interruptibly(work.population.init, work.settings, work.streams), 0, 0.0)
+    return _Checkpoint(interruptibly(work.population.init, work.hparams, work.streams), 0, 0.0)
 
 
-def _train(work: _Work, now: _Moment) -> _Moment:
-    """Trains a chunk by one compiled call, up to the next stop at most, and writes its metrics down."""
+def _train(work: _Work, now: _Checkpoint) -> _Checkpoint:
+    """Trains by one compiled call, up to the next stop at most, and writes the metrics."""
     population = work.population
     state, epoch, seconds = now
     next_stop = min(stop for stop in work.stops if stop > epoch)
     diverged, stage = get((state.diverged, state.stage))
-    ended = (diverged > 0) | (stage == work.settings.epochs.shape[1])
-    if ended.all():  # nothing is left to train
+    ended = (diverged > 0) | (stage == work.hparams.epochs.shape[1])
+    if ended.all():
         _expect(work, [], epoch)
-        return _Moment(state, next_stop, seconds)
+        return _Checkpoint(state, next_stop, seconds)
     epochs = min(population.every, next_stop - epoch)
-    operations = models.training_flops(population.task.network, work.dataset.image_shape) * len(work.dataset.train)
-    training = _training(work.chunk, population, ended, (work.stops[-1] - epoch) * operations)
+    operations = models.training_flops(population.config.network, work.dataset.image_shape) * len(work.dataset.train)
+    training = _members_to_train(work.batch, population, ended, (work.stops[-1] - epoch) * operations)
     start, traces = time.perf_counter(), population.traces
-    state, history = interruptibly(population.advance, state, work.settings, work.streams, work.data, epochs, training)
+    state, history = interruptibly(population.advance, state, work.hparams, work.streams, work.data, epochs, training)
     lines = _metric_lines(work, epoch, state, history)
     work.folder.append_metrics(lines)
     work.lines.update({(line["member"], line["epoch"]): line for line in lines})
     if population.traces > traces:  # a smaller program, for those that still train
-        work.folder.update_plan(work.chunk.program, population.compiled)
+        work.folder.update_plan(work.batch.program, population.compiled)
     elapsed = time.perf_counter() - start
     _report_progress(work, epoch + epochs, elapsed, lines)
-    return _Moment(state, epoch + epochs, seconds + elapsed)
+    return _Checkpoint(state, epoch + epochs, seconds + elapsed)
 
 
-def _training(chunk: Chunk, population: Population, ended: np.ndarray, left: float) -> np.ndarray | None:
-    """Which members of a chunk to go on with, where the others' end makes room for a smaller program.
+def _members_to_train(batch: MemberBatch, population: Population, ended: np.ndarray, left: float) -> np.ndarray | None:
+    """Selects the members that still train, if a smaller program for them pays off.
+
+    The decision depends only on numbers that a resumed run has too: a program of another size rounds differently.
 
     Args:
-        chunk: the members.
+        batch: the members.
         population: their program.
-        ended: whether each has trained its epochs, or diverged; not all have.
-        left: operations that each member still has before it.
+        ended: whether each member has trained its epochs, or diverged. At least one has not.
+        left: floating-point operations that each member still has to do.
 
     Returns:
-        The numbers of those that train, repeated up to a half, a quarter, ... of the chunk; or None, for all of them:
-        where that is as many, or spares less than compiling another program costs. Decided by numbers that a resumed
-        run has too, for another size of program is another rounding.
+        The indices of the members that train, repeated up to a half, a quarter, ... of the batch. None stands for all
+        members: if no smaller size holds them, or a smaller program saves less than its compilation costs.
     """
-    active, size = np.flatnonzero(~ended), chunk.size
+    active, size = np.flatnonzero(~ended), batch.size
     while size % (2 * population.devices) == 0 and len(active) <= size // 2:
         size //= 2
-    if size == chunk.size or (chunk.size - size) * left < _OPERATIONS_TO_COMPILE:
+    if size == batch.size or (batch.size - size) * left < _OPERATIONS_TO_COMPILE:
         return None
     return np.resize(active, size)
 
@@ -182,7 +182,7 @@ def _training(chunk: Chunk, population: Population, ended: np.ndarray, left: flo
 def _drop_newer_metrics(
     folder: RunFolder, members: tuple[Member, ...], epoch: int
 ) -> dict[tuple[str, int], dict[str, Any]]:
-    """Drops metrics that the restored state has not seen; returns the members' other lines by member and epoch."""
+    """Drops metrics that are newer than the restored state; returns the members' other lines by member and epoch."""
     ours = {member.id for member in members}
     ends = {trial.id: trial.epochs for member in members for trial in member.trials}  # if it does not stop early
     recorded = folder.recorded()
@@ -198,14 +198,14 @@ def _drop_newer_metrics(
     return {(line["member"], line["epoch"]): line for line in lines}
 
 
-def _metric_lines(work: _Work, epoch: int, state: State, history: EpochMetrics) -> list[dict[str, Any]]:
-    """One line per epoch and member, up to the epoch in which a member ended."""
+def _metric_lines(work: _Work, epoch: int, state: TrainState, history: EpochMetrics) -> list[dict[str, Any]]:
+    """Returns one line per epoch and member, up to the epoch in which the member ended."""
     diverged, last = get((state.diverged, state.epoch))
     validates = work.dataset.validation is not None
     arrays = {name: array for name, array in history._asdict().items() if validates or name.startswith("train")}
     lines = []
     for i in range(history.train_loss.shape[1]):
-        for m, member in enumerate(work.chunk.members):
+        for m, member in enumerate(work.batch.members):
             now = epoch + i + 1
             if now > max(diverged[m], last[m]):
                 continue
@@ -215,22 +215,22 @@ def _metric_lines(work: _Work, epoch: int, state: State, history: EpochMetrics) 
     return lines
 
 
-def _record_trials(work: _Work, now: _Moment) -> None:
+def _record_trials(work: _Work, now: _Checkpoint) -> None:
     """Writes predictions, evaluation lines and rows of the trials that end at this epoch."""
     state, epoch, seconds = now
-    members, dataset = work.chunk.members, work.dataset
-    logits = interruptibly(work.population.predict, state, work.settings, work.data)
+    members, dataset = work.batch.members, work.dataset
+    logits = interruptibly(work.population.predict, state, work.hparams, work.data)
     diverged, ran = get((state.diverged, state.epoch))
     best = np.zeros_like(ran) if state.best is None else get(state.best.epoch)
     rows, evaluations = {}, []
-    seen = len(work.lines) * len(dataset.train)  # a member that stopped sees no more
+    seen = len(work.lines) * len(dataset.train)  # none after a member's end
     for m, member in enumerate(members):
         for trial in (trial for trial in member.trials if trial.epochs == epoch):
             measured: dict[str, Any] = {
                 "seconds": round(seconds / len(members), 3),
                 "images_per_second": round(seen / seconds, 1),
             }
-            # An epoch's loss is finite where only its last update was not: then there is nothing to predict with.
+            # The epoch's loss can be finite although its last update is not; the logits are then NaN.
             if diverged[m] or np.isnan(logits[m]).any():
                 measured |= {"status": "diverged", "epochs_run": int(diverged[m] or ran[m])}
             else:
@@ -254,15 +254,15 @@ def _measures(line: dict[str, Any], test: dict[str, float]) -> dict[str, Any]:
 
 
 def _expect(work: _Work, training: Sequence[Member], epoch: int) -> None:
-    """Corrects the images that the progress still expects, given the members that go on training after an epoch."""
+    """Corrects the number of images that the progress still expects, given the members that train after this epoch."""
     left = sum(member.epochs - epoch for member in training)
-    work.progress.spare((work.left[0] - left) * len(work.dataset.train))
+    work.progress.skip((work.left[0] - left) * len(work.dataset.train))
     work.left[0] = left
 
 
 def _report_progress(work: _Work, epoch: int, seconds: float, lines: list[dict[str, Any]]) -> None:
-    """Tells the progress of the members that trained."""
-    members, per_epoch = work.chunk.members, len(work.dataset.train)
+    """Reports the epochs that were trained to the progress."""
+    members, per_epoch = work.batch.members, len(work.dataset.train)
     newest = {line["member"]: line for line in lines}.values()
     training = {line["member"] for line in newest if line["epoch"] == epoch and "status" not in line}
     work.left[0] -= len(lines)

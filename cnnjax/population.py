@@ -1,6 +1,5 @@
-"""A population: one member's training mapped over members and devices, compiled once."""
+"""A population: `train_epoch` mapped over members and devices, compiled once."""
 
-import functools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -15,10 +14,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from cnnjax import devices, models, processes
 from cnnjax.data import Dataset, Split, normalisation
 from cnnjax.evaluate import DeviceSplit, predict
-from cnnjax.settings import Settings, stack_members
+from cnnjax.settings import Hparams, stack_members
 from cnnjax.stopping import METRICS
 from cnnjax.study import DataConfig, Study
-from cnnjax.train import EpochMetrics, State, Task, final_variables, init_member, train_epoch
+from cnnjax.train import init_train_state, train_epoch
+from cnnjax.train_state import EpochMetrics, StaticConfig, TrainState, final_variables
 from cnnjax.types import Member, Static, Streams
 
 _QUICKLY = {"xla_backend_optimization_level": 0}  # compiler options
@@ -40,7 +40,7 @@ def put_data(dataset: Dataset, data: DataConfig, mesh: Mesh) -> DeviceData:
 
     Args:
         dataset: the data.
-        data: the study's settings of them; they say how pixels are normalised and whether test images are augmented.
+        data: the study's `data` group: how pixels are normalized, and whether test images are augmented.
         mesh: the devices.
     """
     constants = normalisation(dataset, data.normalisation)
@@ -58,11 +58,10 @@ def put_data(dataset: Dataset, data: DataConfig, mesh: Mesh) -> DeviceData:
 
 
 def map_members(function: Callable[[Any], Any], stacked: Any) -> Any:
-    """Applies a function of one member to members that are stacked along the first axis of every array.
+    """Maps a function of one member over members that are stacked along the first axis of every array.
 
-    Most devices do the same step of all members at once. A CPU does one thing at a time: there one member after another
-    trains, its arrays stay in the cache, and no product or reduction has a member axis, over which XLA compiles some
-    ten times slower.
+    Accelerators take all members at once, by `jax.vmap`. A CPU takes one after another: the member's arrays stay in the
+    cache, and XLA compiles some products and reductions with a member axis to code that is ten times slower.
     """
     if jax.default_backend() == "cpu":
         return lax.map(function, stacked)
@@ -78,11 +77,11 @@ def _give(stacked: Any, some: Any, members: np.ndarray) -> Any:
 
 
 class Population:
-    """The compiled program of one static setting: every call takes and returns stacked members.
+    """The compiled program of one static configuration. Its methods take and return stacked members.
 
-    The member axis is sharded over the mesh; no member ever waits for another's numbers, so results do not depend on
-    the layout. `traces` counts how often the training function was traced. With `profile`, a folder, a call of
-    `advance` is one epoch, and the second one leaves a trace of the device there, for Perfetto or XProf.
+    The member axis is sharded over the mesh. Members do not communicate, so results do not depend on the layout.
+    `traces` counts how often the training function was traced. With `profile`, a directory, each call of `advance` is
+    one epoch, and the second call writes a trace of the device there, for Perfetto or XProf.
     """
 
     def __init__(
@@ -90,12 +89,12 @@ class Population:
         study: Study,
         static: Static,
         image_shape: tuple[int, int, int],
-        classes: int,
+        num_classes: int,
         mesh: Mesh,
         profile: Path | None = None,
     ):
-        network = models.build(static.model, classes, static.arithmetic, static.convolution)
-        self.task = Task(
+        network = models.build(static.model, num_classes, static.arithmetic, static.convolution)
+        self.config = StaticConfig(
             *(network, static.initialisation, static.optimizer, static.batch_size, study.data.augment),
             drop_last=static.drop_last,
             clips=static.clips,
@@ -111,7 +110,7 @@ class Population:
         self._keep_best = study.data.has_validation or study.train.stops_early
         self._mesh = mesh
         self._functions = {
-            # Runs once: what the compiler spends on its random bits is never earned back.
+            # It runs once, so that optimizing its random bits does not pay off.
             "init": self._map(self._init_member, (MEMBERS, MEMBERS), _QUICKLY),
             "advance": self._map(self._advance_member, (MEMBERS, MEMBERS, MEMBERS, SHARED, SHARED)),
             "predict": self._map(self._predict_member, (MEMBERS, MEMBERS, SHARED)),
@@ -124,7 +123,7 @@ class Population:
         """Maps a one-member function over the member axis of its first arguments, and over the devices."""
 
         def over_members(*arguments: Any) -> Any:
-            with jax.default_matmul_precision(models.MATMUL[self.task.network.precision]):
+            with jax.default_matmul_precision(models.MATMUL[self.config.network.precision]):
                 return mapped(*arguments)
 
         def mapped(*arguments: Any) -> Any:
@@ -143,22 +142,22 @@ class Population:
 
     @property
     def sharding(self) -> NamedSharding:
-        """How stacked members lie on the devices."""
+        """The sharding of stacked members."""
         return NamedSharding(self._mesh, MEMBERS)
 
-    def stack(self, members: Sequence[Member]) -> tuple[Settings, Streams]:
-        """Returns the settings and streams of members of this program, as its calls take them."""
+    def stack(self, members: Sequence[Member]) -> tuple[Hparams, Streams]:
+        """Returns the stacked hyperparameters and streams of members of this program."""
         return stack_members(members, self._longest, self._monitor)
 
-    def init(self, settings: Settings, streams: Streams) -> State:
+    def init(self, hparams: Hparams, streams: Streams) -> TrainState:
         """Returns the members before their first epoch."""
-        stacked = self.put((settings, streams))
+        stacked = self.put((hparams, streams))
         init = self._executable("init", *stacked)
         return processes.raise_on_all(lambda: jax.block_until_ready(init(*stacked)))
 
     @property
     def compiled(self) -> dict[str, Any]:
-        """What was compiled: how often, for how many members, and the memory of the largest."""
+        """How often training was compiled, for how many members, and the memory of the largest program."""
         sizes = sorted(members for name, members in self._compiled if name == "advance")
         needed = [self._memory(size) for size in sizes]
         return {
@@ -168,26 +167,26 @@ class Population:
         }
 
     def text(self, members: int) -> str:
-        """Returns the compiled training of so many members as XLA writes it, each operation with its place here."""
+        """Returns the optimized HLO of training for this number of members, with the source line of each operation."""
         return self._compiled["advance", members].as_text()
 
     def put(self, tree: Any) -> Any:
         """Lays stacked arrays out over the devices."""
         return devices.put(tree, self.sharding)
 
-    def abstract_state(self, settings: Settings, streams: Streams) -> State:
-        """Returns the shapes, dtypes and layout of the members' state."""
-        shapes = jax.eval_shape(self._functions["init"], settings, streams)
+    def abstract_state(self, hparams: Hparams, streams: Streams) -> TrainState:
+        """Returns the shapes, dtypes and sharding of the members' state."""
+        shapes = jax.eval_shape(self._functions["init"], hparams, streams)
         return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=self.sharding), shapes)
 
-    def compile(self, settings: Settings, streams: Streams, data: DeviceData) -> int:
-        """Compiles initialisation, training and prediction for this many members, if they are not yet.
+    def compile(self, hparams: Hparams, streams: Streams, data: DeviceData) -> int:
+        """Compiles initialization, training and prediction for this number of members, unless done before.
 
         Returns:
-            The bytes of device memory that training needs: arguments, results and temporaries, on one device.
+            The bytes of memory that training needs on one device: arguments, results and temporaries.
         """
-        stacked = self.put((settings, streams))
-        state = self.abstract_state(settings, streams)
+        stacked = self.put((hparams, streams))
+        state = self.abstract_state(hparams, streams)
         self._executable("init", *stacked)
         self._executable("advance", state, *stacked, data, self._share(0))
         self._executable("predict", state, stacked[0], data.test)
@@ -205,37 +204,37 @@ class Population:
 
     def advance(
         self,
-        state: State,
-        settings: Settings,
+        state: TrainState,
+        hparams: Hparams,
         streams: Streams,
         data: DeviceData,
         epochs: int,
         some: np.ndarray | None = None,
-    ) -> tuple[State, EpochMetrics]:
+    ) -> tuple[TrainState, EpochMetrics]:
         """Trains every member for up to `every` epochs in one compiled call.
 
         Args:
             state: of all members.
-            settings: of all members.
+            hparams: of all members.
             streams: of all members.
-            data: what they train on.
-            epochs: how many.
-            some: train these members only, by number; a repeated number fills the call up to a size that is compiled.
+            data: the splits.
+            epochs: number of epochs.
+            some: indices of the members to train; None for all. Repeated indices fill a size that is compiled.
 
         Returns:
-            The new state, and metrics as numpy arrays [members, epochs], NaN for members that did not train.
+            The new state, and metrics as NumPy arrays [members, epochs], NaN for members that did not train.
         """
         if some is not None:
-            part, settings, streams = self._take((state, *self.put((settings, streams))), some)
-            moved, history = self.advance(part, settings, streams, data, epochs)
+            part, hparams, streams = self._take((state, *self.put((hparams, streams))), some)
+            moved, history = self.advance(part, hparams, streams, data, epochs)
             whole = [np.full((devices.count_members(state), epochs), np.nan, np.float32) for _ in history]
             for target, values in zip(whole, history, strict=True):
                 target[some] = values
             return self._give(state, moved, some), EpochMetrics(*whole)
-        arguments = (state, *self.put((settings, streams)), data, self._share(epochs))
+        arguments = (state, *self.put((hparams, streams)), data, self._share(epochs))
         advance = self._executable("advance", *arguments)
         with self._profiled():
-            # Where one process runs out of memory all have to go on with fewer members.
+            # If one process runs out of memory, all processes continue with fewer members.
             state, history = processes.raise_on_all(lambda: jax.block_until_ready(advance(*arguments)))
         return state, jax.tree.map(lambda a: a[:, :epochs], devices.get(history))
 
@@ -243,47 +242,47 @@ class Population:
         return devices.put(np.int32(number), NamedSharding(self._mesh, SHARED))
 
     def _profiled(self) -> AbstractContextManager:
-        self._calls += 1  # the first one touches all memory for the first time
+        self._calls += 1  # the first call touches all memory for the first time
         if self._profile is None or self._calls != 2:
             return nullcontext()
         return jax.profiler.trace(str(self._profile), create_perfetto_trace=True)
 
-    def predict(self, state: State, settings: Settings, data: DeviceData) -> np.ndarray:
+    def predict(self, state: TrainState, hparams: Hparams, data: DeviceData) -> np.ndarray:
         """Returns the test logits of every member, float16 [members, examples, classes], rows shifted to maximum 0."""
-        arguments = (state, self.put(settings), data.test)
+        arguments = (state, self.put(hparams), data.test)
         predict = self._executable("predict", *arguments)
         return devices.get(processes.raise_on_all(lambda: jax.block_until_ready(predict(*arguments))))
 
-    def _init_member(self, settings: Settings, streams: Streams) -> State:
-        return init_member(self.task, settings, streams, self._image_shape, keep_best=self._keep_best)
+    def _init_member(self, hparams: Hparams, streams: Streams) -> TrainState:
+        return init_train_state(hparams, streams, self._image_shape, self.config, keep_best=self._keep_best)
 
     def _advance_member(
-        self, state: State, settings: Settings, streams: Streams, data: DeviceData, epochs: jax.Array
-    ) -> tuple[State, EpochMetrics]:
+        self, state: TrainState, hparams: Hparams, streams: Streams, data: DeviceData, epochs: jax.Array
+    ) -> tuple[TrainState, EpochMetrics]:
         self.traces += 1  # runs when jax traces, not when the program runs
-        train = functools.partial(train_epoch, self.task, settings, streams, data.train, data.validation)
 
-        def one_epoch(i: jax.Array, carry: tuple[State, EpochMetrics]) -> tuple:
-            state, metrics = train(carry[0])
-            return state, jax.tree.map(lambda row, value: row.at[i].set(value), carry[1], metrics)
+        def one_epoch(i: jax.Array, carry: tuple[TrainState, EpochMetrics]) -> tuple:
+            state, history = carry
+            state, metrics = train_epoch(state, hparams, streams, data.train, data.validation, self.config)
+            return state, jax.tree.map(lambda row, value: row.at[i].set(value), history, metrics)
 
         history = EpochMetrics(*(jnp.full(self.every, jnp.nan) for _ in EpochMetrics._fields))
         return lax.fori_loop(0, epochs, one_epoch, (state, history))
 
-    def _predict_member(self, state: State, settings: Settings, test: DeviceSplit) -> jax.Array:
-        return predict(self.task.network, final_variables(settings, state), test, self.task.augment)
+    def _predict_member(self, state: TrainState, hparams: Hparams, test: DeviceSplit) -> jax.Array:
+        return predict(self.config.network, final_variables(state, hparams), test, self.config.augment)
 
 
-def chunk_size(members: int, most: int, devices: int = 1) -> int:
-    """Returns how many members to train at a time.
+def member_batch_size(members: int, most: int, devices: int = 1) -> int:
+    """Returns how many members train together.
 
-    Every chunk has the same size, so that one program serves all; the last is filled up with repeated members. Of
-    the sizes up to `most` the one that trains the fewest fillers wins, unless it is less than half of `most`.
+    All batches of members have one size, so that one program serves them all; copies of a member fill the last batch.
+    Of the sizes from half of `most` to `most`, this is the one with the fewest copies.
 
     Args:
         members: how many there are.
         most: how many fit.
-        devices: a chunk is a multiple of it.
+        devices: the size is a multiple of it.
     """
     most = max(devices, min(most, members + -members % devices) // devices * devices)
     sizes = range(most, max(-(-most // 2), devices) - 1, -devices)

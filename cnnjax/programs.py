@@ -1,21 +1,23 @@
-"""Trains programs of a study in a run's folder: from the data to the last program's last epoch."""
+"""Trains the programs of a study: loads the data, compiles each program for the memory, and runs it to its end."""
 
 import contextlib
+import dataclasses
 import itertools
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 
 from cnnjax import models, processes
-from cnnjax.chunks import Chunk, run_chunk
+from cnnjax.chunks import MemberBatch, run_members
 from cnnjax.data import Dataset, load_dataset
-from cnnjax.devices import is_out_of_memory, make_mesh, pin_settings, use_every_core
+from cnnjax.devices import is_out_of_memory, make_mesh, memory_limit, pin_settings, use_every_core
 from cnnjax.environment import cache_folder, describe_environment, lasting
 from cnnjax.nested import differences
 from cnnjax.plan import check_axes, make_plan
-from cnnjax.population import DeviceData, put_data
-from cnnjax.preparation import Layout, Preparation, Prepared, cut
+from cnnjax.population import DeviceData, Population, member_batch_size, put_data
 from cnnjax.progress import Progress
 from cnnjax.records import RunFolder
 from cnnjax.sealed import unwritable
@@ -23,12 +25,88 @@ from cnnjax.signals import interruptibly
 from cnnjax.study import Study
 from cnnjax.types import Member, Plan, Program, RequestError
 
+_MEMORY_SHARE = 0.8  # of a device's memory that a population may plan to use
+# A CPU trains members one after another anyway. A small batch of members gives a line of progress and a checkpoint
+# every few minutes.
+_CPU_FLOPS_PER_EPOCH = 240 * 50e9
+
+Layout = list[list[int]]  # batches of members: [first, end, how many train together]
+
+
+class Compiled(NamedTuple):
+    """A program that is compiled and ready to train."""
+
+    program: Program
+    population: Population
+    layout: Layout
+    memory: int  # bytes on one device
+    seconds: float  # of compilation
+
+
+class Compiler:
+    """Decides how many members of each program train together, and compiles the programs.
+
+    Args:
+        study: the study.
+        dataset: its data. The compiler puts it on the devices.
+        max_members: upper bound of how many members train together.
+        profile: directory for a trace of each program's second epoch.
+    """
+
+    def __init__(self, study: Study, dataset: Dataset, max_members: int | None = None, profile: Path | None = None):
+        self._mesh = make_mesh(jax.devices())
+        self.data = put_data(dataset, study.data, self._mesh)
+        if dataset.validation_from == "given":  # the source's own split, which the study need not name
+            study = dataclasses.replace(study, data=dataclasses.replace(study.data, validation_from="given"))
+        self._study, self._dataset = study, dataset
+        self._max_members, self._profile = max_members, profile
+        self._budget = _MEMORY_SHARE * min(processes.gather(memory_limit()))  # measured before training takes memory
+
+    def compile(self, program: Program, folder: RunFolder | None = None) -> Compiled:
+        """Compiles a program for the layout that `folder` holds; without one, for as many members as fit."""
+        start = time.perf_counter()
+        shape, num_classes = self._dataset.image_shape, len(self._dataset.classes)
+        profile = None if self._profile is None else self._profile / program.id
+        population = Population(self._study, program.static, shape, num_classes, self._mesh, profile)
+        layout = None if folder is None else folder.read_layout(program.id)
+        if layout is not None:
+            # It may be of another number of devices. The members of each batch stay; their states are on disk.
+            layout = [[first, end, size + -size % population.devices] for first, end, size in layout]
+        else:
+            size = self._fitting_size(population, program)
+            layout = split_layout([[0, len(program.members), size]], size)
+        memory = max((self._compile(population, program, size) for _, _, size in layout), default=0)
+        return Compiled(program, population, layout, memory, time.perf_counter() - start)
+
+    def _fitting_size(self, population: Population, program: Program) -> int:
+        """Returns how many members train together: as many as fit the memory, by the compiler's own numbers."""
+        count = len(program.members)
+        most = self._max_members or count + -count % population.devices
+        if jax.default_backend() == "cpu" and self._max_members is None:
+            flops = models.training_flops(population.config.network, self._dataset.image_shape)
+            most = min(most, max(1, int(_CPU_FLOPS_PER_EPOCH / max(flops * len(self._dataset.train), 1))))
+        while True:
+            size = member_batch_size(count, most, population.devices)
+            needed = self._compile(population, program, size)
+            if needed <= self._budget or size <= population.devices:
+                return size
+            most = min(int(size * self._budget / needed), size - 1)
+
+    def _compile(self, population: Population, program: Program, size: int) -> int:
+        members = MemberBatch(program.id, program.members[:size], size).filled
+        return population.compile(*population.stack(members), self.data)
+
+
+def split_layout(layout: Layout, size: int) -> Layout:
+    """Splits batches of members [first, end, how many train together] into batches of at most `size` members."""
+    return [[i, min(i + size, end), size] for first, end, _ in layout for i in range(first, end, size)]
+
 
 def load(study: Study) -> tuple[Dataset, Plan]:
-    """Returns the data and the plan of a study, checked against each other, the same in all processes.
+    """Returns the dataset and the plan of a study, checked against each other and equal in all processes.
 
     Raises:
-        RequestError: the data is not there or is damaged, or the study does not go with it.
+        RequestError: the data is missing or damaged, or the study does not fit it.
     """
     pin_settings()
     dataset, plan = processes.raise_on_all(_load_here, study)
@@ -43,7 +121,7 @@ def load(study: Study) -> tuple[Dataset, Plan]:
 
 def _load_here(study: Study) -> tuple[Dataset, Plan]:
     for name, precision in itertools.product(study.models, study.train.precision):
-        models.build(name, 1, precision)  # what there is not is refused before any data is read
+        models.build(name, 1, precision)  # fail fast on unknown models, before loading data
     plan = make_plan(study)
     check_axes(study, plan)
     dataset = load_dataset(study.data)
@@ -63,19 +141,20 @@ def _load_here(study: Study) -> tuple[Dataset, Plan]:
 
 
 def prepare_jax(plan: Plan, cores: int | None = None) -> None:
-    """Sets jax up for a plan, on all cores or so many. Has to come before anything uses jax."""
+    """Configures JAX for a plan, on all cores or the given number. Call it before anything uses JAX."""
     use_every_core(max(len(program.members) for program in plan.programs), cores)
     enable_compilation_cache()
 
 
 def enable_compilation_cache(folder: str | None = None) -> None:
-    """Keeps compiled programs on disk, so that a second start does not compile again.
+    """Keeps compiled programs on disk, so that a second start does not compile them again.
 
     Args:
-        folder: where, or 'off'. None leaves what jax was told, else takes `xla` in the user's cache folder.
+        folder: the directory of the cache, or 'off'. None stands for JAX's own setting or, without one, for `xla` in
+            the user's cache directory.
 
     Raises:
-        RequestError: the folder cannot be made.
+        RequestError: the directory cannot be made.
     """
     if folder == "off":
         jax.config.update("jax_enable_compilation_cache", False)
@@ -87,12 +166,12 @@ def enable_compilation_cache(folder: str | None = None) -> None:
             raise RequestError("--compilation_cache", folder, f"{error.strerror}; allowed: a folder, or off") from error
     there = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", folder or there or str(cache_folder() / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)  # of its whole second much is left over
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)  # the default of 1 s leaves many programs out
 
 
 @contextlib.contextmanager
 def writing(folder: RunFolder) -> Iterator[None]:
-    """Says in one line that a folder cannot be written."""
+    """Raises a RequestError, one line, if the run's directory cannot be written."""
     try:
         yield
     except Exception as error:
@@ -109,7 +188,7 @@ def writing(folder: RunFolder) -> Iterator[None]:
 
 
 def write_environment(folder: RunFolder, progress: Progress) -> None:
-    """Writes environment.json; one that the run had before and that differs is kept in it, and said."""
+    """Writes environment.json. If the run had another environment before, keeps it under `earlier` and notes it."""
     devices = jax.devices()
     environment = describe_environment(
         {
@@ -131,7 +210,7 @@ def write_environment(folder: RunFolder, progress: Progress) -> None:
 
 
 def waiting(folder: RunFolder, programs: Iterable[Program]) -> tuple[list[Program], list[Member]]:
-    """Returns the programs that have a trial without a result, and the members that have."""
+    """Returns the programs, and their members, that have a trial without a result."""
     programs = list(programs)
     finished = folder.finished(member for program in programs for member in program.members)
 
@@ -151,44 +230,43 @@ def run_programs(
     max_members: int | None = None,
     profile: Path | None = None,
 ) -> None:
-    """Trains programs one after another, each from its newest state on disk.
+    """Trains programs one after another, each from its newest checkpoint.
 
     Args:
-        folder: where everything is written down.
-        study: what they are of.
+        folder: the run's directory.
+        study: the study.
         dataset: its data.
-        programs: those of `waiting`.
-        progress: it has begun; told of every step.
-        max_members: train at most this many members at a time, whatever would fit.
-        profile: folder for a trace of each program's second epoch, if wanted.
+        programs: those that `waiting` returned.
+        progress: the display, after `begin`.
+        max_members: upper bound of how many members train together.
+        profile: directory for a trace of each program's second epoch.
     """
-    mesh = make_mesh(jax.devices())
-    data = put_data(dataset, study.data, mesh)
-    preparation = Preparation(study, dataset, data, mesh, max_members, profile)
+    compiler = Compiler(study, dataset, max_members, profile)
     for index, program in enumerate(programs, 1):
-        progress.program(index, program.static, len(program.members))
-        prepared = interruptibly(preparation.prepare, program, folder)
-        progress.compiled(prepared.seconds)
-        _run_program(folder, prepared, dataset, data, progress)
-        del prepared
-        jax.clear_caches()  # jax would keep every program to its end
+        static = program.static
+        progress.program(index, static.model, static.optimizer, static.batch_size, len(program.members))
+        compiled = interruptibly(compiler.compile, program, folder)
+        progress.compiled(compiled.seconds)
+        _run_program(folder, compiled, dataset, compiler.data, progress)
+        del compiled
+        jax.clear_caches()  # JAX would keep every program until it exits
 
 
-def _run_program(folder: RunFolder, prepared: Prepared, dataset: Dataset, data: DeviceData, progress: Progress) -> None:
-    program, population, pending = prepared.program, prepared.population, list(prepared.layout)
+def _run_program(folder: RunFolder, compiled: Compiled, dataset: Dataset, data: DeviceData, progress: Progress) -> None:
+    program, population, pending = compiled.program, compiled.population, list(compiled.layout)
     done: Layout = []
     folder.write_layout(program.id, pending)
     while pending:
         start, stop, size = pending[0]
-        chunk = Chunk(program.id, program.members[start:stop], size)
+        batch = MemberBatch(program.id, program.members[start:stop], size)
         try:
-            run_chunk(folder, population, chunk, dataset, data, progress)
+            run_members(folder, population, batch, dataset, data, progress)
             done.append(pending.pop(0))
         except Exception as error:
             if not is_out_of_memory(error) or size <= population.devices:
                 raise
-            # The same members from their beginning, half as many at a time: equal numbers in half the memory.
+            # Train the same members from their beginning, half as many at a time: equal numbers in half the memory.
             half = -(-size // (2 * population.devices)) * population.devices
             progress.note(f"out of memory with {size} members at a time; going on with {half}")
-            pending = cut(pending, half)
+            pending = split_layout(pending, half)
             folder.write_layout(program.id, [*done, *pending])

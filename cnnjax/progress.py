@@ -14,7 +14,7 @@ from rich.progress import track
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from cnnjax.types import Static, counted
+from cnnjax.types import counted
 
 _Item = TypeVar("_Item")
 _SILENT, _AGAIN = 2.0, 10.0  # seconds before the first line of what is tracked without a terminal, and between lines
@@ -83,13 +83,10 @@ class Progress:
             self._live = Live(console=self._console, auto_refresh=False, transient=True)
             self._live.start()
 
-    def program(self, index: int, static: Static, members: int) -> None:
+    def program(self, index: int, model: str, optimizer: str, batch_size: int, members: int) -> None:
         """A program starts; `index` counts from 1."""
         self.turn(index)
-        self.note(
-            f"{self._program} {static.model}, {static.optimizer}, batch size {static.batch_size}: "
-            f"{counted(members, 'member')}"
-        )
+        self.note(f"{self._program} {model}, {optimizer}, batch size {batch_size}: {counted(members, 'member')}")
         self._show(f"{self._program} compiling")
 
     def turn(self, index: int) -> None:
@@ -134,8 +131,8 @@ class Progress:
         )
         self._show("  ".join(part for part in parts if part))
 
-    def spare(self, images: int) -> None:
-        """So many images of this program need not be seen, because members ended early; below 0, so many more do."""
+    def skip(self, images: int) -> None:
+        """Removes images of this program from the expected work, because members ended early; below 0, adds them."""
         self._images -= images
         self._work -= images * self._cost
 

@@ -14,14 +14,11 @@ from cnnjax.axes import where_it_matters
 from cnnjax.data import Dataset
 from cnnjax.data.findings import examine
 from cnnjax.data.images import thumbnails
-from cnnjax.devices import make_mesh
 from cnnjax.executors.launcher import run_tasks
 from cnnjax.executors.parts import check_free, merge
 from cnnjax.executors.tasks import Engine
 from cnnjax.nested import differences
-from cnnjax.population import put_data
-from cnnjax.preparation import Preparation
-from cnnjax.programs import load, prepare_jax, run_programs, waiting, write_environment, writing
+from cnnjax.programs import Compiler, load, prepare_jax, run_programs, waiting, write_environment, writing
 from cnnjax.progress import Progress
 from cnnjax.records import RunFolder, describe_plan
 from cnnjax.sealed import unwritable
@@ -123,8 +120,6 @@ def plan_table(study: Study) -> str:
     """Returns what a study would run, as text: trials, programs, members, parameters, memory, FLOPs. Trains nothing."""
     dataset, plan = load(study)
     prepare_jax(plan)
-    mesh = make_mesh(jax.devices())
-    data = put_data(dataset, study.data, mesh)
     counts = {name: count for name, count in dataset.describe()["counts"].items() if count}
     lines = [
         f"data      {dataset.name}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()),
@@ -136,16 +131,16 @@ def plan_table(study: Study) -> str:
         "program  model       optimizer  batch  members  at a time  parameters  memory MB  training TFLOP",
     ]
     total = 0.0
-    preparation = Preparation(study, dataset, data, mesh)
+    compiler = Compiler(study, dataset)
     for program in plan.programs:
-        prepared = preparation.prepare(program)
-        size = prepared.layout[0][-1]
+        compiled = compiler.compile(program)
+        size = compiled.layout[0][-1]
         described = _describe_program(program, dataset)
         total += described["training_flops"]
         static = program.static
         lines.append(
             f"{program.id:<8} {static.model:<11} {static.optimizer:<10} {static.batch_size:>5}  "
-            f"{len(program.members):>7}  {size:>9}  {described['parameters']:>10,}  {prepared.memory / 1e6:>9,.0f}  "
+            f"{len(program.members):>7}  {size:>9}  {described['parameters']:>10,}  {compiled.memory / 1e6:>9,.0f}  "
             f"{significant(described['training_flops'] / 1e12):>14}"
         )
     lines += ["", *_convolution_lines(plan, dataset)]

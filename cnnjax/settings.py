@@ -13,8 +13,8 @@ from cnnjax.types import Member, Streams, Traced, Trial
 _NEVER = Stopping("val_accuracy", 2**30)  # patience that outlasts any training
 
 
-class Settings(NamedTuple):
-    """Settings of one member, a row for each stage [stages], or of one stage; stacked, [members, stages]."""
+class Hparams(NamedTuple):
+    """Traced hyperparameters of one member: arrays [stages], or scalars of one stage; stacked, [members, stages]."""
 
     optimizer: Any  # int: which of the program's, in the order of its name
     learning_rate: Any
@@ -34,8 +34,8 @@ class Settings(NamedTuple):
     restore: Any  # bool: the stage ends with the best weights, not the last
 
 
-def stack_members(members: Sequence[Member], longest: int, monitor: str) -> tuple[Settings, Streams]:
-    """Returns the settings and stream seeds of members as arrays with the member axis first.
+def stack_members(members: Sequence[Member], longest: int, monitor: str) -> tuple[Hparams, Streams]:
+    """Returns the hyperparameters and stream seeds of members as arrays with the member axis first.
 
     Args:
         members: of one program, with equally many stages.
@@ -44,23 +44,23 @@ def stack_members(members: Sequence[Member], longest: int, monitor: str) -> tupl
     """
     trials = [member.trials[-1] for member in members]
     rows = [[_row(trial, number, longest, monitor) for number in range(len(trial.stages))] for trial in trials]
-    settings = Settings(
-        *(np.stack([np.stack([getattr(stage, name) for stage in row]) for row in rows]) for name in Settings._fields)
+    hparams = Hparams(
+        *(np.stack([np.stack([getattr(stage, name) for stage in row]) for row in rows]) for name in Hparams._fields)
     )
     seeds: dict[str, Any] = {
         field.name: np.array([getattr(trial.streams, field.name) for trial in trials], np.uint32)
         for field in dataclasses.fields(Streams)
     }
-    return settings, Streams(**seeds)
+    return hparams, Streams(**seeds)
 
 
-def _row(trial: Trial, number: int, longest: int, monitor: str) -> Settings:
+def _row(trial: Trial, number: int, longest: int, monitor: str) -> Hparams:
     stage = trial.stages[number]
     traced: Traced = stage.traced
     stopping = read_stopping(traced.early_stopping)
     is_last = number == len(trial.stages) - 1
     watched = stopping or _NEVER._replace(metric=monitor)
-    return Settings(
+    return Hparams(
         optimizer=np.int32(trial.static.optimizer.split("+").index(stage.optimizer)),
         learning_rate=np.float32(traced.learning_rate),
         momentum=np.float32(traced.momentum),

@@ -1,13 +1,12 @@
-"""Training of ONE member, as pure functions of its settings, its random streams and the data.
+"""Training of one network: `loss_fn`, `train_step` for a batch, `train_epoch` for an epoch. Pure functions.
 
-A reader who knows `jax.grad` and `jax.lax.scan` can read this file top to bottom; `population` maps it over members.
+`population` maps `train_epoch` over members.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import lax
 from jaxtyping import Array, Float, Int
@@ -16,233 +15,83 @@ from cnnjax.augment import gather_batch
 from cnnjax.evaluate import DeviceSplit, Sums, batch_sums, evaluate, zero_sums
 from cnnjax.models import Network, initial_variables
 from cnnjax.optimizers import make_optimizer
-from cnnjax.settings import Settings
+from cnnjax.settings import Hparams
 from cnnjax.stopping import METRICS
+from cnnjax.train_state import (
+    BestWeights,
+    EpochMetrics,
+    StaticConfig,
+    TrainState,
+    end_epoch,
+    hparams_of_stage,
+    where,
+)
 from cnnjax.types import Streams
 
 STREAMS = ("init", "order", "augment", "dropout")
 jax.tree_util.register_dataclass(Streams, data_fields=STREAMS, meta_fields=())
 
 
-class Task(NamedTuple):
-    """What all members of a program share and what is compiled in."""
+class Batch(NamedTuple):
+    """A batch of training examples."""
 
-    network: Network
-    initialisation: str
-    optimizer: str
-    batch_size: int
-    augment: tuple[str, ...]
-    drop_last: bool = False
-    clips: bool = False
+    images: Float[Array, "B H W C"]  # normalized and augmented
+    labels: Int[Array, " B"]
 
 
-class Best(NamedTuple):
-    """The weights of the best epoch so far, and which that was.
-
-    It has the score of every metric, for a stage may hold its epochs against it by another metric than the one before.
-    """
-
-    variables: dict
-    scores: Float[Array, " metrics"]  # of METRICS, higher is better
-    epoch: Int[Array, ""]  # 0: none yet
-
-
-class State(NamedTuple):
-    """A member while it trains."""
-
-    variables: dict  # 'params', and 'batch_stats' where there is batch norm
-    optimizer: optax.OptState
-    epoch: Int[Array, ""]  # epochs done
-    stage: Int[Array, ""]  # stages done: as many as there are, and the member is done
-    began: Int[Array, ""]  # epochs done when the stage began
-    peak: Float[Array, ""]  # the stage's score that early stopping holds the next ones against
-    waited: Int[Array, ""]  # epochs since then
-    diverged: Int[Array, ""]  # the epoch that ended with a non-finite loss; 0 while all is well
-    best: Best | None  # None where nothing says which epoch is best
-
-
-class EpochMetrics(NamedTuple):
-    """Means over a split: training ones over the epoch's batches as they were seen, before each update."""
-
-    train_loss: Float[Array, ""]
-    train_accuracy: Float[Array, ""]
-    val_loss: Float[Array, ""]  # NaN without a validation split, like the following
-    val_accuracy: Float[Array, ""]
-    val_precision: Float[Array, ""]  # macro means
-    val_recall: Float[Array, ""]
-    val_f1: Float[Array, ""]
-
-
-assert EpochMetrics._fields == METRICS
-_SIGNS = np.array([-1.0 if name.endswith("loss") else 1.0 for name in METRICS], np.float32)
-
-
-def init_member(
-    task: Task,
-    settings: Settings,
+def init_train_state(
+    hparams: Hparams,
     streams: Streams,
     image_shape: tuple[int, int, int],
+    config: StaticConfig,
     *,
     keep_best: bool,
-) -> State:
-    """Returns a member before its first epoch; only the init stream decides its weights."""
-    variables = initial_variables(task.network, image_shape, task.initialisation, stream_key(streams, "init"))
-    zero = jnp.zeros((), jnp.int32)
-    return State(
-        variables=variables,
-        optimizer=_optimizer(task, _of_stage(settings, zero)).init(variables["params"]),
-        **dict.fromkeys(("epoch", "stage", "began", "waited", "diverged"), zero),
-        peak=jnp.array(-jnp.inf),
-        best=Best(variables, jnp.full(len(METRICS), -jnp.inf), zero) if keep_best else None,
-    )
-
-
-def train_epoch(
-    task: Task,
-    settings: Settings,
-    streams: Streams,
-    train: DeviceSplit,
-    validation: DeviceSplit | None,
-    state: State,
-) -> tuple[State, EpochMetrics]:
-    """Trains a member for one epoch, validates it, and ends the stage where its time or patience is over.
-
-    A member whose epoch ends with a non-finite training loss is frozen as it stood when that epoch began: `diverged`
-    says the epoch, and later epochs leave the member alone. So do epochs behind its last stage.
-    """
-    now = _of_stage(settings, state.stage)
-    trained, train_loss, train_accuracy = _train_batches(task, now, streams, train, state)
-    measures = (jnp.array(jnp.nan),) * 5
-    if validation is not None:
-        measures = evaluate(task.network, trained.variables, validation, task.augment)
-    metrics = EpochMetrics(train_loss, train_accuracy, *measures)
-
-    trained = _end_epoch(task, settings, now, trained, metrics)
-    ran = (state.diverged == 0) & (state.stage < len(settings.epochs))
-    healthy = ran & jnp.isfinite(train_loss)
-    frozen = state._replace(diverged=jnp.where(ran, state.epoch + 1, state.diverged))
-    return _where(healthy, trained, frozen), metrics
-
-
-def final_variables(settings: Settings, state: State) -> dict:
-    """The weights that a trial ending here is judged by: the best, where its last stage may stop early."""
-    if state.best is None:
-        return state.variables
-    return _where(settings.restore[-1] & (state.best.epoch > 0), state.best.variables, state.variables)
-
-
-def _end_epoch(task: Task, settings: Settings, now: Settings, state: State, metrics: EpochMetrics) -> State:
-    """Counts an epoch, remembers the best one, and where the stage is over makes the member ready for the next."""
-    epoch, best = state.epoch + 1, state.best
-    scores = jnp.stack(metrics) * _SIGNS
-    scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)  # NaN never wins
-    score = scores[now.monitor]
-    if best is not None:
-        best = _where(score > best.scores[now.monitor], Best(state.variables, scores, epoch), best)
-    rose = score > state.peak + now.min_change
-    waited = jnp.where(rose, 0, state.waited + 1)
-    over = (waited >= now.patience) | (epoch - state.began >= now.epochs)
-    variables, optimizer = state.variables, state.optimizer
-    if best is not None:
-        variables = _where(over & now.restore & (best.epoch > 0), best.variables, variables)
-    if len(settings.epochs) > 1:
-        optimizer = _where(over, _optimizer(task, now).init(variables["params"]), optimizer)
-    return State(
-        variables=variables,
-        optimizer=optimizer,
-        epoch=epoch,
-        stage=state.stage + over,
-        began=jnp.where(over, epoch, state.began),
-        peak=jnp.where(over, -jnp.inf, jnp.where(rose, score, state.peak)),
-        waited=jnp.where(over, 0, waited),
-        diverged=state.diverged,
-        best=best,
-    )
-
-
-def _train_batches(
-    task: Task, settings: Settings, streams: Streams, train: DeviceSplit, state: State
-) -> tuple[State, Array, Array]:
-    """One pass over the training split: a scan of full batches, then one step for the remainder.
-
-    The learning rate moves from the epoch's first factor, at the first step, towards the second, after the last.
-
-    Returns:
-        The member, and loss and accuracy, means over the examples that were seen.
-    """
-    count = train.labels.shape[0]
-    shuffled = epoch_order(stream_key(streams, "order", state.epoch), count)
-    order = jnp.where(settings.shuffle, shuffled, jnp.arange(count))
-    # All augmentation of an epoch is drawn at once: one random word decides what happens to one example.
-    words = jax.random.bits(stream_key(streams, "augment", state.epoch), (count,))
-    dropout_key = stream_key(streams, "dropout", state.epoch)
-    full, rest = divmod(count, task.batch_size)
-    if task.drop_last:
-        count, rest = count - rest, 0
-    steps = full + (rest > 0)
-    epoch = jnp.minimum(state.epoch - state.began, len(settings.schedule) - 1)
-    first, last = settings.schedule[epoch]
-
-    def step(carry: tuple[dict, optax.OptState, Sums], batch: tuple[Array, Array, Array]) -> tuple:
-        variables, optimizer_state, sums = carry
-        index, indices, words = batch
-        factor = first + (last - first) * (index / steps)
-        optimizer = _optimizer(task, settings._replace(learning_rate=settings.learning_rate * factor))
-        images = gather_batch(
-            *(train.images, indices, train.scale, train.shift),
-            augment=task.augment,
-            words_B=words,
-        )
-        gradients, (variables, batch_result) = jax.grad(batch_loss, has_aux=True)(
-            variables["params"],
-            *(task.network, settings, variables, images, train.labels[indices]),
-            jax.random.fold_in(dropout_key, index),
-        )
-        with jax.named_scope("update"):
-            updates, optimizer_state = optimizer.update(gradients, optimizer_state, variables["params"])
-            variables = {**variables, "params": optax.apply_updates(variables["params"], updates)}
-        return (variables, optimizer_state, sums + batch_result), None
-
-    examples = (order[:count], words[:count])
-    carry = (state.variables, state.optimizer, zero_sums())
-    if full:
-        batches = (a[: count - rest].reshape(full, task.batch_size) for a in examples)
-        carry, _ = lax.scan(step, carry, (jnp.arange(full), *batches))
-    if rest:
-        carry, _ = step(carry, (jnp.array(full), *(a[count - rest :] for a in examples)))
-    variables, optimizer_state, sums = carry
-    return state._replace(variables=variables, optimizer=optimizer_state), sums.loss / count, sums.correct / count
-
-
-def _optimizer(task: Task, settings: Settings) -> optax.GradientTransformation:
-    return make_optimizer(task.optimizer, settings, clips=task.clips)
-
-
-def batch_loss(
-    params: dict,
-    network: Network,
-    settings: Settings,
-    variables: dict,
-    images: Array,
-    labels: Array,
-    dropout_key: Array,
-) -> tuple[Array, tuple[dict, Sums]]:
-    """Returns the mean smoothed cross-entropy of a batch, the variables with moved batch statistics, and plain sums.
+) -> TrainState:
+    """Returns the state before the first epoch. Only the init stream decides the initial parameters.
 
     Args:
-        params: what to differentiate by; those in `variables` do not count.
-        network: the network.
-        settings: of the member; its dropout rate and label smoothing count.
-        variables: 'params', and 'batch_stats' where there is batch norm.
-        images: normalised, [B, H, W, C].
-        labels: [B].
-        dropout_key: what dropout draws from.
+        hparams: of all stages.
+        streams: the seeds of the run.
+        image_shape: (H, W, C).
+        config: the static configuration.
+        keep_best: whether to keep the weights of the best epoch.
     """
-    logits, moved = network.apply(
-        {**variables, "params": params},
-        images,
+    variables = initial_variables(config.network, image_shape, config.initialisation, stream_key(streams, "init"))
+    params, batch_stats = variables["params"], variables.get("batch_stats", {})
+    zero = jnp.zeros((), jnp.int32)
+    optimizer = make_optimizer(config.optimizer, hparams_of_stage(hparams, zero), clips=config.clips)
+    return TrainState(
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=optimizer.init(params),
+        **dict.fromkeys(("epoch", "stage", "stage_start_epoch", "epochs_since_improvement", "diverged"), zero),
+        best_score=jnp.array(-jnp.inf),
+        best=BestWeights(params, batch_stats, jnp.full(len(METRICS), -jnp.inf), zero) if keep_best else None,
+    )
+
+
+def loss_fn(
+    params: dict, batch_stats: dict, batch: Batch, hparams: Hparams, dropout_key: Array, network: Network
+) -> tuple[Float[Array, ""], tuple[dict, Sums]]:
+    """Returns the loss of a batch: the mean cross-entropy with label smoothing.
+
+    Args:
+        params: of the network.
+        batch_stats: of its batch norms; empty without batch norm.
+        batch: images and labels.
+        hparams: of one stage. The loss uses the dropout rate and the label smoothing.
+        dropout_key: random key for the dropout masks.
+        network: the network.
+
+    Returns:
+        The loss (nats), and as auxiliary output the updated batch statistics and the sums of the plain cross-entropy
+        and of the correct predictions.
+    """
+    logits, updated = network.apply(
+        {"params": params, "batch_stats": batch_stats},
+        batch.images,
         train=True,
-        dropout_rate=settings.dropout_rate,
+        dropout_rate=hparams.dropout_rate,
         rngs={"dropout": dropout_key},
         mutable=["batch_stats"],
     )
@@ -250,15 +99,121 @@ def batch_loss(
     with jax.named_scope("loss"):
         log_probabilities = jax.nn.log_softmax(logits)
         # Smoothing gives every class the same share of the target (Szegedy et al. 2016, section 7).
-        of_label = -jnp.take_along_axis(log_probabilities, labels[:, None], axis=-1)[:, 0]
+        of_label = -jnp.take_along_axis(log_probabilities, batch.labels[:, None], axis=-1)[:, 0]
         of_all = -log_probabilities.mean(-1)
-        smoothing = settings.label_smoothing
+        smoothing = hparams.label_smoothing
         loss = ((1 - smoothing) * of_label + smoothing * of_all).mean()
-        return loss, ({**variables, **moved}, batch_sums(logits, labels))
+        return loss, (updated.get("batch_stats", batch_stats), batch_sums(logits, batch.labels))
+
+
+def train_step(
+    state: TrainState, batch: Batch, hparams: Hparams, dropout_key: Array, config: StaticConfig
+) -> tuple[TrainState, Sums]:
+    """Updates the parameters by one gradient step.
+
+    Args:
+        state: before the step.
+        batch: images and labels.
+        hparams: of one stage, with the learning rate of this step.
+        dropout_key: random key for the dropout masks.
+        config: the static configuration. It names the network and the optimizer.
+
+    Returns:
+        The new state, and the sums of the cross-entropy and of the correct predictions before the update.
+    """
+    grads, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(
+        state.params, state.batch_stats, batch, hparams, dropout_key, config.network
+    )
+    with jax.named_scope("update"):
+        optimizer = make_optimizer(config.optimizer, hparams, clips=config.clips)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+    return state._replace(params=params, batch_stats=batch_stats, opt_state=opt_state), metrics
+
+
+def train_epoch(
+    state: TrainState,
+    hparams: Hparams,
+    streams: Streams,
+    train: DeviceSplit,
+    validation: DeviceSplit | None,
+    config: StaticConfig,
+) -> tuple[TrainState, EpochMetrics]:
+    """Trains for one epoch, evaluates on the validation split, and ends the stage if its time or patience is over.
+
+    If the epoch's training loss is not finite, the state is rolled back to the start of the epoch, and `diverged`
+    keeps the number of the epoch. A diverged state, and one whose stages are all completed, is never updated again.
+
+    Args:
+        state: before the epoch.
+        hparams: of all stages.
+        streams: the seeds of the run.
+        train: the training split.
+        validation: the validation split, if there is one.
+        config: the static configuration.
+    """
+    trained, train_loss, train_accuracy = _train_batches(state, hparams, streams, train, config)
+    measures = (jnp.array(jnp.nan),) * 5
+    if validation is not None:
+        measures = evaluate(config.network, trained.variables, validation, config.augment)
+    metrics = EpochMetrics(train_loss, train_accuracy, *measures)
+
+    trained = end_epoch(trained, metrics, hparams, config)
+    trains = (state.diverged == 0) & (state.stage < len(hparams.epochs))
+    rolled_back = state._replace(diverged=jnp.where(trains, state.epoch + 1, state.diverged))
+    return where(trains & jnp.isfinite(train_loss), trained, rolled_back), metrics
+
+
+def _train_batches(
+    state: TrainState, hparams: Hparams, streams: Streams, train: DeviceSplit, config: StaticConfig
+) -> tuple[TrainState, Array, Array]:
+    """Trains on each batch of the training split: a scan of full batches, then one step for the remainder.
+
+    Returns:
+        The state, and the means of loss and accuracy over the examples.
+    """
+    hparams = hparams_of_stage(hparams, state.stage)
+    count = train.labels.shape[0]
+    shuffled = epoch_order(stream_key(streams, "order", state.epoch), count)
+    order = jnp.where(hparams.shuffle, shuffled, jnp.arange(count))
+    # One random word an example decides its augmentation; an epoch's words are drawn at once.
+    words = jax.random.bits(stream_key(streams, "augment", state.epoch), (count,))
+    dropout_key = stream_key(streams, "dropout", state.epoch)
+    full, rest = divmod(count, config.batch_size)
+    if config.drop_last:
+        count, rest = count - rest, 0
+    steps = full + (rest > 0)
+    # The schedule's factor moves linearly from its value at the epoch's first step to that after the last.
+    epoch_of_stage = jnp.minimum(state.epoch - state.stage_start_epoch, len(hparams.schedule) - 1)
+    first, last = hparams.schedule[epoch_of_stage]
+
+    def step(carry: tuple[TrainState, Sums], batch: tuple[Array, Array, Array]) -> tuple:
+        state, sums = carry
+        number, indices, words = batch
+        factor = first + (last - first) * (number / steps)
+        images = gather_batch(train.images, indices, train.scale, train.shift, augment=config.augment, words_B=words)
+        state, metrics = train_step(
+            state,
+            Batch(images, train.labels[indices]),
+            hparams._replace(learning_rate=hparams.learning_rate * factor),
+            jax.random.fold_in(dropout_key, number),
+            config,
+        )
+        return (state, sums + metrics), None
+
+    examples = (order[:count], words[:count])
+    carry = (state, zero_sums())
+    if full:
+        batches = (a[: count - rest].reshape(full, config.batch_size) for a in examples)
+        carry, _ = lax.scan(step, carry, (jnp.arange(full), *batches))
+    if rest:
+        carry, _ = step(carry, (jnp.array(full), *(a[count - rest :] for a in examples)))
+    state, sums = carry
+    return state, sums.loss / count, sums.correct / count
 
 
 def epoch_order(key: Array, count: int) -> Int[Array, " count"]:
-    """Returns a random permutation of `count` examples (sorting random words once: ties keep their order)."""
+    """Returns a random permutation of `count` examples: the order of random words, of which equal ones keep theirs."""
     return jnp.argsort(jax.random.bits(key, (count,)))
 
 
@@ -266,12 +221,3 @@ def stream_key(streams: Streams, name: str, epoch: Array | int = 0) -> Array:
     """Returns the key of one stream at one epoch; streams with equal seeds have different keys."""
     seed = jax.random.key(getattr(streams, name))
     return jax.random.fold_in(jax.random.fold_in(seed, STREAMS.index(name)), epoch)
-
-
-def _of_stage(settings: Settings, stage: Array) -> Settings:
-    """The settings of one stage; behind the last one, of the last."""
-    return Settings(*(rows[jnp.minimum(stage, len(rows) - 1)] for rows in settings))
-
-
-def _where(condition: Array, chosen: Any, otherwise: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), chosen, otherwise)

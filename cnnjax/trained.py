@@ -121,7 +121,7 @@ def load_trials(workdir: str | Path, trials: Sequence[str]) -> Iterator[Trained]
             raise RequestError("trial", name, f"{near}allowed: {min(found)} to {max(found)}")
         program, member, trial = found[name]
         folder.check_networks([trial.static.model])
-        best = trial.stages[-1].traced.early_stopping != "off"  # as `train.final_variables` judges it
+        best = trial.stages[-1].traced.early_stopping != "off"  # as in `train_state.final_variables`
         network = _network(trial, len(classes))
         members, stacked = read(*_find_state(folder, program, member, trial), best, network)
         yield Trained(trial, network, _take(stacked, members.index(member)), *about_data)
@@ -140,7 +140,7 @@ def _find_state(folder: RunFolder, program: Program, member: str, trial: Trial) 
     ids = [m.id for m in program.members]
     for first, end, _ in folder.read_layout(program.id) or []:
         directory = folder.checkpoints(program.id, ids[first], ids[end - 1])
-        # A trial that stopped early ended in an epoch of its own, and its chunk at the latest in the trial's last one.
+        # A trial that stopped early is in any state from its last epoch to the last that its training could have.
         ended = [epoch for epoch in saved_epochs(directory) if int(row["epochs_run"]) <= epoch <= trial.epochs]
         if member in ids[first:end] and ended:
             return directory, ended[-1]

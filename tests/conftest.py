@@ -50,9 +50,9 @@ def quick(tiny, monkeypatch):
 
 def make_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the fixture `quick` but for the model, for as long as `monkeypatch` lasts."""
-    from cnnjax import preparation
+    from cnnjax import programs
 
-    monkeypatch.setattr(preparation, "Population", _compile_once)
+    monkeypatch.setattr(programs, "Population", _compile_once)
 
 
 @functools.cache

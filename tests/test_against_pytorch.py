@@ -16,8 +16,8 @@ from cnnjax.convolution import max_pool
 from cnnjax.ladder import LADDER, BatchNorm, Conv, Dense
 from cnnjax.layers import BatchNormalisation, dropout
 from cnnjax.optimizers import make_optimizer
-from cnnjax.settings import Settings
-from cnnjax.train import batch_loss
+from cnnjax.settings import Hparams
+from cnnjax.train import Batch, loss_fn
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: nothing to compare with")
 from experiments.benchmarks import torch_models  # noqa: E402
@@ -132,18 +132,18 @@ def settings_of(**values):
         "dropout_rate": 0.0,
     }
     numbers = {name: jnp.float32(value) for name, value in {**usual, **values}.items()}
-    return Settings(**{**dict.fromkeys(Settings._fields, False), **numbers})
+    return Hparams(**{**dict.fromkeys(Hparams._fields, False), **numbers})
 
 
-loss_and_gradients = jax.jit(jax.value_and_grad(batch_loss, has_aux=True), static_argnums=1)
+loss_and_grads = jax.jit(jax.value_and_grad(loss_fn, has_aux=True), static_argnums=5)
 
 
 def our_gradients(network, variables, images, labels, settings):
-    key = jax.random.key(0)
-    (loss, (moved, sums)), gradients = loss_and_gradients(
-        variables["params"], network, settings, variables, images, labels, key
+    (loss, (batch_stats, sums)), gradients = loss_and_grads(
+        *(variables["params"], variables.get("batch_stats", {}), Batch(images, labels)),
+        *(settings, jax.random.key(0), network),
     )
-    return loss, moved, sums, gradients
+    return loss, batch_stats, sums, gradients
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_logits_loss_gradients_and_statistics(name, smoothing):
     module.train()
     logits, their_loss = torch_loss(module, images, labels, smoothing)
     their_loss.backward()
-    loss, moved, sums, gradients = our_gradients(
+    loss, batch_stats, sums, gradients = our_gradients(
         network, variables, images, labels, settings_of(label_smoothing=smoothing)
     )
     assert abs(float(loss) - their_loss.item()) < 1e-4 * their_loss.item()
@@ -172,7 +172,7 @@ def test_logits_loss_gradients_and_statistics(name, smoothing):
         for leaf in leaves:
             assert np.linalg.norm(gradients[layer][leaf] - leaves[leaf]) < 1e-4 * scale
     if "batch_stats" in variables:
-        assert error(moved["batch_stats"], torch_models.state(module)[1]) < 1e-4
+        assert error(batch_stats, torch_models.state(module)[1]) < 1e-4
 
 
 SGD = {"learning_rate": 0.01, "momentum": 0.9, "weight_decay": 0.01}
@@ -213,7 +213,7 @@ def test_five_steps(name, optimizer, settings):
         variables = {"params": as_float32(before)}
         if before_statistics:
             variables["batch_stats"] = as_float32(before_statistics)
-        loss, moved, _, gradients = our_gradients(network, variables, images, labels, traced)
+        loss, batch_stats, _, gradients = our_gradients(network, variables, images, labels, traced)
         updates, state = rule.update(gradients, state, variables["params"])
         params = jax.tree.map(lambda p, u: p + u, variables["params"], updates)
         assert abs(float(loss) - their_loss.item()) < 1e-4 * their_loss.item()
@@ -223,7 +223,7 @@ def test_five_steps(name, optimizer, settings):
             ours = np.asarray(updates[layer][main])
             assert error(ours, leaves[main] - before[layer][main]) < 2e-3
         if before_statistics:
-            assert error(moved["batch_stats"], statistics) < 1e-4
+            assert error(batch_stats, statistics) < 1e-4
 
 
 def as_float32(tree):

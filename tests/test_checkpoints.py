@@ -27,7 +27,7 @@ NAMES = (
 @pytest.mark.parametrize("name", NAMES)
 def test_a_state_is_read_back_from_a_folder_of_any_name(tmp_path, name):
     directory = tmp_path / name / "p000" / "t0000-t0001"
-    state = jax.device_put({"variables": {"w": np.arange(6.0, dtype=np.float32).reshape(2, 3)}})
+    state = jax.device_put({"params": np.arange(6.0, dtype=np.float32).reshape(2, 3)})
     saving = Checkpoints(directory, keep=1, stops=[1])
     for epoch in (1, 2):
         saving.save(epoch, state, {"epoch": epoch, "members": ["t0000", "t0001"]})
@@ -37,8 +37,29 @@ def test_a_state_is_read_back_from_a_folder_of_any_name(tmp_path, name):
     reading, said = Checkpoints(directory, keep=1), []
     restored, meta = reading.restore(abstract, 9, said.append)
     reading.close()
-    np.testing.assert_array_equal(restored["variables"]["w"], state["variables"]["w"])
+    np.testing.assert_array_equal(restored["params"], state["params"])
     assert (meta["epoch"], said) == (2, [])
-    members, variables = read_variables(directory, 1, False, {"w": jax.ShapeDtypeStruct((3,), np.float32)})
+    members, variables = read_variables(directory, 1, False, {"params": jax.ShapeDtypeStruct((3,), np.float32)})
     assert members == ["t0000", "t0001"]
-    np.testing.assert_array_equal(variables["w"], state["variables"]["w"])
+    np.testing.assert_array_equal(variables["params"], state["params"])
+
+
+@pytest.mark.parametrize("best", [False, True])
+def test_the_weights_of_an_older_run_are_read(tmp_path, best):
+    """Older states hold the variables together, and name other fields in other ways."""
+    newest, kept = (
+        {"params": {"w": np.full((2, 3), v, np.float32)}, "batch_stats": {"m": np.full((2, 1), v)}} for v in (1, 2)
+    )
+    state = {
+        "variables": newest,
+        "waited": np.zeros(2),
+        "best": {"variables": kept, "epoch": np.array([0, 3], np.int32)},
+    }
+    saving = Checkpoints(tmp_path / "t0000-t0001", keep=1)
+    saving.save(4, jax.device_put(state), {"epoch": 4, "members": ["t0000", "t0001"]})
+    saving.close()
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], np.float32), newest)
+    _, variables = read_variables(tmp_path / "t0000-t0001", 4, best, shapes)
+    expected = [1, 2] if best else [1, 1]
+    np.testing.assert_array_equal(variables["params"]["w"][:, 0], expected)
+    np.testing.assert_array_equal(variables["batch_stats"]["m"][:, 0], expected)

@@ -16,7 +16,7 @@ from conftest import make_study
 from made_up_run import make_config, make_run
 from rich.console import Console
 
-from cnnjax import confirmation, launch, preparation, programs, runner, stats
+from cnnjax import confirmation, launch, programs, runner, stats
 from cnnjax.analysis.compare import fresh
 from cnnjax.analysis.read import read_run
 from cnnjax.plan import list_trials, single_out
@@ -235,7 +235,7 @@ def confirm(study, workdir, number):
 def test_contenders_are_trained_on_fresh_seeds_and_a_second_call_finds_them(tiny, tmp_path, monkeypatch):
     reports = []
     monkeypatch.setattr(confirmation, "build_report", reports.append)
-    monkeypatch.setattr(preparation, "Population", functools.cache(Population))  # compiled once: always two members
+    monkeypatch.setattr(programs, "Population", functools.cache(Population))  # compiled once: always two members
     study = make_study(train={"learning_rate": (0.05, 0.02), "epochs": 1})
     said = confirm(study, tmp_path / "run", 2)
     folders = sorted((tmp_path / "run/confirm/2").glob("t*"))

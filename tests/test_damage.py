@@ -18,7 +18,7 @@ from conftest import add_tiny, make_study
 from rich.console import Console
 
 import cnnjax
-from cnnjax import checkpoints, preparation, runner
+from cnnjax import checkpoints, programs, runner
 from cnnjax.analysis import compare as comparison
 from cnnjax.analysis.read import read_run
 from cnnjax.population import Population
@@ -39,7 +39,7 @@ def quick():
     """The tiny model, and programs compiled once for all runs."""
     with pytest.MonkeyPatch.context() as patch:
         add_tiny(patch)
-        patch.setattr(preparation, "Population", functools.cache(Population))
+        patch.setattr(programs, "Population", functools.cache(Population))
         yield
 
 
@@ -194,9 +194,9 @@ def change_a_number(state):
     """
     with ocp.StandardCheckpointer() as writer:
         arrays = writer.restore(state / "state")
-        kernel = np.array(arrays["variables"]["params"]["dense0"]["kernel"])
+        kernel = np.array(arrays["params"]["dense0"]["kernel"])
         kernel[1, 0, 0] += 1e-6
-        arrays["variables"]["params"]["dense0"]["kernel"] = kernel
+        arrays["params"]["dense0"]["kernel"] = kernel
         writer.save(state / "state", arrays, force=True)
 
 
@@ -207,7 +207,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_goes_on(finished, i
     assert checkpoints.saved_epochs(chunk) == [2, 3]
     change_a_number(chunk / "3")
     said = run(copy)
-    assert f"{chunk / '3'} is damaged (the checksum of variables/params/dense0/kernel is another)" in said
+    assert f"{chunk / '3'} is damaged (the checksum of params/dense0/kernel is another)" in said
     assert numbers(copy) == numbers(finished)
 
 
@@ -217,7 +217,7 @@ def test_a_state_of_another_version_is_refused_and_stays(interrupted, tmp_path):
     (chunk,) = copy.glob("checkpoints/*/*/")
     handler = ocp.JsonCheckpointHandler()
     meta = unseal(handler.restore(chunk / "3" / "meta"))
-    meta["checksums"]["momentum"] = meta["checksums"].pop("waited")
+    meta["checksums"]["momentum"] = meta["checksums"].pop("epochs_since_improvement")
     handler.save(chunk / "3" / "meta", args=ocp.args.JsonSave(seal(meta)))
     before = files_of(copy)
     with pytest.raises(RequestError, match=rf"{chunk / '3'}.*another version.*\(momentum\).*delete {chunk} to"):
@@ -244,12 +244,12 @@ def test_arrays_of_another_shape_are_refused_before_they_are_read(finished, tmp_
     (state,) = copy.glob("checkpoints/*/*/4/")
     with ocp.StandardCheckpointer() as checkpointer:
         tree = checkpointer.restore(state / "state")
-        layer = next(name for name, arrays in tree["variables"]["params"].items() if "kernel" in arrays)
-        tree["variables"]["params"][layer]["kernel"] = np.zeros((4, 7, 7), np.float32)
+        layer = next(name for name, arrays in tree["params"].items() if "kernel" in arrays)
+        tree["params"][layer]["kernel"] = np.zeros((4, 7, 7), np.float32)
         shutil.rmtree(state / "state")
         checkpointer.save(state / "state", tree)
     monkeypatch.setattr(ocp.Checkpointer, "restore", None)
-    said = rf"variables/params/{layer}/kernel is \(4, 7, 7\), and should be \(2, 3, 3, "
+    said = rf"params/{layer}/kernel is \(4, 7, 7\), and should be \(2, 3, 3, "
     with pytest.raises(RequestError, match=said):
         cnnjax.load_trial(copy, "t0002")
 
@@ -306,7 +306,7 @@ def test_a_damaged_finished_state_is_not_predicted_with(finished, tmp_path):
             said.append(str(error))
         flip(path, at)
     change_a_number(state)
-    with pytest.raises(RequestError, match="checksum of variables/params/dense0/kernel"):
+    with pytest.raises(RequestError, match="checksum of params/dense0/kernel"):
         cnnjax.load_trial(copy, "t0002")
     assert all(str(state) in line and "delete it" in line and "\n" not in line for line in said)
     # As it says:

@@ -13,7 +13,7 @@ import pytest
 from conftest import make_study
 from rich.console import Console
 
-from cnnjax import preparation, runner
+from cnnjax import programs, runner
 from cnnjax.lock import locked
 from cnnjax.population import Population
 from cnnjax.progress import Progress
@@ -27,7 +27,7 @@ compile_once = functools.cache(Population)
 @pytest.fixture(autouse=True)
 def quick(tiny, monkeypatch):
     """The tiny model, and programs compiled once for all runs of a study."""
-    monkeypatch.setattr(preparation, "Population", compile_once)
+    monkeypatch.setattr(programs, "Population", compile_once)
 
 
 def run(study, workdir, **options):

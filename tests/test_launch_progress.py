@@ -15,9 +15,6 @@ from rich.console import Console
 from cnnjax import runner
 from cnnjax.population import Population
 from cnnjax.progress import Progress, duration, tracked
-from cnnjax.types import Static
-
-STATIC = Static(model="complex", initialisation="default", optimizer="sgd", batch_size=64)
 
 
 class Output(io.StringIO):
@@ -39,7 +36,7 @@ class Clock:
 def narrate(progress, clock):
     """A study of two programs of 8 members: 400 images in all, of which 100 are seen in 50 s."""
     progress.begin(programs=2, members=16, images=400)
-    progress.program(1, STATIC, members=8)
+    progress.program(1, "complex", "sgd", 64, members=8)
     clock.now = 40.0
     progress.compiled(40.0)
     clock.now = 50.0
@@ -79,13 +76,13 @@ def test_the_time_left_weighs_programs_by_their_operations(plain):
     """Images of the second program cost 20 times as much; what was seen before is not counted."""
     progress, output, clock = plain
     progress.begin(2, 4, [100, 200], costs=[1.0, 20.0])
-    progress.program(1, STATIC, members=2)
+    progress.program(1, "complex", "sgd", 64, members=2)
     progress.compiled(0.0)
-    progress.spare(50)
+    progress.skip(50)
     clock.now = 5.0
     progress.epoch(1, 1, [0.5], [0.9], 50, 5.0, "members 1-2")
     assert output.seen.splitlines()[-1].endswith("about 6 min 40 s left")  # 200 images of 2 s
-    progress.program(2, STATIC, members=2)
+    progress.program(2, "complex", "sgd", 64, members=2)
     progress.compiled(0.0)
     clock.now = 205.0
     progress.epoch(1, 2, [0.5], [0.9], 100, 200.0, "members 3-4")

@@ -10,7 +10,7 @@ from PIL import Image
 from rich.console import Console
 
 import cnnjax
-from cnnjax import models, preparation, runner
+from cnnjax import models, programs, runner
 from cnnjax.data.load import load_dataset
 from cnnjax.data.unlabelled import read_unlabelled
 from cnnjax.ladder import Dense, Relu
@@ -27,7 +27,7 @@ compile_once = functools.cache(Population)
 def quick(tiny, monkeypatch):
     """Beside the tiny network one without convolutions, which is compiled sooner."""
     monkeypatch.setitem(models.LADDER, "plain", (Dense(8), Relu(), Dense()))
-    monkeypatch.setattr(preparation, "Population", compile_once)
+    monkeypatch.setattr(programs, "Population", compile_once)
 
 
 def run(workdir, **changes):

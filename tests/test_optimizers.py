@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cnnjax.optimizers import make_optimizer
-from cnnjax.settings import Settings
+from cnnjax.settings import Hparams
 
 torch = pytest.importorskip("torch")
 
@@ -17,7 +17,7 @@ STEPS = 6
 def settings_of(**values):
     usual = {"learning_rate": 0.05, "momentum": 0.0, "weight_decay": 0.0, "clip_norm": np.inf}
     numbers = {name: jnp.asarray(value) for name, value in {**usual, **values}.items()}
-    return Settings(**{**dict.fromkeys(Settings._fields, jnp.array(False)), **numbers})
+    return Hparams(**{**dict.fromkeys(Hparams._fields, jnp.array(False)), **numbers})
 
 
 def our_steps(name, settings, start, gradients, clips=False):

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnjax.augment import gather_batch
-from cnnjax.chunks import Chunk
+from cnnjax.chunks import MemberBatch
 from cnnjax.data import load_dataset
 from cnnjax.devices import is_out_of_memory, make_mesh
 from cnnjax.plan import make_plan
-from cnnjax.population import Population, chunk_size, put_data
-from cnnjax.train import batch_loss, epoch_order, stream_key
+from cnnjax.population import Population, member_batch_size, put_data
+from cnnjax.train import Batch, epoch_order, loss_fn, stream_key
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -81,7 +81,7 @@ def test_a_member_does_not_depend_on_its_company():
         alone = bench.train([bench.members[i]], 2)
         assert_close(member_of(alone, 0), member_of(together, i))
     for first in (0, 4, 8):
-        chunk = Chunk("p000", bench.members[first : first + 4], 4)
+        chunk = MemberBatch("p000", bench.members[first : first + 4], 4)
         assert len(chunk.filled) == 4
         trained = bench.train(chunk.filled, 2)
         for i in range(len(chunk.members)):
@@ -148,21 +148,21 @@ def test_within_an_epoch_the_rate_moves_from_step_to_step():
     train = {"learning_rate": 0.1, "epochs": 1, "schedule": "cosine", "momentum": 0.0}
     bench = Bench(make_study(train=train))
     settings, streams = (jax.tree.map(lambda leaf: leaf[0], tree) for tree in bench.population.stack(bench.members))
-    variables = member_of(bench.init(bench.members).variables, 0)
+    start = member_of(bench.init(bench.members).variables, 0)
+    params, batch_stats = start["params"], start["batch_stats"]
     order = epoch_order(stream_key(streams, "order", 0), len(bench.data.train.labels))
     key = stream_key(streams, "dropout", 0)
-    gradients = jax.jit(jax.grad(batch_loss, has_aux=True), static_argnums=1)
+    grad_fn = jax.jit(jax.grad(loss_fn, has_aux=True), static_argnums=5)
     for step, factor in enumerate((1, 0.75, 0.5, 0.25)):
         batch = order[50 * step : 50 * (step + 1)]
         images = gather_batch(bench.data.train.images, batch, bench.data.train.scale, bench.data.train.shift)
-        gradient, (moved, _) = gradients(
-            *(variables["params"], bench.population.task.network, settings, variables, images),
-            *(bench.data.train.labels[batch], jax.random.fold_in(key, step)),
+        grads, (batch_stats, _) = grad_fn(
+            *(params, batch_stats, Batch(images, bench.data.train.labels[batch]), settings),
+            *(jax.random.fold_in(key, step), bench.population.config.network),
         )
-        params = jax.tree.map(lambda p, g, factor=factor: p - 0.1 * factor * g, variables["params"], gradient)
-        variables = {**moved, "params": params}
+        params = jax.tree.map(lambda p, g, factor=factor: p - 0.1 * factor * g, params, grads)
     trained, _ = bench.train(bench.members, 1)
-    assert_close(member_of(trained.variables, 0), variables)
+    assert_close(member_of(trained.variables, 0), {"params": params, "batch_stats": batch_stats})
 
 
 def test_members_of_other_horizons_share_a_program_and_end_at_their_own():
@@ -200,8 +200,8 @@ def test_a_diverged_member_is_frozen_and_disturbs_nobody(batch_size, epoch):
     state, history = bench.train([healthy, diverging], 3, started)
     np.testing.assert_array_equal(state.diverged, [0, epoch])
     np.testing.assert_array_equal(np.isfinite(history.train_loss), [[True] * 3, [i < epoch for i in (1, 2, 3)]])
-    frozen = member_of((state.variables, state.optimizer, state.best), 1)
-    assert_same(frozen, member_of((before.variables, before.optimizer, before.best), 1))
+    frozen = member_of((state.variables, state.opt_state, state.best), 1)
+    assert_same(frozen, member_of((before.variables, before.opt_state, before.best), 1))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(frozen[0]))
 
     expected = bench.train([healthy, other], 3)
@@ -250,8 +250,8 @@ def test_predictions_are_those_of_the_weights():
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.sampled_from([1, 2, 3, 4, 8]))
-def test_chunk_size(members, most, devices):
-    size = chunk_size(members, most, devices)
+def test_member_batch_size(members, most, devices):
+    size = member_batch_size(members, most, devices)
     limit = max(devices, min(most, members + -members % devices) // devices * devices)
     assert size % devices == 0
     assert devices <= size <= limit
@@ -270,7 +270,7 @@ def test_chunk_size(members, most, devices):
     [(10, 10, 1, 10), (10, 4, 1, 2), (10, 8, 1, 5), (5, 3, 1, 3), (10, 12, 4, 12), (1, 1, 4, 4), (7, 4, 2, 4)],
 )
 def test_chunk_sizes_by_hand(members, most, devices, size):
-    assert chunk_size(members, most, devices) == size
+    assert member_batch_size(members, most, devices) == size
 
 
 def test_out_of_memory_is_recognised():
@@ -293,7 +293,7 @@ def test_augmented_test_images_are_those_of_a_training_step_and_validation_stays
     images = gather_batch(
         test.images, jnp.arange(len(words)), test.scale, test.shift, augment=augment, words_B=jnp.asarray(words)
     )
-    network, variables = plain.population.task.network, member_of(state.variables, 0)
+    network, variables = plain.population.config.network, member_of(state.variables, 0)
     expected = network.apply(variables, images, train=False)
     shifted = turned.predict(turned.members, there)[0].astype(np.float32)
     np.testing.assert_allclose(shifted, expected - expected.max(-1, keepdims=True), rtol=2e-3, atol=1e-3)
@@ -308,6 +308,6 @@ def test_a_test_split_that_validates_is_augmented_in_both_places():
     labels = np.asarray(bench.data.test.labels)
     upside_down = np.asarray(bench.data.test.images)[:, ::-1] * bench.data.test.scale + bench.data.test.shift
     variables = member_of(state.variables, 0)
-    expected = bench.population.task.network.apply(variables, upside_down, train=False).argmax(-1)
+    expected = bench.population.config.network.apply(variables, upside_down, train=False).argmax(-1)
     assert history.val_accuracy[0, 0] == pytest.approx((np.asarray(expected) == labels).mean())
     assert (bench.predict(bench.members, state)[0].argmax(-1) == np.asarray(expected)).all()

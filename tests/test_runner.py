@@ -26,7 +26,7 @@ from runs import (
 )
 
 import cnnjax
-from cnnjax import checkpoints, chunks, preparation
+from cnnjax import checkpoints, chunks, programs
 from cnnjax.plan import make_plan
 from cnnjax.population import Population
 from cnnjax.records import RunFolder
@@ -130,12 +130,12 @@ def test_a_diverged_trial_is_recorded(tmp_path):
 
 
 def test_every_program_is_traced_once_whatever_its_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr(preparation, "Population", Population)
+    monkeypatch.setattr(programs, "Population", Population)
     study = make_study(seeds=(0, 1, 2), train={**GRID, "batch_size": (50, 100)})
     run(study, tmp_path / "cut", max_members=4)
-    programs = json.loads((tmp_path / "cut/plan.json").read_text())["programs"]
-    assert [program["compilations"] for program in programs] == [1, 1]
-    assert [program["chunk_members"] for program in programs] == [[3], [3]]
+    planned = json.loads((tmp_path / "cut/plan.json").read_text())["programs"]
+    assert [program["compilations"] for program in planned] == [1, 1]
+    assert [program["chunk_members"] for program in planned] == [[3], [3]]
     assert len(list((tmp_path / "cut/checkpoints").glob("*/*/"))) == 4
 
     run(make_study(seeds=(0, 1, 2), train=GRID), tmp_path / "whole")
@@ -213,7 +213,7 @@ def test_a_finished_run_trains_nothing_and_says_so(tmp_path, monkeypatch):
     study = make_study()
     run(study, tmp_path)
     before = read_all(tmp_path), read_weights(tmp_path)
-    monkeypatch.setattr(preparation, "Population", None)
+    monkeypatch.setattr(programs, "Population", None)
     assert "is finished: 1 trials" in run(study, tmp_path)
     assert (read_all(tmp_path), read_weights(tmp_path)) == before
 

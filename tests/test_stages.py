@@ -95,7 +95,7 @@ def test_stages_follow_each_other(start):
     second = Bench(make_study(seeds=seeds, select="val_accuracy", train=rest))
     handed = before.best.variables if start == "best" else before.variables
     begun = second.init(second.members)._replace(
-        variables=handed, epoch=before.epoch, began=before.epoch, best=before.best
+        **handed, epoch=before.epoch, stage_start_epoch=before.epoch, best=before.best
     )
     after, then = second.train(second.members, 2, begun)
     assert_close(after.variables, state.variables)
@@ -107,7 +107,7 @@ def test_every_stage_begins_without_moments():
     stages = ({"optimizer": "adam"}, {"optimizer": "sgd"})
     bench = Bench(make_study(train={"momentum": 0.9, "epochs": 1, "stages": stages}))
     (begun, _), (ended, _) = trajectory(bench, 2)
-    assert all((leaf == 0).all() for leaf in jax.tree.leaves(begun.optimizer))
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(begun.opt_state))
     assert_same(begun.variables, begun.best.variables)
     assert (begun.stage[0], ended.stage[0]) == (1, 2)
 
@@ -224,7 +224,7 @@ def test_metrics_of_validation_are_scikit_learns():
     split = bench.data.validation
     images = np.asarray(split.images, np.float32) * np.asarray(split.scale) + np.asarray(split.shift)
     variables = jax.tree.map(lambda leaf: leaf[0], state.variables)
-    predicted = np.asarray(bench.population.task.network.apply(variables, images, train=False)).argmax(-1)
+    predicted = np.asarray(bench.population.config.network.apply(variables, images, train=False)).argmax(-1)
     expected = precision_recall_fscore_support(
         np.asarray(split.labels), predicted, labels=range(10), average="macro", zero_division=0
     )

@@ -128,14 +128,15 @@ class _Follower:
     def begin(self, progress: Progress) -> None:
         """Tells what was seen before."""
         progress.turn(self._index)
-        progress.spare(self._known)
+        progress.skip(self._known)
 
     def look(self, progress: Progress) -> None:
         """Tells what is new."""
         if self._changed(NOTES):
             notes = read_lines(self._part.path / NOTES).whole
             if notes and not self._said:
-                progress.program(self._index, self.program.static, len(self.program.members))
+                static, members = self.program.static, len(self.program.members)
+                progress.program(self._index, static.model, static.optimizer, static.batch_size, members)
             progress.turn(self._index)
             for line in notes[self._said :]:
                 progress.note(f"{self.program.id}: {line['note']}")
@@ -146,7 +147,7 @@ class _Follower:
     def end(self, progress: Progress) -> None:
         """Tells that nothing more comes."""
         progress.turn(self._index)
-        progress.spare(self._left)
+        progress.skip(self._left)
 
     def _epochs(self, progress: Progress) -> None:
         lines = {key: line for line in self._part.read_metrics() if (key := _key(line)) and key not in self._seen}

@@ -17,7 +17,7 @@ from cnnjax.progress import Progress
 from cnnjax.records import RunFolder
 from cnnjax.sealed import checksum
 from cnnjax.study import from_config
-from cnnjax.types import RequestError, Static
+from cnnjax.types import RequestError
 
 NOTES = "notes.jsonl"
 _Result = TypeVar("_Result")
@@ -92,7 +92,7 @@ class _Notes(Progress):
         super().__init__()
         self._part = part
 
-    def program(self, index: int, static: Static, members: int) -> None:
+    def program(self, index: int, model: str, optimizer: str, batch_size: int, members: int) -> None:
         """Said by the launcher."""
 
     def note(self, text: str) -> None:

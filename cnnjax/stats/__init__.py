@@ -1,4 +1,4 @@
-"""What a study supports: spreads, comparisons, rankings and sources of variance. Imports no jax."""
+"""Statistics over seeds: intervals, comparisons, rankings and sources of variance. Imports no jax."""
 
 from cnnjax.stats.comparison import Comparison, Difference, Share, Verdict, compare
 from cnnjax.stats.components import Component, Components, variance_components

@@ -1,4 +1,4 @@
-"""Whether A is better than B, and if that is open, how many seeds would tell."""
+"""Comparison of two configurations over seeds: is A better than B, and if undecided, how many seeds would decide?"""
 
 import dataclasses
 import math
@@ -34,11 +34,11 @@ class Share(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """The difference of two means, A's less B's.
+    """The difference of two means, A minus B.
 
     Attributes:
         value: the difference.
-        std: standard deviation of the difference of one seed's two values; nan where it is not measured.
+        std: standard deviation of the difference of one seed's two values; NaN if a sample has one value.
         standard_error: of the difference.
         freedom: degrees of freedom of the standard error.
     """
@@ -50,7 +50,7 @@ class Difference(NamedTuple):
 
     @property
     def p(self) -> float:
-        """The two-sided p-value of the t test that the means are equal; nan without a spread."""
+        """Two-sided p-value of the t test for equal means; NaN without a spread."""
         from scipy.special import stdtr
 
         if not self.standard_error > 0:
@@ -58,23 +58,23 @@ class Difference(NamedTuple):
         return float(2 * stdtr(self.freedom, -abs(self.value) / self.standard_error))
 
     def interval(self, level: float = LEVEL, most: float = math.inf) -> Interval:
-        """The t interval, cut at the greatest difference that is possible; nan without a spread."""
+        """Returns the t interval, clipped to [-most, most]; NaN without a spread."""
         return interval_around(self.value, t_quantile(self.freedom, level) * self.standard_error, (-most, most))
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Settings A and B over their seeds.
+    """Configurations A and B over their seeds.
 
     Attributes:
-        a: A's values [n]; of paired ones, place i is the seed of place i of `b`.
-        b: B's values [m].
-        paired: whether they are paired by seed.
-        margin: the difference that is too small to matter; None where none is stated.
+        a: values of A [n]. If paired, `a[i]` and `b[i]` have the same seed.
+        b: values of B [m].
+        paired: whether the values are paired by seed.
+        margin: a difference below it is too small to matter; None without one.
         larger_is_better: False for losses.
-        tests: how many tests it is one of; `seeds` are then as many as pass Bonferroni's correction for that number.
-        most: the greatest difference that is possible, where the interval is cut: 1 of accuracies.
-        dropped: how many values do not count, for want of a partner.
+        tests: how many tests this is one of. `seeds` allows for it by Bonferroni's correction.
+        most: the largest possible difference, at which the interval is clipped: 1 for accuracies.
+        dropped: how many values were left out, because the other configuration lacks their seed.
     """
 
     a: np.ndarray
@@ -88,22 +88,22 @@ class Comparison:
 
     @cached_property
     def difference(self) -> Difference:
-        """The difference of the means: of pairs, or Welch's."""
+        """The difference of the means, by the paired t test or by Welch's."""
         return _paired_difference(self.a, self.b) if self.paired else _welch_difference(self.a, self.b)
 
     @cached_property
     def interval(self) -> Interval:
-        """The 95 % t interval of the difference."""
+        """95 % t interval of the difference."""
         return self.difference.interval(most=self.most)
 
     @cached_property
     def verdict(self) -> Verdict:
-        """What A is, beside B.
+        """Whether A is better than B, worse, or equal, or whether that is undecided.
 
-        `equal`: the 90 % interval of the difference lies within the margin, so that two one-sided tests at 5 % refute
-        a difference as large as the margin; or `is_identical`. `better`, `worse`: the 95 % interval excludes
-        zero (and A and B are not equal). Otherwise `undecided`, also where the seeds show no spread beyond the rounding
-        of what is stored, which no interval can be built on.
+        equal: the 90 % interval of the difference lies within the margin, which is two one-sided tests at 5 %; or
+            `is_identical`.
+        better, worse: not equal, and the 95 % interval excludes zero.
+        undecided: otherwise, and if the values have no spread beyond the rounding of float32.
 
         References:
             Schuirmann, A comparison of the two one-sided tests procedure and the power approach (1987).
@@ -123,22 +123,21 @@ class Comparison:
 
     @property
     def is_level(self) -> bool:
-        """Whether the means are equal but for rounding."""
+        """Whether the means are equal up to rounding."""
         return not deviations(np.array([self.a.mean(), self.b.mean()])).any()
 
     @property
     def is_identical(self) -> bool:
-        """Whether A and B have the same value for each of several seeds, and no others."""
+        """Whether A and B have the same seeds, at least two, and equal values on each."""
         return self.paired and not self.dropped and len(self.a) > 1 and bool((self.a == self.b).all())
 
     @cached_property
     def permutation_p(self) -> float:
-        """The two-sided p-value without an assumption of normality.
+        """Two-sided p-value of a permutation test, which does not assume normal values.
 
-        Of pairs: of flips of the signs of their differences. Otherwise: of exchanges between the samples, by Welch's
-        t. All of them where they are at most 20,000, which makes it exact, else as many drawn at random; what is as
-        extreme but for the rounding of the values counts as such. It cannot be smaller than `least_permutation_p`,
-        which with few seeds is a lot.
+        Paired values: flips of the signs of their differences. Otherwise: exchanges between the samples, with Welch's t
+        as the statistic. The test is exact if there are at most 20,000 permutations, else it draws as many at random.
+        With few seeds it cannot be small, see `least_permutation_p`.
         """
         if min(len(self.a), len(self.b)) < 2:
             return math.nan
@@ -146,16 +145,16 @@ class Comparison:
 
     @property
     def least_permutation_p(self) -> float:
-        """The smallest `permutation_p` that so many seeds can give: 0.0625 of five pairs."""
+        """The smallest possible `permutation_p` of this number of seeds: 0.0625 for five pairs."""
         apart = dataclasses.replace(self, a=np.ones(len(self.a)), b=np.zeros(len(self.b)))
         return apart.permutation_p
 
     @cached_property
     def beats(self) -> Share:
-        """The probability that one training of A beats one of B, a tie counting half.
+        """Probability that one training of A beats one of B, counting a tie as one half.
 
-        Of pairs: on the same seed, with Wilson's interval. Otherwise: on any two seeds, the Mann-Whitney statistic
-        U / (n m) with Newcombe's interval.
+        Paired values: on the same seed, with Wilson's interval. Otherwise: on any two seeds, the Mann-Whitney statistic
+        U / (n m) with Newcombe's interval. SciPy has neither Wilson's interval of shares with ties, nor Newcombe's.
 
         References:
             Wilson (1927); Newcombe, Confidence intervals for an effect size measure based on the Mann-Whitney
@@ -169,13 +168,13 @@ class Comparison:
         if not self.paired:
             others = (len(a) + len(b)) / 2 - 1
             variance *= 1 + others * ((1 - theta) / (2 - theta) + theta / (1 + theta))
-        # Those that lie no further from the share than 1.96 of their own standard errors.
+        # The probabilities within 1.96 of their own standard errors from the share.
         inside = theta[(theta - share) ** 2 <= t_quantile(math.inf) ** 2 * variance + 1e-12]
         return Share(share, float(inside[0]), float(inside[-1]))
 
     @cached_property
     def effect_size(self) -> float:
-        """The difference in standard deviations across seeds (pooled), positive where A is better: Hedges' g.
+        """Hedges' g: the difference over the pooled standard deviation across seeds; positive if A is better.
 
         References:
             Hedges, Distribution theory for Glass's estimator of effect size and related estimators (1981).
@@ -193,14 +192,14 @@ class Comparison:
 
     @cached_property
     def seeds(self) -> int | None:
-        """How many seeds each side needs, in all, to be decided with 80 % power, if the true difference is this one.
+        """Total number of seeds per side for 80 % power, if the true difference is the observed one.
 
-        See `seeds_to_decide`. None where that is more than 10,000, or the spread is not known.
+        See `seeds_to_decide`. None if that is more than 10,000, or without a spread.
         """
         difference = self.difference
         if not difference.standard_error > 0:
             return None
-        # Of equally many seeds, n each: the degrees of freedom for each n - 1.
+        # For n seeds on each side: the degrees of freedom over n - 1.
         a, b = (1.0, 0.0) if self.paired else (variance(self.a), variance(self.b))
         per_seed = (a + b) ** 2 / (a**2 + b**2)
         return seeds_to_decide(
@@ -214,9 +213,9 @@ class Comparison:
 
     @property
     def more_seeds(self) -> tuple[int, int] | None:
-        """How many more seeds A and B need, see `seeds`; at least one of either while they are undecided.
+        """How many more seeds A and B need, see `seeds`; at least one of each while undecided.
 
-        With a margin, so many seeds as there are may have 80 % power, and these be among the other 20 %.
+        With a margin, the present number of seeds may have 80 % power and still not decide.
         """
         if self.seeds is None:
             return None
@@ -234,22 +233,22 @@ def compare(
     most: float = math.inf,
     pair: bool = True,
 ) -> Comparison:
-    """Compares two settings over their seeds.
+    """Compares two configurations over their seeds.
 
-    They are paired by seed where more than half of the seeds of each are shared, and the others do not count then; else
-    all values count, unpaired (of a few shared seeds the test is the stricter for it). Whether pairing makes the
-    comparison sharper, `pairing_helps` says of all settings of a study.
+    The values are paired by seed if the configurations share more than half of the seeds of each; values of other seeds
+    are then left out. Otherwise all values count, unpaired. `pairing_helps` decides for a whole study whether pairing
+    makes comparisons sharper.
 
     Args:
-        a: A's values by seed.
-        b: B's values by seed.
-        margin: the difference, in the unit of the values, that is too small to matter.
+        a: values of A by seed.
+        b: values of B by seed.
+        margin: a difference below it, in the unit of the values, is too small to matter.
         larger_is_better: False for losses.
-        most: the greatest difference that is possible.
-        pair: False to take them as not paired, whatever their seeds, unless they have the same value on each.
+        most: the largest possible difference.
+        pair: False never pairs by seed, unless A and B are identical.
 
     Raises:
-        ValueError: there is no value, or one is not finite; or the margin is not positive.
+        ValueError: a side has no value, a value is not finite, or the margin is not positive.
     """
     if margin is not None and not margin > 0:
         raise ValueError(f"a margin is a number > 0, not {margin!r}")

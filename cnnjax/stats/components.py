@@ -1,4 +1,4 @@
-"""Where the spread comes from: variance components of a crossed study of random streams."""
+"""Variance components of a crossed study of random streams."""
 
 import itertools
 import math
@@ -14,20 +14,20 @@ RESIDUAL = "residual"
 
 
 class Component(NamedTuple):
-    """What one source, or the interaction of several, adds to the variance.
+    """The variance that one source, or the interaction of several, contributes.
 
     Attributes:
         sources: their names; one for a main effect.
         freedom: degrees of freedom.
         mean_square: of the analysis of variance.
-        estimate: of the variance, without bias, below zero where chance makes it so.
-        variance: the estimate, zero where that is below zero.
-        std: its square root.
-        low: end of the 95 % interval of the variance, not below zero.
-        high: the other end.
-        share: of the sum of all variances; nan where all values are equal.
-        share_low: end of the 95 % interval of the share.
-        share_high: the other end.
+        estimate: unbiased estimate of the variance; it can be negative.
+        variance: the estimate, clipped at zero.
+        std: square root of the variance.
+        low: lower end of the 95 % interval of the variance, clipped at zero.
+        high: upper end.
+        share: the variance over the sum of all variances; NaN if all values are equal.
+        share_low: lower end of the 95 % interval of the share.
+        share_high: upper end.
     """
 
     sources: tuple[str, ...]
@@ -44,10 +44,11 @@ class Component(NamedTuple):
 
 
 class Components(NamedTuple):
-    """The components, main effects first; `total` is the sum of their variances: of one trial, all its streams new.
+    """All components, main effects first.
 
-    `confounded`: whether each combination was trained once, so that the last interaction includes whatever differs
-    between two trainings of one combination (nothing, where training is deterministic).
+    `total` is the sum of their variances: the variance of one trial whose streams are all new. `confounded` is true if
+    each combination was trained once. The highest interaction then includes the differences between repetitions of one
+    combination, which are zero if training is deterministic.
     """
 
     components: tuple[Component, ...]
@@ -58,31 +59,32 @@ class Components(NamedTuple):
 
 
 def variance_components(columns: Mapping[str, Sequence], values: Sequence[float]) -> Components:
-    """Splits the variance of a crossed study into the parts of its sources and their interactions.
+    """Estimates the variance components of a crossed study: of each source and of their interactions.
 
-    A random-effects model: the levels of each source (the seeds of a stream) are random draws. The estimates equate
-    mean squares with their expectations; the intervals are generalised (fiducial): the mean squares over chi-squared
-    draws, put through the same equations, take main effects and interactions as normal.
+    The model has random effects: the levels of each source, the seeds of a stream, are random draws. The estimates
+    equate mean squares with their expectations. The intervals are generalized (fiducial) ones: the same equations of
+    mean squares that are divided by chi-squared draws, for normal effects. SciPy and statsmodels have no such analysis;
+    statsmodels' `anova_lm` gives the same mean squares.
 
     Args:
-        columns: of each source its level in each trial; a source with one level is left out. A data frame's columns
-            will do.
+        columns: the level of each source in each trial, for example a data frame's columns. A source with one level is
+            left out.
         values: the measure of each trial.
 
     Returns:
-        Every main effect and interaction; where combinations were trained several times, also the residual.
+        Every main effect and interaction, and the residual if combinations were trained several times.
 
     References:
         Searle, Casella and McCulloch, Variance components, section 4.4; Weerahandi, Generalized confidence intervals
         (1993).
 
     Raises:
-        ValueError: no source has two levels, a combination is missing, or not all are there equally often.
+        ValueError: no source has two levels, or the combinations are not all present equally often.
     """
     cells, levels = _cross({name: np.asarray(columns[name]) for name in columns}, np.asarray(values, np.float64))
     names, replicates = list(levels), cells.shape[-1]
     squares, freedoms = _analyse(cells, names)
-    if not deviations(cells.ravel()).any():  # what rounding leaves of equal values has no sources
+    if not deviations(cells.ravel()).any():  # only rounding
         squares = dict.fromkeys(squares, 0.0)
     subsets = list(squares)
     sizes = dict(zip((*names, RESIDUAL), cells.shape, strict=True))
@@ -126,7 +128,7 @@ def variance_components(columns: Mapping[str, Sequence], values: Sequence[float]
 
 
 def _cross(columns: dict[str, np.ndarray], values: np.ndarray) -> tuple[np.ndarray, dict[str, int]]:
-    """The values as an array with an axis for each source that varies, and one for repetitions; and how many levels."""
+    """Returns the values, an axis for each source that varies and one for repetitions, and the numbers of levels."""
     codes = {name: np.unique(column, return_inverse=True)[1] for name, column in columns.items()}
     levels = {name: int(code.max()) + 1 for name, code in codes.items() if len(code) and code.max() > 0}
     if not levels or not np.isfinite(values).all():
@@ -142,7 +144,7 @@ def _cross(columns: dict[str, np.ndarray], values: np.ndarray) -> tuple[np.ndarr
 
 
 def _analyse(cells: np.ndarray, names: list[str]) -> tuple[dict[frozenset, float], dict[frozenset, int]]:
-    """Sums of squares and degrees of freedom of each set of sources, small sets first."""
+    """Returns sums of squares and degrees of freedom of each set of sources, small sets first."""
     effects: dict[frozenset, np.ndarray] = {frozenset(): cells.mean(keepdims=True)}
     squares, freedoms = {}, {}
     for size in range(1, len(names) + 1):

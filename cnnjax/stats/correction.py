@@ -1,4 +1,4 @@
-"""Several comparisons at once: p-values and verdicts corrected for their number."""
+"""Correction of p-values and verdicts for multiple comparisons."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,16 +10,18 @@ from cnnjax.stats.spread import LEVEL, Sample
 
 
 def holm(p_values: Sample) -> np.ndarray:
-    """Returns p-values adjusted for their number: at most 5 % risk that any true hypothesis falls below 5 %.
+    """Returns p-values adjusted by Holm's method, which controls the family-wise error rate.
+
+    SciPy has no such function; statsmodels' `multipletests` agrees, but does not leave out NaN.
 
     Args:
-        p_values: those of all hypotheses; nan, of one that was not tested, stays nan and does not count.
+        p_values: of all hypotheses. NaN stands for a hypothesis that was not tested; it stays NaN and does not count.
 
     References:
         Holm, A simple sequentially rejective multiple test procedure (1979).
     """
     p = np.asarray(p_values, np.float64)
-    order = np.argsort(p)  # nan last
+    order = np.argsort(p)  # NaN last
     tested = int((~np.isnan(p)).sum())
     factors = np.maximum(tested - np.arange(len(p)), 1)
     adjusted = np.empty_like(p)
@@ -28,7 +30,7 @@ def holm(p_values: Sample) -> np.ndarray:
 
 
 class Adjusted(NamedTuple):
-    """One of several comparisons: its p-value after Holm's correction, and the verdict by that p-value."""
+    """One of several comparisons, with its p-value by Holm's method and the verdict by that p-value."""
 
     comparison: Comparison
     p: float
@@ -36,10 +38,10 @@ class Adjusted(NamedTuple):
 
 
 def adjust(comparisons: Sequence[Comparison]) -> list[Adjusted]:
-    """Corrects the verdicts of several comparisons for their number.
+    """Corrects the verdicts of several comparisons by Holm's method.
 
-    At most 5 % of such families call any two equal settings better or worse; `equal` is not corrected, for it is
-    the other error that it may make.
+    At most 5 % of such families find a difference between configurations that are equal. The verdict `equal` is not
+    corrected, because it makes no such error.
     """
     p_values = holm([comparison.difference.p for comparison in comparisons])
     found = []

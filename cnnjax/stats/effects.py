@@ -1,4 +1,4 @@
-"""What mattered: main effects and interactions of a grid's axes, and means along them."""
+"""Main effects and interactions of a grid's axes, and means along them."""
 
 import itertools
 import math
@@ -11,14 +11,14 @@ from cnnjax.stats.spread import Interval, interval_around, sum_of_squares, t_qua
 
 
 class Effect(NamedTuple):
-    """What one axis, or two together beyond what each does alone, explains.
+    """The main effect of one axis, or the interaction of two.
 
     Attributes:
         axes: their names.
         freedom: degrees of freedom.
-        share: of the variance of all trials, as a share of their total sum of squares.
-        f: the F statistic against the spread of seeds; nan where no setting has two seeds, or none shows a spread.
-        p: its p-value, with no correction for the number of effects.
+        share: of the total sum of squares of all trials.
+        f: the F statistic against the variance of seeds; NaN if no configuration has two seeds or a spread.
+        p: its p-value, not corrected for the number of effects.
     """
 
     axes: tuple[str, ...]
@@ -31,8 +31,8 @@ class Effect(NamedTuple):
 class Effects(NamedTuple):
     """Main effects and interactions of two axes, the largest share first.
 
-    `higher` is the share of interactions of three and more axes, `seeds` that of seeds within settings; in a complete
-    grid of equally many seeds all shares add up to 1.
+    `higher` is the share of interactions of three and more axes, `seeds` that of seeds within configurations. In a
+    complete, balanced grid the shares add up to 1.
     """
 
     effects: tuple[Effect, ...]
@@ -43,12 +43,11 @@ class Effects(NamedTuple):
 
 
 class Marginal(NamedTuple):
-    """The mean of the settings at one level of an axis (or of several together), each setting counting once.
+    """The unweighted mean of the configurations at one level of an axis, or of several axes together.
 
-    `low`..`high`: its 95 % interval over seeds, these settings given; nan where one of them has a single seed, or none
-    shows a spread. Each setting has a spread of its own, so that with two or three seeds each it holds the truth in up
-    to 98 %.
-    `std` is the standard deviation of the settings' means: of hyperparameters, not of seeds.
+    `low`..`high` is its 95 % interval over seeds, for these configurations; NaN if one of them has a single seed, or
+    without a spread. Each configuration has a variance of its own, so that the coverage is up to 98 % with two or three
+    seeds each. `std` is the standard deviation of the configurations' means: over hyperparameters, not seeds.
     """
 
     levels: tuple[Hashable, ...]
@@ -61,15 +60,15 @@ class Marginal(NamedTuple):
 
 
 def explain_variance(columns: Mapping[str, Sequence], values: Sequence[float]) -> Effects:
-    """Splits the variance of a grid's trials among its axes: a functional analysis of variance, seeds as repetitions.
+    """Analyzes the variance of a grid's trials by axis, with seeds as repetitions (functional ANOVA).
 
-    The sums of squares are of type II: of an axis beyond all others, of two together beyond all that lacks them both;
-    in a complete grid of equally many seeds that is the classical analysis. An axis that varies only with another
-    (momentum, that only sgd has) explains what that other leaves.
+    The sums of squares are of type II, as those of statsmodels' `anova_lm(typ=2)`: each term is adjusted for all terms
+    that do not contain it. In contrast to statsmodels, cells of the grid may be empty and axes may be nested: momentum,
+    which only sgd has, explains what the optimizer leaves.
 
     Args:
-        columns: the level of each axis in each trial; an axis with one level explains nothing. A data frame's columns
-            will do.
+        columns: the level of each axis in each trial, for example a data frame's columns. An axis with one level is
+            left out.
         values: the measure of each trial.
 
     References:
@@ -111,15 +110,15 @@ def explain_variance(columns: Mapping[str, Sequence], values: Sequence[float]) -
 def marginal_means(
     columns: Mapping[str, Sequence], values: Sequence[float], axes: Sequence[str]
 ) -> tuple[Marginal, ...]:
-    """Averages settings along an axis, or along several for their interaction.
+    """Returns the mean of the configurations at each level of an axis, or of several axes for their interaction.
 
     Args:
-        columns: the level of each axis of the grid in each trial; equal levels of all make a setting.
+        columns: the level of each axis of the grid in each trial. Trials with equal levels are one configuration.
         values: the measure of each trial.
-        axes: those whose levels are told apart.
+        axes: the axes whose levels are distinguished.
 
     Returns:
-        One mean for each combination of their levels that there is, in order of appearance; nan is the level None.
+        One mean for each combination of levels that occurs, in order of appearance. NaN stands for the level None.
     """
     y = np.asarray(values, np.float64)
     settings = _joint_codes([_codes(columns[name]) for name in columns])
@@ -137,7 +136,7 @@ def marginal_means(
 
 
 def _interval(samples: list[np.ndarray]) -> Interval:
-    """The t interval of the mean of samples' means, each with a variance of its own (Welch and Satterthwaite)."""
+    """Returns the t interval of the mean of samples' means with unequal variances (Welch and Satterthwaite)."""
     if min(map(len, samples)) < 2:
         return Interval(math.nan, math.nan)
     parts = np.array([variance(sample) / len(sample) for sample in samples])
@@ -149,13 +148,13 @@ def _interval(samples: list[np.ndarray]) -> Interval:
 
 
 def _codes(column: Sequence) -> np.ndarray:
-    """Numbers equal levels alike, in order of appearance; None and nan are levels."""
+    """Returns a number for each level, in order of appearance. None and NaN are one level."""
     numbers: dict[Hashable, int] = {}
     return np.array([numbers.setdefault(_key(level), len(numbers)) for level in column])
 
 
 def _key(level: Hashable) -> Hashable:
-    """A level by which to find it again: one nan does not equal another."""
+    """Returns a key of a level: NaN does not equal itself."""
     return None if isinstance(level, float) and math.isnan(level) else level
 
 
@@ -169,7 +168,7 @@ def _indicators(codes: list[np.ndarray]) -> np.ndarray:
 
 
 def _residual(y: np.ndarray, blocks: list[np.ndarray]) -> tuple[float, int]:
-    """The squares that the levels leave unexplained, and how many free parameters explain the rest."""
+    """Returns the residual sum of squares of a least-squares fit, and the rank of its design matrix."""
     design = np.concatenate([np.ones((len(y), 1)), *blocks], axis=1)
     solution, _, rank, _ = np.linalg.lstsq(design, y, rcond=1e-9)
     return float(((y - design @ solution) ** 2).sum()), int(rank)

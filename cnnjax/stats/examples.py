@@ -1,4 +1,4 @@
-"""What networks say of single examples: which they get right, and where they disagree."""
+"""Comparison of networks by their predictions on single examples."""
 
 import math
 from collections.abc import Sequence
@@ -11,18 +11,18 @@ from cnnjax.stats.spread import LEVEL, Interval, interval_around, t_quantile, va
 
 
 class AccuracySpread(NamedTuple):
-    """How far accuracy spreads over seeds: on this test set, and on all data like it.
+    """The standard deviation of accuracy over seeds: on this test set, and on its distribution.
 
     Attributes:
         seeds: number of networks.
         examples: number of test examples.
         test_set_std: standard deviation of the accuracy on this test set, ddof 1.
-        distribution_variance: unbiased estimate of the variance of the accuracy on the distribution that the test set
-            is drawn from; below zero where chance makes it so.
-        distribution_std: its square root, zero where that is below zero.
-        distribution_low: end of the 95 % interval of the true standard deviation; nan where the accuracies are equal.
-        distribution_high: the other end.
-        independent_std: the standard deviation that would be if each network erred on each example by itself.
+        distribution_variance: unbiased estimate of the variance of the accuracy on the distribution of the test set; it
+            can be negative.
+        distribution_std: its square root, zero if it is negative.
+        distribution_low: lower end of the 95 % interval of the true standard deviation; NaN for equal accuracies.
+        distribution_high: upper end.
+        independent_std: the standard deviation if networks erred independently on each example.
     """
 
     seeds: int
@@ -36,9 +36,9 @@ class AccuracySpread(NamedTuple):
 
 
 class McNemar(NamedTuple):
-    """Two classifiers on the same examples: how often only one is right, and the exact p-value that it is a coin flip.
+    """McNemar's exact test of two classifiers on the same examples, with the counts of who is right.
 
-    `difference` is A's accuracy less B's, `low`..`high` its 95 % interval over examples.
+    `difference` is the accuracy of A minus that of B, `low`..`high` its 95 % interval over examples.
     """
 
     both: int
@@ -52,13 +52,13 @@ class McNemar(NamedTuple):
 
 
 class Churn(NamedTuple):
-    """How often two networks predict different classes, as shares of the examples.
+    """The share of examples for which two networks predict different classes.
 
     Attributes:
-        between: one of A and one of B, of all such pairs.
-        within_a: two of A, nan if there is one: what another seed alone does.
-        within_b: two of B.
-        by_example: `between` of each example [N].
+        between: mean over all pairs of a network of A and one of B.
+        within_a: mean over pairs of networks of A, which differ in their seed; NaN with one network.
+        within_b: mean over pairs of networks of B.
+        by_example: `between` for each example [N].
     """
 
     between: float
@@ -68,14 +68,13 @@ class Churn(NamedTuple):
 
 
 class Disagreement(NamedTuple):
-    """Two settings on the same test examples, by the predictions of their networks.
+    """Two configurations on the same test examples.
 
     Attributes:
-        mcnemar: of the networks, or where a setting has several, of their mean probabilities.
+        mcnemar: of the networks, or of the mean probabilities of several networks.
         churn: how often networks disagree.
         interval: of the difference of mean accuracies, over test examples.
-        spreads: of A's and of B's accuracy over seeds, on this test set and on all data like it; None of one seed, or
-            one example.
+        spreads: the standard deviations of the accuracies of A and of B over seeds; None with one seed or one example.
     """
 
     mcnemar: McNemar
@@ -89,7 +88,7 @@ def compare_predictions(
     logits_b: Sequence[Float[np.ndarray, "N K"]],
     labels: Int[np.ndarray, " N"],
 ) -> Disagreement:
-    """Compares two settings example by example.
+    """Compares two configurations example by example.
 
     Args:
         logits_a: of each network of A.
@@ -112,14 +111,14 @@ def compare_predictions(
 
 
 def spread_accuracy(correct: Bool[np.ndarray, "S N"]) -> AccuracySpread:
-    """Splits the variance of accuracy over seeds into what the finite test set adds and what is left on all data.
+    """Separates the variance of accuracy over seeds from the part that the finite test set adds.
 
-    Over test sets of N examples, the variance of the accuracy over seeds is on average (1 - 1/N) times that of the
-    accuracy on the distribution, plus 1/N times the mean variance of one example's being right. The interval takes
-    the accuracies as normal, and the latter part, a mean over many examples, as known.
+    For test sets of N examples, the expected variance of the accuracy over seeds is (1 - 1/N) times the variance of the
+    accuracy on the distribution, plus 1/N times the mean variance of being right on one example. The interval assumes
+    normal accuracies, and takes the latter mean over many examples as known.
 
     Args:
-        correct: whether network s is right about example n; at least two of each.
+        correct: whether network s is right on example n; at least two of each.
 
     References:
         Jordan, On the variance of neural network training with respect to test sets and distributions,
@@ -141,9 +140,9 @@ def spread_accuracy(correct: Bool[np.ndarray, "S N"]) -> AccuracySpread:
     def on_distribution(here: float) -> float:
         return (here - of_examples) * examples / (examples - 1)
 
-    half = (seeds - 1) / 2  # a chi-squared quantile is twice that of the gamma distribution
+    half = (seeds - 1) / 2  # a chi-squared quantile is twice the gamma quantile
     ends = (found * half / float(gammaincinv(half, (1 + sign * LEVEL) / 2)) for sign in (1, -1))
-    # No share spreads further than half of them at 0 and half at 1; and no spread is no ground for an interval.
+    # A share has at most the standard deviation 1/2. Without a spread there is no interval.
     low, high = (min(0.5, math.sqrt(max(0.0, on_distribution(v)))) if found else math.nan for v in ends)
     everywhere = on_distribution(found)
     std = math.sqrt(max(0.0, everywhere))
@@ -153,18 +152,18 @@ def spread_accuracy(correct: Bool[np.ndarray, "S N"]) -> AccuracySpread:
 def mcnemar(correct_a: Bool[np.ndarray, " N"], correct_b: Bool[np.ndarray, " N"]) -> McNemar:
     """Compares two classifiers on the same examples.
 
-    It asks whether THESE two would differ on other examples, not whether training such networks again would.
+    The test is about these two networks on other examples, not about networks that are trained again.
 
     Args:
-        correct_a: whether A is right about each example.
-        correct_b: whether B is.
+        correct_a: whether A is right on each example.
+        correct_b: whether B is right on each example.
 
     References:
         McNemar (1947), in its exact form; the interval is Wald's with half an example added to each of the four
         counts: Agresti and Min, Simple improved confidence intervals for comparing matched proportions (2005).
 
     Raises:
-        ValueError: they are not as many, or none.
+        ValueError: the arrays are empty or differ in length.
     """
     from scipy.special import bdtr
 
@@ -180,17 +179,17 @@ def mcnemar(correct_a: Bool[np.ndarray, " N"], correct_b: Bool[np.ndarray, " N"]
 
 
 def example_interval(correct_a: Bool[np.ndarray, "S N"], correct_b: Bool[np.ndarray, "T N"]) -> Interval:
-    """Returns the 95 % interval of the difference of two settings' mean accuracies, over examples, seeds held fixed.
+    """Returns the 95 % interval of the difference of mean accuracies over examples, for these networks.
 
     Args:
-        correct_a: whether each network of A is right about each example.
-        correct_b: whether each network of B is.
+        correct_a: whether each network of A is right on each example.
+        correct_b: whether each network of B is right on each example.
 
     Returns:
-        The interval; nan of one example, and where the difference is the same on each.
+        The interval; NaN with one example, or if the difference is the same on each.
 
     Raises:
-        ValueError: they are not of the same examples.
+        ValueError: the arrays are not of the same examples.
     """
     a, b = np.asarray(correct_a, bool), np.asarray(correct_b, bool)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
@@ -201,14 +200,14 @@ def example_interval(correct_a: Bool[np.ndarray, "S N"], correct_b: Bool[np.ndar
 
 
 def churn(predicted_a: Int[np.ndarray, "S N"], predicted_b: Int[np.ndarray, "T N"]) -> Churn:
-    """Counts how often networks of two settings predict different classes, beside how often two seeds of one do.
+    """Returns how often networks of two configurations predict different classes, and how often two seeds of one do.
 
     Args:
-        predicted_a: the class that each network of A predicts for each example.
-        predicted_b: the class that each network of B predicts.
+        predicted_a: the predicted class of each network of A for each example.
+        predicted_b: the predicted class of each network of B for each example.
 
     Raises:
-        ValueError: they are not of the same examples.
+        ValueError: the arrays are not of the same examples.
     """
     a, b = np.asarray(predicted_a), np.asarray(predicted_b)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or not a.size or not b.size:

@@ -1,4 +1,4 @@
-"""Whether settings are compared seed by seed: only where a common seed makes their values alike."""
+"""Whether to compare configurations seed by seed: only if a common seed makes their values similar."""
 
 import math
 from collections.abc import Mapping
@@ -9,30 +9,28 @@ import numpy as np
 from cnnjax.stats.comparison import Values
 from cnnjax.stats.spread import LEVEL, as_sample, deviations, t_quantile
 
-_CHANCE = 0.01  # risk of taking a correlation of chance for one of the seeds
+_CHANCE = 0.01  # risk of taking a chance correlation for an effect of the seeds
 
 
 def have_same_seeds(groups: Mapping[Any, Values]) -> bool:
-    """Whether all settings have the same seeds."""
+    """Returns whether all configurations have the same seeds."""
     first = next(iter(groups.values())).keys()
     return all(values.keys() == first for values in groups.values())
 
 
 def pairing_helps(groups: Mapping[Any, Values]) -> bool:
-    """Decides, once for all settings of a study, whether their comparisons are paired by seed.
+    """Decides once for a whole study whether comparisons are paired by seed.
 
-    Pairing takes the spread that settings share by seed out of their difference, and costs half of the degrees of
-    freedom: it makes intervals shorter where the correlation rho exceeds `break_even(n)`, 0.58 of three seeds and 0.14
-    of ten. So settings are paired where they have the same seeds, the correlation pooled over all of them exceeds that,
-    and the F test of a common effect of the seeds refutes (p < 0.01) that it is one of chance. Otherwise they are
-    compared by Welch's test, which any correlation that a common seed brings makes stricter.
+    Pairing removes the variation that configurations share by seed, and halves the degrees of freedom. It makes
+    intervals shorter if the correlation exceeds `break_even(n)`: 0.58 for three seeds, 0.14 for ten. So configurations
+    are paired if they have the same seeds, their pooled correlation exceeds that, and the F test of a common effect of
+    the seeds has p < 0.01. Otherwise Welch's test compares them; a correlation by seed only makes it stricter.
 
-    Two settings that are equal are called different in at most 5 % of studies, or as seldom as by Welch's test, also
-    though the values themselves decide: a correlation of chance, of pairs whose spread is small by luck, passes for a
-    real one too seldom to count. The rule knows no p-value of a comparison, and is the same for all of them.
+    The values themselves decide here, but the error rate of a comparison stays at 5 % or below: a chance correlation
+    passes the F test too rarely to matter, and the rule uses no p-value of a comparison.
 
     Args:
-        groups: the values of each setting by seed.
+        groups: the values of each configuration by seed.
     """
     n, count = len(next(iter(groups.values()))), len(groups)
     if count < 2 or n < 2 or not have_same_seeds(groups):
@@ -44,14 +42,14 @@ def pairing_helps(groups: Mapping[Any, Values]) -> bool:
 
 
 def seed_correlation(values: np.ndarray) -> tuple[float, float]:
-    """Returns the correlation of settings over their common seeds, and the p-value that there is none.
+    """Returns the correlation of configurations over their common seeds, and the p-value of no effect of the seeds.
 
     Args:
-        values: of each setting and seed, [settings, seeds], at least two of each.
+        values: [configurations, seeds], at least two of each.
 
     Returns:
-        The mean covariance of two settings over the mean variance of one, and the p-value of the F test of the seeds'
-        effect in the two-way layout; (nan, nan) without a spread.
+        The mean covariance of two configurations over the mean variance of one, and the p-value of the seeds' F test in
+        the two-way layout; (NaN, NaN) without a spread.
 
     References:
         Shrout and Fleiss, Intraclass correlations (1979), case 3.
@@ -73,5 +71,5 @@ def seed_correlation(values: np.ndarray) -> tuple[float, float]:
 
 
 def break_even(n: int) -> float:
-    """Returns the correlation above which pairing n seeds makes the interval of a difference shorter."""
+    """Returns the correlation above which pairing makes the interval of a difference of n seeds shorter."""
     return 1 - (t_quantile(2 * n - 2, LEVEL) / t_quantile(n - 1, LEVEL)) ** 2

@@ -1,4 +1,7 @@
-"""How many seeds a comparison needs before it is likely to be decided."""
+"""Sample sizes: how many seeds decide a comparison with a given power.
+
+statsmodels' power functions take the spread as known; these average over its uncertainty, and know equivalence margins.
+"""
 
 import functools
 import math
@@ -22,17 +25,17 @@ def decision_power(
     margin: float | None = None,
     level: float = LEVEL,
 ) -> float:
-    """Returns the probability that a comparison of n seeds a side is decided: better, worse, or equal by the margin.
+    """Returns the probability that a comparison of n seeds per side is decided: better, worse, or equal by the margin.
 
     Args:
-        n: seeds of each side, at least 2.
+        n: seeds per side, at least 2.
         difference: the true difference.
-        std: standard deviation of the difference of one seed's two values, estimated.
-        freedom: degrees of freedom of that estimate, over whose error is averaged; infinite: the true one.
-        per_seed: degrees of freedom of the future estimate, for each of n - 1 seeds, if it finds the true spreads: 1 of
-            pairs, up to 2 otherwise. Welch's test finds fewer, of two or three seeds by much, over which is averaged.
-        margin: the difference that is too small to matter.
-        level: of the interval that has to exclude zero.
+        std: estimated standard deviation of the difference of one seed's two values.
+        freedom: degrees of freedom of that estimate. The power is averaged over its error; infinite: `std` is exact.
+        per_seed: degrees of freedom of the future estimate over n - 1, if it finds the true spreads: 1 for pairs, up to
+            2 otherwise. Welch's test finds fewer with two or three seeds; the power is averaged over that, too.
+        margin: a difference below it is too small to matter.
+        level: of the interval that must exclude zero.
 
     References:
         Julious and Owen, Sample size calculations for clinical studies allowing for uncertainty about the variance
@@ -41,7 +44,7 @@ def decision_power(
     """
     from scipy.special import ndtr, stdtrit
 
-    # How much of the variance is that of A or B, whichever has more: share**2 + (1 - share)**2 is 1 / per_seed.
+    # The larger share of A and B in the variance: share**2 + (1 - share)**2 is 1 / per_seed.
     share = (1 + math.sqrt(max(2 / per_seed - 1, 0))) / 2
     found = _mean_square(n - 1)
     parts = share * found, (1 - share) * found[_STEP * np.arange(_NODES) % _NODES]
@@ -73,12 +76,13 @@ def seeds_to_decide(
     level: float = LEVEL,
     power: float = POWER,
 ) -> int | None:
-    """Returns the least number of seeds a side that decides a comparison with the given power; see `decision_power`.
+    """Returns the least number of seeds per side that decides a comparison with the given power.
 
-    It is meant for one look, at that number: who looks after each seed and stops when it is decided errs more often.
+    See `decision_power` for the arguments. The number is for one look at the results. Looking after each seed and
+    stopping once it is decided has a higher error rate.
 
     Returns:
-        The number, at least 2; None where more than 10,000 are needed.
+        The number, at least 2; None if more than 10,000 are needed.
     """
 
     def reached(n: int) -> float:
@@ -98,7 +102,7 @@ def seeds_to_decide(
 
 @functools.lru_cache(4096)
 def _mean_square(freedom: float) -> np.ndarray:
-    """The mean square of so many standard normal draws, at equally likely places of its distribution."""
+    """Returns equally likely quantiles of the mean square of `freedom` standard normal draws."""
     if math.isinf(freedom):
         return np.ones(1)
     from scipy.special import gammaincinv

@@ -1,4 +1,4 @@
-"""Which setting is best, how sure that is, and what having looked for it costs."""
+"""Ranking of configurations, and the selection bias of the best one."""
 
 import functools
 import math
@@ -15,17 +15,17 @@ from cnnjax.stats.spread import LEVEL, RESAMPLES, Sample, as_sample, deviations,
 
 
 class Rank(NamedTuple):
-    """A setting's place among others.
+    """The rank of a configuration among others.
 
     Attributes:
-        name: the setting.
+        name: the configuration.
         n: number of its seeds.
-        mean: over them.
-        best: probability that it has the best true mean, see `_probability_of_best`; nan where a setting has one seed,
-            and where the first two show no spread beside each other.
-        low: first place that it may have, of the 95 % interval that holds for all settings at once.
-        high: last place that it may have.
-        p: adjusted p-value that its mean is that of the first; nan of the first itself.
+        mean: over its seeds.
+        best: probability that its true mean is the best, see `_probability_of_best`; NaN if a configuration has one
+            seed, or if the difference of the first two has no spread.
+        low: best rank in the simultaneous 95 % interval.
+        high: worst rank in that interval.
+        p: adjusted p-value of the difference from the first; NaN for the first itself.
     """
 
     name: Hashable
@@ -38,16 +38,17 @@ class Rank(NamedTuple):
 
 
 class Honest(NamedTuple):
-    """What selection brings, on values that it has not seen.
+    """The value of the selected configuration on seeds that were not used to select it.
 
     Attributes:
-        chosen: the setting that all seeds choose.
-        apparent: its mean over the seeds that chose it.
-        honest: mean over seeds of the value, on that seed, of the setting that the others choose.
-        low: end of the 95 % t interval of `honest`; nan where the values are equal.
-        high: the other end.
-        optimism: how much better `apparent` is than `honest`: the winner's curse, where it is positive.
-        votes: how often each setting is chosen when one seed is left out.
+        chosen: the configuration that all seeds together select.
+        apparent: its mean over those seeds.
+        honest: the cross-validated mean: the mean over seeds of the value, on that seed, of the configuration that the
+            other seeds select.
+        low: lower end of the 95 % t interval of `honest`; NaN if the values are equal.
+        high: upper end.
+        optimism: how much better `apparent` is than `honest`. If positive, it is the winner's curse.
+        votes: how often each configuration is selected when one seed is left out.
     """
 
     chosen: Hashable
@@ -60,14 +61,14 @@ class Honest(NamedTuple):
 
 
 def rank(groups: Mapping[Any, Values], *, larger_is_better: bool = True) -> list[Rank]:
-    """Ranks settings by their means over seeds, the best first.
+    """Ranks configurations by their means over seeds, the best first.
 
-    They are paired by seed where `pairing_helps`. A place is certain as far as tests of all pairs of settings
-    (by t, Holm's correction) say who is above and below: intervals so built hold every setting's true place with 95 %,
-    also where some are equal, which those of a bootstrapped rank do not.
+    The intervals of ranks come from t tests of all pairs with Holm's correction, which say how many configurations are
+    better and worse. They cover all true ranks with probability 95 %, also if some means are equal; intervals of
+    bootstrapped ranks do not. The tests are paired by seed if `pairing_helps`.
 
     Args:
-        groups: the values of each setting by seed.
+        groups: the values of each configuration by seed.
         larger_is_better: False for losses.
 
     References:
@@ -75,7 +76,7 @@ def rank(groups: Mapping[Any, Values], *, larger_is_better: bool = True) -> list
         intervals.
 
     Raises:
-        ValueError: there is no setting, or one has no value, or one that is not finite.
+        ValueError: there is no configuration, one has no value, or a value is not finite.
     """
     sign = 1 if larger_is_better else -1
     samples = [sign * sample for sample in _aligned(groups)]
@@ -92,7 +93,7 @@ def rank(groups: Mapping[Any, Values], *, larger_is_better: bool = True) -> list
     names, first_two = list(groups), tuple(order[:2])
     best = _probability_of_best(samples, pairing_helps(groups))
     if len(samples) > 1 and math.isnan(p[first_two]) and means[order[0]] > means[order[1]]:
-        best[:] = math.nan  # no spread: nothing says how sure the first is
+        best[:] = math.nan  # without a spread the probability is unknown
     return [
         Rank(
             name=names[i],
@@ -108,12 +109,12 @@ def rank(groups: Mapping[Any, Values], *, larger_is_better: bool = True) -> list
 
 
 def pairwise_p(groups: Mapping[Any, Values]) -> np.ndarray:
-    """Returns the p-values of the t tests of all pairs of settings, not adjusted for their number.
+    """Returns the p-values of the t tests of all pairs of configurations, not adjusted for their number.
 
-    Of pairs by seed where `pairing_helps`, else Welch's.
+    The tests are paired by seed if `pairing_helps`, else Welch's.
 
     Returns:
-        [settings, settings], symmetric; nan on the diagonal and where the seeds say nothing of the spread.
+        [configurations, configurations], symmetric; NaN on the diagonal and for pairs without a spread.
     """
     from scipy.special import stdtr
 
@@ -141,7 +142,7 @@ def pairwise_p(groups: Mapping[Any, Values]) -> np.ndarray:
 
 
 def expected_best(values: Sample, n: int, *, larger_is_better: bool = True) -> float:
-    """Returns the expected best of n trainings, without bias: the mean of the best over all choices of n values.
+    """Returns the unbiased estimate of the best of n trainings: the mean of the best over all choices of n values.
 
     References:
         Dodge et al., Show your work (2019); Tang et al., Showing your work doesn't always work (2020), equation 5, for
@@ -154,8 +155,8 @@ def expected_best(values: Sample, n: int, *, larger_is_better: bool = True) -> f
     if not 1 <= n <= len(sample):
         raise ValueError(f"the best of {n} of {len(sample)} values")
     ordered = np.sort(sample if larger_is_better else -sample)
-    # The best of n is at a place with probability C(place, n - 1) / C(len, n): n / len at the last, from there down by
-    # ratios, for the binomials themselves overflow.
+    # The probability that the best of n has index i is C(i, n - 1) / C(len, n). It is n / len for the last index, and
+    # follows by ratios for the others, because the binomials overflow.
     places = np.arange(len(sample) - 1, 0, -1)
     weights = n / len(sample) * np.cumprod([1.0, *((places - n + 1).clip(0) / places)])
     best = float(ordered[::-1] @ weights)
@@ -169,30 +170,30 @@ def select_honestly(
     larger_is_better: bool = True,
     report_larger_is_better: bool | None = None,
 ) -> Honest:
-    """Says what the setting that is best over the seeds reaches on a seed that had no say in the choice.
+    """Estimates the value of the best configuration on a seed that was not used to select it.
 
-    Each seed in turn is left out, the setting with the best mean over the others is chosen, and its value on the seed
-    left out counts. The mean of these is, without bias, what the choice by one seed fewer brings; in one study it may
-    be off by as much as the luck that it estimates, and where all choose alike it is the apparent mean and sees none.
-    It corrects the luck of seeds; the luck of a test set, only where `select` is measured on other examples than
-    `report`.
+    The estimate is leave-one-out cross-validation over seeds: for each seed, select the configuration with the best
+    mean over the other seeds, and take its value on the seed left out. The mean is unbiased for a selection by one seed
+    fewer. In a single study its error can be as large as the optimism that it estimates, and it equals the apparent
+    mean if all selections agree. It corrects for the luck of seeds. It corrects for the luck of a test set only if
+    `select` is measured on other examples than `report`.
 
-    The values left out are not independent, for each has a say in the choices that the others make. So the interval
-    takes the standard error from the whole procedure without one seed, and without another (the jackknife): it holds
-    in 93 to 99 % of simulated studies of three to ten seeds, of two in 92 %, where one of independent values comes
-    down to 70 %. Where one setting is chosen whatever is left out, it is the t interval of its mean.
+    The values left out are dependent, since each takes part in the other selections. The interval therefore uses the
+    jackknife standard error of the whole procedure. Its coverage is 93 to 99 % in simulated studies of three to ten
+    seeds and 92 % with two, against 70 % if the values are taken as independent. If all selections agree, it is the t
+    interval of the mean.
 
     Args:
-        select: the values that choose, of each setting by seed; seeds that a setting lacks do not count.
-        report: the values that count; those that choose if None.
-        larger_is_better: whether the best of `select` is the largest.
-        report_larger_is_better: of `report`, as `larger_is_better` if None.
+        select: the values to select by, of each configuration by seed. Seeds that a configuration lacks are left out.
+        report: the values to report; None stands for `select`.
+        larger_is_better: whether the largest value of `select` is the best.
+        report_larger_is_better: the same for `report`; None stands for `larger_is_better`.
 
     References:
         Efron and Stein, The jackknife estimate of variance (1981), for why it is rather too large than too small.
 
     Raises:
-        ValueError: there are fewer than two seeds that all settings have.
+        ValueError: the configurations share fewer than two seeds.
     """
     report = select if report is None else report
     shared = set.intersection(*(set(side[name]) for side in (select, report) for name in select))
@@ -215,13 +216,13 @@ def select_honestly(
 
 
 def _leave_each_out(scores: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which setting the other seeds choose, by the largest sum, and its value that counts, for each seed."""
+    """Returns, for each seed, the configuration with the largest sum over the other seeds, and its reported value."""
     chosen = (scores.sum(axis=1, keepdims=True) - scores).argmax(axis=0)
     return chosen, counts[chosen, np.arange(counts.shape[1])]
 
 
 def _jackknife_error(scores: np.ndarray, counts: np.ndarray) -> float:
-    """The standard error of the mean of what `_leave_each_out` leaves out, from its means without each seed."""
+    """Returns the jackknife standard error of the mean of the values that `_leave_each_out` returns."""
     n = counts.shape[1]
     others = (np.delete(np.arange(n), seed) for seed in range(n))
     means = [_leave_each_out(scores[:, rest], counts[:, rest])[1].mean() for rest in others]
@@ -229,7 +230,7 @@ def _jackknife_error(scores: np.ndarray, counts: np.ndarray) -> float:
 
 
 def _aligned(groups: Mapping[Any, Values]) -> list[np.ndarray]:
-    """The values of each setting; where all have the same seeds, in their order."""
+    """Returns the values of each configuration, in the same order of seeds if all have the same."""
     if not groups:
         raise ValueError("there is no setting")
     seeds = next(iter(groups.values())) if have_same_seeds(groups) else None
@@ -237,11 +238,11 @@ def _aligned(groups: Mapping[Any, Values]) -> list[np.ndarray]:
 
 
 def _probability_of_best(samples: list[np.ndarray], paired: bool) -> np.ndarray:
-    """The share of draws of the true means in which each has the largest; of several that have it, an equal part each.
+    """Returns the share of draws of the true means in which each mean is the largest; ties share equally.
 
-    The draws are those that the t tests imply (fiducial: the mean less its error, t distributed), with the correlation
-    of paired seeds; of two paired settings the first has 1 - p / 2. Resampled seeds would be too sure: of two equal
-    settings, one is the better on each of three seeds, and then in each resample, in a quarter of all studies.
+    The draws are fiducial: the sample mean minus a t-distributed error, with the correlation of paired seeds. With two
+    paired configurations the first has 1 - p / 2. Bootstrapped seeds would be overconfident: with three seeds, one of
+    two equal configurations is better on every seed, and hence in every resample, in a quarter of all studies.
     """
     if min(map(len, samples)) < 2:
         return np.full(len(samples), math.nan)
@@ -249,7 +250,7 @@ def _probability_of_best(samples: list[np.ndarray], paired: bool) -> np.ndarray:
     for place, sample in enumerate(samples):
         mean = sample.mean()
         means[:, place] = mean + _draw_weights(len(sample), 0 if paired else place) @ (sample - mean)
-    is_best = means >= means.max(axis=1, keepdims=True) - 1e-12  # equal but for rounding
+    is_best = means >= means.max(axis=1, keepdims=True) - 1e-12  # equal up to rounding
     return (is_best / is_best.sum(axis=1, keepdims=True)).mean(axis=0)
 
 

@@ -1,4 +1,7 @@
-"""What a few seeds say: means, spreads and intervals."""
+"""Means, standard deviations and intervals of small samples.
+
+Quantiles come from scipy.special, which imports in a tenth of the time of scipy.stats.
+"""
 
 import dataclasses
 import functools
@@ -9,14 +12,14 @@ from typing import NamedTuple
 import numpy as np
 
 LEVEL = 0.95  # of every interval
-RESAMPLES = 2000  # of every bootstrap, drawn alike each time
+RESAMPLES = 2000  # of every bootstrap, equal in each call
 _EVERYWHERE = (-math.inf, math.inf)
-ROUNDING = 4 * float(np.finfo(np.float32).eps)  # a run's files hold float32: what is equal differs in its last digits
+ROUNDING = 4 * float(np.finfo(np.float32).eps)  # equal values differ by it, for a run's files hold float32
 Sample = Sequence[float] | np.ndarray
 
 
 class Interval(NamedTuple):
-    """A 95 % interval; both ends are nan where the data say nothing of the spread, or show none."""
+    """A 95 % interval. Both ends are NaN if the spread is unknown or zero."""
 
     low: float
     high: float
@@ -24,11 +27,11 @@ class Interval(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """A sample of n values; `std` has ddof 1; `low`..`high` is the 95 % t interval of the mean.
+    """Statistics of a sample of n values.
 
-    `iqm` is the interquartile mean, `iqm_low`..`iqm_high` its 95 % bootstrap interval, nan of fewer than six values.
-    With one value `std`, `sem` and the intervals are nan: one seed says nothing about seeds. Equal values have no
-    interval either: it would be a point, and sure of itself.
+    `std` has ddof 1, and `low`..`high` is the 95 % t interval of the mean. `iqm` is the interquartile mean, and
+    `iqm_low`..`iqm_high` its 95 % bootstrap interval, NaN with fewer than six values. `std`, `sem` and the intervals
+    are NaN with one value. Equal values have no interval either, because it would be a point.
     """
 
     n: int
@@ -46,15 +49,15 @@ class Summary:
 
 
 def summarise(values: Sample, bounds: tuple[float, float] = _EVERYWHERE) -> Summary:
-    """Summarises a sample, for example one setting's accuracy over its seeds.
+    """Returns statistics of a sample, for example of the accuracies of one configuration over its seeds.
 
     Args:
         values: the sample.
-        bounds: the least and the greatest mean that is possible. An interval that leaves them is cut there, which does
-            not change how often it holds the true mean.
+        bounds: the smallest and the largest possible mean. Intervals are clipped to them, which does not change their
+            coverage.
 
     Raises:
-        ValueError: there is no value, or one is not finite.
+        ValueError: the sample is empty, or a value is not finite.
     """
     sample = as_sample(values)
     n, mean, std = len(sample), float(sample.mean()), _std(sample)
@@ -67,16 +70,15 @@ def summarise(values: Sample, bounds: tuple[float, float] = _EVERYWHERE) -> Summ
 
 
 def prediction_interval(values: Sample, bounds: tuple[float, float] = _EVERYWHERE) -> Interval:
-    """Returns the 95 % interval for ONE new normal draw: mean -+ t * std * sqrt(1 + 1/n).
+    """Returns the 95 % prediction interval of one new normal draw: mean -+ t * std * sqrt(1 + 1/n).
 
-    A published single run is one draw, not a mean: it agrees with ours when it lies in here. `bounds` are as in
-    `summarise`.
+    A published single run agrees with a sample if it lies in this interval. `bounds` are as in `summarise`.
 
     References:
         Hahn and Meeker, Statistical Intervals, section 4.7.
 
     Raises:
-        ValueError: there is no value, or one is not finite.
+        ValueError: the sample is empty, or a value is not finite.
     """
     sample = as_sample(values)
     n, mean = len(sample), float(sample.mean())
@@ -84,9 +86,9 @@ def prediction_interval(values: Sample, bounds: tuple[float, float] = _EVERYWHER
 
 
 def pooled_std(groups: Iterable[Sample]) -> float:
-    """Returns the standard deviation within groups: sqrt(squares within / degrees of freedom).
+    """Returns the pooled standard deviation within groups: sqrt(sum of squares within / degrees of freedom).
 
-    Groups of one value add nothing; nan when there are only such.
+    NaN if no group has two values.
     """
     samples = [as_sample(group) for group in groups]
     squares = sum(map(sum_of_squares, samples))
@@ -95,7 +97,7 @@ def pooled_std(groups: Iterable[Sample]) -> float:
 
 
 def interquartile_mean(values: np.ndarray) -> np.ndarray:
-    """Returns the mean of the middle half along the last axis: a quarter, rounded down, is cut at either end.
+    """Returns the mean of the middle half along the last axis: `scipy.stats.trim_mean` with a quarter cut at each end.
 
     References:
         Agarwal et al., Deep reinforcement learning at the edge of the statistical precipice (2021), section 4.3.
@@ -108,26 +110,27 @@ def interquartile_mean(values: np.ndarray) -> np.ndarray:
 def bootstrap_interval(
     groups: Sequence[Sample], statistic: Callable[[np.ndarray], np.ndarray] = interquartile_mean
 ) -> Interval:
-    """Returns the 95 % percentile interval of a statistic of all values, resampled within each group.
+    """Returns the 95 % stratified bootstrap interval of a statistic of all values.
 
-    Each resample leaves one value of a group out and draws as many as there were from the others, for which the mean's
-    variance is unbiased; the percentiles are those of Student's t with the seeds' degrees of freedom. No interval
-    within the range of five values holds the truth in 95 %, so of fewer than six none is given; few groups of three
-    come to 90 %.
+    `scipy.stats.bootstrap` is too narrow for few seeds: it draws from all n values, and the variance of a mean is too
+    small by the factor (n - 1) / n. Here, each resample of a group omits one value and draws n from the others
+    (bootknife), which is unbiased, and the percentiles are widened to those of Student's t with the seeds' degrees of
+    freedom. No interval within the range of five values covers 95 %, so at least six are needed. With a few groups of
+    three values the coverage is 90 %.
 
     Args:
-        groups: a sample each, for example a setting's values over its seeds.
-        statistic: of the values along the last axis of an array [resamples, values], in the groups' order.
+        groups: samples, for example the values of each configuration over its seeds.
+        statistic: function of an array [resamples, values] along its last axis, with the values in the groups' order.
 
     Returns:
-        The interval; nan of fewer than six values, where a group has fewer than three, and where none shows a spread.
+        The interval; NaN with fewer than six values, with fewer than three in a group, or without a spread.
 
     References:
         Agarwal et al. (2021), section 4.1 (stratified bootstrap); Hesterberg, Unbiasing the bootstrap: bootknife
         sampling vs. smoothing (2004); Hesterberg, What teachers should know about the bootstrap (2015), section 5.3.
 
     Raises:
-        ValueError: a group has no value, or one is not finite.
+        ValueError: a group is empty, or a value is not finite.
     """
     from scipy.special import ndtr
 
@@ -143,7 +146,7 @@ def bootstrap_interval(
 
 @functools.lru_cache(64)
 def draw_resamples(n: int, stream: int = 0) -> np.ndarray:
-    """Returns the places [RESAMPLES, n] of bootknife resamples of n >= 2 values, alike in each call."""
+    """Returns indices [RESAMPLES, n] of bootknife resamples of n >= 2 values, equal in each call."""
     generator = np.random.default_rng((n, stream))
     left_out = generator.integers(0, n, (RESAMPLES, 1))
     places = generator.integers(0, n - 1, (RESAMPLES, n))
@@ -151,11 +154,11 @@ def draw_resamples(n: int, stream: int = 0) -> np.ndarray:
 
 
 def deviations(values: np.ndarray, size: float | np.ndarray | None = None) -> np.ndarray:
-    """Returns values less their mean, along the last axis; all 0 where the values are equal but for rounding.
+    """Returns values minus their mean along the last axis; zeros if the values are equal up to float32 rounding.
 
     Args:
         values: [..., n].
-        size: of the numbers whose rounding it is, where the values are differences of such; that of the values if None.
+        size: magnitude of the rounded numbers, if the values are their differences. None takes that of the values.
     """
     size = np.abs(values).max(axis=-1) if size is None else size
     found = values - values.mean(axis=-1, keepdims=True)
@@ -168,12 +171,12 @@ def sum_of_squares(sample: np.ndarray, size: float | None = None) -> float:
 
 
 def variance(sample: np.ndarray, size: float | None = None) -> float:
-    """Returns the variance, ddof 1, of a sample by its `deviations`; nan of one value."""
+    """Returns the variance, ddof 1, of a sample by its `deviations`; NaN with one value."""
     return sum_of_squares(sample, size) / (len(sample) - 1) if len(sample) > 1 else math.nan
 
 
 def interval_around(middle: float, half: float, bounds: tuple[float, float] = _EVERYWHERE) -> Interval:
-    """Returns the interval that reaches `half` to both sides, cut at bounds; nan where `half` is nan or 0."""
+    """Returns `middle` -+ `half`, clipped to bounds; NaN if `half` is NaN or 0."""
     if not half > 0:
         return Interval(math.nan, math.nan)
     low, high = np.clip((middle - half, middle + half), *bounds)
@@ -184,7 +187,7 @@ def as_sample(values: Sample) -> np.ndarray:
     """Returns values as float64 [n].
 
     Raises:
-        ValueError: there is no value, or one is not finite.
+        ValueError: the sample is empty, or a value is not finite.
     """
     sample = np.asarray(values, np.float64)
     if sample.ndim != 1 or not len(sample) or not np.isfinite(sample).all():
@@ -193,10 +196,10 @@ def as_sample(values: Sample) -> np.ndarray:
 
 
 def t_quantile(freedom: float, level: float = LEVEL) -> float:
-    """Returns the quantile t of Student's t with -t..t as its central interval; nan with less than no freedom."""
+    """Returns t such that Student's t lies in -t..t with probability `level`; NaN without degrees of freedom."""
     if not freedom > 0:
         return math.nan
-    from scipy.special import stdtrit  # a tenth of the import time of scipy.stats
+    from scipy.special import stdtrit
 
     return float(stdtrit(freedom, (1 + level) / 2))
 

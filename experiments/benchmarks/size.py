@@ -62,7 +62,7 @@ class MadeUp:
         from cnnjax import models
 
         self.compiled = {"compilations": 1, "chunk_members": [CHUNKS[model]], "memory_bytes": 0}
-        self.task = SimpleNamespace(network=models.build(model, len(CLASSES)))
+        self.config = SimpleNamespace(network=models.build(model, len(CLASSES)))
         self._labels, self._skill = labels, SKILL[model]
         self._rng = np.random.default_rng(0)
         self._of_members = np.empty(0)
@@ -85,14 +85,14 @@ class MadeUp:
 
     def init(self, settings: Any, streams: Any) -> Any:
         """Members before their first epoch."""
-        from cnnjax.train import State
+        from cnnjax.train_state import TrainState
 
         zeros = np.zeros(len(self._of_members), int)
-        return State({}, (), zeros, zeros, zeros, zeros, zeros, zeros, None)
+        return TrainState({}, {}, (), zeros, zeros, zeros, zeros, zeros, zeros, None)
 
     def advance(self, state: Any, settings: Any, streams: Any, data: Any, epochs: int, some: Any = None) -> Any:
         """The next epochs."""
-        from cnnjax.train import EpochMetrics
+        from cnnjax.train_state import EpochMetrics
 
         done = state.epoch + epochs
         accuracy = (self._of_members * (1 - 0.4 * 0.7**done))[:, None] + self._rng.normal(0, 0.002, (len(done), epochs))
@@ -161,8 +161,8 @@ def records(study: Study, workdir: Path) -> int:
             size = CHUNKS[program.static.model]
             population: Any = MadeUp(program.static.model, labels)
             for first in range(0, len(program.members), size):
-                chunk = chunks.Chunk(program.id, program.members[first : first + size], size)
-                chunks.run_chunk(folder, population, chunk, dataset, None, progress)  # type: ignore[arg-type]
+                batch = chunks.MemberBatch(program.id, program.members[first : first + size], size)
+                chunks.run_members(folder, population, batch, dataset, None, progress)  # type: ignore[arg-type]
                 count += 1
     return count
 
