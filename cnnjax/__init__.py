@@ -6,8 +6,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cnnjax.trained import load_trial
-    from cnnjax.trial_rows import load_results
+    from cnnjax.runs.trials_csv import load_results
+    from cnnjax.training.load import load_trial
 
 __version__ = "0.1.0"
 __all__ = ["load_results", "load_trial"]
@@ -19,13 +19,13 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     if name == "load_results":  # not imported before it is asked for: numpy takes its time
-        from cnnjax.storage import LARGE, reads
-        from cnnjax.trial_rows import load_results
+        from cnnjax.runs.remote import LARGE, reads
+        from cnnjax.runs.trials_csv import load_results
 
         return reads(load_results, without=LARGE)
     if name == "load_trial":  # jax even more
-        from cnnjax.storage import reads
-        from cnnjax.trained import load_trial
+        from cnnjax.runs.remote import reads
+        from cnnjax.training.load import load_trial
 
         return reads(load_trial)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,7 +10,7 @@ values, the best by the run's `select` is compared, over all its seeds.
 
 import argparse
 
-from cnnjax import commands
+from cnnjax.utils import cli
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -19,7 +19,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     Raises:
         RequestError: it is wrong.
     """
-    parser = commands.ArgumentParser(
+    parser = cli.ArgumentParser(
         prog="python -m cnnjax.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("a", help="RUN or RUN:key=value,...")
@@ -47,4 +47,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main, parse)
+    cli.run(main, parse)

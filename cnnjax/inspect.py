@@ -13,10 +13,11 @@ from pathlib import Path
 
 from absl import flags
 
-from cnnjax import commands, overrides
-from cnnjax.paths import expanded
-from cnnjax.records import RunFolder
-from cnnjax.types import RequestError
+from cnnjax.runs.run_dir import RunFolder
+from cnnjax.study import overrides
+from cnnjax.utils import cli
+from cnnjax.utils.errors import RequestError
+from cnnjax.utils.paths import expanded
 
 flags.adopt_module_key_flags(overrides)
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the page and its files (default: inspect/<config>).")
@@ -41,10 +42,10 @@ def main(config_overrides: list[str]) -> None:
         study, folder = overrides.requested_study(config_overrides), overrides.default_folder("inspect")
     folder = expanded("--output", OUTPUT.value) if OUTPUT.value else folder
 
-    from cnnjax import inspection  # imports jax: a wrong request is answered before
+    from cnnjax.commands import inspect  # imports jax: a wrong request is answered before
 
-    print(inspection.inspect_study(study, folder))
+    print(inspect.inspect_study(study, folder))
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    cli.run(main)

@@ -17,10 +17,14 @@ from pathlib import Path
 
 from absl import flags
 
-from cnnjax import commands, ladder, overrides, processes, storage
 from cnnjax.executors import EXECUTORS, Engine, make_engine
-from cnnjax.study import Study
-from cnnjax.types import RequestError
+from cnnjax.models import ladder
+from cnnjax.multihost import processes
+from cnnjax.runs import remote
+from cnnjax.study import overrides
+from cnnjax.study.schema import Study
+from cnnjax.utils import cli
+from cnnjax.utils.errors import RequestError
 
 flags.adopt_module_key_flags(overrides)
 WORKDIR = overrides.WORKDIR
@@ -59,7 +63,7 @@ def main(config_overrides: list[str]) -> None:
     """
     study = overrides.requested_study(config_overrides)
     for flag in (COORDINATOR, EXECUTOR):
-        if flag.value is not None and storage.is_url(WORKDIR.value or ""):
+        if flag.value is not None and remote.is_url(WORKDIR.value or ""):
             allowed = f"allowed with --{flag.name}: a folder that all machines see, such as a bucket that they mount"
             raise RequestError("--workdir", WORKDIR.value, allowed)
     asked = {flag.name: flag.value for flag in (PLAN, PROFILE, OVERWRITE, CONFIRM)}
@@ -76,35 +80,36 @@ def main(config_overrides: list[str]) -> None:
 
 def launch(study: Study) -> str:
     """Plans, or runs, a study as the flags say; returns what is to be said of it."""
-    from cnnjax import programs, runner
+    from cnnjax.commands import plan_table, run
+    from cnnjax.training import program
 
-    programs.enable_compilation_cache(COMPILATION_CACHE.value)
+    program.enable_compilation_cache(COMPILATION_CACHE.value)
     if PLAN.value:
-        return runner.plan_table(study)
-    from cnnjax.progress import Progress
+        return plan_table.plan_table(study)
+    from cnnjax.utils.progress import Progress
 
     if CONFIRM.value:
-        from cnnjax import confirmation
+        from cnnjax.commands import confirm
 
-        confirmation.check_confirmable(study)
+        confirm.check_confirmable(study)
     place = WORKDIR.value or overrides.default_folder("runs")
     options = {"overwrite": OVERWRITE.value, "profile": PROFILE.value}
     with (
         Progress(is_shown=processes.is_first()) as progress,
         _engine() as engine,
-        storage.at_hand(place, progress) as workdir,
+        remote.at_hand(place, progress) as workdir,
     ):
-        runner.run(study, workdir, progress=progress, engine=engine, **options)
+        run.run(study, workdir, progress=progress, engine=engine, **options)
         said = [processes.broadcast_from_process0(lambda: _report(workdir))]
         if CONFIRM.value:
-            said.append(confirmation.confirm(study, workdir, CONFIRM.value, progress=progress, engine=engine))
+            said.append(confirm.confirm(study, workdir, CONFIRM.value, progress=progress, engine=engine))
     return "\n".join(said)
 
 
 def _report(workdir: Path) -> str:
-    from cnnjax.programs import writing
-    from cnnjax.records import RunFolder
     from cnnjax.report import build_report
+    from cnnjax.runs.run_dir import RunFolder
+    from cnnjax.training.program import writing
 
     with writing(RunFolder(workdir)):
         return str(build_report(workdir))
@@ -130,4 +135,4 @@ def _engine() -> contextlib.AbstractContextManager[Engine | None]:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    cli.run(main)

@@ -14,8 +14,9 @@ class, on a page of their own.
 import argparse
 from pathlib import Path
 
-from cnnjax import commands, storage
-from cnnjax.paths import expanded
+from cnnjax.runs import remote
+from cnnjax.utils import cli
+from cnnjax.utils.paths import expanded
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -24,7 +25,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     Raises:
         RequestError: it is wrong.
     """
-    parser = commands.ArgumentParser(
+    parser = cli.ArgumentParser(
         prog="python -m cnnjax.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_workdir()
@@ -47,13 +48,13 @@ def main(arguments: argparse.Namespace) -> None:
     Raises:
         RequestError: it cannot be done.
     """
-    from cnnjax import prediction  # imports pandas and scipy: a wrong command line is answered before
+    from cnnjax.commands import predict  # imports pandas and scipy: a wrong command line is answered before
 
     output = expanded("--output", arguments.output)
     figures = arguments.figures and expanded("--figures", arguments.figures)
     given = arguments.input, output, arguments.trial, arguments.setting, figures
-    print(prediction.predict_file(storage.copied(arguments.workdir), *given))
+    print(predict.predict_file(remote.copied(arguments.workdir), *given))
 
 
 if __name__ == "__main__":
-    commands.run(main, parse)
+    cli.run(main, parse)

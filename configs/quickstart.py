@@ -9,7 +9,7 @@ two CPU cores, half a minute once it is compiled.
 
 from ml_collections import ConfigDict
 
-from cnnjax.types import RequestError
+from cnnjax.utils.errors import RequestError
 
 
 def get_config(arg: str = "") -> ConfigDict:

@@ -13,7 +13,7 @@ Expected run time: hours on a CPU, minutes on a GPU; `--plan` says what would ru
 
 from ml_collections import ConfigDict
 
-from cnnjax.types import RequestError
+from cnnjax.utils.errors import RequestError
 
 
 def get_config(arg: str = "") -> ConfigDict:

@@ -10,7 +10,7 @@ CPU.
 
 from ml_collections import ConfigDict
 
-from cnnjax.types import RequestError
+from cnnjax.utils.errors import RequestError
 
 
 def get_config(arg: str = "") -> ConfigDict:

@@ -12,7 +12,7 @@ Expected run time: ten minutes on a CPU core, a minute on a GPU.
 
 from ml_collections import ConfigDict
 
-from cnnjax.types import RequestError
+from cnnjax.utils.errors import RequestError
 
 
 def get_config(arg: str = "") -> ConfigDict:

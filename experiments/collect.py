@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cnnjax import commands
 from cnnjax.analysis.columns import AXES
 from cnnjax.analysis.metrics import class_report
 from cnnjax.analysis.read import read_run
 from cnnjax.analysis.run import Run
 from cnnjax.report.sections import curves, measures, models, spread
-from cnnjax.types import RequestError, one_of
+from cnnjax.utils import cli
+from cnnjax.utils.errors import RequestError, one_of
 from experiments.published import as_text, compare
 
 
@@ -127,7 +127,7 @@ def collect(output: Path, workdirs: Iterable[str], figures: Iterable[str]) -> st
 
 def main(argv: list[str]) -> None:
     """Collects as the command line says."""
-    parser = commands.ArgumentParser(prog="python -m experiments.collect", description=__doc__)
+    parser = cli.ArgumentParser(prog="python -m experiments.collect", description=__doc__)
     parser.add_argument("workdirs", nargs="+", help="folders of runs; FOLDER=WORD names a run's networks in figures")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--figures", type=lambda text: text.split(","), default=(), help="NAME,NAME,...")
@@ -136,4 +136,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main, list)
+    cli.run(main, list)

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cnnjax import commands
 from cnnjax.analysis.columns import AXES, level, word
+from cnnjax.utils import cli
 from experiments.folder import parse_folder
 
 _SIZES = (1, 2, 3, 5, 10, 20)
@@ -65,4 +65,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main, parse)
+    cli.run(main, parse)

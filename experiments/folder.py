@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from cnnjax import commands
-from cnnjax.types import RequestError
+from cnnjax.utils import cli
+from cnnjax.utils.errors import RequestError
 
 
 def parse_folder(argv: list[str], command: str, description: str | None, *files: str) -> Path:
@@ -18,7 +18,7 @@ def parse_folder(argv: list[str], command: str, description: str | None, *files:
     Raises:
         RequestError: it names none, or one that lacks a file.
     """
-    parser = commands.ArgumentParser(prog=f"python -m experiments.{command}", description=description)
+    parser = cli.ArgumentParser(prog=f"python -m experiments.{command}", description=description)
     parser.add_argument("folder", type=Path, help=f"a folder with {' and '.join(files)}")
     folder: Path = parser.parse_args(argv[1:]).folder
     for name in files:

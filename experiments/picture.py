@@ -15,8 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from cnnjax import commands
-from cnnjax.types import RequestError
+from cnnjax.utils import cli
+from cnnjax.utils.errors import RequestError
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 # Of what Chromium's own services would load, the site is another.
@@ -59,7 +59,7 @@ def take(page: Path, picture: Path, width: int, height: int, dark: bool) -> list
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Parses the command line, its first word being the program."""
-    parser = commands.ArgumentParser(
+    parser = cli.ArgumentParser(
         prog="python -m experiments.picture", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("workdir", type=Path, help="the run's folder, with its report")
@@ -82,4 +82,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main, parse)
+    cli.run(main, parse)

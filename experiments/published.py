@@ -14,10 +14,10 @@ from pathlib import Path
 import pandas as pd
 from scipy.stats import chi2, f, t, ttest_ind_from_stats
 
-from cnnjax import commands
 from cnnjax.analysis.columns import AXES
 from cnnjax.report.tables import Table
 from cnnjax.stats import prediction_interval, summarise
+from cnnjax.utils import cli
 from experiments import claims
 from experiments.claims import Claim
 from experiments.folder import parse_folder
@@ -159,4 +159,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main, parse)
+    cli.run(main, parse)

@@ -8,7 +8,8 @@ from typing import Any
 import hypothesis
 import pytest
 
-from cnnjax.study import Study, from_config
+from cnnjax.models.network import LADDER
+from cnnjax.study.schema import Study, from_config
 
 # One device, whatever test comes first: a run would otherwise take as many as there are cores.
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1"
@@ -50,25 +51,24 @@ def quick(tiny, monkeypatch):
 
 def make_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the fixture `quick` but for the model, for as long as `monkeypatch` lasts."""
-    from cnnjax import programs
+    from cnnjax.training import program
 
-    monkeypatch.setattr(programs, "Population", _compile_once)
+    monkeypatch.setattr(program, "Population", _compile_once)
 
 
 @functools.cache
 def _compile_once(*arguments: Any) -> Any:
-    from cnnjax.population import Population
+    from cnnjax.training.population import Population
 
     return Population(*arguments)
 
 
 def add_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the fixture `tiny`, for as long as `monkeypatch` lasts."""
-    from cnnjax import models
-    from cnnjax.ladder import BatchNorm, Conv, Dense, Dropout, MaxPool, Relu
+    from cnnjax.models.specs import BatchNorm, Conv, Dense, Dropout, MaxPool, Relu
 
     convolutions = (Conv(4), BatchNorm(), Relu(), MaxPool())
-    monkeypatch.setitem(models.LADDER, "tiny", (*convolutions, Dense(16), Relu(), Dropout(0.25), Dense()))
+    monkeypatch.setitem(LADDER, "tiny", (*convolutions, Dense(16), Relu(), Dropout(0.25), Dense()))
 
 
 def make_study(**changes: Any) -> Study:

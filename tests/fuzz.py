@@ -27,20 +27,20 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnjax import sealed
-from cnnjax.data.cifar import read_cifar
-from cnnjax.data.files import read_path
-from cnnjax.data.idx import read_idx
-from cnnjax.data.npy import read_npy
-from cnnjax.data.npz import read_npz, read_npz_images
-from cnnjax.data.pickles import read_pickle
-from cnnjax.data.pictures import decode_picture
-from cnnjax.data.rows import read_labelled_rows, read_unlabelled_rows
-from cnnjax.overrides import load_study
-from cnnjax.plan import make_plan
-from cnnjax.settings import stack_members
-from cnnjax.study import DataConfig, StreamsConfig, Study, TrainConfig
-from cnnjax.types import RequestError
+from cnnjax.data.readers.cifar import read_cifar
+from cnnjax.data.readers.csv import read_labelled_rows, read_unlabelled_rows
+from cnnjax.data.readers.detect import read_path
+from cnnjax.data.readers.idx import read_idx
+from cnnjax.data.readers.image_files import decode_picture
+from cnnjax.data.readers.npy import read_npy
+from cnnjax.data.readers.npz import read_npz, read_npz_images
+from cnnjax.data.readers.safe_pickle import read_pickle
+from cnnjax.runs import integrity
+from cnnjax.study.overrides import load_study
+from cnnjax.study.plan import make_plan
+from cnnjax.study.schema import DataConfig, StreamsConfig, Study, TrainConfig
+from cnnjax.training.stacking import stack_members
+from cnnjax.utils.errors import RequestError
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 10
@@ -147,11 +147,16 @@ def picture_seeds() -> list[bytes]:
 
 
 def run_seeds() -> list[bytes]:
-    lines = [sealed.seal({"member": "t0000", "epoch": epoch, "train_loss": 1.5}) for epoch in range(3)]
-    row = sealed.seal({"trial": "t0000", "member": "t0000", "train_loss": "0.25"})
+    lines = [integrity.seal({"member": "t0000", "epoch": epoch, "train_loss": 1.5}) for epoch in range(3)]
+    row = integrity.seal({"trial": "t0000", "member": "t0000", "train_loss": "0.25"})
     text = "".join(json.dumps(line) + "\n" for line in lines).encode()
     rows = ("\n".join([",".join(row), ",".join(row.values())]) + "\n").encode()
-    return [text, rows, json.dumps(sealed.seal({"seeds": [0, 1], "data": {"name": "digits"}})).encode(), *npz_seeds()]
+    return [
+        text,
+        rows,
+        json.dumps(integrity.seal({"seeds": [0, 1], "data": {"name": "digits"}})).encode(),
+        *npz_seeds(),
+    ]
 
 
 def override_seeds() -> list[bytes]:
@@ -192,9 +197,9 @@ def _read_cifar(data: bytes, folder: Path) -> object:
 
 
 def _read_run(path: Path) -> None:
-    sealed.read_lines(path)
-    sealed.read_rows(path)
-    for read in (sealed.read_json, lambda path: sealed.read_array(path, "logits", (None,) * 3)):
+    integrity.read_lines(path)
+    integrity.read_rows(path)
+    for read in (integrity.read_json, lambda path: integrity.read_array(path, "logits", (None,) * 3)):
         try:
             read(path)
         except RequestError as error:

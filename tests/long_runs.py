@@ -23,11 +23,13 @@ import numpy as np
 import psutil
 from rich.console import Console
 
-from cnnjax import models, programs, runner
-from cnnjax.ladder import Dense, Relu
-from cnnjax.progress import Progress
-from cnnjax.study import from_config
-from cnnjax.types import Static
+from cnnjax.commands import run
+from cnnjax.models.network import LADDER
+from cnnjax.models.specs import Dense, Relu
+from cnnjax.study.hparams import Static
+from cnnjax.study.schema import from_config
+from cnnjax.training import program as programs
+from cnnjax.utils.progress import Progress
 
 
 class Watch(Progress):
@@ -64,11 +66,11 @@ class Watch(Progress):
 def measure(study: dict[str, Any], each_epoch: bool, lines: int) -> None:
     """Runs a study and prints what the process held on the way."""
     for name in study["models"]:
-        models.LADDER[name] = (Dense(8), Relu(), Dense())
+        LADDER[name] = (Dense(8), Relu(), Dense())
     watch = Watch(each_epoch, lines)
     with tempfile.TemporaryDirectory() as folder, watch:
         programs.enable_compilation_cache("off")
-        runner.run(from_config(study), Path(folder) / "run", progress=watch)
+        run.run(from_config(study), Path(folder) / "run", progress=watch)
     rows = np.array(watch.rows)
     rows[1:, 0] = np.diff(rows[:, 0])
     half, three = len(rows) // 2, 3 * len(rows) // 4

@@ -9,10 +9,9 @@ import numpy as np
 from cnnjax.analysis import metrics
 from cnnjax.analysis.columns import MEASURES
 from cnnjax.analysis.read import read_run
-from cnnjax.plan import make_plan
 from cnnjax.report.sections import headline
-from cnnjax.study import from_config
-from cnnjax.types import Trial
+from cnnjax.study.plan import Trial, make_plan
+from cnnjax.study.schema import from_config
 
 CLASSES = ["plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 SKILL = {"baseline": 0.58, "medium": 0.66, "complex": 0.74}

@@ -16,10 +16,10 @@ import numpy as np
 import psutil
 
 from cnnjax.data import Dataset, Split
-from cnnjax.devices import make_mesh
-from cnnjax.plan import make_plan
-from cnnjax.population import Population, put_data
-from cnnjax.study import from_config
+from cnnjax.study.plan import make_plan
+from cnnjax.study.schema import from_config
+from cnnjax.training.devices import make_mesh
+from cnnjax.training.population import Population, put_data
 
 IMAGES = 512
 

@@ -16,9 +16,10 @@ import pytest
 from rich.console import Console
 
 import cnnjax
-from cnnjax import checkpoints, runner
-from cnnjax.progress import Progress
-from cnnjax.records import RunFolder
+from cnnjax.commands import run as runner
+from cnnjax.runs.run_dir import RunFolder
+from cnnjax.training import checkpoints
+from cnnjax.utils.progress import Progress
 
 ROOT = Path(__file__).parents[1]
 GRID = {"learning_rate": (0.02, 0.05), "epochs": (2, 3)}  # of a member two trials: the shorter is read off

@@ -9,10 +9,11 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from rich.console import Console
 
-from cnnjax import runner, storage
-from cnnjax.progress import Progress
-from cnnjax.records import RunFolder
-from cnnjax.types import RequestError
+from cnnjax.commands import run
+from cnnjax.runs import remote
+from cnnjax.runs.run_dir import RunFolder
+from cnnjax.utils.errors import RequestError
+from cnnjax.utils.progress import Progress
 
 numbers = itertools.count()
 
@@ -56,7 +57,7 @@ def elsewhere(monkeypatch, tmp_path):
 @contextlib.contextmanager
 def at_hand(url):
     """The local folder, and the progress with a console of its own."""
-    with Progress(Console(file=io.StringIO(), width=1000)) as progress, storage.at_hand(url, progress) as folder:
+    with Progress(Console(file=io.StringIO(), width=1000)) as progress, remote.at_hand(url, progress) as folder:
         yield folder, progress
 
 
@@ -67,7 +68,7 @@ def said(progress):
 def train(study, url, **options):
     """Runs a study whose folder is in a store; returns what was said."""
     with at_hand(url) as (folder, progress):
-        runner.run(study, folder, progress=progress, **options)
+        run.run(study, folder, progress=progress, **options)
     return said(progress)
 
 

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from test_models import PUBLISHED
 
-from cnnjax import models
-from cnnjax.augment import gather_batch
-from cnnjax.convolution import max_pool
-from cnnjax.ladder import LADDER, BatchNorm, Conv, Dense
-from cnnjax.layers import BatchNormalisation, dropout
-from cnnjax.optimizers import make_optimizer
-from cnnjax.settings import Hparams
-from cnnjax.train import Batch, loss_fn
+from cnnjax.models.conv import max_pool
+from cnnjax.models.ladder import LADDER
+from cnnjax.models.modules import BatchNormalisation, dropout
+from cnnjax.models.network import build_network, initial_variables
+from cnnjax.models.specs import BatchNorm, Conv, Dense
+from cnnjax.training.augment import gather_batch
+from cnnjax.training.optimizers import make_optimizer
+from cnnjax.training.stacking import Hparams
+from cnnjax.training.train import Batch, loss_fn
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: nothing to compare with")
 from experiments.benchmarks import torch_models  # noqa: E402
@@ -80,8 +81,8 @@ def pair(name):
     for part in module.modules():
         if isinstance(part, torch.nn.Dropout | torch.nn.Dropout2d):
             part.p = 0.0
-    network = models.build(name, classes)
-    variables = models.initial_variables(network, (size, size, channels), "pytorch", jax.random.key(3))
+    network = build_network(name, classes)
+    variables = initial_variables(network, (size, size, channels), "pytorch", jax.random.key(3))
     torch_models.load_flax(module, variables["params"], variables.get("batch_stats"))
     return network, variables, module.double()
 

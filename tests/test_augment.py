@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import stats
 
-from cnnjax.augment import ANGLES, angle_numbers, gather_batch
+from cnnjax.training.augment import ANGLES, angle_numbers, gather_batch
 
 NAMES = ("crop", "flip", "flip_all", "flip_vertical_all", "rotate")
 SHAPES = [(32, 32, 3), (28, 28, 1), (8, 8, 1), (9, 14, 2)]

@@ -7,10 +7,12 @@ from conftest import make_study
 from runs import run
 
 import cnnjax
-from cnnjax import axes, runner
-from cnnjax.ladder import LADDER, Dense
-from cnnjax.plan import check_axes, make_plan
-from cnnjax.types import RequestError
+from cnnjax.commands import run as runner
+from cnnjax.models.ladder import LADDER
+from cnnjax.models.specs import Dense
+from cnnjax.study import axes
+from cnnjax.study.plan import check_axes, make_plan
+from cnnjax.utils.errors import RequestError
 
 SGD = {"optimizer": "sgd", "momentum": 0.0}
 FIXED = {"init": 0, "order": 0}  # the others follow the seed, and not every network reads them

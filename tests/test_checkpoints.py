@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from cnnjax.checkpoints import Checkpoints, read_variables, saved_epochs
+from cnnjax.training.checkpoints import Checkpoints, read_variables, saved_epochs
 
 NAMES = (
     "plain",

@@ -19,7 +19,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from cnnjax import compare
 from cnnjax.analysis.columns import measure_name
 from cnnjax.analysis.compare import read_side
-from cnnjax.types import RequestError
+from cnnjax.utils.errors import RequestError
 
 ROOT = Path(__file__).parents[1]
 LADDER = {"models": ["baseline", "medium"], "data": {"validation": 0.1}, "select": "val_accuracy"}

@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from cnnjax.study import Study
+from cnnjax.study.schema import Study
 
 TABLE = Path(__file__).parents[1] / "configs" / "README.md"
 

@@ -16,17 +16,20 @@ from conftest import make_study
 from made_up_run import make_config, make_run
 from rich.console import Console
 
-from cnnjax import confirmation, launch, programs, runner, stats
+from cnnjax import launch, stats
 from cnnjax.analysis.compare import fresh
 from cnnjax.analysis.read import read_run
-from cnnjax.plan import list_trials, single_out
-from cnnjax.population import Population
-from cnnjax.progress import Progress
-from cnnjax.records import RunFolder
+from cnnjax.commands import confirm as confirmation
+from cnnjax.commands import run
 from cnnjax.report import build_report, summarize_run
 from cnnjax.report.sections.confirmation import contender_table, text, verdict
-from cnnjax.study import from_config
-from cnnjax.types import RequestError
+from cnnjax.runs.run_dir import RunFolder
+from cnnjax.study.plan import list_trials, single_out
+from cnnjax.study.schema import from_config
+from cnnjax.training import program
+from cnnjax.training.population import Population
+from cnnjax.utils.errors import RequestError
+from cnnjax.utils.progress import Progress
 
 ROOT = Path(__file__).parents[1]
 GRID = make_config([0, 1, 4], train={"learning_rate": [0.01, 0.03]}) | {
@@ -228,14 +231,14 @@ def test_where_other_seeds_would_mean_nothing_it_is_refused(streams, words):
 
 def confirm(study, workdir, number):
     with Progress(Console(file=io.StringIO(), width=200)) as progress:
-        runner.run(study, workdir, progress=progress)
+        run.run(study, workdir, progress=progress)
         return confirmation.confirm(study, workdir, number, progress=progress)
 
 
 def test_contenders_are_trained_on_fresh_seeds_and_a_second_call_finds_them(tiny, tmp_path, monkeypatch):
     reports = []
     monkeypatch.setattr(confirmation, "build_report", reports.append)
-    monkeypatch.setattr(programs, "Population", functools.cache(Population))  # compiled once: always two members
+    monkeypatch.setattr(program, "Population", functools.cache(Population))  # compiled once: always two members
     study = make_study(train={"learning_rate": (0.05, 0.02), "epochs": 1})
     said = confirm(study, tmp_path / "run", 2)
     folders = sorted((tmp_path / "run/confirm/2").glob("t*"))
@@ -253,9 +256,9 @@ def test_contenders_are_trained_on_fresh_seeds_and_a_second_call_finds_them(tiny
 
 def test_the_flag_confirms_after_the_run(monkeypatch, capsys):
     calls = []
-    monkeypatch.setattr(runner, "run", lambda study, workdir, **options: calls.append("run"))
+    monkeypatch.setattr(run, "run", lambda study, workdir, **options: calls.append("run"))
     monkeypatch.setattr(launch, "_report", lambda workdir: str(workdir / "index.html"))
-    monkeypatch.setattr(programs, "enable_compilation_cache", lambda folder: None)
+    monkeypatch.setattr(program, "enable_compilation_cache", lambda folder: None)
     monkeypatch.setattr(confirmation, "confirm", lambda *given, progress, engine: calls.append(given[1:]) or "honest")
     flags.FLAGS.mark_as_parsed()
     with flagsaver.flagsaver(config=str(ROOT / "configs/quickstart.py"), workdir="there", confirm=5):

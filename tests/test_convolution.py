@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax import lax
 
-from cnnjax.convolution import convolve, convolve_and_pool, max_pool, methods, products, same_padding
-from cnnjax.study import from_config
+from cnnjax.models.conv import convolve, convolve_and_pool, max_pool, methods, products, same_padding
+from cnnjax.study.schema import from_config
 
 MEMBERS = 2
 # Sums of up to a few hundred float32 products, in another order.

@@ -18,14 +18,15 @@ from conftest import add_tiny, make_study
 from rich.console import Console
 
 import cnnjax
-from cnnjax import checkpoints, programs, runner
 from cnnjax.analysis import compare as comparison
 from cnnjax.analysis.read import read_run
-from cnnjax.population import Population
-from cnnjax.progress import Progress
-from cnnjax.records import RunFolder
-from cnnjax.sealed import seal, unseal
-from cnnjax.types import RequestError
+from cnnjax.commands import run as runner
+from cnnjax.runs.integrity import seal, unseal
+from cnnjax.runs.run_dir import RunFolder
+from cnnjax.training import checkpoints, program
+from cnnjax.training.population import Population
+from cnnjax.utils.errors import RequestError
+from cnnjax.utils.progress import Progress
 
 STUDY = make_study(seeds=(0, 1), train={"epochs": (2, 4)}, checkpoint={"keep": 1})
 
@@ -39,7 +40,7 @@ def quick():
     """The tiny model, and programs compiled once for all runs."""
     with pytest.MonkeyPatch.context() as patch:
         add_tiny(patch)
-        patch.setattr(programs, "Population", functools.cache(Population))
+        patch.setattr(program, "Population", functools.cache(Population))
         yield
 
 

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnjax.data import load_dataset
-from cnnjax.data.pickles import read_pickle
-from cnnjax.study import DataConfig
-from cnnjax.types import RequestError
+from cnnjax.data.readers.safe_pickle import read_pickle
+from cnnjax.study.schema import DataConfig
+from cnnjax.utils.errors import RequestError
 
 RNG = np.random.default_rng(0)
 TRAIN, TEST = (RNG.integers(0, 256, (n, 32, 32, 3), np.uint8) for n in (20, 6))

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cnnjax.data import load_dataset
-from cnnjax.data.files import read_path
-from cnnjax.data.images import resize_images
-from cnnjax.data.pictures import decode_picture
-from cnnjax.study import DataConfig
-from cnnjax.types import RequestError
+from cnnjax.data.readers.detect import read_path
+from cnnjax.data.readers.image_files import decode_picture
+from cnnjax.data.resize import resize_images
+from cnnjax.study.schema import DataConfig
+from cnnjax.utils.errors import RequestError
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (6, 5, 3), np.uint8)

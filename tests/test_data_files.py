@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnjax.data import load_dataset
-from cnnjax.data.files import read_path
-from cnnjax.data.idx import read_idx
-from cnnjax.study import DataConfig
-from cnnjax.types import RequestError
+from cnnjax.data.readers.detect import read_path
+from cnnjax.data.readers.idx import read_idx
+from cnnjax.study.schema import DataConfig
+from cnnjax.utils.errors import RequestError
 
 FASHION_MNIST = os.environ.get("CNNJAX_FASHION_MNIST")
 

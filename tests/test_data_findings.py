@@ -7,8 +7,8 @@ import pytest
 from conftest import make_study
 from made_up_run import make_config, make_run
 
-from cnnjax import inspection
 from cnnjax.analysis.read import read_run
+from cnnjax.commands import inspect
 from cnnjax.data import Dataset, Split, load_dataset
 from cnnjax.data.findings import examine
 from cnnjax.report import build_report
@@ -103,8 +103,8 @@ def test_copies_are_what_a_dictionary_of_bytes_says(shape):
 def test_it_is_said_before_training_and_in_the_report(tmp_path, monkeypatch):
     dataset = load_dataset(make_study().data)
     dataset.test.images[0] = dataset.train.images[0]
-    monkeypatch.setattr(inspection, "load_dataset", lambda _: dataset)
-    said = inspection.inspect_study(make_study(models=("baseline",)), tmp_path / "page")
+    monkeypatch.setattr(inspect, "load_dataset", lambda _: dataset)
+    said = inspect.inspect_study(make_study(models=("baseline",)), tmp_path / "page")
     assert "warning: in-two-splits: Identical images are in two splits" in said
     assert "<b>in-two-splits</b>" in (tmp_path / "page/index.html").read_text()
     run = make_run(tmp_path / "run", make_config([0, 1]))

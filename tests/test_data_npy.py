@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnjax.data import load_dataset
-from cnnjax.data.files import read_path
-from cnnjax.data.npy import read_npy
-from cnnjax.study import DataConfig
-from cnnjax.types import RequestError
+from cnnjax.data.readers.detect import read_path
+from cnnjax.data.readers.npy import read_npy
+from cnnjax.study.schema import DataConfig
+from cnnjax.utils.errors import RequestError
 
 RNG = np.random.default_rng(0)
 CAT, DOG = RNG.integers(0, 256, (6, 784), np.uint8), RNG.integers(0, 256, (4, 28, 28), np.uint8)

@@ -8,9 +8,9 @@ from PIL import Image, ImageCms
 from test_data_class_folders import COLOUR, GREY, palette, png16
 
 from cnnjax.data import load_dataset
-from cnnjax.data.pictures import count_remarks, decode_picture
-from cnnjax.study import DataConfig
-from cnnjax.types import RequestError
+from cnnjax.data.readers.image_files import count_remarks, decode_picture
+from cnnjax.study.schema import DataConfig
+from cnnjax.utils.errors import RequestError
 
 SIDE = np.full((6, 5, 1), 255, np.uint8)
 SIDE[:, :2] = 100  # how opaque the left of an image is

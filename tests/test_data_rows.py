@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnjax.data import load_dataset
-from cnnjax.data.files import read_path
-from cnnjax.data.rows import read_labelled_rows, read_unlabelled_rows
-from cnnjax.study import DataConfig
-from cnnjax.types import RequestError
+from cnnjax.data.readers.csv import read_labelled_rows, read_unlabelled_rows
+from cnnjax.data.readers.detect import read_path
+from cnnjax.study.schema import DataConfig
+from cnnjax.utils.errors import RequestError
 
 
 def write_rows(path: Path, images: np.ndarray, first: dict[str, object]) -> Path:

@@ -13,11 +13,11 @@ from sklearn.model_selection import train_test_split
 
 from cnnjax.data import Dataset, Split, load_dataset, normalisation
 from cnnjax.data.dataset import Source
-from cnnjax.data.images import resize_images
+from cnnjax.data.offline_augment import flip_zoom
+from cnnjax.data.resize import resize_images
 from cnnjax.data.splits import keep_classes, make_splits
-from cnnjax.data.stored import flip_zoom
-from cnnjax.study import DataConfig, from_config
-from cnnjax.types import RequestError
+from cnnjax.study.schema import DataConfig, from_config
+from cnnjax.utils.errors import RequestError
 
 
 def numbered(first: int, count: int, classes: int) -> Split:

@@ -20,10 +20,10 @@ from test_data_files import idx_bytes
 
 from cnnjax.data import load_dataset, normalisation
 from cnnjax.data import prepare as command
-from cnnjax.data.archives import PUBLISHED, Archive, fetch
+from cnnjax.data.download import PUBLISHED, Archive, fetch
 from cnnjax.data.prepare import prepare
-from cnnjax.study import DataConfig
-from cnnjax.types import RequestError
+from cnnjax.study.schema import DataConfig
+from cnnjax.utils.errors import RequestError
 
 PREPARED = os.environ.get("TFDS_DATA_DIR")
 RNG = np.random.default_rng(0)
@@ -166,7 +166,7 @@ def test_a_failed_download_is_one_line(tmp_path, server):
 
 
 def test_a_host_that_never_answers_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr("cnnjax.data.archives._TIMEOUT", 0.2)
+    monkeypatch.setattr("cnnjax.data.download._TIMEOUT", 0.2)
     monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: time.sleep(5))
     with pytest.raises(RequestError, match=r"no answer for 0\.2 seconds"):
         fetch(Archive("https://example.org/a.gz", ""), tmp_path)
@@ -239,7 +239,7 @@ def test_damage_of_which_a_package_says_nothing_is_called_by_its_kind(environmen
     def fail(*_):
         raise RuntimeError
 
-    monkeypatch.setattr("cnnjax.data.tfds.cached", fail)
+    monkeypatch.setattr("cnnjax.data.readers.tfds.cached", fail)
     with pytest.raises(RequestError, match=r"^data\.name='mnist'.* is damaged \(RuntimeError\)"):
         load_dataset(DataConfig(name="mnist"))
 
@@ -296,9 +296,9 @@ def test_images_of_several_sizes_need_one(sizes_differ):
 )
 def test_missing_data_answers_within_two_seconds(tmp_path, name, named):
     program = (
-        "import sys, cnnjax.data, cnnjax.study, cnnjax.types\n"
-        f"try: cnnjax.data.load_dataset(cnnjax.study.DataConfig(name={name!r}))\n"
-        "except cnnjax.types.RequestError as error: print(error)\n"
+        "import sys, cnnjax.data, cnnjax.study.schema, cnnjax.types\n"
+        f"try: cnnjax.data.load_dataset(cnnjax.study.schema.DataConfig(name={name!r}))\n"
+        "except cnnjax.utils.errors.RequestError as error: print(error)\n"
         "print(sorted({'jax', 'tensorflow_datasets', 'sklearn'} & set(sys.modules)))"
     )
     environment = {**os.environ, "TFDS_DATA_DIR": str(tmp_path)}

@@ -11,8 +11,8 @@ from PIL import Image
 from test_data_files import idx_bytes
 
 from cnnjax.data import to_csv as command
-from cnnjax.data.rows import read_labelled_rows, read_unlabelled_rows
-from cnnjax.types import RequestError
+from cnnjax.data.readers.csv import read_labelled_rows, read_unlabelled_rows
+from cnnjax.utils.errors import RequestError
 
 FASHION_MNIST = os.environ.get("CNNJAX_FASHION_MNIST")
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 6, 6), np.uint8)

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from test_data_rows import write_rows
 
-from cnnjax.data.unlabelled import read_unlabelled
-from cnnjax.types import RequestError
+from cnnjax.data.readers.unlabeled import read_unlabelled
+from cnnjax.utils.errors import RequestError
 
 GREY = np.random.default_rng(0).integers(0, 256, (4, 3, 3), np.uint8)
 COLOUR = np.random.default_rng(1).integers(0, 256, (4, 5, 6, 3), np.uint8)

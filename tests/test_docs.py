@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from absl import flags
 
-from cnnjax.overrides import load_study
-from cnnjax.plan import make_plan
-from cnnjax.study import from_config
+from cnnjax.study.overrides import load_study
+from cnnjax.study.plan import make_plan
+from cnnjax.study.schema import from_config
 from experiments import published
 
 ROOT = Path(__file__).parents[1]

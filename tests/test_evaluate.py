@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, log_loss, precision_recall_fscore_support
 
-from cnnjax import evaluate
-from cnnjax.evaluate import DeviceSplit
-from cnnjax.models import build, initial_variables
+from cnnjax.models.network import build_network, initial_variables
+from cnnjax.training import evaluate
+from cnnjax.training.evaluate import DeviceSplit
 
 
 @pytest.mark.parametrize("count", [1, 6, 7, 8, 9, 22])
@@ -19,7 +19,7 @@ def test_every_example_counts_once(count, monkeypatch):
     rng = np.random.default_rng(count)
     images = rng.integers(0, 256, (count, 4, 4, 1), np.uint8)
     labels = rng.integers(0, 3, count).astype(np.int32)
-    network = build("baseline", 3)
+    network = build_network("baseline", 3)
     variables = initial_variables(network, (4, 4, 1), "he", jax.random.key(0))
     split = DeviceSplit(jnp.array(images), jnp.array(labels), jnp.array([1 / 255]), jnp.array([0.5]))
     logits = np.asarray(network.apply(variables, images / np.float32(255) + 0.5, train=False), np.float64)

@@ -15,17 +15,18 @@ import pytest
 from conftest import add_tiny, make_quick, make_study
 from runs import run
 
-from cnnjax import programs
-from cnnjax.executors import launcher, make_engine, tasks, worker
-from cnnjax.executors.parts import PartFolder, lend, merge
-from cnnjax.executors.tasks import TaskError
-from cnnjax.lock import locked
-from cnnjax.plan import make_plan
-from cnnjax.population import Population
-from cnnjax.records import RunFolder, describe_plan
-from cnnjax.sealed import Damaged, read_json
-from cnnjax.trial_rows import TRIAL_COLUMNS
-from cnnjax.types import RequestError
+from cnnjax.executors import base as tasks
+from cnnjax.executors import driver, make_engine, worker
+from cnnjax.executors.base import TaskError
+from cnnjax.executors.program_dirs import PartFolder, lend, merge
+from cnnjax.runs.integrity import Damaged, read_json
+from cnnjax.runs.lock import locked
+from cnnjax.runs.run_dir import RunFolder, describe_plan
+from cnnjax.runs.trials_csv import TRIAL_COLUMNS
+from cnnjax.study.plan import make_plan
+from cnnjax.training import program as programs
+from cnnjax.training.population import Population
+from cnnjax.utils.errors import RequestError
 
 # Two programs of two members; a trial of each member is read off a longer one.
 TWO = {"seeds": (0, 1), "train": {"batch_size": (50, 40), "epochs": (1, 3)}}
@@ -63,7 +64,7 @@ class Here:
 @pytest.fixture(autouse=True)
 def impatient(quick, monkeypatch):
     """Nobody is waited for."""
-    for module in (tasks, worker, launcher):
+    for module in (tasks, worker, driver):
         monkeypatch.setattr(module, "PATIENCE", 0.0, raising=False)
 
 
@@ -163,7 +164,7 @@ def test_a_task_that_breaks_stops_no_other_and_is_raised_at_the_end(serial, tmp_
 
 def test_what_a_worker_runs_on_is_kept_and_a_change_is_said(serial, tmp_path, monkeypatch):
     def other(task):
-        patch.setattr("cnnjax.environment._processor", lambda: f"processor of {task['program']}")
+        patch.setattr("cnnjax.runs.environment._processor", lambda: f"processor of {task['program']}")
 
     with pytest.MonkeyPatch.context() as patch:
         run(make_study(**TWO), tmp_path, engine=Here(other))
@@ -276,7 +277,7 @@ def test_a_part_that_is_held_is_refused_and_its_holder_named(options, tmp_path):
     study = make_study(**TWO)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Kill):
         kill_in_epoch(patch, 1)
-        patch.setattr(launcher, "merge", lambda *_: None)  # a launcher that was killed takes nothing back
+        patch.setattr(driver, "merge", lambda *_: None)  # a launcher that was killed takes nothing back
         run(study, tmp_path, engine=Here())
     with locked(tmp_path / "parts/p000"), pytest.raises(RequestError, match=r"p000.*process \d+ on .* works in it"):
         run(study, tmp_path, **options)

@@ -11,9 +11,9 @@ import psutil
 import pytest
 from test_executors import read_all
 
-from cnnjax.records import RunFolder
-from cnnjax.sealed import read_lines
-from cnnjax.types import RequestError
+from cnnjax.runs.integrity import read_lines
+from cnnjax.runs.run_dir import RunFolder
+from cnnjax.utils.errors import RequestError
 
 ROOT = Path(__file__).parents[1]
 CONFIG = """
@@ -127,7 +127,7 @@ def test_an_interrupt_ends_the_cluster_of_this_machine_in_order(serial, tmp_path
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense", "127.0.0.1:port"])
 def test_an_address_where_no_cluster_answers_is_refused(address):
-    from cnnjax.executors.ray_engine import RayEngine
+    from cnnjax.executors.ray import RayEngine
 
     with pytest.raises(RequestError, match=rf"^--ray_address: '{address}' is not allowed; .*ray start --head"):
         RayEngine(address, None).__enter__()

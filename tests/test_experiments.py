@@ -12,7 +12,7 @@ from made_up_run import make_config, make_run
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the experiments are not installed
 
-from cnnjax.types import RequestError
+from cnnjax.utils.errors import RequestError
 from experiments import claims, few_seeds, published
 from experiments.claims import Claim
 from experiments.collect import collect
@@ -75,7 +75,7 @@ def test_measures_of_a_class_are_those_of_its_trials(monkeypatch):
 
 
 def test_every_claim_is_of_something_that_the_ladder_has():
-    from cnnjax.ladder import LADDER
+    from cnnjax.models.ladder import LADDER
 
     every = list(claims.claims())
     assert {claim.of["model"] for claim in every} <= set(LADDER)

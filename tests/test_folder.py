@@ -13,12 +13,13 @@ import pytest
 from conftest import make_study
 from rich.console import Console
 
-from cnnjax import programs, runner
-from cnnjax.lock import locked
-from cnnjax.population import Population
-from cnnjax.progress import Progress
-from cnnjax.records import RunFolder
-from cnnjax.types import RequestError
+from cnnjax.commands import run as runner
+from cnnjax.runs.lock import locked
+from cnnjax.runs.run_dir import RunFolder
+from cnnjax.training import program
+from cnnjax.training.population import Population
+from cnnjax.utils.errors import RequestError
+from cnnjax.utils.progress import Progress
 
 ROOT = Path(__file__).parents[1]
 compile_once = functools.cache(Population)
@@ -27,7 +28,7 @@ compile_once = functools.cache(Population)
 @pytest.fixture(autouse=True)
 def quick(tiny, monkeypatch):
     """The tiny model, and programs compiled once for all runs of a study."""
-    monkeypatch.setattr(programs, "Population", compile_once)
+    monkeypatch.setattr(program, "Population", compile_once)
 
 
 def run(study, workdir, **options):
@@ -39,7 +40,7 @@ def run(study, workdir, **options):
 
 # One process at a time
 
-HOLDER = "import sys, time\nfrom pathlib import Path\nfrom cnnjax.lock import locked\n"
+HOLDER = "import sys, time\nfrom pathlib import Path\nfrom cnnjax.runs.lock import locked\n"
 HOLDER += "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(600)"
 
 

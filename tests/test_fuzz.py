@@ -8,12 +8,12 @@ import pytest
 from fuzz import PARSERS, fuzz
 from made_up_run import make_config, make_run
 
-from cnnjax import sealed
 from cnnjax.analysis.read import read_run
 from cnnjax.data.load import load_dataset
-from cnnjax.plan import make_plan
-from cnnjax.study import DataConfig, from_config
-from cnnjax.types import RequestError
+from cnnjax.runs import integrity
+from cnnjax.study.plan import make_plan
+from cnnjax.study.schema import DataConfig, from_config
+from cnnjax.utils.errors import RequestError
 
 
 @pytest.mark.parametrize("parser", PARSERS)
@@ -54,15 +54,15 @@ def test_a_trial_is_no_path(tmp_path):
 
 def test_a_header_that_is_no_csv_damages_every_row(tmp_path):
     (tmp_path / "trials.csv").write_bytes(b"trial\rmember,crc32\na,b,c\nd,e,f\n")
-    assert sealed.read_rows(tmp_path / "trials.csv") == ([], [2, 3])
+    assert integrity.read_rows(tmp_path / "trials.csv") == ([], [2, 3])
 
 
 def test_a_record_is_sealed_whatever_the_order_of_its_keys():
     record = {"b": [1, 2.5, None], "a": {"x": "ü"}}
-    written = sealed.seal(record)
+    written = integrity.seal(record)
     assert list(written) == ["b", "a", "crc32"]
-    assert sealed.unseal(dict(reversed(written.items()))) == record
+    assert integrity.unseal(dict(reversed(written.items()))) == record
     for changed in (written | {"b": [1, 2.4, None]}, written | {"c": 0}, {**written, "crc32": "00000000"}):
         with pytest.raises(ValueError, match="checksum"):
-            sealed.unseal(changed)
-    assert sealed.unseal(record) == record
+            integrity.unseal(changed)
+    assert integrity.unseal(record) == record

@@ -18,14 +18,17 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 from runs import run
 
-from cnnjax import inspect, inspection, runner
+from cnnjax import inspect as inspection
+from cnnjax.commands import inspect
+from cnnjax.commands import run as runner
 from cnnjax.data import load_dataset, normalisation
-from cnnjax.data.levels import black_share, level_counts, pixel_statistics
-from cnnjax.ladder import LADDER, Conv, Dense
+from cnnjax.data.normalization import black_share, level_counts, pixel_statistics
+from cnnjax.models.ladder import LADDER
+from cnnjax.models.specs import Conv, Dense
 from cnnjax.report import build_report
 from cnnjax.report.sections.data import figures as draw_data
 from cnnjax.report.sections.data import mosaic
-from cnnjax.types import RequestError
+from cnnjax.utils.errors import RequestError
 
 ROOT = Path(__file__).parents[1]
 QUICKSTART = str(ROOT / "configs/quickstart.py")

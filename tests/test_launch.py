@@ -10,9 +10,10 @@ from absl import flags
 from absl.testing import flagsaver
 
 import cnnjax
-from cnnjax import launch, overrides
-from cnnjax.progress import Progress
-from cnnjax.study import Study
+from cnnjax import launch
+from cnnjax.study import overrides
+from cnnjax.study.schema import Study
+from cnnjax.utils.progress import Progress
 
 ROOT = Path(__file__).parents[1]
 QUICKSTART = str(ROOT / "configs/quickstart.py")

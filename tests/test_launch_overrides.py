@@ -7,13 +7,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cnnjax import storage
-from cnnjax.commands import split_overrides
-from cnnjax.overrides import load_study, read_value
-from cnnjax.plan import make_plan
-from cnnjax.progress import Progress
-from cnnjax.study import from_config
-from cnnjax.types import RequestError
+from cnnjax.runs import remote
+from cnnjax.study.overrides import load_study, read_value
+from cnnjax.study.plan import make_plan
+from cnnjax.study.schema import from_config
+from cnnjax.utils.cli import split_overrides
+from cnnjax.utils.errors import RequestError
+from cnnjax.utils.progress import Progress
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 QUICKSTART = str(CONFIGS / "quickstart.py")
@@ -109,8 +109,8 @@ def test_home_is_where_a_config_and_a_folder_may_be(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     write_config(tmp_path, "return {'seeds': 7}")
     assert load_study("~/own.py").seeds == (7,)
-    assert storage.copied("~/run") == tmp_path / "run"
-    with storage.at_hand("~/run", Progress(is_shown=False)) as folder:
+    assert remote.copied("~/run") == tmp_path / "run"
+    with remote.at_hand("~/run", Progress(is_shown=False)) as folder:
         assert folder == tmp_path / "run"
 
 

@@ -12,9 +12,9 @@ import pytest
 from conftest import make_study
 from rich.console import Console
 
-from cnnjax import runner
-from cnnjax.population import Population
-from cnnjax.progress import Progress, duration, tracked
+from cnnjax.commands import run
+from cnnjax.training.population import Population
+from cnnjax.utils.progress import Progress, duration, tracked
 
 
 class Output(io.StringIO):
@@ -109,12 +109,12 @@ def test_what_is_left_is_right_whenever_a_study_is_interrupted(tmp_path, quick, 
         monkeypatch.setattr(Population, "advance", crash)
         workdir = tmp_path / str(stop)
         with contextlib.suppress(KeyboardInterrupt), Watched(Console(file=io.StringIO())) as progress:
-            runner.run(study, workdir, progress=progress)
+            run.run(study, workdir, progress=progress)
         monkeypatch.setattr(Population, "advance", advance)
         said.append(list(left))
         left.clear()
     with Watched(Console(file=io.StringIO())) as progress:
-        runner.run(study, workdir, progress=progress)
+        run.run(study, workdir, progress=progress)
     assert said[0][-1] == 0 and said[0] == sorted(said[0], reverse=True)
     assert left == said[0][-len(left) :]
 
@@ -159,7 +159,7 @@ def test_a_terminal_gets_a_live_line_and_keeps_the_notes():
 
 
 def test_force_color_is_no_terminal():
-    script = "from cnnjax.progress import Progress; p = Progress(); p.begin(1, 1, 1); p.end()"
+    script = "from cnnjax.utils.progress import Progress; p = Progress(); p.begin(1, 1, 1); p.end()"
     done = subprocess.run([sys.executable, "-c", script], env={"FORCE_COLOR": "1"}, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("", "1 program, 1 member, 1 images\n")
 

@@ -12,17 +12,18 @@ from conftest import make_study
 from rich.console import Console
 
 import cnnjax
-from cnnjax import models, runner
-from cnnjax.ladder import Dense, Relu
-from cnnjax.population import Population
-from cnnjax.progress import Progress
-from cnnjax.records import RunFolder
+from cnnjax.commands import run as runner
+from cnnjax.models.network import LADDER
+from cnnjax.models.specs import Dense, Relu
+from cnnjax.runs.run_dir import RunFolder
+from cnnjax.training.population import Population
+from cnnjax.utils.progress import Progress
 
 
 @pytest.fixture(autouse=True)
 def wide(monkeypatch):
     """A network of seven million weights, which are quickly trained and need much room."""
-    monkeypatch.setitem(models.LADDER, "wide", (Dense(100_000), Relu(), Dense()))
+    monkeypatch.setitem(LADDER, "wide", (Dense(100_000), Relu(), Dense()))
 
 
 def run(study, workdir):

@@ -8,24 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnnjax import models
-from cnnjax.initialisation import initial_parameters
-from cnnjax.ladder import (
-    KINDS,
-    LADDER,
-    BatchNorm,
-    ChannelDropout,
-    Conv,
-    Dense,
-    Gelu,
-    LeakyRelu,
-    MaxPool,
-    Relu,
-    changed,
-    described,
-)
-from cnnjax.layers import ConvPool, fused
-from cnnjax.types import RequestError
+from cnnjax.models.init import initial_parameters
+from cnnjax.models.ladder import LADDER, changed, described
+from cnnjax.models.modules import ConvPool, fused
+from cnnjax.models.network import Network, build_network, initial_variables
+from cnnjax.models.specs import KINDS, BatchNorm, ChannelDropout, Conv, Dense, Gelu, LeakyRelu, MaxPool, Relu
+from cnnjax.models.summary import check_fits, forward_flops, layer_table, parameter_count
+from cnnjax.utils.errors import RequestError
 
 COLOUR, GREY, SMALL = (32, 32, 3), (32, 32, 1), (28, 28, 1)
 # Parameters as the five studies print them.
@@ -75,28 +64,28 @@ class Cube:
 def test_every_rung_has_its_published_number_of_parameters():
     assert set(PUBLISHED) == set(LADDER)
     for name, (shape, classes, count) in PUBLISHED.items():
-        assert models.parameter_count(models.build(name, classes), shape) == count, name
+        assert parameter_count(build_network(name, classes), shape) == count, name
 
 
 @pytest.mark.parametrize("name", ["baseline", "complex", "improved", "dense", "cnn_final", "blocks_24_48_64", "lenet"])
 def test_the_table_of_layers_agrees_with_the_network(name):
     """Operations as XLA counts them for plain convolutions; it counts no zeros of padding, but the activations."""
     shape, classes, _ = PUBLISHED[name]
-    network = models.build(name, classes, convolution="dense")
-    table = models.layer_table(network, shape)
+    network = build_network(name, classes, convolution="dense")
+    table = layer_table(network, shape)
     assert len(table) == len(LADDER[name]) and table[-1].output == (classes,)
-    variables = jax.eval_shape(lambda key: models.initial_variables(network, shape, "he", key), jax.random.key(0))
+    variables = jax.eval_shape(lambda key: initial_variables(network, shape, "he", key), jax.random.key(0))
     x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     lowered = jax.jit(lambda v, x: network.apply(v, x, train=False)).lower(variables, x)
-    assert models.forward_flops(network, shape) == pytest.approx(lowered.cost_analysis()["flops"], rel=0.1)
+    assert forward_flops(network, shape) == pytest.approx(lowered.cost_analysis()["flops"], rel=0.1)
 
 
 @pytest.mark.parametrize("name", LADDER)
 def test_the_parameters_of_the_layers_sum_to_those_of_the_network(name):
     shape, classes, _ = PUBLISHED[name]
-    network = models.build(name, classes)
-    rows = models.layer_table(network, shape)
-    assert sum(row.parameters for row in rows) == models.parameter_count(network, shape)
+    network = build_network(name, classes)
+    rows = layer_table(network, shape)
+    assert sum(row.parameters for row in rows) == parameter_count(network, shape)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +110,7 @@ def test_the_parameters_of_the_layers_sum_to_those_of_the_network(name):
 def test_a_rung_that_is_no_network_is_refused(monkeypatch, layers, words):
     monkeypatch.setitem(LADDER, "mine", layers)
     with pytest.raises(RequestError) as error:
-        models.build("mine", 10)
+        build_network("mine", 10)
     assert all(word in str(error.value) for word in ("models='mine'", *words)), error.value
 
 
@@ -131,10 +120,10 @@ def test_every_kind_of_layer_of_the_ladder_is_applied(kind):
     values = {"features": 5, "kernel_size": 3, "rate": 0.5}
     names = {field.name for field in dataclasses.fields(kind)} & values.keys()
     layer = kind(**{name: values[name] for name in names})
-    network = models.Network((layer, Dense()), 10)
-    first, logits = models.layer_table(network, SMALL)
+    network = Network((layer, Dense()), 10)
+    first, logits = layer_table(network, SMALL)
     assert first.layer == layer and logits.parameters == 10 * (math.prod(first.output) + 1)
-    assert first.parameters + logits.parameters == models.parameter_count(network, SMALL)
+    assert first.parameters + logits.parameters == parameter_count(network, SMALL)
 
 
 NORMS = {
@@ -149,10 +138,10 @@ NORMS = {
 @pytest.mark.parametrize("name", NORMS)
 def test_a_bias_that_batch_norm_removes_has_no_gradient_at_all(name):
     """Rounding would be enough for Adam to make full steps of it. Every other bias has one."""
-    network = models.Network((*NORMS[name], Dense()), 3)
+    network = Network((*NORMS[name], Dense()), 3)
     rng = np.random.default_rng(0)
     x, weights = rng.normal(size=(16, 12, 12, 2)).astype(np.float32), rng.normal(size=(16, 3)).astype(np.float32)
-    variables = models.initial_variables(network, (12, 12, 2), "pytorch", jax.random.key(1))
+    variables = initial_variables(network, (12, 12, 2), "pytorch", jax.random.key(1))
 
     @jax.jit
     def output(params):
@@ -181,8 +170,8 @@ def test_a_bias_that_batch_norm_removes_has_no_gradient_at_all(name):
 
 def test_a_layer_that_no_network_applies_is_an_error():
     """It was left out, silently."""
-    network = models.Network((Cube(), Dense()), 10)
-    for ask in (models.parameter_count, models.layer_table):
+    network = Network((Cube(), Dense()), 10)
+    for ask in (parameter_count, layer_table):
         with pytest.raises(TypeError, match="no network applies the layer"):
             ask(network, SMALL)
     with pytest.raises(TypeError, match="how cube0's parameters are drawn: power"):
@@ -192,11 +181,11 @@ def test_a_layer_that_no_network_applies_is_an_error():
 def test_the_smallest_image_that_fits_is_named():
     for name in ("lenet", "cnn_final", "improved"):
         with pytest.raises(RequestError, match="at least") as refused:
-            models.check_fits(name, (1, 40, 3))
+            check_fits(name, (1, 40, 3))
         least = int(str(refused.value).partition("at least ")[2].partition("x")[0])
-        models.check_fits(name, (least, least, 3))
+        check_fits(name, (least, least, 3))
         with pytest.raises(RequestError, match=f"at least {least}x{least}"):
-            models.check_fits(name, (least, least - 1, 3))
+            check_fits(name, (least, least - 1, 3))
 
 
 def test_pools_go_where_they_save_most():

@@ -14,16 +14,16 @@ import cnnjax
 from cnnjax import predict
 from cnnjax.analysis.metrics import classification
 from cnnjax.analysis.read import read_run
-from cnnjax.overrides import load_study
-from cnnjax.records import RunFolder
 from cnnjax.report import __main__ as report
 from cnnjax.report import build_report, summarize_run
 from cnnjax.report.sections import protocol
-from cnnjax.sealed import SEAL
-from cnnjax.stopping import METRICS
-from cnnjax.study import SELECT, from_config
-from cnnjax.trial_rows import TRIAL_COLUMNS, csv_line, csv_row
-from cnnjax.types import RequestError, nearest
+from cnnjax.runs.integrity import SEAL
+from cnnjax.runs.run_dir import RunFolder
+from cnnjax.runs.trials_csv import TRIAL_COLUMNS, csv_line, csv_row
+from cnnjax.study.early_stopping import METRICS
+from cnnjax.study.overrides import load_study
+from cnnjax.study.schema import SELECT, from_config
+from cnnjax.utils.errors import RequestError, nearest
 
 
 @pytest.mark.parametrize(

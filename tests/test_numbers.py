@@ -10,15 +10,17 @@ from PIL import Image
 from rich.console import Console
 
 import cnnjax
-from cnnjax import models, programs, runner
+from cnnjax.commands import run as runner
 from cnnjax.data.load import load_dataset
-from cnnjax.data.unlabelled import read_unlabelled
-from cnnjax.ladder import Dense, Relu
-from cnnjax.population import Population
-from cnnjax.progress import Progress
-from cnnjax.records import RunFolder
-from cnnjax.study import DataConfig
-from cnnjax.types import RequestError
+from cnnjax.data.readers.unlabeled import read_unlabelled
+from cnnjax.models.network import LADDER
+from cnnjax.models.specs import Dense, Relu
+from cnnjax.runs.run_dir import RunFolder
+from cnnjax.study.schema import DataConfig
+from cnnjax.training import program
+from cnnjax.training.population import Population
+from cnnjax.utils.errors import RequestError
+from cnnjax.utils.progress import Progress
 
 compile_once = functools.cache(Population)
 
@@ -26,8 +28,8 @@ compile_once = functools.cache(Population)
 @pytest.fixture(autouse=True)
 def quick(tiny, monkeypatch):
     """Beside the tiny network one without convolutions, which is compiled sooner."""
-    monkeypatch.setitem(models.LADDER, "plain", (Dense(8), Relu(), Dense()))
-    monkeypatch.setattr(programs, "Population", compile_once)
+    monkeypatch.setitem(LADDER, "plain", (Dense(8), Relu(), Dense()))
+    monkeypatch.setattr(program, "Population", compile_once)
 
 
 def run(workdir, **changes):

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnnjax.optimizers import make_optimizer
-from cnnjax.settings import Hparams
+from cnnjax.training.optimizers import make_optimizer
+from cnnjax.training.stacking import Hparams
 
 torch = pytest.importorskip("torch")
 

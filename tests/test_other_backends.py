@@ -8,7 +8,7 @@ import pytest
 from conftest import make_study
 from test_population import Bench, assert_close
 
-from cnnjax import population
+from cnnjax.training import population
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from cnnjax import storage
 from cnnjax.data import load_dataset
-from cnnjax.data.unlabelled import read_unlabelled
-from cnnjax.overrides import load_study
-from cnnjax.paths import expanded, make_folder
-from cnnjax.study import DataConfig
-from cnnjax.types import RequestError
+from cnnjax.data.readers.unlabeled import read_unlabelled
+from cnnjax.runs import remote
+from cnnjax.study.overrides import load_study
+from cnnjax.study.schema import DataConfig
+from cnnjax.utils.errors import RequestError
+from cnnjax.utils.paths import expanded, make_folder
 
 WRONG = [
     ("~nosuchuser/x", "there is no such user"),
@@ -35,7 +35,7 @@ def test_a_path_is_expanded_and_need_not_be_there(monkeypatch):
         ("--config", load_study),
         ("--input", read_unlabelled),
         ("data.path", lambda path: load_dataset(DataConfig(path=path))),
-        ("workdir", storage.copied),
+        ("workdir", remote.copied),
     ],
 )
 def test_what_cannot_be_a_path_is_one_line_under_its_key(path, named, key, use):

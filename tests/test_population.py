@@ -8,13 +8,14 @@ from conftest import make_study
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnjax.augment import gather_batch
-from cnnjax.chunks import MemberBatch
 from cnnjax.data import load_dataset
-from cnnjax.devices import is_out_of_memory, make_mesh
-from cnnjax.plan import make_plan
-from cnnjax.population import Population, member_batch_size, put_data
-from cnnjax.train import Batch, epoch_order, loss_fn, stream_key
+from cnnjax.models.network import LADDER
+from cnnjax.study.plan import make_plan
+from cnnjax.training.augment import gather_batch
+from cnnjax.training.devices import is_out_of_memory, make_mesh
+from cnnjax.training.loop import MemberBatch
+from cnnjax.training.population import Population, member_batch_size, put_data
+from cnnjax.training.train import Batch, epoch_order, loss_fn, stream_key
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -234,10 +235,9 @@ def test_without_validation_there_is_no_best():
 
 def test_predictions_are_those_of_the_weights():
     """Test logits from the weights by numpy and SciPy alone, for a network of one dense layer."""
-    from cnnjax import models
-    from cnnjax.ladder import Dense
+    from cnnjax.models.specs import Dense
 
-    models.LADDER["tiny"] = (Dense(),)  # the fixture puts things back
+    LADDER["tiny"] = (Dense(),)  # the fixture puts things back
     # 200 examples in batches of 64: the epoch ends with a smaller batch.
     bench = Bench(make_study(data={"normalisation": "unit"}, train={"batch_size": 64}))
     state, _ = bench.train(bench.members, 1)

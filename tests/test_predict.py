@@ -18,15 +18,17 @@ from rich.console import Console
 from sklearn.metrics import confusion_matrix
 
 import cnnjax
-from cnnjax import predict, prediction, runner
+from cnnjax import predict as prediction
 from cnnjax.analysis.read import read_run
+from cnnjax.commands import predict
+from cnnjax.commands import run as runner
 from cnnjax.data import Dataset, load_dataset
-from cnnjax.data.unlabelled import Unlabelled
-from cnnjax.evaluate import EVALUATION_BATCH
-from cnnjax.progress import Progress
-from cnnjax.records import RunFolder
+from cnnjax.data.readers.unlabeled import Unlabelled
 from cnnjax.report.sections import predictions
-from cnnjax.types import RequestError
+from cnnjax.runs.run_dir import RunFolder
+from cnnjax.training.evaluate import EVALUATION_BATCH
+from cnnjax.utils.errors import RequestError
+from cnnjax.utils.progress import Progress
 
 # Two settings of two seeds and two lengths, trained as one chunk of four members.
 GRID = {"learning_rate": (0.05, 0.1), "epochs": (1, 3)}

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 import cnnjax
-from cnnjax.records import RunFolder
+from cnnjax.runs.run_dir import RunFolder
 
 ROOT = Path(__file__).parents[1]
 STUDY = {

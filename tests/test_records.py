@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from made_up_run import make_config
 
-from cnnjax import records
 from cnnjax.analysis.columns import AXES
-from cnnjax.plan import list_trials, make_plan
-from cnnjax.records import RunFolder
-from cnnjax.study import from_config
-from cnnjax.trial_rows import TRIAL_COLUMNS, load_results, trial_row
-from cnnjax.types import Static, Traced
+from cnnjax.runs import run_dir
+from cnnjax.runs.run_dir import RunFolder
+from cnnjax.runs.trials_csv import TRIAL_COLUMNS, load_results, trial_row
+from cnnjax.study.hparams import Static, Traced
+from cnnjax.study.plan import list_trials, make_plan
+from cnnjax.study.schema import from_config
 
 STUDY = make_config(list(range(12)), train={"learning_rate": [0.01, 0.03], "epochs": [2, 3]})
 MEMBERS = [member for program in make_plan(from_config(STUDY)).programs for member in program.members]
@@ -80,8 +80,8 @@ def test_a_folder_that_remembers_writes_what_one_that_reads_writes(tmp_path):
 def test_files_are_read_once_however_many_chunks_there_are(tmp_path, monkeypatch):
     folder, reads = RunFolder(tmp_path), []
     for name in ("read_lines", "read_rows"):
-        read = getattr(records, name)
-        monkeypatch.setattr(records, name, lambda path, read=read: reads.append(path.name) or read(path))
+        read = getattr(run_dir, name)
+        monkeypatch.setattr(run_dir, name, lambda path, read=read: reads.append(path.name) or read(path))
     for member in MEMBERS:
         folder.finished([member])
         folder.recorded()

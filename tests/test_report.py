@@ -17,7 +17,7 @@ from cnnjax.analysis.read import read_run
 from cnnjax.report import build_report
 from cnnjax.report.sections import spread
 from cnnjax.report.sections.measures import group_means
-from cnnjax.types import RequestError
+from cnnjax.utils.errors import RequestError
 
 
 @pytest.fixture(scope="module")

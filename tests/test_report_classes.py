@@ -12,7 +12,7 @@ from made_up_run import CLASSES, GRID, SKILL, figure_names, make_config, make_ru
 
 from cnnjax.analysis.read import read_run
 from cnnjax.analysis.run import Run
-from cnnjax.ladder import LADDER
+from cnnjax.models.ladder import LADDER
 from cnnjax.report import build_report
 from cnnjax.report.sections import classes
 

@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from cnnjax.analysis.read import read_run
-from cnnjax.ladder import LADDER
+from cnnjax.models.ladder import LADDER
 from cnnjax.report import build_report
 from cnnjax.report.sections import curves, models, spread
 from cnnjax.report.sections.curves import draw_mean

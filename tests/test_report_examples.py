@@ -13,10 +13,10 @@ from made_up_run import make_config, make_run
 
 from cnnjax.analysis.read import read_run
 from cnnjax.data import load_dataset
-from cnnjax.data.images import thumbnails
-from cnnjax.progress import Progress
+from cnnjax.data.resize import thumbnails
 from cnnjax.report.sections import examples
 from cnnjax.report.tables import Table
+from cnnjax.utils.progress import Progress
 
 TWO = make_config([0, 1, 2], select="val_accuracy", data={"validation": 0.1}, models=["baseline", "medium"])
 
@@ -118,7 +118,7 @@ def test_thumbnails_are_few_and_small():
 
 
 def test_a_run_keeps_its_test_images(tiny, tmp_path):
-    from cnnjax import runner
+    from cnnjax.commands import run as runner
 
     study = make_study(train={"epochs": 1})
     with Progress() as progress:

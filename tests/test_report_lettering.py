@@ -13,7 +13,7 @@ import pytest
 from made_up_run import make_config, make_run
 
 from cnnjax.data import Dataset, Split
-from cnnjax.ladder import LADDER
+from cnnjax.models.ladder import LADDER
 from cnnjax.report import build_report, labels, summarize_run
 from cnnjax.report.labels import assign_fonts, legend_label, shortened
 from cnnjax.report.sections import data, predictions

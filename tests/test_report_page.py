@@ -17,7 +17,7 @@ from cnnjax.analysis.read import read_run
 from cnnjax.data.load import load_source
 from cnnjax.report import build_report, theme
 from cnnjax.report.sections import confirmation, ranking
-from cnnjax.study import DataConfig
+from cnnjax.study.schema import DataConfig
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -18,8 +18,8 @@ from runs import run
 import cnnjax
 from cnnjax.analysis.read import read_run
 from cnnjax.report import build_report, summarize_run
-from cnnjax.sealed import seal
-from cnnjax.types import RequestError
+from cnnjax.runs.integrity import seal
+from cnnjax.utils.errors import RequestError
 
 OTHERS = (None, "x", "x" * 1_000_000, -1, 1e308, 10**12, 10**400, True, [], [[0]], {}, {"x": [None]})
 

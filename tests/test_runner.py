@@ -26,12 +26,13 @@ from runs import (
 )
 
 import cnnjax
-from cnnjax import checkpoints, chunks, programs
-from cnnjax.plan import make_plan
-from cnnjax.population import Population
-from cnnjax.records import RunFolder
-from cnnjax.study import from_config
-from cnnjax.types import RequestError
+from cnnjax.runs.run_dir import RunFolder
+from cnnjax.study.plan import make_plan
+from cnnjax.study.schema import from_config
+from cnnjax.training import checkpoints, loop
+from cnnjax.training import program as programs
+from cnnjax.training.population import Population
+from cnnjax.utils.errors import RequestError
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -181,7 +182,7 @@ def test_a_population_shrinks_to_the_members_that_still_train(tmp_path, monkeypa
     rates = {"learning_rate": (0.05, 1e28, 1e29, 1e30, 1e31, 1e32), "epochs": 6}
     study = make_study(train=rates)
     run(study, tmp_path / "whole")
-    monkeypatch.setattr(chunks, "_OPERATIONS_TO_COMPILE", 0)
+    monkeypatch.setattr(loop, "_OPERATIONS_TO_COMPILE", 0)
     sizes = []
     monkeypatch.setattr(Population, "advance", recorded(Population.advance, sizes))
     run(study, tmp_path / "shrunk")

@@ -22,8 +22,8 @@ from runs import (
     signal_when,
 )
 
-from cnnjax.population import Population
-from cnnjax.records import RunFolder
+from cnnjax.runs.run_dir import RunFolder
+from cnnjax.training.population import Population
 
 pytestmark = pytest.mark.usefixtures("quick")
 

@@ -12,9 +12,10 @@ from conftest import make_study
 from runs import ROOT, run
 
 import cnnjax
-from cnnjax.ladder import LADDER, Gelu, Relu
-from cnnjax.records import RunFolder
-from cnnjax.types import RequestError
+from cnnjax.models.ladder import LADDER
+from cnnjax.models.specs import Gelu, Relu
+from cnnjax.runs.run_dir import RunFolder
+from cnnjax.utils.errors import RequestError
 
 pytestmark = pytest.mark.usefixtures("quick")
 

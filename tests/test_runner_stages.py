@@ -9,8 +9,8 @@ from sklearn.datasets import load_digits
 from test_population import UNSTEADY
 
 import cnnjax
-from cnnjax.population import Population
-from cnnjax.records import RunFolder
+from cnnjax.runs.run_dir import RunFolder
+from cnnjax.training.population import Population
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -63,7 +63,7 @@ def test_images_per_second_are_those_that_were_seen(tmp_path):
 
 def test_a_validation_split_of_the_data_chooses_weights_without_being_asked_for(tmp_path, monkeypatch):
     """As one that the study asks for: the second stage starts from the weights that are the best on it."""
-    monkeypatch.setattr("cnnjax.programs.Population", Population)  # each study compiles its own
+    monkeypatch.setattr("cnnjax.training.program.Population", Population)  # each study compiles its own
     whole = load_digits()
     images, labels = (whole.images * 15).astype(np.uint8), whole.target
     parts = {"train": slice(200), "val": slice(200, 300), "test": slice(300, 400)}
@@ -95,7 +95,7 @@ def test_a_validation_split_of_the_data_chooses_weights_without_being_asked_for(
     ids=["early stopping", "stages"],
 )
 def test_a_crash_before_any_write_changes_nothing(train, tmp_path, monkeypatch):
-    monkeypatch.setattr("cnnjax.programs.Population", _once())
+    monkeypatch.setattr("cnnjax.training.program.Population", _once())
     study = make_study(train=train)
     run(study, tmp_path / "whole")
     expected = read_all(tmp_path / "whole")

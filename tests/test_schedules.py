@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnjax.schedules import factors, has_horizon, is_schedule
+from cnnjax.study.schedules import factors, has_horizon, is_schedule
 
 EPOCHS = 40
 
@@ -102,5 +102,5 @@ def test_only_a_cosine_depends_on_the_end():
 
 
 def test_a_new_form_that_depends_on_the_end_is_read_off_no_longer_training(monkeypatch):
-    monkeypatch.setattr("cnnjax.schedules._term", lambda term, epoch, edges, epochs: 1 - edges / epochs)
+    monkeypatch.setattr("cnnjax.study.schedules._term", lambda term, epoch, edges, epochs: 1 - edges / epochs)
     assert has_horizon("linear")

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_population import UNSTEADY, Bench, assert_close, assert_same, member_of
 
-from cnnjax.plan import list_trials, make_plan
-from cnnjax.stopping import METRICS, is_stopping, read_stopping
-from cnnjax.study import from_config
-from cnnjax.types import RequestError
+from cnnjax.study.early_stopping import METRICS, is_stopping, read_stopping
+from cnnjax.study.plan import list_trials, make_plan
+from cnnjax.study.schema import from_config
+from cnnjax.utils.errors import RequestError
 
 pytestmark = pytest.mark.usefixtures("tiny")
 

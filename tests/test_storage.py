@@ -19,17 +19,19 @@ from runs import ROOT, Crash, assert_no_line_twice, read_all, read_weights, run
 from stores import Shaky, at_hand, elsewhere, fsspec, numbers, refused, said, train, write_small_run
 
 import cnnjax
-from cnnjax import compare, confirmation, predict, storage
+from cnnjax import compare, predict
 from cnnjax import launch as launcher
-from cnnjax.overrides import requested_study
+from cnnjax.commands import confirm
 from cnnjax.report import __main__ as report
-from cnnjax.types import RequestError
+from cnnjax.runs import remote
+from cnnjax.study.overrides import requested_study
+from cnnjax.utils.errors import RequestError
 
 
 @pytest.fixture
 def url(monkeypatch, tmp_path):
     """Of a run's folder in a store in memory, another in each test."""
-    monkeypatch.setattr(storage, "_REST", 0.0)
+    monkeypatch.setattr(remote, "_REST", 0.0)
     monkeypatch.setattr(Shaky, "fault", staticmethod(lambda change: None))
     monkeypatch.setenv("CNNJAX_CACHE", str(tmp_path / "here"))
     return f"shaky://bucket/{next(numbers)}/run"
@@ -74,8 +76,8 @@ def test_a_kill_before_any_change_of_the_store_changes_nothing(url, monkeypatch,
         if number % 2:
             elsewhere(monkeypatch, tmp_path)
         train(study, killed)
-        assert read_all(storage.copied(killed)) == read_all(tmp_path / "local"), number
-        assert read_weights(storage.copied(killed)) == read_weights(tmp_path / "local"), number
+        assert read_all(remote.copied(killed)) == read_all(tmp_path / "local"), number
+        assert read_weights(remote.copied(killed)) == read_weights(tmp_path / "local"), number
 
 
 @pytest.mark.usefixtures("quick")
@@ -96,7 +98,7 @@ def test_a_kill_while_another_study_overwrites_never_mixes_the_two(url, monkeypa
                 assert "another study" in str(error)
             else:
                 outcomes.add(name)
-                assert read_all(storage.copied(killed)) == read_all(tmp_path / name), number
+                assert read_all(remote.copied(killed)) == read_all(tmp_path / name), number
     assert outcomes == {"before", "after"}
 
 
@@ -121,7 +123,7 @@ def test_ended_by_signals_on_one_machine_after_another(tmp_path, monkeypatch):
     assert "where it was fetched" in output
     monkeypatch.setenv("CNNJAX_CACHE", str(tmp_path / "here"))
     assert read_all(store) == read_all(tmp_path / "whole")
-    assert read_weights(storage.copied(f"file://{store}")) == read_weights(tmp_path / "whole")
+    assert read_weights(remote.copied(f"file://{store}")) == read_weights(tmp_path / "whole")
     assert_no_line_twice(store)
     assert (store / "report/index.html").exists()
 
@@ -183,7 +185,7 @@ def test_a_store_that_stops_answering_stops_no_training_and_is_pushed_to_later(u
 
 
 def test_a_long_operation_says_what_it_does(url, monkeypatch):
-    monkeypatch.setattr(storage, "_SILENT", 0.05)
+    monkeypatch.setattr(remote, "_SILENT", 0.05)
     with at_hand(url) as (folder, progress):
         write_small_run(folder)
         monkeypatch.setattr(Shaky, "fault", staticmethod(lambda change: time.sleep(0.1)))
@@ -220,7 +222,7 @@ fsspec.register_implementation("hanging", Hanging, clobber=True)
 @pytest.mark.usefixtures("url")
 def test_a_wrong_url_is_one_line(wrong, fault, words, monkeypatch):
     MemoryFileSystem().pipe_file("/other/run/thesis.tex", b"")
-    monkeypatch.setattr(storage, "_ANSWER", 1)
+    monkeypatch.setattr(remote, "_ANSWER", 1)
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     if fault is not None:
         monkeypatch.setattr(Shaky, "fault", staticmethod(fault))
@@ -248,7 +250,7 @@ def bucket(request, monkeypatch, tmp_path):
     """The URL of an empty bucket, and studies without reports."""
     add_tiny(monkeypatch)
     make_quick(monkeypatch)
-    monkeypatch.setattr(confirmation, "build_report", lambda workdir: None)
+    monkeypatch.setattr(confirm, "build_report", lambda workdir: None)
     monkeypatch.setenv("CNNJAX_CACHE", str(tmp_path / "here"))
     if request.param == "memory":
         yield f"memory://bucket{next(numbers)}"
@@ -282,7 +284,7 @@ def test_every_command_answers_of_a_store_as_of_a_folder(bucket, monkeypatch, tm
     launch(url, confirm=2)
     assert "is finished" in "".join(capfd.readouterr())
     elsewhere(monkeypatch, tmp_path)
-    copy = storage.copied(url)
+    copy = remote.copied(url)
     fresh = [path.relative_to(local) for path in local.glob("confirm/2/t*")]
     assert len(fresh) == 2 and len([*copy.glob("profile/p000/**/perfetto_trace.json.gz")]) == 1
     for folder in (".", *fresh):
@@ -306,4 +308,4 @@ def test_every_command_answers_of_a_store_as_of_a_folder(bucket, monkeypatch, tm
         launch(url, "seeds=3")
     for place in (url, local):
         launch(place, "seeds=3", overwrite=True)
-    assert read_all(storage.copied(url)) == read_all(local)
+    assert read_all(remote.copied(url)) == read_all(local)

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from cnnjax import models
-from cnnjax.ladder import LADDER
+from cnnjax.models.ladder import LADDER
+from cnnjax.models.network import build_network
+from cnnjax.models.summary import parameter_count
 
 torch = pytest.importorskip("torch")
 
@@ -32,7 +33,7 @@ def assert_equal(left, right):
 def test_a_module_has_the_parameters_of_its_rung(name):
     module = torch_models.build(name)
     params, _ = torch_models.state(module)
-    count = models.parameter_count(models.build(name, 10), (32, 32, 3))
+    count = parameter_count(build_network(name, 10), (32, 32, 3))
     assert sum(x.size for leaves in params.values() for x in leaves.values()) == count
     assert sum(p.numel() for p in module.parameters()) == count
 

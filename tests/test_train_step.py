@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnnjax import models
-from cnnjax.ladder import BatchNorm, Conv, Dense, MaxPool, Relu
-from cnnjax.settings import Hparams
-from cnnjax.train import Batch, init_train_state, loss_fn, train_step
-from cnnjax.train_state import StaticConfig
-from cnnjax.types import Streams
+from cnnjax.models.network import Network
+from cnnjax.models.specs import BatchNorm, Conv, Dense, MaxPool, Relu
+from cnnjax.study.hparams import Streams
+from cnnjax.training.stacking import Hparams
+from cnnjax.training.train import Batch, init_train_state, loss_fn, train_step
+from cnnjax.training.train_state import StaticConfig
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: nothing to compare with")
 
@@ -47,7 +47,7 @@ def hparams_of(**values):
 
 def start(optimizer, **values):
     """A state before its first step, its hyperparameters and configuration, and the same network in PyTorch."""
-    config = StaticConfig(models.Network(LAYERS, CLASSES), "pytorch", optimizer, batch_size=8)
+    config = StaticConfig(Network(LAYERS, CLASSES), "pytorch", optimizer, batch_size=8)
     hparams = hparams_of(**values)
     state = init_train_state(hparams, Streams(0, 0, 0, 0), IMAGE_SHAPE, config, keep_best=False)
     return state, jax.tree.map(lambda leaf: leaf[0], hparams), config, TorchNetwork(state.variables)

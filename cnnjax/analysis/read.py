@@ -8,12 +8,12 @@ import pandas as pd
 
 from cnnjax.analysis.columns import AXES, MEASURES
 from cnnjax.analysis.run import Run, column_of
-from cnnjax.records import RunFolder
-from cnnjax.sealed import Damaged, read_json, read_lines, read_rows
-from cnnjax.stopping import METRICS
-from cnnjax.study import SELECT, from_run
-from cnnjax.trial_rows import read_table
-from cnnjax.types import RequestError, one_of
+from cnnjax.runs.integrity import Damaged, read_json, read_lines, read_rows
+from cnnjax.runs.run_dir import RunFolder
+from cnnjax.runs.trials_csv import read_table
+from cnnjax.study.early_stopping import METRICS
+from cnnjax.study.schema import SELECT, from_run
+from cnnjax.utils.errors import RequestError, one_of
 
 _LATER = ("later_stages", "val_precision", "val_recall", "val_f1")  # columns that older runs lack
 _COSTS = ("epochs_run", "best_epoch", "seconds", "images_per_second")

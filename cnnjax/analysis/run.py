@@ -13,8 +13,8 @@ import pandas as pd
 
 from cnnjax import stats
 from cnnjax.analysis.columns import AXES, MEASURES, bounds, larger_is_better, level, measure_name, word
-from cnnjax.sealed import Damaged, read_array
-from cnnjax.types import counted
+from cnnjax.runs.integrity import Damaged, read_array
+from cnnjax.utils.text import counted
 
 _Result = TypeVar("_Result")
 

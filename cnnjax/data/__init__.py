@@ -1,6 +1,7 @@
 """Images: reading, preparing, resizing, splitting and describing them."""
 
-from cnnjax.data.dataset import Dataset, Split, normalisation
+from cnnjax.data.dataset import Dataset, Split
 from cnnjax.data.load import load_dataset
+from cnnjax.data.normalization import normalisation
 
 __all__ = ["Dataset", "Split", "load_dataset", "normalisation"]

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax.environment import cache_folder
-from cnnjax.sealed import replaced
+from cnnjax.runs.environment import cache_folder
+from cnnjax.runs.integrity import replaced
 
 
 def cached(name: str, key: Any, build: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -2,16 +2,17 @@
 
 import dataclasses
 
-from cnnjax.data.checks import check_memory
 from cnnjax.data.dataset import Dataset, Source, Split
-from cnnjax.data.digits import read_digits
-from cnnjax.data.files import read_path
-from cnnjax.data.images import resize_images
+from cnnjax.data.readers.checks import check_memory
+from cnnjax.data.readers.detect import read_path
+from cnnjax.data.readers.digits import read_digits
+from cnnjax.data.readers.tfds import read_prepared
+from cnnjax.data.resize import resize_images
 from cnnjax.data.splits import keep_classes, make_splits
-from cnnjax.data.tfds import read_prepared
-from cnnjax.paths import expanded
-from cnnjax.study import DataConfig
-from cnnjax.types import RequestError, composed
+from cnnjax.study.schema import DataConfig
+from cnnjax.utils.errors import RequestError
+from cnnjax.utils.paths import expanded
+from cnnjax.utils.text import composed
 
 _SPLIT_NAMES = ("train", "training", "test", "data", "images", "all")
 

@@ -16,13 +16,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cnnjax import commands
-from cnnjax.data.archives import PUBLISHED, Archive, fetch, read_archives, verify
 from cnnjax.data.dataset import Split
-from cnnjax.data.files import CLASSES
-from cnnjax.data.tfds import data_folder
-from cnnjax.paths import expanded
-from cnnjax.types import RequestError, one_of
+from cnnjax.data.download import PUBLISHED, Archive, fetch, read_archives, verify
+from cnnjax.data.readers.detect import CLASSES
+from cnnjax.data.readers.tfds import data_folder
+from cnnjax.utils import cli
+from cnnjax.utils.errors import RequestError, one_of
+from cnnjax.utils.paths import expanded
 
 _VERSIONS = {"cifar10": "3.0.2", "mnist": "3.0.1", "fashion_mnist": "3.0.1"}  # of tfds' builders
 
@@ -129,7 +129,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         RequestError: it is wrong.
     """
     form = argparse.RawDescriptionHelpFormatter
-    parser = commands.ArgumentParser("python -m cnnjax.data.prepare", description=__doc__, formatter_class=form)
+    parser = cli.ArgumentParser("python -m cnnjax.data.prepare", description=__doc__, formatter_class=form)
     parser.add_argument("name", help=", ".join(PUBLISHED))
     parser.add_argument("--data_dir", type=Path, default=data_folder(), help="where to (default: %(default)s)")
     parser.add_argument("--archive_dir", type=Path, help="take the archives from here")
@@ -147,4 +147,4 @@ def main(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main, parse)
+    cli.run(main, parse)

@@ -6,11 +6,13 @@ from decimal import Decimal
 
 import numpy as np
 
-from cnnjax.data.checks import is_number
-from cnnjax.data.dataset import Dataset, Source, Split, statistics
-from cnnjax.data.stored import flip_zoom
-from cnnjax.study import DataConfig
-from cnnjax.types import RequestError, counted, one_of
+from cnnjax.data.dataset import Dataset, Source, Split
+from cnnjax.data.normalization import statistics
+from cnnjax.data.offline_augment import flip_zoom
+from cnnjax.data.readers.checks import is_number
+from cnnjax.study.schema import DataConfig
+from cnnjax.utils.errors import RequestError, one_of
+from cnnjax.utils.text import counted
 
 # One stream of random numbers for each cut: changing one leaves the others as they were.
 _TEST, _VALIDATION, _TRAIN_EXAMPLES = range(3)

@@ -18,16 +18,16 @@ from typing import BinaryIO
 
 import numpy as np
 
-from cnnjax import commands
-from cnnjax.data.checks import PathError, check_memory
 from cnnjax.data.dataset import Source
-from cnnjax.data.images import resize_images
 from cnnjax.data.load import load_source
-from cnnjax.paths import expanded, make_folder
-from cnnjax.progress import tracked
-from cnnjax.sealed import replaced
-from cnnjax.study import DataConfig
-from cnnjax.types import RequestError, Told
+from cnnjax.data.readers.checks import PathError, check_memory
+from cnnjax.data.resize import resize_images
+from cnnjax.runs.integrity import replaced
+from cnnjax.study.schema import DataConfig
+from cnnjax.utils import cli
+from cnnjax.utils.errors import RequestError, Told
+from cnnjax.utils.paths import expanded, make_folder
+from cnnjax.utils.progress import tracked
 
 _MARGIN = 4
 
@@ -107,7 +107,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         RequestError: it is wrong.
     """
     form = argparse.RawDescriptionHelpFormatter
-    parser = commands.ArgumentParser("python -m cnnjax.data.to_csv", description=__doc__, formatter_class=form)
+    parser = cli.ArgumentParser("python -m cnnjax.data.to_csv", description=__doc__, formatter_class=form)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--input", help="a file or folder, as data.path")
     which.add_argument("--name", help="a prepared data set, as data.name")
@@ -140,4 +140,4 @@ def main(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main, parse)
+    cli.run(main, parse)

@@ -3,8 +3,8 @@
 import os
 from collections.abc import Sequence
 
-from cnnjax.executors.tasks import Engine
-from cnnjax.types import RequestError
+from cnnjax.executors.base import Engine
+from cnnjax.utils.errors import RequestError
 
 __all__ = ["EXECUTORS", "Engine", "make_engine"]
 
@@ -45,11 +45,11 @@ def make_engine(
         if executor == "ray":
             if ray_address is None:  # a cluster on this machine alone: nothing listens but on 127.0.0.1
                 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-            from cnnjax.executors.ray_engine import RayEngine
+            from cnnjax.executors.ray import RayEngine
 
             engine: Engine = RayEngine(ray_address, cpus)
         else:
-            from cnnjax.executors.submitit_engine import SubmititEngine
+            from cnnjax.executors.slurm import SubmititEngine
 
             engine = SubmititEngine(cluster, cpus, slurm)
     except ModuleNotFoundError as error:

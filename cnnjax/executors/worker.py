@@ -9,15 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from cnnjax import programs
-from cnnjax.executors.parts import TASK, PartFolder
-from cnnjax.executors.tasks import PATIENCE, Outcome, Task, check_versions
-from cnnjax.lock import locked
-from cnnjax.progress import Progress
-from cnnjax.records import RunFolder
-from cnnjax.sealed import checksum
-from cnnjax.study import from_config
-from cnnjax.types import RequestError
+from cnnjax.executors.base import PATIENCE, Outcome, Task, check_versions
+from cnnjax.executors.program_dirs import TASK, PartFolder
+from cnnjax.runs.integrity import checksum
+from cnnjax.runs.lock import locked
+from cnnjax.runs.run_dir import RunFolder
+from cnnjax.study.schema import from_config
+from cnnjax.training import program as programs
+from cnnjax.utils.errors import RequestError
+from cnnjax.utils.progress import Progress
 
 NOTES = "notes.jsonl"
 _Result = TypeVar("_Result")

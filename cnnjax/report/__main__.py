@@ -8,7 +8,8 @@ python -m cnnjax.report s3://BUCKET/runs/grid          # of a run in a store, wh
 
 import argparse
 
-from cnnjax import commands, storage
+from cnnjax.runs import remote
+from cnnjax.utils import cli
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -17,7 +18,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     Raises:
         RequestError: it is wrong.
     """
-    parser = commands.ArgumentParser(
+    parser = cli.ArgumentParser(
         prog="python -m cnnjax.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_workdir()
@@ -34,15 +35,15 @@ def main(arguments: argparse.Namespace) -> None:
     """
     from cnnjax.report import build_report, summarize_run
 
-    workdir = storage.copied(arguments.workdir, without=storage.LARGE)
+    workdir = remote.copied(arguments.workdir, without=remote.LARGE)
     if arguments.format == "markdown":
         print(summarize_run(workdir, arguments.select))
         return
     page = build_report(workdir, arguments.select)
-    if storage.is_url(arguments.workdir):
-        storage.put_back(arguments.workdir, "report")
+    if remote.is_url(arguments.workdir):
+        remote.put_back(arguments.workdir, "report")
     print(page)
 
 
 if __name__ == "__main__":
-    commands.run(main, parse)
+    cli.run(main, parse)

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 from cnnjax.analysis.chance import stuck_trials
 from cnnjax.analysis.read import read_run
 from cnnjax.analysis.run import Run
-from cnnjax.nested import flatten
 from cnnjax.report import html
 from cnnjax.report.sections import (
     classes,
@@ -31,6 +30,7 @@ from cnnjax.report.sections import (
 )
 from cnnjax.report.tables import Table
 from cnnjax.report.theme import Plot
+from cnnjax.utils.tree import flatten
 
 
 class Section(Protocol):

@@ -10,8 +10,8 @@ import jinja2
 
 from cnnjax.report.tables import MOST_ROWS, Table
 from cnnjax.report.theme import Plot
-from cnnjax.sealed import replaced
-from cnnjax.types import counted
+from cnnjax.runs.integrity import replaced
+from cnnjax.utils.text import counted
 
 _OPEN_ROWS = 30  # a longer table is folded
 

@@ -9,7 +9,7 @@ from cnnjax.analysis.run import Run
 from cnnjax.report.build import SUMMARY, list_tables, study_name
 from cnnjax.report.sections import headline, protocol
 from cnnjax.report.tables import Table
-from cnnjax.types import counted
+from cnnjax.utils.text import counted
 
 _ROWS = 10  # of a table, at most
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$])")

@@ -5,7 +5,7 @@ import math
 from cnnjax.stats.comparison import Comparison, Verdict
 from cnnjax.stats.planning import MOST
 from cnnjax.stats.spread import LEVEL, Interval
-from cnnjax.types import counted
+from cnnjax.utils.text import counted
 
 
 def verdict_sentence(

@@ -18,7 +18,7 @@ from typing import Any
 
 from absl import app, flags
 
-from cnnjax import overrides
+from cnnjax.study import overrides
 from experiments.benchmarks.tables import kept_rows, write_table
 
 flags.adopt_module_key_flags(overrides)  # --config, by default configs/grid.py
@@ -67,15 +67,14 @@ def receive(pipe: Connection) -> dict[str, Any] | None:
 
 def compile_study(pipe: Connection, way: str, config: str, model_names: list[str], seeds: int, precision: str) -> None:
     """Compiles the programs of a study; sends a row for each, and one for all."""
-    from cnnjax.devices import use_every_core
+    from cnnjax.training.devices import use_every_core
 
     use_every_core(seeds)
     import jax
 
-    from cnnjax.devices import make_mesh
-    from cnnjax.plan import make_plan
-    from cnnjax.population import Population, put_data
-    from cnnjax.types import Program
+    from cnnjax.study.plan import Program, make_plan
+    from cnnjax.training.devices import make_mesh
+    from cnnjax.training.population import Population, put_data
     from experiments.benchmarks.workers import random_dataset
 
     values = [

@@ -27,14 +27,14 @@ import numpy as np
 from absl import app, flags
 from jax.sharding import NamedSharding, PartitionSpec
 
-from cnnjax import models
-from cnnjax.convolution import convolve, convolve_and_pool, same_padding
-from cnnjax.convolution.methods import METHODS, choose
-from cnnjax.devices import is_out_of_memory, make_mesh, put, use_every_core
-from cnnjax.ladder import Conv
-from cnnjax.layers import ConvPool, fused
-from cnnjax.models import MATMUL
-from cnnjax.population import map_members
+from cnnjax.models.conv import convolve, convolve_and_pool, same_padding
+from cnnjax.models.conv.methods import METHODS, choose
+from cnnjax.models.modules import ConvPool, fused
+from cnnjax.models.network import LADDER, MATMUL, build_network
+from cnnjax.models.specs import Conv
+from cnnjax.models.summary import layer_table
+from cnnjax.training.devices import is_out_of_memory, make_mesh, put, use_every_core
+from cnnjax.training.population import map_members
 from experiments.benchmarks.tables import kept_rows, write_table
 
 POPULATIONS = flags.DEFINE_list("populations", ["4"], "Members.")
@@ -87,11 +87,11 @@ class Place(NamedTuple):
 def places() -> dict[Place, list[str]]:
     """Returns the distinct convolutions of the ladder, and the networks that use them."""
     found: dict[Place, list[str]] = {}
-    for name in MODELS.value or models.LADDER:
-        network = models.build(name, 10)
+    for name in MODELS.value or LADDER:
+        network = build_network(name, 10)
         pooled = [isinstance(layer, ConvPool) for layer in fused(network.layers) if isinstance(layer, Conv | ConvPool)]
         shape: tuple[int, ...] = (SIZE.value, SIZE.value, 3)
-        for index, row in enumerate(models.layer_table(network, (SIZE.value, SIZE.value, 3))):
+        for index, row in enumerate(layer_table(network, (SIZE.value, SIZE.value, 3))):
             if isinstance(row.layer, Conv):
                 found.setdefault(Place(shape, row.layer, index == 0, pooled.pop(0)), []).append(name)
             shape = row.output

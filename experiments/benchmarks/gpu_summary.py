@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cnnjax.types import counted
+from cnnjax.utils.text import counted
 
 
 def throughput(table: pd.DataFrame) -> Iterator[str]:

@@ -15,11 +15,12 @@ import jax
 import numpy as np
 from absl import flags
 
-from cnnjax import commands, overrides
 from cnnjax.data import Dataset, Split, load_dataset
-from cnnjax.devices import make_mesh
-from cnnjax.plan import make_plan
-from cnnjax.population import Population, put_data
+from cnnjax.study import overrides
+from cnnjax.study.plan import make_plan
+from cnnjax.training.devices import make_mesh
+from cnnjax.training.population import Population, put_data
+from cnnjax.utils import cli
 
 flags.adopt_module_key_flags(overrides)
 EXAMPLES = flags.DEFINE_integer("examples", 2000, "Training images of the piece.")
@@ -65,4 +66,4 @@ def main(config_overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    cli.run(main)

@@ -23,7 +23,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from cnnjax.data.load import load_source
-from cnnjax.study import DataConfig
+from cnnjax.study.schema import DataConfig
 
 _HAVE = (
     *("jax", "flax", "optax", "orbax-checkpoint", "matplotlib", "pandas", "pillow", "psutil", "pyarrow", "rich"),

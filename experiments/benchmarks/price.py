@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from absl import app, flags
 
-from cnnjax.plan import make_plan
+from cnnjax.study.plan import make_plan
 from experiments.benchmarks.size import CHUNKS, TRAIN_EXAMPLES, make_study
 from experiments.benchmarks.tables import read_table, table_path
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from absl import app, flags
 
-from cnnjax.devices import use_every_core
+from cnnjax.training.devices import use_every_core
 from experiments.benchmarks.tables import read_table, table_path, write_table
 from experiments.benchmarks.workers import Work, population_of
 

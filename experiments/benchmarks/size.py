@@ -25,9 +25,10 @@ from unittest import mock
 import numpy as np
 from absl import app, flags
 
-from cnnjax.plan import make_plan
-from cnnjax.records import RunFolder, describe_plan
-from cnnjax.study import Study, from_config
+from cnnjax.models.network import build_network
+from cnnjax.runs.run_dir import RunFolder, describe_plan
+from cnnjax.study.plan import make_plan
+from cnnjax.study.schema import Study, from_config
 from experiments.benchmarks.tables import write_table
 
 TRIALS = flags.DEFINE_list("trials", ["100", "1000", "10000"], "How many trials, about.")
@@ -59,17 +60,16 @@ class MadeUp:
     every, keep, devices, traces = 1, 1, 1, 1
 
     def __init__(self, model: str, labels: np.ndarray):
-        from cnnjax import models
 
         self.compiled = {"compilations": 1, "chunk_members": [CHUNKS[model]], "memory_bytes": 0}
-        self.config = SimpleNamespace(network=models.build(model, len(CLASSES)))
+        self.config = SimpleNamespace(network=build_network(model, len(CLASSES)))
         self._labels, self._skill = labels, SKILL[model]
         self._rng = np.random.default_rng(0)
         self._of_members = np.empty(0)
 
     def stack(self, members: list) -> tuple[Any, Any]:
         """As a population does; remembers how good each member will be."""
-        from cnnjax.settings import stack_members
+        from cnnjax.training.stacking import stack_members
 
         luck = [np.random.default_rng(member.trials[-1].seed).normal(0, 0.008) for member in members]
         fast = [np.log10(member.trials[-1].stages[0].traced.learning_rate / 0.003) ** 2 for member in members]
@@ -85,14 +85,14 @@ class MadeUp:
 
     def init(self, settings: Any, streams: Any) -> Any:
         """Members before their first epoch."""
-        from cnnjax.train_state import TrainState
+        from cnnjax.training.train_state import TrainState
 
         zeros = np.zeros(len(self._of_members), int)
         return TrainState({}, {}, (), zeros, zeros, zeros, zeros, zeros, zeros, None)
 
     def advance(self, state: Any, settings: Any, streams: Any, data: Any, epochs: int, some: Any = None) -> Any:
         """The next epochs."""
-        from cnnjax.train_state import EpochMetrics
+        from cnnjax.training.train_state import EpochMetrics
 
         done = state.epoch + epochs
         accuracy = (self._of_members * (1 - 0.4 * 0.7**done))[:, None] + self._rng.normal(0, 0.002, (len(done), epochs))
@@ -143,8 +143,8 @@ def records(study: Study, workdir: Path) -> int:
     """What the training of every chunk writes."""
     from rich.console import Console
 
-    from cnnjax import checkpoints, chunks
-    from cnnjax.progress import Progress
+    from cnnjax.training import checkpoints, loop
+    from cnnjax.utils.progress import Progress
 
     labels = np.random.default_rng(1).integers(0, len(CLASSES), EXAMPLES.value).astype(np.int32)
     dataset: Any = SimpleNamespace(
@@ -161,8 +161,8 @@ def records(study: Study, workdir: Path) -> int:
             size = CHUNKS[program.static.model]
             population: Any = MadeUp(program.static.model, labels)
             for first in range(0, len(program.members), size):
-                batch = chunks.MemberBatch(program.id, program.members[first : first + size], size)
-                chunks.run_members(folder, population, batch, dataset, None, progress)  # type: ignore[arg-type]
+                batch = loop.MemberBatch(program.id, program.members[first : first + size], size)
+                loop.run_members(folder, population, batch, dataset, None, progress)  # type: ignore[arg-type]
                 count += 1
     return count
 
@@ -211,9 +211,9 @@ def checkpoint(model: str) -> Callable[[Study, Path], int]:
     def save(study: Study, workdir: Path) -> int:
         import jax
 
-        from cnnjax.checkpoints import Checkpoints
-        from cnnjax.devices import make_mesh
-        from cnnjax.population import Population
+        from cnnjax.training.checkpoints import Checkpoints
+        from cnnjax.training.devices import make_mesh
+        from cnnjax.training.population import Population
 
         program = next(p for p in make_plan(study).programs if p.static.model == model)
         population = Population(study, program.static, (32, 32, 3), len(CLASSES), make_mesh(jax.local_devices()))

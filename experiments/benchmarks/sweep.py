@@ -26,10 +26,9 @@ import numpy as np
 import pandas as pd
 from absl import app, flags
 
-from cnnjax import overrides
 from cnnjax.data.prepare import data_folder
-from cnnjax.plan import make_plan
-from cnnjax.types import Plan, Trial
+from cnnjax.study import overrides
+from cnnjax.study.plan import Plan, Trial, make_plan
 from experiments.benchmarks import workers
 from experiments.benchmarks.tables import write_table
 from experiments.benchmarks.workers import Work

@@ -22,7 +22,7 @@ from typing import Any
 
 from absl import app, flags
 
-from cnnjax.types import counted
+from cnnjax.utils.text import counted
 from experiments.benchmarks import workers
 from experiments.benchmarks.tables import kept_rows, write_table
 from experiments.benchmarks.workers import Work

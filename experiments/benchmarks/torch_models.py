@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from cnnjax import ladder
+from cnnjax.models import ladder
 
 Tree = dict[str, dict[str, np.ndarray]]
 

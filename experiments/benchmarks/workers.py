@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from cnnjax.models import summary
+from cnnjax.models.network import build_network
+
 if TYPE_CHECKING:
     from cnnjax.data import Dataset
-    from cnnjax.population import Population
+    from cnnjax.training.population import Population
 
 EXAMPLES = 6400
 _PEAK_SIZE = {"cpu": 2048, "cuda": 8192}  # of the matrices whose product is the machine's peak
@@ -135,7 +138,7 @@ def source_loop(pipe: Connection, work: Work) -> None:
 
 def cnnjax(pipe: Connection, work: Work) -> None:
     """A population as a study trains it, in whole epochs, of which each has the same number of steps."""
-    from cnnjax.devices import use_every_core
+    from cnnjax.training.devices import use_every_core
 
     use_every_core(work.members)
     import jax
@@ -158,9 +161,8 @@ def deterministic(pipe: Connection, work: Work) -> None:
 
 def training_flops(model: str) -> int:
     """Returns the operations to train on one image of CIFAR-10."""
-    from cnnjax import models
 
-    return models.training_flops(models.build(model, 10), (32, 32, 3))
+    return summary.training_flops(build_network(model, 10), (32, 32, 3))
 
 
 def _steps_of_an_epoch(work: Work, backend: str) -> int:
@@ -186,10 +188,10 @@ def population_of(work: Work, steps: int, most: int = 1) -> tuple["Population", 
     """Compiles a study whose epoch has so many steps; returns it and what times some epochs, at most so many."""
     import jax
 
-    from cnnjax.devices import make_mesh
-    from cnnjax.plan import make_plan
-    from cnnjax.population import Population, put_data
-    from cnnjax.study import from_config
+    from cnnjax.study.plan import make_plan
+    from cnnjax.study.schema import from_config
+    from cnnjax.training.devices import make_mesh
+    from cnnjax.training.population import Population, put_data
 
     rule: dict[str, Any] = {"optimizer": work.optimizer, "momentum": 0.9, "batch_size": work.batch_size}
     study = from_config(

@@ -9,9 +9,9 @@ from cnnjax import stats
 from cnnjax.analysis.columns import AXES, bounds, larger_is_better
 from cnnjax.analysis.compare.sides import Side
 from cnnjax.analysis.run import Run
-from cnnjax.environment import lasting
-from cnnjax.nested import differences
-from cnnjax.types import RequestError
+from cnnjax.runs.environment import lasting
+from cnnjax.utils.errors import RequestError
+from cnnjax.utils.tree import differences
 
 _TEST = ("test_loss", "test_accuracy", "precision", "recall", "f1")
 

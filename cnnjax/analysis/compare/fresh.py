@@ -9,9 +9,9 @@ from cnnjax import stats
 from cnnjax.analysis.columns import MEASURES, bounds, larger_is_better
 from cnnjax.analysis.compare.sides import Side, read_side
 from cnnjax.analysis.run import Run
-from cnnjax.nested import finite
-from cnnjax.sealed import Damaged, read_json
-from cnnjax.types import RequestError
+from cnnjax.runs.integrity import Damaged, read_json
+from cnnjax.utils.errors import RequestError
+from cnnjax.utils.tree import finite
 
 CONTENDERS = 3  # the winner and two runners-up
 _VERDICTS = ("better", "worse", "equal", "undecided")

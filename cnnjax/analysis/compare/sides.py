@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cnnjax import storage
 from cnnjax.analysis.columns import AXES, MEASURES
 from cnnjax.analysis.read import read_run
 from cnnjax.analysis.run import Run
-from cnnjax.types import RequestError, composed, one_of
+from cnnjax.runs import remote
+from cnnjax.utils.errors import RequestError, one_of
+from cnnjax.utils.text import composed
 
 _STREAMS = ("stream_init", "stream_order", "stream_augment", "stream_dropout")
 _KEYS = ("trial", *AXES, "seed", *_STREAMS)
@@ -94,7 +95,7 @@ def read_side(asked: str) -> Side:
         RequestError: the run cannot be read, a key or value is wrong, or no such trial has finished.
     """
     path, selector = _split(asked)
-    run = read_run(storage.copied(path, without=storage.LARGE))
+    run = read_run(remote.copied(path, without=remote.LARGE))
     if not len(run.ok):
         raise RequestError("workdir", path, "none of its trials has finished without diverging")
     chosen = pd.Series(True, index=run.trials.index)
@@ -114,7 +115,7 @@ def read_side(asked: str) -> Side:
         raise RequestError("selector", selector, f"none of the {len(candidates)} settings has a {run.select}")
     of_setting = ended[ended["setting"] == setting]
     diverged = int(((trials["setting"] == setting) & (trials["status"] == "diverged")).sum())
-    place = path if storage.is_url(path) else str(run.workdir)
+    place = path if remote.is_url(path) else str(run.workdir)
     return Side(asked, place, run, setting, of_setting, diverged, len(candidates))
 
 

@@ -10,9 +10,9 @@ from typing import Any
 from cnnjax import stats
 from cnnjax.analysis.columns import measure_name
 from cnnjax.analysis.compare.evidence import Evidence
-from cnnjax.nested import finite
 from cnnjax.stats import amount, gap, span
-from cnnjax.types import counted
+from cnnjax.utils.text import counted
+from cnnjax.utils.tree import finite
 
 _SPECIAL = re.compile(r"([|$<`*])")  # in Markdown
 _Rows = list[tuple[str, ...]]  # a label and one or two texts

@@ -27,7 +27,7 @@ from cnnjax.report.theme import (
     render,
     themed,
 )
-from cnnjax.types import counted
+from cnnjax.utils.text import counted
 
 _WHOLE = 6  # settings, at most, with more than a confusion matrix
 _NAMED = 12  # classes, at most, that lines or cells tell apart

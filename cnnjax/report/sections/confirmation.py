@@ -11,7 +11,7 @@ from cnnjax.analysis.compare.fresh import Confirmation, read_confirmation
 from cnnjax.analysis.run import Run, once_per_run
 from cnnjax.report.tables import Table
 from cnnjax.report.theme import Plot
-from cnnjax.types import counted
+from cnnjax.utils.text import counted
 
 _WORDS = {"worse": "worse than", "undecided": "undecided against", "equal": "equal to", "better": "better than"}
 

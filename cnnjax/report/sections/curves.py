@@ -24,7 +24,7 @@ from cnnjax.report.theme import (
     setting_look,
     themed,
 )
-from cnnjax.stopping import METRICS
+from cnnjax.study.early_stopping import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,22 +7,10 @@ import numpy as np
 import pandas as pd
 
 from cnnjax.data import Dataset, Split, normalisation
-from cnnjax.data.levels import BLACK, black_share, level_counts, pixel_statistics
+from cnnjax.data.normalization import BLACK, black_share, level_counts, pixel_statistics
 from cnnjax.report.labels import shortened
 from cnnjax.report.tables import Table
-from cnnjax.report.theme import (
-    INK,
-    MUTED,
-    PAPER,
-    SERIES,
-    Plot,
-    as_rgb,
-    canvas,
-    legend,
-    line_handle,
-    render,
-    themed,
-)
+from cnnjax.report.theme import INK, MUTED, PAPER, SERIES, Plot, as_rgb, canvas, legend, line_handle, render, themed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from cnnjax.types import counted
+from cnnjax.utils.text import counted
 
 _FEW = 10  # training images of a class
 _STRONG = 4  # ratio of the most frequent class to the rarest

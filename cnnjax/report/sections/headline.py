@@ -9,7 +9,7 @@ from cnnjax.analysis.run import Run
 from cnnjax.report.sections import confirmation
 from cnnjax.report.sections.data_rules import first_three
 from cnnjax.report.sections.variance import Sources, split_variance
-from cnnjax.types import counted
+from cnnjax.utils.text import counted
 
 
 def text(run: Run) -> tuple[str, list[tuple[str, str]]]:

@@ -7,8 +7,8 @@ from typing import Any
 from cnnjax.analysis.chance import chance_level, settings_at_chance, stuck_trials
 from cnnjax.analysis.columns import measure_name
 from cnnjax.analysis.run import Run
-from cnnjax.axes import where_it_matters
 from cnnjax.report.sections.data_rules import Finding, check_data, first_three, worst_first
+from cnnjax.study.axes import where_it_matters
 
 
 def check(run: Run) -> list[Finding]:

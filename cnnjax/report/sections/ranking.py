@@ -15,7 +15,7 @@ from cnnjax.analysis.run import Run
 from cnnjax.report.labels import shortened
 from cnnjax.report.tables import Table, shown_axes
 from cnnjax.report.theme import INK, MUTED, SERIES, Plot, canvas, keep_in_bounds, off_zero, render, themed
-from cnnjax.types import counted
+from cnnjax.utils.text import counted
 
 _RANKED = 100  # rows of the ranking, at most
 _OTHERS = 99  # rows of the winner against others over seeds, at most

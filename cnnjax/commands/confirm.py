@@ -1,0 +1,74 @@
+"""Trains the winner of a finished study and its runners-up on fresh seeds."""
+
+import functools
+from pathlib import Path
+
+from cnnjax.analysis.compare import fresh
+from cnnjax.analysis.read import read_run
+from cnnjax.commands import run
+from cnnjax.executors.base import Engine
+from cnnjax.multihost import processes
+from cnnjax.report import build_report
+from cnnjax.report.sections.confirmation import contender_table, text
+from cnnjax.runs.run_dir import RunFolder
+from cnnjax.study.plan import list_trials, single_out
+from cnnjax.study.schema import Study
+from cnnjax.utils.errors import RequestError
+from cnnjax.utils.progress import Progress
+
+
+def confirm(study: Study, workdir: Path, number: int, *, progress: Progress, engine: Engine | None = None) -> str:
+    """Trains each contender as a study of its own, in the folder confirm/NUMBER/TRIAL of the run, and compares them.
+
+    Interrupted, it goes on when called again. The numbers are written to confirm/NUMBER/confirmation.json, and the
+    run's report is built again with them.
+
+    Args:
+        study: that of the run.
+        workdir: the run's folder; all its trials have ended.
+        number: of fresh seeds.
+        progress: told of every step.
+        engine: has its workers train; the default trains here.
+
+    Returns:
+        What the fresh seeds say.
+
+    Raises:
+        RequestError: the seeds of the study decide nothing, for its streams are crossed or all fixed; or no trial
+            ended well.
+    """
+    check_confirmable(study)
+    contenders = processes.broadcast_from_process0(lambda: list(fresh.contenders(read_run(workdir))))
+    trials = {trial.id: trial for trial in list_trials(study)}
+    seeds = fresh.fresh_seeds(study.seeds, number)
+    for place, trial in enumerate(contenders, 1):
+        progress.note(f"setting {place} of {len(contenders)} ({trial}) on fresh seeds {', '.join(map(str, seeds))}")
+        alone = single_out(study, trials[trial], seeds)
+        folder = fresh.fresh_folder(workdir, number, trial)
+        run.run(alone, folder, progress=progress, engine=engine)
+        processes.broadcast_from_process0(functools.partial(_report, folder))
+    return processes.broadcast_from_process0(lambda: _conclude(workdir, number))
+
+
+def _report(workdir: Path) -> str:
+    return str(build_report(workdir))
+
+
+def _conclude(workdir: Path, number: int) -> str:
+    found = fresh.compute_confirmation(read_run(workdir), number)
+    RunFolder(workdir / "confirm" / str(number)).write_json("confirmation.json", fresh.to_dict(found))
+    build_report(workdir)
+    said = [f"The winner is {found.contenders[0].setting}. {text(found)}"]
+    if found.select.startswith("test") or found.select == "f1":
+        said.append(f"It was selected on the test split ({found.select}): fresh seeds do not undo luck on its images.")
+    return "\n".join([*said, contender_table(found).text()])
+
+
+def check_confirmable(study: Study) -> None:
+    """Raises RequestError where other seeds would not be other trials of the same settings."""
+    streams = vars(study.streams)
+    for name, values in streams.items():
+        if len(values) > 1:
+            raise RequestError(f"streams.{name}", values, "--confirm needs one value of each stream")
+    if None not in {value for values in streams.values() for value in values}:
+        raise RequestError("streams", streams, "--confirm needs a stream that follows the seed (None)")

@@ -1,0 +1,151 @@
+"""A study's data and models before anything is trained: as text, and as a page of tables and figures."""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from cnnjax.data import Dataset, load_dataset
+from cnnjax.data.findings import examine
+from cnnjax.models.network import build_network
+from cnnjax.models.specs import Layer
+from cnnjax.models.summary import check_fits, layer_table
+from cnnjax.report import html
+from cnnjax.report.sections import data
+from cnnjax.report.sections.data_rules import check_data
+from cnnjax.report.tables import Table
+from cnnjax.report.theme import file_name
+from cnnjax.study.schema import Study
+from cnnjax.training.augment import gather_batch
+from cnnjax.training.devices import pin_settings
+from cnnjax.utils.paths import make_folder
+
+_BYTES = 4  # of a float32
+_IMAGES, _DRAWS = 10, 4  # shown of the augmentation
+_KINDS = {
+    **{"model": "text", "layer": "text", "output": "text", "computed as": "text"},
+    **dict.fromkeys(("layers", "parameters", "forward flops", "activation bytes", "parameter bytes"), "count"),
+}
+
+
+def inspect_study(study: Study, folder: Path) -> str:
+    """Describes the data and the models of a study, and draws its data.
+
+    Args:
+        study: the study; its data is read, nothing is trained.
+        folder: where the page index.html goes, with its figures as SVG and PNG and its tables as CSV.
+
+    Returns:
+        The description, as text, and where the page is.
+
+    Raises:
+        RequestError: the data is not there, a model is unknown or too large for it, or the folder is a file.
+    """
+    pin_settings()
+    dataset = load_dataset(study.data)
+    for name in study.models:
+        check_fits(name, dataset.image_shape)
+    make_folder("--output", folder)
+    of_data = data.tables(dataset, study.data.normalisation)
+    of_models = model_tables(study, dataset)
+    found = check_data(examine(dataset), dataset.classes)
+    sections = [
+        html.Section("data", "Data", of_data, data.figures(dataset, _augmented(study, dataset)), dataset.notes),
+        html.Section("models", "Models", of_models),
+    ]
+    title, heading = f"{dataset.name}: data and models", f"Data and models of a study of {dataset.name}"
+    page = html.render(title, heading, sections, findings=found, facts=_facts(study, dataset))
+    index = html.write(folder, page, sections)
+    findings = ["\n".join(f"{one.severity}: {one.name}: {one.sentence}" for one in found)] if found else []
+    return "\n\n".join([_headline(study, dataset), *findings, *map(_text, [*of_data, *of_models]), str(index)])
+
+
+def model_tables(study: Study, dataset: Dataset) -> list[Table]:
+    """Returns a table of all models of a study, and one of each model's layers with their sum as its last row."""
+    frames = dict(_layers(study, dataset))
+    totals = [{"model": name, "layers": len(frame) - 1} | _sums(frame[:-1]) for name, frame in frames.items()]
+    memory = "Memory is float32: activations of one image (every layer's output) and parameters, in bytes."
+    note = f"For one image of {_shape(dataset.image_shape)}. {memory}"
+    tables = [Table("models", "Models", note, pd.DataFrame(totals), kinds=_KINDS)]
+    for name, frame in frames.items():
+        note = f"Forward flops: an addition and a multiplication for each weight and place of use. {memory}"
+        file = "_convolution_".join(map(file_name, name.split(", convolution ")))
+        tables.append(Table(f"layers_{file}", f"Layers of {name}", note, frame, (len(frame) - 1,), _KINDS))
+    return tables
+
+
+def _layers(study: Study, dataset: Dataset) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The layers of each model; where a study convolves in several ways, of each model and way."""
+    for model in study.models:
+        for convolution in study.train.convolution:
+            network = build_network(model, len(dataset.classes), convolution=convolution)
+            name = model if len(study.train.convolution) == 1 else f"{model}, convolution {convolution}"
+            rows = [
+                {
+                    "layer": layer_name(row.layer),
+                    "output": _shape(row.output),
+                    "parameters": row.parameters,
+                    "forward flops": row.flops,
+                    "computed as": row.method or "",
+                    "activation bytes": _BYTES * math.prod(row.output),
+                    "parameter bytes": _BYTES * row.parameters,
+                }
+                for row in layer_table(network, dataset.image_shape)
+            ]
+            frame = pd.DataFrame(rows)
+            total = {"layer": "all", "output": "", "computed as": ""} | _sums(frame)
+            yield name, pd.concat([frame, pd.DataFrame([total])], ignore_index=True)
+
+
+def layer_name(layer: Layer) -> str:
+    """Returns a layer's kind and settings, as in `Conv features=16 kernel_size=3 padding=same`."""
+    settings = dataclasses.asdict(layer).items()
+    return " ".join([type(layer).__name__, *(f"{name}={value}" for name, value in settings if value is not None)])
+
+
+def _sums(frame: pd.DataFrame) -> dict[str, int]:
+    numbers = frame[["parameters", "forward flops", "activation bytes", "parameter bytes"]]
+    return {str(name): int(value) for name, value in numbers.sum().items()}
+
+
+def _augmented(study: Study, dataset: Dataset) -> np.ndarray | None:
+    """Some training images as stored, and below them as a training step would gather them; None if alike."""
+    if not study.data.augment:
+        return None
+    count, channels = min(_IMAGES, len(dataset.train)), dataset.image_shape[-1]
+    stored, (scale, shift) = dataset.train.images[:count], (jnp.ones(channels), jnp.zeros(channels))
+    rows = [stored]
+    for key in jax.random.split(jax.random.key(0), _DRAWS):
+        words = jax.random.bits(key, (count,))
+        batch = gather_batch(
+            jnp.asarray(stored), jnp.arange(count), scale, shift, augment=study.data.augment, words_B=words
+        )
+        rows.append(np.asarray(batch).astype(np.uint8))
+    return np.stack(rows)
+
+
+def _facts(study: Study, dataset: Dataset) -> list[tuple[str, str]]:
+    counts = [(f"{len(split):,}", f"{name} images") for name, split in dataset.splits.items()]
+    shape = (_shape(dataset.image_shape), f"{dataset.train.images.dtype} pixels")
+    networks = (str(len(study.models)), "model" if len(study.models) == 1 else "models")
+    return [*counts, (str(len(dataset.classes)), "classes"), shape, networks]
+
+
+def _headline(study: Study, dataset: Dataset) -> str:
+    facts = ", ".join(f"{value} {what}" for value, what in _facts(study, dataset))
+    augmentation = ", ".join(study.data.augment) or "none"
+    how = f"normalisation {study.data.normalisation}, augmentation {augmentation}"
+    return "\n".join([f"{dataset.name}: {facts}", how, *dataset.notes])
+
+
+def _text(table: Table) -> str:
+    return f"{table.title}\n{table.text()}"
+
+
+def _shape(sizes: tuple[int, ...]) -> str:
+    return "x".join(map(str, sizes))

@@ -1,0 +1,52 @@
+"""What a study would run, as a table: the output of --plan."""
+
+from cnnjax.analysis.columns import significant
+from cnnjax.commands.run import _describe_program, _network, _repeated
+from cnnjax.data import Dataset
+from cnnjax.models.summary import layer_table
+from cnnjax.study.plan import Plan
+from cnnjax.study.schema import Study
+from cnnjax.training.program import Compiler, load, prepare_jax
+
+
+def plan_table(study: Study) -> str:
+    """Returns what a study would run, as text: trials, programs, members, parameters, memory, FLOPs. Trains nothing."""
+    dataset, plan = load(study)
+    prepare_jax(plan)
+    counts = {name: count for name, count in dataset.describe()["counts"].items() if count}
+    lines = [
+        f"data      {dataset.name}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()),
+        *(f"          {note}" for note in dataset.notes),
+        f"trials    {len(plan.trials)}: {plan.trained} trained, {len(plan.trials) - plan.trained} read off longer ones",
+        *(f"left out  {line}" for line in _repeated(plan)),
+        f"programs  {len(plan.programs)}",
+        "",
+        "program  model       optimizer  batch  members  at a time  parameters  memory MB  training TFLOP",
+    ]
+    total = 0.0
+    compiler = Compiler(study, dataset)
+    for program in plan.programs:
+        compiled = compiler.compile(program)
+        size = compiled.layout[0][-1]
+        described = _describe_program(program, dataset)
+        total += described["training_flops"]
+        static = program.static
+        lines.append(
+            f"{program.id:<8} {static.model:<11} {static.optimizer:<10} {static.batch_size:>5}  "
+            f"{len(program.members):>7}  {size:>9}  {described['parameters']:>10,}  {compiled.memory / 1e6:>9,.0f}  "
+            f"{significant(described['training_flops'] / 1e12):>14}"
+        )
+    lines += ["", *_convolution_lines(plan, dataset)]
+    lines += ["", f"in all {significant(total / 1e12)} TFLOP of training (three times the forward pass)"]
+    return "\n".join(lines)
+
+
+def _convolution_lines(plan: Plan, dataset: Dataset) -> list[str]:
+    """How each network's convolutions are computed, which depends on their shapes and on this machine."""
+    lines: dict[str, None] = {}  # an ordered set
+    for program in plan.programs:
+        network = _network(program, dataset)
+        methods = [row.method for row in layer_table(network, dataset.image_shape) if row.method]
+        static = program.static
+        lines[f"{static.model:<11} {', '.join(methods)}"] = None
+    return [f"convolutions of {line}" for line in lines]

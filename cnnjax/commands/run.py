@@ -1,0 +1,189 @@
+"""Runs a study in a folder: resumes an interrupted run, trains the missing members and records everything."""
+
+import contextlib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from cnnjax.data import Dataset
+from cnnjax.data.findings import examine
+from cnnjax.data.resize import thumbnails
+from cnnjax.executors.base import Engine
+from cnnjax.executors.driver import run_tasks
+from cnnjax.executors.program_dirs import check_free, merge
+from cnnjax.models.network import Network, build_network
+from cnnjax.models.summary import forward_flops, parameter_count, training_flops
+from cnnjax.multihost import processes
+from cnnjax.multihost.shared_dir import held, open_folder
+from cnnjax.runs.run_dir import RunFolder, describe_plan
+from cnnjax.study.axes import where_it_matters
+from cnnjax.study.plan import Member, Plan, Program
+from cnnjax.study.schema import Study, from_config
+from cnnjax.training.program import load, prepare_jax, run_programs, waiting, write_environment, writing
+from cnnjax.utils.errors import RequestError, unwritable
+from cnnjax.utils.progress import Progress
+from cnnjax.utils.text import counted
+from cnnjax.utils.tree import differences
+
+_OPERATIONS_PER_VALUE = 1000  # network operations that take as long as gathering and augmenting one pixel value
+
+
+def run(
+    study: Study,
+    workdir: Path,
+    *,
+    progress: Progress,
+    overwrite: bool = False,
+    max_members: int | None = None,
+    profile: bool = False,
+    engine: Engine | None = None,
+) -> None:
+    """Trains every trial of a study that has no result yet.
+
+    Args:
+        study: what to train.
+        workdir: the run's folder: new, or that of the same study (which is resumed).
+        progress: told of every step.
+        overwrite: delete what another study left in the folder.
+        max_members: train at most this many members at a time, whatever would fit.
+        profile: write a trace of each program's second epoch into the folder `profile`.
+        engine: has its workers train the programs; the default trains them here.
+
+    Raises:
+        RequestError: the folder, the data or the study does not allow it (nothing was written or trained), or the
+            folder can no longer be written.
+    """
+    folder = open_folder(workdir)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(writing(folder))
+        processes.broadcast_from_process0(RunFolder(workdir).check_links)
+        is_run = folder.read_whole("config.json") is not None
+        if is_run:  # another process in it is found out before anything is read
+            stack.enter_context(held(workdir))
+        is_new = _check_folder(folder, study, overwrite)
+        dataset, plan = load(study)
+        if not is_run:
+            processes.broadcast_from_process0(lambda: _make(workdir))
+            stack.enter_context(held(workdir))
+            is_new = _check_folder(folder, study, overwrite)
+        if is_new:
+            processes.broadcast_from_process0(lambda: check_free(RunFolder(workdir)))
+            folder.clear()
+        # Parts that a killed launch, or its workers, left.
+        processes.broadcast_from_process0(lambda: merge(RunFolder(workdir), plan.programs))
+        if engine is None:
+            prepare_jax(plan)
+        else:
+            jax.config.update("jax_platforms", "cpu")  # this process trains nothing, and leaves the devices alone
+        _start(folder, study, dataset, plan)
+        for note in (*dataset.notes, *(f"left out: {line}" for line in _repeated(plan))):
+            progress.note(note)
+        if engine is None:
+            write_environment(folder, progress)
+        programs, members = waiting(folder, plan.programs)
+        if programs:
+            progress.begin(len(programs), len(members), *_expected_work(programs, members, dataset))
+            try:
+                if engine is not None:
+                    run_tasks(folder, study, dataset, programs, progress, engine, max_members, profile)
+                else:
+                    traces = workdir / "profile" if profile and processes.is_first() else None
+                    run_programs(folder, study, dataset, programs, progress, max_members, traces)
+            finally:
+                progress.end()
+        else:
+            progress.note(f"{workdir} is finished: {len(plan.trials)} trials, nothing left to train")
+
+
+def _expected_work(
+    programs: Sequence[Program], members: Sequence[Member], dataset: Dataset
+) -> tuple[list[int], list[float]]:
+    """Returns the training images that each program still has to see, and the operations that an image costs it."""
+    ids = {member.id for member in members}
+    images = [len(dataset.train) * sum(m.epochs for m in p.members if m.id in ids) for p in programs]
+    values = _OPERATIONS_PER_VALUE * math.prod(dataset.image_shape)
+    return images, [values + training_flops(_network(p, dataset), dataset.image_shape) for p in programs]
+
+
+def _make(workdir: Path) -> None:
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if unwritable(error):
+            raise
+        said = f"{error.strerror}; allowed: a folder, or where to make one"
+        raise RequestError("workdir", str(workdir), said) from error
+
+
+def _repeated(plan: Plan) -> list[str]:
+    """Returns a line for each axis because of which points of the grid are not trained."""
+    what = "of the grid would train as another does"
+    return [
+        f"{counted(n, 'point')} {what}: {axis} matters {where_it_matters(axis)}" for axis, n in plan.repeats.items()
+    ]
+
+
+def _check_folder(folder: RunFolder, study: Study, overwrite: bool) -> bool:
+    """Whether the folder starts anew; raises RequestError if it holds something else."""
+    if overwrite:
+        return folder.check_overwritable()
+    found = folder.read_config()
+    if found is None:
+        return False
+    try:
+        there = from_config(found).to_dict()
+    except RequestError as error:
+        raise RequestError("workdir", str(folder.path), f"its config.json is no study ({error})") from error
+    found = differences(there, study.to_dict())
+    if "sha256" in (folder.read_whole("data.json") or {}):
+        found.pop("data.path", None)  # wherever the data lie now: their fingerprint is compared when they are read
+    differing = [f"{key} ({theirs!r} there, {ours!r} here)" for key, (theirs, ours) in found.items()]
+    if differing:
+        raise RequestError(
+            "workdir",
+            str(folder.path),
+            f"it holds another study, which differs in {', '.join(differing)}; "
+            "choose another folder, or --overwrite it",
+        )
+    folder.check_networks(study.models)
+    return False
+
+
+def _start(folder: RunFolder, study: Study, dataset: Dataset, plan: Plan) -> None:
+    """Writes what is known before training; config.json first, for it makes the folder a run's."""
+    if folder.read_config() is None:
+        folder.write_config(study.to_dict())
+    folder.remove_unfinished()
+    data = dataset.describe()
+    before = folder.read_whole("data.json")
+    for key in ("classes", "sha256"):
+        if before is not None and before.get(key) != data[key]:
+            there, here = (str(value)[:12] if key == "sha256" else value for value in (before.get(key), data[key]))
+            what = f"the data is not what its trials trained on ({key} {there} there, {here} here)"
+            how = "bring the data back, choose another folder, or --overwrite it"
+            raise RequestError("workdir", str(folder.path), f"{what}; {how}")
+    folder.check_plan(plan)
+    examined = (before or {}).get("examined") or examine(dataset)
+    folder.write_json("data.json", data | {"examined": examined})
+    if folder.read_whole("plan.json") is None:
+        folder.write_json("plan.json", describe_plan(plan, [_describe_program(p, dataset) for p in plan.programs]))
+    folder.write_predictions("labels", labels=dataset.test.labels)
+    folder.write_predictions("images", images=thumbnails(dataset.test.images))
+
+
+def _network(program: Program, dataset: Dataset) -> Network:
+    static = program.static
+    return build_network(static.model, len(dataset.classes), static.arithmetic, static.convolution)
+
+
+def _describe_program(program: Program, dataset: Dataset) -> dict[str, Any]:
+    network = _network(program, dataset)
+    images = sum(member.epochs for member in program.members) * len(dataset.train)
+    return {
+        "parameters": parameter_count(network, dataset.image_shape),
+        "forward_flops": forward_flops(network, dataset.image_shape),
+        "training_flops": training_flops(network, dataset.image_shape) * images,
+    }

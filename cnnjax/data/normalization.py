@@ -1,0 +1,120 @@
+"""What can be said of pixels from how often each of their 256 levels occurs: exact, and read once."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from cnnjax.data.dataset import Dataset
+from cnnjax.utils.errors import RequestError, one_of
+
+
+def statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the mean and the population standard deviation of each channel.
+
+    The sums are whole numbers and therefore exact, however many pixels there are.
+
+    Args:
+        images: uint8 [N, H, W, C].
+
+    Returns:
+        (mean, std), float32 [C], of pixels scaled to 0..1.
+    """
+    channels = images.shape[-1]
+    sums, squares = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
+    for start in range(0, len(images), 256):  # so few that 32 bits hold their sums of squares
+        chunk = images[start : start + 256]
+        pixels = chunk.reshape(len(chunk), -1).astype(np.uint32)
+        for totals, values in ((sums, pixels), (squares, pixels * pixels)):
+            pixel_sums = values.sum(axis=0, dtype=np.uint32)
+            totals += pixel_sums.reshape(-1, channels).sum(axis=0, dtype=np.int64)
+    count = images.size // channels
+    pairs = list(zip(sums.tolist(), squares.tolist(), strict=True))
+    mean = [total / (255 * count) for total, _ in pairs]
+    std = [math.sqrt(count * square - total**2) / (255 * count) for total, square in pairs]
+    return np.array(mean, np.float32), np.array(std, np.float32)
+
+
+def normalisation(dataset: Dataset, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the affine map that normalises the pixels of a data set, see `affine_map`."""
+    return affine_map(dataset.mean, dataset.std, kind)
+
+
+def affine_map(mean: np.ndarray, std: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the affine map that normalises pixels.
+
+    Args:
+        mean: float32 [C], of the training pixels in 0..1.
+        std: float32 [C], their standard deviation.
+        kind: `unit` (x/255), `half` ((x/255 - .5)/.5), `standard` ((x/255 - mean)/std; a channel
+            that never varies is only centred) or `none` (x).
+
+    Returns:
+        (scale, shift), float32 [C]: a pixel of 0..255 becomes `pixel * scale + shift`.
+
+    Raises:
+        RequestError: an unknown kind.
+    """
+    channels = len(mean)
+    if kind == "standard":
+        mean, std = mean.astype(np.float64), np.where(std > 0, std, 1).astype(np.float64)
+    else:
+        affine = {"unit": (0.0, 1.0), "half": (0.5, 0.5), "none": (0.0, 1 / 255)}
+        if kind not in affine:
+            raise RequestError("data.normalisation", kind, one_of(kind, [*affine, "standard"]))
+        mean, std = np.full(channels, affine[kind][0]), np.full(channels, affine[kind][1])
+    return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
+
+
+BLACK = 10  # a pixel of at most this is called black
+
+
+class PixelStatistics(NamedTuple):
+    """Of one channel's pixels; `std` is the population standard deviation."""
+
+    pixels: int
+    min: float
+    mean: float
+    std: float
+    max: float
+
+
+def level_counts(images: np.ndarray) -> np.ndarray:
+    """Counts how often each level occurs in each channel.
+
+    Args:
+        images: uint8 [N, H, W, C].
+
+    Returns:
+        int64 [C, 256].
+    """
+    channels = images.shape[-1]
+    counts = np.zeros((channels, 256), np.int64)
+    for start in range(0, len(images), 512):  # numpy counts in 8 bytes a pixel
+        pixels = images[start : start + 512].reshape(-1, channels)
+        for channel in range(channels):
+            counts[channel] += np.bincount(pixels[:, channel], minlength=256)
+    return counts
+
+
+def pixel_statistics(counts: np.ndarray, scale: float = 1, shift: float = 0) -> PixelStatistics:
+    """Returns the statistics of pixels mapped to `pixel * scale + shift`, scale above 0.
+
+    Args:
+        counts: int [256], how often each level occurs; not all zero.
+        scale: factor.
+        shift: summand.
+    """
+    present = np.flatnonzero(counts)
+    weights, levels = [int(counts[level]) for level in present], [int(level) for level in present]
+    count = sum(weights)
+    total = sum(w * v for w, v in zip(weights, levels, strict=True))
+    squares = sum(w * v * v for w, v in zip(weights, levels, strict=True))
+    std = math.sqrt(count * squares - total**2) / count  # of whole numbers: nothing is lost before the root
+    low, mean, high = (scale * value + shift for value in (levels[0], total / count, levels[-1]))
+    return PixelStatistics(count, low, mean, scale * std, high)
+
+
+def black_share(counts: np.ndarray) -> float:
+    """Returns the share of pixels of at most `BLACK`, of counts [..., 256]."""
+    return float(counts[..., : BLACK + 1].sum() / counts.sum())

@@ -1,0 +1,1 @@
+"""One reader for each format of images that data.path takes."""

@@ -1,0 +1,194 @@
+"""The ladder: every network by name, as a tuple of small descriptions of its layers. A new rung is a new entry.
+
+`models.Network` applies the layers in order.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+
+from cnnjax.models.specs import (
+    BatchNorm,
+    ChannelDropout,
+    Conv,
+    Dense,
+    Dropout,
+    Gelu,
+    Layer,
+    Layers,
+    LeakyRelu,
+    MaxPool,
+    Relu,
+    fault,
+)
+
+
+def described(names: Iterable[str]) -> dict[str, list[str]]:
+    """Returns the layers of each network, as a run stores them, by name; a name without a valid network is left out.
+
+    A layer's arguments are written out where they are not its defaults, so that a new argument changes no text.
+    """
+    valid = [name for name in names if name in LADDER and not fault(LADDER[name])]
+    return {name: [_described(layer) for layer in LADDER[name]] for name in valid}
+
+
+def _described(layer: Layer) -> str:
+    arguments = [
+        f"{field.name}={value!r}"
+        for field in dataclasses.fields(layer)
+        if (value := getattr(layer, field.name)) != field.default
+    ]
+    return f"{type(layer).__name__}({', '.join(arguments)})"
+
+
+def changed(names: Iterable[str], stored: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Says of each network whose layers are not those that were stored under its name what differs first."""
+    said = {}
+    for name, layers in described(names).items():
+        before = [*stored.get(name, layers)]
+        if before != layers:
+            pairs = itertools.zip_longest(before, layers, fillvalue="none")
+            said[name] = next(f"layer {n} was {a} and is {b}" for n, (a, b) in enumerate(pairs, 1) if a != b)
+    return said
+
+
+def _dense(*widths: int, rates: tuple[float, ...] = (), norm: bool = False) -> Layers:
+    """Dense layers, each with a ReLU, with dropout after the first ones or batch norm before each; then the logits."""
+    layers: list[Layer] = []
+    for i, width in enumerate(widths):
+        layers += [Dense(width), *([BatchNorm()] if norm else []), Relu()]
+        layers += [Dropout(rate) for rate in rates[i : i + 1]]
+    return (*layers, Dense())
+
+
+def _blocks(*features: int, dense: tuple[int, ...] = (256,)) -> Layers:
+    """5x5 convolutions, each pooled, and dense layers, all with LeakyReLU; then the logits."""
+    layers: list[Layer] = []
+    for width in features:
+        layers += [Conv(width, 5), LeakyRelu(), MaxPool()]
+    for width in dense:
+        layers += [Dense(width), LeakyRelu()]
+    return (*layers, Dense())
+
+
+def _valid(features: int, kernel_size: int, *behind: Layer) -> Layers:
+    """A convolution without padding, a ReLU, and what comes behind it."""
+    return (Conv(features, kernel_size, "valid"), Relu(), *behind)
+
+
+def _normalised(layer: Layer, rate: Layer) -> Layers:
+    return (layer, BatchNorm(), Relu(), rate)
+
+
+def _same(*features: int) -> Layers:
+    """3x3 convolutions with batch norm and GELU."""
+    return tuple(layer for width in features for layer in (Conv(width), BatchNorm(), Gelu()))
+
+
+def _falling(*widths: int, dropout_after: tuple[int, int]) -> Layers:
+    """Dense layers with ReLU, and dropout .1 behind those counted by `dropout_after`; then the logits."""
+    layers: list[Layer] = []
+    for place, width in enumerate(widths, 1):
+        layers += [Dense(width), Relu(), *([Dropout(0.1)] if place in dropout_after else [])]
+    return (*layers, Dense())
+
+
+# Three architectures of increasing complexity, for 32x32x3 images.
+_ARCHITECTURES: dict[str, Layers] = {
+    "baseline": (Conv(16), Relu(), MaxPool(), Dense()),
+    "medium": (
+        *(Conv(32), Relu(), MaxPool()),
+        *(Conv(64), Relu(), MaxPool()),
+        *(Dense(256), Relu(), Dropout(0.5)),
+        Dense(),
+    ),
+    "complex": (
+        *(Conv(64), BatchNorm(), Relu()),
+        *(Conv(64), Relu(), MaxPool()),
+        *(Conv(128), BatchNorm(), Relu(), MaxPool()),
+        *(Dense(512), Relu(), Dropout(0.6)),
+        Dense(),
+    ),
+}
+
+# A base network and its improvement, for 32x32x3 images; the improved one is drawn by He's rule.
+_IMPROVEMENT: dict[str, Layers] = {
+    "base": (
+        *(Conv(32, padding="valid"), Conv(64, padding="valid"), Relu(), MaxPool()),
+        *(Conv(128, padding="valid"), Conv(128, padding="valid"), Relu(), MaxPool()),
+        Dense(),
+    ),
+    "improved": (
+        *(*_same(64, 128), MaxPool(), Dropout(0.2)),
+        *(*_same(256, 256), MaxPool(), Dropout(0.2)),
+        *(*_same(512), MaxPool(), Dropout(0.2)),
+        *(Dense(1024), Gelu(), Dropout(0.2)),
+        Dense(),
+    ),
+}
+
+# Dense and convolutional networks with one change each, for 32x32 grey images.
+_REGULARISATION: dict[str, Layers] = {
+    "dense": _dense(512, 128, 128, 128),
+    "dense_wide": _dense(512, 512, 512, 256),
+    "dense_deep": _dense(512, *[128] * 7),
+    "dense_batchnorm": _dense(512, 128, 128, 128, norm=True),
+    "dense_dropout": _dense(512, 128, 128, 128, rates=(0.5, 0.4, 0.3, 0.2)),
+    "cnn": (*_valid(32, 3, MaxPool()), *_valid(64, 3, MaxPool()), *_dense(64)),
+    "cnn_wide": (*_valid(32, 3, MaxPool()), *_valid(64, 3, MaxPool()), *_dense(128)),
+    "cnn_deep": (*_valid(64, 3, MaxPool()), *_valid(128, 3, MaxPool()), *_dense(64, 64, 32)),
+    "cnn_batchnorm": (
+        *(Conv(32, padding="valid"), BatchNorm(), Relu(), MaxPool()),
+        *(Conv(64, padding="valid"), BatchNorm(), Relu(), MaxPool()),
+        *_dense(64),
+    ),
+    "cnn_dropout": (
+        *_valid(32, 3, ChannelDropout(0.5), MaxPool()),
+        *_valid(64, 3, ChannelDropout(0.5), MaxPool()),
+        *_dense(64),
+    ),
+    "cnn_final": (
+        *(*_normalised(Conv(64, 2, "valid"), ChannelDropout(0.1)), MaxPool()),
+        *(*_normalised(Conv(128, 2, "valid"), ChannelDropout(0.3)), MaxPool()),
+        *_normalised(Conv(256, 2, "valid"), ChannelDropout(0.5)),
+        *_normalised(Conv(512, 4, "valid"), ChannelDropout(0.5)),
+        *_normalised(Dense(512), Dropout(0.1)),
+        *_normalised(Dense(256), Dropout(0.3)),
+        *_normalised(Dense(128), Dropout(0.5)),
+        *_normalised(Dense(64), Dropout(0.5)),
+        Dense(),
+    ),
+}
+
+# How deep, how wide and with what head, for 28x28 grey images of five classes.
+_DEPTH_AND_WIDTH: dict[str, Layers] = {
+    "blocks_24": _blocks(24),
+    "blocks_24_48": _blocks(24, 48),
+    "blocks_24_48_64": _blocks(24, 48, 64),
+    "blocks_8_16": _blocks(8, 16),
+    "blocks_16_32": _blocks(16, 32),
+    "blocks_32_64": _blocks(32, 64),
+    "blocks_40_80": _blocks(40, 80),
+    "blocks_48_96": _blocks(48, 96),
+    "blocks_32_64_dense": _blocks(32, 64, dense=(256, 128)),
+}
+
+# Eight trainings of five networks, for 32x32x3 images; the first is LeNet-5's shape.
+_LENETS: dict[str, Layers] = {
+    "lenet": (*_valid(6, 5, MaxPool()), *_valid(16, 5, MaxPool()), *_dense(120, 84)),
+    "lenet_deep": (*_valid(6, 5, MaxPool()), *_valid(16, 5, MaxPool()), *_dense(200, 100, 50)),
+    "lenet_32_64": (
+        *(*_valid(32, 5, MaxPool()), *_valid(64, 5, MaxPool())),
+        *_falling(800, 400, 200, 100, 50, dropout_after=(2, 4)),
+    ),
+    "lenet_64_128": (
+        *(*_valid(64, 5, MaxPool()), *_valid(128, 5, MaxPool())),
+        *_falling(1600, 800, 400, 200, 100, 50, dropout_after=(3, 5)),
+    ),
+    "lenet_64_128_256": (
+        *(*_valid(64, 5, MaxPool()), *_valid(128, 5), *_valid(256, 5, MaxPool())),
+        *_falling(1600, 800, 400, 200, 100, 50, dropout_after=(3, 5)),
+    ),
+}
+
+LADDER: dict[str, Layers] = _ARCHITECTURES | _IMPROVEMENT | _REGULARISATION | _DEPTH_AND_WIDTH | _LENETS

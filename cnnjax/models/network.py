@@ -1,0 +1,138 @@
+"""The one module that applies the layers of a rung, and what can be said of it without training."""
+
+from collections import Counter
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from cnnjax.models import modules as layers
+from cnnjax.models.conv import max_pool
+from cnnjax.models.init import initial_parameters
+from cnnjax.models.ladder import LADDER
+from cnnjax.models.modules import ConvPool
+from cnnjax.models.specs import (
+    BatchNorm,
+    ChannelDropout,
+    Conv,
+    Dense,
+    Dropout,
+    Gelu,
+    Layer,
+    LeakyRelu,
+    MaxPool,
+    Relu,
+    fault,
+)
+from cnnjax.utils.errors import RequestError, one_of
+
+# How a precision has matrices multiplied (`jax.default_matmul_precision`): else a GPU takes tf32 for float32.
+MATMUL = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}
+
+
+class Network(nn.Module):
+    """A rung of the ladder: its layers in order, flattened before the first dense one.
+
+    Parameters are named by kind and order of appearance: conv0, conv1, bn0, dense0, ...
+    """
+
+    layers: tuple[Layer, ...]
+    classes: int
+    precision: str = "float32"
+    convolution: str = "auto"
+
+    @nn.compact
+    def __call__(
+        self, x_NxHxWxC: Float[Array, "N H W C"], *, train: bool, dropout_rate: Any = jnp.nan
+    ) -> Float[Array, "N K"]:
+        """Returns float32 logits.
+
+        Args:
+            x_NxHxWxC: normalised float images.
+            train: batch statistics and dropout (needs a 'dropout' key) instead of running statistics and none.
+            dropout_rate: scalar that replaces the rate of every dropout layer; NaN keeps the layers' own.
+        """
+        seen: Counter[str] = Counter()
+
+        def name(kind: str) -> str:
+            seen[kind] += 1
+            return f"{kind}{seen[kind] - 1}"
+
+        x = x_NxHxWxC.astype(jnp.bfloat16 if self.precision == "bfloat16" else jnp.float32)
+        applied = layers.fused(self.layers)
+        for layer, trains_bias in zip(applied, layers.biases_trained(applied), strict=True):
+            match layer:
+                case Conv():
+                    x = layers.Convolution(layer, False, self.convolution, trains_bias, name=name("conv"))(x)
+                case ConvPool():
+                    x = layers.Convolution(layer.conv, True, self.convolution, name=name("conv"))(x)
+                case Dense():
+                    features = self.classes if layer.features is None else layer.features
+                    x = x.reshape(x.shape[0], -1)
+                    x = layers.FullyConnected(features, trains_bias, name=name("dense"))(x)
+                case BatchNorm():
+                    x = layers.BatchNormalisation(trains_bias=trains_bias, name=name("bn"))(x, train)
+                case Relu():
+                    x = nn.relu(x)
+                case LeakyRelu():
+                    x = nn.leaky_relu(x, 0.01)
+                case Gelu():
+                    x = nn.gelu(x, approximate=False)
+                case MaxPool():
+                    x = max_pool(x)
+                case Dropout() | ChannelDropout():
+                    if train:
+                        rate = jnp.where(jnp.isnan(dropout_rate), layer.rate, dropout_rate)
+                        shape = x.shape if isinstance(layer, Dropout) else (len(x), 1, 1, x.shape[-1])
+                        x = layers.dropout(x, rate, self.make_rng("dropout"), shape)
+                case _:
+                    raise TypeError(f"no network applies the layer {layer!r}")
+        return x.astype(jnp.float32)
+
+
+def build_network(name: str, classes: int, precision: str = "float32", convolution: str = "auto") -> Network:
+    """Returns the network of a rung.
+
+    Args:
+        name: of the rung.
+        classes: how many logits.
+        precision: of the arithmetic between the layers, as in a study's `train.precision`.
+        convolution: how to convolve, as in a study's `train.convolution`.
+
+    Raises:
+        RequestError: the name is not on the ladder, its layers are no network, or this machine has no such precision.
+    """
+    if name not in LADDER:
+        raise RequestError("models", name, one_of(name, LADDER))
+    if wrong := fault(LADDER[name]):
+        raise RequestError("models", name, wrong)
+    if precision == "tf32" and jax.default_backend() != "gpu":
+        raise RequestError("train.precision", precision, "only a GPU has it; allowed here: bfloat16, float32")
+    return Network(LADDER[name], classes, precision, convolution)
+
+
+def initial_variables(network: Network, image_shape: tuple[int, int, int], scheme: str, key: Array) -> dict:
+    """Returns a network's variables before training: 'params', and 'batch_stats' where there is batch norm.
+
+    Args:
+        network: from `build`.
+        image_shape: (H, W, C).
+        scheme: how parameters are drawn, see `initialisation.initial_parameters`.
+        key: random key.
+    """
+    shapes = variable_shapes(network, image_shape)
+    variables = {"params": initial_parameters(scheme, shapes["params"], key)}
+    if "batch_stats" in shapes:
+        variables["batch_stats"] = {
+            layer: {"mean": jnp.zeros(leaves["mean"].shape), "var": jnp.ones(leaves["var"].shape)}
+            for layer, leaves in shapes["batch_stats"].items()
+        }
+    return variables
+
+
+def variable_shapes(network: Network, image_shape: tuple[int, int, int]) -> dict:
+    """Returns the variables of one member as a nested dict of jax.ShapeDtypeStruct."""
+    x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    return dict(jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), x))

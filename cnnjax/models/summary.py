@@ -1,0 +1,89 @@
+"""What a network has and costs: parameters, operations, and one row for each layer."""
+
+import bisect
+import functools
+import itertools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
+
+from cnnjax.models.conv.methods import choose
+from cnnjax.models.network import Network, build_network, variable_shapes
+from cnnjax.models.specs import Layer
+from cnnjax.utils.errors import RequestError
+
+
+def check_fits(name: str, image_shape: tuple[int, int, int]) -> None:
+    """Raises RequestError if images of shape (H, W, C) are too small for a rung, or the rung is unknown."""
+    network = build_network(name, 1)
+    height, width, channels = image_shape
+
+    def fits(height: int, width: int) -> bool:
+        return 0 not in layer_table(network, (height, width, channels))[-1].output
+
+    if not fits(height, width):
+        most = next(side for side in (2**n for n in itertools.count()) if fits(side, side))
+        least = bisect.bisect_left(range(most), True, lo=1, key=lambda side: fits(side, side))
+        allowed = f"must be at least {least}x{least}, by data.image_size"
+        raise RequestError("models", name, f"images of {height}x{width} are too small for it; {allowed}")
+
+
+def parameter_count(network: Network, image_shape: tuple[int, int, int]) -> int:
+    """Returns the number of trained parameters for images of shape (H, W, C)."""
+    shapes = variable_shapes(network, image_shape)
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
+
+
+def forward_flops(network: Network, image_shape: tuple[int, int, int]) -> int:
+    """Returns the floating-point operations of one image's forward pass in convolutions and dense layers.
+
+    An addition and a multiplication for each weight and place where it is used, whatever method computes it; the rest
+    of a network is a few percent.
+    """
+    return sum(row.flops for row in layer_table(network, image_shape))
+
+
+def training_flops(network: Network, image_shape: tuple[int, int, int]) -> int:
+    """Returns the operations of a step for one image: the gradients cost twice the forward pass."""
+    return 3 * forward_flops(network, image_shape)
+
+
+class LayerRow(NamedTuple):
+    """What one layer makes of one image."""
+
+    layer: Layer
+    output: tuple[int, ...]
+    parameters: int
+    flops: int
+    method: str | None  # of a convolution
+
+
+def layer_table(network: Network, image_shape: tuple[int, int, int]) -> list[LayerRow]:
+    """Returns a row for each layer of a network, in order, for images of shape (H, W, C).
+
+    The rows end with the layer that leaves nothing of an image that is too small.
+    """
+    rows: list[LayerRow] = []
+    shape: tuple[int, ...] = tuple(image_shape)
+    for layer in network.layers:
+        shape, parameters = _traced(layer, network.classes, shape)
+        kernels = [leaf.shape for (*_, name), leaf in parameters.items() if name == "kernel"]
+        methods = [choose(kernel, math.prod(shape[:2]), network.convolution) for kernel in kernels if len(kernel) == 4]
+        count = sum(leaf.size for leaf in parameters.values())
+        flops = 2 * math.prod(shape[:-1]) * sum(map(math.prod, kernels))
+        rows.append(LayerRow(layer, shape, count, flops, methods[0] if methods else None))
+        if 0 in shape:
+            break
+    return rows
+
+
+@functools.lru_cache(1024)
+def _traced(layer: Layer, classes: int, shape: tuple[int, ...]) -> tuple[tuple[int, ...], dict]:
+    """What a network of one layer makes of an input of a shape, and the shapes of its parameters by their path."""
+    init = functools.partial(Network((layer,), classes, convolution="dense").init_with_output, train=False)
+    x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    output, variables = jax.eval_shape(init, jax.random.key(0), x)
+    return output.shape[1:], flatten_dict(variables.get("params", {}))

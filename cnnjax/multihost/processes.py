@@ -1,0 +1,204 @@
+"""Several processes that run one study together, on `jax.distributed`.
+
+Process 0 reads, writes and prints; all of them train. Small values travel as JSON in arrays of bytes, by
+`multihost_utils`. A process that is lost ends the others with JAX's own message. One process alone is process 0.
+"""
+
+import contextlib
+import ipaddress
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+
+from cnnjax.runs.environment import code_versions
+from cnnjax.utils.errors import RequestError, Told
+from cnnjax.utils.tree import flatten
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+AUTO = "auto"
+_SHUTDOWN_TIMEOUT = 10  # seconds that a process which fails waits for the others
+
+_hosts = [socket.gethostname()]  # of all processes, by number
+_number = 0  # of this process
+
+
+def count() -> int:
+    """Returns how many processes run the study."""
+    return len(_hosts)
+
+
+def is_first() -> bool:
+    """Returns whether this process reads, writes and prints."""
+    return _number == 0
+
+
+def name(number: int) -> str:
+    """Returns a process's number and host, for messages."""
+    return f"process {number} on {_hosts[number]}"
+
+
+def on_this_host() -> int:
+    """Returns how many of the processes run on the host of this one."""
+    return _hosts.count(_hosts[_number])
+
+
+def gather(value: Any) -> list[Any]:
+    """Returns a JSON value of each process, by number. All processes have to call it, as all that follow here."""
+    return [value] if count() == 1 else _gather(value)
+
+
+def _gather(value: Any) -> list[Any]:
+    from jax.experimental.multihost_utils import process_allgather
+
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    sizes = process_allgather(np.int32(text.size)).ravel()
+    padded = np.zeros(1 << int(sizes.max()).bit_length(), np.uint8)  # few sizes: each is compiled
+    padded[: text.size] = text
+    return [json.loads(bytes(row[:size])) for row, size in zip(process_allgather(padded), sizes, strict=True)]
+
+
+def broadcast_from_process0(function: Callable[[], _Result]) -> _Result:
+    """Calls a function in process 0 alone, and returns its JSON value in all processes.
+
+    Raises:
+        Exception: what the function raises in process 0; elsewhere RequestError, OSError or RuntimeError.
+    """
+    value, error, described = None, None, None
+    if is_first():
+        try:
+            value = function()
+        except Exception as raised:
+            error, described = raised, _describe(raised)
+    if count() > 1:
+        value, described = gather([value, described])[0]
+    if error is not None:
+        raise error
+    if described is not None:
+        raise _read_error(described)
+    return value  # type: ignore[return-value]  # what process 0 returned, as JSON has it
+
+
+def raise_on_all(
+    function: Callable[_Arguments, _Result], *arguments: _Arguments.args, **named: _Arguments.kwargs
+) -> _Result:
+    """Calls a function in every process, and returns its value here; where one process fails, all fail.
+
+    Raises:
+        Exception: what the function raised here; or, where only others failed, what it raised in the first of them.
+    """
+    if count() == 1:
+        return function(*arguments, **named)
+    try:
+        result = function(*arguments, **named)
+    except Exception as error:
+        gather(_describe(error))
+        raise
+    for number, described in enumerate(gather(None)):
+        if described is not None:
+            raise _read_error({**described, "text": f"{name(number)}: {described['text']}"})
+    return result
+
+
+def _describe(error: Exception) -> dict[str, Any]:
+    number = error.errno if isinstance(error, OSError) else None
+    text = f"out of memory: {error}" if isinstance(error, MemoryError) else str(error) or repr(error)
+    return {"is_request": isinstance(error, RequestError), "errno": number, "text": text}
+
+
+def _read_error(described: Mapping[str, Any]) -> Exception:
+    if described["is_request"]:
+        return Told(described["text"])
+    if described["errno"] is not None:
+        return OSError(described["errno"], described["text"])
+    return RuntimeError(described["text"])
+
+
+@contextlib.contextmanager
+def initialized(
+    coordinator: str | None, processes: int | None, process: int | None, *, facts: Mapping[str, Any], timeout: float
+) -> Iterator[None]:
+    """Connects the processes of a study while the block runs. Enter it before anything uses jax's devices.
+
+    On CPUs each process gets a device for each of its cores. If the coordinator's address is a loopback address, the
+    processes share the cores of the host equally. Otherwise the cluster has to bind each process to its cores.
+
+    Args:
+        coordinator: HOST:PORT of process 0; 'auto' to read it and the next two arguments from the cluster (SLURM,
+            Open MPI, Cloud TPU, ...); or None for a single process.
+        processes: the number of processes.
+        process: the number of this process, from 0.
+        facts: JSON values that have to be equal in all processes, by name; the versions of packages are compared, too.
+        timeout: seconds to wait for all processes.
+
+    Raises:
+        RequestError: the flags do not go together, not all processes come in time, or their facts differ.
+    """
+    global _hosts, _number
+    _check_flags(coordinator, processes, process)
+    if coordinator is None:
+        yield
+        return
+    import jax
+
+    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM for itself
+    address = None if coordinator == AUTO else coordinator
+    try:
+        jax.distributed.initialize(
+            *(address, processes, process),
+            initialization_timeout=int(timeout) + 1,
+            shutdown_timeout_seconds=_SHUTDOWN_TIMEOUT,
+        )
+    except (RuntimeError, ValueError) as error:
+        said = f"{str(error).splitlines()[0]}; use HOST:PORT of process 0, or auto on a cluster"
+        raise RequestError("coordinator", coordinator, said) from error
+    sharing = processes if processes and address and _is_loopback(address) else 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", max(1, cores // sharing))
+    try:
+        _number = jax.process_index()
+        _hosts = _hosts * jax.process_count()
+        _hosts = gather(socket.gethostname())
+        _check_facts({**{f"version of {key}": version for key, version in code_versions().items()}, **facts})
+        yield
+        gather(None)  # nobody leaves while others still work
+    finally:
+        _hosts, _number = [socket.gethostname()], 0
+
+
+def _check_flags(coordinator: str | None, processes: int | None, process: int | None) -> None:
+    if coordinator is None:
+        for flag, value in (("num_processes", processes), ("process_id", process)):
+            if value is not None:
+                raise RequestError(flag, value, "needs --coordinator, too")
+    elif coordinator != AUTO:
+        if processes is None or processes < 1:
+            raise RequestError("num_processes", processes, "must be the number of processes")
+        if process is None or not 0 <= process < processes:
+            allowed = f"must be the number of this process, from 0 to {processes - 1}, for --num_processes={processes}"
+            raise RequestError("process_id", process, allowed)
+        host, _, port = coordinator.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+            raise RequestError("coordinator", coordinator, "must be HOST:PORT of process 0, or auto")
+
+
+def _is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
+def _check_facts(facts: Mapping[str, Any]) -> None:
+    everywhere = gather(dict(flatten(facts)))
+    for number, theirs in enumerate(everywhere):
+        for key in sorted(everywhere[0].keys() | theirs.keys()):
+            first, other = everywhere[0].get(key), theirs.get(key)
+            if first != other:
+                said = f"{name(number)} has it, {name(0)} has {first!r}; use the same everywhere"
+                raise RequestError(key, other, said)

@@ -1,0 +1,130 @@
+"""Evaluation of one member: sums over every example of a split, divided once. Pure functions."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from cnnjax.models.network import Network
+from cnnjax.training.augment import gather_batch
+
+EVALUATION_BATCH = 256  # images at a time, or less; no result depends on it beyond rounding
+
+
+class DeviceSplit(NamedTuple):
+    """A split on the device, with the constants that normalise its pixels."""
+
+    images: Array  # uint8 [N, H, W, C]
+    labels: Array  # int32 [N]
+    scale: Array  # float32 [C]
+    shift: Array  # float32 [C]
+    words: Array | None = None  # uint32 [N], random: how to augment each image when it is evaluated; None: not at all
+
+
+class Sums(NamedTuple):
+    """Loss and correct predictions, summed over examples."""
+
+    loss: Float[Array, ""]
+    correct: Int[Array, ""]
+
+    def __add__(self, other: "Sums") -> "Sums":  # type: ignore[override]
+        return Sums(self.loss + other.loss, self.correct + other.correct)
+
+
+def zero_sums() -> Sums:
+    """Returns the sums over no examples."""
+    return Sums(jnp.zeros(()), jnp.zeros((), jnp.int32))
+
+
+def batch_sums(
+    logits_BxK: Float[Array, "B K"], labels_B: Int[Array, " B"], counts_B: Bool[Array, " B"] | bool = True
+) -> Sums:
+    """Returns the summed cross-entropy (nats) and the number of correct predictions of the examples that count."""
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits_BxK, labels_B)
+    correct = logits_BxK.argmax(-1) == labels_B
+    return Sums(jnp.where(counts_B, losses, 0).sum(), (correct & counts_B).sum())
+
+
+def over_batches(visit: Callable, carry: Any, count: int) -> tuple:
+    """Runs `carry, output = visit(carry, indices)` over a split in order, in a scan of equal batches.
+
+    Where they do not divide the split, the last indices are out of bounds, `count` and more, for `visit` to leave out:
+    a batch of another size would be another program inside the program, to compile like the first.
+
+    Returns:
+        The last carry, and the outputs as one array with the examples' axis first (None if `visit` gives None).
+    """
+    batches = -(-count // EVALUATION_BATCH)
+    indices = jnp.arange(batches * -(-count // batches)).reshape(batches, -1)
+    carry, outputs = lax.scan(visit, carry, indices)
+    return carry, None if outputs is None else outputs.reshape(-1, *outputs.shape[2:])[:count]
+
+
+class Measures(NamedTuple):
+    """What a split says of a network: means over its examples, and macro means over all classes."""
+
+    loss: Float[Array, ""]  # cross-entropy, nats
+    accuracy: Float[Array, ""]
+    precision: Float[Array, ""]
+    recall: Float[Array, ""]
+    f1: Float[Array, ""]
+
+
+def evaluate(network: Network, variables: dict, split: DeviceSplit, augment: tuple[str, ...] = ()) -> Measures:
+    """Measures a network on a whole split, each example once.
+
+    A class that is never predicted, or never true, counts as 0 in the macro means. A network with a logit that is NaN
+    has no measures, they are NaN: its predictions would all be the first class. `augment` is what a split with
+    random words does to its images, see `gather_batch`.
+    """
+    count, classes = split.labels.shape[0], network.classes
+
+    def visit(carry: tuple[Array, Array], indices: Array) -> tuple[tuple[Array, Array], None]:
+        loss, confusion = carry
+        logits = _logits(network, variables, split, augment, indices)
+        labels, counts = split.labels[indices], indices < count
+        loss += batch_sums(logits, labels, counts).loss
+        true = jax.nn.one_hot(labels, classes) * counts[:, None]
+        # Whole numbers: exact up to 2^24 examples.
+        return (loss, confusion + true.T @ jax.nn.one_hot(logits.argmax(-1), classes)), None
+
+    (loss, confusion), _ = over_batches(visit, (jnp.zeros(()), jnp.zeros((classes, classes))), count)
+    hits, true, predicted = jnp.diagonal(confusion), confusion.sum(1), confusion.sum(0)
+    measures = Measures(
+        loss=loss / count,
+        accuracy=hits.sum() / count,
+        precision=(hits / jnp.maximum(predicted, 1)).mean(),
+        recall=(hits / jnp.maximum(true, 1)).mean(),
+        f1=(2 * hits / jnp.maximum(true + predicted, 1)).mean(),
+    )
+    return Measures(*(jnp.where(jnp.isnan(loss), jnp.nan, measure) for measure in measures))
+
+
+def predict(
+    network: Network, variables: dict, split: DeviceSplit, augment: tuple[str, ...] = ()
+) -> Float[Array, "N K"]:
+    """Returns float16 logits of a whole split in order, each row shifted so that its maximum is zero.
+
+    The shift changes no probability and puts the numbers where float16 is finest: close seconds keep their order.
+    `augment` is as in `evaluate`.
+    """
+
+    def visit(carry: Array, indices: Array) -> tuple[Array, Array]:
+        logits = _logits(network, variables, split, augment, indices)
+        shifted = logits - logits.max(-1, keepdims=True)
+        least = jnp.finfo(jnp.float16).min
+        return carry, jnp.maximum(shifted, least).astype(jnp.float16)
+
+    return over_batches(visit, jnp.zeros(()), split.labels.shape[0])[1]
+
+
+def _logits(network: Network, variables: dict, split: DeviceSplit, augment: tuple[str, ...], indices: Array) -> Array:
+    words = None if split.words is None else split.words[indices]
+    images = gather_batch(split.images, indices, split.scale, split.shift, augment=augment, words_B=words)
+    logits = network.apply(variables, images, train=False)
+    assert isinstance(logits, jnp.ndarray)
+    return logits

@@ -1,0 +1,279 @@
+"""Trains a batch of a program's members to the end, and writes its results to the run's directory."""
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from cnnjax.analysis.metrics import classification
+from cnnjax.data import Dataset
+from cnnjax.models.summary import training_flops
+from cnnjax.runs.run_dir import RunFolder
+from cnnjax.runs.trials_csv import trial_row
+from cnnjax.study.hparams import Streams
+from cnnjax.study.plan import Member
+from cnnjax.training.devices import get
+from cnnjax.training.population import DeviceData, Population
+from cnnjax.training.stacking import Hparams
+from cnnjax.training.train_state import EpochMetrics, TrainState
+from cnnjax.utils.progress import Progress
+from cnnjax.utils.signals import interruptibly
+
+if TYPE_CHECKING:
+    from cnnjax.training.checkpoints import Checkpoints
+
+_OPERATIONS_TO_COMPILE = 2e12  # that a CPU of two cores does while it compiles a program
+
+
+class MemberBatch(NamedTuple):
+    """Members that train together. Copies of the first member fill the batch up to `size`."""
+
+    program: str
+    members: tuple[Member, ...]
+    size: int
+
+    @property
+    def filled(self) -> list[Member]:
+        """The members with the copies, as the program takes them."""
+        return [*self.members, *[self.members[0]] * (self.size - len(self.members))]
+
+
+class _Work(NamedTuple):
+    """A batch of members, and everything that its training reads and writes."""
+
+    folder: RunFolder
+    population: Population
+    batch: MemberBatch
+    dataset: Dataset
+    data: DeviceData
+    progress: Progress
+    hparams: Hparams
+    streams: Streams
+    stops: list[int]  # epochs in which a trial ends
+    lines: dict[tuple[str, int], dict[str, Any]]  # of metrics.jsonl, by member and epoch
+    left: list[int]  # a mutable number: the epochs of all members together that the progress still expects
+
+
+class _Checkpoint(NamedTuple):
+    """The members after some of their epochs."""
+
+    state: TrainState
+    epoch: int
+    seconds: float  # of training so far
+
+
+def run_members(
+    folder: RunFolder,
+    population: Population,
+    batch: MemberBatch,
+    dataset: Dataset,
+    data: DeviceData,
+    progress: Progress,
+) -> None:
+    """Trains a batch of members to its last epoch, from its newest checkpoint if there is one.
+
+    A kill at any instant is harmless. Metrics are written before the checkpoint of their epoch, and a trial's row after
+    it. Metrics newer than the restored checkpoint are dropped, and written again with the same numbers.
+    """
+    members = batch.members
+    finished = folder.finished(members)
+    missing = [trial.epochs for member in members for trial in member.trials if trial.id not in finished]
+    if not missing:
+        return
+    # Importing orbax takes a second, and a plan does not need it.
+    from cnnjax.training.checkpoints import Checkpoints
+
+    hparams, streams = population.stack(batch.filled)
+    stops = sorted({trial.epochs for member in members for trial in member.trials})
+    work = _Work(folder, population, batch, dataset, data, progress, hparams, streams, stops, {}, [0])
+    interruptibly(population.compile, hparams, streams, data)
+    folder.update_plan(batch.program, population.compiled)
+    checkpoints = Checkpoints(folder.checkpoints(batch.program, members[0].id, members[-1].id), population.keep, stops)
+    try:
+        now = _begin(work, checkpoints, min(missing))
+        work.lines.update(_drop_newer_metrics(folder, members, now.epoch))
+        work.left[0] = sum(m.epochs for m in members if any(trial.id not in finished for trial in m.trials))
+        _expect(work, [m for m in members if m.epochs > now.epoch], now.epoch)
+        while True:
+            if now.epoch in stops:
+                _record_trials(work, now)
+            if now.epoch == stops[-1]:
+                checkpoints.keep_only(stops)
+                break
+            now = _train(work, now)
+            meta = {"epoch": now.epoch, "seconds": now.seconds, "members": [m.id for m in batch.filled]}
+            checkpoints.save(now.epoch, now.state, meta)
+            if now.epoch in stops or progress.on_checkpoint is not None:
+                checkpoints.wait()
+            if progress.on_checkpoint is not None:
+                progress.on_checkpoint()
+    finally:
+        checkpoints.close()
+
+
+def _begin(work: _Work, checkpoints: "Checkpoints", most: int) -> _Checkpoint:
+    """Returns the newest intact checkpoint of epoch `most` or before whose metrics are recorded, else a new state."""
+    recorded = work.folder.recorded().epochs
+    abstract = work.population.abstract_state(work.hparams, work.streams)
+    while restored := checkpoints.restore(abstract, most, work.progress.note):
+        state, meta = restored
+        last = np.maximum(*get((state.diverged, state.epoch))).clip(max=meta["epoch"])
+        lost = [
+            epoch
+            for member, ran in zip(work.batch.members, last, strict=False)
+            for epoch in range(1, int(ran) + 1)
+            if epoch not in recorded.get(member.id, ())
+        ]
+        if not lost:
+            return _Checkpoint(state, meta["epoch"], meta["seconds"])
+        most = min(lost) - 1
+        work.progress.note(f"metrics.jsonl lacks epoch {min(lost)}; going on from the state before it")
+    return _Checkpoint(interruptibly(work.population.init, work.hparams, work.streams), 0, 0.0)
+
+
+def _train(work: _Work, now: _Checkpoint) -> _Checkpoint:
+    """Trains by one compiled call, up to the next stop at most, and writes the metrics."""
+    population = work.population
+    state, epoch, seconds = now
+    next_stop = min(stop for stop in work.stops if stop > epoch)
+    diverged, stage = get((state.diverged, state.stage))
+    ended = (diverged > 0) | (stage == work.hparams.epochs.shape[1])
+    if ended.all():
+        _expect(work, [], epoch)
+        return _Checkpoint(state, next_stop, seconds)
+    epochs = min(population.every, next_stop - epoch)
+    operations = training_flops(population.config.network, work.dataset.image_shape) * len(work.dataset.train)
+    training = _members_to_train(work.batch, population, ended, (work.stops[-1] - epoch) * operations)
+    start, traces = time.perf_counter(), population.traces
+    state, history = interruptibly(population.advance, state, work.hparams, work.streams, work.data, epochs, training)
+    lines = _metric_lines(work, epoch, state, history)
+    work.folder.append_metrics(lines)
+    work.lines.update({(line["member"], line["epoch"]): line for line in lines})
+    if population.traces > traces:  # a smaller program, for those that still train
+        work.folder.update_plan(work.batch.program, population.compiled)
+    elapsed = time.perf_counter() - start
+    _report_progress(work, epoch + epochs, elapsed, lines)
+    return _Checkpoint(state, epoch + epochs, seconds + elapsed)
+
+
+def _members_to_train(batch: MemberBatch, population: Population, ended: np.ndarray, left: float) -> np.ndarray | None:
+    """Selects the members that still train, if a smaller program for them pays off.
+
+    The decision depends only on numbers that a resumed run has too: a program of another size rounds differently.
+
+    Args:
+        batch: the members.
+        population: their program.
+        ended: whether each member has trained its epochs, or diverged. At least one has not.
+        left: floating-point operations that each member still has to do.
+
+    Returns:
+        The indices of the members that train, repeated up to a half, a quarter, ... of the batch. None stands for all
+        members: if no smaller size holds them, or a smaller program saves less than its compilation costs.
+    """
+    active, size = np.flatnonzero(~ended), batch.size
+    while size % (2 * population.devices) == 0 and len(active) <= size // 2:
+        size //= 2
+    if size == batch.size or (batch.size - size) * left < _OPERATIONS_TO_COMPILE:
+        return None
+    return np.resize(active, size)
+
+
+def _drop_newer_metrics(
+    folder: RunFolder, members: tuple[Member, ...], epoch: int
+) -> dict[tuple[str, int], dict[str, Any]]:
+    """Drops metrics that are newer than the restored state; returns the members' other lines by member and epoch."""
+    ours = {member.id for member in members}
+    ends = {trial.id: trial.epochs for member in members for trial in member.trials}  # if it does not stop early
+    recorded = folder.recorded()
+    if recorded.is_whole and ours.isdisjoint(recorded.epochs) and recorded.evaluated.isdisjoint(ends):
+        return {}
+
+    def is_kept(line: dict[str, Any]) -> bool:
+        if "trial" in line:
+            return line["trial"] not in ends or ends[line["trial"]] < epoch
+        return line["member"] not in ours or line["epoch"] <= epoch
+
+    lines = [line for line in folder.keep_metrics(is_kept) if line.get("member") in ours]
+    return {(line["member"], line["epoch"]): line for line in lines}
+
+
+def _metric_lines(work: _Work, epoch: int, state: TrainState, history: EpochMetrics) -> list[dict[str, Any]]:
+    """Returns one line per epoch and member, up to the epoch in which the member ended."""
+    diverged, last = get((state.diverged, state.epoch))
+    validates = work.dataset.validation is not None
+    arrays = {name: array for name, array in history._asdict().items() if validates or name.startswith("train")}
+    lines = []
+    for i in range(history.train_loss.shape[1]):
+        for m, member in enumerate(work.batch.members):
+            now = epoch + i + 1
+            if now > max(diverged[m], last[m]):
+                continue
+            values = {name: float(array[m, i]) for name, array in arrays.items()}
+            status = {"status": "diverged"} if diverged[m] == now else {}
+            lines.append({"member": member.id, "epoch": now, **values, **status})
+    return lines
+
+
+def _record_trials(work: _Work, now: _Checkpoint) -> None:
+    """Writes predictions, evaluation lines and rows of the trials that end at this epoch."""
+    state, epoch, seconds = now
+    members, dataset = work.batch.members, work.dataset
+    logits = interruptibly(work.population.predict, state, work.hparams, work.data)
+    diverged, ran = get((state.diverged, state.epoch))
+    best = np.zeros_like(ran) if state.best is None else get(state.best.epoch)
+    rows, evaluations = {}, []
+    seen = len(work.lines) * len(dataset.train)  # none after a member's end
+    for m, member in enumerate(members):
+        for trial in (trial for trial in member.trials if trial.epochs == epoch):
+            measured: dict[str, Any] = {
+                "seconds": round(seconds / len(members), 3),
+                "images_per_second": round(seen / seconds, 1),
+            }
+            # The epoch's loss can be finite although its last update is not; the logits are then NaN.
+            if diverged[m] or np.isnan(logits[m]).any():
+                measured |= {"status": "diverged", "epochs_run": int(diverged[m] or ran[m])}
+            else:
+                work.folder.write_predictions(trial.id, logits=logits[m])
+                test = classification(logits[m], dataset.test.labels)
+                evaluations.append({"trial": trial.id, "epoch": int(ran[m]), "split": "test", **test})
+                best_epoch = int(best[m] or ran[m])
+                stops_early = trial.stages[-1].traced.early_stopping != "off"
+                measured |= _measures(work.lines[member.id, best_epoch if stops_early else int(ran[m])], test)
+                status = "early_stopped" if ran[m] < trial.epochs else "ok"
+                measured |= {"status": status, "epochs_run": int(ran[m]), "best_epoch": best_epoch}
+            rows[trial.id] = trial_row(trial, member.id, measured)
+    work.folder.append_metrics(evaluations)
+    work.folder.write_trials(rows)
+
+
+def _measures(line: dict[str, Any], test: dict[str, float]) -> dict[str, Any]:
+    seen = {name: line.get(name) for name in EpochMetrics._fields}
+    tested = {("test_" + k if k in ("loss", "accuracy") else k): v for k, v in test.items()}
+    return {**seen, **tested}
+
+
+def _expect(work: _Work, training: Sequence[Member], epoch: int) -> None:
+    """Corrects the number of images that the progress still expects, given the members that train after this epoch."""
+    left = sum(member.epochs - epoch for member in training)
+    work.progress.skip((work.left[0] - left) * len(work.dataset.train))
+    work.left[0] = left
+
+
+def _report_progress(work: _Work, epoch: int, seconds: float, lines: list[dict[str, Any]]) -> None:
+    """Reports the epochs that were trained to the progress."""
+    members, per_epoch = work.batch.members, len(work.dataset.train)
+    newest = {line["member"]: line for line in lines}.values()
+    training = {line["member"] for line in newest if line["epoch"] == epoch and "status" not in line}
+    work.left[0] -= len(lines)
+    _expect(work, [member for member in members if member.id in training], epoch)
+    work.progress.epoch(
+        epoch,
+        work.stops[-1],
+        [line["train_loss"] for line in newest],
+        [line["train_accuracy"] for line in newest],
+        len(lines) * per_epoch,
+        seconds,
+        f"{members[0].id}-{members[-1].id}",
+    )

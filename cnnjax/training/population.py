@@ -1,0 +1,292 @@
+"""A population: `train_epoch` mapped over members and devices, compiled once."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from cnnjax.data import Dataset, Split, normalisation
+from cnnjax.models.network import MATMUL, build_network
+from cnnjax.multihost import processes
+from cnnjax.study.early_stopping import METRICS
+from cnnjax.study.hparams import Static, Streams
+from cnnjax.study.plan import Member
+from cnnjax.study.schema import DataConfig, Study
+from cnnjax.training import devices
+from cnnjax.training.evaluate import DeviceSplit, predict
+from cnnjax.training.stacking import Hparams, stack_members
+from cnnjax.training.train import init_train_state, train_epoch
+from cnnjax.training.train_state import EpochMetrics, StaticConfig, TrainState, final_variables
+
+_QUICKLY = {"xla_backend_optimization_level": 0}  # compiler options
+
+MEMBERS = PartitionSpec("members")
+SHARED = PartitionSpec()
+
+
+class DeviceData(NamedTuple):
+    """The splits of a study, resident on every device as uint8."""
+
+    train: DeviceSplit
+    validation: DeviceSplit | None
+    test: DeviceSplit
+
+
+def put_data(dataset: Dataset, data: DataConfig, mesh: Mesh) -> DeviceData:
+    """Copies the splits of a dataset to every device of a mesh.
+
+    Args:
+        dataset: the data.
+        data: the study's `data` group: how pixels are normalized, and whether test images are augmented.
+        mesh: the devices.
+    """
+    constants = normalisation(dataset, data.normalisation)
+
+    def put(split: Split, words: jax.Array | None = None) -> DeviceSplit:
+        arrays = (split.images, split.labels, *constants, words)
+        return DeviceSplit(*devices.put(arrays, NamedSharding(mesh, SHARED)))
+
+    seed = jax.random.key(data.split_seed)
+    test = put(dataset.test, jax.random.bits(seed, (len(dataset.test),)) if data.augment_test else None)
+    if dataset.validation is dataset.test:
+        return DeviceData(put(dataset.train), test, test)
+    validation = None if dataset.validation is None else put(dataset.validation)
+    return DeviceData(put(dataset.train), validation, test)
+
+
+def map_members(function: Callable[[Any], Any], stacked: Any) -> Any:
+    """Maps a function of one member over members that are stacked along the first axis of every array.
+
+    Accelerators take all members at once, by `jax.vmap`. A CPU takes one after another: the member's arrays stay in the
+    cache, and XLA compiles some products and reductions with a member axis to code that is ten times slower.
+    """
+    if jax.default_backend() == "cpu":
+        return lax.map(function, stacked)
+    return jax.vmap(function)(stacked)
+
+
+def _take(stacked: Any, members: np.ndarray) -> Any:
+    return jax.tree.map(lambda a: a[members], stacked)
+
+
+def _give(stacked: Any, some: Any, members: np.ndarray) -> Any:
+    return jax.tree.map(lambda a, b: a.at[members].set(b), stacked, some)
+
+
+class Population:
+    """The compiled program of one static configuration. Its methods take and return stacked members.
+
+    The member axis is sharded over the mesh. Members do not communicate, so results do not depend on the layout.
+    `traces` counts how often the training function was traced. With `profile`, a directory, each call of `advance` is
+    one epoch, and the second call writes a trace of the device there, for Perfetto or XProf.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        static: Static,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        mesh: Mesh,
+        profile: Path | None = None,
+    ):
+        network = build_network(static.model, num_classes, static.arithmetic, static.convolution)
+        self.config = StaticConfig(
+            *(network, static.initialisation, static.optimizer, static.batch_size, study.data.augment),
+            drop_last=static.drop_last,
+            clips=static.clips,
+        )
+        self.every = 1 if profile else study.checkpoint.every
+        self.keep = study.checkpoint.keep
+        self.traces = 0
+        self._calls = 0
+        self._profile = profile
+        self._longest = study.train.longest_stage
+        self._monitor = study.select if study.select in METRICS[2:] else "val_accuracy"
+        self._image_shape = image_shape
+        self._keep_best = study.data.has_validation or study.train.stops_early
+        self._mesh = mesh
+        self._functions = {
+            # It runs once, so that optimizing its random bits does not pay off.
+            "init": self._map(self._init_member, (MEMBERS, MEMBERS), _QUICKLY),
+            "advance": self._map(self._advance_member, (MEMBERS, MEMBERS, MEMBERS, SHARED, SHARED)),
+            "predict": self._map(self._predict_member, (MEMBERS, MEMBERS, SHARED)),
+        }
+        self._compiled: dict[tuple[str, int], Any] = {}  # by function and number of members
+        self._take = jax.jit(_take, out_shardings=self.sharding)
+        self._give = jax.jit(_give, out_shardings=self.sharding)
+
+    def _map(self, function: Callable, specs: tuple[PartitionSpec, ...], options: dict[str, Any] | None = None) -> Any:
+        """Maps a one-member function over the member axis of its first arguments, and over the devices."""
+
+        def over_members(*arguments: Any) -> Any:
+            with jax.default_matmul_precision(MATMUL[self.config.network.precision]):
+                return mapped(*arguments)
+
+        def mapped(*arguments: Any) -> Any:
+            stacked = tuple(argument for argument, spec in zip(arguments, specs, strict=True) if spec == MEMBERS)
+            shared = arguments[len(stacked) :]
+            return map_members(lambda member: function(*member, *shared), stacked)
+
+        # Members never communicate: each device runs the same program on its own slice.
+        sharded = jax.shard_map(over_members, mesh=self._mesh, in_specs=specs, out_specs=MEMBERS, check_vma=False)
+        return jax.jit(sharded, compiler_options=options)
+
+    @property
+    def devices(self) -> int:
+        """The number of devices that the members are spread over."""
+        return self._mesh.size
+
+    @property
+    def sharding(self) -> NamedSharding:
+        """The sharding of stacked members."""
+        return NamedSharding(self._mesh, MEMBERS)
+
+    def stack(self, members: Sequence[Member]) -> tuple[Hparams, Streams]:
+        """Returns the stacked hyperparameters and streams of members of this program."""
+        return stack_members(members, self._longest, self._monitor)
+
+    def init(self, hparams: Hparams, streams: Streams) -> TrainState:
+        """Returns the members before their first epoch."""
+        stacked = self.put((hparams, streams))
+        init = self._executable("init", *stacked)
+        return processes.raise_on_all(lambda: jax.block_until_ready(init(*stacked)))
+
+    @property
+    def compiled(self) -> dict[str, Any]:
+        """How often training was compiled, for how many members, and the memory of the largest program."""
+        sizes = sorted(members for name, members in self._compiled if name == "advance")
+        needed = [self._memory(size) for size in sizes]
+        return {
+            "compilations": self.traces,
+            "chunk_members": sizes,
+            "memory_bytes": max(needed, default=None),
+        }
+
+    def text(self, members: int) -> str:
+        """Returns the optimized HLO of training for this number of members, with the source line of each operation."""
+        return self._compiled["advance", members].as_text()
+
+    def put(self, tree: Any) -> Any:
+        """Lays stacked arrays out over the devices."""
+        return devices.put(tree, self.sharding)
+
+    def abstract_state(self, hparams: Hparams, streams: Streams) -> TrainState:
+        """Returns the shapes, dtypes and sharding of the members' state."""
+        shapes = jax.eval_shape(self._functions["init"], hparams, streams)
+        return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=self.sharding), shapes)
+
+    def compile(self, hparams: Hparams, streams: Streams, data: DeviceData) -> int:
+        """Compiles initialization, training and prediction for this number of members, unless done before.
+
+        Returns:
+            The bytes of memory that training needs on one device: arguments, results and temporaries.
+        """
+        stacked = self.put((hparams, streams))
+        state = self.abstract_state(hparams, streams)
+        self._executable("init", *stacked)
+        self._executable("advance", state, *stacked, data, self._share(0))
+        self._executable("predict", state, stacked[0], data.test)
+        return self._memory(devices.count_members(streams))
+
+    def _executable(self, name: str, *arguments: Any) -> Any:
+        key = name, devices.count_members(arguments[0])
+        if key not in self._compiled:
+            self._compiled[key] = self._functions[name].lower(*arguments).compile()
+        return self._compiled[key]
+
+    def _memory(self, members: int) -> int:
+        sizes = self._compiled["advance", members].memory_analysis()
+        return sizes.argument_size_in_bytes + sizes.output_size_in_bytes + sizes.temp_size_in_bytes
+
+    def advance(
+        self,
+        state: TrainState,
+        hparams: Hparams,
+        streams: Streams,
+        data: DeviceData,
+        epochs: int,
+        some: np.ndarray | None = None,
+    ) -> tuple[TrainState, EpochMetrics]:
+        """Trains every member for up to `every` epochs in one compiled call.
+
+        Args:
+            state: of all members.
+            hparams: of all members.
+            streams: of all members.
+            data: the splits.
+            epochs: number of epochs.
+            some: indices of the members to train; None for all. Repeated indices fill a size that is compiled.
+
+        Returns:
+            The new state, and metrics as NumPy arrays [members, epochs], NaN for members that did not train.
+        """
+        if some is not None:
+            part, hparams, streams = self._take((state, *self.put((hparams, streams))), some)
+            moved, history = self.advance(part, hparams, streams, data, epochs)
+            whole = [np.full((devices.count_members(state), epochs), np.nan, np.float32) for _ in history]
+            for target, values in zip(whole, history, strict=True):
+                target[some] = values
+            return self._give(state, moved, some), EpochMetrics(*whole)
+        arguments = (state, *self.put((hparams, streams)), data, self._share(epochs))
+        advance = self._executable("advance", *arguments)
+        with self._profiled():
+            # If one process runs out of memory, all processes continue with fewer members.
+            state, history = processes.raise_on_all(lambda: jax.block_until_ready(advance(*arguments)))
+        return state, jax.tree.map(lambda a: a[:, :epochs], devices.get(history))
+
+    def _share(self, number: int) -> jax.Array:
+        return devices.put(np.int32(number), NamedSharding(self._mesh, SHARED))
+
+    def _profiled(self) -> AbstractContextManager:
+        self._calls += 1  # the first call touches all memory for the first time
+        if self._profile is None or self._calls != 2:
+            return nullcontext()
+        return jax.profiler.trace(str(self._profile), create_perfetto_trace=True)
+
+    def predict(self, state: TrainState, hparams: Hparams, data: DeviceData) -> np.ndarray:
+        """Returns the test logits of every member, float16 [members, examples, classes], rows shifted to maximum 0."""
+        arguments = (state, self.put(hparams), data.test)
+        predict = self._executable("predict", *arguments)
+        return devices.get(processes.raise_on_all(lambda: jax.block_until_ready(predict(*arguments))))
+
+    def _init_member(self, hparams: Hparams, streams: Streams) -> TrainState:
+        return init_train_state(hparams, streams, self._image_shape, self.config, keep_best=self._keep_best)
+
+    def _advance_member(
+        self, state: TrainState, hparams: Hparams, streams: Streams, data: DeviceData, epochs: jax.Array
+    ) -> tuple[TrainState, EpochMetrics]:
+        self.traces += 1  # runs when jax traces, not when the program runs
+
+        def one_epoch(i: jax.Array, carry: tuple[TrainState, EpochMetrics]) -> tuple:
+            state, history = carry
+            state, metrics = train_epoch(state, hparams, streams, data.train, data.validation, self.config)
+            return state, jax.tree.map(lambda row, value: row.at[i].set(value), history, metrics)
+
+        history = EpochMetrics(*(jnp.full(self.every, jnp.nan) for _ in EpochMetrics._fields))
+        return lax.fori_loop(0, epochs, one_epoch, (state, history))
+
+    def _predict_member(self, state: TrainState, hparams: Hparams, test: DeviceSplit) -> jax.Array:
+        return predict(self.config.network, final_variables(state, hparams), test, self.config.augment)
+
+
+def member_batch_size(members: int, most: int, devices: int = 1) -> int:
+    """Returns how many members train together.
+
+    All batches of members have one size, so that one program serves them all; copies of a member fill the last batch.
+    Of the sizes from half of `most` to `most`, this is the one with the fewest copies.
+
+    Args:
+        members: how many there are.
+        most: how many fit.
+        devices: the size is a multiple of it.
+    """
+    most = max(devices, min(most, members + -members % devices) // devices * devices)
+    sizes = range(most, max(-(-most // 2), devices) - 1, -devices)
+    return min(sizes, key=lambda size: -members % size)

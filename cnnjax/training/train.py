@@ -1,0 +1,223 @@
+"""Training of one network: `loss_fn`, `train_step` for a batch, `train_epoch` for an epoch. Pure functions.
+
+`population` maps `train_epoch` over members.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from cnnjax.models.network import Network, initial_variables
+from cnnjax.study.early_stopping import METRICS
+from cnnjax.study.hparams import Streams
+from cnnjax.training.augment import gather_batch
+from cnnjax.training.evaluate import DeviceSplit, Sums, batch_sums, evaluate, zero_sums
+from cnnjax.training.optimizers import make_optimizer
+from cnnjax.training.stacking import Hparams
+from cnnjax.training.train_state import (
+    BestWeights,
+    EpochMetrics,
+    StaticConfig,
+    TrainState,
+    end_epoch,
+    hparams_of_stage,
+    where,
+)
+
+STREAMS = ("init", "order", "augment", "dropout")
+jax.tree_util.register_dataclass(Streams, data_fields=STREAMS, meta_fields=())
+
+
+class Batch(NamedTuple):
+    """A batch of training examples."""
+
+    images: Float[Array, "B H W C"]  # normalized and augmented
+    labels: Int[Array, " B"]
+
+
+def init_train_state(
+    hparams: Hparams,
+    streams: Streams,
+    image_shape: tuple[int, int, int],
+    config: StaticConfig,
+    *,
+    keep_best: bool,
+) -> TrainState:
+    """Returns the state before the first epoch. Only the init stream decides the initial parameters.
+
+    Args:
+        hparams: of all stages.
+        streams: the seeds of the run.
+        image_shape: (H, W, C).
+        config: the static configuration.
+        keep_best: whether to keep the weights of the best epoch.
+    """
+    variables = initial_variables(config.network, image_shape, config.initialisation, stream_key(streams, "init"))
+    params, batch_stats = variables["params"], variables.get("batch_stats", {})
+    zero = jnp.zeros((), jnp.int32)
+    optimizer = make_optimizer(config.optimizer, hparams_of_stage(hparams, zero), clips=config.clips)
+    return TrainState(
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=optimizer.init(params),
+        **dict.fromkeys(("epoch", "stage", "stage_start_epoch", "epochs_since_improvement", "diverged"), zero),
+        best_score=jnp.array(-jnp.inf),
+        best=BestWeights(params, batch_stats, jnp.full(len(METRICS), -jnp.inf), zero) if keep_best else None,
+    )
+
+
+def loss_fn(
+    params: dict, batch_stats: dict, batch: Batch, hparams: Hparams, dropout_key: Array, network: Network
+) -> tuple[Float[Array, ""], tuple[dict, Sums]]:
+    """Returns the loss of a batch: the mean cross-entropy with label smoothing.
+
+    Args:
+        params: of the network.
+        batch_stats: of its batch norms; empty without batch norm.
+        batch: images and labels.
+        hparams: of one stage. The loss uses the dropout rate and the label smoothing.
+        dropout_key: random key for the dropout masks.
+        network: the network.
+
+    Returns:
+        The loss (nats), and as auxiliary output the updated batch statistics and the sums of the plain cross-entropy
+        and of the correct predictions.
+    """
+    logits, updated = network.apply(
+        {"params": params, "batch_stats": batch_stats},
+        batch.images,
+        train=True,
+        dropout_rate=hparams.dropout_rate,
+        rngs={"dropout": dropout_key},
+        mutable=["batch_stats"],
+    )
+    assert isinstance(logits, jnp.ndarray)
+    with jax.named_scope("loss"):
+        log_probabilities = jax.nn.log_softmax(logits)
+        # Smoothing gives every class the same share of the target (Szegedy et al. 2016, section 7).
+        of_label = -jnp.take_along_axis(log_probabilities, batch.labels[:, None], axis=-1)[:, 0]
+        of_all = -log_probabilities.mean(-1)
+        smoothing = hparams.label_smoothing
+        loss = ((1 - smoothing) * of_label + smoothing * of_all).mean()
+        return loss, (updated.get("batch_stats", batch_stats), batch_sums(logits, batch.labels))
+
+
+def train_step(
+    state: TrainState, batch: Batch, hparams: Hparams, dropout_key: Array, config: StaticConfig
+) -> tuple[TrainState, Sums]:
+    """Updates the parameters by one gradient step.
+
+    Args:
+        state: before the step.
+        batch: images and labels.
+        hparams: of one stage, with the learning rate of this step.
+        dropout_key: random key for the dropout masks.
+        config: the static configuration. It names the network and the optimizer.
+
+    Returns:
+        The new state, and the sums of the cross-entropy and of the correct predictions before the update.
+    """
+    grads, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(
+        state.params, state.batch_stats, batch, hparams, dropout_key, config.network
+    )
+    with jax.named_scope("update"):
+        optimizer = make_optimizer(config.optimizer, hparams, clips=config.clips)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+    return state._replace(params=params, batch_stats=batch_stats, opt_state=opt_state), metrics
+
+
+def train_epoch(
+    state: TrainState,
+    hparams: Hparams,
+    streams: Streams,
+    train: DeviceSplit,
+    validation: DeviceSplit | None,
+    config: StaticConfig,
+) -> tuple[TrainState, EpochMetrics]:
+    """Trains for one epoch, evaluates on the validation split, and ends the stage if its time or patience is over.
+
+    If the epoch's training loss is not finite, the state is rolled back to the start of the epoch, and `diverged`
+    keeps the number of the epoch. A diverged state, and one whose stages are all completed, is never updated again.
+
+    Args:
+        state: before the epoch.
+        hparams: of all stages.
+        streams: the seeds of the run.
+        train: the training split.
+        validation: the validation split, if there is one.
+        config: the static configuration.
+    """
+    trained, train_loss, train_accuracy = _train_batches(state, hparams, streams, train, config)
+    measures = (jnp.array(jnp.nan),) * 5
+    if validation is not None:
+        measures = evaluate(config.network, trained.variables, validation, config.augment)
+    metrics = EpochMetrics(train_loss, train_accuracy, *measures)
+
+    trained = end_epoch(trained, metrics, hparams, config)
+    trains = (state.diverged == 0) & (state.stage < len(hparams.epochs))
+    rolled_back = state._replace(diverged=jnp.where(trains, state.epoch + 1, state.diverged))
+    return where(trains & jnp.isfinite(train_loss), trained, rolled_back), metrics
+
+
+def _train_batches(
+    state: TrainState, hparams: Hparams, streams: Streams, train: DeviceSplit, config: StaticConfig
+) -> tuple[TrainState, Array, Array]:
+    """Trains on each batch of the training split: a scan of full batches, then one step for the remainder.
+
+    Returns:
+        The state, and the means of loss and accuracy over the examples.
+    """
+    hparams = hparams_of_stage(hparams, state.stage)
+    count = train.labels.shape[0]
+    shuffled = epoch_order(stream_key(streams, "order", state.epoch), count)
+    order = jnp.where(hparams.shuffle, shuffled, jnp.arange(count))
+    # One random word an example decides its augmentation; an epoch's words are drawn at once.
+    words = jax.random.bits(stream_key(streams, "augment", state.epoch), (count,))
+    dropout_key = stream_key(streams, "dropout", state.epoch)
+    full, rest = divmod(count, config.batch_size)
+    if config.drop_last:
+        count, rest = count - rest, 0
+    steps = full + (rest > 0)
+    # The schedule's factor moves linearly from its value at the epoch's first step to that after the last.
+    epoch_of_stage = jnp.minimum(state.epoch - state.stage_start_epoch, len(hparams.schedule) - 1)
+    first, last = hparams.schedule[epoch_of_stage]
+
+    def step(carry: tuple[TrainState, Sums], batch: tuple[Array, Array, Array]) -> tuple:
+        state, sums = carry
+        number, indices, words = batch
+        factor = first + (last - first) * (number / steps)
+        images = gather_batch(train.images, indices, train.scale, train.shift, augment=config.augment, words_B=words)
+        state, metrics = train_step(
+            state,
+            Batch(images, train.labels[indices]),
+            hparams._replace(learning_rate=hparams.learning_rate * factor),
+            jax.random.fold_in(dropout_key, number),
+            config,
+        )
+        return (state, sums + metrics), None
+
+    examples = (order[:count], words[:count])
+    carry = (state, zero_sums())
+    if full:
+        batches = (a[: count - rest].reshape(full, config.batch_size) for a in examples)
+        carry, _ = lax.scan(step, carry, (jnp.arange(full), *batches))
+    if rest:
+        carry, _ = step(carry, (jnp.array(full), *(a[count - rest :] for a in examples)))
+    state, sums = carry
+    return state, sums.loss / count, sums.correct / count
+
+
+def epoch_order(key: Array, count: int) -> Int[Array, " count"]:
+    """Returns a random permutation of `count` examples: the order of random words, of which equal ones keep theirs."""
+    return jnp.argsort(jax.random.bits(key, (count,)))
+
+
+def stream_key(streams: Streams, name: str, epoch: Array | int = 0) -> Array:
+    """Returns the key of one stream at one epoch; streams with equal seeds have different keys."""
+    seed = jax.random.key(getattr(streams, name))
+    return jax.random.fold_in(jax.random.fold_in(seed, STREAMS.index(name)), epoch)

@@ -1,0 +1,139 @@
+"""The state of a training run, and its bookkeeping after each epoch: best weights, early stopping, stages."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+from cnnjax.models.network import Network
+from cnnjax.study.early_stopping import METRICS
+from cnnjax.training.optimizers import make_optimizer
+from cnnjax.training.stacking import Hparams
+
+
+class StaticConfig(NamedTuple):
+    """The part of the configuration that is compiled in. All members of a program share it."""
+
+    network: Network
+    initialisation: str
+    optimizer: str  # a name that `make_optimizer` takes
+    batch_size: int
+    augment: tuple[str, ...] = ()
+    drop_last: bool = False
+    clips: bool = False
+
+
+class EpochMetrics(NamedTuple):
+    """Means over a split. The training metrics are those of the batches, each before its update."""
+
+    train_loss: Float[Array, ""]
+    train_accuracy: Float[Array, ""]
+    val_loss: Float[Array, ""]  # NaN without a validation split, as are the following
+    val_accuracy: Float[Array, ""]
+    val_precision: Float[Array, ""]  # macro means
+    val_recall: Float[Array, ""]
+    val_f1: Float[Array, ""]
+
+
+assert EpochMetrics._fields == METRICS
+_SIGNS = np.array([-1.0 if name.endswith("loss") else 1.0 for name in METRICS], np.float32)
+
+
+class BestWeights(NamedTuple):
+    """The weights of the best epoch so far.
+
+    The scores of all metrics are kept, because the next stage may monitor another metric than this one.
+    """
+
+    params: dict
+    batch_stats: dict
+    scores: Float[Array, " metrics"]  # in the order of METRICS; higher is better
+    epoch: Int[Array, ""]  # 0: no epoch yet
+
+    @property
+    def variables(self) -> dict:
+        """The Flax variables that `network.apply` takes."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+class TrainState(NamedTuple):
+    """The state of one training run. Populations stack it along the first axis of every array."""
+
+    params: dict
+    batch_stats: dict  # empty without batch norm
+    opt_state: optax.OptState
+    epoch: Int[Array, ""]  # completed epochs
+    stage: Int[Array, ""]  # completed stages; training ends when all are completed
+    stage_start_epoch: Int[Array, ""]
+    best_score: Float[Array, ""]  # of this stage, for early stopping
+    epochs_since_improvement: Int[Array, ""]
+    diverged: Int[Array, ""]  # the epoch whose training loss was not finite; 0 if there is none
+    best: BestWeights | None  # None without a metric that tells which epoch is best
+
+    @property
+    def variables(self) -> dict:
+        """The Flax variables that `network.apply` takes."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def hparams_of_stage(hparams: Hparams, stage: Array) -> Hparams:
+    """Returns the hyperparameters of one stage; after the last stage, those of the last."""
+    return Hparams(*(rows[jnp.minimum(stage, len(rows) - 1)] for rows in hparams))
+
+
+def end_epoch(state: TrainState, metrics: EpochMetrics, hparams: Hparams, config: StaticConfig) -> TrainState:
+    """Counts an epoch, keeps the best weights, and prepares the next stage when this one ends.
+
+    A stage ends after its epochs, or after `patience` epochs in a row without improvement. The next stage starts with
+    a new optimizer state, and with the best weights if `hparams.restore` says so.
+
+    Args:
+        state: after the epoch's last step.
+        metrics: of the epoch.
+        hparams: of all stages.
+        config: the static configuration.
+    """
+    now = hparams_of_stage(hparams, state.stage)
+    epoch, best = state.epoch + 1, state.best
+    scores = jnp.stack(metrics) * _SIGNS
+    scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)  # NaN is never best
+    score = scores[now.monitor]
+    if best is not None:
+        newest = BestWeights(state.params, state.batch_stats, scores, epoch)
+        best = where(score > best.scores[now.monitor], newest, best)
+    improved = score > state.best_score + now.min_change
+    epochs_since_improvement = jnp.where(improved, 0, state.epochs_since_improvement + 1)
+    ended = (epochs_since_improvement >= now.patience) | (epoch - state.stage_start_epoch >= now.epochs)
+    variables, opt_state = state.variables, state.opt_state
+    if best is not None:
+        variables = where(ended & now.restore & (best.epoch > 0), best.variables, variables)
+    if len(hparams.epochs) > 1:
+        opt_state = where(
+            ended, make_optimizer(config.optimizer, now, clips=config.clips).init(variables["params"]), opt_state
+        )
+    return TrainState(
+        **variables,
+        opt_state=opt_state,
+        epoch=epoch,
+        stage=state.stage + ended,
+        stage_start_epoch=jnp.where(ended, epoch, state.stage_start_epoch),
+        best_score=jnp.where(ended, -jnp.inf, jnp.where(improved, score, state.best_score)),
+        epochs_since_improvement=jnp.where(ended, 0, epochs_since_improvement),
+        diverged=state.diverged,
+        best=best,
+    )
+
+
+def final_variables(state: TrainState, hparams: Hparams) -> dict:
+    """Returns the variables to test: those of the best epoch if the last stage stops early, else the newest."""
+    if state.best is None:
+        return state.variables
+    return where(hparams.restore[-1] & (state.best.epoch > 0), state.best.variables, state.variables)
+
+
+def where(condition: Array, chosen: Any, otherwise: Any) -> Any:
+    """Maps `jnp.where` over two pytrees of equal structure."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), chosen, otherwise)

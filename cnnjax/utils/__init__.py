@@ -1,0 +1,1 @@
+"""What every package may use: errors, text, paths, signals, progress, and the command line."""

@@ -1,0 +1,18 @@
+"""Small texts: counts, names in one Unicode form, and the first line of an error."""
+
+import unicodedata
+
+
+def composed(name: str) -> str:
+    """Returns a name in Unicode's composed form (NFC), as which one that looks alike is the same, whoever wrote it."""
+    return unicodedata.normalize("NFC", name)
+
+
+def counted(count: int, noun: str) -> str:
+    """Returns "1 seed" or "1,000 seeds"."""
+    return f"{count:,} {noun if count == 1 else noun + 's'}"
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of what an error says; its kind, of one that says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
