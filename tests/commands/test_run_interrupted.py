@@ -1,0 +1,126 @@
+"""A run that crashes or is killed, on any number of devices, ends with the numbers of one that was not."""
+
+import json
+import shutil
+import signal
+
+import numpy as np
+import pytest
+
+from cnnjax.runs.run_dir import RunFolder
+from cnnjax.training.population import Population
+from tests.support.runs import (
+    CLOSE,
+    GRID,
+    Crash,
+    assert_equal_numbers,
+    assert_no_line_twice,
+    crash_everywhere,
+    finish,
+    launch,
+    read_all,
+    read_weights,
+    run,
+    signal_when,
+)
+from tests.support.studies import make_study
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+def test_a_crash_before_any_write_changes_nothing(tmp_path):
+    study = make_study(train={"epochs": (1, 2)})
+    run(study, tmp_path / "whole")
+    expected, weights = read_all(tmp_path / "whole"), read_weights(tmp_path / "whole")
+    plan = (tmp_path / "whole/plan.json").read_bytes()
+    for number, workdir in crash_everywhere(study, tmp_path):
+        assert read_all(workdir) == expected, number
+        assert read_weights(workdir) == weights, number
+        assert (workdir / "plan.json").read_bytes() == plan
+        assert_no_line_twice(workdir)
+    assert number > 15
+
+
+def test_what_is_on_disk_is_not_trained_again(tmp_path, monkeypatch):
+    advance, starts = Population.advance, []
+
+    def crash_in_epoch_3(self, state, *arguments):
+        starts.append(int(np.asarray(state.epoch)[0]))
+        if starts == [0, 1, 2]:
+            raise Crash
+        return advance(self, state, *arguments)
+
+    monkeypatch.setattr(Population, "advance", crash_in_epoch_3)
+    with pytest.raises(Crash):
+        run(make_study(train=GRID), tmp_path)
+    run(make_study(train=GRID), tmp_path)
+    assert starts == [0, 1, 2, 2]
+
+
+def test_lost_rows_are_written_again(tmp_path):
+    study = make_study(train=GRID)
+    run(study, tmp_path)
+    expected = read_all(tmp_path)
+    (tmp_path / "trials.csv").unlink()
+    run(study, tmp_path)
+    assert read_all(tmp_path) == expected
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("uninterrupted") / "run"
+    finish(launch(workdir))
+    return workdir
+
+
+def test_killed_and_interrupted_again_and_again(uninterrupted, tmp_path):
+    """Each launch goes on from what the one before left, until a signal comes: when a file that it names appears."""
+    workdir = tmp_path / "run"
+    moments = [
+        (signal.SIGKILL, "metrics.jsonl"),  # before the first checkpoint is whole
+        (signal.SIGTERM, "checkpoints/p000/*/[6-9]"),
+        (signal.SIGKILL, "checkpoints/p001"),
+        (signal.SIGINT, "checkpoints/p001/*/[3-9]"),
+        (signal.SIGKILL, "report"),
+    ]
+    for number, awaited in moments:
+        process = launch(workdir)
+        output = signal_when(process, number, workdir, awaited)
+        if number == signal.SIGKILL:
+            assert process.returncode == -9, output
+        else:
+            assert process.returncode == 130, output
+            assert "the same command goes on" in output.splitlines()[-1]
+    finish(launch(workdir))
+    assert read_all(workdir) == read_all(uninterrupted)
+    assert read_weights(workdir) == read_weights(uninterrupted)
+    assert_no_line_twice(workdir)
+    assert (workdir / "report/index.html").exists()
+    assert not list(workdir.glob("**/.*.tmp"))
+
+
+def assert_ran_on(devices, workdir, expected):
+    assert len(json.loads((workdir / "environment.json").read_text())["devices"]) == devices
+    sizes = [program["chunk_members"] for program in json.loads((workdir / "plan.json").read_text())["programs"]]
+    assert all(size % devices == 0 for (size,) in sizes)
+    assert_equal_numbers(workdir, expected, **CLOSE)
+    assert_no_line_twice(workdir)
+
+
+def test_two_devices_change_nothing_nor_does_a_kill_there(uninterrupted, tmp_path):
+    workdir = tmp_path / "run"
+    signal_when(launch(workdir, devices=2), signal.SIGKILL, workdir, "checkpoints/p000/*/[6-9]")
+    assert not (workdir / "report").exists()
+    finish(launch(workdir, devices=2))
+    assert_ran_on(2, workdir, uninterrupted)
+
+
+def test_a_run_of_one_device_goes_on_with_four(uninterrupted, tmp_path):
+    """The three members of a program do not divide among four devices: it is cut anew."""
+    workdir = tmp_path / "run"
+    shutil.copytree(uninterrupted, workdir)
+    (workdir / "trials.csv").unlink()
+    assert RunFolder(workdir).read_layout("p000") == [[0, 3, 3]]
+    finish(launch(workdir, devices=4))
+    assert RunFolder(workdir).read_layout("p000") == [[0, 3, 4]]
+    assert_ran_on(4, workdir, uninterrupted)

@@ -1,0 +1,119 @@
+"""Axes that some or all trials do not read: identical copies are neither trained nor reported as a tie."""
+
+import json
+
+import pytest
+
+import cnnjax
+from cnnjax.commands import run as runner
+from cnnjax.models.ladder import LADDER
+from cnnjax.models.specs import Dense
+from cnnjax.study import axes
+from cnnjax.study.plan import check_axes, make_plan
+from cnnjax.utils.errors import RequestError
+from tests.support.runs import run
+from tests.support.studies import make_study
+
+SGD = {"optimizer": "sgd", "momentum": 0.0}
+FIXED = {"init": 0, "order": 0}  # the others follow the seed, and not every network reads them
+NOWHERE = [
+    ("train.dropout_rate", {"models": "baseline", "train": {"dropout_rate": (0.1, 0.5)}}),
+    ("train.dropout_rate", {"models": "medium", "train": {"dropout_rate": (None, 0.5)}}),  # its own rate
+    ("train.momentum", {"train": {"optimizer": "adam", "momentum": (0.5, 0.9)}}),
+    ("train.nesterov", {"train": {**SGD, "nesterov": (False, True)}}),
+    ("train.decay", {"train": {"weight_decay": 0.0, "decay": ("l2", "decoupled")}}),
+    ("train.decay", {"train": {**SGD, "weight_decay": 0.1, "decay": ("l2", "decoupled")}}),
+    ("train.stage_start", {"train": {"stage_start": ("best", "last")}}),
+    ("train.schedule", {"train": {"schedule": ("constant", "piecewise:22=0.1"), "epochs": (5, 10)}}),
+    ("train.early_stopping", {"train": {"early_stopping": ("val_loss:20", "val_loss:30"), "epochs": 10}}),
+    ("train.convolution", {"models": "dense", "train": {"convolution": ("auto", "patches")}}),
+    ("train.learning_rate", {"train": {"learning_rate": (0.1, 0.2), "stages": ({"learning_rate": 0.3},)}}),
+    ("streams.augment", {"streams": {"augment": (0, 1)}}),
+    ("streams.dropout", {"models": "baseline", "streams": {"dropout": (0, 1)}}),
+    ("streams.dropout", {"train": {"dropout_rate": 0.0}, "streams": {"dropout": (0, 1)}}),
+    ("streams.order", {"train": {"shuffle": False}, "streams": {"order": (0, 1)}}),
+    (
+        "seeds",
+        {"models": "baseline", "seeds": (0, 1), "streams": FIXED},
+    ),  # augment and dropout follow, and are not read
+]
+SOMEWHERE = [
+    ("train.dropout_rate", 3, {"models": ("baseline", "medium"), "train": {"dropout_rate": (0.1, 0.5)}}),
+    ("train.nesterov", 3, {"train": {"optimizer": "sgd", "momentum": (0.0, 0.9), "nesterov": (False, True)}}),
+    ("train.momentum", 3, {"train": {"optimizer": ("adam", "sgd"), "momentum": (0.5, 0.9)}}),
+    ("train.decay", 3, {"train": {"weight_decay": (0.0, 0.1), "decay": ("l2", "decoupled")}}),
+    ("train.schedule", 3, {"train": {"schedule": ("constant", "piecewise:7=0.1"), "epochs": (5, 10)}}),
+    ("streams.order", 3, {"train": {"shuffle": (False, True)}, "streams": {"order": (0, 1)}}),
+    ("seeds", 3, {"models": ("baseline", "medium"), "seeds": (0, 1), "streams": FIXED}),
+]
+EVERYWHERE = {
+    "models": ("medium", "baseline"),
+    "seeds": (0, 1),
+    "data": {"augment": ("flip",)},
+    "train": {
+        **{"optimizer": "sgd", "momentum": (0.8, 0.9), "nesterov": (False, True), "weight_decay": 0.1},
+        **{"decay": ("l2", "decoupled"), "early_stopping": ("off", "val_loss:1"), "schedule": ("constant", "warmup:1")},
+        **{"label_smoothing": (0.0, 0.1), "clip_norm": (None, 1.0), "shuffle": (False, True)},
+    },
+}
+
+
+@pytest.mark.parametrize(("axis", "changes"), NOWHERE, ids=lambda value: value if isinstance(value, str) else "")
+def test_an_axis_that_no_trial_reads_is_refused(axis, changes):
+    study = make_study(**{"models": "medium"} | changes)
+    with pytest.raises(RequestError, match=rf"^{axis}: .* would train alike: it matters .*; allowed: one value"):
+        check_axes(study, make_plan(study))
+
+
+@pytest.mark.parametrize(("axis", "count", "changes"), SOMEWHERE, ids=lambda v: v if isinstance(v, str) else "")
+def test_what_trains_alike_is_one_trial(axis, count, changes):
+    study = make_study(**{"models": "medium"} | changes)
+    check_axes(study, make_plan(study))
+    plan = make_plan(study)
+    assert (len(plan.trials), plan.repeats) == (count, {axis: 1})
+    assert axes.where_it_matters(axis) != axes.where_it_matters("train.learning_rate")
+
+
+def test_axes_that_all_trials_read_are_whole():
+    study = make_study(**EVERYWHERE)
+    check_axes(study, make_plan(study))
+    plan = make_plan(study)
+    assert (len(plan.trials), plan.repeats) == (2**10, {})
+    read = {json.dumps({**trial.row(), "trial": None}) for trial in plan.trials}
+    assert len(read) == 2**10
+
+
+def test_one_network_under_two_names_is_refused(monkeypatch):
+    monkeypatch.setitem(LADDER, "same", LADDER["medium"])
+    with pytest.raises(RequestError, match=r"models: 'same' .*layers of 'medium'"):
+        study = make_study(models=("baseline", "medium", "same"))
+        check_axes(study, make_plan(study))
+
+
+def test_a_run_says_which_axis_did_nothing(quick, monkeypatch, tmp_path):
+    monkeypatch.setitem(LADDER, "dull", (Dense(4), Dense()))
+    study = make_study(models=("tiny", "dull"), train={"dropout_rate": (0.1, 0.5)})
+    line = "1 point of the grid would train as another does: train.dropout_rate matters for networks with dropout"
+    assert line in runner.plan_table(study)
+    assert line in run(study, tmp_path)
+    assert json.loads((tmp_path / "plan.json").read_text())["repeats"] == {"train.dropout_rate": 1}
+    rows = cnnjax.load_results(tmp_path)
+    assert [*zip(rows.model, rows.dropout_rate, strict=True)] == [("tiny", 0.1), ("tiny", 0.5), ("dull", 0.1)]
+
+
+def test_trials_of_a_version_that_trained_copies_are_not_taken_for_others(quick, tmp_path):
+    """Its trial t0001 would be another one here."""
+    study = make_study()
+    run(study, tmp_path)
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    del plan["crc32"]
+    (tmp_path / "plan.json").write_text(json.dumps({**plan, "trials": 2}))
+    for ask in (run, lambda study, workdir: cnnjax.load_trial(workdir, "t0000")):
+        with pytest.raises(RequestError, match="made 2 trials, and makes 1 in this version"):
+            ask(study, tmp_path)
+
+
+def test_remainders_that_there_are_not_are_no_axis(quick, tmp_path):
+    study = make_study(train={"drop_last": (False, True), "batch_size": (60, 50)})
+    with pytest.raises(RequestError, match=r"train.drop_last: .* no example is left over by batches of 50"):
+        run(study, tmp_path / "run")

@@ -1,0 +1,160 @@
+"""What the tests of runs share: studies run, crashed or killed at any write, and their numbers read back."""
+
+import functools
+import io
+import itertools
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pandas as pd
+import pytest
+from rich.console import Console
+
+import cnnjax
+from cnnjax.commands import run as runner
+from cnnjax.runs.run_dir import RunFolder
+from cnnjax.training import checkpoints
+from cnnjax.utils.progress import Progress
+
+ROOT = Path(__file__).parents[2]
+GRID = {"learning_rate": (0.02, 0.05), "epochs": (2, 3)}  # of a member two trials: the shorter is read off
+MEASURED = ["train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy", "f1"]
+
+
+def run(study, workdir, **options):
+    """Runs a study; returns what it said on the way."""
+    console = Console(file=io.StringIO(), width=200)
+    with Progress(console) as progress:
+        runner.run(study, workdir, progress=progress, **options)
+    return console.file.getvalue()
+
+
+def read_all(workdir):
+    """Every number of a run, as it is on disk: none of the times."""
+    rows = [line.rsplit(",", 3)[0] for line in (workdir / "trials.csv").read_text().splitlines()]
+    predictions = {
+        (file.name, key): array.tobytes()
+        for file in sorted((workdir / "predictions").glob("*.npz"))
+        for key, array in np.load(file).items()
+    }
+    return rows, (workdir / "metrics.jsonl").read_bytes(), predictions
+
+
+def read_weights(workdir):
+    """The arrays of the newest state of every chunk."""
+    leaves = []
+    for chunk in sorted((workdir / "checkpoints").glob("*/*/")):
+        newest = max(int(step.name) for step in chunk.iterdir() if step.name.isdigit())
+        with ocp.StandardCheckpointer() as reader:
+            state = reader.restore(chunk / str(newest) / "state")
+        leaves += [(chunk.name, newest, str(path), leaf.tobytes()) for path, leaf in flatten(state)]
+    return leaves
+
+
+def flatten(state):
+    import jax
+
+    return [(path, np.asarray(leaf)) for path, leaf in jax.tree_util.tree_leaves_with_path(state)]
+
+
+def assert_equal_numbers(one, other, **tolerance):
+    """Two folders hold the same trials with the same numbers, to a tolerance."""
+    a, b = cnnjax.load_results(one), cnnjax.load_results(other)
+    timeless = [column for column in a if column not in ("seconds", "images_per_second")]
+    pd.testing.assert_frame_equal(a[timeless], b[timeless], check_exact=False, **tolerance)
+    for trial in a.trial[a.status != "diverged"]:
+        file = f"predictions/{trial}.npz"
+        np.testing.assert_allclose(
+            np.load(one / file)["logits"].astype(float), np.load(other / file)["logits"].astype(float), atol=0.01
+        )
+
+
+CLOSE = {"rtol": 1e-3, "atol": 1e-4}
+
+
+def assert_no_line_twice(workdir):
+    lines = RunFolder(workdir).read_metrics()
+    keys = [(line.get("member"), line.get("trial"), line["epoch"]) for line in lines]
+    assert len(set(keys)) == len(keys)
+
+
+class Crash(BaseException):
+    """What a kill is to a test in one process."""
+
+
+WRITES = ("write_json", "append_metrics", "keep_metrics", "write_predictions", "write_trials", "write_layout")
+
+
+def crash_at(monkeypatch, number):
+    """The write to disk of that number (from 0) does not happen, nor what follows it; a line it appends is cut."""
+    count = itertools.count()
+
+    def crash_before(cls, name):
+        write = getattr(cls, name)
+
+        @functools.wraps(write)
+        def wrapped(self, *arguments, **keywords):
+            if next(count) == number:
+                if name == "append_metrics":
+                    with (self.path / "metrics.jsonl").open("a") as file:
+                        file.write('{"member": "t00')
+                raise Crash(name)
+            return write(self, *arguments, **keywords)
+
+        monkeypatch.setattr(cls, name, wrapped)
+
+    for name in WRITES:
+        crash_before(RunFolder, name)
+    crash_before(checkpoints.Checkpoints, "save")
+
+
+def crash_everywhere(study, tmp_path):
+    """For every write: its number, and the folder of a run that crashed before it and was then finished."""
+    for number in itertools.count():
+        workdir = tmp_path / str(number)
+        with pytest.MonkeyPatch.context() as patch:
+            crash_at(patch, number)
+            try:
+                run(study, workdir)
+                return
+            except Crash:
+                pass
+        run(study, workdir)
+        yield number, workdir
+
+
+def launch(workdir, devices=1):
+    """Starts a run of two programs in a process of its own."""
+    arguments = ["--models=baseline", "--seeds=0,1,2", "--train.epochs=4,12", "--train.batch_size=50,100"]
+    arguments += [
+        "--train.optimizer=adam",
+        "--train.learning_rate=0.001",
+        "--data.train_examples=200",
+        "--checkpoint.every=1",
+    ]
+    overrides = [argument.replace("--", "--config.", 1) for argument in arguments]
+    command = [sys.executable, "-m", "cnnjax.launch", f"--config={ROOT}/configs/quickstart.py"]
+    return subprocess.Popen(
+        [*command, f"--workdir={workdir}", *overrides],
+        **{"cwd": ROOT, "env": {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}},
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True},
+    )
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+def signal_when(process, number, workdir, awaited):
+    """Sends a signal as soon as a file of that name appears; returns what the process said."""
+    while not list(workdir.glob(awaited)) and process.poll() is None:
+        time.sleep(0.002)
+    process.send_signal(number)
+    return process.communicate(timeout=120)[0]

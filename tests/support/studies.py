@@ -1,0 +1,48 @@
+"""A tiny model and tiny studies of digits, for tests of every package."""
+
+import copy
+import functools
+from typing import Any
+
+import pytest
+
+from cnnjax.models.network import LADDER
+from cnnjax.study.schema import Study, from_config
+
+TINY = {
+    "models": ("tiny",),
+    "select": "val_loss",
+    "data": {"name": "digits", "train_examples": 200, "validation": 50},
+    # Whole batches, for a remainder doubles the time to compile.
+    "train": {"batch_size": 50, "epochs": 2, "optimizer": "sgd", "learning_rate": 0.05, "momentum": 0.9},
+}
+
+
+def make_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the fixture `quick` but for the model, for as long as `monkeypatch` lasts."""
+    from cnnjax.training import program
+
+    monkeypatch.setattr(program, "Population", _compile_once)
+
+
+@functools.cache
+def _compile_once(*arguments: Any) -> Any:
+    from cnnjax.training.population import Population
+
+    return Population(*arguments)
+
+
+def add_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the fixture `tiny`, for as long as `monkeypatch` lasts."""
+    from cnnjax.models.specs import BatchNorm, Conv, Dense, Dropout, MaxPool, Relu
+
+    convolutions = (Conv(4), BatchNorm(), Relu(), MaxPool())
+    monkeypatch.setitem(LADDER, "tiny", (*convolutions, Dense(16), Relu(), Dropout(0.25), Dense()))
+
+
+def make_study(**changes: Any) -> Study:
+    """A study of two epochs on 200 digits; `changes` are settings, those of a group as `group=dict(...)`."""
+    config = copy.deepcopy(TINY)
+    for key, value in changes.items():
+        config[key] = {**config.get(key, {}), **value} if isinstance(value, dict) else value
+    return from_config(config)

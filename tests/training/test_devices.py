@@ -1,0 +1,93 @@
+"""A core for each member, where nobody said otherwise."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+SCRIPT = """
+import json, os, sys
+from cnnjax.devices import use_every_core
+use_every_core(int(sys.argv[1]))
+import jax
+devices = jax.local_device_count()
+use_every_core(devices + 1)  # too late to change anything
+print(json.dumps([devices, jax.local_device_count(), os.environ.get("XLA_FLAGS", "")]))
+"""
+
+EVERY_MODULE = """
+import importlib, pkgutil
+import cnnjax, jax
+for module in pkgutil.walk_packages(cnnjax.__path__, "cnnjax."):
+    if not module.name.endswith(("__main__", "_engine")):
+        importlib.import_module(module.name)
+jax.config.update("jax_num_cpu_devices", 2)  # refused from jax's first use on
+"""
+
+# conftest's flag is for one device.
+SPREAD = """
+import json, os
+from tests.support import studies
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+import jax, pytest
+import numpy as np
+from tests.training.test_population import Bench
+studies.add_tiny(pytest.MonkeyPatch())
+study = studies.make_study(seeds=tuple(range(8)))
+found = {}
+for devices in (1, 2, 4, 8):
+    bench = Bench(study, devices)
+    state, history = bench.train(bench.members, 2)
+    used = {len(leaf.sharding.device_set) for leaf in jax.tree.leaves(state.variables)}
+    arrays = jax.tree.leaves((state.variables, history))
+    found[devices] = [*used], [np.asarray(leaf).ravel().tolist() for leaf in arrays]
+print(json.dumps(found))
+"""
+
+
+def devices_for(members, flags=""):
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", SCRIPT, str(members)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.skipif(CORES < 2, reason="one core")
+def test_as_many_devices_as_cores_and_no_helping_threads():
+    assert devices_for(100) == [CORES, CORES, "--xla_cpu_multi_thread_eigen=false"]
+
+
+def test_no_import_begins_to_use_jax():
+    done = subprocess.run([sys.executable, "-c", EVERY_MODULE], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_one_member_keeps_all_threads():
+    assert devices_for(1) == [1, 1, ""]
+
+
+def test_what_the_user_said_stays():
+    flag = "--xla_force_host_platform_device_count=3"
+    assert devices_for(100, flag) == [3, 3, flag]
+
+
+def test_members_spread_over_two_four_and_eight_devices_end_as_on_one():
+    done = subprocess.run(
+        [sys.executable, "-c", SPREAD],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        env=dict(os.environ),
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    for devices, (used, arrays) in found.items():
+        assert used == [int(devices)]
+        for one, other in zip(found["1"][1], arrays, strict=True):
+            np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-5)
