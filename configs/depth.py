@@ -1,4 +1,4 @@
-"""How many convolutions, how many kernels, how many dense layers? 28x28 grey images of five classes.
+"""How many convolutions, how many kernels, how many dense layers? 28x28 gray images of five classes.
 
     python -m cnnjax.launch --config=configs/depth.py                             # five classes of Fashion-MNIST
     python -m cnnjax.launch --config=configs/depth.py --config.data.path=FOLDER   # Quick, Draw! bitmaps, CLASS.npy each

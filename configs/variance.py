@@ -2,7 +2,7 @@
 
     python -m cnnjax.launch --config=configs/variance.py
 
-Every one of three initialisations meets every one of three orders of the training images, three sequences of flips and
+Every one of three initializations meets every one of three orders of the training images, three sequences of flips and
 crops, and three sequences of dropped units: 81 trainings of one network in one compiled program, looked at after 1, 2
 and 4 epochs. The report splits the variance of their test accuracy among the streams and their interactions.
 CIFAR-10 has to be prepared once: `python -m cnnjax.data.prepare cifar10`.

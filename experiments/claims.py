@@ -47,7 +47,7 @@ _RULES = {
     ", SGD": {"optimizer": "sgd", "weight_decay": 0.0},
     ", L2": {"optimizer": "adam", "weight_decay": 0.01},
 }
-_REGULARISATION = (
+_REGULARIZATION = (
     ("dense", "", "83.3"),
     ("dense_wide", "", "83.9"),
     ("dense_deep", "", "85.3"),
@@ -105,7 +105,7 @@ def claims() -> Iterator[Claim]:
         yield Claim(model, of, "test_accuracy", printed)
     for model, printed in _IMPROVEMENT:
         yield Claim(model, {"model": model, "learning_rate": 0.03, "epochs": 4}, "test_accuracy", printed)
-    for model, rule, printed in _REGULARISATION:
+    for model, rule, printed in _REGULARIZATION:
         yield Claim(model + rule, {"model": model} | _RULES[rule], "highest val_accuracy", printed)
     for measure, printed in (_FINAL | {f"f1 of class {name}": f1 for name, f1 in _FINAL_F1.items()}).items():
         yield Claim("final network", {"model": "cnn_final"}, measure, printed)

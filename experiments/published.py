@@ -16,7 +16,7 @@ from scipy.stats import chi2, f, t, ttest_ind_from_stats
 
 from cnnjax.analysis.columns import AXES
 from cnnjax.report.tables import Table
-from cnnjax.stats import prediction_interval, summarise
+from cnnjax.stats import prediction_interval, summarize
 from cnnjax.utils import cli
 from experiments import claims
 from experiments.claims import Claim
@@ -82,7 +82,7 @@ def _scale(measure: str) -> int:
 
 
 def _row(claim: Claim, values: list[float]) -> dict[str, object]:
-    ours = summarise(values)
+    ours = summarize(values)
     low, high = prediction_interval(values, (0, _scale(claim.measure)))
     half = 0.5 * 10.0 ** -len(claim.printed.partition(".")[2])  # of the last digit that was printed
     published = float(claim.printed)
@@ -105,7 +105,7 @@ def compare_seeds(trials: pd.DataFrame, metrics: pd.DataFrame) -> list[str]:
     accuracy = (100 * trials.loc[trials["model"] == "base", "test_accuracy"].dropna()).to_numpy()
     if len(accuracy) < 2:
         return []
-    ours, published = summarise(accuracy), claims.SEEDS
+    ours, published = summarize(accuracy), claims.SEEDS
     means = ttest_ind_from_stats(ours.mean, ours.std, ours.n, *published[:2], _PUBLISHED_SEEDS, equal_var=False)
     spreads = _equal_spreads(ours.std, ours.n, published[1], _PUBLISHED_SEEDS)
     lines = [

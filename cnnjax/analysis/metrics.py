@@ -35,7 +35,7 @@ def classification(logits: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N
     """Measures a classifier on one split.
 
     Args:
-        logits: unnormalised log-probabilities, any float type (computed in float64). The predicted
+        logits: unnormalized log-probabilities, any float type (computed in float64). The predicted
             class is the first maximum.
         labels: true classes, 0..K-1.
 

@@ -142,7 +142,7 @@ class Run:
     def summary(self, setting: int, measure: str) -> stats.Summary | None:
         """Summarizes a measure over the seeds of a setting, with bounds on the interval; None without values."""
         values = self.values(setting, measure)
-        return stats.summarise(values, bounds(measure)) if values else None
+        return stats.summarize(values, bounds(measure)) if values else None
 
     def seed_std(self, settings: Sequence[int], measure: str) -> float:
         """The standard deviation across seeds within one setting, pooled over `settings`."""

@@ -15,7 +15,7 @@ from cnnjax.analysis import metrics
 from cnnjax.analysis.read import read_run
 from cnnjax.analysis.run import Run
 from cnnjax.data.readers.image_files import is_picture
-from cnnjax.data.readers.unlabeled import Unlabelled, read_unlabelled
+from cnnjax.data.readers.unlabeled import Unlabeled, read_unlabeled
 from cnnjax.data.resize import resize_images
 from cnnjax.report import html
 from cnnjax.report.sections import predictions
@@ -41,7 +41,7 @@ def predict_file(
 
     Args:
         workdir: a run's folder.
-        source: the images, see `read_unlabelled`; they are brought to size as the run's study brings its own, and grey
+        source: the images, see `read_unlabeled`; they are brought to size as the run's study brings its own, and gray
             ones to as many channels as it has.
         output: a CSV file with the columns ID, label (the class's number), class (its name), where the images lie in a
             folder for each class also true class (the folder's name), and for each class a column of its name with the
@@ -62,7 +62,7 @@ def predict_file(
     run = read_run(workdir)
     trials = [trial] if trial is not None else ensemble(run, setting)
     _check_output(output, source, workdir, figures)
-    found = read_unlabelled(source)
+    found = read_unlabeled(source)
     truth = _true_labels(found, source, run.classes)
     confusion = _confusion_file(output, workdir) if truth is not None else None
     if len(shape := tuple(run.data.get("image_shape", ()))) != 3:
@@ -89,7 +89,7 @@ def predict_file(
     return "\n".join([*said, str(html.write(figures, page, sections))])
 
 
-def _true_labels(found: Unlabelled, source: str, classes: list[str]) -> np.ndarray | None:
+def _true_labels(found: Unlabeled, source: str, classes: list[str]) -> np.ndarray | None:
     """Returns the label of each image by the folder that it lies in; None if that says no class."""
     if found.classes is None:
         return None
@@ -207,12 +207,12 @@ def fit_images(
         uint8 [N, H, W, C].
 
     Raises:
-        RequestError: an image is of another size, or colourful where grey is wanted.
+        RequestError: an image is of another size, or colorful where gray is wanted.
     """
     fitted = np.empty((len(images), *shape), np.uint8)
     for index, image in enumerate(images):
         if image.shape[-1] == 1:
-            image = np.broadcast_to(image, (*image.shape[:2], shape[-1]))  # grey: as much of every colour
+            image = np.broadcast_to(image, (*image.shape[:2], shape[-1]))  # gray: as much of every color
         if data.get("image_size") is not None and image.shape[-1] == shape[-1] and image.shape[:2] != tuple(shape[:2]):
             image = _resized(image, data, source, ids[index])
         if image.shape != tuple(shape):
@@ -237,7 +237,7 @@ def _size(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
 
 
-def _write(path: Path, found: Unlabelled, probabilities: np.ndarray, classes: list[str]) -> None:
+def _write(path: Path, found: Unlabeled, probabilities: np.ndarray, classes: list[str]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     columns = _COLUMNS if found.classes is not None else _COLUMNS[:3]

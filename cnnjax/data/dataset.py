@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Labelled images: images uint8 [N, H, W, C], labels int32 [N]."""
+    """Labeled images: images uint8 [N, H, W, C], labels int32 [N]."""
 
     images: np.ndarray
     labels: np.ndarray

@@ -36,18 +36,18 @@ def statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def normalisation(dataset: Dataset, kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the affine map that normalises the pixels of a data set, see `affine_map`."""
+    """Returns the affine map that normalizes the pixels of a data set, see `affine_map`."""
     return affine_map(dataset.mean, dataset.std, kind)
 
 
 def affine_map(mean: np.ndarray, std: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the affine map that normalises pixels.
+    """Returns the affine map that normalizes pixels.
 
     Args:
         mean: float32 [C], of the training pixels in 0..1.
         std: float32 [C], their standard deviation.
         kind: `unit` (x/255), `half` ((x/255 - .5)/.5), `standard` ((x/255 - mean)/std; a channel
-            that never varies is only centred) or `none` (x).
+            that never varies is only centered) or `none` (x).
 
     Returns:
         (scale, shift), float32 [C]: a pixel of 0..255 becomes `pixel * scale + shift`.

@@ -1,4 +1,4 @@
-"""Brings images to one size. Pillow resizes; padding is zeros around the centred image."""
+"""Brings images to one size. Pillow resizes; padding is zeros around the centered image."""
 
 from collections.abc import Iterable
 

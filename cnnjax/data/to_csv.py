@@ -1,10 +1,10 @@
-"""Writes grey images as two CSV files: train.csv (label,pix1,...) and test.csv (ID,pix1,..., no labels).
+"""Writes gray images as two CSV files: train.csv (label,pix1,...) and test.csv (ID,pix1,..., no labels).
 
     python -m cnnjax.data.to_csv --input=FOLDER --output=fashion [--resize=pad]
     python -m cnnjax.data.to_csv --name=fashion_mnist --output=fashion
 
 All images, of every split, are brought to 32x32 and shuffled; three quarters become train.csv. Fashion-MNIST so
-becomes 52,500 and 17,500 rows. How the published 32x32 images were made is not known; their mean grey level, 44, is
+becomes 52,500 and 17,500 rows. How the published 32x32 images were made is not known; their mean gray level, 44, is
 that of images with a margin of 4 pixels brought from 36x36 to 32x32 (44.1), neither that of padded (55.9) nor that of
 enlarged ones (72.8). Images that differ in size are brought to 32x32 before the margin, too.
 """
@@ -46,7 +46,7 @@ def to_csv(
         seed: of the shuffle.
 
     Raises:
-        RequestError: a number out of range, data that cannot be read, has colours or too few images, or files
+        RequestError: a number out of range, data that cannot be read, has colors or too few images, or files
             that are already there.
     """
     for flag, value, least, most in (
@@ -67,7 +67,7 @@ def to_csv(
     labels = np.concatenate([split.labels for split in splits])
     stored = np.concatenate([split.images for split in splits])
     if stored.shape[-1] != 1:
-        raise RequestError("--input", data.path or data.name, "its images have colours; use grey images")
+        raise RequestError("--input", data.path or data.name, "its images have colors; use gray images")
     order = np.random.default_rng(seed).permutation(len(labels))
     count = round(0.75 * len(labels))
     if not 0 < count < len(labels):

@@ -1,7 +1,7 @@
 """Initial parameters: every random number of a network from one draw. Pure jax.
 
 One draw for all layers instead of one for each compiles in a tenth of the time: on a CPU a program of the ladder spent
-longer compiling its initialisers than training its first epoch on small data.
+longer compiling its initializers than training its first epoch on small data.
 """
 
 import math

@@ -76,7 +76,7 @@ def _valid(features: int, kernel_size: int, *behind: Layer) -> Layers:
     return (Conv(features, kernel_size, "valid"), Relu(), *behind)
 
 
-def _normalised(layer: Layer, rate: Layer) -> Layers:
+def _normalized(layer: Layer, rate: Layer) -> Layers:
     return (layer, BatchNorm(), Relu(), rate)
 
 
@@ -127,8 +127,8 @@ _IMPROVEMENT: dict[str, Layers] = {
     ),
 }
 
-# Dense and convolutional networks with one change each, for 32x32 grey images.
-_REGULARISATION: dict[str, Layers] = {
+# Dense and convolutional networks with one change each, for 32x32 gray images.
+_REGULARIZATION: dict[str, Layers] = {
     "dense": _dense(512, 128, 128, 128),
     "dense_wide": _dense(512, 512, 512, 256),
     "dense_deep": _dense(512, *[128] * 7),
@@ -148,19 +148,19 @@ _REGULARISATION: dict[str, Layers] = {
         *_dense(64),
     ),
     "cnn_final": (
-        *(*_normalised(Conv(64, 2, "valid"), ChannelDropout(0.1)), MaxPool()),
-        *(*_normalised(Conv(128, 2, "valid"), ChannelDropout(0.3)), MaxPool()),
-        *_normalised(Conv(256, 2, "valid"), ChannelDropout(0.5)),
-        *_normalised(Conv(512, 4, "valid"), ChannelDropout(0.5)),
-        *_normalised(Dense(512), Dropout(0.1)),
-        *_normalised(Dense(256), Dropout(0.3)),
-        *_normalised(Dense(128), Dropout(0.5)),
-        *_normalised(Dense(64), Dropout(0.5)),
+        *(*_normalized(Conv(64, 2, "valid"), ChannelDropout(0.1)), MaxPool()),
+        *(*_normalized(Conv(128, 2, "valid"), ChannelDropout(0.3)), MaxPool()),
+        *_normalized(Conv(256, 2, "valid"), ChannelDropout(0.5)),
+        *_normalized(Conv(512, 4, "valid"), ChannelDropout(0.5)),
+        *_normalized(Dense(512), Dropout(0.1)),
+        *_normalized(Dense(256), Dropout(0.3)),
+        *_normalized(Dense(128), Dropout(0.5)),
+        *_normalized(Dense(64), Dropout(0.5)),
         Dense(),
     ),
 }
 
-# How deep, how wide and with what head, for 28x28 grey images of five classes.
+# How deep, how wide and with what head, for 28x28 gray images of five classes.
 _DEPTH_AND_WIDTH: dict[str, Layers] = {
     "blocks_24": _blocks(24),
     "blocks_24_48": _blocks(24, 48),
@@ -191,4 +191,4 @@ _LENETS: dict[str, Layers] = {
     ),
 }
 
-LADDER: dict[str, Layers] = _ARCHITECTURES | _IMPROVEMENT | _REGULARISATION | _DEPTH_AND_WIDTH | _LENETS
+LADDER: dict[str, Layers] = _ARCHITECTURES | _IMPROVEMENT | _REGULARIZATION | _DEPTH_AND_WIDTH | _LENETS

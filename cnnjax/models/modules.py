@@ -88,7 +88,7 @@ class Convolution(nn.Module):
         return convolve(x_NxHxWxC, kernel, padding, self.method) + bias[None, None, None]
 
 
-def _bias(module: "Convolution | FullyConnected | BatchNormalisation", features: int) -> Float[Array, " F"]:
+def _bias(module: "Convolution | FullyConnected | BatchNormalization", features: int) -> Float[Array, " F"]:
     """The bias of a module; its gradient is exactly zero where it is not trained."""
     bias = module.param("bias", _ZEROS, (features,))
     return bias if module.trains_bias else lax.stop_gradient(bias)
@@ -127,10 +127,10 @@ def _matmul_backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array
 _matmul.defvjp(lambda x, kernel: (_matmul(x, kernel), (x, kernel)), _matmul_backward)
 
 
-class BatchNormalisation(nn.Module):
+class BatchNormalization(nn.Module):
     """The module of `BatchNorm`, as PyTorch's: statistics over all axes but the last.
 
-    Training normalises by the batch's biased variance; the running variance takes the unbiased one. Flax's own
+    Training normalizes by the batch's biased variance; the running variance takes the unbiased one. Flax's own
     BatchNorm keeps the biased one. One row alone, which PyTorch refuses, has no such variance: it leaves the running
     statistics as they are.
     """
@@ -141,7 +141,7 @@ class BatchNormalisation(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch C"], train: bool) -> Float[Array, "*batch C"]:
-        """Returns the normalised batch; in training, also moves the running statistics."""
+        """Returns the normalized batch; in training, also moves the running statistics."""
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = _bias(self, channels)
@@ -150,49 +150,49 @@ class BatchNormalisation(nn.Module):
         rows = x.reshape(-1, channels).astype(jnp.float32)
         if not train:
             factor = scale * lax.rsqrt(running_var.value + self.epsilon)
-            normalised = (rows - running_mean.value[None]) * factor[None] + bias[None]
-            return normalised.astype(x.dtype).reshape(x.shape)
-        normalised, mean, var = _normalise_batch(rows, scale, bias, self.epsilon)
+            normalized = (rows - running_mean.value[None]) * factor[None] + bias[None]
+            return normalized.astype(x.dtype).reshape(x.shape)
+        normalized, mean, var = _normalize_batch(rows, scale, bias, self.epsilon)
         count = rows.shape[0]
         if count > 1 and not self.is_initializing():
             unbiased = var * (count / (count - 1))
             running_mean.value += (1 - self.retained) * (mean - running_mean.value)
             running_var.value += (1 - self.retained) * (unbiased - running_var.value)
-        return normalised.astype(x.dtype).reshape(x.shape)
+        return normalized.astype(x.dtype).reshape(x.shape)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _normalise_batch(
+def _normalize_batch(
     rows_RxC: Float[Array, "R C"], scale_C: Float[Array, " C"], bias_C: Float[Array, " C"], epsilon: float
 ) -> tuple[Float[Array, "R C"], Float[Array, " C"], Float[Array, " C"]]:
-    """Returns rows normalised by their own statistics, and these: mean and biased variance, which carry no gradient.
+    """Returns rows normalized by their own statistics, and these: mean and biased variance, which carry no gradient.
 
     The gradient (Ioffe & Szegedy 2015, section 3) is written so that it passes over the rows twice; the derived one
     passes over them, and writes as much to memory, six times.
     """
     mean = rows_RxC.mean(0)
-    centred = rows_RxC - mean[None]
-    var = jnp.square(centred).mean(0)
-    return centred * (scale_C * lax.rsqrt(var + epsilon))[None] + bias_C[None], mean, var
+    centered = rows_RxC - mean[None]
+    var = jnp.square(centered).mean(0)
+    return centered * (scale_C * lax.rsqrt(var + epsilon))[None] + bias_C[None], mean, var
 
 
-def _normalise_batch_forward(rows: Array, scale: Array, bias: Array, epsilon: float) -> tuple[tuple, tuple]:
-    normalised, mean, var = _normalise_batch(rows, scale, bias, epsilon)
-    return (normalised, mean, var), (rows, scale, mean, lax.rsqrt(var + epsilon))
+def _normalize_batch_forward(rows: Array, scale: Array, bias: Array, epsilon: float) -> tuple[tuple, tuple]:
+    normalized, mean, var = _normalize_batch(rows, scale, bias, epsilon)
+    return (normalized, mean, var), (rows, scale, mean, lax.rsqrt(var + epsilon))
 
 
-def _normalise_batch_backward(epsilon: float, saved: tuple, gradients: tuple) -> tuple[Array, Array, Array]:
+def _normalize_batch_backward(epsilon: float, saved: tuple, gradients: tuple) -> tuple[Array, Array, Array]:
     rows, scale, mean, per_std = saved
     gradient, _, _ = gradients
-    centred = rows - mean[None]
+    centered = rows - mean[None]
     of_bias = gradient.sum(0)
-    of_scale = (centred * gradient).sum(0) * per_std
+    of_scale = (centered * gradient).sum(0) * per_std
     along = of_scale * per_std / rows.shape[0]
-    of_rows = (gradient - (of_bias / rows.shape[0])[None] - centred * along[None]) * (scale * per_std)[None]
+    of_rows = (gradient - (of_bias / rows.shape[0])[None] - centered * along[None]) * (scale * per_std)[None]
     return of_rows, of_scale, of_bias
 
 
-_normalise_batch.defvjp(_normalise_batch_forward, _normalise_batch_backward)
+_normalize_batch.defvjp(_normalize_batch_forward, _normalize_batch_backward)
 
 
 def dropout(x: Float[Array, "..."], rate: Float[Array, ""], key: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:

@@ -50,7 +50,7 @@ class Network(nn.Module):
         """Returns float32 logits.
 
         Args:
-            x_NxHxWxC: normalised float images.
+            x_NxHxWxC: normalized float images.
             train: batch statistics and dropout (needs a 'dropout' key) instead of running statistics and none.
             dropout_rate: scalar that replaces the rate of every dropout layer; NaN keeps the layers' own.
         """
@@ -73,7 +73,7 @@ class Network(nn.Module):
                     x = x.reshape(x.shape[0], -1)
                     x = layers.FullyConnected(features, trains_bias, name=name("dense"))(x)
                 case BatchNorm():
-                    x = layers.BatchNormalisation(trains_bias=trains_bias, name=name("bn"))(x, train)
+                    x = layers.BatchNormalization(trains_bias=trains_bias, name=name("bn"))(x, train)
                 case Relu():
                     x = nn.relu(x)
                 case LeakyRelu():

@@ -36,7 +36,7 @@ class ChannelDropout:
 
 @dataclasses.dataclass(frozen=True)
 class BatchNorm:
-    """Normalises each channel over the batch, with learned scale and shift."""
+    """Normalizes each channel over the batch, with learned scale and shift."""
 
 
 @dataclasses.dataclass(frozen=True)

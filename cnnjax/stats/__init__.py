@@ -26,7 +26,7 @@ from cnnjax.stats.spread import (
     interquartile_mean,
     pooled_std,
     prediction_interval,
-    summarise,
+    summarize,
 )
 from cnnjax.stats.words import amount, gap, span, verdict_sentence, what_decides
 
@@ -75,7 +75,7 @@ __all__ = [
     "select_honestly",
     "span",
     "spread_accuracy",
-    "summarise",
+    "summarize",
     "variance_components",
     "verdict_sentence",
     "what_decides",

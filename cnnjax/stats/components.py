@@ -83,7 +83,7 @@ def variance_components(columns: Mapping[str, Sequence], values: Sequence[float]
     """
     cells, levels = _cross({name: np.asarray(columns[name]) for name in columns}, np.asarray(values, np.float64))
     names, replicates = list(levels), cells.shape[-1]
-    squares, freedoms = _analyse(cells, names)
+    squares, freedoms = _analyze(cells, names)
     if not deviations(cells.ravel()).any():  # only rounding
         squares = dict.fromkeys(squares, 0.0)
     subsets = list(squares)
@@ -143,7 +143,7 @@ def _cross(columns: dict[str, np.ndarray], values: np.ndarray) -> tuple[np.ndarr
     return values[np.argsort(places, kind="stable")].reshape(*shape, -1), levels
 
 
-def _analyse(cells: np.ndarray, names: list[str]) -> tuple[dict[frozenset, float], dict[frozenset, int]]:
+def _analyze(cells: np.ndarray, names: list[str]) -> tuple[dict[frozenset, float], dict[frozenset, int]]:
     """Returns sums of squares and degrees of freedom of each set of sources, small sets first."""
     effects: dict[frozenset, np.ndarray] = {frozenset(): cells.mean(keepdims=True)}
     squares, freedoms = {}, {}

@@ -72,7 +72,7 @@ def rank(groups: Mapping[Any, Values], *, larger_is_better: bool = True) -> list
         larger_is_better: False for losses.
 
     References:
-        Mogstad et al., Inference for ranks with applications to mobility across neighbourhoods (2024), for the
+        Mogstad et al., Inference for ranks with applications to mobility across neighborhoods (2024), for the
         intervals.
 
     Raises:
@@ -125,9 +125,9 @@ def pairwise_p(groups: Mapping[Any, Values]) -> np.ndarray:
         if pairing_helps(groups):
             values = np.array(samples)
             sizes = np.abs(values).max(axis=1)
-            centred = values - values.mean(axis=1, keepdims=True)
+            centered = values - values.mean(axis=1, keepdims=True)
             gaps_of = (
-                deviations(centred - row, np.maximum(sizes, size)) for row, size in zip(centred, sizes, strict=True)
+                deviations(centered - row, np.maximum(sizes, size)) for row, size in zip(centered, sizes, strict=True)
             )
             squares = np.array([(gaps**2).sum(axis=1) for gaps in gaps_of])
             errors, freedom = np.sqrt(squares / (n * (n - 1))), n - 1

@@ -48,7 +48,7 @@ class Summary:
     iqm_high: float
 
 
-def summarise(values: Sample, bounds: tuple[float, float] = _EVERYWHERE) -> Summary:
+def summarize(values: Sample, bounds: tuple[float, float] = _EVERYWHERE) -> Summary:
     """Returns statistics of a sample, for example of the accuracies of one configuration over its seeds.
 
     Args:
@@ -72,7 +72,7 @@ def summarise(values: Sample, bounds: tuple[float, float] = _EVERYWHERE) -> Summ
 def prediction_interval(values: Sample, bounds: tuple[float, float] = _EVERYWHERE) -> Interval:
     """Returns the 95 % prediction interval of one new normal draw: mean -+ t * std * sqrt(1 + 1/n).
 
-    A published single run agrees with a sample if it lies in this interval. `bounds` are as in `summarise`.
+    A published single run agrees with a sample if it lies in this interval. `bounds` are as in `summarize`.
 
     References:
         Hahn and Meeker, Statistical Intervals, section 4.7.

@@ -16,7 +16,7 @@ EVALUATION_BATCH = 256  # images at a time, or less; no result depends on it bey
 
 
 class DeviceSplit(NamedTuple):
-    """A split on the device, with the constants that normalise its pixels."""
+    """A split on the device, with the constants that normalize its pixels."""
 
     images: Array  # uint8 [N, H, W, C]
     labels: Array  # int32 [N]

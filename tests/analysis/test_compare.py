@@ -334,7 +334,7 @@ def test_a_colon_in_a_folder_s_name_is_no_selector(grid, tmp_path):
 
 
 def test_a_value_of_a_selector_may_have_colons(tmp_path):
-    """Also where the folder's name has one, is misspelt, or is a URL."""
+    """Also where the folder's name has one, is misspelled, or is a URL."""
     schedules = ["constant", "piecewise:1=0.1/2=0.01"]
     config = make_config([0, 1], train={"schedule": schedules, "early_stopping": ["off", "train_loss:1"]})
     run = make_run(tmp_path / "a:b", config)

@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from cnnjax.data.readers.cifar import read_cifar
-from cnnjax.data.readers.csv import read_labelled_rows, read_unlabelled_rows
+from cnnjax.data.readers.csv import read_labeled_rows, read_unlabeled_rows
 from cnnjax.data.readers.detect import read_path
 from cnnjax.data.readers.idx import read_idx
 from cnnjax.data.readers.image_files import decode_picture
@@ -139,10 +139,10 @@ def pickle_seeds() -> list[bytes]:
 def picture_seeds() -> list[bytes]:
     from PIL import Image
 
-    grey, colours = Image.fromarray(IMAGES[0]), Image.fromarray(np.repeat(IMAGES[0, ..., None], 3, -1))
-    forms = [(grey, "png"), (colours, "png"), (colours.convert("P"), "png"), (colours.convert("RGBA"), "png")]
-    forms += [(colours, "jpeg"), (colours, "bmp"), (colours, "gif"), (colours, "ppm"), (colours, "tiff")]
-    forms += [(colours, "webp"), (Image.fromarray(IMAGES[0].astype(np.uint16)), "png")]
+    gray, colors = Image.fromarray(IMAGES[0]), Image.fromarray(np.repeat(IMAGES[0, ..., None], 3, -1))
+    forms = [(gray, "png"), (colors, "png"), (colors.convert("P"), "png"), (colors.convert("RGBA"), "png")]
+    forms += [(colors, "jpeg"), (colors, "bmp"), (colors, "gif"), (colors, "ppm"), (colors, "tiff")]
+    forms += [(colors, "webp"), (Image.fromarray(IMAGES[0].astype(np.uint16)), "png")]
     return [_saved(image.save, form) for image, form in forms]
 
 
@@ -182,7 +182,7 @@ def _read_file(read: Callable[[Path], object], suffix: str) -> Callable[[bytes, 
 
 
 def _read_csv(path: Path) -> None:
-    for read in (read_labelled_rows, read_unlabelled_rows):
+    for read in (read_labeled_rows, read_unlabeled_rows):
         try:
             read(path)
         except RequestError as error:

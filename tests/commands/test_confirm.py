@@ -180,7 +180,7 @@ def against(verdict, more=None):
     ],
 )
 def test_the_verdict_of_fresh_seeds_names_what_is_open(verdicts, said):
-    summary = stats.summarise([0.6, 0.7, 0.8])
+    summary = stats.summarize([0.6, 0.7, 0.8])
     contenders = [fresh.Contender("t0000", name, 0.7, summary, summary, 0.5) for name in "abc"]
     more = [7 if verdict == "undecided" else None for verdict in verdicts]
     found = fresh.Confirmation(5, "test_accuracy", "test_accuracy", contenders, [*map(against, verdicts, more)])

@@ -88,8 +88,8 @@ def test_the_tables_say_what_is_in_the_data(shown):
         after = split.images * scale.astype(float) + shift
         assert pixels["mean"][name] == pytest.approx(split.images.mean())
         assert pixels.black[name] == pytest.approx((split.images <= 10).mean())
-        assert pixels.std_normalised[name] == pytest.approx(after.std())
-        assert (pixels.min_normalised[name], pixels.max_normalised[name]) == pytest.approx((after.min(), after.max()))
+        assert pixels.std_normalized[name] == pytest.approx(after.std())
+        assert (pixels.min_normalized[name], pixels.max_normalized[name]) == pytest.approx((after.min(), after.max()))
     assert sizes.share.sum() == pytest.approx(1)
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 import cnnjax
 from cnnjax.commands import run as runner
 from cnnjax.data.load import load_dataset
-from cnnjax.data.readers.unlabeled import read_unlabelled
+from cnnjax.data.readers.unlabeled import read_unlabeled
 from cnnjax.models.network import LADDER
 from cnnjax.models.specs import Dense, Relu
 from cnnjax.runs.run_dir import RunFolder
@@ -62,7 +62,7 @@ def test_rates_that_explode_diverge_and_disturb_nobody(tmp_path):
 
 def test_constant_images_train_to_the_shares_of_the_classes(tmp_path):
     """With nothing to see, the best loss is the entropy of the classes: ln 2 for two of equal size."""
-    data = write_npz(tmp_path / "grey.npz", np.full((100, 8, 8), 7), np.arange(100) % 2)
+    data = write_npz(tmp_path / "gray.npz", np.full((100, 8, 8), 7), np.arange(100) % 2)
     train = {"epochs": 5, "batch_size": 10, "learning_rate": 0.01}
     results = run(tmp_path / "run", models=("plain",), data={**data, "normalisation": "standard"}, train=train)
     assert results.status[0] == "ok"
@@ -129,24 +129,24 @@ def save(folder, name, image):
 
 
 def test_pictures_of_every_mode_are_what_they_show(tmp_path):
-    """One picture as grey, 16 bits, on white, palette and one bit: the same pixels, as far as the mode has them."""
+    """One picture as gray, 16 bits, on white, palette and one bit: the same pixels, as far as the mode has them."""
     ramp = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
-    grey = Image.fromarray(ramp)
-    colours = Image.fromarray(np.stack([ramp, ramp, 255 - ramp], -1))
-    transparent = colours.convert("RGBA")
+    gray = Image.fromarray(ramp)
+    colors = Image.fromarray(np.stack([ramp, ramp, 255 - ramp], -1))
+    transparent = colors.convert("RGBA")
     transparent.putalpha(Image.fromarray(255 - ramp))
-    palette = colours.quantize(64)
+    palette = colors.quantize(64)
     modes = {
-        **{"1 grey": grey, "2 sixteen": Image.fromarray(ramp.astype(np.uint16) * 257), "3 colours": colours},
+        **{"1 gray": gray, "2 sixteen": Image.fromarray(ramp.astype(np.uint16) * 257), "3 colors": colors},
         **{"4 transparent": transparent, "5 palette": palette, "6 bit": Image.fromarray(ramp > 127)},
     }
     for name, image in modes.items():
         save(tmp_path, f"{name}.png", image)
-    read = read_unlabelled(str(tmp_path))
+    read = read_unlabeled(str(tmp_path))
     assert read.ids == [f"{name}.png" for name in modes]
     alpha = (255 - ramp[..., None]) / 255
-    on_white = np.rint(alpha * np.asarray(colours) + (1 - alpha) * 255)
-    expected = [ramp[..., None], ramp[..., None], np.asarray(colours), on_white]
+    on_white = np.rint(alpha * np.asarray(colors) + (1 - alpha) * 255)
+    expected = [ramp[..., None], ramp[..., None], np.asarray(colors), on_white]
     expected += [np.asarray(palette.convert("RGB")), np.where(ramp > 127, 255, 0)[..., None]]
     for found, want in zip(read.images, expected, strict=True):
         np.testing.assert_array_equal(found, want)
@@ -166,4 +166,4 @@ def test_a_picture_that_would_fill_the_memory_is_refused_by_its_header(tmp_path)
     Image.new("1", (30000, 30000)).save(bomb, "png")
     (tmp_path / "bomb.png").write_bytes(bomb.getvalue())
     with pytest.raises(RequestError, match=r"bomb\.png.*exceeds limit"):
-        read_unlabelled(str(tmp_path))
+        read_unlabeled(str(tmp_path))

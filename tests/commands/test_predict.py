@@ -1,4 +1,4 @@
-"""Networks taken out of a run against what the run itself wrote down, and unlabelled images against both."""
+"""Networks taken out of a run against what the run itself wrote down, and unlabeled images against both."""
 
 import io
 import itertools
@@ -22,7 +22,7 @@ from cnnjax.analysis.read import read_run
 from cnnjax.commands import predict
 from cnnjax.commands import run as runner
 from cnnjax.data import Dataset, load_dataset
-from cnnjax.data.readers.unlabeled import Unlabelled
+from cnnjax.data.readers.unlabeled import Unlabeled
 from cnnjax.report.sections import predictions
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.training.evaluate import EVALUATION_BATCH
@@ -108,8 +108,8 @@ def test_a_network_is_whole_and_alone(trained):
     assert set(taken.variables) == {"params", "batch_stats"}
     assert taken.variables["params"]["dense1"]["kernel"].shape == (10, 16)
     images = dataset.test.images[:5]
-    normalised = ((images / 255 - dataset.mean) / dataset.std).astype(np.float32)
-    np.testing.assert_allclose(images * taken.scale + taken.shift, normalised, atol=1e-5)
+    normalized = ((images / 255 - dataset.mean) / dataset.std).astype(np.float32)
+    np.testing.assert_allclose(images * taken.scale + taken.shift, normalized, atol=1e-5)
     logits = taken.network.apply(taken.variables, images * taken.scale + taken.shift, train=False)
     np.testing.assert_allclose(logits, taken.logits(images), rtol=1e-5, atol=1e-5)
     assert taken.logits(images[:0]).shape == (0, 10)
@@ -165,7 +165,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path, make):
         cnnjax.load_trial(tmp_path, "t0000")
 
 
-# Files of unlabelled images
+# Files of unlabeled images
 
 
 def test_the_output_is_the_mean_of_the_probabilities_of_all_seeds(trained, tmp_path):
@@ -196,7 +196,7 @@ def test_the_output_is_the_mean_of_the_probabilities_of_all_seeds(trained, tmp_p
 
 def test_no_two_columns_have_one_name(tmp_path):
     for classes, true in itertools.product((["cat", "dog"], ["cat", "label"], ["cat", "true class"]), (None, ["cat"])):
-        found = Unlabelled(["0"], np.zeros((1, 2, 2, 1), np.uint8), true)
+        found = Unlabeled(["0"], np.zeros((1, 2, 2, 1), np.uint8), true)
         prediction._write(tmp_path / "labels.csv", found, np.array([[0.25, 0.75]]), classes)
         header, row = (tmp_path / "labels.csv").read_text().splitlines()
         columns = ["ID", "label", "class", *(["true class"] if true else [])]
@@ -218,22 +218,22 @@ def test_one_trial_or_any_setting_can_be_named(trained, tmp_path):
 
 @pytest.mark.parametrize("resize", ["bilinear", "nearest", "pad"])
 def test_images_are_brought_to_size_as_the_study_brings_its_own(resize, tmp_path):
-    """Of grey images and, told to be three colours, of the same: a network of colours takes both."""
-    grey = load_dataset(make_study().data)
+    """Of gray images and, told to be three colors, of the same: a network of colors takes both."""
+    gray = load_dataset(make_study().data)
     arrays = {}
-    for name, split in (("train", grey.train), ("test", grey.test)):
+    for name, split in (("train", gray.train), ("test", gray.test)):
         arrays |= {f"x_{name}": split.images.repeat(3, axis=-1), f"y_{name}": split.labels}
     np.savez(tmp_path / "data.npz", **arrays)
     data = {"path": str(tmp_path / "data.npz"), "train_examples": 100, "image_size": 12, "resize": resize}
     dataset: Dataset = train(tmp_path / "run", data=data, train={"epochs": 1})
     assert dataset.image_shape == (12, 12, 3)
     run = read_run(tmp_path / "run")
-    for images in (arrays["x_test"], grey.test.images, list(grey.test.images)):
+    for images in (arrays["x_test"], gray.test.images, list(gray.test.images)):
         ids = [str(index) for index in range(len(images))]
         fitted = prediction.fit_images(images, ids, "new.npy", (12, 12, 3), run.config["data"])
         np.testing.assert_array_equal(fitted, dataset.test.images)
     output = tmp_path / "labels.csv"
-    prediction.predict_file(tmp_path / "run", save(tmp_path, grey.test.images), output)
+    prediction.predict_file(tmp_path / "run", save(tmp_path, gray.test.images), output)
     np.testing.assert_array_equal(pd.read_csv(output).label, stored_logits(tmp_path / "run", "t0000").argmax(1))
 
 

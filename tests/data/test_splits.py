@@ -288,7 +288,7 @@ def test_all_train_examples_are_the_whole_split():
 
 
 def four_versions(image: np.ndarray) -> list[np.ndarray]:
-    """The versions of a grey image [H, W], as they are made one by one with SciPy in two dimensions."""
+    """The versions of a gray image [H, W], as they are made one by one with SciPy in two dimensions."""
     height, width = image.shape
     factors = (height / (height - 4), width / (width - 4))
     zoomed = ndimage.zoom(image[2:-2, 2:-2], factors, order=0)
@@ -459,7 +459,7 @@ def test_normalisation():
         normalisation(dataset, "halve")
 
 
-def test_a_constant_channel_is_centred():
+def test_a_constant_channel_is_centered():
     images = np.full((4, 2, 2, 1), 51, np.uint8)
     part = Split(images, np.zeros(4, np.int32))
     dataset = make_splits(Source(part, part, ("x",)), DataConfig(), "x")
@@ -504,7 +504,7 @@ def test_padding_puts_the_image_in_the_middle_of_zeros():
 
 
 @pytest.mark.parametrize("kind", ["bilinear", "nearest"])
-def test_resizing_colour_is_pillows(kind):
+def test_resizing_color_is_pillows(kind):
     images = np.random.default_rng(0).integers(0, 256, (2, 8, 6, 3), np.uint8)
     method = Image.Resampling[kind.upper()]
     expected = [np.asarray(Image.fromarray(image).resize((5, 5), method)) for image in images]

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from cnnjax.data import to_csv as command
-from cnnjax.data.readers.csv import read_labelled_rows, read_unlabelled_rows
+from cnnjax.data.readers.csv import read_labeled_rows, read_unlabeled_rows
 from cnnjax.utils.errors import RequestError
 from tests.data.readers.test_detect import idx_bytes
 
@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def write_photos(folder: Path) -> None:
-    """Grey images of two sizes, 5x4 and 3x3, of each of two classes."""
+    """Gray images of two sizes, 5x4 and 3x3, of each of two classes."""
     for name in ("a", "b"):
         (folder / name).mkdir(parents=True)
         for index in range(4):
@@ -58,8 +58,8 @@ def test_every_image_is_in_just_one_file(folder):
 
 def test_what_is_written_is_read(folder):
     output = run(folder, "--resize=pad", "--seed=3")
-    train = read_labelled_rows(output / "train.csv")
-    ids, test = read_unlabelled_rows(output / "test.csv")
+    train = read_labeled_rows(output / "train.csv")
+    ids, test = read_unlabeled_rows(output / "test.csv")
     assert (len(train), len(ids)) == (30, 10) and train.images.shape[1:] == test.shape[1:] == (6, 6, 1)
     everything = {image.tobytes() for image in [*train.images, *test]}
     assert everything == {image.tobytes() for image in IMAGES}
@@ -77,7 +77,7 @@ def test_images_that_differ_in_size_are_brought_to_one(tmp_path, monkeypatch):
     write_photos(tmp_path / "photos")
     arguments = [f"--input={tmp_path / 'photos'}", f"--output={tmp_path / 'out'}", "--image_size=6", "--resize=pad"]
     command.main(command.parse(["to_csv", *arguments]))
-    train = read_labelled_rows(tmp_path / "out/train.csv")
+    train = read_labeled_rows(tmp_path / "out/train.csv")
     expected = {np.pad(IMAGES[i, :3, :3], ((1, 2), (1, 2))).tobytes() for i in (0, 2)}
     expected |= {np.pad(IMAGES[i, :5, :4], ((0, 1), (1, 1))).tobytes() for i in (1, 3)}
     assert len(train) == 6 and {image.tobytes() for image in train.images} <= expected
@@ -107,7 +107,7 @@ def test_the_seed_alone_decides_the_order(folder):
         (["--input={}/nowhere", "--output={}/out"], "--input="),
         (["--name=nothing", "--output={}/out"], "data.name='nothing'"),
         (["--input={}", "--output={}/there"], "it has a test.csv"),
-        (["--input={}/colours.npz", "--output={}/out"], "its images have colours"),
+        (["--input={}/colors.npz", "--output={}/out"], "its images have colors"),
         (["--input={}/one.npz", "--output={}/out"], "it has 1 images"),
         (["--input={}", "--output={}/out", "--image_size=5", "--resize=pad"], "--image_size=5"),
         (["--input={}", "--output={}/out", "--image_size=5", "--resize=pad"], "or --resize=bilinear or nearest"),
@@ -123,7 +123,7 @@ def test_the_seed_alone_decides_the_order(folder):
 def test_a_wrong_request_is_one_line_and_writes_nothing(folder, arguments, named):
     (folder / "there").mkdir()
     (folder / "there" / "test.csv").write_text("")
-    np.savez(folder / "colours.npz", images=np.zeros((4, 2, 2, 3), np.uint8), labels=np.zeros(4, int))
+    np.savez(folder / "colors.npz", images=np.zeros((4, 2, 2, 3), np.uint8), labels=np.zeros(4, int))
     np.savez(folder / "one.npz", images=IMAGES[:1], labels=np.zeros(1, int))
     write_photos(folder / "photos")
     with pytest.raises(RequestError) as refused:
@@ -147,8 +147,8 @@ def test_a_failure_leaves_no_file(folder, monkeypatch):
 @pytest.mark.skipif(not FASHION_MNIST, reason="CNNJAX_FASHION_MNIST names no folder")
 def test_fashion_mnist_has_the_published_rows_and_mean(tmp_path):
     command.main(command.parse(["to_csv", f"--input={FASHION_MNIST}", f"--output={tmp_path}"]))
-    train = read_labelled_rows(tmp_path / "train.csv")
-    ids, test = read_unlabelled_rows(tmp_path / "test.csv")
+    train = read_labeled_rows(tmp_path / "train.csv")
+    ids, test = read_unlabeled_rows(tmp_path / "test.csv")
     assert train.images.shape == (52_500, 32, 32, 1) and test.shape == (17_500, 32, 32, 1)
     assert (ids[0], ids[-1]) == ("0", "17499")
     assert int(train.images.mean()) == 44 and train.images.max() == 255  # what the source prints

@@ -46,7 +46,7 @@ class Here:
     cpus = compilation_cache = None
 
     def __init__(self, before=lambda task: None):
-        self.before, self.cancelled = before, False
+        self.before, self.canceled = before, False
 
     def submit(self, workdir, tasks):
         self.tasks = list(tasks)
@@ -58,7 +58,7 @@ class Here:
         return {task["program"]: worker.work(task)}
 
     def cancel(self):
-        self.cancelled = True
+        self.canceled = True
 
 
 @pytest.fixture(autouse=True)
@@ -135,7 +135,7 @@ def test_an_interrupt_takes_back_what_was_written(serial, tmp_path):
 
         patch.setattr(Population, "advance", interrupted)
         run(study, tmp_path, engine=engine)
-    assert engine.cancelled and not (tmp_path / "parts").exists()
+    assert engine.canceled and not (tmp_path / "parts").exists()
     assert len(RunFolder(tmp_path).read_metrics()) > len(read_all(serial)[1]) / 2
     run(study, tmp_path)
     assert read_all(tmp_path) == read_all(serial)

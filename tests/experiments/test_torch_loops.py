@@ -47,7 +47,7 @@ def images():
 
 @pytest.fixture
 def toy():
-    """Ten classes, one grey level each, and some noise: a line separates neighbours."""
+    """Ten classes, one gray level each, and some noise: a line separates neighbors."""
     rng = np.random.default_rng(0)
     labels = np.arange(640) % 10
     noise = rng.integers(0, 6, (640, SIZE, SIZE, 3))

@@ -16,25 +16,25 @@ from cnnjax.models.specs import KINDS, BatchNorm, ChannelDropout, Conv, Dense, G
 from cnnjax.models.summary import check_fits, forward_flops, layer_table, parameter_count
 from cnnjax.utils.errors import RequestError
 
-COLOUR, GREY, SMALL = (32, 32, 3), (32, 32, 1), (28, 28, 1)
+COLOR, GRAY, SMALL = (32, 32, 3), (32, 32, 1), (28, 28, 1)
 # Parameters as the five studies print them.
 PUBLISHED = {
-    "baseline": (COLOUR, 10, 41_418),
-    "medium": (COLOUR, 10, 1_070_794),
-    "complex": (COLOUR, 10, 4_312_906),
-    "base": (COLOUR, 10, 272_842),
-    "improved": (COLOUR, 10, 10_543_370),
-    "dense": (GREY, 10, 624_778),
-    "dense_wide": (GREY, 10, 1_184_010),
-    "dense_deep": (GREY, 10, 690_826),
-    "dense_batchnorm": (GREY, 10, 626_570),
-    "dense_dropout": (GREY, 10, 624_778),
-    "cnn": (GREY, 10, 166_986),
-    "cnn_wide": (GREY, 10, 315_146),
-    "cnn_deep": (GREY, 10, 376_042),
-    "cnn_batchnorm": (GREY, 10, 167_178),
-    "cnn_dropout": (GREY, 10, 166_986),
-    "cnn_final": (GREY, 10, 4_798_986),
+    "baseline": (COLOR, 10, 41_418),
+    "medium": (COLOR, 10, 1_070_794),
+    "complex": (COLOR, 10, 4_312_906),
+    "base": (COLOR, 10, 272_842),
+    "improved": (COLOR, 10, 10_543_370),
+    "dense": (GRAY, 10, 624_778),
+    "dense_wide": (GRAY, 10, 1_184_010),
+    "dense_deep": (GRAY, 10, 690_826),
+    "dense_batchnorm": (GRAY, 10, 626_570),
+    "dense_dropout": (GRAY, 10, 624_778),
+    "cnn": (GRAY, 10, 166_986),
+    "cnn_wide": (GRAY, 10, 315_146),
+    "cnn_deep": (GRAY, 10, 376_042),
+    "cnn_batchnorm": (GRAY, 10, 167_178),
+    "cnn_dropout": (GRAY, 10, 166_986),
+    "cnn_final": (GRAY, 10, 4_798_986),
     "blocks_24": (SMALL, 5, 1_206_389),
     "blocks_24_48": (SMALL, 5, 633_125),
     "blocks_24_48_64": (SMALL, 5, 255_333),
@@ -44,11 +44,11 @@ PUBLISHED = {
     "blocks_40_80": (SMALL, 5, 1_086_181),
     "blocks_48_96": (SMALL, 5, 1_322_309),
     "blocks_32_64_dense": (SMALL, 5, 888_709),
-    "lenet": (COLOUR, 10, 62_006),
-    "lenet_deep": (COLOUR, 10, 108_732),
-    "lenet_32_64": (COLOUR, 10, 1_760_756),
-    "lenet_64_128": (COLOUR, 10, 7_038_452),
-    "lenet_64_128_256": (COLOUR, 10, 6_424_308),
+    "lenet": (COLOR, 10, 62_006),
+    "lenet_deep": (COLOR, 10, 108_732),
+    "lenet_32_64": (COLOR, 10, 1_760_756),
+    "lenet_64_128": (COLOR, 10, 7_038_452),
+    "lenet_64_128_256": (COLOR, 10, 6_424_308),
 }
 
 

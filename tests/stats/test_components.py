@@ -116,7 +116,7 @@ def test_what_is_not_crossed_is_refused(change, words):
     [{"a": 1.0, "b": 0.5, "ab": 0.5}, {"a": 0.3, "b": 0.0, "ab": 1.0}],
 )
 def test_intervals_cover(truth):
-    """Generalised intervals: nominal or a little wider, of what is zero too."""
+    """Generalized intervals: nominal or a little wider, of what is zero too."""
     held = dict.fromkeys(truth, 0)
     for study in range(STUDIES):
         found = by_name(split(cross((6, 5), study, **truth)))

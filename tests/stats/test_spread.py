@@ -6,13 +6,13 @@ import scipy.stats
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from cnnjax.stats import bootstrap_interval, interquartile_mean, pooled_std, prediction_interval, summarise
+from cnnjax.stats import bootstrap_interval, interquartile_mean, pooled_std, prediction_interval, summarize
 
 SAMPLE = [71.44, 72.88, 72.15, 72.01, 72.3]
 
 
 def test_summary_agrees_with_scipy():
-    summary, described = summarise(SAMPLE), scipy.stats.describe(SAMPLE)
+    summary, described = summarize(SAMPLE), scipy.stats.describe(SAMPLE)
     assert summary.n == described.nobs
     assert summary.mean == pytest.approx(described.mean)
     assert summary.std == pytest.approx(math.sqrt(described.variance))
@@ -25,14 +25,14 @@ def test_summary_agrees_with_scipy():
 
 def test_two_values_have_the_closed_form():
     # t(1 degree of freedom) is Cauchy: its .975 quantile is tan(.475 pi)
-    summary, t = summarise([0.0, 2.0]), math.tan(0.475 * math.pi)
+    summary, t = summarize([0.0, 2.0]), math.tan(0.475 * math.pi)
     assert summary.std == pytest.approx(math.sqrt(2))
     assert summary.high == pytest.approx(1 + t)
     assert prediction_interval([0.0, 2.0]) == pytest.approx((1 - t * math.sqrt(3), 1 + t * math.sqrt(3)))
 
 
 def test_one_value_says_nothing_about_spread():
-    summary = summarise([0.7])
+    summary = summarize([0.7])
     assert (summary.n, summary.mean, summary.min, summary.max, summary.range) == (
         1,
         0.7,
@@ -49,19 +49,19 @@ EQUAL = ([0.1] * 3, [0.7] * 6, [1.0] * 4, [float(np.float32(0.7)), 0.7, 0.7])
 
 @pytest.mark.parametrize("values", EQUAL)
 def test_values_that_are_equal_but_for_rounding_have_no_spread_and_no_interval(values):
-    summary = summarise(values, (0, 1))
+    summary = summarize(values, (0, 1))
     assert (summary.std, summary.sem) == (0, 0) and pooled_std([values, values]) == 0
     ends = (summary.low, summary.high, *prediction_interval(values), summary.iqm_low, summary.iqm_high)
     assert all(map(math.isnan, ends)) and all(map(math.isnan, bootstrap_interval([values, values])))
 
 
 def test_one_image_in_a_million_is_no_rounding():
-    assert summarise([0.7, 0.7, 0.700001]).std == pytest.approx(1e-6 / math.sqrt(3), rel=1e-3)
+    assert summarize([0.7, 0.7, 0.700001]).std == pytest.approx(1e-6 / math.sqrt(3), rel=1e-3)
 
 
 @pytest.mark.parametrize("values", [[], [1.0, math.nan], [math.inf], [[1.0, 2.0]]])
 def test_what_is_no_sample_is_refused(values):
-    for function in (summarise, prediction_interval):
+    for function in (summarize, prediction_interval):
         with pytest.raises(ValueError, match="not a sample"):
             function(values)
 
@@ -75,7 +75,7 @@ def test_t_intervals_cover_what_they_claim_to(n):
     draws = np.random.default_rng(n).normal(10, 2, (STUDIES, n + 1))
     mean = prediction = 0
     for *sample, new in draws:
-        summary, (low, high) = summarise(sample), prediction_interval(sample)
+        summary, (low, high) = summarize(sample), prediction_interval(sample)
         mean += summary.low < 10 < summary.high
         prediction += low < new < high
     assert mean / STUDIES == NOMINAL
@@ -85,8 +85,8 @@ def test_t_intervals_cover_what_they_claim_to(n):
 def test_the_interquartile_mean_is_a_trimmed_mean():
     draws = np.random.default_rng(0).normal(size=(7, 23))
     assert interquartile_mean(draws) == pytest.approx(scipy.stats.trim_mean(draws, 0.25, axis=1))
-    assert summarise(SAMPLE).iqm == pytest.approx(np.mean([72.01, 72.15, 72.3]))
-    assert summarise([1.0, 2.0, 3.0]).iqm == 2  # too few for a quarter to cut
+    assert summarize(SAMPLE).iqm == pytest.approx(np.mean([72.01, 72.15, 72.3]))
+    assert summarize([1.0, 2.0, 3.0]).iqm == 2  # too few for a quarter to cut
 
 
 def mean(values):
@@ -97,7 +97,7 @@ def test_a_bootstrapped_mean_has_the_variance_of_a_mean_and_the_tails_of_t():
     """Of many values of one group, whose mean is normal, the interval is the t interval."""
     sample = np.random.default_rng(1).normal(size=60)
     low, high = bootstrap_interval([sample], mean)
-    summary = summarise(sample)
+    summary = summarize(sample)
     half = (summary.high - summary.low) / 2
     assert (low, high) == (pytest.approx(summary.low, abs=0.1 * half), pytest.approx(summary.high, abs=0.1 * half))
 
@@ -142,17 +142,17 @@ def test_pooled_std_ignores_how_far_groups_lie_apart_and_single_values():
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=6), st.floats(0, 1))
 def test_an_interval_cut_at_its_bounds_holds_the_same_possible_means(values, mean):
-    assume(summarise(values).std > 0)
-    summary, (low, high) = summarise(values, (0, 1)), prediction_interval(values, (0, 1))
+    assume(summarize(values).std > 0)
+    summary, (low, high) = summarize(values, (0, 1)), prediction_interval(values, (0, 1))
     assert 0 <= low <= summary.low and summary.high <= high <= 1
-    whole, whole_new = summarise(values), prediction_interval(values)
+    whole, whole_new = summarize(values), prediction_interval(values)
     assert (summary.low <= mean <= summary.high) == (whole.low <= mean <= whole.high)
     assert (low <= mean <= high) == (whole_new[0] <= mean <= whole_new[1])
     assert (summary.mean, summary.sem) == (whole.mean, whole.sem)
 
 
 def test_bounds_cut_only_what_leaves_them():
-    assert summarise([0.98, 1.0], (0, 1)).high == 1
-    assert summarise([0.98, 1.0], (0, 1)).low == summarise([0.98, 1.0]).low > 0
-    assert summarise([0.1, 9.0], (0, math.inf)).high == summarise([0.1, 9.0]).high
-    assert math.isnan(summarise([0.7], (0, 1)).low)
+    assert summarize([0.98, 1.0], (0, 1)).high == 1
+    assert summarize([0.98, 1.0], (0, 1)).low == summarize([0.98, 1.0]).low > 0
+    assert summarize([0.1, 9.0], (0, math.inf)).high == summarize([0.1, 9.0]).high
+    assert math.isnan(summarize([0.7], (0, 1)).low)

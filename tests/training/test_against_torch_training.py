@@ -11,7 +11,7 @@ import pytest
 
 from cnnjax.models.conv import max_pool
 from cnnjax.models.ladder import LADDER
-from cnnjax.models.modules import BatchNormalisation, dropout
+from cnnjax.models.modules import BatchNormalization, dropout
 from cnnjax.models.network import build_network, initial_variables
 from cnnjax.models.specs import BatchNorm, Conv, Dense
 from cnnjax.training.augment import gather_batch
@@ -247,7 +247,7 @@ def test_max_pool_with_ties(size):
 
 def test_batch_norm_of_vectors_and_evaluation():
     module = torch.nn.BatchNorm1d(6)
-    norm = BatchNormalisation()
+    norm = BatchNormalization()
     x = np.random.default_rng(0).normal(2.0, 3.0, (9, 6)).astype(np.float32)
     variables = norm.init(jax.random.key(0), x, True)
     for step in range(3):
@@ -261,12 +261,12 @@ def test_batch_norm_of_vectors_and_evaluation():
 
 def test_batch_norm_leaves_its_statistics_alone_where_one_row_has_no_variance():
     """A last batch of one example, behind a dense layer; PyTorch refuses it, and a variance of 0 is not the data's."""
-    norm = BatchNormalisation()
+    norm = BatchNormalization()
     rows = np.random.default_rng(0).normal(2.0, 3.0, (9, 6)).astype(np.float32)
     variables = norm.init(jax.random.key(0), rows, True)
     _, moved = norm.apply(variables, rows, True, mutable=["batch_stats"])
-    normalised, kept = norm.apply({**variables, **moved}, rows[:1], True, mutable=["batch_stats"])
-    np.testing.assert_array_equal(normalised, np.zeros((1, 6)))
+    normalized, kept = norm.apply({**variables, **moved}, rows[:1], True, mutable=["batch_stats"])
+    np.testing.assert_array_equal(normalized, np.zeros((1, 6)))
     jax.tree.map(np.testing.assert_array_equal, kept, moved)
     # of an image it has one for each pixel
     _, other = norm.apply({**variables, **moved}, rows[None], True, mutable=["batch_stats"])

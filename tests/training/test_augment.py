@@ -114,7 +114,7 @@ def test_angles_are_uniform_and_independent_of_flip_and_crop():
         assert stats.chi2_contingency(table).pvalue > 0.01
 
 
-def test_neighbouring_words_have_unlike_angles():
+def test_neighboring_words_have_unlike_angles():
     numbers = np.asarray(angle_numbers(jnp.arange(20_000, dtype=jnp.uint32)))
     assert stats.kstest(ANGLES[numbers], stats.uniform(-45, 90).cdf).pvalue > 0.01
     assert abs(stats.spearmanr(numbers[:-1], numbers[1:]).statistic) < 0.03

@@ -273,7 +273,7 @@ def test_chunk_sizes_by_hand(members, most, devices, size):
     assert member_batch_size(members, most, devices) == size
 
 
-def test_out_of_memory_is_recognised():
+def test_out_of_memory_is_recognized():
     with pytest.raises(Exception) as caught:
         jnp.zeros(1 << 46).block_until_ready()
     assert is_out_of_memory(caught.value)

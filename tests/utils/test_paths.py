@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cnnjax.data import load_dataset
-from cnnjax.data.readers.unlabeled import read_unlabelled
+from cnnjax.data.readers.unlabeled import read_unlabeled
 from cnnjax.runs import remote
 from cnnjax.study.overrides import load_study
 from cnnjax.study.schema import DataConfig
@@ -33,7 +33,7 @@ def test_a_path_is_expanded_and_need_not_be_there(monkeypatch):
     [
         ("--output", lambda path: expanded("--output", path)),
         ("--config", load_study),
-        ("--input", read_unlabelled),
+        ("--input", read_unlabeled),
         ("data.path", lambda path: load_dataset(DataConfig(path=path))),
         ("workdir", remote.copied),
     ],

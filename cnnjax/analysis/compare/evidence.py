@@ -81,7 +81,7 @@ def compare_settings(a: Side, b: Side, measure: str | None = None, margin: float
         most=most - least,
         pair=_pairing_helps(a, b, measure),
     )
-    summary_a, summary_b = (stats.summarise([*side.values()], (least, most)) for side in values)
+    summary_a, summary_b = (stats.summarize([*side.values()], (least, most)) for side in values)
     configs = differences(_beside_the_grid(a.run.config), _beside_the_grid(b.run.config))
     if _have_same_data(a, b):
         configs.pop("data.path", None)

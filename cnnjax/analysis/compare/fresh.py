@@ -125,8 +125,8 @@ def compute_confirmation(run: Run, number: int) -> Confirmation:
 
 def _contender(run: Run, trial: str, side: Side, measure: str, best: float) -> Contender:
     setting = int(run.trials.loc[run.trials["trial"] == trial, "setting"].iloc[0])
-    selected = stats.summarise(run.values(setting, measure), bounds(measure))
-    fresh = stats.summarise([*side.values(measure).values()], bounds(measure))
+    selected = stats.summarize(run.values(setting, measure), bounds(measure))
+    fresh = stats.summarize([*side.values(measure).values()], bounds(measure))
     return Contender(trial, run.describe(setting), float(run.settings.loc[setting, run.select]), selected, fresh, best)
 
 

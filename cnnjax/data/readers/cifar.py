@@ -83,7 +83,7 @@ def read_records(content: bytes, label_bytes: int = 1) -> Split:
 
 
 def _from_planes(rows: np.ndarray) -> np.ndarray:
-    """Returns rows of 3*32*32 pixels, colour after colour, as images [N, 32, 32, 3]."""
+    """Returns rows of 3*32*32 pixels, color after color, as images [N, 32, 32, 3]."""
     return np.ascontiguousarray(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
 
 

@@ -1,7 +1,7 @@
 """CSV files with an image in each row, under a header row: its label or its ID, and its pixels.
 
-Grey images only: their pixels are the rows of a square, one after another. In what order a row would
-hold three colours is agreed nowhere, so such files are refused and not guessed at.
+Gray images only: their pixels are the rows of a square, one after another. In what order a row would
+hold three colors is agreed nowhere, so such files are refused and not guessed at.
 """
 
 import csv
@@ -44,12 +44,12 @@ def find_csv(folder: Path) -> list[Path]:
 
 
 def read_csv(path: Path) -> Source:
-    """Reads a CSV file, or a folder of train.csv and optionally val.csv and test.csv, as `read_labelled_rows`.
+    """Reads a CSV file, or a folder of train.csv and optionally val.csv and test.csv, as `read_labeled_rows`.
 
     A file that is called train.csv is read with the other splits beside it. What has no labels is left out.
 
     Raises:
-        RequestError: as `read_labelled_rows`; or two files are one split.
+        RequestError: as `read_labeled_rows`; or two files are one split.
     """
     found, notes = find_csv(path if path.is_dir() else path.parent), []
     if path.is_dir():
@@ -62,7 +62,7 @@ def read_csv(path: Path) -> Source:
     for split in ("validation", "test"):
         if split in files and (why := _no_labels(files[split])):
             notes.append(f"left out, because {why}: {files.pop(split).name}")
-    splits = {split: read_labelled_rows(file) for split, file in files.items()}
+    splits = {split: read_labeled_rows(file) for split, file in files.items()}
     return Source(splits["train"], splits.get("test"), (), splits.get("validation"), tuple(notes))
 
 
@@ -75,14 +75,14 @@ def _stem(path: Path) -> str:
 
 
 def _no_labels(path: Path) -> str:
-    """Says why a file is none of labelled images; "" of one that is."""
+    """Says why a file is none of labeled images; "" of one that is."""
     try:
         return "" if _read_header(path).key.lower() == "label" else "its images have no labels"
     except PathError as error:
         return error.what
 
 
-def read_labelled_rows(path: Path) -> Split:
+def read_labeled_rows(path: Path) -> Split:
     """Reads a CSV file of the columns label,pix1,pix2,... (`label` may also stand last).
 
     Args:
@@ -102,14 +102,14 @@ def read_labelled_rows(path: Path) -> Split:
     return checked_split(path, (f"{header.pixels[0]}..{header.pixels[-1]}", header.key), images, labels)
 
 
-def read_unlabelled_rows(path: Path) -> tuple[list[str], np.ndarray]:
+def read_unlabeled_rows(path: Path) -> tuple[list[str], np.ndarray]:
     """Reads a CSV file of the columns ID,pix1,pix2,...
 
     Returns:
         The IDs, as written, and the images [N, S, S, 1], in the order of the rows.
 
     Raises:
-        RequestError: as `read_labelled_rows`; or there is no column ID, or no row.
+        RequestError: as `read_labeled_rows`; or there is no column ID, or no row.
     """
     header = _read_header(path)
     if header.key.lower() != "id":
@@ -143,7 +143,7 @@ def _read_header(path: Path) -> _Header:
         if numbered[0] is None or numbered[index] != (numbered[0][0], numbered[0][1] + index):
             raise PathError(path, f"its column {name[:40]!r} is no pixel or out of order; use {_FORM}")
     if math.isqrt(len(pixels)) ** 2 != len(pixels):
-        raise PathError(path, f"it has {len(pixels):,} pixels; use those of a grey square (784 = 28x28, say)")
+        raise PathError(path, f"it has {len(pixels):,} pixels; use those of a gray square (784 = 28x28, say)")
     return _Header(names, keys[0], pixels)
 
 

@@ -27,7 +27,7 @@ ACCEPTED = (
     "a folder of images for each class (root/<class>/*.png, .jpg, ...; or root/train/<class>/... and "
     "optionally root/val/<class>/... and root/test/<class>/...); "
     f"an .npz file ({NPZ}); "
-    "or a .csv or .csv.gz file (a header row of label,pix1,pix2,...; grey squares), or a folder of train.csv and "
+    "or a .csv or .csv.gz file (a header row of label,pix1,pix2,...; gray squares), or a folder of train.csv and "
     "optionally val.csv and test.csv"
 )
 _KINDS = {

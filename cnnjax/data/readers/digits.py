@@ -1,4 +1,4 @@
-"""The embedded data set: scikit-learn's 1,797 grey 8x8 digits."""
+"""The embedded data set: scikit-learn's 1,797 gray 8x8 digits."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from cnnjax.data.dataset import Source, Split
 
 
 def read_digits() -> Source:
-    """Returns the digits, their 17 grey levels spread over 0..255; there is no test split."""
+    """Returns the digits, their 17 gray levels spread over 0..255; there is no test split."""
     from sklearn.datasets import load_digits  # lazily: it takes a second
 
     digits: Any = load_digits()

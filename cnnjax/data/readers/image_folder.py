@@ -135,7 +135,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _decode(paths: list[Path], name: str, size: int | None, resize: str) -> dict[str, np.ndarray]:
-    """Returns `images` [N, H, W, C], where C is 1 if all of them are grey and otherwise 3, and `notes` on them."""
+    """Returns `images` [N, H, W, C], where C is 1 if all of them are gray and otherwise 3, and `notes` on them."""
     images = None
     remarks: list[str] = []
     for index, picture in enumerate(decode_pictures(paths, f"decoding {name}, once")):
@@ -147,7 +147,7 @@ def _decode(paths: list[Path], name: str, size: int | None, resize: str) -> dict
             sizes = ["x".join(str(n) for n in each.shape[:2]) for each in (images[0], image)]
             found = f"images differ in size: {paths[0]} is {sizes[0]}, {paths[index]} {sizes[1]}"
             raise RequestError("data.image_size", None, f"{found}; use a size")
-        if image.shape[-1] > images.shape[-1]:  # the first that is not grey
+        if image.shape[-1] > images.shape[-1]:  # the first that is not gray
             images = np.repeat(images, image.shape[-1], axis=-1)
         images[index] = image
         remarks += picture.remarks

@@ -112,7 +112,7 @@ class _Reader:
         except (KeyError, TypeError, ValueError):
             readable = False
         if not readable:
-            what = "uint8 images, grey or RGB, with one class label each, and a train split"
+            what = "uint8 images, gray or RGB, with one class label each, and a train split"
             raise RequestError("data.name", data.name, f"must be data of {what}")
         differ = min(self.shape[:2]) < 1  # -1: every image has its own
         if differ and data.image_size is None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cnnjax.data.readers.checks import PathError, checked_images, count_suffixes, entries, to_bytes
-from cnnjax.data.readers.csv import is_csv, read_unlabelled_rows
+from cnnjax.data.readers.csv import is_csv, read_unlabeled_rows
 from cnnjax.data.readers.image_files import SUFFIXES, count_remarks, decode_pictures, find_pictures, is_picture
 from cnnjax.data.readers.npy import map_npy
 from cnnjax.data.readers.npz import read_npz_images
@@ -17,13 +17,13 @@ from cnnjax.utils.text import counted, first_line
 
 ACCEPTED = (
     f"an image or a folder of images ({SUFFIXES}), or of such a folder for each class; "
-    "a .csv or .csv.gz file (a header row of ID,pix1,pix2,...; grey squares); "
+    "a .csv or .csv.gz file (a header row of ID,pix1,pix2,...; gray squares); "
     "a .npy file ([N, H, W, C], [N, H, W] or [N, S*S], of uint8, of floating point of 0..1, or of numbers of 0..255); "
     "or an .npz file with such an array named images"
 )
 
 
-class Unlabelled(NamedTuple):
+class Unlabeled(NamedTuple):
     """Images that are to be predicted.
 
     Attributes:
@@ -41,7 +41,7 @@ class Unlabelled(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def read_unlabelled(path: str, key: str = "--input") -> Unlabelled:
+def read_unlabeled(path: str, key: str = "--input") -> Unlabeled:
     """Reads images that are to be predicted.
 
     Args:
@@ -60,14 +60,14 @@ def read_unlabelled(path: str, key: str = "--input") -> Unlabelled:
         raise RequestError(key, path, f"it cannot be read: {first_line(error)}") from error
 
 
-def _read(where: Path) -> Unlabelled:
+def _read(where: Path) -> Unlabeled:
     if where.is_dir():
         return _read_folder(where)
     if where.is_file() and is_csv(where):
-        return Unlabelled(*read_unlabelled_rows(where))
+        return Unlabeled(*read_unlabeled_rows(where))
     if where.is_file() and where.suffix.lower() in (".npy", ".npz"):
         images = _read_npy(where) if where.suffix.lower() == ".npy" else read_npz_images(where)
-        return Unlabelled([str(index) for index in range(len(images))], images)
+        return Unlabeled([str(index) for index in range(len(images))], images)
     if is_picture(where):
         return _decode([where], [where.name])
     what = "it is of no kind that is read" if where.exists() else "there is no such file"
@@ -78,7 +78,7 @@ def _read_npy(path: Path) -> np.ndarray:
     return checked_images(path, "its array", to_bytes(path, "its array", map_npy(path)))
 
 
-def _read_folder(where: Path) -> Unlabelled:
+def _read_folder(where: Path) -> Unlabeled:
     """Reads the images of a folder, or else those of its folders."""
     paths, others = find_pictures(where)
     folders = [path for path in entries(where) if path.is_dir()]
@@ -105,7 +105,7 @@ def _read_folder(where: Path) -> Unlabelled:
 
 def _decode(
     paths: list[Path], ids: list[str], classes: list[str] | None = None, notes: Sequence[str] = ()
-) -> Unlabelled:
+) -> Unlabeled:
     pictures = list(decode_pictures(paths, f"decoding {counted(len(paths), 'image')}"))
     remarks = count_remarks(remark for picture in pictures for remark in picture.remarks)
-    return Unlabelled(ids, [picture.pixels for picture in pictures], classes, (*notes, *remarks))
+    return Unlabeled(ids, [picture.pixels for picture in pictures], classes, (*notes, *remarks))

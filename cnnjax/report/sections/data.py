@@ -54,7 +54,7 @@ def figures(dataset: Dataset, augmented: np.ndarray | None) -> Iterator[Plot]:
 def channel_names(dataset: Dataset) -> tuple[str, ...]:
     """Returns the names of the channels of the images."""
     channels = dataset.image_shape[-1]
-    return {1: ("grey",), 3: ("red", "green", "blue")}.get(channels, tuple(map(str, range(channels))))
+    return {1: ("gray",), 3: ("red", "green", "blue")}.get(channels, tuple(map(str, range(channels))))
 
 
 def class_counts(dataset: Dataset) -> dict[str, np.ndarray]:
@@ -91,7 +91,7 @@ def _pixels(dataset: Dataset, kind: str) -> Table:
             before = pixel_statistics(counts)._asdict() | {"black": black_share(counts)}
             after = pixel_statistics(counts, float(scale), float(shift))._asdict()
             del after["pixels"]
-            rows.append({"split": name, "channel": channel} | before | {f"{k}_normalised": v for k, v in after.items()})
+            rows.append({"split": name, "channel": channel} | before | {f"{k}_normalized": v for k, v in after.items()})
     note = (
         f"Pixels as stored (0 to 255), and as the network gets them (normalization {kind}). std: population standard "
         f"deviation. Black: share of pixels of at most {BLACK}."

@@ -131,7 +131,7 @@ def _settings(run: Run) -> Table:
         frame[measure] = settings[measure]
         if measure in ("test_accuracy", "f1"):
             values = {setting: run.values(setting, measure) for setting in settings.index}
-            summaries = {setting: stats.summarise(of_seeds) for setting, of_seeds in values.items() if of_seeds}
+            summaries = {setting: stats.summarize(of_seeds) for setting, of_seeds in values.items() if of_seeds}
             frame[f"{measure}_std"] = pd.Series({s: one.std for s, one in summaries.items()}, dtype=float)
             frame[f"{measure}_half"] = pd.Series(
                 {s: (one.high - one.low) / 2 for s, one in summaries.items()}, dtype=float

@@ -41,7 +41,7 @@ def tables(run: Run) -> list[Table]:
             continue
         new = stats.prediction_interval(values, bounds(measure))
         head = run.settings.loc[setting, shown_axes(run)].to_dict() if several else {"measure": measure}
-        row = head | dataclasses.asdict(stats.summarise(values, bounds(measure)))
+        row = head | dataclasses.asdict(stats.summarize(values, bounds(measure)))
         row |= {"new_low": new.low, "new_high": new.high}
         rows.append({name: value for name, value in row.items() if not (run.crossed and name in _INTERVALS)})
     intervals = (

@@ -1,4 +1,4 @@
-"""CSV files with an image in each row, labelled and unlabelled, whole and damaged."""
+"""CSV files with an image in each row, labeled and unlabeled, whole and damaged."""
 
 import gzip
 from pathlib import Path
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnjax.data import load_dataset
-from cnnjax.data.readers.csv import read_labelled_rows, read_unlabelled_rows
+from cnnjax.data.readers.csv import read_labeled_rows, read_unlabeled_rows
 from cnnjax.data.readers.detect import read_path
 from cnnjax.study.schema import DataConfig
 from cnnjax.utils.errors import RequestError
@@ -32,9 +32,9 @@ def images() -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
-def test_labelled_rows_are_read_as_pandas_wrote_them(tmp_path, images, name):
+def test_labeled_rows_are_read_as_pandas_wrote_them(tmp_path, images, name):
     path = write_rows(tmp_path / name, images, {"label": np.arange(10) % 2})
-    split = read_labelled_rows(path)
+    split = read_labeled_rows(path)
     np.testing.assert_array_equal(split.images[..., 0], images)
     np.testing.assert_array_equal(split.labels, np.arange(10) % 2)
     assert split.images.dtype == np.uint8 and split.labels.dtype == np.int32
@@ -46,21 +46,21 @@ def test_labelled_rows_are_read_as_pandas_wrote_them(tmp_path, images, name):
 def test_the_label_may_stand_last_and_pixels_may_be_called_otherwise(tmp_path, images):
     frame = pd.DataFrame(images.reshape(10, 9), columns=[f"pixel{i}" for i in range(9)])
     frame.assign(label=3).to_csv(tmp_path / "a.csv", index=False)
-    split = read_labelled_rows(tmp_path / "a.csv")
+    split = read_labeled_rows(tmp_path / "a.csv")
     np.testing.assert_array_equal(split.images[..., 0], images)
     assert (split.labels == 3).all()
 
 
-def test_unlabelled_rows_keep_their_ids_and_are_no_data_of_a_study(tmp_path, images):
+def test_unlabeled_rows_keep_their_ids_and_are_no_data_of_a_study(tmp_path, images):
     names = [f"{i:03d}" for i in range(10)]
     path = write_rows(tmp_path / "a.csv", images, {"ID": names})
-    ids, read = read_unlabelled_rows(path)
+    ids, read = read_unlabeled_rows(path)
     assert ids == names
     np.testing.assert_array_equal(read[..., 0], images)
     with pytest.raises(RequestError, match=r"a\.csv.* have an ID and no label: to be predicted"):
         load_dataset(DataConfig(path=str(path)))
     with pytest.raises(RequestError, match="no column ID"):
-        read_unlabelled_rows(write_rows(path, images, {"label": 0}))
+        read_unlabeled_rows(write_rows(path, images, {"label": 0}))
 
 
 HEADER = "label,pix1,pix2,pix3,pix4\n"
@@ -106,20 +106,20 @@ def test_rows_that_do_not_fit_are_one_line_that_names_the_file(tmp_path, text, n
     patch=st.text(max_size=6).map(str.encode) | st.binary(max_size=6),
     at=st.integers(0, 150),
     packed=st.booleans(),
-    labelled=st.booleans(),
+    labeled=st.booleans(),
 )
-def test_no_damage_to_rows_escapes_as_another_error(tmp_path_factory, cut, patch, at, packed, labelled):
+def test_no_damage_to_rows_escapes_as_another_error(tmp_path_factory, cut, patch, at, packed, labeled):
     text = HEADER + "1,2,3,4,5\n0,255,254,253,252\n" * 3
-    content = (text if labelled else text.replace("label", "ID")).encode()
+    content = (text if labeled else text.replace("label", "ID")).encode()
     content = bytearray(gzip.compress(content) if packed else content)
     content[at : at + len(patch)] = patch
     path = tmp_path_factory.mktemp("rows") / ("a.csv.gz" if packed else "a.csv")
     path.write_bytes(content[:cut])
     try:
-        if labelled:
+        if labeled:
             assert read_path(str(path), "a").train.images.shape[1:] == (2, 2, 1)
         else:
-            ids, images = read_unlabelled_rows(path)
+            ids, images = read_unlabeled_rows(path)
             assert len(ids) == len(images)
     except RequestError as error:
         assert "\n" not in str(error)
@@ -132,7 +132,7 @@ def test_a_folder_named_as_a_file_is_of_no_kind(tmp_path):
 
 
 def write_splits(folder: Path, *names: str) -> dict[str, np.ndarray]:
-    """Writes a labelled file of each name; returns the images by name."""
+    """Writes a labeled file of each name; returns the images by name."""
     written = {}
     for index, name in enumerate(names):
         written[name] = np.full((4 + index, 3, 3), 10 * index, np.uint8)

@@ -10,7 +10,7 @@ from cnnjax.data import load_dataset
 from cnnjax.data.readers.image_files import count_remarks, decode_picture
 from cnnjax.study.schema import DataConfig
 from cnnjax.utils.errors import RequestError
-from tests.data.readers.test_image_folder import COLOUR, GREY, palette, png16
+from tests.data.readers.test_image_folder import COLOR, GRAY, palette, png16
 
 SIDE = np.full((6, 5, 1), 255, np.uint8)
 SIDE[:, :2] = 100  # how opaque the left of an image is
@@ -35,7 +35,7 @@ def own_cache(monkeypatch, tmp_path_factory):
 
 
 @pytest.mark.parametrize("orientation", TURNS)
-@pytest.mark.parametrize(("kind", "pixels"), [("png", COLOUR), ("tiff", GREY), ("webp", COLOUR), ("png", GREY)])
+@pytest.mark.parametrize(("kind", "pixels"), [("png", COLOR), ("tiff", GRAY), ("webp", COLOR), ("png", GRAY)])
 def test_an_image_is_turned_as_its_exif_orientation_says(tmp_path, orientation, kind, pixels):
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -61,7 +61,7 @@ def on(ground: int, pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return np.rint(np.atleast_3d(pixels) * share + ground * (1 - share))
 
 
-@pytest.mark.parametrize(("pixels", "name"), [(COLOUR, "a.png"), (GREY, "a.png"), (COLOUR, "a.tiff")])
+@pytest.mark.parametrize(("pixels", "name"), [(COLOR, "a.png"), (GRAY, "a.png"), (COLOR, "a.tiff")])
 def test_what_is_transparent_is_put_on_white(tmp_path, pixels, name):
     Image.fromarray(np.concatenate([np.atleast_3d(pixels), SIDE], -1)).save(tmp_path / name)
     found = decode_picture(tmp_path / name)
@@ -81,7 +81,7 @@ def test_a_shape_in_alpha_alone_can_be_seen(tmp_path, level, ground, channels):
 
 
 def test_a_transparent_level_of_a_palette_or_of_gray(tmp_path):
-    shown = np.where(SHAPE == 255, GREY, 7)
+    shown = np.where(SHAPE == 255, GRAY, 7)
     palette(shown).save(tmp_path / "a.gif", transparency=7)
     palette(shown).save(tmp_path / "a.png", transparency=7)
     for name in ("a.gif", "a.png"):
@@ -92,8 +92,8 @@ def test_a_transparent_level_of_a_palette_or_of_gray(tmp_path):
         decode_picture(tmp_path / "b.png").pixels, np.where(shown == 7, 255, shown)[..., None]
     )
     alphas = bytes(255 - level for level in range(256))  # each level of the palette with an alpha of its own
-    palette(GREY).save(tmp_path / "c.png", transparency=alphas)
-    assert np.abs(decode_picture(tmp_path / "c.png").pixels - on(255, 255 - GREY, 255 - GREY)).max() <= 1
+    palette(GRAY).save(tmp_path / "c.png", transparency=alphas)
+    assert np.abs(decode_picture(tmp_path / "c.png").pixels - on(255, 255 - GRAY, 255 - GRAY)).max() <= 1
 
 
 def tiff16(values: np.ndarray, photometric: int) -> bytes:
@@ -166,46 +166,46 @@ def srgb(levels: np.ndarray, curve: float) -> np.ndarray:
 
 
 def test_colors_are_converted_by_their_profile(tmp_path):
-    Image.fromarray(COLOUR).save(tmp_path / "a.png", icc_profile=profile(b"RGB ", 1.0))
+    Image.fromarray(COLOR).save(tmp_path / "a.png", icc_profile=profile(b"RGB ", 1.0))
     found = decode_picture(tmp_path / "a.png")
-    assert np.abs(found.pixels - srgb(COLOUR, 1.0)[..., [1, 0, 2]]).max() <= 2 and found.remarks == ()
-    Image.fromarray(GREY).save(tmp_path / "b.png", icc_profile=profile(b"GRAY", 1.8))
+    assert np.abs(found.pixels - srgb(COLOR, 1.0)[..., [1, 0, 2]]).max() <= 2 and found.remarks == ()
+    Image.fromarray(GRAY).save(tmp_path / "b.png", icc_profile=profile(b"GRAY", 1.8))
     found = decode_picture(tmp_path / "b.png")
-    assert np.abs(found.pixels[..., 0] - srgb(GREY, 1.8)).max() <= 2 and found.remarks == ()
-    Image.fromarray(np.concatenate([COLOUR, SIDE], -1)).save(tmp_path / "c.png", icc_profile=profile(b"RGB ", 1.0))
-    expected = on(255, srgb(COLOUR, 1.0)[..., [1, 0, 2]], SIDE)
+    assert np.abs(found.pixels[..., 0] - srgb(GRAY, 1.8)).max() <= 2 and found.remarks == ()
+    Image.fromarray(np.concatenate([COLOR, SIDE], -1)).save(tmp_path / "c.png", icc_profile=profile(b"RGB ", 1.0))
+    expected = on(255, srgb(COLOR, 1.0)[..., [1, 0, 2]], SIDE)
     assert np.abs(decode_picture(tmp_path / "c.png").pixels - expected).max() <= 2
 
 
 def test_a_profile_of_srgb_changes_no_pixel_and_one_that_does_not_fit_is_said(tmp_path):
     same = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    Image.fromarray(COLOUR).save(tmp_path / "a.png", icc_profile=same)
+    Image.fromarray(COLOR).save(tmp_path / "a.png", icc_profile=same)
     found = decode_picture(tmp_path / "a.png")
-    np.testing.assert_array_equal(found.pixels, COLOUR)
+    np.testing.assert_array_equal(found.pixels, COLOR)
     assert found.remarks == ()
     for wrong in (profile(b"GRAY", 1.0), b"no profile"):
-        Image.fromarray(COLOUR).save(tmp_path / "b.png", icc_profile=wrong)
+        Image.fromarray(COLOR).save(tmp_path / "b.png", icc_profile=wrong)
         found = decode_picture(tmp_path / "b.png")
-        np.testing.assert_array_equal(found.pixels, COLOUR)
+        np.testing.assert_array_equal(found.pixels, COLOR)
         assert found.remarks == ("a color profile that cannot be applied; colors are taken as sRGB",)
 
 
 def test_cmyk_and_lab_are_colors(tmp_path):
-    inks = np.concatenate([COLOUR, np.zeros_like(SIDE)], -1)
+    inks = np.concatenate([COLOR, np.zeros_like(SIDE)], -1)
     Image.fromarray(inks, "CMYK").save(tmp_path / "a.tiff")
     found = decode_picture(tmp_path / "a.tiff")
-    np.testing.assert_array_equal(found.pixels, 255 - COLOUR)
+    np.testing.assert_array_equal(found.pixels, 255 - COLOR)
     assert "CMYK" in found.remarks[0]
     Image.new("LAB", (2, 2), (138, 81 + 128, 70 + 128)).save(tmp_path / "b.tiff")  # the red of sRGB, but for rounding
     assert np.abs(decode_picture(tmp_path / "b.tiff").pixels.astype(int) - [255, 0, 0]).max() <= 6
 
 
 def test_of_an_animation_the_first_frame_is_taken_and_said(tmp_path):
-    frames = [palette(GREY), palette(GREY[::-1])]
+    frames = [palette(GRAY), palette(GRAY[::-1])]
     for name in ("a.gif", "a.png", "a.tiff"):
         frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
         found = decode_picture(tmp_path / name)
-        np.testing.assert_array_equal(found.pixels[..., 0], 255 - GREY, name)
+        np.testing.assert_array_equal(found.pixels[..., 0], 255 - GRAY, name)
         assert found.remarks == ("several frames or pages, of which the first is taken",)
 
 
@@ -214,7 +214,7 @@ def test_remarks_are_counted_and_kept_with_the_decoded_images(tmp_path):
     for name in ("x", "y"):
         (tmp_path / name).mkdir()
         for index in range(5):
-            pixels = np.concatenate([COLOUR, SIDE if index < 2 else SIDE * 0 + 255], -1)
+            pixels = np.concatenate([COLOR, SIDE if index < 2 else SIDE * 0 + 255], -1)
             Image.fromarray(pixels).save(tmp_path / name / f"{index}.png")
     config = DataConfig(path=str(tmp_path))
     for _ in range(2):  # the second time from the cache

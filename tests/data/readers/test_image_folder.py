@@ -21,8 +21,8 @@ from cnnjax.study.schema import DataConfig
 from cnnjax.utils.errors import RequestError
 
 RNG = np.random.default_rng(0)
-COLOUR = RNG.integers(0, 256, (6, 5, 3), np.uint8)
-GREY = RNG.integers(0, 256, (6, 5), np.uint8)
+COLOR = RNG.integers(0, 256, (6, 5, 3), np.uint8)
+GRAY = RNG.integers(0, 256, (6, 5), np.uint8)
 
 
 @pytest.fixture(autouse=True)
@@ -35,10 +35,10 @@ def save(path: Path, pixels: np.ndarray) -> None:
     Image.fromarray(pixels).save(path)
 
 
-def photos(root: Path, classes: dict[str, int], seed: int = 0, colour: bool = True) -> dict[str, np.ndarray]:
+def photos(root: Path, classes: dict[str, int], seed: int = 0, color: bool = True) -> dict[str, np.ndarray]:
     """Writes `classes` of so many images each; returns what was written by class."""
     rng = np.random.default_rng(seed)
-    shape = (6, 5, 3) if colour else (6, 5)
+    shape = (6, 5, 3) if color else (6, 5)
     written = {name: rng.integers(0, 256, (count, *shape), np.uint8) for name, count in classes.items()}
     for name, images in written.items():
         for index, image in enumerate(images):
@@ -97,7 +97,7 @@ def test_files_that_are_not_read_are_counted_by_suffix(tmp_path):
         photos(root, {folder: 2})
         for name in ("x.HEIC", "y.HEIC", "z.txt", "LICENSE"):
             (root / folder / name).write_text("no image")
-    save(root / "train" / "over.png", COLOUR)
+    save(root / "train" / "over.png", COLOR)
     (root / "labels.csv").write_text("a,b")
     for junk in ("__MACOSX/train/a/._0.png", "Thumbs.db", "train/desktop.ini", "train/a/.DS_Store", "@eaDir/b/c.png"):
         (root / junk).parent.mkdir(parents=True, exist_ok=True)
@@ -126,7 +126,7 @@ def test_an_image_is_known_by_other_suffixes_and_without_one_by_its_content(tmp_
     folder = tmp_path / "a"
     folder.mkdir()
     for name, kind in (("1.jfif", "jpeg"), ("2.JPE", "jpeg"), ("3", "png"), ("4.pnm", "ppm"), ("5", "webp")):
-        Image.fromarray(COLOUR).save(folder / name, kind)
+        Image.fromarray(COLOR).save(folder / name, kind)
     for name, content in (("6", b""), ("7", b"BM"), ("8", b"P6 a text"), ("9", b"%!PS-Adobe-3.0 EPSF-3.0\n")):
         (folder / name).write_bytes(content)
     source = read_path(str(tmp_path), "a")
@@ -172,7 +172,7 @@ def test_a_link_to_nothing_is_refused_by_name(tmp_path, name):
 @pytest.mark.parametrize("name", ["a/caf\udce9.png", "caf\udce9/0.png"])
 def test_a_name_that_is_not_utf8_is_refused_by_name(tmp_path, name):
     photos(tmp_path, {"a": 1, "b": 1})
-    save(tmp_path / "0.png", COLOUR)
+    save(tmp_path / "0.png", COLOR)
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / "0.png").rename(tmp_path / name)
     with pytest.raises(RequestError, match=r"^data\.path='.*/caf\\udce9.*its name is not UTF-8") as refused:
@@ -185,18 +185,18 @@ def test_a_class_may_be_called_train(tmp_path):
     assert read_path(str(tmp_path), "vehicles").classes == ("car", "train")
 
 
-def test_channels_are_one_only_if_all_images_are_grey(tmp_path):
-    grey = photos(tmp_path, {"a": 2, "b": 2}, colour=False)
-    save(tmp_path / "b" / "02.png", np.repeat(GREY[..., None], 3, axis=-1))  # grey, written as colours
+def test_channels_are_one_only_if_all_images_are_gray(tmp_path):
+    gray = photos(tmp_path, {"a": 2, "b": 2}, color=False)
+    save(tmp_path / "b" / "02.png", np.repeat(GRAY[..., None], 3, axis=-1))  # gray, written as colors
     images = read_path(str(tmp_path), "a").train.images
     assert images.shape == (5, 6, 5, 1)
-    np.testing.assert_array_equal(images[2:4, ..., 0], grey["b"])
-    np.testing.assert_array_equal(images[4, ..., 0], GREY)
-    save(tmp_path / "b" / "03.png", COLOUR)
+    np.testing.assert_array_equal(images[2:4, ..., 0], gray["b"])
+    np.testing.assert_array_equal(images[4, ..., 0], GRAY)
+    save(tmp_path / "b" / "03.png", COLOR)
     images = read_path(str(tmp_path), "a").train.images
     assert images.shape == (6, 6, 5, 3)
-    np.testing.assert_array_equal(images[-1], COLOUR)
-    np.testing.assert_array_equal(images[4], np.repeat(GREY[..., None], 3, axis=-1))
+    np.testing.assert_array_equal(images[-1], COLOR)
+    np.testing.assert_array_equal(images[4], np.repeat(GRAY[..., None], 3, axis=-1))
 
 
 def palette(pixels: np.ndarray) -> Image.Image:
@@ -205,38 +205,38 @@ def palette(pixels: np.ndarray) -> Image.Image:
     return image
 
 
-def png16(values: np.ndarray, colours: int) -> bytes:
-    """A PNG of 16 bits, from its specification: Pillow writes none of colours."""
+def png16(values: np.ndarray, colors: int) -> bytes:
+    """A PNG of 16 bits, from its specification: Pillow writes none of colors."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
-    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, 2 if colours == 3 else 0, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, 2 if colors == 3 else 0, 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def test_every_mode_is_brought_to_grey_or_colours(tmp_path):
+def test_every_mode_is_brought_to_gray_or_colors(tmp_path):
     opaque = np.full((6, 5, 1), 255, np.uint8)
     wide = RNG.integers(0, 2**16, (6, 5, 3), np.uint16)
     files = {
-        "colour.png": (Image.fromarray(COLOUR), COLOUR),
-        "colour.bmp": (Image.fromarray(COLOUR), COLOUR),
-        "colour.PPM": (Image.fromarray(COLOUR), COLOUR),
-        "colour.webp": (Image.fromarray(COLOUR), COLOUR),
-        "colour.tiff": (Image.fromarray(COLOUR), COLOUR),
-        "opaque.png": (Image.fromarray(np.concatenate([COLOUR, opaque], -1)), COLOUR),
-        "opaque grey.png": (Image.fromarray(np.concatenate([GREY[..., None], opaque], -1)), GREY[..., None]),
-        "grey.png": (Image.fromarray(GREY), GREY[..., None]),
-        "palette.png": (palette(GREY), 255 - GREY[..., None]),
-        "palette.gif": (palette(GREY), 255 - GREY[..., None]),
-        "bits.png": (Image.fromarray(GREY > 99), np.uint8(255) * (GREY > 99)[..., None]),
+        "color.png": (Image.fromarray(COLOR), COLOR),
+        "color.bmp": (Image.fromarray(COLOR), COLOR),
+        "color.PPM": (Image.fromarray(COLOR), COLOR),
+        "color.webp": (Image.fromarray(COLOR), COLOR),
+        "color.tiff": (Image.fromarray(COLOR), COLOR),
+        "opaque.png": (Image.fromarray(np.concatenate([COLOR, opaque], -1)), COLOR),
+        "opaque gray.png": (Image.fromarray(np.concatenate([GRAY[..., None], opaque], -1)), GRAY[..., None]),
+        "gray.png": (Image.fromarray(GRAY), GRAY[..., None]),
+        "palette.png": (palette(GRAY), 255 - GRAY[..., None]),
+        "palette.gif": (palette(GRAY), 255 - GRAY[..., None]),
+        "bits.png": (Image.fromarray(GRAY > 99), np.uint8(255) * (GRAY > 99)[..., None]),
     }
     for name, (image, expected) in files.items():
         image.save(tmp_path / name, **({"lossless": True, "exact": True} if name.endswith("webp") else {}))
         np.testing.assert_array_equal(decode_picture(tmp_path / name).pixels, expected, name)
-    for name, values in (("16 bits.png", wide[..., 0]), ("16 bits of colour.png", wide)):
+    for name, values in (("16 bits.png", wide[..., 0]), ("16 bits of color.png", wide)):
         (tmp_path / name).write_bytes(png16(values, 3 if values.ndim == 3 else 1))
         np.testing.assert_array_equal(decode_picture(tmp_path / name).pixels, (values // 256).reshape(6, 5, -1), name)
 
@@ -250,21 +250,21 @@ def test_a_jpeg_is_near_what_was_written(tmp_path):
 
 
 def test_sizes_that_differ_need_one(tmp_path):
-    save(tmp_path / "a" / "0.png", COLOUR)
-    save(tmp_path / "b" / "1.png", COLOUR[:4])
-    save(tmp_path / "b" / "2.png", COLOUR[:, :2])
+    save(tmp_path / "a" / "0.png", COLOR)
+    save(tmp_path / "b" / "1.png", COLOR[:4])
+    save(tmp_path / "b" / "2.png", COLOR[:, :2])
     with pytest.raises(RequestError, match=r"^data\.image_size=None.*0\.png is 6x5, .*1\.png 4x5; use a size"):
         load_dataset(DataConfig(path=str(tmp_path)))
     for resize in ("bilinear", "nearest", "pad"):
         images = read_path(str(tmp_path), "a", 8, resize).train.images
-        np.testing.assert_array_equal(images, resize_images([COLOUR, COLOUR[:4], COLOUR[:, :2]], 8, resize))
+        np.testing.assert_array_equal(images, resize_images([COLOR, COLOR[:4], COLOR[:, :2]], 8, resize))
     with pytest.raises(RequestError, match=r"^data\.image_size=5.*6x5 cannot be padded"):
         load_dataset(DataConfig(path=str(tmp_path), image_size=5))
 
 
 def test_splits_of_two_sizes_need_one(tmp_path):
-    save(tmp_path / "train" / "a" / "0.png", COLOUR)
-    save(tmp_path / "test" / "a" / "0.png", COLOUR[:4])
+    save(tmp_path / "train" / "a" / "0.png", COLOR)
+    save(tmp_path / "test" / "a" / "0.png", COLOR[:4])
     with pytest.raises(RequestError, match=r"^data\.image_size=None"):
         load_dataset(DataConfig(path=str(tmp_path)))
 
@@ -276,7 +276,7 @@ def test_images_are_decoded_once_until_a_file_changes(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("PIL.Image.open", lambda *_, **__: pytest.fail("decoded again"))
         assert load_dataset(config).describe() == first
-    save(tmp_path / "b" / "01.png", COLOUR)
+    save(tmp_path / "b" / "01.png", COLOR)
     assert load_dataset(config).describe() != first
     (tmp_path / "b" / "01.png").unlink()
     assert sum(load_dataset(config).describe()["counts"].values()) == 5
@@ -301,10 +301,10 @@ def encoded(kind: str, image: Image.Image) -> bytes:
     [
         (b"", "cannot be decoded"),
         (b"no image", "cannot be decoded"),
-        (encoded("png", Image.fromarray(COLOUR))[:-40], "cannot be decoded"),
-        (encoded("jpeg", Image.fromarray(COLOUR))[:-40], "cannot be decoded"),
-        (encoded("tiff", Image.fromarray(GREY.astype(np.int32))), "32 bits"),
-        (encoded("tiff", Image.fromarray(GREY.astype(np.float32))), "32 bits"),
+        (encoded("png", Image.fromarray(COLOR))[:-40], "cannot be decoded"),
+        (encoded("jpeg", Image.fromarray(COLOR))[:-40], "cannot be decoded"),
+        (encoded("tiff", Image.fromarray(GRAY.astype(np.int32))), "32 bits"),
+        (encoded("tiff", Image.fromarray(GRAY.astype(np.float32))), "32 bits"),
         (bomb(), "decompression bomb"),
     ],
 )
@@ -319,7 +319,7 @@ def test_an_image_that_cannot_be_decoded_is_one_line_that_names_it(tmp_path, con
 
 def test_between_pillows_warning_and_its_error_a_bomb_is_refused_too(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
-    save(tmp_path / "a.png", COLOUR)
+    save(tmp_path / "a.png", COLOR)
     with pytest.raises(RequestError, match="decompression bomb"):
         decode_picture(tmp_path / "a.png")
 
@@ -353,7 +353,7 @@ def test_postscript_is_not_run_whatever_it_is_called(tmp_path, monkeypatch):
 def test_folders_that_do_not_fit_are_one_line(tmp_path, folders, named):
     for path in folders:
         if path.endswith(".png"):
-            save(tmp_path / path, COLOUR)
+            save(tmp_path / path, COLOR)
         elif path.endswith(".HEIC"):
             (tmp_path / path).parent.mkdir(parents=True)
             (tmp_path / path).touch()
@@ -372,7 +372,7 @@ def test_folders_that_do_not_fit_are_one_line(tmp_path, folders, named):
     at=st.integers(0, 200),
 )
 def test_no_damage_to_an_image_escapes_as_another_error(tmp_path_factory, kind, cut, patch, at):
-    content = bytearray(encoded(kind, Image.fromarray(COLOUR)))
+    content = bytearray(encoded(kind, Image.fromarray(COLOR)))
     content[at : at + len(patch)] = patch
     path = tmp_path_factory.mktemp("image") / f"a.{kind}"
     path.write_bytes(content if cut > 200 else content[:cut])

@@ -6,78 +6,78 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnjax.data.readers.unlabeled import read_unlabelled
+from cnnjax.data.readers.unlabeled import read_unlabeled
 from cnnjax.utils.errors import RequestError
 from tests.data.readers.test_csv import write_rows
 
-GREY = np.random.default_rng(0).integers(0, 256, (4, 3, 3), np.uint8)
-COLOUR = np.random.default_rng(1).integers(0, 256, (4, 5, 6, 3), np.uint8)
+GRAY = np.random.default_rng(0).integers(0, 256, (4, 3, 3), np.uint8)
+COLOR = np.random.default_rng(1).integers(0, 256, (4, 5, 6, 3), np.uint8)
 
 
 def test_rows_of_a_csv_file(tmp_path):
-    ids, images, *_ = read_unlabelled(str(write_rows(tmp_path / "a.csv.gz", GREY, {"ID": [7, 5, 6, 4]})))
+    ids, images, *_ = read_unlabeled(str(write_rows(tmp_path / "a.csv.gz", GRAY, {"ID": [7, 5, 6, 4]})))
     assert ids == ["7", "5", "6", "4"]
-    np.testing.assert_array_equal(images, GREY[..., None])
+    np.testing.assert_array_equal(images, GRAY[..., None])
 
 
 @pytest.mark.parametrize(
     ("stored", "expected"),
-    [(GREY, GREY[..., None]), (GREY.reshape(4, 9), GREY[..., None]), (COLOUR, COLOUR)],
+    [(GRAY, GRAY[..., None]), (GRAY.reshape(4, 9), GRAY[..., None]), (COLOR, COLOR)],
 )
 def test_arrays(tmp_path, stored, expected):
     np.save(tmp_path / "a.npy", stored)
-    ids, images, *_ = read_unlabelled(str(tmp_path / "a.npy"))
+    ids, images, *_ = read_unlabeled(str(tmp_path / "a.npy"))
     assert ids == ["0", "1", "2", "3"]
     np.testing.assert_array_equal(images, expected)
 
 
 @pytest.mark.parametrize(("write", "name"), [(np.save, "a.npy"), (np.savez, "a.npz")])
 def test_capitals_in_a_suffix_are_read_alike(tmp_path, write, name):
-    write(tmp_path / name, **{"arr" if name == "a.npy" else "images": GREY})
+    write(tmp_path / name, **{"arr" if name == "a.npy" else "images": GRAY})
     (tmp_path / name).rename(tmp_path / name.upper())
-    np.testing.assert_array_equal(read_unlabelled(str(tmp_path / name.upper()))[1], GREY[..., None])
+    np.testing.assert_array_equal(read_unlabeled(str(tmp_path / name.upper()))[1], GRAY[..., None])
 
 
 def test_labels_beside_an_array_are_left_alone(tmp_path):
-    np.savez(tmp_path / "a.npz", images=GREY.reshape(4, 9), labels=np.array([{}], object))
-    ids, images, *_ = read_unlabelled(str(tmp_path / "a.npz"))
+    np.savez(tmp_path / "a.npz", images=GRAY.reshape(4, 9), labels=np.array([{}], object))
+    ids, images, *_ = read_unlabeled(str(tmp_path / "a.npz"))
     assert ids == ["0", "1", "2", "3"]
-    np.testing.assert_array_equal(images, GREY[..., None])
+    np.testing.assert_array_equal(images, GRAY[..., None])
 
 
 def test_a_folder_of_images_of_any_sizes(tmp_path):
-    Image.fromarray(COLOUR[0]).save(tmp_path / "b.png")
-    Image.fromarray(GREY[0]).save(tmp_path / "a.png")
+    Image.fromarray(COLOR[0]).save(tmp_path / "b.png")
+    Image.fromarray(GRAY[0]).save(tmp_path / "a.png")
     (tmp_path / ".hidden.png").write_text("")
     (tmp_path / "notes.txt").write_text("")
-    ids, images, _, notes = read_unlabelled(str(tmp_path))
+    ids, images, _, notes = read_unlabeled(str(tmp_path))
     assert ids == ["a.png", "b.png"] and notes == ("left out, not read as images: 1 .txt",)
-    np.testing.assert_array_equal(images[0], GREY[0][..., None])
-    np.testing.assert_array_equal(images[1], COLOUR[0])
+    np.testing.assert_array_equal(images[0], GRAY[0][..., None])
+    np.testing.assert_array_equal(images[1], COLOR[0])
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("kind", ["npy", "npz"])
 def test_floating_point_of_either_range_is_brought_to_bytes(tmp_path, dtype, kind):
     for scale in (1, 255):
-        stored = (GREY / 255 * scale).astype(dtype)
+        stored = (GRAY / 255 * scale).astype(dtype)
         np.save(tmp_path / "a.npy", stored)
         np.savez(tmp_path / "a.npz", images=stored)
-        images = read_unlabelled(str(tmp_path / f"a.{kind}")).images
+        images = read_unlabeled(str(tmp_path / f"a.{kind}")).images
         assert images.dtype == np.uint8
-        np.testing.assert_array_equal(images, GREY[..., None])
-    for black in (np.zeros_like(GREY, dtype), np.zeros_like(GREY)):
+        np.testing.assert_array_equal(images, GRAY[..., None])
+    for black in (np.zeros_like(GRAY, dtype), np.zeros_like(GRAY)):
         np.save(tmp_path / "a.npy", black)
-        assert not read_unlabelled(str(tmp_path / "a.npy")).images.any()
-    np.save(tmp_path / "a.npy", GREY.astype(np.int64))
-    np.testing.assert_array_equal(read_unlabelled(str(tmp_path / "a.npy")).images, GREY[..., None])
+        assert not read_unlabeled(str(tmp_path / "a.npy")).images.any()
+    np.save(tmp_path / "a.npy", GRAY.astype(np.int64))
+    np.testing.assert_array_equal(read_unlabeled(str(tmp_path / "a.npy")).images, GRAY[..., None])
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jfif", "a.JPE", "a"])
 def test_one_image(tmp_path, name):
     smooth = np.add.outer(np.arange(16), np.arange(16)).astype(np.uint8) * 8
     Image.fromarray(smooth).save(tmp_path / name, "png" if name == "a.png" else "jpeg", quality=95)
-    ids, (image,), classes, notes = read_unlabelled(str(tmp_path / name))
+    ids, (image,), classes, notes = read_unlabeled(str(tmp_path / name))
     assert (ids, classes, notes) == ([name], None, ())
     assert image.shape == (16, 16, 1) and np.abs(image[..., 0].astype(int) - smooth).max() < 8
 
@@ -85,22 +85,22 @@ def test_one_image(tmp_path, name):
 def test_a_folder_for_each_class(tmp_path):
     for name in ("dog/0.png", "dog/1.png", "cat/0.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        Image.fromarray(GREY[0]).save(tmp_path / name)
+        Image.fromarray(GRAY[0]).save(tmp_path / name)
     for junk in ("__MACOSX/dog/0.png", "cat/Thumbs.db", "cat/.DS_Store"):
         (tmp_path / junk).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / junk).touch()
     (tmp_path / "cat/1.HEIC").touch()
-    ids, images, classes, notes = read_unlabelled(str(tmp_path))
+    ids, images, classes, notes = read_unlabeled(str(tmp_path))
     assert (ids, classes) == (["cat/0.png", "dog/0.png", "dog/1.png"], ["cat", "dog", "dog"]) and len(images) == 3
     assert notes == ("left out, not read as images: 1 .HEIC",)
-    Image.fromarray(GREY[0]).save(tmp_path / "z.png")
-    ids, _, classes, notes = read_unlabelled(str(tmp_path))
+    Image.fromarray(GRAY[0]).save(tmp_path / "z.png")
+    ids, _, classes, notes = read_unlabeled(str(tmp_path))
     assert (ids, classes, notes) == (["z.png"], None, ("left out: 2 folders (cat, dog) with 3 images",))
     for name in ("all/train/cat/0.png", "all/test/cat/0.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
-        Image.fromarray(GREY[0]).save(tmp_path / name)
+        Image.fromarray(GRAY[0]).save(tmp_path / name)
     with pytest.raises(RequestError, match=r"it has no image .* did you mean .*all/train\?"):
-        read_unlabelled(str(tmp_path / "all"))
+        read_unlabeled(str(tmp_path / "all"))
 
 
 DARK = np.arange(36).reshape(4, 3, 3)
@@ -108,15 +108,15 @@ WRONG = {"floats": DARK / 2, "negative": DARK / 35 - 1, "not a number": DARK * n
 
 
 def make(path: Path, kind: str) -> Path:
-    if kind == "labelled rows":
-        return write_rows(path / "a.csv", GREY, {"label": 1})
+    if kind == "labeled rows":
+        return write_rows(path / "a.csv", GRAY, {"label": 1})
     if kind == "rows without IDs":
-        return write_rows(path / "a.csv", GREY, {})
+        return write_rows(path / "a.csv", GRAY, {})
     if kind in WRONG:
         np.save(path / "a.npy", WRONG[kind])
         return path / "a.npy"
     if kind == "flags":
-        np.savez(path / "a.npz", images=GREY > 99)
+        np.savez(path / "a.npz", images=GRAY > 99)
         return path / "a.npz"
     if kind == "folders alone":
         for name in ("a/0.HEIC", "a/1.HEIC", "a/README"):
@@ -124,13 +124,13 @@ def make(path: Path, kind: str) -> Path:
             (path / name).write_text("no image")
         return path
     if kind == "other arrays":
-        np.savez(path / "a.npz", x_train=GREY)
+        np.savez(path / "a.npz", x_train=GRAY)
         return path / "a.npz"
     if kind == "no images":
-        np.savez(path / "a.npz", images=GREY[:0])
+        np.savez(path / "a.npz", images=GRAY[:0])
         return path / "a.npz"
     if kind == "cut":
-        np.savez(path / "a.npz", images=GREY)
+        np.savez(path / "a.npz", images=GRAY)
         (path / "a.npz").write_bytes((path / "a.npz").read_bytes()[:-60])
         return path / "a.npz"
     if kind == "a damaged image":
@@ -148,7 +148,7 @@ def make(path: Path, kind: str) -> Path:
 @pytest.mark.parametrize(
     ("kind", "named"),
     [
-        ("labelled rows", "a column label and no column ID"),
+        ("labeled rows", "a column label and no column ID"),
         ("rows without IDs", "just one of label and ID"),
         (
             "floats",
@@ -172,6 +172,6 @@ def make(path: Path, kind: str) -> Path:
 )
 def test_what_does_not_fit_is_one_line_under_the_flag(tmp_path, kind, named):
     with pytest.raises(RequestError) as raised:
-        read_unlabelled(str(make(tmp_path, kind)))
+        read_unlabeled(str(make(tmp_path, kind)))
     message = str(raised.value)
     assert message.startswith(f"--input='{tmp_path}") and named in message and "\n" not in message
