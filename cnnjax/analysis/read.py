@@ -8,9 +8,9 @@ import pandas as pd
 
 from cnnjax.analysis.columns import AXES, MEASURES
 from cnnjax.analysis.run import Run, column_of
-from cnnjax.runs.integrity import Damaged, read_json, read_lines, read_rows
+from cnnjax.runs.integrity import Damaged, read_json, whole
 from cnnjax.runs.run_dir import RunFolder
-from cnnjax.runs.trials_csv import read_table
+from cnnjax.runs.trials_csv import read_table, record_files
 from cnnjax.study.early_stopping import METRICS
 from cnnjax.study.schema import SELECT, from_run
 from cnnjax.utils.errors import RequestError, one_of
@@ -44,7 +44,7 @@ def read_run(workdir: Path, select: str | None = None) -> Run:
     planned = None
     if select is not None:
         planned, read["config"]["select"] = read["config"]["select"], _checked_select(read["config"], select)
-    trials, epochs = _trials(workdir / "trials.csv"), _epochs(workdir / "metrics.jsonl")
+    trials, epochs = _trials(workdir), _epochs(workdir)
     _check_complete(workdir / "metrics.jsonl", trials, epochs)
     run = Run(workdir, **read, trials=trials, epochs=epochs, planned_select=planned)
     if select is not None and len(trials) and trials[run.select].isna().all():
@@ -68,11 +68,11 @@ def _json(path: Path) -> dict[str, Any]:
         raise RequestError("workdir", str(path.parent), f"it has no {path.name}") from None
 
 
-def _trials(path: Path) -> pd.DataFrame:
+def _trials(workdir: Path) -> pd.DataFrame:
     """Reads one row per trial; none if the study has just begun, and the file is missing or empty."""
-    _check_whole(path, read_rows(path).damaged)
+    path = workdir / "trials.csv"
     try:
-        trials = read_table(path)
+        trials = read_table(workdir)
     except (FileNotFoundError, pd.errors.EmptyDataError):
         trials = pd.DataFrame(columns=list(_COLUMNS))
     for column in _LATER:
@@ -89,12 +89,13 @@ def _trials(path: Path) -> pd.DataFrame:
     return trials.assign(**dict(measured.items()), setting=setting)
 
 
-def _epochs(path: Path) -> pd.DataFrame:
+def _epochs(workdir: Path) -> pd.DataFrame:
     """Reads one row per trained member and epoch; missing and non-finite values are NaN."""
     columns = ["member", "epoch", *METRICS]
-    lines = read_lines(path)
-    _check_whole(path, lines.damaged)
-    epochs = pd.DataFrame([line for line in lines.whole if "member" in line], columns=columns)
+    path = workdir / "metrics.jsonl"
+    files = record_files(workdir, path.name)
+    lines = [line for file in ([path] if files is None else files) for line in whole(file) if "member" in line]
+    epochs = pd.DataFrame(lines, columns=columns)
     return epochs.assign(**dict(_floats(path, epochs[list(METRICS)]).items()))
 
 
@@ -103,11 +104,6 @@ def _floats(path: Path, values: pd.DataFrame) -> pd.DataFrame:
         return values.astype(float)
     except (ValueError, TypeError) as error:
         raise Damaged(path, str(error)) from error
-
-
-def _check_whole(path: Path, lines: list[int]) -> None:
-    if lines:
-        raise Damaged(f"{path}, line {lines[0]}", "its checksum does not match")
 
 
 def _check_complete(path: Path, trials: pd.DataFrame, epochs: pd.DataFrame) -> None:

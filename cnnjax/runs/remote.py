@@ -33,7 +33,7 @@ _TICK = 0.05  # seconds after which the clock of a file system has gone on
 # Files are pushed in this order, all others as 1, and deleted in the reverse one. So the store is readable at any
 # instant: config.json makes a run, a checkpoint counts if its metadata is there, metrics and rows need checkpoints.
 _CHECKPOINT = re.compile(r"(?:.*/)?checkpoints/[^/]+/[^/]+/\d+/")
-_ORDER = {"config.json": 0, "metadata": 2, "metrics.jsonl": 3, "trials.csv": 4}
+_ORDER = {"config.json": 0, "metadata": 2, "metrics.jsonl": 3, "trials.jsonl": 4, "trials.csv": 4}
 
 
 class _Refused(RequestError):

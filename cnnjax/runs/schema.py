@@ -46,6 +46,8 @@ _NUMBER = _Kind("a number", (int, float))
 _NO_NUMBER = _Kind("a number or null", (int, float, type(None)))
 _NO_NAME = _Kind("a text or null", (str, type(None)), most=1000)
 
+_TRIAL = _Keys({"trial": _NAME, "member": _NAME, "model": _NAME}, ("trial", "member", "status"))
+
 # A list holds the form of each item, a mapping that of the values of some keys. `study.from_config` checks config.json.
 _FORMS: dict[str, Any] = {
     "data.json": {
@@ -72,7 +74,8 @@ _FORMS: dict[str, Any] = {
     },
     "layout.json": _Keys({"chunks": [[_WHOLE]]}, ("chunks",)),
     "metrics.jsonl": _Keys({"member": _NAME, "trial": _NAME, "epoch": _WHOLE}, ("epoch",)),
-    "trials.csv": _Keys({"trial": _NAME, "member": _NAME, "model": _NAME}, ("trial", "member", "status")),
+    "trials.csv": _TRIAL,
+    "trials.jsonl": _TRIAL,
     "checkpoint": _Keys(
         {"epoch": _WHOLE, "seconds": _NUMBER, "members": [_NAME], "checksums": {}}, ("epoch", "members")
     ),
@@ -85,8 +88,8 @@ def check(file: str, record: Mapping[str, Any]) -> None:
     What a file of another name holds is checked for texts and numbers without end only.
     """
     _check(record, _FORMS.get(file, {}), "")
-    if file == "trials.csv":
-        _check_cells(record)
+    if file in ("trials.csv", "trials.jsonl"):
+        _check_cells({column: "" if value is None else str(value) for column, value in record.items()})
 
 
 def _check(value: Any, form: Any, place: str) -> None:

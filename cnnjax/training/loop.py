@@ -9,6 +9,7 @@ import numpy as np
 from cnnjax.analysis.metrics import classification
 from cnnjax.data import Dataset
 from cnnjax.models.summary import training_flops
+from cnnjax.runs.program_records import ProgramRecords
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.runs.trials_csv import trial_row
 from cnnjax.study.hparams import Streams
@@ -54,6 +55,11 @@ class _Work(NamedTuple):
     lines: dict[tuple[str, int], dict[str, Any]]  # of metrics.jsonl, by member and epoch
     left: list[int]  # a mutable number: the epochs of all members together that the progress still expects
 
+    @property
+    def records(self) -> ProgramRecords:
+        """Returns the records of the members' program."""
+        return self.folder.program(self.batch.program)
+
 
 class _Checkpoint(NamedTuple):
     """The members after some of their epochs."""
@@ -76,8 +82,8 @@ def run_members(
     A kill at any instant is harmless. Metrics are written before the checkpoint of their epoch, and a trial's row after
     it. Metrics newer than the restored checkpoint are dropped, and written again with the same numbers.
     """
-    members = batch.members
-    finished = folder.finished(members)
+    members, records = batch.members, folder.program(batch.program)
+    finished = records.finished(members)
     missing = [trial.epochs for member in members for trial in member.trials if trial.id not in finished]
     if not missing:
         return
@@ -88,11 +94,12 @@ def run_members(
     stops = sorted({trial.epochs for member in members for trial in member.trials})
     work = _Work(folder, population, batch, dataset, data, progress, hparams, streams, stops, {}, [0])
     interruptibly(population.compile, hparams, streams, data)
-    folder.update_plan(batch.program, population.compiled)
+    records.write_json("program.json", population.compiled)
     checkpoints = Checkpoints(folder.checkpoints(batch.program, members[0].id, members[-1].id), population.keep, stops)
     try:
-        now = _begin(work, checkpoints, min(missing))
-        work.lines.update(_drop_newer_metrics(folder, members, now.epoch))
+        lines = records.read_metrics({trial.id for member in members for trial in member.trials})
+        now = _begin(work, checkpoints, min(missing), lines)
+        work.lines.update(_drop_newer_metrics(records, members, now.epoch, lines))
         work.left[0] = sum(m.epochs for m in members if any(trial.id not in finished for trial in m.trials))
         _expect(work, [m for m in members if m.epochs > now.epoch], now.epoch)
         while True:
@@ -112,9 +119,9 @@ def run_members(
         checkpoints.close()
 
 
-def _begin(work: _Work, checkpoints: "Checkpoints", most: int) -> _Checkpoint:
+def _begin(work: _Work, checkpoints: "Checkpoints", most: int, lines: list[dict[str, Any]]) -> _Checkpoint:
     """Returns the newest intact checkpoint of epoch `most` or before whose metrics are recorded, else a new state."""
-    recorded = work.folder.recorded().epochs
+    recorded = {(line["member"], line["epoch"]) for line in lines if "member" in line}
     abstract = work.population.abstract_state(work.hparams, work.streams)
     while restored := checkpoints.restore(abstract, most, work.progress.note):
         state, meta = restored
@@ -123,7 +130,7 @@ def _begin(work: _Work, checkpoints: "Checkpoints", most: int) -> _Checkpoint:
             epoch
             for member, ran in zip(work.batch.members, last, strict=False)
             for epoch in range(1, int(ran) + 1)
-            if epoch not in recorded.get(member.id, ())
+            if (member.id, epoch) not in recorded
         ]
         if not lost:
             return _Checkpoint(state, meta["epoch"], meta["seconds"])
@@ -148,10 +155,10 @@ def _train(work: _Work, now: _Checkpoint) -> _Checkpoint:
     start, traces = time.perf_counter(), population.traces
     state, history = interruptibly(population.advance, state, work.hparams, work.streams, work.data, epochs, training)
     lines = _metric_lines(work, epoch, state, history)
-    work.folder.append_metrics(lines)
+    work.records.append_metrics(lines)
     work.lines.update({(line["member"], line["epoch"]): line for line in lines})
     if population.traces > traces:  # a smaller program, for those that still train
-        work.folder.update_plan(work.batch.program, population.compiled)
+        work.records.write_json("program.json", population.compiled)
     elapsed = time.perf_counter() - start
     _report_progress(work, epoch + epochs, elapsed, lines)
     return _Checkpoint(state, epoch + epochs, seconds + elapsed)
@@ -181,22 +188,20 @@ def _members_to_train(batch: MemberBatch, population: Population, ended: np.ndar
 
 
 def _drop_newer_metrics(
-    folder: RunFolder, members: tuple[Member, ...], epoch: int
+    records: ProgramRecords, members: tuple[Member, ...], epoch: int, lines: list[dict[str, Any]]
 ) -> dict[tuple[str, int], dict[str, Any]]:
     """Drops metrics that are newer than the restored state; returns the members' other lines by member and epoch."""
     ours = {member.id for member in members}
     ends = {trial.id: trial.epochs for member in members for trial in member.trials}  # if it does not stop early
-    recorded = folder.recorded()
-    if recorded.is_whole and ours.isdisjoint(recorded.epochs) and recorded.evaluated.isdisjoint(ends):
-        return {}
 
     def is_kept(line: dict[str, Any]) -> bool:
         if "trial" in line:
             return line["trial"] not in ends or ends[line["trial"]] < epoch
-        return line["member"] not in ours or line["epoch"] <= epoch
+        return line.get("member") not in ours or line["epoch"] <= epoch
 
-    lines = [line for line in folder.keep_metrics(is_kept) if line.get("member") in ours]
-    return {(line["member"], line["epoch"]): line for line in lines}
+    if not all(map(is_kept, lines)):
+        records.keep_metrics(is_kept)
+    return {(line["member"], line["epoch"]): line for line in filter(is_kept, lines) if "member" in line}
 
 
 def _metric_lines(work: _Work, epoch: int, state: TrainState, history: EpochMetrics) -> list[dict[str, Any]]:
@@ -223,7 +228,7 @@ def _record_trials(work: _Work, now: _Checkpoint) -> None:
     logits = interruptibly(work.population.predict, state, work.hparams, work.data)
     diverged, ran = get((state.diverged, state.epoch))
     best = np.zeros_like(ran) if state.best is None else get(state.best.epoch)
-    rows, evaluations = {}, []
+    rows, evaluations = [], []
     seen = len(work.lines) * len(dataset.train)  # none after a member's end
     for m, member in enumerate(members):
         for trial in (trial for trial in member.trials if trial.epochs == epoch):
@@ -243,9 +248,9 @@ def _record_trials(work: _Work, now: _Checkpoint) -> None:
                 measured |= _measures(work.lines[member.id, best_epoch if stops_early else int(ran[m])], test)
                 status = "early_stopped" if ran[m] < trial.epochs else "ok"
                 measured |= {"status": status, "epochs_run": int(ran[m]), "best_epoch": best_epoch}
-            rows[trial.id] = trial_row(trial, member.id, measured)
-    work.folder.append_metrics(evaluations)
-    work.folder.write_trials(rows)
+            rows.append(trial_row(trial, member.id, measured))
+    work.records.append_metrics(evaluations)
+    work.records.append_trials(rows)
 
 
 def _measures(line: dict[str, Any], test: dict[str, float]) -> dict[str, Any]:

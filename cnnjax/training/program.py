@@ -15,6 +15,7 @@ from cnnjax.models.network import build_network
 from cnnjax.models.summary import check_fits, training_flops
 from cnnjax.multihost import processes
 from cnnjax.runs.environment import cache_folder, describe_environment, lasting
+from cnnjax.runs.program_records import Folder
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.study.plan import Member, Plan, Program, check_axes, make_plan
 from cnnjax.study.schema import Study
@@ -188,7 +189,7 @@ def writing(folder: RunFolder) -> Iterator[None]:
         raise RequestError("workdir", str(folder.path), f"{said}: {how}") from error
 
 
-def write_environment(folder: RunFolder, progress: Progress) -> None:
+def write_environment(folder: Folder, progress: Progress) -> None:
     """Writes environment.json. If the run had another environment before, keeps it under `earlier` and notes it."""
     devices = jax.devices()
     environment = describe_environment(
@@ -213,7 +214,7 @@ def write_environment(folder: RunFolder, progress: Progress) -> None:
 def waiting(folder: RunFolder, programs: Iterable[Program]) -> tuple[list[Program], list[Member]]:
     """Returns the programs, and their members, that have a trial without a result."""
     programs = list(programs)
-    finished = folder.finished(member for program in programs for member in program.members)
+    finished = {trial for program in programs for trial in folder.program(program.id).finished(program.members)}
 
     def waits(member: Member) -> bool:
         return any(trial.id not in finished for trial in member.trials)
@@ -230,6 +231,7 @@ def run_programs(
     progress: Progress,
     max_members: int | None = None,
     profile: Path | None = None,
+    write_views: bool = True,
 ) -> None:
     """Trains programs one after another, each from its newest checkpoint.
 
@@ -241,6 +243,7 @@ def run_programs(
         progress: the display, after `begin`.
         max_members: upper bound of how many members train together.
         profile: directory for a trace of each program's second epoch.
+        write_views: whether to write the run's views of the records when a program ends.
     """
     compiler = Compiler(study, dataset, max_members, profile)
     for index, program in enumerate(programs, 1):
@@ -249,6 +252,8 @@ def run_programs(
         compiled = interruptibly(compiler.compile, program, folder)
         progress.compiled(compiled.seconds)
         _run_program(folder, compiled, dataset, compiler.data, progress)
+        if write_views:
+            folder.write_views()
         del compiled
         jax.clear_caches()  # JAX would keep every program until it exits
 

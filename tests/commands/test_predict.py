@@ -139,8 +139,8 @@ def test_a_trial_without_weights_is_refused(trained, tmp_path):
     with pytest.raises(RequestError, match=r"'t0000'.*checkpoints has no state of its epoch 1"):
         cnnjax.load_trial(workdir, "t0000")
     assert cnnjax.load_trial(workdir, "t0002").trial.epochs == 3
-    rows = (workdir / "trials.csv").read_text().splitlines()
-    (workdir / "trials.csv").write_text("\n".join(row for row in rows if not row.startswith("t0004")) + "\n")
+    (file,) = workdir.glob("programs/*/trials.jsonl")
+    file.write_text("".join(line for line in file.open() if '"t0004"' not in line))
     with pytest.raises(RequestError, match=r"'t0004'.*it has not finished"):
         cnnjax.load_trial(workdir, "t0004")
     shutil.rmtree(workdir / "checkpoints")

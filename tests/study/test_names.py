@@ -1,6 +1,7 @@
 """What a user writes otherwise than it is called: the nearest name is said, and flags are those of launch."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -14,9 +15,7 @@ from cnnjax.analysis.read import read_run
 from cnnjax.report import __main__ as report
 from cnnjax.report import build_report, summarize_run
 from cnnjax.report.sections import protocol
-from cnnjax.runs.integrity import SEAL
-from cnnjax.runs.run_dir import RunFolder
-from cnnjax.runs.trials_csv import TRIAL_COLUMNS, csv_line, csv_row
+from cnnjax.runs.integrity import read_lines
 from cnnjax.study.early_stopping import METRICS
 from cnnjax.study.overrides import load_study
 from cnnjax.study.schema import SELECT, from_config
@@ -110,11 +109,15 @@ def test_a_study_that_selects_by_another_measure_ranks_by_it(tmp_path):
     study = make_study(select="val_f1", data={"validation": 0.2}, train={"learning_rate": (0.01, 0.1)})
     run(study, tmp_path)
     table = cnnjax.load_results(tmp_path)
-    last = {(line["member"], line["epoch"]): line for line in RunFolder(tmp_path).read_metrics() if "member" in line}
+    last = {
+        (line["member"], line["epoch"]): line
+        for line in read_lines(tmp_path / "metrics.jsonl").whole
+        if "member" in line
+    }
     assert table["val_f1"].tolist() == [last[row.member, row.epochs_run]["val_f1"] for row in table.itertuples()]
     found = read_run(tmp_path)
     assert found.best == found.settings["val_f1"].idxmax()
-    rows = table.drop(columns=["val_f1", "val_precision", "val_recall"]).to_dict("records")  # as an older run's
-    (tmp_path / "trials.csv").write_text(csv_line([*TRIAL_COLUMNS, SEAL]) + "".join(map(csv_row, rows)))
+    shutil.rmtree(tmp_path / "programs")  # as an older run
+    table.drop(columns=["val_f1", "val_precision", "val_recall"]).to_csv(tmp_path / "trials.csv", index=False)
     with pytest.raises(RequestError, match=r"--select: 'val_f1' .* the run did not record it; allowed: val_accuracy"):
         read_run(tmp_path, "val_f1")
