@@ -27,6 +27,7 @@ from cnnjax.runs.integrity import (
 from cnnjax.runs.lock import LOCK
 from cnnjax.runs.trials_csv import TRIAL_COLUMNS, csv_line, csv_row
 from cnnjax.study.plan import Member, Plan, Trial
+from cnnjax.study.renamed import modern_config, modern_row
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.tree import finite
 
@@ -125,7 +126,9 @@ class RunFolder:
             RequestError: config.json cannot be read, or the folder holds something else.
         """
         config = self._read_config()
-        return None if config is None else {key: value for key, value in config.items() if key != "networks"}
+        if config is None:
+            return None
+        return modern_config({key: value for key, value in config.items() if key != "networks"})
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Writes config.json: the study, and the layers of its networks, whose names alone say little."""
@@ -242,7 +245,7 @@ class RunFolder:
 
     def read_trials(self) -> dict[str, dict[str, Any]]:
         """Returns the rows of trials.csv that are whole by trial id, values as text."""
-        return {row.get("trial", ""): row for row in read_rows(self.path / "trials.csv").whole}
+        return {row.get("trial", ""): modern_row(row) for row in read_rows(self.path / "trials.csv").whole}
 
     def write_trials(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
         """Adds rows to trials.csv, or replaces them: one per finished trial, in the order of their ids.

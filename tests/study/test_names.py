@@ -17,7 +17,7 @@ from cnnjax.report.sections import protocol
 from cnnjax.runs.integrity import SEAL
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.runs.trials_csv import TRIAL_COLUMNS, csv_line, csv_row
-from cnnjax.study.early_stopping import METRICS
+from cnnjax.study.metrics import EPOCH_MEASURES
 from cnnjax.study.overrides import load_study
 from cnnjax.study.schema import SELECT, from_config
 from cnnjax.utils.errors import RequestError, nearest
@@ -102,7 +102,7 @@ def test_a_report_selects_by_another_measure_when_it_is_asked_to_and_says_so(tmp
 def test_every_recorded_measure_can_be_selected_by():
     """Those of an epoch's record, and those of the test split."""
     tested = {f"test_{name}" for name in classification(np.eye(3), np.arange(3))}
-    assert set(SELECT) == {*METRICS} | tested
+    assert set(SELECT) == {*EPOCH_MEASURES} | tested
 
 
 @pytest.mark.usefixtures("quick")
@@ -116,5 +116,5 @@ def test_a_study_that_selects_by_another_measure_ranks_by_it(tmp_path):
     assert found.best == found.settings["val_f1"].idxmax()
     rows = table.drop(columns=["val_f1", "val_precision", "val_recall"]).to_dict("records")  # as an older run's
     (tmp_path / "trials.csv").write_text(csv_line([*TRIAL_COLUMNS, SEAL]) + "".join(map(csv_row, rows)))
-    with pytest.raises(RequestError, match=r"--select: 'val_f1' .* the run did not record it; allowed: val_accuracy"):
+    with pytest.raises(RequestError, match=r"--select: 'val_f1' .* the run did not record it; allowed: val_loss"):
         read_run(tmp_path, "val_f1")
