@@ -59,7 +59,7 @@ def _conclude(workdir: Path, number: int) -> str:
     RunFolder(workdir / "confirm" / str(number)).write_json("confirmation.json", fresh.to_dict(found))
     build_report(workdir)
     said = [f"The winner is {found.contenders[0].setting}. {text(found)}"]
-    if found.select.startswith("test") or found.select == "f1":
+    if found.select.startswith("test_"):
         said.append(f"It was selected on the test split ({found.select}): fresh seeds do not undo luck on its images.")
     return "\n".join([*said, contender_table(found).text()])
 

@@ -61,7 +61,7 @@ def affine_map(mean: np.ndarray, std: np.ndarray, kind: str) -> tuple[np.ndarray
     else:
         affine = {"unit": (0.0, 1.0), "half": (0.5, 0.5), "none": (0.0, 1 / 255)}
         if kind not in affine:
-            raise RequestError("data.normalisation", kind, one_of(kind, [*affine, "standard"]))
+            raise RequestError("data.normalization", kind, one_of(kind, [*affine, "standard"]))
         mean, std = np.full(channels, affine[kind][0]), np.full(channels, affine[kind][1])
     return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
 

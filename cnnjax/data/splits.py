@@ -16,6 +16,7 @@ from cnnjax.utils.text import counted
 
 # One stream of random numbers for each cut: changing one leaves the others as they were.
 _TEST, _VALIDATION, _TRAIN_EXAMPLES = range(3)
+_USUAL_VALIDATION = 0.1  # of the images that it is cut from
 _ALLOWED = {
     "data.test": "a share that takes 1 to {rest:,}",
     "data.validation": "1 to {rest:,}, or a share that takes so many",
@@ -87,6 +88,8 @@ def make_splits(source: Source, data: DataConfig, name: str) -> Dataset:
     train, test, validation, notes = source.train, source.test, None, source.notes
     test_from = "train" if test is None else "source"
     validation_from = data.validation_from if data.has_validation else None
+    takes_all = data.fractions or source.validation is not None or data.validation_from in ("same_as_test", "given")
+    to_cut = data.validation if data.validation is not None else 0 if takes_all else _USUAL_VALIDATION
     if data.validation_from == "given" and source.validation is None:
         allowed = "the data has no validation split of its own; use train, test, same_as_test"
         raise RequestError("data.validation_from", "given", allowed)
@@ -99,10 +102,10 @@ def make_splits(source: Source, data: DataConfig, name: str) -> Dataset:
         validation, train = _cut(train, "data.fractions", count, data, _VALIDATION)
     elif test is None:
         test, train = _cut(train, "data.test", data.test, data, _TEST)
-    if data.validation and data.validation_from == "test":
-        validation, test = _cut(test, "data.validation", data.validation, data, _VALIDATION)
-    elif data.validation:
-        validation, train = _cut(train, "data.validation", data.validation, data, _VALIDATION)
+    if to_cut and data.validation_from == "test":
+        validation, test = _cut(test, "data.validation", to_cut, data, _VALIDATION)
+    elif to_cut:
+        validation, train = _cut(train, "data.validation", to_cut, data, _VALIDATION)
     elif data.validation_from == "same_as_test":
         validation = test
     elif source.validation is not None and not data.fractions:

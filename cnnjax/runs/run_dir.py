@@ -13,6 +13,7 @@ from cnnjax.runs.lock import HOLDER, LOCK, locked
 from cnnjax.runs.program_records import Folder, ProgramRecords
 from cnnjax.runs.trials_csv import csv_text, record_files
 from cnnjax.study.plan import Plan
+from cnnjax.study.renamed import modern_config
 from cnnjax.utils.errors import RequestError
 
 
@@ -85,7 +86,9 @@ class RunFolder(Folder):
             RequestError: config.json cannot be read, or the folder holds something else.
         """
         config = self._read_config()
-        return None if config is None else {key: value for key, value in config.items() if key != "networks"}
+        if config is None:
+            return None
+        return modern_config({key: value for key, value in config.items() if key != "networks"})
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Writes config.json: the study, and the layers of its networks, whose names alone say little."""

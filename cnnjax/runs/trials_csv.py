@@ -12,27 +12,19 @@ if TYPE_CHECKING:
 
 from cnnjax.runs.integrity import SEAL, read_rows, whole
 from cnnjax.runs.schema import TEXT_COLUMNS
+from cnnjax.study.hparams import HPARAMS
+from cnnjax.study.metrics import MEASURES
 from cnnjax.study.plan import Trial
+from cnnjax.study.renamed import OLD_COLUMNS
 from cnnjax.utils.errors import RequestError
 
 TRIAL_COLUMNS = (
-    *("trial", "member", "model", "initialisation", "optimizer", "batch_size"),
-    *("arithmetic", "convolution", "drop_last", "learning_rate", "momentum", "nesterov", "weight_decay", "decay"),
-    *("clip_norm", "label_smoothing", "dropout_rate", "schedule", "early_stopping", "stage_start", "later_stages"),
-    *("shuffle", "epochs", "seed"),
+    *("trial", "member", "model"),
+    *(h.column for h in HPARAMS),
+    *("later_stages", "seed"),
     *("stream_init", "stream_order", "stream_augment", "stream_dropout"),
-    *("status", "epochs_run", "best_epoch", "train_loss", "train_accuracy", "val_loss"),
-    *(
-        "val_accuracy",
-        "val_precision",
-        "val_recall",
-        "val_f1",
-        "test_loss",
-        "test_accuracy",
-        "precision",
-        "recall",
-        "f1",
-    ),
+    *("status", "epochs_run", "best_epoch"),
+    *MEASURES,
     *("seconds", "images_per_second"),
 )
 
@@ -76,9 +68,13 @@ def read_table(run: Path) -> "pd.DataFrame":
         source = io.StringIO(csv_text(rows.values()))
     else:
         whole(run / "trials.csv", read_rows)
-    text = dict.fromkeys(TEXT_COLUMNS, str)
+    old = [name for name, column in OLD_COLUMNS.items() if column in TEXT_COLUMNS]
+    text = dict.fromkeys((*TEXT_COLUMNS, *old, "decay"), str)
     # Only an empty field is missing: networks may be called "null".
-    table = pd.read_csv(source, dtype=text, keep_default_na=False, na_values=[""])
+    table = pd.read_csv(source, dtype=text, keep_default_na=False, na_values=[""]).rename(columns=OLD_COLUMNS)
+    if "decay" in table:
+        of_adamw = table.pop("decay") == "decoupled"
+        table.loc[of_adamw, "optimizer"] = table["optimizer"].str.replace(r"(\+|$)", r"w\1", n=-1, regex=True)
     return table.drop(columns=SEAL, errors="ignore")
 
 
@@ -97,7 +93,7 @@ def load_results(workdir: str | Path) -> "pd.DataFrame":
     try:
         return read_table(Path(workdir))
     except FileNotFoundError:
-        said = "it has neither programs nor trials.csv; allowed: a run's folder"
+        said = "it has neither programs nor trials.csv; use a run's folder"
         raise RequestError("workdir", str(workdir), said) from None
 
 

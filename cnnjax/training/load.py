@@ -104,7 +104,7 @@ def load_trials(workdir: str | Path, trials: Sequence[str]) -> Iterator[Trained]
     mean, std = (np.array(data[name], np.float32) for name in ("mean", "std"))
     height, width, channels = data["image_shape"]
     classes = tuple(map(str, data["classes"]))
-    about_data = *affine_map(mean, std, study.data.normalisation), (height, width, channels), classes
+    about_data = *affine_map(mean, std, study.data.normalization), (height, width, channels), classes
     plan = make_plan(study)
     folder.check_plan(plan)
     found = {t.id: (program, m.id, t) for program in plan.programs for m in program.members for t in m.trials}

@@ -255,8 +255,7 @@ def _record_trials(work: _Work, now: _Checkpoint) -> None:
 
 def _measures(line: dict[str, Any], test: dict[str, float]) -> dict[str, Any]:
     seen = {name: line.get(name) for name in EpochMetrics._fields}
-    tested = {("test_" + k if k in ("loss", "accuracy") else k): v for k, v in test.items()}
-    return {**seen, **tested}
+    return {**seen, **{f"test_{name}": value for name, value in test.items()}}
 
 
 def _expect(work: _Work, training: Sequence[Member], epoch: int) -> None:

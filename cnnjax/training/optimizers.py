@@ -14,25 +14,28 @@ from cnnjax.training.stacking import Hparams
 def make_optimizer(name: str, hparams: Hparams, *, clips: bool = False) -> optax.GradientTransformation:
     """Returns the optimizer of one stage of a trial; its hyperparameters may be traced scalars.
 
-    Weight decay is L2, added to the (clipped) gradient before any moment, as in torch.optim; or decoupled, which takes
-    learning_rate * weight_decay * w from the weights beside what the gradient does (Loshchilov & Hutter 2019).
-
     Args:
-        name: 'sgd' is v = momentum * v + g, w -= learning_rate * v, without dampening, or with Nesterov's
-            g + momentum * v in place of v; 'adam' is Kingma & Ba 2015, algorithm 1, with b1 .9, b2 .999 and epsilon
-            1e-8 outside the square root; several, joined by '+', are the one whose place is `hparams.optimizer`.
+        name: 'adam' is Kingma & Ba 2015, algorithm 1, with epsilon 1e-8 outside the square root;
+            'sgd' is v = momentum * v + g, w -= learning_rate * v, without dampening, or with Nesterov's
+            g + momentum * v in place of v. Their weight decay is L2, added to the (clipped) gradient before any
+            moment, as in torch.optim. 'adamw' and 'sgdw' take learning_rate * weight_decay * w from the weights
+            beside what the gradient does (Loshchilov & Hutter 2019). Several, joined by '+', are the one whose place
+            is `hparams.optimizer`.
         hparams: of the stage.
         clips: whether to scale gradients down to the norm `hparams.clip_norm` where theirs, over all weights, is
             larger.
     """
+    decay = optax.add_decayed_weights(hparams.weight_decay)
+    adam = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)
+    sgd = _momentum(hparams.momentum, hparams.nesterov)
     rules = {
-        "adam": optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8),
-        "sgd": _momentum(hparams.momentum, hparams.nesterov),
+        "adam": optax.chain(decay, adam),
+        "adamw": optax.chain(adam, decay),
+        "sgd": optax.chain(decay, sgd),
+        "sgdw": optax.chain(sgd, decay),
     }
     steps = [
-        optax.add_decayed_weights(jnp.where(hparams.decoupled, 0.0, hparams.weight_decay)),
         _one_of([rules[each] for each in name.split("+")], hparams.optimizer),
-        optax.add_decayed_weights(jnp.where(hparams.decoupled, hparams.weight_decay, 0.0)),
         optax.scale(-hparams.learning_rate),
     ]
     return optax.chain(*([optax.clip_by_global_norm(hparams.clip_norm)] if clips else []), *steps)

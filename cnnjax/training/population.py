@@ -14,7 +14,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from cnnjax.data import Dataset, Split, normalisation
 from cnnjax.models.network import MATMUL, build_network
 from cnnjax.multihost import processes
-from cnnjax.study.early_stopping import METRICS
 from cnnjax.study.hparams import Static, Streams
 from cnnjax.study.plan import Member
 from cnnjax.study.schema import DataConfig, Study
@@ -46,7 +45,7 @@ def put_data(dataset: Dataset, data: DataConfig, mesh: Mesh) -> DeviceData:
         data: the study's `data` group: how pixels are normalized, and whether test images are augmented.
         mesh: the devices.
     """
-    constants = normalisation(dataset, data.normalisation)
+    constants = normalisation(dataset, data.normalization)
 
     def put(split: Split, words: jax.Array | None = None) -> DeviceSplit:
         arrays = (split.images, split.labels, *constants, words)
@@ -98,7 +97,7 @@ class Population:
     ):
         network = build_network(static.model, num_classes, static.arithmetic, static.convolution)
         self.config = StaticConfig(
-            *(network, static.initialisation, static.optimizer, static.batch_size, study.data.augment),
+            *(network, static.initialization, static.optimizer, static.batch_size, study.data.augment),
             drop_last=static.drop_last,
             clips=static.clips,
         )
@@ -108,7 +107,7 @@ class Population:
         self._calls = 0
         self._profile = profile
         self._longest = study.train.longest_stage
-        self._monitor = study.select if study.select in METRICS[2:] else "val_accuracy"
+        self._monitor = study.select if study.select.startswith("val_") else "val_accuracy"
         self._image_shape = image_shape
         self._keep_best = study.data.has_validation or study.train.stops_early
         self._mesh = mesh

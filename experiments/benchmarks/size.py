@@ -51,7 +51,15 @@ def make_study(trials: int, wide: bool) -> Study:
     if wide:
         seeds = 5
         train["learning_rate"] = np.geomspace(1e-4, 1e-1, max(2, round(trials / 120))).round(8).tolist()
-    return from_config({"models": list(SKILL), "seeds": [*range(seeds)], "select": "test_accuracy", "train": train})
+    return from_config(
+        {
+            "models": list(SKILL),
+            "seeds": [*range(seeds)],
+            "select": "test_accuracy",
+            "train": train,
+            "data": {"validation": 0},
+        }
+    )
 
 
 class MadeUp:

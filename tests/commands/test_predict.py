@@ -32,7 +32,7 @@ from tests.support.studies import add_tiny, make_study
 
 # Two settings of two seeds and two lengths, trained as one chunk of four members.
 GRID = {"learning_rate": (0.05, 0.1), "epochs": (1, 3)}
-STUDY = {"seeds": (0, 1), "train": GRID, "checkpoint": {"keep": 1}, "data": {"normalisation": "standard"}}
+STUDY = {"seeds": (0, 1), "train": GRID, "checkpoint": {"keep": 1}, "data": {"normalization": "standard"}}
 
 
 def train(workdir, **changes):

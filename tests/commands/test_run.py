@@ -90,11 +90,10 @@ def test_load_results_is_numeric_and_lazy(tmp_path):
         "trial",
         "member",
         "model",
-        "initialisation",
+        "initialization",
         "optimizer",
         "arithmetic",
         "convolution",
-        "decay",
         "schedule",
         "early_stopping",
         "stage_start",
@@ -121,7 +120,7 @@ def test_a_diverged_trial_is_recorded(tmp_path):
     assert (results.status[1e30] == "diverged").all()
     assert results.epochs_run[1e30].to_dict() == {1: 1, 3: 2}
     diverged = results.loc[1e30, 3]
-    assert diverged[[*MEASURED, "best_epoch", "precision", "recall"]].isna().all()
+    assert diverged[[*MEASURED, "best_epoch", "test_precision", "test_recall"]].isna().all()
     assert not (tmp_path / f"predictions/{diverged.trial}.npz").exists()
     lines = [line for line in read_lines(tmp_path / "metrics.jsonl").whole if line.get("member") == diverged.member]
     assert [(line["epoch"], line.get("status")) for line in lines] == [(1, None), (2, "diverged")]

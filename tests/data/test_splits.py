@@ -35,7 +35,9 @@ def ids(split: Split | None) -> list[int]:
 def split(train_count: int, test_count: int | None, classes: int = 3, **settings) -> Dataset:
     rest = None if test_count is None else numbered(10_000, test_count, classes)
     names = tuple(str(label) for label in range(classes))
-    return make_splits(Source(numbered(0, train_count, classes), rest, names), DataConfig(**settings), "x")
+    return make_splits(
+        Source(numbered(0, train_count, classes), rest, names), DataConfig(**{"validation": 0} | settings), "x"
+    )
 
 
 shares = st.one_of(st.just(0.0), st.floats(0, 1, exclude_max=True), st.integers(0, 60))
@@ -163,7 +165,7 @@ GIVEN = Source(numbered(0, 90, 3), numbered(10_000, 20, 3), ("a", "b", "c"), num
 
 @pytest.mark.parametrize("settings", [{}, {"validation_from": "given"}, {"validation_from": "test"}])
 def test_a_validation_split_of_the_source_is_taken_whole(settings):
-    dataset = make_splits(GIVEN, DataConfig(**settings), "x")
+    dataset = make_splits(GIVEN, DataConfig(**{"validation": 0} | settings), "x")
     assert [ids(split) for split in dataset.splits.values()] == [
         ids(split) for split in (GIVEN.train, GIVEN.validation, GIVEN.test)
     ]
@@ -179,7 +181,7 @@ def test_a_validation_split_of_the_source_is_taken_whole(settings):
     ],
 )
 def test_a_study_that_cuts_another_validation_split_says_what_it_leaves(settings, origin, first, count):
-    dataset = make_splits(GIVEN, DataConfig(**settings), "x")
+    dataset = make_splits(GIVEN, DataConfig(**{"validation": 0} | settings), "x")
     assert dataset.validation_from == origin and len(dataset.validation) == count
     assert set(ids(dataset.validation)) <= set(range(first, first + 90))
     assert dataset.notes == ("left out, because the study cuts another: the data's own validation split of 30 images",)
@@ -204,7 +206,7 @@ def test_a_split_that_is_not_given_cannot_be_taken():
 
 def test_the_test_split_may_validate():
     dataset = load_dataset(DataConfig(validation_from="same_as_test"))
-    plain = load_dataset(DataConfig())
+    plain = load_dataset(DataConfig(validation=0))
     for split in (dataset.validation, dataset.test):
         np.testing.assert_array_equal(split.images, plain.test.images)
     np.testing.assert_array_equal(dataset.train.images, plain.train.images)
@@ -221,7 +223,7 @@ def test_only_a_study_with_a_validation_split_selects_by_it():
         study = from_config({"data": data, "select": "val_loss"})
         assert study.data.has_validation
         assert from_config(study.to_dict()) == study
-    assert not DataConfig().has_validation
+    assert DataConfig().has_validation and not DataConfig(validation=0).has_validation
     with pytest.raises(RequestError, match=r"^select="):
         from_config({"data": {"validation": 0.0}, "select": "val_loss"})
 
@@ -234,7 +236,7 @@ def test_a_random_split_is_not_the_head_of_the_data():
 def test_stratified_counts_are_scikit_learns():
     digits = load_digits()
     _, expected = train_test_split(digits.target, test_size=0.2, stratify=digits.target)
-    dataset = load_dataset(DataConfig(stratify=True, test=len(expected) / 1797))
+    dataset = load_dataset(DataConfig(validation=0, stratify=True, test=len(expected) / 1797))
     counts = np.bincount(dataset.test.labels) - np.bincount(expected)
     assert counts.sum() == 0 and np.abs(counts).max() <= 1  # ties between remainders are free
     exact = np.bincount(digits.target) * len(expected) / 1797
@@ -430,7 +432,7 @@ def test_a_class_is_a_name_or_a_number(classes):
 def test_statistics_are_numpys(count, channels, seed):
     images = np.random.default_rng(seed).integers(0, 256, (count, 3, 2, channels), np.uint8)
     labels = np.zeros(count, np.int32)
-    dataset = make_splits(Source(Split(images, labels), Split(images, labels), ("x",)), DataConfig(), "x")
+    dataset = make_splits(Source(Split(images, labels), Split(images, labels), ("x",)), DataConfig(validation=0), "x")
     pixels = images.reshape(-1, channels) / 255
     np.testing.assert_allclose(dataset.mean, pixels.mean(axis=0), rtol=1e-6)
     np.testing.assert_allclose(dataset.std, pixels.std(axis=0), rtol=1e-6)
@@ -443,7 +445,7 @@ def test_statistics_are_those_of_the_final_training_split():
 
 
 def test_normalisation():
-    dataset = load_dataset(DataConfig())
+    dataset = load_dataset(DataConfig(validation=0))
     x = np.float64(dataset.train.images)
     expected = {
         "unit": x / 255,
@@ -462,7 +464,7 @@ def test_normalisation():
 def test_a_constant_channel_is_centered():
     images = np.full((4, 2, 2, 1), 51, np.uint8)
     part = Split(images, np.zeros(4, np.int32))
-    dataset = make_splits(Source(part, part, ("x",)), DataConfig(), "x")
+    dataset = make_splits(Source(part, part, ("x",)), DataConfig(validation=0), "x")
     scale, shift = normalisation(dataset, "standard")
     np.testing.assert_allclose(images * scale + shift, 0, atol=1e-6)
 
@@ -478,11 +480,11 @@ def test_digits_are_scikit_learns():
 
 
 def test_the_description_is_json_and_changes_with_any_pixel_or_label():
-    dataset = load_dataset(DataConfig())
+    dataset = load_dataset(DataConfig(validation=0))
     description = dataset.describe()
     assert description["test_from"] == "train" and description["validation_from"] is None
     assert description["classes"] == list("0123456789") and description["image_shape"] == [8, 8, 1]
-    assert description == load_dataset(DataConfig()).describe()
+    assert description == load_dataset(DataConfig(validation=0)).describe()
     images, labels = dataset.train.images.copy(), dataset.test.labels.copy()
     images[5, 0, 0, 0] ^= 1
     labels[7] += 1

@@ -21,8 +21,8 @@ NOWHERE = [
     ("train.dropout_rate", {"models": "medium", "train": {"dropout_rate": (None, 0.5)}}),  # its own rate
     ("train.momentum", {"train": {"optimizer": "adam", "momentum": (0.5, 0.9)}}),
     ("train.nesterov", {"train": {**SGD, "nesterov": (False, True)}}),
-    ("train.decay", {"train": {"weight_decay": 0.0, "decay": ("l2", "decoupled")}}),
-    ("train.decay", {"train": {**SGD, "weight_decay": 0.1, "decay": ("l2", "decoupled")}}),
+    ("train.optimizer", {"train": {"weight_decay": 0.0, "optimizer": ("adam", "adamw")}}),
+    ("train.optimizer", {"train": {**SGD, "weight_decay": 0.1, "optimizer": ("sgd", "sgdw")}}),
     ("train.stage_start", {"train": {"stage_start": ("best", "last")}}),
     ("train.schedule", {"train": {"schedule": ("constant", "piecewise:22=0.1"), "epochs": (5, 10)}}),
     ("train.early_stopping", {"train": {"early_stopping": ("val_loss:20", "val_loss:30"), "epochs": 10}}),
@@ -41,7 +41,7 @@ SOMEWHERE = [
     ("train.dropout_rate", 3, {"models": ("baseline", "medium"), "train": {"dropout_rate": (0.1, 0.5)}}),
     ("train.nesterov", 3, {"train": {"optimizer": "sgd", "momentum": (0.0, 0.9), "nesterov": (False, True)}}),
     ("train.momentum", 3, {"train": {"optimizer": ("adam", "sgd"), "momentum": (0.5, 0.9)}}),
-    ("train.decay", 3, {"train": {"weight_decay": (0.0, 0.1), "decay": ("l2", "decoupled")}}),
+    ("train.optimizer", 3, {"train": {"weight_decay": (0.0, 0.1), "optimizer": ("adam", "adamw")}}),
     ("train.schedule", 3, {"train": {"schedule": ("constant", "piecewise:7=0.1"), "epochs": (5, 10)}}),
     ("streams.order", 3, {"train": {"shuffle": (False, True)}, "streams": {"order": (0, 1)}}),
     ("seeds", 3, {"models": ("baseline", "medium"), "seeds": (0, 1), "streams": FIXED}),
@@ -51,8 +51,8 @@ EVERYWHERE = {
     "seeds": (0, 1),
     "data": {"augment": ("flip",)},
     "train": {
-        **{"optimizer": "sgd", "momentum": (0.8, 0.9), "nesterov": (False, True), "weight_decay": 0.1},
-        **{"decay": ("l2", "decoupled"), "early_stopping": ("off", "val_loss:1"), "schedule": ("constant", "warmup:1")},
+        **{"optimizer": ("sgd", "sgdw"), "momentum": (0.8, 0.9), "nesterov": (False, True), "weight_decay": 0.1},
+        **{"early_stopping": ("off", "val_loss:1"), "schedule": ("constant", "warmup:1")},
         **{"label_smoothing": (0.0, 0.1), "clip_norm": (None, 1.0), "shuffle": (False, True)},
     },
 }

@@ -16,7 +16,7 @@ from cnnjax.report import __main__ as report
 from cnnjax.report import build_report, summarize_run
 from cnnjax.report.sections import protocol
 from cnnjax.runs.integrity import read_lines
-from cnnjax.study.early_stopping import METRICS
+from cnnjax.study.metrics import EPOCH_MEASURES
 from cnnjax.study.overrides import load_study
 from cnnjax.study.schema import SELECT, from_config
 from cnnjax.utils.errors import RequestError, nearest
@@ -101,7 +101,7 @@ def test_a_report_selects_by_another_measure_when_it_is_asked_to_and_says_so(tmp
 def test_every_recorded_measure_can_be_selected_by():
     """Those of an epoch's record, and those of the test split."""
     tested = {f"test_{name}" for name in classification(np.eye(3), np.arange(3))}
-    assert set(SELECT) == {*METRICS} | tested
+    assert set(SELECT) == {*EPOCH_MEASURES} | tested
 
 
 @pytest.mark.usefixtures("quick")
@@ -119,5 +119,5 @@ def test_a_study_that_selects_by_another_measure_ranks_by_it(tmp_path):
     assert found.best == found.settings["val_f1"].idxmax()
     shutil.rmtree(tmp_path / "programs")  # as an older run
     table.drop(columns=["val_f1", "val_precision", "val_recall"]).to_csv(tmp_path / "trials.csv", index=False)
-    with pytest.raises(RequestError, match=r"--select: 'val_f1' .* the run did not record it; allowed: val_accuracy"):
+    with pytest.raises(RequestError, match=r"--select: 'val_f1' .* the run did not record it; allowed: val_loss"):
         read_run(tmp_path, "val_f1")

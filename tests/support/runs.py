@@ -25,7 +25,7 @@ from cnnjax.utils.progress import Progress
 
 ROOT = Path(__file__).parents[2]
 GRID = {"learning_rate": (0.02, 0.05), "epochs": (2, 3)}  # of a member two trials: the shorter is read off
-MEASURED = ["train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy", "f1"]
+MEASURED = ["train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy", "test_f1"]
 
 
 def run(study, workdir, **options):

@@ -64,7 +64,8 @@ def draw(seed):
             lambda w: torch.optim.SGD(w, 0.05, 0.9, nesterov=True, weight_decay=0.3),
         ),
         ("adam", {"weight_decay": 0.3}, lambda w: torch.optim.Adam(w, 0.05, weight_decay=0.3)),
-        ("adam", {"weight_decay": 0.3, "decoupled": True}, lambda w: torch.optim.AdamW(w, 0.05, weight_decay=0.3)),
+        ("adamw", {"weight_decay": 0.3}, lambda w: torch.optim.AdamW(w, 0.05, weight_decay=0.3)),
+        ("adam+adamw", {"optimizer": 1, "weight_decay": 0.3}, lambda w: torch.optim.AdamW(w, 0.05, weight_decay=0.3)),
         ("adam+sgd", {"optimizer": 0}, lambda w: torch.optim.Adam(w, 0.05)),
         ("adam+sgd", {"optimizer": 1, "momentum": 0.9}, lambda w: torch.optim.SGD(w, 0.05, 0.9)),
     ],
@@ -84,7 +85,7 @@ def test_decoupled_decay_of_sgd_by_hand():
     """Without momentum: w - rate (g + decay w), which L2 gives too; with it the decay does not enter the moment."""
     start, gradients = draw(1)
     values = {"momentum": 0.9, "weight_decay": 0.2}
-    ours = our_steps("sgd", settings_of(**values, decoupled=True), start, gradients)
+    ours = our_steps("sgdw", settings_of(**values), start, gradients)
     weights, moment = start["kernel"].astype(float), 0.0
     for gradient in gradients:
         moment = 0.9 * moment + gradient["kernel"]

@@ -239,7 +239,7 @@ def test_predictions_are_those_of_the_weights():
 
     LADDER["tiny"] = (Dense(),)  # the fixture puts things back
     # 200 examples in batches of 64: the epoch ends with a smaller batch.
-    bench = Bench(make_study(data={"normalisation": "unit"}, train={"batch_size": 64}))
+    bench = Bench(make_study(data={"normalization": "unit"}, train={"batch_size": 64}))
     state, _ = bench.train(bench.members, 1)
     logits = bench.predict(bench.members, state)
     layer = member_of(state.variables["params"]["dense0"], 0)

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnjax.study.early_stopping import METRICS, is_stopping, read_stopping
+from cnnjax.study.early_stopping import is_stopping, read_stopping
+from cnnjax.study.metrics import EPOCH_MEASURES
 from cnnjax.study.plan import list_trials, make_plan
 from cnnjax.study.schema import from_config
 from cnnjax.utils.errors import RequestError
@@ -193,7 +194,7 @@ def test_stages_are_one_program_and_say_what_they_change():
         ("early_stopping", "val_acuracy:3", "val_accuracy"),
         ("early_stopping", "val_loss:0", "METRIC:PATIENCE"),
         ("clip_norm", 0, "> 0"),
-        ("decay", "adamw", "decoupled"),
+        ("decay", "decoupled", "use train.optimizer: adamw"),
     ],
 )
 def test_what_is_no_training_rule_is_refused_in_one_line(key, value, words):
@@ -212,7 +213,7 @@ def test_stopping_by_validation_needs_a_validation_split():
 def test_any_text_is_answered(text):
     if is_stopping(text) and text != "off":
         rule = read_stopping(text)
-        assert rule.metric in METRICS and rule.patience >= 1 and 0 <= rule.min_change < np.inf
+        assert rule.metric in EPOCH_MEASURES and rule.patience >= 1 and 0 <= rule.min_change < np.inf
 
 
 def test_metrics_of_validation_are_scikit_learns():

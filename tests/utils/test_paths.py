@@ -34,7 +34,7 @@ def test_a_path_is_expanded_and_need_not_be_there(monkeypatch):
         ("--output", lambda path: expanded("--output", path)),
         ("--config", load_study),
         ("--input", read_unlabeled),
-        ("data.path", lambda path: load_dataset(DataConfig(path=path))),
+        ("data.path", lambda path: load_dataset(DataConfig(validation=0, path=path))),
         ("workdir", remote.copied),
     ],
 )

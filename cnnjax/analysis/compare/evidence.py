@@ -10,10 +10,9 @@ from cnnjax.analysis.columns import AXES, bounds, larger_is_better
 from cnnjax.analysis.compare.sides import Side
 from cnnjax.analysis.run import Run
 from cnnjax.runs.environment import lasting
+from cnnjax.study.metrics import TEST_MEASURES
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.tree import differences
-
-_TEST = ("test_loss", "test_accuracy", "precision", "recall", "f1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +63,7 @@ def compare_settings(a: Side, b: Side, measure: str | None = None, margin: float
             "arguments", f"{a.asked} {b.asked}", "both are the same trials; allowed: two settings, RUN:model=baseline"
         )
     measure = measure or _shared_measure(a.run, b.run)
+    values = a.values(measure), b.values(measure)
     least, most = bounds(measure)
     if margin is not None and not 0 < margin < most - least:
         allowed = "a number > 0" + (" and < 1: 0.005 is half a percentage point" if most == 1 else "")
@@ -72,7 +72,6 @@ def compare_settings(a: Side, b: Side, measure: str | None = None, margin: float
         if side.crossed:
             how = f"its trainings share random streams ({', '.join(side.crossed)}), so they are not independent"
             raise RequestError("arguments", side.asked, f"{how}; allowed: trials whose streams are not crossed")
-    values = a.values(measure), b.values(measure)
     warnings = [*_data_warnings(a, b, measure), *_side_warnings(a, "A"), *_side_warnings(b, "B")]
     comparison = stats.compare(
         *values,
@@ -148,7 +147,7 @@ def _data_warnings(a: Side, b: Side, measure: str) -> list[str]:
         return warnings
     keys = ("name", "classes", "counts", "image_shape", "validation_from", "test_from")
     what = ", ".join(key for key in keys if one.get(key) != other.get(key)) or "their pixels, labels or order"
-    if measure in _TEST and (one["classes"] != other["classes"] or not _may_be_tested_alike(a, b)):
+    if measure in TEST_MEASURES and (one["classes"] != other["classes"] or not _may_be_tested_alike(a, b)):
         said = f"they were tested on different images ({what}); allowed: runs with the same test images"
         raise RequestError("arguments", f"{a.asked} {b.asked}", said)
     tests = one.get("test_sha256"), other.get("test_sha256")
@@ -192,7 +191,7 @@ def _side_warnings(side: Side, name: str) -> list[str]:
         found.append(f"{side.diverged} of {total} trials of {name} diverged and are left out, which favors {name}.")
     if side.rivals > 1:
         select = side.run.select
-        split = " ON THE TEST SPLIT" if select in _TEST else ""
+        split = " ON THE TEST SPLIT" if side.run.selects_on_test else ""
         found.append(
             f"{name} is the best of {side.rivals} settings by {select}{split} on these seeds, so its result is "
             "optimistic. Confirm it on fresh seeds: python -m cnnjax.launch ... --confirm=5."

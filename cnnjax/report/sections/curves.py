@@ -24,7 +24,7 @@ from cnnjax.report.theme import (
     setting_look,
     themed,
 )
-from cnnjax.study.early_stopping import METRICS
+from cnnjax.study.metrics import EPOCH_MEASURES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,7 +63,7 @@ def figures(run: Run) -> Iterator[Plot]:
 
 
 def _history(run: Run) -> Iterator[Plot]:
-    shown = [column for column in METRICS if run.epochs[column].notna().any()]
+    shown = [column for column in EPOCH_MEASURES if run.epochs[column].notna().any()]
     models = {setting: model for model, setting in run.best_of_models.items()}
     settings = (
         {setting: run.tell_apart(setting) for setting in map(int, run.settings.index)}

@@ -32,7 +32,7 @@ def tables(run: Run) -> list[Table]:
     if run.settings["n"].max() < 2:
         return []
     several = len(run.settings) > 1
-    measures = ["test_accuracy"] if several else ["test_accuracy", "test_loss", "f1", "val_accuracy", "val_loss"]
+    measures = ["test_accuracy"] if several else ["test_accuracy", "test_loss", "test_f1", "val_accuracy", "val_loss"]
     order = dict.fromkeys([*run.ranked, *run.settings.index])
     rows = []
     for setting, measure in ((setting, measure) for setting in order for measure in measures):

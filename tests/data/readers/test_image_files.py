@@ -216,7 +216,7 @@ def test_remarks_are_counted_and_kept_with_the_decoded_images(tmp_path):
         for index in range(5):
             pixels = np.concatenate([COLOR, SIDE if index < 2 else SIDE * 0 + 255], -1)
             Image.fromarray(pixels).save(tmp_path / name / f"{index}.png")
-    config = DataConfig(path=str(tmp_path))
+    config = DataConfig(validation=0, path=str(tmp_path))
     for _ in range(2):  # the second time from the cache
         dataset = load_dataset(config)
         assert dataset.notes == ("transparency, put on white: 4 images",)

@@ -57,7 +57,7 @@ def test_a_folder_for_each_class_is_read_as_written(tmp_path):
     np.testing.assert_array_equal(source.train.labels, [0] * 6 + [1] * 4)
     assert source.classes == ("cat", "dog") and source.test is None
     assert source.train.images.dtype == np.uint8 and source.train.labels.dtype == np.int32
-    dataset = load_dataset(DataConfig(path=str(tmp_path / "pets"), test=0.2))
+    dataset = load_dataset(DataConfig(validation=0, path=str(tmp_path / "pets"), test=0.2))
     assert (len(dataset.train), len(dataset.test), dataset.name, dataset.test_from) == (8, 2, "pets", "train")
 
 
@@ -107,7 +107,7 @@ def test_files_that_are_not_read_are_counted_by_suffix(tmp_path):
         "left out, for they are in no class's folder: 1 .png",
     )
     for _ in range(2):  # the second time from the cache
-        dataset = load_dataset(DataConfig(path=str(root)))
+        dataset = load_dataset(DataConfig(validation=0, path=str(root)))
         assert (len(dataset.train), len(dataset.test), dataset.notes) == (4, 2, expected)
     for index in range(20):
         (root / "test" / "a" / f"q.{index:02d}").write_text("")
@@ -117,7 +117,7 @@ def test_files_that_are_not_read_are_counted_by_suffix(tmp_path):
 
 def test_a_test_folder_of_images_without_classes_is_left_out_and_named(tmp_path):
     photos(tmp_path, {"train/a": 3, "train/b": 3, "test": 4})
-    dataset = load_dataset(DataConfig(path=str(tmp_path), test=0.5))
+    dataset = load_dataset(DataConfig(validation=0, path=str(tmp_path), test=0.5))
     assert (len(dataset.train), len(dataset.test)) == (3, 3)
     assert dataset.notes == ("left out, because its images are in no class's folder: test",)
 
@@ -139,7 +139,7 @@ def test_an_image_is_known_by_other_suffixes_and_without_one_by_its_content(tmp_
 @pytest.mark.parametrize("names", [("train", "val", "test"), ("Train", "Valid", "TEST"), ("train", "validation", "")])
 def test_the_splits_that_there_are_are_taken_as_they_are(tmp_path, names):
     written = {name: photos(tmp_path / name, {"2": 3, "10": 2}, seed) for seed, name in enumerate(names) if name}
-    dataset = load_dataset(DataConfig(path=str(tmp_path), test=0.4))
+    dataset = load_dataset(DataConfig(validation=0, path=str(tmp_path), test=0.4))
     assert dataset.classes == ("2", "10") and dataset.validation_from == "given" and dataset.notes == ()
     for split, name in (("validation", names[1]), ("test", names[2]), ("train", names[0])):
         if name and (names[2] or split != "train"):
@@ -254,24 +254,24 @@ def test_sizes_that_differ_need_one(tmp_path):
     save(tmp_path / "b" / "1.png", COLOR[:4])
     save(tmp_path / "b" / "2.png", COLOR[:, :2])
     with pytest.raises(RequestError, match=r"^data\.image_size=None.*0\.png is 6x5, .*1\.png 4x5; use a size"):
-        load_dataset(DataConfig(path=str(tmp_path)))
+        load_dataset(DataConfig(validation=0, path=str(tmp_path)))
     for resize in ("bilinear", "nearest", "pad"):
         images = read_path(str(tmp_path), "a", 8, resize).train.images
         np.testing.assert_array_equal(images, resize_images([COLOR, COLOR[:4], COLOR[:, :2]], 8, resize))
     with pytest.raises(RequestError, match=r"^data\.image_size=5.*6x5 cannot be padded"):
-        load_dataset(DataConfig(path=str(tmp_path), image_size=5))
+        load_dataset(DataConfig(validation=0, path=str(tmp_path), image_size=5))
 
 
 def test_splits_of_two_sizes_need_one(tmp_path):
     save(tmp_path / "train" / "a" / "0.png", COLOR)
     save(tmp_path / "test" / "a" / "0.png", COLOR[:4])
     with pytest.raises(RequestError, match=r"^data\.image_size=None"):
-        load_dataset(DataConfig(path=str(tmp_path)))
+        load_dataset(DataConfig(validation=0, path=str(tmp_path)))
 
 
 def test_images_are_decoded_once_until_a_file_changes(tmp_path, monkeypatch):
     photos(tmp_path, {"a": 3, "b": 3})
-    config = DataConfig(path=str(tmp_path), test=0.5)
+    config = DataConfig(validation=0, path=str(tmp_path), test=0.5)
     first = load_dataset(config).describe()
     with monkeypatch.context() as patch:
         patch.setattr("PIL.Image.open", lambda *_, **__: pytest.fail("decoded again"))
@@ -312,7 +312,7 @@ def test_an_image_that_cannot_be_decoded_is_one_line_that_names_it(tmp_path, con
     photos(tmp_path, {"a": 2, "b": 2})
     (tmp_path / "b" / "01.png").write_bytes(content)
     with pytest.raises(RequestError) as raised:
-        load_dataset(DataConfig(path=str(tmp_path)))
+        load_dataset(DataConfig(validation=0, path=str(tmp_path)))
     message = str(raised.value)
     assert message.startswith("data.path=") and "b/01.png" in message and named in message and "\n" not in message
 
@@ -360,7 +360,7 @@ def test_folders_that_do_not_fit_are_one_line(tmp_path, folders, named):
         else:
             (tmp_path / path).mkdir(parents=True)
     with pytest.raises(RequestError) as raised:
-        load_dataset(DataConfig(path=str(tmp_path)))
+        load_dataset(DataConfig(validation=0, path=str(tmp_path)))
     message = str(raised.value)
     assert message.startswith("data.path=") and named in message and "\n" not in message
 
@@ -387,11 +387,14 @@ def test_names_in_two_unicode_forms_are_one(tmp_path):
     nfc, nfd = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
     photos(tmp_path / "pets/train", {nfd: 4, "tea": 3})
     written = photos(tmp_path / "pets/test", {nfc: 2, "tea": 1}, seed=1)
-    dataset = load_dataset(DataConfig(path=str(tmp_path / "pets")))
+    dataset = load_dataset(DataConfig(validation=0, path=str(tmp_path / "pets")))
     assert dataset.classes == (nfc, "tea") and dataset.test.labels.tolist() == [0, 0, 1]
     np.testing.assert_array_equal(dataset.test.images[:2], written[nfc])
     for name in (nfc, nfd):
-        assert load_dataset(DataConfig(path=str(tmp_path / "pets"), classes=("tea", name))).classes == ("tea", nfc)
+        assert load_dataset(DataConfig(validation=0, path=str(tmp_path / "pets"), classes=("tea", name))).classes == (
+            "tea",
+            nfc,
+        )
     photos(tmp_path / "twice", {nfc: 4, nfd: 4})
     with pytest.raises(RequestError, match="two classes of it are named 'café', in two Unicode forms"):
-        load_dataset(DataConfig(path=str(tmp_path / "twice")))
+        load_dataset(DataConfig(validation=0, path=str(tmp_path / "twice")))
