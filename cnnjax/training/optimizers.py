@@ -26,7 +26,7 @@ def make_optimizer(name: str, hparams: Hparams, *, clips: bool = False) -> optax
             larger.
     """
     decay = optax.add_decayed_weights(hparams.weight_decay)
-    adam = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)
+    adam = optax.scale_by_adam(b1=hparams.b1, b2=hparams.b2, eps=1e-8)
     sgd = _momentum(hparams.momentum, hparams.nesterov)
     rules = {
         "adam": optax.chain(decay, adam),

@@ -21,6 +21,7 @@ NOWHERE = [
     ("train.dropout_rate", {"models": "medium", "train": {"dropout_rate": (None, 0.5)}}),  # its own rate
     ("train.momentum", {"train": {"optimizer": "adam", "momentum": (0.5, 0.9)}}),
     ("train.nesterov", {"train": {**SGD, "nesterov": (False, True)}}),
+    ("train.b2", {"train": {**SGD, "b2": (0.9, 0.999)}}),
     ("train.optimizer", {"train": {"weight_decay": 0.0, "optimizer": ("adam", "adamw")}}),
     ("train.optimizer", {"train": {**SGD, "weight_decay": 0.1, "optimizer": ("sgd", "sgdw")}}),
     ("train.stage_start", {"train": {"stage_start": ("best", "last")}}),

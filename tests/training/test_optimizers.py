@@ -15,7 +15,7 @@ STEPS = 6
 
 
 def settings_of(**values):
-    usual = {"learning_rate": 0.05, "momentum": 0.0, "weight_decay": 0.0, "clip_norm": np.inf}
+    usual = {"learning_rate": 0.05, "b1": 0.9, "b2": 0.999, "momentum": 0.0, "weight_decay": 0.0, "clip_norm": np.inf}
     numbers = {name: jnp.asarray(value) for name, value in {**usual, **values}.items()}
     return Hparams(**{**dict.fromkeys(Hparams._fields, jnp.array(False)), **numbers})
 
@@ -64,6 +64,7 @@ def draw(seed):
             lambda w: torch.optim.SGD(w, 0.05, 0.9, nesterov=True, weight_decay=0.3),
         ),
         ("adam", {"weight_decay": 0.3}, lambda w: torch.optim.Adam(w, 0.05, weight_decay=0.3)),
+        ("adam", {"b1": 0.5, "b2": 0.7}, lambda w: torch.optim.Adam(w, 0.05, (0.5, 0.7))),
         ("adamw", {"weight_decay": 0.3}, lambda w: torch.optim.AdamW(w, 0.05, weight_decay=0.3)),
         ("adam+adamw", {"optimizer": 1, "weight_decay": 0.3}, lambda w: torch.optim.AdamW(w, 0.05, weight_decay=0.3)),
         ("adam+sgd", {"optimizer": 0}, lambda w: torch.optim.Adam(w, 0.05)),
