@@ -64,12 +64,19 @@ def macro_f1(confusion: Any) -> Any:
     return (2 * confusion.diagonal() / (confusion.sum(0) + confusion.sum(1)).clip(1)).mean()
 
 
+def balanced_accuracy(confusion: Any) -> Any:
+    """Returns the mean of recall over the classes that have examples (Brodersen et al. 2010)."""
+    examples = confusion.sum(1)
+    return (confusion.diagonal() / examples.clip(1)).sum() / (examples > 0).sum()
+
+
 METRICS = (
     Metric("loss", "loss", cross_entropy, larger_is_better=False, most=math.inf, in_training=True),
     Metric("accuracy", "accuracy", is_correct, is_percent=True, in_training=True),
     Metric("precision", "macro precision", of_confusion=macro_precision),
     Metric("recall", "macro recall", of_confusion=macro_recall),
     Metric("f1", "macro F1", of_confusion=macro_f1),
+    Metric("balanced_accuracy", "balanced accuracy", of_confusion=balanced_accuracy, is_percent=True),
 )
 TRAINING_METRICS = tuple(metric for metric in METRICS if metric.in_training)
 

@@ -26,6 +26,7 @@ def _expected(logits, labels):
         "accuracy": sklearn.metrics.accuracy_score(labels, predicted),
         "precision": sklearn.metrics.precision_score(labels, predicted, **macro),
         "recall": sklearn.metrics.recall_score(labels, predicted, **macro),
+        "balanced_accuracy": sklearn.metrics.balanced_accuracy_score(labels, predicted),
         "f1": sklearn.metrics.f1_score(labels, predicted, **macro),
     }
 
