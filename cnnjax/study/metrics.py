@@ -49,6 +49,15 @@ def is_correct(logits: Any, labels: Any) -> Any:
     return logits.argmax(-1) == labels
 
 
+def is_in_top5(logits: Any, labels: Any) -> Any:
+    """Returns whether the class of each example is among the first five by their logits; of equal ones the first."""
+    xp = logits.__array_namespace__()
+    labels = labels[:, None]
+    own = xp.take_along_axis(logits, labels, axis=-1)
+    is_ahead = (logits > own) | ((logits == own) & (xp.arange(logits.shape[-1]) < labels))
+    return is_ahead.sum(-1) < 5
+
+
 def macro_precision(confusion: Any) -> Any:
     """Returns the mean over all classes of precision; that of a class that is never predicted is 0."""
     return (confusion.diagonal() / confusion.sum(0).clip(1)).mean()
@@ -77,6 +86,7 @@ METRICS = (
     Metric("recall", "macro recall", of_confusion=macro_recall),
     Metric("f1", "macro F1", of_confusion=macro_f1),
     Metric("balanced_accuracy", "balanced accuracy", of_confusion=balanced_accuracy, is_percent=True),
+    Metric("top5_accuracy", "top-5 accuracy", is_in_top5, is_percent=True),
 )
 TRAINING_METRICS = tuple(metric for metric in METRICS if metric.in_training)
 
