@@ -4,8 +4,8 @@
     python -m cnnjax.compare runs/grid:model=baseline runs/grid:model=complex --margin=0.005
     python -m cnnjax.compare runs/a:trial=t0003 runs/b:learning_rate=0.01,optimizer=sgd --measure=test_loss
 
-A side is a run's folder or URL, and after a colon the values of columns of its trials.csv. Of the settings with these
-values, the best by the run's `select` is compared, over all its seeds.
+A side is a run's folder or URL, and after a colon the values of columns of its trials.csv. Of the configurations with
+these values, the best by the run's `select` is compared, over all its seeds.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def main(arguments: argparse.Namespace) -> None:
     from cnnjax.analysis import compare  # imports pandas: check the command line first
 
     a, b = compare.read_side(arguments.a), compare.read_side(arguments.b)
-    evidence = compare.compare_settings(a, b, arguments.measure, arguments.margin)
+    evidence = compare.compare_configurations(a, b, arguments.measure, arguments.margin)
     print(compare.FORMATS[arguments.format](evidence))
 
 

@@ -6,7 +6,7 @@
 
 Prints the splits, classes and pixel statistics of the data and the layers of each model with their
 shapes, parameters, operations and memory, and writes them with figures of the data to one page.
-Every setting of a config can be overridden, as in cnnjax.launch.
+Every key of a config can be overridden, as in cnnjax.launch.
 """
 
 from pathlib import Path

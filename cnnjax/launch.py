@@ -7,7 +7,7 @@
     python -m cnnjax.launch --config=configs/grid.py --workdir=s3://BUCKET/runs/grid
     python -m cnnjax.launch --config=configs/grid.py --coordinator=HOST:PORT --num_processes=2 --process_id=0
 
-Every setting of a config can be overridden as --config.key=value: a number, a word, None, True or
+Every key of a config can be overridden as --config.key=value: a number, a word, None, True or
 False; a comma list is a tuple, which in `models`, `seeds`, `train` and `streams` is an axis of the
 grid; nothing is the empty tuple. The same command again resumes a study that was interrupted.
 """

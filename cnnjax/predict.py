@@ -5,8 +5,8 @@
     python -m cnnjax.predict runs/grid --input=new.csv --output=labels.csv --figures=predicted
 
 The output has a row for each image: its ID, the number and the name of its class, and the
-probability of every class: the mean over all seeds of the setting that the study selects, unless a
-trial or another setting is named. Of images in a folder for each class the accuracy is printed, and
+probability of every class: the mean over all seeds of the configuration that the study selects, unless a
+trial or another configuration is named. Of images in a folder for each class the accuracy is printed, and
 the confusion matrix is written beside the output. The figures are of the first images, and of the first 20 of each
 class, on a page of their own.
 """
@@ -37,7 +37,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--output", required=True, type=Path, help="the CSV file to write")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--trial", help="predict with this trial alone")
-    which.add_argument("--setting", default="best", help="best (default), or any trial of the setting: all its seeds")
+    which.add_argument(
+        "--configuration", default="best", help="best (default), or any trial of the configuration: all its seeds"
+    )
+    which.add_argument("--setting", dest="configuration", default=argparse.SUPPRESS, help=argparse.SUPPRESS)  # older
     parser.add_argument("--figures", type=Path, help="a folder for a page that shows images under their classes")
     return parser.parse_args(argv[1:])
 
@@ -52,7 +55,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     output = expanded("--output", arguments.output)
     figures = arguments.figures and expanded("--figures", arguments.figures)
-    given = arguments.input, output, arguments.trial, arguments.setting, figures
+    given = arguments.input, output, arguments.trial, arguments.configuration, figures
     print(predict.predict_file(remote.copied(arguments.workdir), *given))
 
 

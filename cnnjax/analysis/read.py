@@ -85,8 +85,8 @@ def _trials(path: Path) -> pd.DataFrame:
         if not re.fullmatch(r"t\d+", str(trial)):  # it is part of file names
             raise RequestError("workdir", str(path), f"it has a trial named {trial!r}; allowed: t0000, t0001, ...")
     measured = _floats(path, trials[[*MEASURES, *_COSTS]])
-    setting = trials.groupby(list(AXES), sort=False, dropna=False).ngroup()
-    return trials.assign(**dict(measured.items()), setting=setting)
+    configuration = trials.groupby(list(AXES), sort=False, dropna=False).ngroup()
+    return trials.assign(**dict(measured.items()), configuration=configuration)
 
 
 def _epochs(path: Path) -> pd.DataFrame:

@@ -42,7 +42,9 @@ def confirm(study: Study, workdir: Path, number: int, *, progress: Progress, eng
     trials = {trial.id: trial for trial in list_trials(study)}
     seeds = fresh.fresh_seeds(study.seeds, number)
     for place, trial in enumerate(contenders, 1):
-        progress.note(f"setting {place} of {len(contenders)} ({trial}) on fresh seeds {', '.join(map(str, seeds))}")
+        progress.note(
+            f"configuration {place} of {len(contenders)} ({trial}) on fresh seeds {', '.join(map(str, seeds))}"
+        )
         alone = single_out(study, trials[trial], seeds)
         folder = fresh.fresh_folder(workdir, number, trial)
         run.run(alone, folder, progress=progress, engine=engine)
@@ -58,14 +60,14 @@ def _conclude(workdir: Path, number: int) -> str:
     found = fresh.compute_confirmation(read_run(workdir), number)
     RunFolder(workdir / "confirm" / str(number)).write_json("confirmation.json", fresh.to_dict(found))
     build_report(workdir)
-    said = [f"The winner is {found.contenders[0].setting}. {text(found)}"]
+    said = [f"The winner is {found.contenders[0].configuration}. {text(found)}"]
     if found.select.startswith("test") or found.select == "f1":
         said.append(f"It was selected on the test split ({found.select}): fresh seeds do not undo luck on its images.")
     return "\n".join([*said, contender_table(found).text()])
 
 
 def check_confirmable(study: Study) -> None:
-    """Raises RequestError where other seeds would not be other trials of the same settings."""
+    """Raises RequestError where other seeds would not be other trials of the same configurations."""
     streams = vars(study.streams)
     for name, values in streams.items():
         if len(values) > 1:

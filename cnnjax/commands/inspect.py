@@ -103,9 +103,9 @@ def _layers(study: Study, dataset: Dataset) -> Iterator[tuple[str, pd.DataFrame]
 
 
 def layer_name(layer: Layer) -> str:
-    """Returns a layer's kind and settings, as in `Conv features=16 kernel_size=3 padding=same`."""
-    settings = dataclasses.asdict(layer).items()
-    return " ".join([type(layer).__name__, *(f"{name}={value}" for name, value in settings if value is not None)])
+    """Returns a layer's kind and fields, as in `Conv features=16 kernel_size=3 padding=same`."""
+    fields = dataclasses.asdict(layer).items()
+    return " ".join([type(layer).__name__, *(f"{name}={value}" for name, value in fields if value is not None)])
 
 
 def _sums(frame: pd.DataFrame) -> dict[str, int]:

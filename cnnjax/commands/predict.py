@@ -34,7 +34,7 @@ def predict_file(
     source: str,
     output: Path,
     trial: str | None = None,
-    setting: str = "best",
+    configuration: str = "best",
     figures: Path | None = None,
 ) -> str:
     """Predicts every image of a file or folder.
@@ -48,8 +48,8 @@ def predict_file(
             probability (`probability of` its name, where a class is called as another column). The confusion matrix of
             such images is written beside it.
         trial: predict with this trial alone.
-        setting: otherwise with every seed of this setting, whose probabilities are averaged: `best` (what the study
-            selects), or any of its trials.
+        configuration: otherwise with every seed of this configuration, whose probabilities are averaged: `best` (what
+            the study selects), or any of its trials.
         figures: a folder for a page of the first images with their classes, and of the first of each class.
 
     Returns:
@@ -60,7 +60,7 @@ def predict_file(
         RequestError: the run, the trial, an image or the output does not allow it; no file was written.
     """
     run = read_run(workdir)
-    trials = [trial] if trial is not None else ensemble(run, setting)
+    trials = [trial] if trial is not None else ensemble(run, configuration)
     _check_output(output, source, workdir, figures)
     found = read_unlabeled(source)
     truth = _true_labels(found, source, run.classes)
@@ -161,29 +161,31 @@ def _belongs_to(run: Path, place: Path) -> bool:
     return place == run or any(place.is_relative_to(run / name) for name in RunFolder.CONTENTS)
 
 
-def ensemble(run: Run, setting: str) -> list[str]:
-    """Returns the trials of a setting that did not diverge.
+def ensemble(run: Run, configuration: str) -> list[str]:
+    """Returns the trials of a configuration that did not diverge.
 
     Args:
         run: the run.
-        setting: `best`, or any trial of the setting.
+        configuration: `best`, or any trial of the configuration.
 
     Raises:
         RequestError: nothing has finished that could be selected, or there is no such trial.
     """
     number: int | None
-    if setting == "best":
+    if configuration == "best":
         number = run.best
         if number is None:
             raise RequestError(
-                "--setting", setting, f"no trial of {run.workdir} has finished to select by {run.select}"
+                "--configuration", configuration, f"no trial of {run.workdir} has finished to select by {run.select}"
             )
     else:
-        found = run.ok.loc[run.ok["trial"] == setting, "setting"]
+        found = run.ok.loc[run.ok["trial"] == configuration, "configuration"]
         if found.empty:
-            raise RequestError("--setting", setting, "must be best, or a trial that ended well, as in trials.csv")
+            raise RequestError(
+                "--configuration", configuration, "must be best, or a trial that ended well, as in trials.csv"
+            )
         number = int(found.iloc[0])
-    return run.ok.loc[run.ok["setting"] == number, "trial"].tolist()
+    return run.ok.loc[run.ok["configuration"] == number, "trial"].tolist()
 
 
 def fit_images(
@@ -200,8 +202,8 @@ def fit_images(
         ids: theirs.
         source: where they are from.
         shape: (H, W, C), wanted.
-        data: a study's data settings: with an `image_size`, images are resized as `resize` says; without one, all must
-            be of the size wanted.
+        data: the `data` group of a study: with an `image_size`, images are resized as `resize` says; without one, all
+            must be of the size wanted.
 
     Returns:
         uint8 [N, H, W, C].

@@ -22,7 +22,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         prog="python -m cnnjax.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_workdir()
-    parser.add_argument("--select", help="rank the settings by this measure (default: the study's own)")
+    parser.add_argument("--select", help="rank the configurations by this measure (default: the study's own)")
     parser.add_argument("--format", choices=("html", "markdown"), default="html", help="html (default) or markdown")
     return parser.parse_args(argv[1:])
 

@@ -199,7 +199,7 @@ def select_honestly(
     shared = set.intersection(*(set(side[name]) for side in (select, report) for name in select))
     seeds = [seed for seed in next(iter(select.values())) if seed in shared]
     if len(seeds) < 2:
-        raise ValueError(f"settings share {len(seeds)} seeds; at least 2 are needed")
+        raise ValueError(f"configurations share {len(seeds)} seeds; at least 2 are needed")
     names = list(select)
     chooses = np.array([as_sample([select[name][seed] for seed in seeds]) for name in names])
     counts = np.array([as_sample([report[name][seed] for seed in seeds]) for name in names])
@@ -232,7 +232,7 @@ def _jackknife_error(scores: np.ndarray, counts: np.ndarray) -> float:
 def _aligned(groups: Mapping[Any, Values]) -> list[np.ndarray]:
     """Returns the values of each configuration, in the same order of seeds if all have the same."""
     if not groups:
-        raise ValueError("there is no setting")
+        raise ValueError("there is no configuration")
     seeds = next(iter(groups.values())) if have_same_seeds(groups) else None
     return [as_sample([values[seed] for seed in seeds or values]) for values in groups.values()]
 

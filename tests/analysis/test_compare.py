@@ -63,7 +63,7 @@ def show(a, b, *options) -> str:
     return printed(compare.parse(["compare", str(a), str(b), TEST, *options]))
 
 
-def test_two_settings_of_one_run_are_compared_over_their_seeds(grid):
+def test_two_configurations_of_one_run_are_compared_over_their_seeds(grid):
     found = find(f"{grid}:model=baseline,learning_rate=0.03", f"{grid}:model=medium,learning_rate=0.03")
     trials = pd.read_csv(grid / "trials.csv").query("learning_rate == 0.03").groupby("model")["test_accuracy"]
     a, b = (trials.get_group(model).to_numpy() for model in ("baseline", "medium"))
@@ -73,7 +73,7 @@ def test_two_settings_of_one_run_are_compared_over_their_seeds(grid):
     assert found["difference"]["p"] == pytest.approx(expected.pvalue)
     assert (found["difference"]["low"], found["difference"]["high"]) == pytest.approx(expected.confidence_interval())
     assert found["a"]["summary"]["mean"] == pytest.approx(a.mean())
-    assert found["differences"]["settings"] == {"model": ["baseline", "medium"]}
+    assert found["differences"]["configurations"] == {"model": ["baseline", "medium"]}
     assert found["warnings"] == []
 
 
@@ -89,7 +89,7 @@ def test_report_and_compare_say_the_same_of_the_same_measure(tmp_path, select):
     trials.to_csv(run / "trials.csv", index=False)
     said = read_answer(run)
     first, _, rest = said.partition(": ")
-    assert first == f"Best of 2 settings by {measure_name(column)}" and "learning rate 0.03" in rest
+    assert first == f"Best of 2 configurations by {measure_name(column)}" and "learning rate 0.03" in rest
     assert "Decided: it is better than the runner-up, learning rate 0.01" in said
     command = ["compare", f"{run}:learning_rate=0.03", f"{run}:learning_rate=0.01"]
     text = printed(compare.parse(command))
@@ -133,14 +133,14 @@ def test_without_predictions_the_rest_is_compared(grid, tmp_path):
     assert find(f"{bare}:model=baseline", f"{bare}:model=medium")["examples"] is None
 
 
-def test_a_run_stands_for_its_best_setting_and_the_luck_of_it_is_said(grid):
+def test_a_run_stands_for_its_best_configuration_and_the_luck_of_it_is_said(grid):
     found = find(grid, f"{grid}:model=baseline,learning_rate=0.03")
     means = pd.read_csv(grid / "trials.csv").groupby(["model", "learning_rate"])["val_accuracy"].mean()
     model, rate = means.idxmax()
-    assert f"{model}, sgd, learning rate {rate:g}" in found["a"]["setting"]
+    assert f"{model}, sgd, learning rate {rate:g}" in found["a"]["configuration"]
     assert (found["a"]["rivals"], found["b"]["rivals"]) == (4, 1)
     (warning,) = found["warnings"]
-    assert "A is the best of 4 settings by val_accuracy" in warning and "TEST SPLIT" not in warning
+    assert "A is the best of 4 configurations by val_accuracy" in warning and "TEST SPLIT" not in warning
 
 
 def test_selection_on_the_test_split_is_said_aloud(tmp_path):
@@ -184,7 +184,7 @@ def test_a_lower_loss_is_better(grid):
 
 
 def test_pairs_need_the_same_streams(grid, tmp_path):
-    """And that the seeds go together, of all settings of both runs."""
+    """And that the seeds go together, of all configurations of both runs."""
     grid, fixed = copy_of(grid, tmp_path / "grid"), copy_of(grid, tmp_path / "fixed")
     sides = f"{grid}:model=baseline,learning_rate=0.03", f"{fixed}:model=medium,learning_rate=0.03"
     assert not find(*sides)["paired"]
@@ -206,17 +206,17 @@ def test_trainings_that_share_crossed_streams_are_no_seeds(tmp_path):
     assert sum("share random streams (init, augment, dropout)" in warning for warning in fixed["warnings"]) == 2
 
 
-def test_settings_that_differ_in_a_later_stage_are_told_apart(tmp_path):
+def test_configurations_that_differ_in_a_later_stage_are_told_apart(tmp_path):
     stages = [{"optimizer": "adam", "learning_rate": 0.001}, {}]
     train = {"optimizer": "sgd", "learning_rate": [0.01, 0.1], "stages": stages}
     run = make_run(tmp_path / "stages", make_config([0, 1, 2], train=train))
     rates = [f"{run}:later_stages=sgd learning_rate={rate}" for rate in (0.01, 0.1)]
     found = find(*rates)
     assert [len(found[side]["trials"]) for side in "ab"] == [3, 3]
-    assert list(found["differences"]["settings"]) == ["later_stages"]
+    assert list(found["differences"]["configurations"]) == ["later_stages"]
 
 
-def test_what_differs_beside_the_settings_is_listed(grid, tmp_path):
+def test_what_differs_beside_the_configurations_is_listed(grid, tmp_path):
     other = copy_of(grid, tmp_path / "other")
     config = json.loads((other / "config.json").read_text())
     edit_json(other, "config", data=config["data"] | {"normalisation": "unit"})
@@ -349,7 +349,7 @@ def test_a_value_that_is_not_set_can_be_asked_for(tmp_path):
     config = make_config([0, 1]) | {"models": ["medium"]}
     run = make_run(tmp_path / "run", config | {"train": config["train"] | {"dropout_rate": [None, 0.2]}})
     found = find(f"{run}:dropout_rate=None", f"{run}:dropout_rate=0.2")
-    assert found["differences"]["settings"] == {"dropout_rate": [None, 0.2]}
+    assert found["differences"]["configurations"] == {"dropout_rate": [None, 0.2]}
 
 
 def test_the_answer_comes_first_in_every_format(grid):

@@ -282,7 +282,7 @@ def test_verdicts_are_corrected_for_their_number():
 @pytest.mark.parametrize("design", [pair, unpaired])
 @pytest.mark.parametrize("n", [2, 5, 20])
 def test_the_interval_of_a_difference_covers_and_the_verdict_seldom_errs(design, n):
-    """Of equal settings, 5 % may be called better or worse; Welch's test is a little stricter with few seeds."""
+    """Of equal configurations, 5 % may be called better or worse; Welch's test is a little stricter with few seeds."""
     generator, held, wrong = np.random.default_rng(n), 0, 0
     for _ in range(STUDIES):
         common = generator.normal(0, 1, n) if design is pair else 0

@@ -1,4 +1,4 @@
-"""One side of a comparison: a setting of a run, and how it was selected."""
+"""One side of a comparison: a configuration of a run, and how it was selected."""
 
 import dataclasses
 import re
@@ -22,30 +22,30 @@ _KEYS = ("trial", *AXES, "seed", *_STREAMS)
 
 @dataclasses.dataclass(frozen=True)
 class Side:
-    """A setting's trials that did not diverge.
+    """A configuration's trials that did not diverge.
 
     Attributes:
         asked: the argument of the command line.
         place: the run's folder, or its URL.
         run: the run.
-        setting: the number of the setting in the run.
+        configuration: the number of the configuration in the run.
         trials: its rows of the run's trials.
         diverged: the number of its trials that diverged.
-        rivals: the number of settings of which it is the best by the run's `select`; 1 if it was asked for.
+        rivals: the number of configurations of which it is the best by the run's `select`; 1 if it was asked for.
     """
 
     asked: str
     place: str
     run: Run
-    setting: int
+    configuration: int
     trials: pd.DataFrame
     diverged: int
     rivals: int
 
     @property
     def description(self) -> str:
-        """The name of the setting."""
-        return self.run.describe(self.setting)
+        """The name of the configuration."""
+        return self.run.describe(self.configuration)
 
     @property
     def fixed(self) -> list[str]:
@@ -89,7 +89,7 @@ class Side:
 def read_side(asked: str) -> Side:
     """Reads the side `RUN` or `RUN:key=value,...` of a comparison.
 
-    It is the best setting by the run's `select` among the trials with these values in columns of trials.csv.
+    It is the best configuration by the run's `select` among the trials with these values in columns of trials.csv.
 
     Raises:
         RequestError: the run cannot be read, a key or value is wrong, or no such trial has finished.
@@ -109,14 +109,14 @@ def read_side(asked: str) -> Side:
     if ended.empty:
         how = "all such trials diverged" if len(trials) else "no finished trial has these values together"
         raise RequestError("selector", selector, how)
-    candidates = run.settings.loc[sorted(ended["setting"].unique())]
-    setting = next((setting for setting in run.ranked if setting in candidates.index), None)
-    if setting is None:
-        raise RequestError("selector", selector, f"none of the {len(candidates)} settings has a {run.select}")
-    of_setting = ended[ended["setting"] == setting]
-    diverged = int(((trials["setting"] == setting) & (trials["status"] == "diverged")).sum())
+    candidates = run.configurations.loc[sorted(ended["configuration"].unique())]
+    configuration = next((configuration for configuration in run.ranked if configuration in candidates.index), None)
+    if configuration is None:
+        raise RequestError("selector", selector, f"none of the {len(candidates)} configurations has a {run.select}")
+    of_configuration = ended[ended["configuration"] == configuration]
+    diverged = int(((trials["configuration"] == configuration) & (trials["status"] == "diverged")).sum())
     place = path if remote.is_url(path) else str(run.workdir)
-    return Side(asked, place, run, setting, of_setting, diverged, len(candidates))
+    return Side(asked, place, run, configuration, of_configuration, diverged, len(candidates))
 
 
 def _split(asked: str) -> tuple[str, str]:

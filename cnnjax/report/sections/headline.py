@@ -1,4 +1,4 @@
-"""The answer in words: the best setting, its lead, the evidence for it, and how many more seeds would decide it."""
+"""The answer in words: the best configuration, its lead, the evidence for it, and the seeds that would decide it."""
 
 import math
 
@@ -20,7 +20,7 @@ def text(run: Run) -> tuple[str, list[tuple[str, str]]]:
     evidence = weigh(run)
     if evidence is None:
         return "No trial has finished with a value to select by.", []
-    best, sources, confirmed = evidence.settings[0], split_variance(run), confirmation.read(run)
+    best, sources, confirmed = evidence.configurations[0], split_variance(run), confirmation.read(run)
     if sources:
         return _sources_sentence(run, sources), [("", _best_sentence(run, best))]
     said = [_best_sentence(run, best), _seeds_sentence(run, best)]
@@ -29,15 +29,15 @@ def text(run: Run) -> tuple[str, list[tuple[str, str]]]:
     elif evidence.runner_up is not None and not run.crossed:
         said.append(_verdict_sentence(run, evidence))
     details = [("Selection", _selection_sentence(run, evidence))] if evidence.honest and not run.crossed else []
-    unranked = len(run.settings) - len(evidence.settings)
+    unranked = len(run.configurations) - len(evidence.configurations)
     details += [("Unranked", _unranked_sentence(run, unranked))] if unranked else []
     return " ".join(filter(None, said)), details
 
 
 def _best_sentence(run: Run, best: int) -> str:
     so_far = " so far" if len(run.trials) < run.planned else ""
-    count = len(run.settings)
-    verb = f"Best{so_far} of {count} settings by {measure_name(run.select)}: " if count > 1 else ""
+    count = len(run.configurations)
+    verb = f"Best{so_far} of {count} configurations by {measure_name(run.select)}: " if count > 1 else ""
     measured = "; ".join(filter(None, (_interval(run, best, measure) for measure in _measures(run))))
     return f"{verb}{run.describe(best)}. {measured[0].upper()}{measured[1:]}."
 
@@ -46,8 +46,8 @@ def _measures(run: Run) -> list[str]:
     return [run.select, *(() if run.selects_on_test else ("test_accuracy",))]
 
 
-def _interval(run: Run, setting: int, measure: str) -> str:
-    summary = run.summary(setting, measure)
+def _interval(run: Run, configuration: int, measure: str) -> str:
+    summary = run.summary(configuration, measure)
     if summary is None:
         return ""
     scale, unit = (100, " %") if measure.endswith("accuracy") else (1, "")
@@ -72,7 +72,7 @@ def _seeds_sentence(run: Run, best: int) -> str:
 def _verdict_sentence(run: Run, evidence: Evidence) -> str:
     found, (first, second, *_) = evidence.runner_up, evidence.ranks
     assert found is not None
-    name, measure = run.tell_apart(evidence.settings[1]), measure_name(run.select)
+    name, measure = run.tell_apart(evidence.configurations[1]), measure_name(run.select)
     if found.is_identical:
         return f"Equal: the runner-up, {name}, has the same {measure} on every seed."
     by = f"by {stats.gap(found.difference.value, run.select)} of {measure}"
@@ -91,33 +91,33 @@ def _verdict_sentence(run: Run, evidence: Evidence) -> str:
         text = f"Undecided: it leads the runner-up, {name}, {by} {sure}"
     if found.verdict == "better":
         text += (
-            f" This interval alone excludes zero, but among the {evidence.pairs} pairs of settings such a difference "
-            f"may be chance (p = {second.p:.2g} after Holm's correction): confirm it on fresh seeds."
+            f" This interval alone excludes zero, but among the {evidence.pairs} pairs of configurations such a "
+            f"difference may be chance (p = {second.p:.2g} after Holm's correction): confirm it on fresh seeds."
         )
     return " ".join(filter(None, (text, stats.what_decides(found, "it", "the runner-up"), also)))
 
 
 def _open_sentence(run: Run, evidence: Evidence, first: int) -> str:
-    """Names the settings from index `first` on that have a lower mean, but are not decided to be worse."""
+    """Names the configurations from index `first` on that have a lower mean, but are not decided to be worse."""
     if run.crossed:
         return ""
-    places = [place for place in range(first, len(evidence.settings)) if evidence.verdict(place) == "undecided"]
+    places = [place for place in range(first, len(evidence.configurations)) if evidence.verdict(place) == "undecided"]
     if not places:
         return ""
-    names = [run.tell_apart(evidence.settings[place]) for place in places]
+    names = [run.tell_apart(evidence.configurations[place]) for place in places]
     needs = [evidence.against[place - 1].more_seeds for place in places]
     which = first_three(names, "; ")
     them = "it" if len(places) == 1 else "all of them"
     some = [max(more) for more in needs if more]
     how = f": {counted(max(some), 'more seed')} of each would decide {them}" if len(some) == len(places) else ""
-    return f"It is undecided against {counted(len(places), 'other setting')} with a lower mean ({which}){how}."
+    return f"It is undecided against {counted(len(places), 'other configuration')} with a lower mean ({which}){how}."
 
 
 def _unranked_sentence(run: Run, count: int) -> str:
     are, have = ("is", "has") if count == 1 else ("are", "have")
     return (
-        f"{count} of {len(run.settings)} settings {have} fewer seeds with a finite {measure_name(run.select)} than the "
-        f"best, and {are} not compared."
+        f"{count} of {len(run.configurations)} configurations {have} fewer seeds with a finite "
+        f"{measure_name(run.select)} than the best, and {are} not compared."
     )
 
 
@@ -128,10 +128,10 @@ def _selection_sentence(run: Run, evidence: Evidence) -> str:
     low, high = (significant(100 * end) for end in (max(honest.low, 0), min(honest.high, 1)))
     between = "" if math.isnan(honest.low) else f" ({low} to {high})"
     votes, choices = honest.votes.get(honest.chosen, 0), sum(honest.votes.values())
-    some = f" among the {choices} seeds that all ranked settings have" if choices < evidence.ranks[0].n else ""
+    some = f" among the {choices} seeds that all ranked configurations have" if choices < evidence.ranks[0].n else ""
     text = (
         f"with one seed left out, it is selected {votes} of {choices} times{some}; on the seed left out, the selected "
-        f"setting reaches {significant(100 * honest.honest)} % test accuracy{between}, "
+        f"configuration reaches {significant(100 * honest.honest)} % test accuracy{between}, "
         f"{_optimism(honest, ' on these' if some else '')}."
     )
     if run.selects_on_test:
@@ -153,7 +153,7 @@ def _optimism(honest: stats.Honest, where: str) -> str:
 def _sources_sentence(run: Run, sources: list[Sources]) -> str:
     last = sources[0]
     if not last.found.total:
-        return f"Test accuracy is the same in all {last.trials} trainings, {run.tell_apart(last.setting)}."
+        return f"Test accuracy is the same in all {last.trials} trainings, {run.tell_apart(last.configuration)}."
     parts = sorted(last.found.components, key=lambda part: -part.share)[:3]
     named = "; ".join(
         f"{' x '.join(p.sources)} {100 * p.share:.0f} % ({100 * p.share_low:.0f} to {100 * p.share_high:.0f})"
@@ -162,5 +162,5 @@ def _sources_sentence(run: Run, sources: list[Sources]) -> str:
     std = f"{100 * last.found.total**0.5:.2f}"
     return (
         f"Test accuracy differs by {std} points (standard deviation) between trainings with all random streams new. "
-        f"Shares of this variance, from {last.trials} trainings, {run.tell_apart(last.setting)}: {named}."
+        f"Shares of this variance, from {last.trials} trainings, {run.tell_apart(last.configuration)}: {named}."
     )
