@@ -20,14 +20,15 @@ class Evidence(NamedTuple):
         ranks: their ranks, in the same order.
         against: the best compared with each other configuration, in the same order, as one of the tests of all pairs.
         paired: whether configurations are compared by seed, see `stats.pairing_helps`.
-        honest: what the selection reaches on seeds that it did not see; None with fewer than two seeds.
+        selection: what the selected configuration reaches on seeds that did not select it; None with fewer than two
+            seeds.
     """
 
     configurations: list[int]
     ranks: list[stats.Rank]
     against: list[stats.Comparison]
     paired: bool
-    honest: stats.Honest | None
+    selection: stats.SelectionEstimate | None
 
     @property
     def runner_up(self) -> stats.Comparison | None:
@@ -71,8 +72,8 @@ def weigh(run: Run) -> Evidence | None:
         )
         for other in others
     ]
-    honest = None
+    selection = None
     if len(ranks) > 1 and most > 1 and len(set.intersection(*map(set, select.values()))) > 1:
         test: dict[Hashable, dict[Hashable, float]] = {s: run.by_seed(s, "test_accuracy") for s in configurations}
-        honest = stats.select_honestly(select, test, larger_is_better=larger, report_larger_is_better=True)
-    return Evidence(configurations, ranks, against, paired, honest)
+        selection = stats.nested_selection(select, test, larger_is_better=larger, report_larger_is_better=True)
+    return Evidence(configurations, ranks, against, paired, selection)

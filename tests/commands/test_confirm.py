@@ -100,7 +100,7 @@ def confirmed_run(folder, number=5, validation=None):
     return workdir
 
 
-def test_the_honest_figure_is_that_of_the_fresh_seeds(tmp_path):
+def test_the_reported_mean_is_that_of_the_fresh_seeds(tmp_path):
     workdir = confirmed_run(tmp_path)
     found = fresh.compute_confirmation(read_run(workdir), 5)
     trials = pd.read_csv(workdir / "trials.csv")
@@ -142,7 +142,7 @@ def written(workdir, number=5):
     return found
 
 
-def test_the_report_says_the_honest_figure_in_its_first_paragraph(tmp_path):
+def test_the_report_says_the_mean_of_fresh_seeds_in_its_first_paragraph(tmp_path):
     workdir = confirmed_run(tmp_path)
     assert "fresh seeds" not in re.search('class="answer">(.*?)</p>', build_report(workdir).read_text())[1]
     found = written(workdir)
@@ -260,9 +260,11 @@ def test_the_flag_confirms_after_the_run(monkeypatch, capsys):
     monkeypatch.setattr(run, "run", lambda study, workdir, **options: calls.append("run"))
     monkeypatch.setattr(launch, "_report", lambda workdir: str(workdir / "index.html"))
     monkeypatch.setattr(program, "enable_compilation_cache", lambda folder: None)
-    monkeypatch.setattr(confirmation, "confirm", lambda *given, progress, engine: calls.append(given[1:]) or "honest")
+    monkeypatch.setattr(
+        confirmation, "confirm", lambda *given, progress, engine: calls.append(given[1:]) or "confirmed"
+    )
     flags.FLAGS.mark_as_parsed()
     with flagsaver.flagsaver(config=str(ROOT / "configs/quickstart.py"), workdir="there", confirm=5):
         launch.main([])
     assert calls == ["run", (Path("there"), 5)]
-    assert capsys.readouterr().out == "there/index.html\nhonest\n"
+    assert capsys.readouterr().out == "there/index.html\nconfirmed\n"

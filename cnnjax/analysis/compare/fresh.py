@@ -173,7 +173,8 @@ def read_confirmation(workdir: Path) -> Confirmation | None:
 def _read_contender(row: dict[str, Any]) -> Contender:
     selected, fresh = (stats.Summary(**_floats(row[name])) for name in ("selected", "fresh"))
     rest = _floats({name: row[name] for name in ("score", "best")})
-    return Contender(str(row["trial"]), str(row["configuration"]), selected=selected, fresh=fresh, **rest)
+    configuration = row["configuration"] if "configuration" in row else row["setting"]  # of version 0.1
+    return Contender(str(row["trial"]), str(configuration), selected=selected, fresh=fresh, **rest)
 
 
 def _read_against(row: dict[str, Any]) -> Against:

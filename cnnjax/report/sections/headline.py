@@ -28,7 +28,7 @@ def text(run: Run) -> tuple[str, list[tuple[str, str]]]:
         said += [confirmation.text(confirmed), _open_sentence(run, evidence, len(confirmed.contenders))]
     elif evidence.runner_up is not None and not run.crossed:
         said.append(_verdict_sentence(run, evidence))
-    details = [("Selection", _selection_sentence(run, evidence))] if evidence.honest and not run.crossed else []
+    details = [("Selection", _selection_sentence(run, evidence))] if evidence.selection and not run.crossed else []
     unranked = len(run.configurations) - len(evidence.configurations)
     details += [("Unranked", _unranked_sentence(run, unranked))] if unranked else []
     return " ".join(filter(None, said)), details
@@ -122,32 +122,32 @@ def _unranked_sentence(run: Run, count: int) -> str:
 
 
 def _selection_sentence(run: Run, evidence: Evidence) -> str:
-    """Describes what the selection reaches on seeds that it did not see."""
-    honest = evidence.honest
-    assert honest is not None
-    low, high = (significant(100 * end) for end in (max(honest.low, 0), min(honest.high, 1)))
-    between = "" if math.isnan(honest.low) else f" ({low} to {high})"
-    votes, choices = honest.votes.get(honest.chosen, 0), sum(honest.votes.values())
+    """Describes what the selected configuration reaches on seeds that did not select it."""
+    found = evidence.selection
+    assert found is not None
+    low, high = (significant(100 * end) for end in (max(found.low, 0), min(found.high, 1)))
+    between = "" if math.isnan(found.low) else f" ({low} to {high})"
+    votes, choices = found.votes.get(found.chosen, 0), sum(found.votes.values())
     some = f" among the {choices} seeds that all ranked configurations have" if choices < evidence.ranks[0].n else ""
     text = (
         f"with one seed left out, it is selected {votes} of {choices} times{some}; on the seed left out, the selected "
-        f"configuration reaches {significant(100 * honest.honest)} % test accuracy{between}, "
-        f"{_optimism(honest, ' on these' if some else '')}."
+        f"configuration reaches {significant(100 * found.held_out)} % test accuracy{between}, "
+        f"{_optimism(found, ' on these' if some else '')}."
     )
     if run.selects_on_test:
         text += " The luck of the test images, which also selected it, is not included."
     return text
 
 
-def _optimism(honest: stats.Honest, where: str) -> str:
+def _optimism(found: stats.SelectionEstimate, where: str) -> str:
     mean = f"the winner's own mean{where}"
-    if len(honest.votes) == 1:
+    if len(found.votes) == 1:
         return f"{mean}: as it is selected each time, this does not show the luck of the selection (winner's curse)"
-    if abs(honest.optimism) < 5e-5:
+    if abs(found.optimism) < 5e-5:
         return f"as much as {mean}"
-    if honest.optimism < 0:
-        return f"{-100 * honest.optimism:.2f} points above {mean}"
-    return f"{100 * honest.optimism:.2f} points below {mean}: a rough estimate of its luck (winner's curse)"
+    if found.optimism < 0:
+        return f"{-100 * found.optimism:.2f} points above {mean}"
+    return f"{100 * found.optimism:.2f} points below {mean}: a rough estimate of its luck (winner's curse)"
 
 
 def _sources_sentence(run: Run, sources: list[Sources]) -> str:
