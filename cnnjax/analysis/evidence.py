@@ -3,13 +3,11 @@
 import dataclasses
 import math
 from collections.abc import Hashable
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from cnnjax import stats
 from cnnjax.analysis.columns import bounds, larger_is_better
 from cnnjax.analysis.run import Run, once_per_run
-
-_RISK = 0.05  # family-wise error rate of calling a configuration better
 
 
 class Evidence(NamedTuple):
@@ -18,7 +16,8 @@ class Evidence(NamedTuple):
     Attributes:
         configurations: the configurations that lost no seed, the best first.
         ranks: their ranks, in the same order.
-        against: the best compared with each other configuration, in the same order, as one of the tests of all pairs.
+        against: the best compared with each other configuration, in the same order, by Holm's correction for all
+            pairs.
         paired: whether configurations are compared by seed, see `stats.pairing_helps`.
         selection: what the selected configuration reaches on seeds that did not select it; None with fewer than two
             seeds.
@@ -26,29 +25,19 @@ class Evidence(NamedTuple):
 
     configurations: list[int]
     ranks: list[stats.Rank]
-    against: list[stats.Comparison]
+    against: list[stats.Adjusted]
     paired: bool
     selection: stats.SelectionEstimate | None
 
     @property
-    def runner_up(self) -> stats.Comparison | None:
+    def runner_up(self) -> stats.Adjusted | None:
         """The best compared with the second; None if there is no second."""
         return self.against[0] if self.against else None
-
-    @property
-    def decided(self) -> bool:
-        """Whether the best is better than the runner-up after the correction for all pairs."""
-        return bool(self.against) and self.verdict(1) == "better"
 
     @property
     def pairs(self) -> int:
         """The number of pairs of configurations."""
         return math.comb(len(self.configurations), 2)
-
-    def verdict(self, place: int) -> stats.Verdict:
-        """The verdict on the best against the configuration at index `place`, by Holm's correction for all pairs."""
-        found = self.against[place - 1].verdict
-        return "undecided" if found in ("better", "worse") and not self.ranks[place].p < _RISK else found
 
 
 @once_per_run
@@ -66,11 +55,10 @@ def weigh(run: Run) -> Evidence | None:
     configurations = [cast(int, rank.name) for rank in ranks]
     best, *others = (select[configuration] for configuration in configurations)
     tests, paired = math.comb(len(configurations), 2), stats.pairing_helps(select)  # as the ranks are
+    options: dict[str, Any] = {"larger_is_better": larger, "most": greatest - least, "pair": paired}
     against = [
-        dataclasses.replace(
-            stats.compare(best, other, larger_is_better=larger, most=greatest - least, pair=paired), tests=tests
-        )
-        for other in others
+        stats.Adjusted(dataclasses.replace(stats.compare(best, other, **options), tests=tests), rank.p)
+        for other, rank in zip(others, ranks[1:], strict=True)
     ]
     selection = None
     if len(ranks) > 1 and most > 1 and len(set.intersection(*map(set, select.values()))) > 1:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -93,9 +94,9 @@ def test_report_and_compare_say_the_same_of_the_same_measure(tmp_path, select):
     assert "Decided: it is better than the runner-up, learning rate 0.01" in said
     command = ["compare", f"{run}:learning_rate=0.03", f"{run}:learning_rate=0.01"]
     text = printed(compare.parse(command))
-    assert text.startswith(f"A is better than B: {measure_name(column)} ")
+    assert re.match(rf"Decided: A is better than B by \S+ (points )?of {measure_name(column)} ", text)
     assert ("says nothing of new ones" in text) == (select == "train_loss")
-    assert printed(compare.parse([*command, TEST])).startswith("A is worse than B: test accuracy ")
+    assert printed(compare.parse([*command, TEST])).startswith("Decided: A is worse than B by ")
 
 
 @pytest.mark.parametrize(("name", "change"), [("config", {"select": "val_loss"}), ("data", {"sha256": "other"})])
@@ -104,9 +105,14 @@ def test_runs_that_select_by_another_measure_or_other_data_are_held_against_each
 ):
     other = copy_of(grid, tmp_path / "other")
     sides = [f"{grid}:model=baseline,learning_rate=0.03", f"{other}:model=medium,learning_rate=0.03"]
-    assert printed(compare.parse(["compare", *sides])).startswith("A is worse than B: validation accuracy ")
+    assert re.match(
+        r"Decided: A is worse than B by \S+ (points )?of validation accuracy ",
+        printed(compare.parse(["compare", *sides])),
+    )
     edit_json(other, name, **change)
-    assert printed(compare.parse(["compare", *sides])).startswith("A is worse than B: test accuracy ")
+    assert re.match(
+        r"Decided: A is worse than B by \S+ (points )?of test accuracy ", printed(compare.parse(["compare", *sides]))
+    )
 
 
 def test_the_predictions_are_compared_by_example(grid):
@@ -162,7 +168,7 @@ def test_an_undecided_comparison_says_how_many_more_seeds_it_takes(grid):
     more, _ = found["more_seeds"]
     assert more > 0 and f"{more:,} more seeds of each would decide it with 80 % power" in found["sentence"]
     assert find(*sides, "--margin=0.2")["verdict"] == "equal"
-    assert "equal within 20.00 points" in show(*sides, "--margin=0.2")
+    assert "Equal within 20.00 points: A and B differ" in show(*sides, "--margin=0.2")
 
 
 @pytest.mark.parametrize("examples", [1, 40])
@@ -259,7 +265,7 @@ def test_diverged_trials_are_counted(tmp_path):
 
 def test_the_same_results_are_called_identical(grid, tmp_path):
     other = copy_of(grid, tmp_path / "other")
-    assert show(grid, other).startswith("A and B are identical: the same test accuracy on each of 6 seeds.")
+    assert show(grid, other).startswith("Equal: A and B have the same test accuracy on each of 6 seeds.")
 
 
 def test_other_data_are_warned_of(grid, tmp_path):
@@ -355,7 +361,7 @@ def test_a_value_that_is_not_set_can_be_asked_for(tmp_path):
 def test_the_answer_comes_first_in_every_format(grid):
     sides = [f"{grid}:model={model},learning_rate=0.03" for model in ("medium", "baseline")]
     sentence = find(*sides)["sentence"]
-    assert sentence.startswith("A is better than B: test accuracy ")
+    assert re.match(r"Decided: A is better than B by \S+ points of test accuracy ", sentence)
     assert show(*sides).splitlines()[0] == sentence
     markdown = show(*sides, "--format=markdown")
     assert markdown.splitlines()[0] == f"**{sentence}**"

@@ -67,13 +67,16 @@ def test_equal_values_have_no_interval_on_the_page(tmp_path):
 
 def test_level_configurations_lead_nothing(tmp_path):
     said = read_answer(_run(tmp_path / "run", [0.8, 0.9, 0.85], [0.9, 0.8, 0.85], seeds=3))
-    assert "Undecided: it is level with the runner-up, learning rate 0.02, in validation accuracy (-11.33 to" in said
+    assert (
+        "Undecided: it is level with the runner-up, learning rate 0.02, in validation accuracy (95 % interval -11.33"
+        in said
+    )
     assert "no number of seeds" in said and "+0.00" not in said
 
 
 def test_differences_end_where_accuracies_do(tmp_path):
     folder = _run(tmp_path / "run", [0.1, 0.9], [0.95, 0.3], seeds=2)
-    assert "(-100.00 to +100.00 points)" in read_answer(folder)
+    assert "interval -100.00 to +100.00 points; 2 seeds" in read_answer(folder)
     assert _tables(folder)[1].loc[0, ["difference_low", "difference_high"]].tolist() == [-1, 1]
 
 

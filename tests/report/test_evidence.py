@@ -80,7 +80,7 @@ def test_an_open_comparison_says_its_interval_and_how_many_more_seeds(tmp_path):
     pooled = np.sqrt((values[5:].var(ddof=1) + values[:5].var(ddof=1)) / 2)
     assert row["effect size"] == pytest.approx(0.005 / pooled * (1 - 3 / (4 * 8 - 1)), rel=1e-3)  # Hedges' g
     said = read_answer(folder)
-    shown = f"({100 * low:+.2f} to {100 * high:+.2f} points)"
+    shown = f"(95 % interval {100 * low:+.2f} to {100 * high:+.2f} points; 5 seeds each)"
     assert "Undecided: it leads the runner-up, learning rate 0.01, by +0.50 points" in said and shown in said
     assert f"{row['more_seeds']:.0f} more seeds of each would decide it" in said
 
@@ -121,19 +121,21 @@ def test_many_configurations_make_one_interval_no_verdict(tmp_path):
     folder = _run_with(tmp_path / "run", _config(4, train={"learning_rate": rates}), values)
     assert _ranking(folder).loc[1, "learning_rate"] == 0.02
     second = _against(folder).loc[0]
-    assert weigh(read_run(folder)).runner_up.verdict == "better"  # alone
+    assert weigh(read_run(folder)).runner_up.comparison.verdict == "better"  # alone
     assert second["the winner is"] == "undecided" and second["p"] > 0.05 and second["more_seeds"] > 0
     said = read_answer(folder)
-    assert "Undecided" in said and "among the 66 pairs" in said and "fresh seeds" in said
+    assert "Undecided" in said and "among 66 comparisons" in said and "fresh seeds" in said
 
 
 def test_equal_configurations_and_single_seeds(tmp_path):
     same = _run_with(tmp_path / "same", _config(), [*(0.6 + LUCK)] * 2)
-    assert "Equal: the runner-up" in read_answer(same)
+    assert "Equal: it and the runner-up" in read_answer(same)
     assert _against(same).loc[0, "the winner is"] == "equal"
     single = _run_with(tmp_path / "single", _config(1), [0.60, 0.65])
     said = read_answer(single)
-    assert "With one seed, the effect of another seed is unknown" in said and "one seed each decides nothing" in said
+    assert (
+        "With one seed, the effect of another seed is unknown" in said and "One seed says nothing about seeds" in said
+    )
     assert _against(single).loc[0, "the winner is"] == "undecided" and "p" not in _against(single)
     assert "Decided" not in said and np.isnan(_ranking(single)["p_best"]).all()
 

@@ -70,42 +70,30 @@ def _seeds_sentence(run: Run, best: int) -> str:
 
 
 def _verdict_sentence(run: Run, evidence: Evidence) -> str:
-    found, (first, second, *_) = evidence.runner_up, evidence.ranks
-    assert found is not None
-    name, measure = run.tell_apart(evidence.configurations[1]), measure_name(run.select)
-    if found.is_identical:
-        return f"Equal: the runner-up, {name}, has the same {measure} on every seed."
-    by = f"by {stats.gap(found.difference.value, run.select)} of {measure}"
-    if first.n < 2:
-        return f"Undecided: it leads the runner-up, {name}, {by}, but one seed each decides nothing."
-    if not found.difference.standard_error > 0:
-        return f"Undecided: it leads the runner-up, {name}, {by}. {stats.what_decides(found)}"
-    paired = ", paired by seed" if found.paired else ""
-    sure = f"({stats.span(found.interval, run.select)}{paired}); P(best) = {100 * first.best:.0f} %."
-    also = _open_sentence(run, evidence, 2)
-    if evidence.decided:
-        return " ".join(filter(None, (f"Decided: it is better than the runner-up, {name}, {by} {sure}", also)))
-    if found.is_level:
-        text = f"Undecided: it is level with the runner-up, {name}, in {measure} {sure}"
-    else:
-        text = f"Undecided: it leads the runner-up, {name}, {by} {sure}"
-    if found.verdict == "better":
-        text += (
-            f" This interval alone excludes zero, but among the {evidence.pairs} pairs of configurations such a "
-            f"difference may be chance (p = {second.p:.2g} after Holm's correction): confirm it on fresh seeds."
-        )
-    return " ".join(filter(None, (text, stats.what_decides(found, "it", "the runner-up"), also)))
+    """Compares the best with the runner-up, and names the others against which the best is undecided."""
+    assert evidence.runner_up is not None
+    found, p = evidence.runner_up
+    runner_up = f"the runner-up, {run.tell_apart(evidence.configurations[1])},"
+    said = [stats.verdict_sentence(found, run.select, "it", runner_up, p=p, name=measure_name(run.select))]
+    if found.difference.standard_error > 0:
+        best = evidence.ranks[0].best
+        said += ["" if math.isnan(best) else f"P(best) = {100 * best:.0f} %.", _open_sentence(run, evidence, 2)]
+    return " ".join(filter(None, said))
 
 
 def _open_sentence(run: Run, evidence: Evidence, first: int) -> str:
     """Names the configurations from index `first` on that have a lower mean, but are not decided to be worse."""
     if run.crossed:
         return ""
-    places = [place for place in range(first, len(evidence.configurations)) if evidence.verdict(place) == "undecided"]
+    places = [
+        place
+        for place in range(first, len(evidence.configurations))
+        if evidence.against[place - 1].verdict == "undecided"
+    ]
     if not places:
         return ""
     names = [run.tell_apart(evidence.configurations[place]) for place in places]
-    needs = [evidence.against[place - 1].more_seeds for place in places]
+    needs = [evidence.against[place - 1].comparison.more_seeds for place in places]
     which = first_three(names, "; ")
     them = "it" if len(places) == 1 else "all of them"
     some = [max(more) for more in needs if more]

@@ -61,15 +61,15 @@ def _ranking(run: Run, evidence: Evidence) -> Table:
 
 def _over_seeds(run: Run, evidence: Evidence) -> Table:
     rows: list[dict[str, Any]] = []
-    for place, found in enumerate(evidence.against[:_OTHERS], 1):
-        verdict = evidence.verdict(place)
+    for place, adjusted in enumerate(evidence.against[:_OTHERS], 1):
+        found, verdict = adjusted.comparison, adjusted.verdict
         row: dict[str, Any] = {"place": place + 1, "instead of": run.tell_apart(evidence.configurations[place])}
         row |= {"the winner is": verdict}
         row |= {"more_seeds": max(found.more_seeds) if verdict == "undecided" and found.more_seeds else None}
         row |= {"difference": found.difference.value} | _ends("difference", found.interval)
         if found.difference.standard_error > 0:
             row |= {"p_beats": found.beats.value} | _ends("p_beats", found.beats[1:])
-            row |= {"effect size": found.effect_size, "p": evidence.ranks[place].p}
+            row |= {"effect size": found.effect_size, "p": adjusted.p}
             row |= {"p_permutation": found.permutation_p}
         rows.append(row)
     count = len(evidence.against)
@@ -104,7 +104,7 @@ def _ends(name: str, interval: tuple[float, ...]) -> dict[str, float]:
 
 def _least(evidence: Evidence) -> str:
     """Returns the smallest possible p-value of the permutation test, if few seeds make it large."""
-    least = evidence.against[0].least_permutation_p
+    least = evidence.against[0].comparison.least_permutation_p
     if not least > _SMALL:
         return ""
     no_verdict = ", and decides nothing" if least > 1 - stats.LEVEL else ""
