@@ -18,24 +18,25 @@ from cnnjax.utils.progress import Progress
 
 
 def confirm(study: Study, workdir: Path, number: int, *, progress: Progress, engine: Engine | None = None) -> str:
-    """Trains each contender as a study of its own, in the folder confirm/NUMBER/TRIAL of the run, and compares them.
+    """Trains the winner and its runners-up on fresh seeds, and compares them.
 
-    Interrupted, it goes on when called again. The numbers are written to confirm/NUMBER/confirmation.json, and the
-    run's report is built again with them.
+    Each contender is a study of its own in the folder confirm/NUMBER/TRIAL of the run. Call the function again to
+    resume an interrupted confirmation. The results are written to confirm/NUMBER/confirmation.json and into the run's
+    report.
 
     Args:
-        study: that of the run.
-        workdir: the run's folder; all its trials have ended.
-        number: of fresh seeds.
-        progress: told of every step.
-        engine: has its workers train; the default trains here.
+        study: the study of the run.
+        workdir: the run's folder; all its trials have finished.
+        number: the number of fresh seeds.
+        progress: receives every step.
+        engine: trains on workers; None trains in this process.
 
     Returns:
-        What the fresh seeds say.
+        The verdict on the winner and the table of contenders, as text.
 
     Raises:
-        RequestError: the seeds of the study decide nothing, for its streams are crossed or all fixed; or no trial
-            ended well.
+        RequestError: the streams of the study are crossed or all fixed, so seeds decide nothing; or all trials
+            diverged.
     """
     check_confirmable(study)
     contenders = processes.broadcast_from_process0(lambda: list(fresh.contenders(read_run(workdir))))
@@ -67,7 +68,7 @@ def _conclude(workdir: Path, number: int) -> str:
 
 
 def check_confirmable(study: Study) -> None:
-    """Raises RequestError where other seeds would not be other trials of the same configurations."""
+    """Raises RequestError if another seed would not give another trial of the same configuration."""
     streams = vars(study.streams)
     for name, values in streams.items():
         if len(values) > 1:

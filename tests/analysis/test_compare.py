@@ -96,7 +96,8 @@ def test_report_and_compare_say_the_same_of_the_same_measure(tmp_path, select):
     text = printed(compare.parse(command))
     assert re.match(rf"Decided: A is better than B by \S+ (points )?of {measure_name(column)} ", text)
     assert ("says nothing of new ones" in text) == (select == "train_loss")
-    assert printed(compare.parse([*command, TEST])).startswith("Decided: A is worse than B by ")
+    worse = printed(compare.parse([*command, TEST]))
+    assert re.match(r"Decided: A is worse than B by \S+ points of test accuracy ", worse)
 
 
 @pytest.mark.parametrize(("name", "change"), [("config", {"select": "val_loss"}), ("data", {"sha256": "other"})])
@@ -329,7 +330,7 @@ def test_a_wrong_request_is_refused(grid, a, b, options, words):
 
 def test_a_measure_that_was_not_taken_is_refused(tmp_path):
     run = make_run(tmp_path / "run", make_config([0, 1]) | {"models": ["baseline", "medium"]})
-    with pytest.raises(RequestError, match=r"no such values; allowed: train_loss, train_accuracy, test_loss"):
+    with pytest.raises(RequestError, match=r"no such values; use one of train_loss, train_accuracy, test_loss"):
         find(f"{run}:model=baseline", f"{run}:model=medium", "--measure=val_loss")
 
 

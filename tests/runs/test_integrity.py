@@ -336,7 +336,7 @@ def test_other_data_of_the_same_name_is_refused(finished, tmp_path, change, word
     folder = RunFolder(copy)
     folder.write_json("data.json", folder.read_whole("data.json") | change)
     (copy / "trials.csv").unlink()
-    with pytest.raises(RequestError, match=rf"data is not what its trials trained on {words}"):
+    with pytest.raises(RequestError, match=rf"its trials trained on other data {words}"):
         run(copy)
 
 

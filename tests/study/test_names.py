@@ -116,5 +116,5 @@ def test_a_study_that_selects_by_another_measure_ranks_by_it(tmp_path):
     assert found.best == found.configurations["val_f1"].idxmax()
     rows = table.drop(columns=["val_f1", "val_precision", "val_recall"]).to_dict("records")  # as an older run's
     (tmp_path / "trials.csv").write_text(csv_line([*TRIAL_COLUMNS, SEAL]) + "".join(map(csv_row, rows)))
-    with pytest.raises(RequestError, match=r"--select: 'val_f1' .* the run did not record it; allowed: val_accuracy"):
+    with pytest.raises(RequestError, match=r"--select: 'val_f1' .* the run did not record it; use one of val_accuracy"):
         read_run(tmp_path, "val_f1")

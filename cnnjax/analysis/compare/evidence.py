@@ -63,17 +63,17 @@ def compare_configurations(a: Side, b: Side, measure: str | None = None, margin:
         raise RequestError(
             "arguments",
             f"{a.asked} {b.asked}",
-            "both are the same trials; allowed: two configurations, RUN:model=baseline",
+            "both are the same trials; use two configurations, as RUN:model=baseline",
         )
     measure = measure or _shared_measure(a.run, b.run)
     least, most = bounds(measure)
     if margin is not None and not 0 < margin < most - least:
-        allowed = "a number > 0" + (" and < 1: 0.005 is half a percentage point" if most == 1 else "")
-        raise RequestError("--margin", margin, f"allowed: {allowed}")
+        at_most = " and < 1; 0.005 is half a percentage point" if most == 1 else ""
+        raise RequestError("--margin", margin, f"must be > 0{at_most}")
     for side in (a, b):
         if side.crossed:
             how = f"its trainings share random streams ({', '.join(side.crossed)}), so they are not independent"
-            raise RequestError("arguments", side.asked, f"{how}; allowed: trials whose streams are not crossed")
+            raise RequestError("arguments", side.asked, f"{how}; use trials whose streams are not crossed")
     values = a.values(measure), b.values(measure)
     warnings = [*_data_warnings(a, b, measure), *_side_warnings(a, "A"), *_side_warnings(b, "B")]
     comparison = stats.compare(
@@ -151,7 +151,7 @@ def _data_warnings(a: Side, b: Side, measure: str) -> list[str]:
     keys = ("name", "classes", "counts", "image_shape", "validation_from", "test_from")
     what = ", ".join(key for key in keys if one.get(key) != other.get(key)) or "their pixels, labels or order"
     if measure in _TEST and (one["classes"] != other["classes"] or not _may_be_tested_alike(a, b)):
-        said = f"they were tested on different images ({what}); allowed: runs with the same test images"
+        said = f"they were tested on different images ({what}); use runs with the same test images"
         raise RequestError("arguments", f"{a.asked} {b.asked}", said)
     tests = one.get("test_sha256"), other.get("test_sha256")
     if None in tests:

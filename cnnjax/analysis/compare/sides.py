@@ -72,7 +72,7 @@ class Side:
         measured = self.trials[self.trials[measure].notna()]
         if measured.empty:
             has = [name for name in MEASURES if self.trials[name].notna().any()]
-            raise RequestError("--measure", measure, f"{self.asked} has no such values; allowed: {', '.join(has)}")
+            raise RequestError("--measure", measure, f"{self.asked} has no such values; use one of {', '.join(has)}")
         streams = [name for name in ("seed", *_STREAMS) if name in measured]
         return dict(zip(measured[streams].itertuples(index=False, name=None), measured[measure], strict=True))
 
@@ -137,11 +137,11 @@ def _matches(column: pd.Series, key: str, value: str) -> pd.Series:
         try:
             found = column == float(value)
         except ValueError:
-            raise RequestError(f"selector {key}", value, "allowed: a number, or None") from None
+            raise RequestError(f"selector {key}", value, "must be a number or None") from None
     else:
         found = column.astype(str).map(composed) == composed(value)
     if not found.any():
         there = ["None" if pd.isna(level) else str(level) for level in column.unique()]
-        shown = one_of(value, there) if len(there) <= 20 else f"allowed: {there[0]} to {there[-1]}"
+        shown = one_of(value, there) if len(there) <= 20 else f"must be one of {there[0]} to {there[-1]}"
         raise RequestError(f"selector {key}", value, shown)
     return found
