@@ -58,11 +58,12 @@ def _report(workdir: Path) -> str:
 
 
 def _conclude(workdir: Path, number: int) -> str:
-    found = fresh.compute_confirmation(read_run(workdir), number)
+    of_study = read_run(workdir)
+    found = fresh.compute_confirmation(of_study, number)
     RunFolder(workdir / "confirm" / str(number)).write_json("confirmation.json", fresh.to_dict(found))
     build_report(workdir)
     said = [f"The winner is {found.contenders[0].configuration}. {text(found)}"]
-    if found.select.startswith("test") or found.select == "f1":
+    if of_study.selects_on_test:
         said.append(f"It was selected on the test split ({found.select}): fresh seeds do not undo luck on its images.")
     return "\n".join([*said, contender_table(found).text()])
 

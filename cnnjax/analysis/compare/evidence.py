@@ -6,14 +6,12 @@ from typing import Any
 import numpy as np
 
 from cnnjax import stats
-from cnnjax.analysis.columns import AXES, bounds, larger_is_better
+from cnnjax.analysis.columns import AXES, bounds, larger_is_better, measure_name
 from cnnjax.analysis.compare.sides import Side
 from cnnjax.analysis.run import Run
 from cnnjax.runs.environment import lasting
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.tree import differences
-
-_TEST = ("test_loss", "test_accuracy", "precision", "recall", "f1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +148,9 @@ def _data_warnings(a: Side, b: Side, measure: str) -> list[str]:
         return warnings
     keys = ("name", "classes", "counts", "image_shape", "validation_from", "test_from")
     what = ", ".join(key for key in keys if one.get(key) != other.get(key)) or "their pixels, labels or order"
-    if measure in _TEST and (one["classes"] != other["classes"] or not _may_be_tested_alike(a, b)):
+    if measure_name(measure).startswith("test") and (
+        one["classes"] != other["classes"] or not _may_be_tested_alike(a, b)
+    ):
         said = f"they were tested on different images ({what}); use runs with the same test images"
         raise RequestError("arguments", f"{a.asked} {b.asked}", said)
     tests = one.get("test_sha256"), other.get("test_sha256")
@@ -194,7 +194,7 @@ def _side_warnings(side: Side, name: str) -> list[str]:
         found.append(f"{side.diverged} of {total} trials of {name} diverged and are left out, which favors {name}.")
     if side.rivals > 1:
         select = side.run.select
-        split = " ON THE TEST SPLIT" if select in _TEST else ""
+        split = " ON THE TEST SPLIT" if side.run.selects_on_test else ""
         found.append(
             f"{name} is the best of {side.rivals} configurations by {select}{split} on these seeds, so its result is "
             "optimistic. Confirm it on fresh seeds: python -m cnnjax.launch ... --confirm=5."

@@ -3,7 +3,7 @@
 import math
 
 from cnnjax import stats
-from cnnjax.analysis.columns import measure_name, significant
+from cnnjax.analysis.columns import measure_name, scale, significant
 from cnnjax.analysis.evidence import Evidence, weigh
 from cnnjax.analysis.run import Run
 from cnnjax.report.sections import confirmation
@@ -50,8 +50,8 @@ def _interval(run: Run, configuration: int, measure: str) -> str:
     summary = run.summary(configuration, measure)
     if summary is None:
         return ""
-    scale, unit = (100, " %") if measure.endswith("accuracy") else (1, "")
-    mean, low, high = (significant(scale * value) for value in (summary.mean, summary.low, summary.high))
+    unit = " %" if scale(measure) == 100 else ""
+    mean, low, high = (significant(scale(measure) * value) for value in (summary.mean, summary.low, summary.high))
     between = ""
     if summary.n > 1 and not run.crossed:
         between = f" ({low} to {high})" if summary.std else " on every seed"
