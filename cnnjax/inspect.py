@@ -1,12 +1,12 @@
-"""Shows the data and the models of a study before anything is trained.
+"""Shows the data and the models of a study before training.
 
     python -m cnnjax.inspect --config=configs/grid.py
     python -m cnnjax.inspect --workdir=runs/grid
     python -m cnnjax.inspect --config=configs/grid.py:smoke --config.data.image_size=16 --output=somewhere
 
-Prints the splits, classes and pixel statistics of the data and the layers of each model with their
-shapes, parameters, operations and memory, and writes them with figures of the data to one page.
-Every setting of a config can be overridden, as in cnnjax.launch.
+Prints the splits, classes and pixel statistics of the data, and the layers of each model with their
+shapes, parameters, FLOPs and memory. Writes them to a page, with figures of the data.
+Override any key of the config with --config.key=value, as in cnnjax.launch.
 """
 
 from pathlib import Path
@@ -20,17 +20,17 @@ from cnnjax.utils.errors import RequestError
 from cnnjax.utils.paths import expanded
 
 flags.adopt_module_key_flags(overrides)
-OUTPUT = flags.DEFINE_string("output", None, "Folder of the page and its files (default: inspect/<config>).")
+OUTPUT = flags.DEFINE_string("output", None, "Folder for the page and its files (default: inspect/<config>).")
 
 
 def main(config_overrides: list[str]) -> None:
-    """Inspects the study that the flags name.
+    """Inspects the study of the flags and prints the description.
 
     Args:
-        config_overrides: `key=value` each.
+        config_overrides: config overrides, each `key=value`.
 
     Raises:
-        RequestError: the flags, the config or an override is wrong.
+        RequestError: a flag, the config or an override is invalid.
     """
     if overrides.WORKDIR.value and not overrides.CONFIG.value:
         run = RunFolder(expanded("--workdir", overrides.WORKDIR.value))
@@ -42,7 +42,7 @@ def main(config_overrides: list[str]) -> None:
         study, folder = overrides.requested_study(config_overrides), overrides.default_folder("inspect")
     folder = expanded("--output", OUTPUT.value) if OUTPUT.value else folder
 
-    from cnnjax.commands import inspect  # imports jax: a wrong request is answered before
+    from cnnjax.commands import inspect  # imports jax: check the request first
 
     print(inspect.inspect_study(study, folder))
 

@@ -7,9 +7,9 @@
     python -m cnnjax.launch --config=configs/grid.py --workdir=s3://BUCKET/runs/grid
     python -m cnnjax.launch --config=configs/grid.py --coordinator=HOST:PORT --num_processes=2 --process_id=0
 
-Every setting of a config can be overridden as --config.key=value: a number, a word, None, True or
-False; a comma list is a tuple, which in `models`, `seeds`, `train` and `streams` is an axis of the
-grid; nothing is the empty tuple. The same command again resumes a study that was interrupted.
+Override any key of the config with --config.key=value. A value is a number, a word, None, True or
+False. A comma list is a tuple; in `models`, `seeds`, `train` and `streams` it is an axis of the
+grid. An empty value is the empty tuple. Run the same command again to resume an interrupted study.
 """
 
 import contextlib
@@ -28,50 +28,50 @@ from cnnjax.utils.errors import RequestError
 
 flags.adopt_module_key_flags(overrides)
 WORKDIR = overrides.WORKDIR
-PLAN = flags.DEFINE_bool("plan", False, "Say what would run, and train nothing.")
+PLAN = flags.DEFINE_bool("plan", False, "Print what would run, without training.")
 COMPILATION_CACHE = flags.DEFINE_string(
     "compilation_cache", None, "Folder for compiled programs (default: the user's cache folder), or off."
 )
-PROFILE = flags.DEFINE_bool("profile", False, "Trace each program's second epoch into the run's folder.")
-OVERWRITE = flags.DEFINE_bool("overwrite", False, "Train from the beginning, replacing what run the folder holds.")
+PROFILE = flags.DEFINE_bool("profile", False, "Write a trace of each program's second epoch into the run's folder.")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete the run in the folder and train from the beginning.")
 CONFIRM = flags.DEFINE_integer(
-    "confirm", None, "Then train the winner and two runners-up on so many fresh seeds.", lower_bound=2
+    "confirm", None, "Train the winner and two runners-up on this number of fresh seeds afterwards.", lower_bound=2
 )
-EXECUTOR = flags.DEFINE_enum("executor", None, list(EXECUTORS), "Have workers train the programs, queued by this.")
-RAY_ADDRESS = flags.DEFINE_string("ray_address", None, "HOST:PORT of a Ray cluster, or auto (default: one is started).")
-CLUSTER = flags.DEFINE_string("cluster", None, "submitit's: slurm or local (default: slurm where it is there).")
-SLURM = flags.DEFINE_list("slurm", [], "Parameters of SLURM's jobs: partition=gpu,gres=gpu:1,time=60.")
-TASK_CPUS = flags.DEFINE_integer("task_cpus", None, "CPUs of each program's worker (default: a node's).", lower_bound=1)
+EXECUTOR = flags.DEFINE_enum("executor", None, list(EXECUTORS), "Train the programs on workers of this executor.")
+RAY_ADDRESS = flags.DEFINE_string("ray_address", None, "HOST:PORT of a Ray cluster, or auto (default: start one).")
+CLUSTER = flags.DEFINE_string("cluster", None, "Cluster of submitit: slurm or local (default: slurm if installed).")
+SLURM = flags.DEFINE_list("slurm", [], "Parameters of SLURM jobs: partition=gpu,gres=gpu:1,time=60.")
+TASK_CPUS = flags.DEFINE_integer("task_cpus", None, "CPUs of each worker (default: all of a node).", lower_bound=1)
 COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "HOST:PORT of process 0, for a study that several run; or auto: what the cluster says."
+    "coordinator", None, "HOST:PORT of process 0 if several processes run the study; auto asks the cluster."
 )
-NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes run the study.")
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "The number of this one, from 0.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "The number of processes that run the study.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "The index of this process, from 0.")
 COORDINATOR_TIMEOUT = flags.DEFINE_float(
-    "coordinator_timeout", 60.0, "Seconds in which all processes have to be there.", lower_bound=1.0
+    "coordinator_timeout", 60.0, "Seconds within which all processes must connect.", lower_bound=1.0
 )
 
 
 def main(config_overrides: list[str]) -> None:
-    """Launches the study that the flags name.
+    """Launches the study of the flags and prints the summary.
 
     Args:
-        config_overrides: `key=value` each.
+        config_overrides: config overrides, each `key=value`.
 
     Raises:
-        RequestError: the flags, the config or an override is wrong.
+        RequestError: a flag, the config or an override is invalid.
     """
     study = overrides.requested_study(config_overrides)
     for flag in (COORDINATOR, EXECUTOR):
         if flag.value is not None and remote.is_url(WORKDIR.value or ""):
-            allowed = f"allowed with --{flag.name}: a folder that all machines see, such as a bucket that they mount"
-            raise RequestError("--workdir", WORKDIR.value, allowed)
+            needed = f"must be a folder that all machines see with --{flag.name}; mount the bucket"
+            raise RequestError("--workdir", WORKDIR.value, needed)
     asked = {flag.name: flag.value for flag in (PLAN, PROFILE, OVERWRITE, CONFIRM)}
     place = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
     plain = study.to_dict()
-    del plain["data"]["path"]  # each process's own; the data themselves are compared when they are read
+    del plain["data"]["path"]  # may differ between processes; the data is compared by its fingerprint
     facts = {**plain, "networks": ladder.described(study.models), **asked}
-    # imports jax from here on: a wrong request is answered before
+    # Imports jax from here on; an invalid request has failed before.
     with processes.initialized(*place, facts=facts, timeout=COORDINATOR_TIMEOUT.value):
         said = launch(study)
         if processes.is_first():
@@ -79,7 +79,7 @@ def main(config_overrides: list[str]) -> None:
 
 
 def launch(study: Study) -> str:
-    """Plans, or runs, a study as the flags say; returns what is to be said of it."""
+    """Runs the study, or only plans it with --plan. Returns the summary to print."""
     from cnnjax.commands import plan_table, run
     from cnnjax.training import program
 
@@ -116,14 +116,14 @@ def _report(workdir: Path) -> str:
 
 
 def _engine() -> contextlib.AbstractContextManager[Engine | None]:
-    """What the flags name to train the programs; None for this process."""
+    """Returns the engine of --executor; None trains in this process."""
     if EXECUTOR.value is None:
         for flag in (RAY_ADDRESS, CLUSTER, SLURM, TASK_CPUS):
             if flag.value:
-                raise RequestError(f"--{flag.name}", flag.value, "it is an option of --executor=ray or submitit")
+                raise RequestError(f"--{flag.name}", flag.value, "it needs --executor=ray or --executor=submitit")
         return contextlib.nullcontext()
     if COORDINATOR.value is not None:
-        raise RequestError("--executor", EXECUTOR.value, "not possible with --coordinator")
+        raise RequestError("--executor", EXECUTOR.value, "it cannot be combined with --coordinator")
     return make_engine(
         EXECUTOR.value,
         cpus=TASK_CPUS.value,

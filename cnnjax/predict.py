@@ -1,14 +1,13 @@
-"""Predicts images with the networks that a run has trained.
+"""Predicts the classes of images with the trained networks of a run.
 
     python -m cnnjax.predict runs/grid --input=new.csv --output=labels.csv
     python -m cnnjax.predict runs/grid --input=new.csv --output=labels.csv --trial=t0003
     python -m cnnjax.predict runs/grid --input=new.csv --output=labels.csv --figures=predicted
 
-The output has a row for each image: its ID, the number and the name of its class, and the
-probability of every class: the mean over all seeds of the setting that the study selects, unless a
-trial or another setting is named. Of images in a folder for each class the accuracy is printed, and
-the confusion matrix is written beside the output. The figures are of the first images, and of the first 20 of each
-class, on a page of their own.
+The output has a row per image: its ID, the number and the name of its class, and the probability of each class. The
+probabilities are means over all seeds of the best configuration, or of the one that --configuration or --trial names.
+If the images lie in one folder per class, the command also prints the accuracy and writes the confusion matrix beside
+the output. --figures writes a page with the first images and the first 20 of each class.
 """
 
 import argparse
@@ -20,10 +19,10 @@ from cnnjax.utils.paths import expanded
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """Parses the command line, its first word being the program.
+    """Parses the command line; `argv[0]` is the program.
 
     Raises:
-        RequestError: it is wrong.
+        RequestError: an argument is invalid.
     """
     parser = cli.ArgumentParser(
         prog="python -m cnnjax.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -32,27 +31,34 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--input",
         required=True,
-        help="an image, a folder of images or of a folder for each class, or a .csv, .npy or .npz file",
+        help="an image, a folder of images, a folder with one folder per class, or a .csv, .npy or .npz file",
     )
     parser.add_argument("--output", required=True, type=Path, help="the CSV file to write")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--trial", help="predict with this trial alone")
-    which.add_argument("--setting", default="best", help="best (default), or any trial of the setting: all its seeds")
-    parser.add_argument("--figures", type=Path, help="a folder for a page that shows images under their classes")
+    which.add_argument("--trial", help="predict with this trial only")
+    which.add_argument(
+        "--configuration",
+        default="best",
+        help="best (default), or a trial: predict with all seeds of its configuration",
+    )
+    which.add_argument(
+        "--setting", dest="configuration", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+    )  # version 0.1
+    parser.add_argument("--figures", type=Path, help="a folder for a page of images with their predicted classes")
     return parser.parse_args(argv[1:])
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Predicts as the command line says.
+    """Writes the predictions and prints a summary.
 
     Raises:
-        RequestError: it cannot be done.
+        RequestError: the run, the images or the output is invalid.
     """
-    from cnnjax.commands import predict  # imports pandas and scipy: a wrong command line is answered before
+    from cnnjax.commands import predict  # imports pandas and scipy: check the command line first
 
     output = expanded("--output", arguments.output)
     figures = arguments.figures and expanded("--figures", arguments.figures)
-    given = arguments.input, output, arguments.trial, arguments.setting, figures
+    given = arguments.input, output, arguments.trial, arguments.configuration, figures
     print(predict.predict_file(remote.copied(arguments.workdir), *given))
 
 

@@ -1,4 +1,4 @@
-"""Three architectures of increasing complexity on CIFAR-10: 48 settings, five seeds each.
+"""Three architectures of increasing complexity on CIFAR-10: 48 configurations, five seeds each.
 
     python -m cnnjax.launch --config=configs/grid.py
 

@@ -9,7 +9,7 @@ class Claim(NamedTuple):
 
     Attributes:
         name: what the study calls it.
-        of: the settings that it was measured with, as columns of trials.csv; what is not stated is left out.
+        of: the configurations that it was measured with, as columns of trials.csv; what is not stated is left out.
         measure: a column of trials.csv; or 'highest val_accuracy', of all epochs; or 'val_f1 of epoch 3'; or
             'f1 of class Shirt'.
         printed: the figure with the digits that were printed, accuracies in percent.

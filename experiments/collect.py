@@ -44,7 +44,7 @@ def merge(runs: Mapping[str, Run], words: Mapping[str, str]) -> Run:
         for program in run.plan["programs"]:
             programs.append(program | {"member_ids": [f"{name}/{member}" for member in program.get("member_ids", ())]})
     joined = pd.concat(trials, ignore_index=True)
-    joined["setting"] = joined.groupby(list(AXES), sort=False, dropna=False).ngroup()
+    joined["configuration"] = joined.groupby(list(AXES), sort=False, dropna=False).ngroup()
     first = next(iter(runs.values()))
     plan = {"trials": sum(run.planned for run in runs.values()), "programs": programs}
     return Run(first.workdir, first.config, {}, first.data, plan, joined, pd.concat(epochs, ignore_index=True))
@@ -54,7 +54,7 @@ def results(runs: Mapping[str, Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Returns the trials of all runs, with the run and its augmentation, and the epochs of all."""
     merged = merge(runs, {})
     augment = {name: "+".join(run.config["data"]["augment"]) or "none" for name, run in runs.items()}
-    trials = merged.trials.drop(columns="setting")
+    trials = merged.trials.drop(columns="configuration")
     return trials.assign(augment=trials["run"].map(augment)), merged.epochs
 
 
@@ -62,8 +62,8 @@ def classes(runs: Mapping[str, Run]) -> pd.DataFrame:
     """Returns precision, recall, F1 and support of each class, of every trial whose predictions are there."""
     rows = []
     for name, run in runs.items():
-        for setting, trials in run.ok.groupby("setting"):
-            logits, labels = run.predictions(int(setting)) or ([], np.empty(0))
+        for configuration, trials in run.ok.groupby("configuration"):
+            logits, labels = run.predictions(int(configuration)) or ([], np.empty(0))
             for trial, of_trial in zip(trials["trial"], logits, strict=False):
                 report = class_report(of_trial, labels)
                 by_class = zip(run.classes, report.precision, report.recall, report.f1, report.support, strict=True)

@@ -3,8 +3,8 @@
     python -m experiments.few_seeds experiments/cifar10_many_seeds
 
 For each number of seeds, 10,000 subsets are drawn: the range (95 %) of the mean and of the standard deviation that they
-show for the best setting, and how often they put another setting before the one that is best over all seeds. Reads
-trials.csv of the folder.
+show for the best configuration, and how often they put another configuration before the one that is best over all
+seeds. Reads trials.csv of the folder.
 """
 
 from pathlib import Path
@@ -24,18 +24,18 @@ def draw_subsets(accuracy: np.ndarray) -> pd.DataFrame:
     """Draws subsets of seeds.
 
     Args:
-        accuracy: [settings, seeds], in percent.
+        accuracy: [configurations, seeds], in percent.
 
     Returns:
-        A row per size: 2.5 % and 97.5 % quantiles of the best setting's mean and standard deviation, and the share of
-        subsets, in percent, whose best mean is another's.
+        A row per size: 2.5 % and 97.5 % quantiles of the best configuration's mean and standard deviation, and the
+        share of subsets, in percent, whose best mean is another's.
     """
     rng = np.random.default_rng(0)
     best = int(accuracy.mean(axis=1).argmax())
     rows = []
     for size in (size for size in _SIZES if size < accuracy.shape[1]):
         places = np.argsort(rng.random((_DRAWS, accuracy.shape[1])), axis=1)[:, :size]
-        chosen = accuracy[:, places]  # [settings, draws, size]
+        chosen = accuracy[:, places]  # [configurations, draws, size]
         means = chosen.mean(axis=2)
         row = {"seeds": size, "mean, low": np.quantile(means[best], 0.025), "high": np.quantile(means[best], 0.975)}
         if size > 1:
@@ -59,7 +59,7 @@ def main(folder: Path) -> None:
     levels = best.reset_index()[axes].iloc[0]
     named = ", ".join(f"{word(axis)} {level(axis, value)}" for axis, value in levels.items())
     mean, std = best.iloc[0].mean(), best.iloc[0].std()
-    print(f"best of {len(table)} settings over {table.shape[1]} seeds: {named}")
+    print(f"best of {len(table)} configurations over {table.shape[1]} seeds: {named}")
     print(f"test accuracy {mean:.2f} %, standard deviation {std:.2f} points\n")
     print(draw_subsets(table.to_numpy()).to_string(index=False, float_format="{:.2f}".format, na_rep="-"))
 

@@ -27,7 +27,7 @@ _SHOWN = ("optimizer", "learning_rate", "batch_size", "epochs")
 
 
 def compare(trials: pd.DataFrame, history: pd.DataFrame, classes: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Holds every claim against the trials of each setting that it is about.
+    """Holds every claim against the trials of each configuration that it is about.
 
     Args:
         trials: as trials.csv.
@@ -35,17 +35,17 @@ def compare(trials: pd.DataFrame, history: pd.DataFrame, classes: pd.DataFrame |
         classes: as classes.csv, a row per trial and class.
 
     Returns:
-        A row per claim and setting: what was measured (accuracies in percent) over n seeds, mean, standard deviation
-        and the interval of one new seed, the published figure, and whether it lies `inside` that interval. A figure
-        that was printed with few digits lies inside where any number does that rounds to it.
+        A row per claim and configuration: what was measured (accuracies in percent) over n seeds, mean, standard
+        deviation and the interval of one new seed, the published figure, and whether it lies `inside` that interval. A
+        figure that was printed with few digits lies inside where any number does that rounds to it.
     """
     rows = []
     for claim in claims.claims():
         about = _about(claim, trials)
-        for _, of_setting in about.groupby([axis for axis in AXES if axis in about], dropna=False, sort=False):
-            values = _values(claim.measure, of_setting, history, classes)
+        for _, of_configuration in about.groupby([axis for axis in AXES if axis in about], dropna=False, sort=False):
+            values = _values(claim.measure, of_configuration, history, classes)
             if len(values):
-                first = of_setting.iloc[0]
+                first = of_configuration.iloc[0]
                 rows.append({"claim": claim.name, **{name: first[name] for name in _SHOWN}, **_row(claim, values)})
     return pd.DataFrame(rows)
 

@@ -15,7 +15,7 @@ _SIZES = 12  # sizes of ensembles, at most
 
 
 class Outcomes(NamedTuple):
-    """The outcomes of N examples over the seeds of a setting.
+    """The outcomes of N examples over the seeds of a configuration.
 
     Attributes:
         right: the share of seeds that classify the example correctly.

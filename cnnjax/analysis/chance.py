@@ -1,4 +1,4 @@
-"""Trials and settings that are no better than always predicting the most frequent class."""
+"""Trials and configurations that are no better than always predicting the most frequent class."""
 
 import math
 from typing import NamedTuple
@@ -54,9 +54,12 @@ def stuck_trials(run: Run) -> pd.DataFrame:
     return run.ok[at_chance & (first > run.ok["epochs_run"])]
 
 
-def settings_at_chance(run: Run) -> list[int]:
-    """Returns the settings whose mean test accuracy over seeds does not exceed the noise of chance."""
+def configurations_at_chance(run: Run) -> list[int]:
+    """Returns the configurations whose mean test accuracy over seeds does not exceed the noise of chance."""
     chance = chance_level(run)
     if chance is None:
         return []
-    return [int(setting) for setting in run.settings.index[run.settings["test_accuracy"] <= chance.limit]]
+    return [
+        int(configuration)
+        for configuration in run.configurations.index[run.configurations["test_accuracy"] <= chance.limit]
+    ]

@@ -1,59 +1,49 @@
-"""The settings of a run ranked and compared over their seeds."""
+"""The configurations of a run ranked and compared over their seeds."""
 
 import dataclasses
 import math
 from collections.abc import Hashable
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from cnnjax import stats
 from cnnjax.analysis.columns import bounds, larger_is_better
 from cnnjax.analysis.run import Run, once_per_run
 
-_RISK = 0.05  # family-wise error rate of calling a setting better
-
 
 class Evidence(NamedTuple):
-    """The settings of a run compared with each other by the study's measure.
+    """The configurations of a run compared with each other by the study's measure.
 
     Attributes:
-        settings: the settings that lost no seed, the best first.
+        configurations: the configurations that lost no seed, the best first.
         ranks: their ranks, in the same order.
-        against: the best compared with each other setting, in the same order, as one of the tests of all pairs.
-        paired: whether settings are compared by seed, see `stats.pairing_helps`.
-        honest: what the selection reaches on seeds that it did not see; None with fewer than two seeds.
+        against: the best compared with each other configuration, in the same order, by Holm's correction for all
+            pairs.
+        paired: whether configurations are compared by seed, see `stats.pairing_helps`.
+        selection: what the selected configuration reaches on seeds that did not select it; None with fewer than two
+            seeds.
     """
 
-    settings: list[int]
+    configurations: list[int]
     ranks: list[stats.Rank]
-    against: list[stats.Comparison]
+    against: list[stats.Adjusted]
     paired: bool
-    honest: stats.Honest | None
+    selection: stats.SelectionEstimate | None
 
     @property
-    def runner_up(self) -> stats.Comparison | None:
+    def runner_up(self) -> stats.Adjusted | None:
         """The best compared with the second; None if there is no second."""
         return self.against[0] if self.against else None
 
     @property
-    def decided(self) -> bool:
-        """Whether the best is better than the runner-up after the correction for all pairs."""
-        return bool(self.against) and self.verdict(1) == "better"
-
-    @property
     def pairs(self) -> int:
-        """The number of pairs of settings."""
-        return math.comb(len(self.settings), 2)
-
-    def verdict(self, place: int) -> stats.Verdict:
-        """The verdict on the best against the setting at index `place`, by Holm's correction for all pairs."""
-        found = self.against[place - 1].verdict
-        return "undecided" if found in ("better", "worse") and not self.ranks[place].p < _RISK else found
+        """The number of pairs of configurations."""
+        return math.comb(len(self.configurations), 2)
 
 
 @once_per_run
 def weigh(run: Run) -> Evidence | None:
-    """Compares the settings of a run; returns None if no setting has a value of the study's measure."""
-    found = {setting: run.by_seed(setting, run.select) for setting in run.ranked}
+    """Compares the configurations of a run; returns None if no configuration has a value of the study's measure."""
+    found = {configuration: run.by_seed(configuration, run.select) for configuration in run.ranked}
     if not found:
         return None
     most = max(map(len, found.values()))
@@ -62,17 +52,16 @@ def weigh(run: Run) -> Evidence | None:
         s: of_seeds for s, of_seeds in found.items() if len(of_seeds) == most
     }
     ranks = stats.rank(select, larger_is_better=larger)
-    settings = [cast(int, rank.name) for rank in ranks]
-    best, *others = (select[setting] for setting in settings)
-    tests, paired = math.comb(len(settings), 2), stats.pairing_helps(select)  # as the ranks are
+    configurations = [cast(int, rank.name) for rank in ranks]
+    best, *others = (select[configuration] for configuration in configurations)
+    tests, paired = math.comb(len(configurations), 2), stats.pairing_helps(select)  # as the ranks are
+    options: dict[str, Any] = {"larger_is_better": larger, "most": greatest - least, "pair": paired}
     against = [
-        dataclasses.replace(
-            stats.compare(best, other, larger_is_better=larger, most=greatest - least, pair=paired), tests=tests
-        )
-        for other in others
+        stats.Adjusted(dataclasses.replace(stats.compare(best, other, **options), tests=tests), rank.p)
+        for other, rank in zip(others, ranks[1:], strict=True)
     ]
-    honest = None
+    selection = None
     if len(ranks) > 1 and most > 1 and len(set.intersection(*map(set, select.values()))) > 1:
-        test: dict[Hashable, dict[Hashable, float]] = {s: run.by_seed(s, "test_accuracy") for s in settings}
-        honest = stats.select_honestly(select, test, larger_is_better=larger, report_larger_is_better=True)
-    return Evidence(settings, ranks, against, paired, honest)
+        test: dict[Hashable, dict[Hashable, float]] = {s: run.by_seed(s, "test_accuracy") for s in configurations}
+        selection = stats.nested_selection(select, test, larger_is_better=larger, report_larger_is_better=True)
+    return Evidence(configurations, ranks, against, paired, selection)

@@ -37,11 +37,11 @@ def read_run(workdir: Path, select: str | None = None) -> Run:
     """
     RunFolder(workdir).check_links(without=["checkpoints"])
     if not (workdir / "config.json").is_file():
-        raise RequestError("workdir", str(workdir), "allowed: a run's folder (with config.json)")
+        raise RequestError("workdir", str(workdir), "must be a run's folder (with config.json)")
     read = {n: _json(workdir / f"{n}.json") for n in ("config", "environment", "data", "plan")}
     for name, key in (("config", "select"), ("data", "classes"), ("plan", "trials")):
         if key not in read[name]:
-            raise RequestError("workdir", str(workdir), f"{name}.json has no {key!r}; allowed: a run's folder")
+            raise RequestError("workdir", str(workdir), f"{name}.json has no {key!r}; use a run's folder")
     try:
         from_run(read["config"])
         read["config"] = modern_config(read["config"])
@@ -55,7 +55,7 @@ def read_run(workdir: Path, select: str | None = None) -> Run:
     run = Run(workdir, **read, trials=trials, epochs=epochs, planned_select=planned)
     if select is not None and len(trials) and trials[run.select].isna().all():
         recorded = [name for name in SELECT if not trials[name].isna().all()]
-        raise RequestError("--select", select, f"the run did not record it; allowed: {', '.join(recorded)}")
+        raise RequestError("--select", select, f"the run did not record it; use one of {', '.join(recorded)}")
     return run
 
 
@@ -87,10 +87,10 @@ def _trials(workdir: Path) -> pd.DataFrame:
         raise RequestError("workdir", str(path), f"it has no column {missing[0]!r}")
     for trial in trials["trial"]:
         if not re.fullmatch(r"t\d+", str(trial)):  # it is part of file names
-            raise RequestError("workdir", str(path), f"it has a trial named {trial!r}; allowed: t0000, t0001, ...")
+            raise RequestError("workdir", str(path), f"it has a trial named {trial!r}; use names such as t0000")
     measured = _floats(path, trials[[*MEASURES, *_COSTS]])
-    setting = trials.groupby(list(AXES), sort=False, dropna=False).ngroup()
-    return trials.assign(**dict(measured.items()), setting=setting)
+    configuration = trials.groupby(list(AXES), sort=False, dropna=False).ngroup()
+    return trials.assign(**dict(measured.items()), configuration=configuration)
 
 
 def _epochs(workdir: Path) -> pd.DataFrame:

@@ -25,8 +25,8 @@ _Result = TypeVar("_Result")
 class Run:
     """The contents of a run's folder.
 
-    A setting is a point of the grid: a trial without its seed and streams. The column `setting` of `trials` numbers
-    the settings.
+    A configuration is a point of the grid: a trial without its seed and streams. The column `configuration` of `trials`
+    numbers the configurations.
 
     Attributes:
         workdir: the folder.
@@ -57,13 +57,15 @@ class Run:
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        """The epochs of members that did not diverge. A member has the setting of its longest trial."""
-        trained = self.ok[["trial", "setting"]]
+        """The epochs of members that did not diverge. A member has the configuration of its longest trial."""
+        trained = self.ok[["trial", "configuration"]]
         return self.epochs.merge(trained, left_on="member", right_on="trial").drop(columns="trial")
 
-    def history_of(self, settings: Iterable[int]) -> pd.DataFrame:
-        """The epochs of the trials of some settings, with those of trials that are read off longer ones."""
-        trials = self.ok.loc[self.ok["setting"].isin(list(settings)), ["member", "setting", "epochs_run"]]
+    def history_of(self, configurations: Iterable[int]) -> pd.DataFrame:
+        """The epochs of the trials of some configurations, with those of trials that are read off longer ones."""
+        trials = self.ok.loc[
+            self.ok["configuration"].isin(list(configurations)), ["member", "configuration", "epochs_run"]
+        ]
         history = self.epochs.merge(trials, on="member")
         return history[history["epoch"] <= history["epochs_run"]]
 
@@ -103,96 +105,99 @@ class Run:
         return self.trials[axis].nunique(dropna=False) > 1
 
     @cached_property
-    def settings(self) -> pd.DataFrame:
-        """One row per setting: axes, `n`, `diverged`, and each measure's mean over seeds."""
-        by_setting = self.trials.groupby("setting")
-        axes = by_setting[list(AXES)].first()
-        means = self.ok.groupby("setting")[list(MEASURES)].mean()
-        n = self.ok.groupby("setting").size().reindex(axes.index, fill_value=0)
-        return axes.assign(n=n, diverged=by_setting.size() - n).join(means)
+    def configurations(self) -> pd.DataFrame:
+        """One row per configuration: axes, `n`, `diverged`, and each measure's mean over seeds."""
+        by_configuration = self.trials.groupby("configuration")
+        axes = by_configuration[list(AXES)].first()
+        means = self.ok.groupby("configuration")[list(MEASURES)].mean()
+        n = self.ok.groupby("configuration").size().reindex(axes.index, fill_value=0)
+        return axes.assign(n=n, diverged=by_configuration.size() - n).join(means)
 
     @cached_property
     def crossed(self) -> list[str]:
-        """The random streams that the study crosses: trials of a setting share them."""
+        """The random streams that the study crosses: trials of a configuration share them."""
         streams = self.config.get("streams", {}).items()
         return [name for name, seeds in streams if isinstance(seeds, list) and len(seeds) > 1]
 
     @property
     def repeats(self) -> str:
-        """What the trials of a setting are called: seeds if they are independent of each other."""
-        return "trainings" if self.crossed else "seeds" if self.settings["n"].max() > 1 else "seed"
+        """What the trials of a configuration are called: seeds if they are independent of each other."""
+        return "trainings" if self.crossed else "seeds" if self.configurations["n"].max() > 1 else "seed"
 
-    def by_seed(self, setting: int, measure: str) -> dict[Hashable, float]:
-        """The values of a measure over the trials of a setting, by seed and streams; missing ones are left out."""
-        trials = self._of(setting)
+    def by_seed(self, configuration: int, measure: str) -> dict[Hashable, float]:
+        """The values of a measure over the trials of a configuration, by seed and streams, without missing ones."""
+        trials = self._of(configuration)
         names = ["seed", *(column for column in trials if column.startswith("stream_"))]
         keys = zip(*(trials[name].tolist() for name in names), strict=True)
         found = dict(zip(keys, trials[measure].tolist(), strict=True))
         return {key: value for key, value in found.items() if not math.isnan(value)}
 
-    def values(self, setting: int, measure: str) -> list[float]:
-        """The values of a measure over the trials of a setting; missing ones are left out."""
-        return [value for value in self._of(setting)[measure].tolist() if not math.isnan(value)]
+    def values(self, configuration: int, measure: str) -> list[float]:
+        """The values of a measure over the trials of a configuration; missing ones are left out."""
+        return [value for value in self._of(configuration)[measure].tolist() if not math.isnan(value)]
 
-    def _of(self, setting: int) -> pd.DataFrame:
-        return self._trials_of.get(setting, self.ok[:0])
+    def _of(self, configuration: int) -> pd.DataFrame:
+        return self._trials_of.get(configuration, self.ok[:0])
 
     @cached_property
     def _trials_of(self) -> dict[int, pd.DataFrame]:
-        return {int(setting): trials for setting, trials in self.ok.groupby("setting")}  # type: ignore[call-overload]
+        return {int(configuration): trials for configuration, trials in self.ok.groupby("configuration")}  # type: ignore[call-overload]
 
-    def summary(self, setting: int, measure: str) -> stats.Summary | None:
-        """Summarizes a measure over the seeds of a setting, with bounds on the interval; None without values."""
-        values = self.values(setting, measure)
+    def summary(self, configuration: int, measure: str) -> stats.Summary | None:
+        """Summarizes a measure over the seeds of a configuration, with bounds on the interval; None without values."""
+        values = self.values(configuration, measure)
         return stats.summarize(values, bounds(measure)) if values else None
 
-    def seed_std(self, settings: Sequence[int], measure: str) -> float:
-        """The standard deviation across seeds within one setting, pooled over `settings`."""
-        groups = (self.values(setting, measure) for setting in settings)
+    def seed_std(self, configurations: Sequence[int], measure: str) -> float:
+        """The standard deviation across seeds within one configuration, pooled over `configurations`."""
+        groups = (self.values(configuration, measure) for configuration in configurations)
         return stats.pooled_std(group for group in groups if group)
 
     @cached_property
     def ranked(self) -> list[int]:
-        """The settings by their mean of the study's measure, the best first.
+        """The configurations by their mean of the study's measure, the best first.
 
-        Settings that lost seeds to divergence come last: their mean is over the lucky seeds only.
+        Configurations that lost seeds to divergence come last: their mean is over the lucky seeds only.
         """
-        n = self.ok.groupby("setting")[self.select].count()
-        scored = self.settings.assign(n=n)[self.settings[self.select].notna()]
+        n = self.ok.groupby("configuration")[self.select].count()
+        scored = self.configurations.assign(n=n)[self.configurations[self.select].notna()]
         order = scored.sort_values(
             ["n", self.select], ascending=[False, not larger_is_better(self.select)], kind="stable"
         )
-        return [int(setting) for setting in order.index]
+        return [int(configuration) for configuration in order.index]
 
     @property
     def best(self) -> int | None:
-        """The setting that the study selects; None if no setting has a value."""
+        """The configuration that the study selects; None if no configuration has a value."""
         return self.ranked[0] if self.ranked else None
 
     @cached_property
     def best_of_models(self) -> dict[str, int]:
-        """The best setting of each model that has one."""
-        best = {str(self.settings.loc[setting, "model"]): setting for setting in reversed(self.ranked)}
-        return {model: best[model] for model in self.settings["model"].unique() if model in best}
+        """The best configuration of each model that has one."""
+        best = {
+            str(self.configurations.loc[configuration, "model"]): configuration
+            for configuration in reversed(self.ranked)
+        }
+        return {model: best[model] for model in self.configurations["model"].unique() if model in best}
 
     def foremost(self, count: int) -> dict[int, str]:
-        """Up to `count` settings that figures show, the best first, each with its short name.
+        """Up to `count` configurations that figures show, the best first, each with its short name.
 
-        With several models these are the best settings of each, with one model the best of all.
+        With several models these are the best configurations of each, with one model the best of all.
         """
         several = len(self.best_of_models) > 1
         shown = [s for s in self.ranked if not several or s in self.best_of_models.values()]
-        return {setting: self.tell_apart(setting) for setting in shown[:count]}
+        return {configuration: self.tell_apart(configuration) for configuration in shown[:count]}
 
-    def tell_apart(self, setting: int) -> str:
-        """The short name of a setting: its values of the axes that vary."""
-        row = self.settings.loc[setting]
+    def tell_apart(self, configuration: int) -> str:
+        """The short name of a configuration: its values of the axes that vary."""
+        row = self.configurations.loc[configuration]
         named = [str(row[a]) if a in ("model", "optimizer") else f"{word(a)} {level(a, row[a])}" for a in self.varying]
         return ", ".join(named) or str(row["model"])
 
-    def describe(self, setting: int) -> str:
-        """The full name of a setting: its main axes, and all others that vary."""
-        row = self.settings.loc[setting]
+    def describe(self, configuration: int) -> str:
+        """The full name of a configuration: its main axes, and all others that vary."""
+        row = self.configurations.loc[configuration]
         main = {
             "model": row["model"],
             "optimizer": f"{row['optimizer']}",
@@ -220,13 +225,13 @@ class Run:
             raise Damaged(path, f"a label is none of {len(self.classes)} classes")
         return labels
 
-    def predictions(self, setting: int) -> tuple[list[np.ndarray], np.ndarray] | None:
-        """The test logits [N, K] of each trial of a setting, and the labels [N]; None if a file is missing.
+    def predictions(self, configuration: int) -> tuple[list[np.ndarray], np.ndarray] | None:
+        """The test logits [N, K] of each trial of a configuration, and the labels [N]; None if a file is missing.
 
         Raises:
             Damaged: the checksum of a file does not match.
         """
-        logits = self.logits(self.ok.loc[self.ok["setting"] == setting, "trial"])
+        logits = self.logits(self.ok.loc[self.ok["configuration"] == configuration, "trial"])
         return None if self.labels is None or not logits else (logits, self.labels)
 
     def logits(self, trials: Iterable[str]) -> list[np.ndarray] | None:

@@ -1,1 +1,1 @@
-"""What each command does, behind its flags."""
+"""The commands without their flags: run, confirm, predict, inspect."""

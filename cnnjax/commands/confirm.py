@@ -18,31 +18,34 @@ from cnnjax.utils.progress import Progress
 
 
 def confirm(study: Study, workdir: Path, number: int, *, progress: Progress, engine: Engine | None = None) -> str:
-    """Trains each contender as a study of its own, in the folder confirm/NUMBER/TRIAL of the run, and compares them.
+    """Trains the winner and its runners-up on fresh seeds, and compares them.
 
-    Interrupted, it goes on when called again. The numbers are written to confirm/NUMBER/confirmation.json, and the
-    run's report is built again with them.
+    Each contender is a study of its own in the folder confirm/NUMBER/TRIAL of the run. Call the function again to
+    resume an interrupted confirmation. The results are written to confirm/NUMBER/confirmation.json and into the run's
+    report.
 
     Args:
-        study: that of the run.
-        workdir: the run's folder; all its trials have ended.
-        number: of fresh seeds.
-        progress: told of every step.
-        engine: has its workers train; the default trains here.
+        study: the study of the run.
+        workdir: the run's folder; all its trials have finished.
+        number: the number of fresh seeds.
+        progress: receives every step.
+        engine: trains on workers; None trains in this process.
 
     Returns:
-        What the fresh seeds say.
+        The verdict on the winner and the table of contenders, as text.
 
     Raises:
-        RequestError: the seeds of the study decide nothing, for its streams are crossed or all fixed; or no trial
-            ended well.
+        RequestError: the streams of the study are crossed or all fixed, so seeds decide nothing; or all trials
+            diverged.
     """
     check_confirmable(study)
     contenders = processes.broadcast_from_process0(lambda: list(fresh.contenders(read_run(workdir))))
     trials = {trial.id: trial for trial in list_trials(study)}
     seeds = fresh.fresh_seeds(study.seeds, number)
     for place, trial in enumerate(contenders, 1):
-        progress.note(f"setting {place} of {len(contenders)} ({trial}) on fresh seeds {', '.join(map(str, seeds))}")
+        progress.note(
+            f"configuration {place} of {len(contenders)} ({trial}) on fresh seeds {', '.join(map(str, seeds))}"
+        )
         alone = single_out(study, trials[trial], seeds)
         folder = fresh.fresh_folder(workdir, number, trial)
         run.run(alone, folder, progress=progress, engine=engine)
@@ -55,17 +58,18 @@ def _report(workdir: Path) -> str:
 
 
 def _conclude(workdir: Path, number: int) -> str:
-    found = fresh.compute_confirmation(read_run(workdir), number)
+    of_study = read_run(workdir)
+    found = fresh.compute_confirmation(of_study, number)
     RunFolder(workdir / "confirm" / str(number)).write_json("confirmation.json", fresh.to_dict(found))
     build_report(workdir)
-    said = [f"The winner is {found.contenders[0].setting}. {text(found)}"]
-    if found.select.startswith("test_"):
+    said = [f"The winner is {found.contenders[0].configuration}. {text(found)}"]
+    if of_study.selects_on_test:
         said.append(f"It was selected on the test split ({found.select}): fresh seeds do not undo luck on its images.")
     return "\n".join([*said, contender_table(found).text()])
 
 
 def check_confirmable(study: Study) -> None:
-    """Raises RequestError where other seeds would not be other trials of the same settings."""
+    """Raises RequestError if another seed would not give another trial of the same configuration."""
     streams = vars(study.streams)
     for name, values in streams.items():
         if len(values) > 1:

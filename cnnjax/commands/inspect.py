@@ -1,4 +1,4 @@
-"""A study's data and models before anything is trained: as text, and as a page of tables and figures."""
+"""Describes the data and models of a study before training, as text and as a page of tables and figures."""
 
 import dataclasses
 import math
@@ -34,17 +34,17 @@ _KINDS = {
 
 
 def inspect_study(study: Study, folder: Path) -> str:
-    """Describes the data and the models of a study, and draws its data.
+    """Describes the data and the models of a study, without training.
 
     Args:
-        study: the study; its data is read, nothing is trained.
-        folder: where the page index.html goes, with its figures as SVG and PNG and its tables as CSV.
+        study: the study.
+        folder: receives the page index.html, its figures as SVG and PNG, and its tables as CSV.
 
     Returns:
-        The description, as text, and where the page is.
+        The description as text, and the path of the page.
 
     Raises:
-        RequestError: the data is not there, a model is unknown or too large for it, or the folder is a file.
+        RequestError: the data is missing, a model is unknown or does not fit the images, or `folder` is a file.
     """
     pin_settings()
     dataset = load_dataset(study.data)
@@ -66,7 +66,7 @@ def inspect_study(study: Study, folder: Path) -> str:
 
 
 def model_tables(study: Study, dataset: Dataset) -> list[Table]:
-    """Returns a table of all models of a study, and one of each model's layers with their sum as its last row."""
+    """Returns a table of the models, and a table of the layers of each model whose last row is their sum."""
     frames = dict(_layers(study, dataset))
     totals = [{"model": name, "layers": len(frame) - 1} | _sums(frame[:-1]) for name, frame in frames.items()]
     memory = "Memory is float32: activations of one image (every layer's output) and parameters, in bytes."
@@ -80,7 +80,7 @@ def model_tables(study: Study, dataset: Dataset) -> list[Table]:
 
 
 def _layers(study: Study, dataset: Dataset) -> Iterator[tuple[str, pd.DataFrame]]:
-    """The layers of each model; where a study convolves in several ways, of each model and way."""
+    """Yields the name and the layers of each model, or of each model and convolution method if there are several."""
     for model in study.models:
         for convolution in study.train.convolution:
             network = build_network(model, len(dataset.classes), convolution=convolution)
@@ -103,9 +103,9 @@ def _layers(study: Study, dataset: Dataset) -> Iterator[tuple[str, pd.DataFrame]
 
 
 def layer_name(layer: Layer) -> str:
-    """Returns a layer's kind and settings, as in `Conv features=16 kernel_size=3 padding=same`."""
-    settings = dataclasses.asdict(layer).items()
-    return " ".join([type(layer).__name__, *(f"{name}={value}" for name, value in settings if value is not None)])
+    """Returns a layer's kind and fields, as in `Conv features=16 kernel_size=3 padding=same`."""
+    fields = dataclasses.asdict(layer).items()
+    return " ".join([type(layer).__name__, *(f"{name}={value}" for name, value in fields if value is not None)])
 
 
 def _sums(frame: pd.DataFrame) -> dict[str, int]:
@@ -114,7 +114,7 @@ def _sums(frame: pd.DataFrame) -> dict[str, int]:
 
 
 def _augmented(study: Study, dataset: Dataset) -> np.ndarray | None:
-    """Some training images as stored, and below them as a training step would gather them; None if alike."""
+    """Returns training images, and below them their augmentations; None without augmentation."""
     if not study.data.augment:
         return None
     count, channels = min(_IMAGES, len(dataset.train)), dataset.image_shape[-1]

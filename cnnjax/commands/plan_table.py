@@ -1,4 +1,4 @@
-"""What a study would run, as a table: the output of --plan."""
+"""The output of --plan: what a study would run, as a table."""
 
 from cnnjax.analysis.columns import significant
 from cnnjax.commands.run import _describe_program, _network, _repeated
@@ -10,7 +10,7 @@ from cnnjax.training.program import Compiler, load, prepare_jax
 
 
 def plan_table(study: Study) -> str:
-    """Returns what a study would run, as text: trials, programs, members, parameters, memory, FLOPs. Trains nothing."""
+    """Returns the trials, programs, members, parameters, memory and FLOPs of a study as text, without training."""
     dataset, plan = load(study)
     prepare_jax(plan)
     counts = {name: count for name, count in dataset.describe()["counts"].items() if count}
@@ -42,7 +42,7 @@ def plan_table(study: Study) -> str:
 
 
 def _convolution_lines(plan: Plan, dataset: Dataset) -> list[str]:
-    """How each network's convolutions are computed, which depends on their shapes and on this machine."""
+    """Describes how the convolutions of each network are computed, which depends on shapes and on the machine."""
     lines: dict[str, None] = {}  # an ordered set
     for program in plan.programs:
         network = _network(program, dataset)

@@ -34,33 +34,32 @@ def predict_file(
     source: str,
     output: Path,
     trial: str | None = None,
-    setting: str = "best",
+    configuration: str = "best",
     figures: Path | None = None,
 ) -> str:
-    """Predicts every image of a file or folder.
+    """Predicts the classes of images, and writes them to a CSV file.
 
     Args:
         workdir: a run's folder.
-        source: the images, see `read_unlabeled`; they are brought to size as the run's study brings its own, and gray
-            ones to as many channels as it has.
-        output: a CSV file with the columns ID, label (the class's number), class (its name), where the images lie in a
-            folder for each class also true class (the folder's name), and for each class a column of its name with the
-            probability (`probability of` its name, where a class is called as another column). The confusion matrix of
-            such images is written beside it.
-        trial: predict with this trial alone.
-        setting: otherwise with every seed of this setting, whose probabilities are averaged: `best` (what the study
-            selects), or any of its trials.
-        figures: a folder for a page of the first images with their classes, and of the first of each class.
+        source: the images, see `read_unlabeled`. They are resized as the run's study resizes its own, and gray images
+            get the number of channels of the network.
+        output: the CSV file. Its columns are ID, label (number of the class), class (its name), true class (if the
+            images lie in one folder per class) and the probability of each class. The column of a class has its name,
+            or `probability of NAME` if the name is that of another column. The confusion matrix, if the true classes
+            are known, is written beside the file.
+        trial: predict with this trial only. None predicts with `configuration`.
+        configuration: `best` or any trial of a configuration. The probabilities are means over all its seeds.
+        figures: a folder for a page with the first images and the first of each class.
 
     Returns:
-        What was done, in one line; what is to be said of how the images were read, a line each; of images in a folder
-        for each class accuracy and confusion matrix; and where the page of figures is.
+        A summary: one line on the output, notes on the images, the accuracy and confusion matrix if the true classes
+        are known, and the path of the page.
 
     Raises:
-        RequestError: the run, the trial, an image or the output does not allow it; no file was written.
+        RequestError: the run, the trial, an image or the output is invalid; no file was written.
     """
     run = read_run(workdir)
-    trials = [trial] if trial is not None else ensemble(run, setting)
+    trials = [trial] if trial is not None else ensemble(run, configuration)
     _check_output(output, source, workdir, figures)
     found = read_unlabeled(source)
     truth = _true_labels(found, source, run.classes)
@@ -71,7 +70,7 @@ def predict_file(
     if figures is not None:
         make_folder("--figures", figures)
 
-    from cnnjax.training.load import load_trials  # imports jax: a wrong request is answered before
+    from cnnjax.training.load import load_trials  # imports jax: check the request first
 
     probabilities = np.zeros((len(fitted), len(run.classes)))
     for trained in load_trials(workdir, trials):
@@ -90,7 +89,7 @@ def predict_file(
 
 
 def _true_labels(found: Unlabeled, source: str, classes: list[str]) -> np.ndarray | None:
-    """Returns the label of each image by the folder that it lies in; None if that says no class."""
+    """Returns the label of each image by its folder; None if folders are not classes."""
     if found.classes is None:
         return None
     for name in sorted(set(found.classes) - set(classes)):
@@ -99,7 +98,7 @@ def _true_labels(found: Unlabeled, source: str, classes: list[str]) -> np.ndarra
 
 
 def _confusion_file(output: Path, workdir: Path) -> Path:
-    """Returns where the confusion matrix goes, once it is known that it can be written."""
+    """Returns the path of the confusion matrix; raises RequestError if it cannot be written there."""
     path = expanded("--output", output.with_name(f"{output.stem}.confusion.csv"))
     if path.exists() and not path.is_file():
         raise RequestError("--output", str(output), f"{path} beside it is no file; use another name")
@@ -109,7 +108,7 @@ def _confusion_file(output: Path, workdir: Path) -> Path:
 
 
 def _write_confusion(path: Path, counts: np.ndarray, classes: list[str]) -> str:
-    """Writes a confusion matrix [true, predicted]; returns the accuracy and, of few classes, the matrix as text."""
+    """Writes a confusion matrix [true, predicted]; returns the accuracy and, for few classes, the matrix as text."""
     frame = pd.DataFrame(counts, columns=classes)
     frame.insert(0, "true class", classes, allow_duplicates=True)
     with replaced(path) as file:
@@ -122,7 +121,7 @@ def _write_confusion(path: Path, counts: np.ndarray, classes: list[str]) -> str:
 
 
 def _check_output(output: Path, source: str, workdir: Path, figures: Path | None) -> None:
-    """Refuses an output that cannot be written, or that would take the place of what is needed."""
+    """Raises RequestError if an output cannot be written, or would replace the input or a file of the run."""
     given = expanded("--input", source)
     within = (path for pattern in ("*", "*/*") for path in given.glob(pattern))  # also of folders for each class
     read = filter(is_picture, within) if given.is_dir() else [given]
@@ -152,38 +151,40 @@ def _check_output(output: Path, source: str, workdir: Path, figures: Path | None
 
 
 def _end(path: Path) -> Path:
-    """Returns where what is written to a path ends, all links followed."""
+    """Returns a path with all links resolved."""
     return Path(os.path.realpath(path))
 
 
 def _belongs_to(run: Path, place: Path) -> bool:
-    """Whether a place is a run's folder, or in it that of something that the run writes."""
+    """Returns whether a path is a run's folder, or a file or folder that the run writes."""
     return place == run or any(place.is_relative_to(run / name) for name in RunFolder.CONTENTS)
 
 
-def ensemble(run: Run, setting: str) -> list[str]:
-    """Returns the trials of a setting that did not diverge.
+def ensemble(run: Run, configuration: str) -> list[str]:
+    """Returns the trials of a configuration that did not diverge.
 
     Args:
         run: the run.
-        setting: `best`, or any trial of the setting.
+        configuration: `best`, or any trial of the configuration.
 
     Raises:
-        RequestError: nothing has finished that could be selected, or there is no such trial.
+        RequestError: no trial has finished with a value to select by, or the trial does not exist or diverged.
     """
     number: int | None
-    if setting == "best":
+    if configuration == "best":
         number = run.best
         if number is None:
             raise RequestError(
-                "--setting", setting, f"no trial of {run.workdir} has finished to select by {run.select}"
+                "--configuration", configuration, f"no trial of {run.workdir} has finished to select by {run.select}"
             )
     else:
-        found = run.ok.loc[run.ok["trial"] == setting, "setting"]
+        found = run.ok.loc[run.ok["trial"] == configuration, "configuration"]
         if found.empty:
-            raise RequestError("--setting", setting, "must be best, or a trial that ended well, as in trials.csv")
+            raise RequestError(
+                "--configuration", configuration, "must be best, or a trial that ended well, as in trials.csv"
+            )
         number = int(found.iloc[0])
-    return run.ok.loc[run.ok["setting"] == number, "trial"].tolist()
+    return run.ok.loc[run.ok["configuration"] == number, "trial"].tolist()
 
 
 def fit_images(
@@ -196,23 +197,23 @@ def fit_images(
     """Brings images to the shape that a network was trained on.
 
     Args:
-        images: uint8 [H, W, C] each.
-        ids: theirs.
-        source: where they are from.
-        shape: (H, W, C), wanted.
-        data: a study's data settings: with an `image_size`, images are resized as `resize` says; without one, all must
-            be of the size wanted.
+        images: the images, each uint8 [H, W, C].
+        ids: the IDs of the images.
+        source: the file or folder of the images.
+        shape: the target shape (H, W, C).
+        data: the `data` group of a study. With an `image_size`, images are resized by the method `resize`; without,
+            all must have the target size.
 
     Returns:
-        uint8 [N, H, W, C].
+        The images, uint8 [N, H, W, C].
 
     Raises:
-        RequestError: an image is of another size, or colorful where gray is wanted.
+        RequestError: an image has another size, or has colors and the network takes gray images.
     """
     fitted = np.empty((len(images), *shape), np.uint8)
     for index, image in enumerate(images):
         if image.shape[-1] == 1:
-            image = np.broadcast_to(image, (*image.shape[:2], shape[-1]))  # gray: as much of every color
+            image = np.broadcast_to(image, (*image.shape[:2], shape[-1]))  # gray: equal channels
         if data.get("image_size") is not None and image.shape[-1] == shape[-1] and image.shape[:2] != tuple(shape[:2]):
             image = _resized(image, data, source, ids[index])
         if image.shape != tuple(shape):

@@ -1,4 +1,4 @@
-"""Runs a study in a folder: resumes an interrupted run, trains the missing members and records everything."""
+"""Runs a study in a folder: resumes an interrupted run, trains the missing members and writes the records."""
 
 import contextlib
 import math
@@ -40,27 +40,27 @@ def run(
     profile: bool = False,
     engine: Engine | None = None,
 ) -> None:
-    """Trains every trial of a study that has no result yet.
+    """Trains the trials of a study that have no result yet.
 
     Args:
-        study: what to train.
-        workdir: the run's folder: new, or that of the same study (which is resumed).
-        progress: told of every step.
-        overwrite: delete what another study left in the folder.
-        max_members: train at most this many members at a time, whatever would fit.
+        study: the study to train.
+        workdir: the run's folder. A run of the same study in it is resumed.
+        progress: receives every step.
+        overwrite: delete the run in the folder first.
+        max_members: the largest number of members trained at a time; None for as many as fit in memory.
         profile: write a trace of each program's second epoch into the folder `profile`.
-        engine: has its workers train the programs; the default trains them here.
+        engine: trains the programs on workers; None trains in this process.
 
     Raises:
-        RequestError: the folder, the data or the study does not allow it (nothing was written or trained), or the
-            folder can no longer be written.
+        RequestError: the folder, the data or the study is invalid (nothing was written or trained), or the folder can
+            no longer be written.
     """
     folder = open_folder(workdir)
     with contextlib.ExitStack() as stack:
         stack.enter_context(writing(folder))
         processes.broadcast_from_process0(RunFolder(workdir).check_links)
         is_run = folder.read_whole("config.json") is not None
-        if is_run:  # another process in it is found out before anything is read
+        if is_run:  # fail fast if another process works in the folder
             stack.enter_context(held(workdir))
         is_new = _check_folder(folder, study, overwrite)
         dataset, plan = load(study)
@@ -74,7 +74,7 @@ def run(
         if engine is None:
             prepare_jax(plan)
         else:
-            jax.config.update("jax_platforms", "cpu")  # this process trains nothing, and leaves the devices alone
+            jax.config.update("jax_platforms", "cpu")  # this process does not train; leave the devices to the workers
         _start(folder, study, dataset, plan)
         for note in (*dataset.notes, *(f"left out: {line}" for line in _repeated(plan))):
             progress.note(note)
@@ -102,7 +102,7 @@ def run(
 def _expected_work(
     programs: Sequence[Program], members: Sequence[Member], dataset: Dataset
 ) -> tuple[list[int], list[float]]:
-    """Returns the training images that each program still has to see, and the operations that an image costs it."""
+    """Returns the number of training images that each program has left, and its operations per image."""
     ids = {member.id for member in members}
     images = [len(dataset.train) * sum(m.epochs for m in p.members if m.id in ids) for p in programs]
     values = _OPERATIONS_PER_VALUE * math.prod(dataset.image_shape)
@@ -115,12 +115,12 @@ def _make(workdir: Path) -> None:
     except OSError as error:
         if unwritable(error):
             raise
-        said = f"{error.strerror}; allowed: a folder, or where to make one"
+        said = f"{error.strerror}; use a folder, or a place for a new one"
         raise RequestError("workdir", str(workdir), said) from error
 
 
 def _repeated(plan: Plan) -> list[str]:
-    """Returns a line for each axis because of which points of the grid are not trained."""
+    """Returns a line per axis that makes points of the grid equal, so that they are not trained."""
     what = "of the grid would train as another does"
     return [
         f"{counted(n, 'point')} {what}: {axis} matters {where_it_matters(axis)}" for axis, n in plan.repeats.items()
@@ -128,7 +128,7 @@ def _repeated(plan: Plan) -> list[str]:
 
 
 def _check_folder(folder: RunFolder, study: Study, overwrite: bool) -> bool:
-    """Whether the folder starts anew; raises RequestError if it holds something else."""
+    """Returns whether the folder is cleared first; raises RequestError if it holds another study."""
     if overwrite:
         return folder.check_overwritable()
     found = folder.read_config()
@@ -137,10 +137,10 @@ def _check_folder(folder: RunFolder, study: Study, overwrite: bool) -> bool:
     try:
         there = from_config(found).to_dict()
     except RequestError as error:
-        raise RequestError("workdir", str(folder.path), f"its config.json is no study ({error})") from error
+        raise RequestError("workdir", str(folder.path), f"its config.json is not a valid study ({error})") from error
     found = differences(there, study.to_dict())
     if "sha256" in (folder.read_whole("data.json") or {}):
-        found.pop("data.path", None)  # wherever the data lie now: their fingerprint is compared when they are read
+        found.pop("data.path", None)  # the data may have moved; its fingerprint is compared when it is read
     differing = [f"{key} ({theirs!r} there, {ours!r} here)" for key, (theirs, ours) in found.items()]
     if differing:
         raise RequestError(
@@ -154,7 +154,7 @@ def _check_folder(folder: RunFolder, study: Study, overwrite: bool) -> bool:
 
 
 def _start(folder: RunFolder, study: Study, dataset: Dataset, plan: Plan) -> None:
-    """Writes what is known before training; config.json first, for it makes the folder a run's."""
+    """Writes the records known before training, config.json first: it marks the folder as a run."""
     if folder.read_config() is None:
         folder.write_config(study.to_dict())
     folder.remove_unfinished()
@@ -163,7 +163,7 @@ def _start(folder: RunFolder, study: Study, dataset: Dataset, plan: Plan) -> Non
     for key in ("classes", "sha256"):
         if before is not None and before.get(key) != data[key]:
             there, here = (str(value)[:12] if key == "sha256" else value for value in (before.get(key), data[key]))
-            what = f"the data is not what its trials trained on ({key} {there} there, {here} here)"
+            what = f"its trials trained on other data ({key} {there} there, {here} here)"
             how = "bring the data back, choose another folder, or --overwrite it"
             raise RequestError("workdir", str(folder.path), f"{what}; {how}")
     folder.check_version()

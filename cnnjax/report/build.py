@@ -111,13 +111,13 @@ def study_name(run: Run) -> str:
 
 def _counts(run: Run) -> list[tuple[Any, str]]:
     seeds, trained = run.trials["seed"].nunique(), run.plan.get("trained", "–")
-    programs, settings, stuck = len(run.plan.get("programs", ())), len(run.settings), len(stuck_trials(run))
+    programs, configurations, stuck = len(run.plan.get("programs", ())), len(run.configurations), len(stuck_trials(run))
     stopped = int((run.trials["status"] == "early_stopped").sum())
     counts: list[tuple[Any, str]] = [
         (f"{len(run.trials)} / {run.planned}", "trials finished"),
         (trained, "trained" if trained == run.planned else "trained, the others read off longer ones"),
         (programs, "compiled program" if programs == 1 else "compiled programs"),
-        (settings, "setting" if settings == 1 else "settings"),
+        (configurations, "configuration" if configurations == 1 else "configurations"),
         (seeds, "seed" if seeds == 1 else "seeds"),
         (run.diverged, "diverged"),
     ]

@@ -12,10 +12,16 @@ from cnnjax.study.metrics import BY_MEASURE
 
 MOST_ROWS = 250  # that a page shows of a table; the CSV file beside it has all
 _HEADS = {"f1": "F1", "auc": "AUC", "forward_flops": "forward FLOPs", "p_best": "P(best) %", "p_beats": "P(beats) %"}
-_SUFFIXES = {"_seed_std": "std, seeds", "_setting_std": "std, settings", "_std": "std", "_half": "±\u00a095\u00a0%"}
+_SUFFIXES = {
+    "_seed_std": "std, seeds",
+    "_configuration_std": "std, configurations",
+    "_std": "std",
+    "_half": "±\u00a095\u00a0%",
+}
 _KINDS = {
-    "text": {"trial", "best by", "measure", "class", "setting", "instead of", "the winner is", "source", "effect"},
-    "whole": {"support", "n", "seed", "seeds", "settings", "trials", "diverged", "more_seeds", "freedom"}
+    "text": {"trial", "best by", "measure", "class", "configuration", "instead of", "the winner is"}
+    | {"source", "effect"},
+    "whole": {"support", "n", "seed", "seeds", "configurations", "trials", "diverged", "more_seeds", "freedom"}
     | {"place", "first_place", "last_place"},
     "count": {"parameters", "forward_flops", "images_per_second"},
     "percent": {"share", "p_best", "p_beats", "black"},
@@ -97,7 +103,7 @@ class Table:
 
 
 def shown_axes(run: Run) -> list[str]:
-    """The axes by which tables name a setting: the main ones, and all others that vary."""
+    """The axes by which tables name a configuration: the main ones, and all others that vary."""
     return [axis for axis in AXES if axis in MAIN_AXES or axis in run.varying]
 
 

@@ -223,22 +223,22 @@ def as_rgb(images: np.ndarray) -> np.ndarray:
     return images[..., :3] if images.shape[-1] >= 3 else np.repeat(images[..., :1], 3, axis=-1)
 
 
-def setting_look(run: Run, setting: int) -> dict[str, Any]:
-    """Returns the color and line style of a setting, the same in all figures; the best settings have the first colors.
+def configuration_look(run: Run, configuration: int) -> dict[str, Any]:
+    """Returns the color and line style of a configuration, the same in all figures. The best have the first colors.
 
     Line styles other than solid start where the colors are used up.
     """
-    order = list(dict.fromkeys([*run.foremost(len(run.ranked)), *run.ranked, *map(int, run.settings.index)]))
-    place = order.index(setting)
+    order = list(dict.fromkeys([*run.foremost(len(run.ranked)), *run.ranked, *map(int, run.configurations.index)]))
+    place = order.index(configuration)
     return {"color": SERIES[place % len(SERIES)], "ls": LINES[place // len(SERIES) % len(LINES)]}
 
 
-def setting_color(run: Run, setting: int) -> str:
-    """Returns the color of a setting."""
-    return str(setting_look(run, setting)["color"])
+def configuration_color(run: Run, configuration: int) -> str:
+    """Returns the color of a configuration."""
+    return str(configuration_look(run, configuration)["color"])
 
 
 def model_color(run: Run, model: str) -> str:
-    """Returns the color of a model: that of its best setting."""
-    first = run.settings.index[run.settings["model"] == model][0]
-    return setting_color(run, run.best_of_models.get(model, int(first)))
+    """Returns the color of a model: that of its best configuration."""
+    first = run.configurations.index[run.configurations["model"] == model][0]
+    return configuration_color(run, run.best_of_models.get(model, int(first)))

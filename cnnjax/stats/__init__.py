@@ -17,7 +17,7 @@ from cnnjax.stats.examples import (
 )
 from cnnjax.stats.pairing import have_same_seeds, pairing_helps
 from cnnjax.stats.planning import decision_power, seeds_to_decide
-from cnnjax.stats.selection import Honest, Rank, expected_best, pairwise_p, rank, select_honestly
+from cnnjax.stats.selection import Rank, SelectionEstimate, expected_best, nested_selection, pairwise_p, rank
 from cnnjax.stats.spread import (
     LEVEL,
     Interval,
@@ -42,11 +42,11 @@ __all__ = [
     "Disagreement",
     "Effect",
     "Effects",
-    "Honest",
     "Interval",
     "Marginal",
     "McNemar",
     "Rank",
+    "SelectionEstimate",
     "Share",
     "Summary",
     "Verdict",
@@ -66,13 +66,13 @@ __all__ = [
     "interquartile_mean",
     "marginal_means",
     "mcnemar",
+    "nested_selection",
     "pairing_helps",
     "pairwise_p",
     "pooled_std",
     "prediction_interval",
     "rank",
     "seeds_to_decide",
-    "select_honestly",
     "span",
     "spread_accuracy",
     "summarize",

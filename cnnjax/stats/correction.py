@@ -30,24 +30,22 @@ def holm(p_values: Sample) -> np.ndarray:
 
 
 class Adjusted(NamedTuple):
-    """One of several comparisons, with its p-value by Holm's method and the verdict by that p-value."""
+    """One of several comparisons, with its p-value by Holm's method."""
 
     comparison: Comparison
     p: float
-    verdict: Verdict
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict by the adjusted p-value. `equal` is not corrected: it claims no difference."""
+        alone = self.comparison.verdict
+        return "undecided" if alone in ("better", "worse") and not self.p < 1 - LEVEL else alone
 
 
 def adjust(comparisons: Sequence[Comparison]) -> list[Adjusted]:
     """Corrects the verdicts of several comparisons by Holm's method.
 
-    At most 5 % of such families find a difference between configurations that are equal. The verdict `equal` is not
-    corrected, because it makes no such error.
+    At most 5 % of such families find a difference between configurations that are equal.
     """
     p_values = holm([comparison.difference.p for comparison in comparisons])
-    found = []
-    for comparison, p in zip(comparisons, p_values, strict=True):
-        differs = comparison.verdict in ("better", "worse")
-        found.append(
-            Adjusted(comparison, float(p), "undecided" if differs and not p < 1 - LEVEL else comparison.verdict)
-        )
-    return found
+    return [Adjusted(comparison, float(p)) for comparison, p in zip(comparisons, p_values, strict=True)]

@@ -39,7 +39,7 @@ class Effects(NamedTuple):
     higher: float
     seeds: float
     trials: int
-    settings: int
+    configurations: int
 
 
 class Marginal(NamedTuple):
@@ -55,7 +55,7 @@ class Marginal(NamedTuple):
     low: float
     high: float
     std: float
-    settings: int
+    configurations: int
     trials: int
 
 
@@ -86,10 +86,10 @@ def explain_variance(columns: Mapping[str, Sequence], values: Sequence[float]) -
         raise ValueError("a grid has finite values, and two levels of some axis")
     terms = [term for size in (1, 2) for term in itertools.combinations(codes, size)]
     blocks = {term: _indicators([codes[name] for name in term]) for term in terms}
-    settings = _joint_codes(list(codes.values()))
+    configurations = _joint_codes(list(codes.values()))
     total = sum_of_squares(y)
-    within = sum(sum_of_squares(y[settings == s]) for s in range(settings.max() + 1))
-    seed_freedom = len(y) - (int(settings.max()) + 1)
+    within = sum(sum_of_squares(y[configurations == s]) for s in range(configurations.max() + 1))
+    seed_freedom = len(y) - (int(configurations.max()) + 1)
     error = within / seed_freedom if seed_freedom and within > 0 else math.nan
     found = []
     for term in terms:
@@ -104,7 +104,7 @@ def explain_variance(columns: Mapping[str, Sequence], values: Sequence[float]) -
     left, _ = _residual(y, list(blocks.values()))
     higher, seeds = (max(0.0, left - within) / total, within / total) if total else (math.nan, math.nan)
     found.sort(key=lambda effect: -effect.share)
-    return Effects(tuple(found), higher, seeds, len(y), int(settings.max()) + 1)
+    return Effects(tuple(found), higher, seeds, len(y), int(configurations.max()) + 1)
 
 
 def marginal_means(
@@ -121,13 +121,13 @@ def marginal_means(
         One mean for each combination of levels that occurs, in order of appearance. NaN stands for the level None.
     """
     y = np.asarray(values, np.float64)
-    settings = _joint_codes([_codes(columns[name]) for name in columns])
+    configurations = _joint_codes([_codes(columns[name]) for name in columns])
     levels: dict[tuple, list[int]] = {}
     for place, level in enumerate(zip(*(map(_key, columns[name]) for name in axes), strict=True)):
         levels.setdefault(level, []).append(place)
     found = []
     for level, places in levels.items():
-        samples = [y[places][settings[places] == s] for s in np.unique(settings[places])]
+        samples = [y[places][configurations[places] == s] for s in np.unique(configurations[places])]
         means = np.array([sample.mean() for sample in samples])
         low, high = _interval(samples)
         std = float(means.std(ddof=1)) if len(means) > 1 else math.nan

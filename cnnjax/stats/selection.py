@@ -37,23 +37,23 @@ class Rank(NamedTuple):
     p: float
 
 
-class Honest(NamedTuple):
+class SelectionEstimate(NamedTuple):
     """The value of the selected configuration on seeds that were not used to select it.
 
     Attributes:
         chosen: the configuration that all seeds together select.
         apparent: its mean over those seeds.
-        honest: the cross-validated mean: the mean over seeds of the value, on that seed, of the configuration that the
-            other seeds select.
-        low: lower end of the 95 % t interval of `honest`; NaN if the values are equal.
+        held_out: the cross-validated mean: the mean over seeds of the value, on that seed, of the configuration that
+            the other seeds select.
+        low: lower end of the 95 % t interval of `held_out`; NaN if the values are equal.
         high: upper end.
-        optimism: how much better `apparent` is than `honest`. If positive, it is the winner's curse.
+        optimism: how much better `apparent` is than `held_out`. If positive, it is the winner's curse.
         votes: how often each configuration is selected when one seed is left out.
     """
 
     chosen: Hashable
     apparent: float
-    honest: float
+    held_out: float
     low: float
     high: float
     optimism: float
@@ -163,13 +163,13 @@ def expected_best(values: Sample, n: int, *, larger_is_better: bool = True) -> f
     return best if larger_is_better else -best
 
 
-def select_honestly(
+def nested_selection(
     select: Mapping[Any, Values],
     report: Mapping[Any, Values] | None = None,
     *,
     larger_is_better: bool = True,
     report_larger_is_better: bool | None = None,
-) -> Honest:
+) -> SelectionEstimate:
     """Estimates the value of the best configuration on a seed that was not used to select it.
 
     The estimate is leave-one-out cross-validation over seeds: for each seed, select the configuration with the best
@@ -199,20 +199,20 @@ def select_honestly(
     shared = set.intersection(*(set(side[name]) for side in (select, report) for name in select))
     seeds = [seed for seed in next(iter(select.values())) if seed in shared]
     if len(seeds) < 2:
-        raise ValueError(f"settings share {len(seeds)} seeds; at least 2 are needed")
+        raise ValueError(f"configurations share {len(seeds)} seeds; at least 2 are needed")
     names = list(select)
     chooses = np.array([as_sample([select[name][seed] for seed in seeds]) for name in names])
     counts = np.array([as_sample([report[name][seed] for seed in seeds]) for name in names])
     scores = chooses if larger_is_better else -chooses
-    chosen, held_out = _leave_each_out(scores, counts)
+    chosen, values = _leave_each_out(scores, counts)
     winner = int(scores.sum(axis=1).argmax())
-    honest, apparent = float(held_out.mean()), float(counts[winner].mean())
-    error = _jackknife_error(scores, counts) if len(seeds) > 2 else math.sqrt(variance(held_out) / 2)
-    low, high = interval_around(honest, t_quantile(len(seeds) - 1) * error)
+    held_out, apparent = float(values.mean()), float(counts[winner].mean())
+    error = _jackknife_error(scores, counts) if len(seeds) > 2 else math.sqrt(variance(values) / 2)
+    low, high = interval_around(held_out, t_quantile(len(seeds) - 1) * error)
     up = larger_is_better if report_larger_is_better is None else report_larger_is_better
-    optimism = apparent - honest if up else honest - apparent
+    optimism = apparent - held_out if up else held_out - apparent
     votes = dict(Counter(names[choice] for choice in chosen).most_common())
-    return Honest(names[winner], apparent, honest, low, high, optimism, votes)
+    return SelectionEstimate(names[winner], apparent, held_out, low, high, optimism, votes)
 
 
 def _leave_each_out(scores: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -232,7 +232,7 @@ def _jackknife_error(scores: np.ndarray, counts: np.ndarray) -> float:
 def _aligned(groups: Mapping[Any, Values]) -> list[np.ndarray]:
     """Returns the values of each configuration, in the same order of seeds if all have the same."""
     if not groups:
-        raise ValueError("there is no setting")
+        raise ValueError("there is no configuration")
     seeds = next(iter(groups.values())) if have_same_seeds(groups) else None
     return [as_sample([values[seed] for seed in seeds or values]) for values in groups.values()]
 

@@ -2,50 +2,51 @@
 
 import math
 
-from cnnjax.stats.comparison import Comparison, Verdict
+from cnnjax.stats.comparison import Comparison
+from cnnjax.stats.correction import Adjusted
 from cnnjax.stats.planning import MOST
 from cnnjax.stats.spread import LEVEL, Interval
 from cnnjax.utils.text import counted
 
 
 def verdict_sentence(
-    comparison: Comparison,
-    measure: str,
-    a: str = "A",
-    b: str = "B",
-    *,
-    verdict: Verdict | None = None,
-    name: str | None = None,
+    comparison: Comparison, measure: str, a: str = "A", b: str = "B", *, p: float | None = None, name: str | None = None
 ) -> str:
-    """Says in one or two sentences what a comparison comes to, and where it is undecided what would decide it.
+    """States the verdict of a comparison with its difference and interval and, if undecided, what would decide it.
 
     Args:
-        comparison: what was compared.
-        measure: of what, as in trials.csv; accuracies are shares.
+        comparison: the comparison.
+        measure: the column of trials.csv that is compared; accuracies are shares.
         a: the name of A.
         b: the name of B.
-        verdict: after a correction for the number of comparisons; None without one.
-        name: the measure in words; None for its column's.
+        p: the p-value after a correction for the number of comparisons; None without a correction.
+        name: the measure in words; None for the name of its column.
     """
-    verdict = verdict or comparison.verdict
+    verdict = comparison.verdict if p is None else Adjusted(comparison, p).verdict
     name = name or measure.replace("_", " ")
     if comparison.is_identical:
-        return f"{a} and {b} are identical: the same {name} on each of {len(comparison.a)} seeds."
-    means = f"{name} {amount(comparison.a.mean(), measure)} against {amount(comparison.b.mean(), measure)}"
-    value = comparison.difference.value
-    seeds = f"{len(comparison.a)} seeds, paired" if comparison.paired else _counts(comparison)
-    if not comparison.difference.standard_error > 0:
-        return f"Undecided: {means} ({seeds}). {_no_spread(comparison)}"
+        return f"Equal: {a} and {b} have the same {name} on each of {len(comparison.a)} seeds."
+    difference = comparison.difference
+    by = f"by {gap(difference.value, measure)} of {name}"
+    leads = "leads" if (difference.value > 0) == comparison.larger_is_better else "trails"
+    order = f"{a} is level with {b} in {name}" if comparison.is_level else f"{a} {leads} {b} {by}"
+    if not difference.standard_error > 0:
+        return f"Undecided: {order}. {_no_spread(comparison)}"
     level = 2 * LEVEL - 1 if verdict == "equal" else LEVEL
-    low_to_high = span(comparison.difference.interval(level, comparison.most), measure)
-    numbers = f"{means}, a difference of {gap(value, measure)} ({100 * level:.0f} % interval {low_to_high}; {seeds})."
+    seeds = f"{len(comparison.a)} seeds, paired" if comparison.paired else _counts(comparison)
+    interval = f"({100 * level:.0f} % interval {span(difference.interval(level, comparison.most), measure)}; {seeds})"
     if verdict == "equal":
         assert comparison.margin is not None
-        return f"{a} and {b} are equal within {gap(comparison.margin, measure).lstrip('+')}: {numbers}"
+        return f"Equal within {gap(comparison.margin, measure).lstrip('+')}: {a} and {b} differ {by} {interval}."
     if verdict == "undecided":
-        alone = "That interval alone excludes zero, but it is one of several that could have."
-        return f"Undecided: {numbers} {alone if comparison.verdict != verdict else what_decides(comparison, a, b)}"
-    return f"{a} is {verdict} than {b}: {numbers}"
+        chance = ""
+        if comparison.verdict != verdict:
+            chance = (
+                f" This interval alone excludes zero, but among {comparison.tests} comparisons such a difference may "
+                f"be chance (p = {p:.2g} after Holm's correction): confirm it on fresh seeds."
+            )
+        return f"Undecided: {order} {interval}.{chance} {what_decides(comparison, a, b)}"
+    return f"Decided: {a} is {verdict} than {b} {by} {interval}."
 
 
 def what_decides(comparison: Comparison, a: str = "A", b: str = "B") -> str:

@@ -100,10 +100,10 @@ def start(way: Way, folder: str, *place: str) -> subprocess.Popen:
         "train.batch_size": 64,
         "train.epochs": EPOCHS.value,
     }
-    settings = [f"--config.{key}={value}" for key, value in study.items()]
+    overrides = [f"--config.{key}={value}" for key, value in study.items()]
     command = [sys.executable, "-m", "cnnjax.launch", "--config=configs/grid.py", f"--workdir={folder}/run"]
     process = subprocess.Popen(
-        [*command, *settings, *place],
+        [*command, *overrides, *place],
         env={**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={way.devices}"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -91,14 +91,14 @@ class MadeUp:
     def abstract_state(self, *arguments: Any) -> None:
         """There is no state to be restored."""
 
-    def init(self, settings: Any, streams: Any) -> Any:
+    def init(self, hparams: Any, streams: Any) -> Any:
         """Members before their first epoch."""
         from cnnjax.training.train_state import TrainState
 
         zeros = np.zeros(len(self._of_members), int)
         return TrainState({}, {}, (), zeros, zeros, zeros, zeros, zeros, zeros, None)
 
-    def advance(self, state: Any, settings: Any, streams: Any, data: Any, epochs: int, some: Any = None) -> Any:
+    def advance(self, state: Any, hparams: Any, streams: Any, data: Any, epochs: int, some: Any = None) -> Any:
         """The next epochs."""
         from cnnjax.training.train_state import EpochMetrics
 
@@ -107,10 +107,10 @@ class MadeUp:
         unknown = np.full_like(accuracy, np.nan)
         seen = dict.fromkeys(EpochMetrics._fields, unknown)
         seen |= {"train_loss": 2.3 * (1 - accuracy), "train_accuracy": accuracy}
-        stage = (done >= settings.epochs[:, 0]).astype(int)
+        stage = (done >= hparams.epochs[:, 0]).astype(int)
         return state._replace(epoch=done, stage=stage), EpochMetrics(**seen)
 
-    def predict(self, state: Any, settings: Any, data: Any) -> np.ndarray:
+    def predict(self, state: Any, hparams: Any, data: Any) -> np.ndarray:
         """Test logits."""
         skill = self._of_members * (1 - 0.4 * 0.7**state.epoch)
         shape = (len(skill), len(self._labels), len(CLASSES))
@@ -183,22 +183,22 @@ def resume(study: Study, workdir: Path) -> int:
 
 
 def statistics(study: Study, workdir: Path) -> int:
-    """The run read, its settings ranked, its variance explained."""
+    """The run read, its configurations ranked, its variance explained."""
     from cnnjax.analysis.evidence import weigh
     from cnnjax.analysis.read import read_run
     from cnnjax.report.sections.hyperparameters import explain
 
     run = read_run(workdir)
     weigh(run), explain(run)
-    return len(run.settings)
+    return len(run.configurations)
 
 
 def compare(study: Study, workdir: Path) -> int:
-    """The best settings of two models held against each other."""
-    from cnnjax.analysis.compare import FORMATS, compare_settings, read_side
+    """The best configurations of two models held against each other."""
+    from cnnjax.analysis.compare import FORMATS, compare_configurations, read_side
 
     a, b = (read_side(f"{workdir}:model={model}") for model in ("complex", "medium"))
-    return len(FORMATS["text"](compare_settings(a, b)))
+    return len(FORMATS["text"](compare_configurations(a, b)))
 
 
 def report(study: Study, workdir: Path) -> int:
@@ -227,8 +227,8 @@ def checkpoint(model: str) -> Callable[[Study, Path], int]:
 
         program = next(p for p in make_plan(study).programs if p.static.model == model)
         population = Population(study, program.static, (32, 32, 3), len(CLASSES), make_mesh(jax.local_devices()))
-        settings, streams = population.stack((program.members * CHUNKS[model])[: CHUNKS[model]])
-        state = jax.block_until_ready(population.init(settings, streams))
+        hparams, streams = population.stack((program.members * CHUNKS[model])[: CHUNKS[model]])
+        state = jax.block_until_ready(population.init(hparams, streams))
         saves = Checkpoints(workdir / model, 1, [_SAVES])
         saves.save(0, state, {})
         saves.wait()
@@ -249,7 +249,7 @@ STAGES: dict[str, tuple[Callable[[Study, Path], int], str]] = {
     "plan": (plan, "trials"),
     "records": (records, "chunks"),
     "resume": (resume, "finished trials"),
-    "statistics": (statistics, "settings"),
+    "statistics": (statistics, "configurations"),
     "compare": (compare, "letters"),
     "report": (report, "bytes of the page"),
     "data": (data, "training images"),

@@ -35,7 +35,7 @@ from experiments.benchmarks.workers import Work
 
 flags.adopt_module_key_flags(overrides)  # --config, by default configs/grid.py
 MODELS = flags.DEFINE_list("models", ["baseline"], "Which networks.")
-SEEDS = flags.DEFINE_integer("seeds", 5, "Seeds of each setting.")
+SEEDS = flags.DEFINE_integer("seeds", 5, "Seeds of each configuration.")
 EXAMPLES = flags.DEFINE_integer("examples", 50_000, "Training images.")
 PRECISION = flags.DEFINE_enum("precision", "float32", ["float32", "tf32", "bfloat16"], "Of the layers' arithmetic.")
 DATA = flags.DEFINE_string("data", None, "CIFAR-10 in a form that data.path takes.")

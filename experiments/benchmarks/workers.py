@@ -210,13 +210,13 @@ def population_of(work: Work, steps: int, most: int = 1) -> tuple["Population", 
     mesh = make_mesh(devices[: math.gcd(work.members, len(devices))])  # as many as share the members equally
     data = put_data(dataset, study.data, mesh)
     population = Population(study, program.static, dataset.image_shape, 10, mesh)
-    settings, streams = population.stack(program.members)
-    state = population.init(settings, streams)
-    population.advance(state, settings, streams, data, 1)
+    hparams, streams = population.stack(program.members)
+    state = population.init(hparams, streams)
+    population.advance(state, hparams, streams, data, 1)
 
     def timed(epochs: int) -> float:
         start = time.perf_counter()
-        population.advance(state, settings, streams, data, epochs)
+        population.advance(state, hparams, streams, data, epochs)
         return time.perf_counter() - start
 
     return population, timed

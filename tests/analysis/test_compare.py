@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -63,7 +64,7 @@ def show(a, b, *options) -> str:
     return printed(compare.parse(["compare", str(a), str(b), TEST, *options]))
 
 
-def test_two_settings_of_one_run_are_compared_over_their_seeds(grid):
+def test_two_configurations_of_one_run_are_compared_over_their_seeds(grid):
     found = find(f"{grid}:model=baseline,learning_rate=0.03", f"{grid}:model=medium,learning_rate=0.03")
     trials = pd.read_csv(grid / "trials.csv").query("learning_rate == 0.03").groupby("model")["test_accuracy"]
     a, b = (trials.get_group(model).to_numpy() for model in ("baseline", "medium"))
@@ -73,7 +74,7 @@ def test_two_settings_of_one_run_are_compared_over_their_seeds(grid):
     assert found["difference"]["p"] == pytest.approx(expected.pvalue)
     assert (found["difference"]["low"], found["difference"]["high"]) == pytest.approx(expected.confidence_interval())
     assert found["a"]["summary"]["mean"] == pytest.approx(a.mean())
-    assert found["differences"]["settings"] == {"model": ["baseline", "medium"]}
+    assert found["differences"]["configurations"] == {"model": ["baseline", "medium"]}
     assert found["warnings"] == []
 
 
@@ -89,13 +90,14 @@ def test_report_and_compare_say_the_same_of_the_same_measure(tmp_path, select):
     trials.to_csv(run / "trials.csv", index=False)
     said = read_answer(run)
     first, _, rest = said.partition(": ")
-    assert first == f"Best of 2 settings by {measure_name(select)}" and "learning rate 0.03" in rest
+    assert first == f"Best of 2 configurations by {measure_name(select)}" and "learning rate 0.03" in rest
     assert "Decided: it is better than the runner-up, learning rate 0.01" in said
     command = ["compare", f"{run}:learning_rate=0.03", f"{run}:learning_rate=0.01"]
     text = printed(compare.parse(command))
-    assert text.startswith(f"A is better than B: {measure_name(select)} ")
+    assert re.match(rf"Decided: A is better than B by \S+ (points )?of {measure_name(select)} ", text)
     assert ("says nothing of new ones" in text) == (select == "train_loss")
-    assert printed(compare.parse([*command, TEST])).startswith("A is worse than B: test accuracy ")
+    worse = printed(compare.parse([*command, TEST]))
+    assert re.match(r"Decided: A is worse than B by \S+ points of test accuracy ", worse)
 
 
 @pytest.mark.parametrize(("name", "change"), [("config", {"select": "val_loss"}), ("data", {"sha256": "other"})])
@@ -104,9 +106,14 @@ def test_runs_that_select_by_another_measure_or_other_data_are_held_against_each
 ):
     other = copy_of(grid, tmp_path / "other")
     sides = [f"{grid}:model=baseline,learning_rate=0.03", f"{other}:model=medium,learning_rate=0.03"]
-    assert printed(compare.parse(["compare", *sides])).startswith("A is worse than B: validation accuracy ")
+    assert re.match(
+        r"Decided: A is worse than B by \S+ (points )?of validation accuracy ",
+        printed(compare.parse(["compare", *sides])),
+    )
     edit_json(other, name, **change)
-    assert printed(compare.parse(["compare", *sides])).startswith("A is worse than B: test accuracy ")
+    assert re.match(
+        r"Decided: A is worse than B by \S+ (points )?of test accuracy ", printed(compare.parse(["compare", *sides]))
+    )
 
 
 def test_the_predictions_are_compared_by_example(grid):
@@ -133,14 +140,14 @@ def test_without_predictions_the_rest_is_compared(grid, tmp_path):
     assert find(f"{bare}:model=baseline", f"{bare}:model=medium")["examples"] is None
 
 
-def test_a_run_stands_for_its_best_setting_and_the_luck_of_it_is_said(grid):
+def test_a_run_stands_for_its_best_configuration_and_the_luck_of_it_is_said(grid):
     found = find(grid, f"{grid}:model=baseline,learning_rate=0.03")
     means = pd.read_csv(grid / "trials.csv").groupby(["model", "learning_rate"])["val_accuracy"].mean()
     model, rate = means.idxmax()
-    assert f"{model}, sgd, learning rate {rate:g}" in found["a"]["setting"]
+    assert f"{model}, sgd, learning rate {rate:g}" in found["a"]["configuration"]
     assert (found["a"]["rivals"], found["b"]["rivals"]) == (4, 1)
     (warning,) = found["warnings"]
-    assert "A is the best of 4 settings by val_accuracy" in warning and "TEST SPLIT" not in warning
+    assert "A is the best of 4 configurations by val_accuracy" in warning and "TEST SPLIT" not in warning
 
 
 def test_selection_on_the_test_split_is_said_aloud(tmp_path):
@@ -162,7 +169,7 @@ def test_an_undecided_comparison_says_how_many_more_seeds_it_takes(grid):
     more, _ = found["more_seeds"]
     assert more > 0 and f"{more:,} more seeds of each would decide it with 80 % power" in found["sentence"]
     assert find(*sides, "--margin=0.2")["verdict"] == "equal"
-    assert "equal within 20.00 points" in show(*sides, "--margin=0.2")
+    assert "Equal within 20.00 points: A and B differ" in show(*sides, "--margin=0.2")
 
 
 @pytest.mark.parametrize("examples", [1, 40])
@@ -184,7 +191,7 @@ def test_a_lower_loss_is_better(grid):
 
 
 def test_pairs_need_the_same_streams(grid, tmp_path):
-    """And that the seeds go together, of all settings of both runs."""
+    """And that the seeds go together, of all configurations of both runs."""
     grid, fixed = copy_of(grid, tmp_path / "grid"), copy_of(grid, tmp_path / "fixed")
     sides = f"{grid}:model=baseline,learning_rate=0.03", f"{fixed}:model=medium,learning_rate=0.03"
     assert not find(*sides)["paired"]
@@ -206,17 +213,17 @@ def test_trainings_that_share_crossed_streams_are_no_seeds(tmp_path):
     assert sum("share random streams (init, augment, dropout)" in warning for warning in fixed["warnings"]) == 2
 
 
-def test_settings_that_differ_in_a_later_stage_are_told_apart(tmp_path):
+def test_configurations_that_differ_in_a_later_stage_are_told_apart(tmp_path):
     stages = [{"optimizer": "adam", "learning_rate": 0.001}, {}]
     train = {"optimizer": "sgd", "learning_rate": [0.01, 0.1], "stages": stages}
     run = make_run(tmp_path / "stages", make_config([0, 1, 2], train=train))
     rates = [f"{run}:later_stages=sgd learning_rate={rate}" for rate in (0.01, 0.1)]
     found = find(*rates)
     assert [len(found[side]["trials"]) for side in "ab"] == [3, 3]
-    assert list(found["differences"]["settings"]) == ["later_stages"]
+    assert list(found["differences"]["configurations"]) == ["later_stages"]
 
 
-def test_what_differs_beside_the_settings_is_listed(grid, tmp_path):
+def test_what_differs_beside_the_configurations_is_listed(grid, tmp_path):
     other = copy_of(grid, tmp_path / "other")
     config = json.loads((other / "config.json").read_text())
     edit_json(other, "config", data=config["data"] | {"normalization": "unit"})
@@ -259,7 +266,7 @@ def test_diverged_trials_are_counted(tmp_path):
 
 def test_the_same_results_are_called_identical(grid, tmp_path):
     other = copy_of(grid, tmp_path / "other")
-    assert show(grid, other).startswith("A and B are identical: the same test accuracy on each of 6 seeds.")
+    assert show(grid, other).startswith("Equal: A and B have the same test accuracy on each of 6 seeds.")
 
 
 def test_other_data_are_warned_of(grid, tmp_path):
@@ -323,7 +330,7 @@ def test_a_wrong_request_is_refused(grid, a, b, options, words):
 
 def test_a_measure_that_was_not_taken_is_refused(tmp_path):
     run = make_run(tmp_path / "run", make_config([0, 1]) | {"models": ["baseline", "medium"]})
-    with pytest.raises(RequestError, match=r"no such values; allowed: train_loss, train_accuracy, test_loss"):
+    with pytest.raises(RequestError, match=r"no such values; use one of train_loss, train_accuracy, test_loss"):
         find(f"{run}:model=baseline", f"{run}:model=medium", "--measure=val_loss")
 
 
@@ -349,13 +356,13 @@ def test_a_value_that_is_not_set_can_be_asked_for(tmp_path):
     config = make_config([0, 1]) | {"models": ["medium"]}
     run = make_run(tmp_path / "run", config | {"train": config["train"] | {"dropout_rate": [None, 0.2]}})
     found = find(f"{run}:dropout_rate=None", f"{run}:dropout_rate=0.2")
-    assert found["differences"]["settings"] == {"dropout_rate": [None, 0.2]}
+    assert found["differences"]["configurations"] == {"dropout_rate": [None, 0.2]}
 
 
 def test_the_answer_comes_first_in_every_format(grid):
     sides = [f"{grid}:model={model},learning_rate=0.03" for model in ("medium", "baseline")]
     sentence = find(*sides)["sentence"]
-    assert sentence.startswith("A is better than B: test accuracy ")
+    assert re.match(r"Decided: A is better than B by \S+ points of test accuracy ", sentence)
     assert show(*sides).splitlines()[0] == sentence
     markdown = show(*sides, "--format=markdown")
     assert markdown.splitlines()[0] == f"**{sentence}**"

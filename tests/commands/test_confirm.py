@@ -1,4 +1,4 @@
-"""The winner and runners-up on fresh seeds: which settings, which seeds, and what is said of them."""
+"""The winner and runners-up on fresh seeds: which configurations, which seeds, and what is said of them."""
 
 import functools
 import html
@@ -54,7 +54,7 @@ STAGED = {
 
 
 @pytest.mark.parametrize("config", [EVERYTHING, STAGED, GRID])
-def test_any_setting_of_a_grid_is_a_study_of_its_own(config):
+def test_any_configuration_of_a_grid_is_a_study_of_its_own(config):
     study = from_config(config)
     for trial in list_trials(study):
         (alone,) = list_trials(single_out(study, trial, (7,)))
@@ -79,8 +79,8 @@ def test_the_contenders_are_the_best_by_what_selects(tmp_path, select):
     expected = means.sort_values(ascending=select == "val_loss").index
     found = fresh.contenders(read_run(workdir))
     assert len(found) == 3  # the fourth lost a seed
-    settings = trials.set_index("trial").loc[found, ["model", "learning_rate"]]
-    assert list(settings.itertuples(index=False, name=None)) == list(expected)
+    configurations = trials.set_index("trial").loc[found, ["model", "learning_rate"]]
+    assert list(configurations.itertuples(index=False, name=None)) == list(expected)
 
 
 def confirmed_run(folder, number=5, validation=None):
@@ -100,7 +100,7 @@ def confirmed_run(folder, number=5, validation=None):
     return workdir
 
 
-def test_the_honest_figure_is_that_of_the_fresh_seeds(tmp_path):
+def test_the_reported_mean_is_that_of_the_fresh_seeds(tmp_path):
     workdir = confirmed_run(tmp_path)
     found = fresh.compute_confirmation(read_run(workdir), 5)
     trials = pd.read_csv(workdir / "trials.csv")
@@ -142,7 +142,7 @@ def written(workdir, number=5):
     return found
 
 
-def test_the_report_says_the_honest_figure_in_its_first_paragraph(tmp_path):
+def test_the_report_says_the_mean_of_fresh_seeds_in_its_first_paragraph(tmp_path):
     workdir = confirmed_run(tmp_path)
     assert "fresh seeds" not in re.search('class="answer">(.*?)</p>', build_report(workdir).read_text())[1]
     found = written(workdir)
@@ -155,7 +155,7 @@ def test_the_report_says_the_honest_figure_in_its_first_paragraph(tmp_path):
     )
     assert f"{100 * winner.fresh.low:.2f} % to {100 * winner.fresh.high:.2f} %" in answer
     (against, *_) = found.against
-    assert f"{against.verdict} " in answer and f"number 2, {second.setting} by " in answer
+    assert f"{against.verdict} " in answer and f"number 2, {second.configuration} by " in answer
     assert (
         f"On 5 fresh seeds, which did not take part in the selection, it reaches {100 * winner.fresh.mean:.2f} %"
         in (summarize_run(workdir).replace("\\", ""))
@@ -191,7 +191,7 @@ def test_the_verdict_of_fresh_seeds_names_what_is_open(verdicts, said):
 
 
 def test_after_a_confirmation_the_study_s_own_seeds_have_no_other_verdict(tmp_path):
-    """Also of settings that were not trained again: they are named as what is open, and the number of seeds."""
+    """Also of configurations that were not trained again: they are named as what is open, and the number of seeds."""
     validation = [0.70, 0.60, 0.65, 0.71, 0.62, 0.64, 0.66, 0.70, 0.69, 0.68, 0.69, 0.73]
     workdir = confirmed_run(tmp_path, validation=validation)
     before = html.unescape(build_report(workdir).read_text())
@@ -203,7 +203,8 @@ def test_after_a_confirmation_the_study_s_own_seeds_have_no_other_verdict(tmp_pa
     assert "on the fresh seeds it is" in answer and "leads the runner-up" not in opening
     assert "confirm it on fresh seeds" not in opening and opening.count("ndecided: ") <= 1
     assert re.search(
-        r"undecided against 1 other setting with a lower mean \(\w+, learning rate 0.0[13]\): [\d,]+ more seed", answer
+        r"undecided against 1 other configuration with a lower mean \(\w+, learning rate 0.0[13]\): [\d,]+ more seed",
+        answer,
     )
 
 
@@ -259,9 +260,11 @@ def test_the_flag_confirms_after_the_run(monkeypatch, capsys):
     monkeypatch.setattr(run, "run", lambda study, workdir, **options: calls.append("run"))
     monkeypatch.setattr(launch, "_report", lambda workdir: str(workdir / "index.html"))
     monkeypatch.setattr(program, "enable_compilation_cache", lambda folder: None)
-    monkeypatch.setattr(confirmation, "confirm", lambda *given, progress, engine: calls.append(given[1:]) or "honest")
+    monkeypatch.setattr(
+        confirmation, "confirm", lambda *given, progress, engine: calls.append(given[1:]) or "confirmed"
+    )
     flags.FLAGS.mark_as_parsed()
     with flagsaver.flagsaver(config=str(ROOT / "configs/quickstart.py"), workdir="there", confirm=5):
         launch.main([])
     assert calls == ["run", (Path("there"), 5)]
-    assert capsys.readouterr().out == "there/index.html\nhonest\n"
+    assert capsys.readouterr().out == "there/index.html\nconfirmed\n"

@@ -30,7 +30,7 @@ from cnnjax.utils.errors import RequestError
 from cnnjax.utils.progress import Progress
 from tests.support.studies import add_tiny, make_study
 
-# Two settings of two seeds and two lengths, trained as one chunk of four members.
+# Two configurations of two seeds and two lengths, trained as one chunk of four members.
 GRID = {"learning_rate": (0.05, 0.1), "epochs": (1, 3)}
 STUDY = {"seeds": (0, 1), "train": GRID, "checkpoint": {"keep": 1}, "data": {"normalization": "standard"}}
 
@@ -154,7 +154,7 @@ def test_a_diverged_trial_is_refused_and_no_part_of_an_ensemble(tmp_path):
         cnnjax.load_trial(tmp_path, "t0001")
     run = read_run(tmp_path)
     assert prediction.ensemble(run, "best") == ["t0000"]
-    with pytest.raises(RequestError, match="--setting='t0001'"):
+    with pytest.raises(RequestError, match="--configuration='t0001'"):
         prediction.ensemble(run, "t0001")
 
 
@@ -205,7 +205,7 @@ def test_no_two_columns_have_one_name(tmp_path):
         assert header.split(",") == [*columns, *names] and len(set(header.split(","))) == len(columns) + 2
 
 
-def test_one_trial_or_any_setting_can_be_named(trained, tmp_path):
+def test_one_trial_or_any_configuration_can_be_named(trained, tmp_path):
     workdir, dataset = trained
     source, output = save(tmp_path, dataset.test.images), tmp_path / "labels.csv"
     prediction.predict_file(workdir, source, output, trial="t0002")
@@ -277,7 +277,7 @@ def test_an_image_that_does_not_fit_is_named(shape, data, words):
         ({"figures": "run"}, ["--figures", "it is the run's own"]),
         ({"figures": "new.npy"}, ["--figures", "File exists", "use a folder"]),
         ({"trial": "t99"}, ["trial", "t99", "allowed"]),
-        ({"setting": "bets"}, ["--setting", "bets", "best"]),
+        ({"configuration": "bets"}, ["--configuration", "bets", "best"]),
         ({"workdir": "nowhere"}, ["workdir", "nowhere", "config.json"]),
     ],
 )
@@ -322,7 +322,7 @@ def test_the_output_may_have_as_long_a_name_as_the_system_allows(name, trained, 
 def test_a_run_without_a_finished_trial_is_refused(trained, tmp_path):
     for name in ("config", "environment", "data", "plan"):
         shutil.copy(trained[0] / f"{name}.json", tmp_path)
-    with pytest.raises(RequestError, match=r"--setting='best'.*has finished"):
+    with pytest.raises(RequestError, match=r"--configuration='best'.*has finished"):
         prediction.predict_file(tmp_path, "new.npy", tmp_path / "labels.csv")
 
 
@@ -432,7 +432,7 @@ def test_the_command_line_says_which_trials(trained, tmp_path, capsys):
     workdir, dataset = trained
     source, output = save(tmp_path, dataset.test.images[:4]), tmp_path / "labels.csv"
     words = ["predict", str(workdir), f"--input={source}", f"--output={output}"]
-    for more, trials in ([], 2), (["--trial=t0001"], 1), (["--setting", "t0001"], 2):
+    for more, trials in ([], 2), (["--trial=t0001"], 1), (["--configuration", "t0001"], 2):
         predict.main(predict.parse([*words, *more]))
         said = capsys.readouterr().out
         assert said.startswith(f"{output}: 4 images, by ") and said.count("t000") == trials
@@ -445,7 +445,10 @@ def test_the_command_line_says_which_trials(trained, tmp_path, capsys):
         ([], ["required: --input, --output", "usage"]),
         (["--input=a.npy", "--output=b.csv"], ["name one run's folder", "usage"]),
         (["run", "--input=a.npy", "--output=b.csv", "--inptu=c"], ["--inptu=c", "usage"]),
-        (["run", "--input=a.npy", "--output=b.csv", "--trial=t0", "--setting=t1"], ["--setting", "not allowed with"]),
+        (
+            ["run", "--input=a.npy", "--output=b.csv", "--trial=t0", "--configuration=t1"],
+            ["--configuration", "not allowed with"],
+        ),
         (["run", "--input=a.npy", "--output=b.csv"], ["workdir", "'run'", "config.json"]),
     ],
 )

@@ -163,8 +163,8 @@ def test_a_plan_trains_every_trial_once_in_the_fewest_programs(axes, seeds, cros
     plan = make_plan(from_config({"models": ("baseline", "medium"), "seeds": seeds, "train": axes, "streams": streams}))
     placed = [t for program in plan.programs for member in program.members for t in member.trials]
     assert sorted(t.id for t in placed) == sorted(t.id for t in plan.trials)
-    settings = {tuple({**t.row(), "trial": 0}.values()) for t in plan.trials}
-    assert len(settings) == len(plan.trials)
+    configurations = {tuple({**t.row(), "trial": 0}.values()) for t in plan.trials}
+    assert len(configurations) == len(plan.trials)
     momenta = sum(1 if name == "adam" else len(axes["momentum"]) for name in axes["optimizer"])
     others = len(seeds) * len(axes["learning_rate"]) * len(axes["batch_size"]) * 2 * (2 if crossed else 1)
     assert plan.trained == momenta * others

@@ -60,7 +60,7 @@ def test_data_that_moved_are_the_same_and_others_in_their_place_are_not(tmp_path
     for spelled in ("elsewhere/b.csv", "./elsewhere/../elsewhere/b.csv", tmp_path / "elsewhere/b.csv"):
         assert "is finished: 1 trials" in ask(spelled)
     write_images(tmp_path / "a.csv", first=1)
-    with pytest.raises(RequestError, match="the data is not what its trials trained on"):
+    with pytest.raises(RequestError, match="its trials trained on other data"):
         ask("a.csv")
     assert {file: text for file, text in snapshot(tmp_path / "run").items() if file in before} == before
     (tmp_path / "run/data.json").unlink()  # then nothing says that the data are the same
@@ -146,7 +146,7 @@ def test_what_is_no_run_is_never_touched(overwrite, tmp_path):
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="no file system without folders of one's own")
 def test_a_folder_that_cannot_be_made_is_one_line():
-    with pytest.raises(RequestError, match=r"workdir: '/proc/run' .*allowed: a folder, or where to make one"):
+    with pytest.raises(RequestError, match=r"workdir: '/proc/run' .*use a folder, or a place for a new one"):
         run(make_study(), Path("/proc/run"))
 
 

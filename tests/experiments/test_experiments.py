@@ -157,8 +157,8 @@ def test_a_folder_without_results_is_refused(command, tmp_path):
             command.parse(["command", *words])
 
 
-def test_seeds_of_settings_that_differ_in_words(tmp_path, capsys):
+def test_seeds_of_configurations_that_differ_in_words(tmp_path, capsys):
     rows = [(model, seed, 0.5 + seed / 100) for model in ("dense", "cnn") for seed in range(3)]
     pd.DataFrame(rows, columns=["model", "seed", "test_accuracy"]).to_csv(tmp_path / "trials.csv", index=False)
     few_seeds.main(few_seeds.parse(["command", str(tmp_path)]))
-    assert capsys.readouterr().out.startswith("best of 2 settings over 3 seeds: model cnn\n")
+    assert capsys.readouterr().out.startswith("best of 2 configurations over 3 seeds: model cnn\n")

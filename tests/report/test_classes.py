@@ -25,14 +25,14 @@ def grid(tmp_path_factory) -> Path:
     return folder
 
 
-def _predictions(run: Run, setting: int) -> tuple[list[np.ndarray], np.ndarray]:
+def _predictions(run: Run, configuration: int) -> tuple[list[np.ndarray], np.ndarray]:
     folder = run.workdir / "predictions"
-    trials = run.ok.loc[run.ok["setting"] == setting, "trial"]
+    trials = run.ok.loc[run.ok["configuration"] == configuration, "trial"]
     return [np.load(folder / f"{t}.npz")["logits"] for t in trials], np.load(folder / "labels.npz")["labels"]
 
 
-def _reports(run: Run, setting: int) -> list[dict]:
-    logits, labels = _predictions(run, setting)
+def _reports(run: Run, configuration: int) -> list[dict]:
+    logits, labels = _predictions(run, configuration)
     given = {"labels": range(10), "target_names": CLASSES, "output_dict": True, "zero_division": 0}
     return [sklearn.metrics.classification_report(labels, each.argmax(axis=1), **given) for each in logits]
 
@@ -91,10 +91,10 @@ def test_the_first_section_is_the_headlines_and_stands_open(grid):
     run = read_run(grid)
     first, *others = dict.fromkeys(table.group for table in classes.tables(run))
     assert f": {first}." in read_answer(grid)
-    assert {setting.partition(",")[0] for setting in [first, *others]} == set(SKILL)
+    assert {configuration.partition(",")[0] for configuration in [first, *others]} == set(SKILL)
     page = (grid / "report" / "index.html").read_text()
     assert re.findall(r"<details( open)?><summary>([^<]*)", page) == [
-        (" open" if setting is first else "", setting) for setting in [first, *others]
+        (" open" if configuration is first else "", configuration) for configuration in [first, *others]
     ]
     assert page.count("<tfoot>") == 4  # and that of the effects
 

@@ -30,7 +30,7 @@ def test_a_mean_over_seeds_ends_with_the_first_that_stops(tmp_path):
     folder = make_run(tmp_path / "run", STOPPED, stop={"t0000": 5, "t0001": 7})
     run = read_run(folder)
     [[axes]] = canvas(4, 4)[1]
-    draw_mean(axes, run.history_of([run.trials["setting"][0]]), "val_accuracy", color="red")
+    draw_mean(axes, run.history_of([run.trials["configuration"][0]]), "val_accuracy", color="red")
     measured = [_by_epoch(folder, member, "val_accuracy") for member in ("t0000", "t0001", "t0002")]
     assert [len(curve) for curve in measured] == [5, 7, 9]
     mean, *others = axes.lines
@@ -52,7 +52,7 @@ def test_a_band_ends_where_the_measure_does():
     assert heights.min() == pytest.approx(95 - 100 * statistics.stdev([0.9, 1]))
 
 
-def test_settings_that_differ_in_an_axis_of_words_are_told_apart(tmp_path):
+def test_configurations_that_differ_in_an_axis_of_words_are_told_apart(tmp_path):
     config = STOPPED | {"train": {"schedule": ["constant", "warmup:1"], "early_stopping": ["off", "val_loss:3"]}}
     (loss,) = (p for p in curves.figures(read_run(make_run(tmp_path / "run", config))) if p.name == "curves_loss")
     for schedule, stopping in itertools.product(*config["train"].values()):
@@ -95,13 +95,13 @@ def test_the_history_reads_macro_measures_where_they_are(tmp_path):
     assert all(f">{title}<" in svg for title in titles) and "macro" not in svg
 
 
-def test_the_history_of_a_setting_that_is_read_off_a_longer_one(tmp_path):
+def test_the_history_of_a_configuration_that_is_read_off_a_longer_one(tmp_path):
     run = read_run(make_run(tmp_path / "run", GRID, examples=20))
-    short = run.settings.index[run.settings["epochs"] == 5][0]
-    members = set(run.ok.loc[run.ok["setting"] == short, "member"])
+    short = run.configurations.index[run.configurations["epochs"] == 5][0]
+    members = set(run.ok.loc[run.ok["configuration"] == short, "member"])
     history = run.history_of([short])
     assert set(history["member"]) == members and history["epoch"].max() == 5
-    assert len(history) == 5 * run.settings.loc[short, "n"]
+    assert len(history) == 5 * run.configurations.loc[short, "n"]
 
 
 def test_many_models_stand_in_rows(tmp_path):
@@ -117,12 +117,12 @@ def test_many_models_stand_in_rows(tmp_path):
 
 
 def _bars(folder: Path) -> tuple[list[str], str]:
-    """The numbers beside the bars of the models' best settings, and the caption."""
+    """The numbers beside the bars of the models' best configurations, and the caption."""
     (plot,) = models.figures(read_run(folder))
     return re.findall(r">(\d+\.\d)</text>", plot.svg), plot.caption
 
 
-def test_bars_of_the_best_settings_hold_test_and_highest_validation_accuracy(tmp_path):
+def test_bars_of_the_best_configurations_hold_test_and_highest_validation_accuracy(tmp_path):
     study = STOPPED | {"models": ["baseline", "medium", "complex"], "train": STOPPED["train"] | {"learning_rate": 0.03}}
     folder = make_run(tmp_path / "run", study, stop={"t0000": 5})
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

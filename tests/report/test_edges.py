@@ -19,13 +19,15 @@ RATES = [0.01, 0.02, 0.03]
 LUCK = np.array([0.010, -0.012, 0.004, 0.009, -0.011])
 
 
-def _run(folder: Path, *settings, seeds: int = 5, measure: str = "val_accuracy", examples: int = 40, **options) -> Path:
-    """A run whose settings have these values of the measure that selects; nan where there is none."""
-    train = {"learning_rate": RATES[: len(settings)]}
+def _run(
+    folder: Path, *configurations, seeds: int = 5, measure: str = "val_accuracy", examples: int = 40, **options
+) -> Path:
+    """A run whose configurations have these values of the measure that selects; nan where there is none."""
+    train = {"learning_rate": RATES[: len(configurations)]}
     config = make_config(list(range(seeds)), select=measure, data={"validation": 0.1}, train=train)
     make_run(folder, config, examples=examples, **options)
     frame = pd.read_csv(folder / "trials.csv")
-    values = np.ravel(settings)
+    values = np.ravel(configurations)
     frame[measure] = np.where(frame["status"] == "diverged", np.nan, values)
     frame.to_csv(folder / "trials.csv", index=False)
     return folder
@@ -63,19 +65,22 @@ def test_equal_values_have_no_interval_on_the_page(tmp_path):
     assert "place 1 to 2" in figure and ", place" not in figure
 
 
-def test_level_settings_lead_nothing(tmp_path):
+def test_level_configurations_lead_nothing(tmp_path):
     said = read_answer(_run(tmp_path / "run", [0.8, 0.9, 0.85], [0.9, 0.8, 0.85], seeds=3))
-    assert "Undecided: it is level with the runner-up, learning rate 0.02, in validation accuracy (-11.33 to" in said
+    assert (
+        "Undecided: it is level with the runner-up, learning rate 0.02, in validation accuracy (95 % interval -11.33"
+        in said
+    )
     assert "no number of seeds" in said and "+0.00" not in said
 
 
 def test_differences_end_where_accuracies_do(tmp_path):
     folder = _run(tmp_path / "run", [0.1, 0.9], [0.95, 0.3], seeds=2)
-    assert "(-100.00 to +100.00 points)" in read_answer(folder)
+    assert "interval -100.00 to +100.00 points; 2 seeds" in read_answer(folder)
     assert _tables(folder)[1].loc[0, ["difference_low", "difference_high"]].tolist() == [-1, 1]
 
 
-def test_settings_that_lost_different_seeds_are_compared_as_they_are_ranked(tmp_path):
+def test_configurations_that_lost_different_seeds_are_compared_as_they_are_ranked(tmp_path):
     """Pairs of the seeds that both have would be another difference than that of the means that are shown."""
     a, b = np.array([0.5, 0.81, 0.82, 0.84, 0.95]), np.array([0.5, 0.8, 0.81, 0.83, 0.6])
     folder = _run(tmp_path / "run", a, b, diverge=("t0000", "t0009"))
@@ -89,7 +94,7 @@ def test_settings_that_lost_different_seeds_are_compared_as_they_are_ranked(tmp_
     said = read_answer(folder)
     assert "paired" not in said
     assert (
-        "it is selected 3 of 3 times among the 3 seeds that all ranked settings have" in said
+        "it is selected 3 of 3 times among the 3 seeds that all ranked configurations have" in said
         and "own mean on these:" in said
     )
 
@@ -97,19 +102,22 @@ def test_settings_that_lost_different_seeds_are_compared_as_they_are_ranked(tmp_
 def test_a_runner_up_may_be_beaten_and_another_not(tmp_path):
     second, third = 0.89 + np.array([0, 5, 0, 5, 0]) / 1e4, [0.5, 0.99, 0.98, 0.97, 0.96]
     said = read_answer(_run(tmp_path / "run", [0.9] * 5, second, third))
-    assert "Decided" in said and "It is undecided against 1 other setting with a lower mean" in said
+    assert "Decided" in said and "It is undecided against 1 other configuration with a lower mean" in said
     assert re.search(r"mean \(learning rate 0.03\): [\d,]+ more seeds of each would decide it\.", said)
     clear = read_answer(_run(tmp_path / "clear", 0.9 + LUCK / 100, 0.8 + LUCK, 0.7 + LUCK[::-1]))
     assert "Decided" in clear and "undecided" not in clear
 
 
-def test_settings_with_fewer_seeds_are_said_to_be_unranked(tmp_path):
+def test_configurations_with_fewer_seeds_are_said_to_be_unranked(tmp_path):
     folder = _run(tmp_path / "run", 0.8 + LUCK, 0.9 + LUCK, 0.7 + LUCK, diverge=("t0005",))
-    assert "Unranked: 1 of 3 settings has fewer seeds with a finite validation accuracy" in read_answer(folder)
+    assert "Unranked: 1 of 3 configurations has fewer seeds with a finite validation accuracy" in read_answer(folder)
     losses = [np.array([0.8, 0.9, 0.7]), np.array([0.3, np.nan, 0.4])]  # lucky, where it is a number
     folder = _run(tmp_path / "loss", *losses, seeds=3, measure="val_loss")
     said = read_answer(folder)
-    assert "learning rate 0.01" in said and "Unranked: 1 of 2 settings has fewer seeds with a finite validation" in said
+    assert (
+        "learning rate 0.01" in said
+        and "Unranked: 1 of 2 configurations has fewer seeds with a finite validation" in said
+    )
     none = _run(tmp_path / "none", [np.nan] * 2, [np.nan] * 2, seeds=2, measure="val_loss")
     assert read_answer(none) == "No trial has finished with a value to select by."
 
@@ -121,7 +129,7 @@ def test_a_test_set_of_one_or_two_images_is_reported(tmp_path, seeds, examples):
     folder = _run(tmp_path / "run", *values, seeds=seeds, examples=examples)
     assert "on single test images" in summarize_run(folder)
     run = read_run(folder)
-    first, second = (np.mean(run.values(setting, "test_accuracy")) for setting in run.ranked)
+    first, second = (np.mean(run.values(configuration, "test_accuracy")) for configuration in run.ranked)
     row = ranking.tables(run)[2].frame.loc[0]
     assert row["accuracy_difference"] == pytest.approx(first - second) and not row["low"] < -1 and not row["high"] > 1
     build_report(folder)
@@ -143,7 +151,7 @@ def test_equal_accuracies_have_neither_sources_nor_effects(tmp_path):
 
 def test_one_of_anything_is_not_several(tmp_path):
     page = build_report(make_run(tmp_path / "run", make_config([0]), examples=40)).read_text()
-    for one in ("compiled program", "setting", "seed"):
+    for one in ("compiled program", "configuration", "seed"):
         assert f"<b>1</b>{one}</li>" in page
     assert "that every seed classifies correctly" in page
 

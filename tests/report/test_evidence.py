@@ -80,7 +80,7 @@ def test_an_open_comparison_says_its_interval_and_how_many_more_seeds(tmp_path):
     pooled = np.sqrt((values[5:].var(ddof=1) + values[:5].var(ddof=1)) / 2)
     assert row["effect size"] == pytest.approx(0.005 / pooled * (1 - 3 / (4 * 8 - 1)), rel=1e-3)  # Hedges' g
     said = read_answer(folder)
-    shown = f"({100 * low:+.2f} to {100 * high:+.2f} points)"
+    shown = f"(95 % interval {100 * low:+.2f} to {100 * high:+.2f} points; 5 seeds each)"
     assert "Undecided: it leads the runner-up, learning rate 0.01, by +0.50 points" in said and shown in said
     assert f"{row['more_seeds']:.0f} more seeds of each would decide it" in said
 
@@ -112,7 +112,7 @@ def test_losses_rank_downwards(tmp_path):
     assert _ranking(folder)["learning_rate"].tolist() == [0.01, 0.03]
 
 
-def test_many_settings_make_one_interval_no_verdict(tmp_path):
+def test_many_configurations_make_one_interval_no_verdict(tmp_path):
     rates = [0.01 * k for k in range(1, 13)]
     rng = np.random.default_rng(0)
     gap = LUCK[:4] / 4 + 0.009
@@ -121,24 +121,26 @@ def test_many_settings_make_one_interval_no_verdict(tmp_path):
     folder = _run_with(tmp_path / "run", _config(4, train={"learning_rate": rates}), values)
     assert _ranking(folder).loc[1, "learning_rate"] == 0.02
     second = _against(folder).loc[0]
-    assert weigh(read_run(folder)).runner_up.verdict == "better"  # alone
+    assert weigh(read_run(folder)).runner_up.comparison.verdict == "better"  # alone
     assert second["the winner is"] == "undecided" and second["p"] > 0.05 and second["more_seeds"] > 0
     said = read_answer(folder)
-    assert "Undecided" in said and "among the 66 pairs" in said and "fresh seeds" in said
+    assert "Undecided" in said and "among 66 comparisons" in said and "fresh seeds" in said
 
 
-def test_equal_settings_and_single_seeds(tmp_path):
+def test_equal_configurations_and_single_seeds(tmp_path):
     same = _run_with(tmp_path / "same", _config(), [*(0.6 + LUCK)] * 2)
-    assert "Equal: the runner-up" in read_answer(same)
+    assert "Equal: it and the runner-up" in read_answer(same)
     assert _against(same).loc[0, "the winner is"] == "equal"
     single = _run_with(tmp_path / "single", _config(1), [0.60, 0.65])
     said = read_answer(single)
-    assert "With one seed, the effect of another seed is unknown" in said and "one seed each decides nothing" in said
+    assert (
+        "With one seed, the effect of another seed is unknown" in said and "One seed says nothing about seeds" in said
+    )
     assert _against(single).loc[0, "the winner is"] == "undecided" and "p" not in _against(single)
     assert "Decided" not in said and np.isnan(_ranking(single)["p_best"]).all()
 
 
-def test_settings_that_lost_seeds_are_not_ranked(tmp_path):
+def test_configurations_that_lost_seeds_are_not_ranked(tmp_path):
     folder = make_run(tmp_path / "run", _config(), diverge=("t0000",), examples=40)
     run = read_run(folder)
     assert weigh(run).runner_up is None
@@ -166,12 +168,12 @@ def test_the_winner_and_its_runners_up_differ_on_the_images_that_they_differ_on(
     frame = ranking.tables(run)[2].frame
     labels = np.load(folder / "predictions/labels.npz")["labels"]
     right, classes = {}, {}
-    for setting in evidence.settings:
-        trials = run.trials.loc[run.trials["setting"] == setting, "trial"]
+    for configuration in evidence.configurations:
+        trials = run.trials.loc[run.trials["configuration"] == configuration, "trial"]
         logits = [np.load(folder / f"predictions/{trial}.npz")["logits"].astype(float) for trial in trials]
-        classes[setting] = np.array([x.argmax(axis=1) for x in logits])
-        right[setting] = np.mean([softmax(x, axis=1) for x in logits], axis=0).argmax(axis=1) == labels
-    best, *others = evidence.settings
+        classes[configuration] = np.array([x.argmax(axis=1) for x in logits])
+        right[configuration] = np.mean([softmax(x, axis=1) for x in logits], axis=0).argmax(axis=1) == labels
+    best, *others = evidence.configurations
     p_values = []
     for (_, row), other in zip(frame.iterrows(), others, strict=True):
         disagree = np.mean([(x != y).mean() for x in classes[best] for y in classes[other]])
@@ -179,14 +181,14 @@ def test_the_winner_and_its_runners_up_differ_on_the_images_that_they_differ_on(
         table = [[(right[best] == i)[right[other] == j].sum() for j in (1, 0)] for i in (1, 0)]
         assert (row["only the winner right"], row["only the other right"]) == (table[1][0], table[0][1])[::-1]
         p_values.append(mcnemar(table, exact=True).pvalue)
-        means = [(classes[setting] == labels).mean() for setting in (best, other)]
+        means = [(classes[configuration] == labels).mean() for configuration in (best, other)]
         assert row["accuracy_difference"] == pytest.approx(means[0] - means[1])
     assert frame["p, McNemar"].tolist() == pytest.approx(multipletests(p_values, method="holm")[1])
     (folder / "predictions/t0000.npz").unlink()
     assert len(ranking.tables(run)) == 3 - (best == 0) and len(evidence.against) == 2
 
 
-def test_the_spread_of_every_setting_is_that_of_its_trials(tmp_path):
+def test_the_spread_of_every_configuration_is_that_of_its_trials(tmp_path):
     folder = make_run(tmp_path / "run", _config(), examples=60)
     run = read_run(folder)
     frame = spread.tables(run)[0].frame.set_index("learning_rate")
@@ -258,7 +260,10 @@ def test_a_search_of_one_trial_finds_the_mean_and_of_all_the_best(tmp_path):
     run = read_run(make_run(tmp_path / "run", GRID, diverge=["t0003"]))
     for model in (None, "baseline", "complex"):
         values = [
-            v for s in run.ranked if model in (None, run.settings.loc[s, "model"]) for v in run.values(s, run.select)
+            v
+            for s in run.ranked
+            if model in (None, run.configurations.loc[s, "model"])
+            for v in run.values(s, run.select)
         ]
         numbers, best = expected_bests(run, model)
         assert (numbers[0], numbers[-1]) == (1, len(values)) and len(numbers) <= 40

@@ -1,4 +1,4 @@
-"""What a reader sees: texts that cannot be misread, axes that end where a measure does, one color for a setting."""
+"""What a reader sees: texts that cannot be misread, axes that end where a measure does, a color a configuration."""
 
 import html
 import json
@@ -110,7 +110,7 @@ def colors_of(figure):
 
 
 @pytest.mark.parametrize("models", [["baseline"], ["baseline", "medium", "complex"]])
-def test_a_setting_has_one_color_in_all_figures(tmp_path, drawn, models):
+def test_a_configuration_has_one_color_in_all_figures(tmp_path, drawn, models):
     config = make_config([0, 1, 2], models=models, select="val_accuracy", data={"validation": 0.1})
     config["train"] |= {"learning_rate": [0.03, 0.01] if len(models) > 1 else [0.03, 0.01, 0.1, 0.02]}
     config["train"] |= {"epochs": [2, 4]} if len(models) > 1 else {}
@@ -141,7 +141,7 @@ def test_the_verdict_stands_in_front(tmp_path):
     against = Against("t0001", "undecided", 0.2, 0.01, -0.02, 0.04, (7, 6))
     found = Confirmation(5, "test_accuracy", "test_accuracy", [contender] * 2, [against])
     frame = confirmation.contender_table(found).frame
-    assert list(frame.columns[:4]) == ["place", "setting", "the winner is", "more_seeds"]
+    assert list(frame.columns[:4]) == ["place", "configuration", "the winner is", "more_seeds"]
     assert frame["more_seeds"].tolist()[1] == 7 and "the winner is" not in (
         confirmation.contender_table(found._replace(contenders=[contender], against=[])).frame
     )

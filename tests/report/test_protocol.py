@@ -49,7 +49,7 @@ STOPPING = GRID | {"early_stopping": "val_loss:3"}
         (["selection-on-test"], make_config([0, 1], select="test_accuracy", train=GRID)),
         (["selection-on-test"], make_config([0, 1], select="test_f1", train=GRID)),
         (["selection-on-train"], make_config([0, 1], select="train_loss", train=GRID)),
-        ([], make_config([0, 1], select="test_accuracy")),  # of one setting nothing was selected
+        ([], make_config([0, 1], select="test_accuracy")),  # of one configuration nothing was selected
         ([], make_config([0, 1], select="train_loss")),
         (["validation-is-test"], make_config([0, 1], select="val_loss", data={"validation_from": "same_as_test"})),
         (["validation-from-test"], make_config([0, 1], select="val_loss", data=FROM_TEST)),
@@ -72,7 +72,7 @@ STOPPING = GRID | {"early_stopping": "val_loss:3"}
         ),
         (["validation-from-test"], make_config([0, 1], data=FROM_TEST, train={"early_stopping": "train_loss:2"})),
         ([], make_config([0, 1], **KEPT, train=STOPPING)),
-        (["single-seed", "spread-of-settings"], make_config([0], **KEPT, train=GRID)),
+        (["single-seed", "spread-of-configurations"], make_config([0], **KEPT, train=GRID)),
         (["single-seed"], make_config([0], **KEPT)),
         (["fixed-streams"], make_config([0, 1], **KEPT, streams={"init": 3})),
         (["crossed-streams"], make_config([0], **KEPT, streams={"init": [0, 1], "order": [0, 1]})),
@@ -130,7 +130,7 @@ def _make_stuck(folder: Path, trials: tuple[str, ...], loss: float = 2.3026, lea
     ("trials", "how", "names"),
     [
         (("t0000", "t0002"), {}, ["stuck"]),
-        (("t0000", "t0001", "t0002"), {}, ["stuck", "at-chance"]),  # all seeds of the first setting
+        (("t0000", "t0001", "t0002"), {}, ["stuck", "at-chance"]),  # all seeds of the first configuration
         (("t0000", "t0002"), {"loss": 9.0}, []),  # it overfits, or shoots about
         (("t0000", "t0002"), {"learned": 0.4}, []),  # it left chance, and went back
         (("t0000", "t0001", "t0002"), {"loss": 9.0}, ["at-chance"]),
@@ -145,7 +145,7 @@ def test_seeds_that_never_left_chance_are_named(tmp_path, trials, how, names):
         assert found["stuck"].startswith(f"{len(trials)} of 6 finished trials never left chance (t0000 with seed 0, ")
         assert f"<b>{len(trials)}</b>stuck at chance" in build_report(folder).read_text()
     if "at-chance" in names:
-        assert found["at-chance"].startswith("1 of 2 settings") and "(learning rate 0.01)" in found["at-chance"]
+        assert found["at-chance"].startswith("1 of 2 configurations") and "(learning rate 0.01)" in found["at-chance"]
 
 
 def test_chance_is_what_the_most_frequent_class_gives(tmp_path):

@@ -38,66 +38,66 @@ def grid(tmp_path_factory) -> Path:
     return folder
 
 
-def _of_setting(rows: list[dict], setting: dict) -> list[dict]:
+def _of_configuration(rows: list[dict], configuration: dict) -> list[dict]:
     axes = ("model", "optimizer", "learning_rate", "batch_size", "epochs")
-    return [row for row in rows if row["status"] == "ok" and all(row[a] == setting[a] for a in axes)]
+    return [row for row in rows if row["status"] == "ok" and all(row[a] == configuration[a] for a in axes)]
 
 
-def test_settings_are_recomputable_from_trials(grid):
-    trials, settings = read_rows(grid / "trials.csv"), read_rows(grid / "report" / "settings.csv")
-    assert len(settings) == 48
-    for setting in settings:
-        mine = _of_setting(trials, setting)
-        assert int(setting["n"]) == len(mine) == 5 - int(setting["diverged"])
+def test_configurations_are_recomputable_from_trials(grid):
+    trials, configurations = read_rows(grid / "trials.csv"), read_rows(grid / "report" / "configurations.csv")
+    assert len(configurations) == 48
+    for configuration in configurations:
+        mine = _of_configuration(trials, configuration)
+        assert int(configuration["n"]) == len(mine) == 5 - int(configuration["diverged"])
         for column in ("test_accuracy", "test_loss", "test_f1", "test_precision", "test_recall", "train_loss"):
             expected = statistics.mean(read_floats(mine, column))
-            assert float(setting[column]) == pytest.approx(expected)
+            assert float(configuration[column]) == pytest.approx(expected)
         for column in ("test_accuracy", "test_f1"):
             values = read_floats(mine, column)
             half = scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(values)
-            assert float(setting[f"{column}_std"]) == pytest.approx(statistics.stdev(values))
-            assert float(setting[f"{column}_half"]) == pytest.approx(half)
-    means = read_floats(settings, "test_accuracy")
+            assert float(configuration[f"{column}_std"]) == pytest.approx(statistics.stdev(values))
+            assert float(configuration[f"{column}_half"]) == pytest.approx(half)
+    means = read_floats(configurations, "test_accuracy")
     assert means == sorted(means, reverse=True)
 
 
 def test_model_and_optimizer_table_keeps_the_two_spreads_apart(grid):
-    trials, settings = read_rows(grid / "trials.csv"), read_rows(grid / "report" / "settings.csv")
+    trials, configurations = read_rows(grid / "trials.csv"), read_rows(grid / "report" / "configurations.csv")
     table = read_rows(grid / "report" / "by_model_and_optimizer.csv")
     assert len(table) == 6
     assert read_floats(table, "test_f1") == sorted(read_floats(table, "test_f1"), reverse=True)
     for row in table:
-        mine = [s for s in settings if (s["model"], s["optimizer"]) == (row["model"], row["optimizer"])]
+        mine = [s for s in configurations if (s["model"], s["optimizer"]) == (row["model"], row["optimizer"])]
         means, freedoms = read_floats(mine, "test_f1"), [int(s["n"]) - 1 for s in mine]
         within = sum(float(s["test_f1_std"]) ** 2 * df for s, df in zip(mine, freedoms, strict=True))
-        assert (row["settings"], row["seeds"]) == ("8", "5")
-        assert int(row["trials"]) == sum(len(_of_setting(trials, s)) for s in mine)
+        assert (row["configurations"], row["seeds"]) == ("8", "5")
+        assert int(row["trials"]) == sum(len(_of_configuration(trials, s)) for s in mine)
         assert float(row["test_f1"]) == pytest.approx(statistics.mean(means))
-        assert float(row["test_f1_setting_std"]) == pytest.approx(statistics.stdev(means))
+        assert float(row["test_f1_configuration_std"]) == pytest.approx(statistics.stdev(means))
         assert float(row["test_f1_seed_std"]) == pytest.approx((within / sum(freedoms)) ** 0.5)
 
 
-def test_best_trials_and_top_settings(grid):
+def test_best_trials_and_top_configurations(grid):
     trials = [row for row in read_rows(grid / "trials.csv") if row["status"] == "ok"]
     by_accuracy, by_f1 = read_rows(grid / "report" / "best_trials.csv")
     assert float(by_accuracy["test_accuracy"]) == max(read_floats(trials, "test_accuracy"))
     assert float(by_f1["test_f1"]) == max(read_floats(trials, "test_f1"))
     top = read_floats(read_rows(grid / "report" / "top_5_by_f1.csv"), "test_f1")
-    every = read_floats(read_rows(grid / "report" / "settings.csv"), "test_f1")
+    every = read_floats(read_rows(grid / "report" / "configurations.csv"), "test_f1")
     assert top == sorted(every, reverse=True)[:5]
 
 
 def test_models_table_says_what_each_costs_and_reaches(grid):
-    trials, settings = read_rows(grid / "trials.csv"), read_rows(grid / "report" / "settings.csv")
+    trials, configurations = read_rows(grid / "trials.csv"), read_rows(grid / "report" / "configurations.csv")
     table = read_rows(grid / "report" / "models.csv")
     plan = json.loads((grid / "plan.json").read_text())["programs"]
     assert [row["model"] for row in table] == list(SKILL)
     for row in table:
         best = max(
-            (s for s in settings if s["model"] == row["model"] and s["diverged"] == "0"),
+            (s for s in configurations if s["model"] == row["model"] and s["diverged"] == "0"),
             key=lambda s: float(s["test_accuracy"]),
         )
-        mine = _of_setting(trials, best)
+        mine = _of_configuration(trials, best)
         assert [row[axis] for axis in ("optimizer", "learning_rate", "batch_size", "epochs", "n")] == [
             best[axis] for axis in ("optimizer", "learning_rate", "batch_size", "epochs", "n")
         ]
@@ -110,14 +110,14 @@ def test_models_table_says_what_each_costs_and_reaches(grid):
 
 
 def test_headline_names_the_best_mean_and_its_interval(grid):
-    settings, trials = read_rows(grid / "report" / "settings.csv"), read_rows(grid / "trials.csv")
-    best = max(settings, key=lambda row: float(row["test_accuracy"]))
-    values = [100 * value for value in read_floats(_of_setting(trials, best), "test_accuracy")]
+    configurations, trials = read_rows(grid / "report" / "configurations.csv"), read_rows(grid / "trials.csv")
+    best = max(configurations, key=lambda row: float(row["test_accuracy"]))
+    values = [100 * value for value in read_floats(_of_configuration(trials, best), "test_accuracy")]
     interval = scipy.stats.ttest_1samp(values, 0).confidence_interval()
     said = read_answer(grid)
     assert f"{best['model']}, {best['optimizer']}, learning rate {best['learning_rate']}" in said
     assert f"{statistics.mean(values):.2f} % ({interval.low:.2f} to {interval.high:.2f})" in said
-    assert "Best of 48 settings" in said and "5 seeds" in said
+    assert "Best of 48 configurations" in said and "5 seeds" in said
 
 
 def test_intervals_end_where_the_scale_does(tmp_path):
@@ -131,7 +131,7 @@ def test_intervals_end_where_the_scale_does(tmp_path):
     assert (table.loc["test_loss", ["low", "new_low"]] == 0).all()
 
 
-def test_a_setting_that_lost_seeds_is_not_named_best(tmp_path):
+def test_a_configuration_that_lost_seeds_is_not_named_best(tmp_path):
     config = make_config([0, 1, 2], select="test_accuracy", train={"learning_rate": [0.01, 0.03]})
     run = read_run(make_run(tmp_path / "run", config, diverge=("t0000", "t0001")))
     frame = run.trials.copy()
@@ -143,10 +143,10 @@ def test_a_setting_that_lost_seeds_is_not_named_best(tmp_path):
 def test_losses_are_selected_downwards(tmp_path):
     config = make_config([0, 1], select="train_loss", train={"learning_rate": [0.01, 0.03]})
     run = read_run(make_run(tmp_path / "run", config))
-    assert run.settings.loc[run.best, "train_loss"] == run.settings["train_loss"].min()
+    assert run.configurations.loc[run.best, "train_loss"] == run.configurations["train_loss"].min()
 
 
-def test_epochs_figure_averages_settings_within_seeds(grid):
+def test_epochs_figure_averages_configurations_within_seeds(grid):
     trials = [row for row in read_rows(grid / "trials.csv") if row["status"] == "ok"]
     means = group_means(read_run(grid), ["model", "epochs"], "test_accuracy")
     mine = [t for t in trials if (t["model"], t["epochs"]) == ("complex", "10")]
@@ -190,7 +190,7 @@ def test_axes_of_words_and_switches_are_told_apart(tmp_path):
     }
     folder = make_run(tmp_path / "run", make_config([0, 1], train=axes))
     build_report(folder)
-    rows = read_rows(folder / "report" / "settings.csv")
+    rows = read_rows(folder / "report" / "configurations.csv")
     assert len(rows) == 64 and {row["arithmetic"] for row in rows} == {"float32", "bfloat16"}
     page = (folder / "report" / "index.html").read_text()
     for cell in (
@@ -203,10 +203,10 @@ def test_axes_of_words_and_switches_are_told_apart(tmp_path):
     assert "clip norm off" in page and "as in model" not in page
 
 
-def test_an_axis_that_only_follows_the_optimizer_names_no_setting(tmp_path):
+def test_an_axis_that_only_follows_the_optimizer_names_no_configuration(tmp_path):
     axes = {"optimizer": ["adam", "sgd"], "momentum": 0.9, "nesterov": True}
     run = read_run(make_run(tmp_path / "run", make_config([0], train=axes)))
-    assert [run.tell_apart(setting) for setting in run.settings.index] == ["adam", "sgd"]
+    assert [run.tell_apart(configuration) for configuration in run.configurations.index] == ["adam", "sgd"]
 
 
 def test_seeds_table_holds_the_prediction_interval(tmp_path):
@@ -225,10 +225,10 @@ def test_early_stopped_trials_are_finished(tmp_path):
     run = read_run(folder)
     assert sorted(run.trials["status"].unique()) == ["diverged", "early_stopped", "ok"]
     assert (len(run.ok), run.diverged) == (5, 1)
-    assert run.settings["n"].tolist() == [3, 2]
+    assert run.configurations["n"].tolist() == [3, 2]
     page = build_report(folder).read_text()
     assert "<b>2</b>stopped early" in page and "<b>1</b>diverged" in page
-    assert "The best setting" not in page and "1 of 6 finished trials diverged" in page
+    assert "The best configuration" not in page and "1 of 6 finished trials diverged" in page
 
 
 class _Checker(html.parser.HTMLParser):

@@ -39,9 +39,9 @@ def _logits(folder: Path, model: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_the_table_of_examples_is_that_of_the_stored_predictions(folder, tables):
-    table = tables[0].frame.set_index("setting")
+    table = tables[0].frame.set_index("configuration")
     run = read_run(folder)
-    assert table.index[0] == run.settings.loc[run.best, "model"]
+    assert table.index[0] == run.configurations.loc[run.best, "model"]
     for model in ("baseline", "medium"):
         logits, labels = _logits(folder, model)
         right = (logits.argmax(axis=2) == labels).sum(axis=0)
@@ -57,7 +57,7 @@ def test_the_table_of_examples_is_that_of_the_stored_predictions(folder, tables)
 
 def test_churn_counts_changed_predictions(folder, tables):
     (row,) = tables[1].frame.to_dict("records")
-    best = tables[0].frame.loc[0, "setting"]
+    best = tables[0].frame.loc[0, "configuration"]
     (logits, labels), (others, _) = _logits(folder, best), _logits(folder, row["instead of"])
     new, old = logits.argmax(axis=2), others.argmax(axis=2)
     pairs = list(itertools.product(old, new))
@@ -69,7 +69,7 @@ def test_churn_counts_changed_predictions(folder, tables):
 
 
 def test_the_spread_on_all_data_is_less_than_on_this_test_set(folder, tables):
-    table = tables[2].frame.set_index("setting")
+    table = tables[2].frame.set_index("configuration")
     for model in ("baseline", "medium"):
         logits, labels = _logits(folder, model)
         right = logits.argmax(axis=2) == labels
@@ -84,7 +84,7 @@ def test_the_spread_on_all_data_is_less_than_on_this_test_set(folder, tables):
 def test_galleries_show_images_of_what_they_say(folder, tables):
     galleries = {plot.name: plot for plot in examples.figures(read_run(folder))}
     assert {"examples_coin_flips", "examples_always_right"} <= set(galleries)
-    logits, labels = _logits(folder, tables[0].frame.loc[0, "setting"])
+    logits, labels = _logits(folder, tables[0].frame.loc[0, "configuration"])
     right = (logits.argmax(axis=2) == labels).mean(axis=0)
     flips = np.flatnonzero((right > 0.25) & (right < 0.75))
     assert f"Coin flips: {len(flips)} of 200 test images" in galleries["examples_coin_flips"].caption

@@ -44,10 +44,10 @@ def test_a_long_table_is_cut_on_the_page_and_whole_beside_it():
     assert "are shown" not in show(Table("short", "Short", "", frame[: tables.MOST_ROWS]))
 
 
-def test_curves_of_many_settings_show_the_best(tmp_path):
+def test_curves_of_many_configurations_show_the_best(tmp_path):
     rates = [0.001 * k for k in range(1, 121)]
     folder = make_run(tmp_path / "run", make_config([0], train={"learning_rate": rates, "epochs": 1}), examples=10)
-    assert "one line per setting (100 best of 120)" in build_report(folder).read_text()
+    assert "one line per configuration (100 best of 120)" in build_report(folder).read_text()
 
 
 @pytest.mark.parametrize("speeds", [None, "baseline=1000000,medium=100000,complex=10000"])

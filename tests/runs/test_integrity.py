@@ -121,7 +121,7 @@ def damaged_copies(workdir, tmp_path, count):
 def assert_report_is_right_or_refused(whole, copy, what):
     try:
         found = read_run(copy)
-        logits = [found.predictions(setting) for setting in found.settings.index]
+        logits = [found.predictions(configuration) for configuration in found.configurations.index]
     except RequestError as error:
         assert str(copy) in str(error) and "\n" not in str(error)
         return
@@ -132,8 +132,10 @@ def assert_report_is_right_or_refused(whole, copy, what):
     pd.testing.assert_frame_equal(found.trials, trials, check_dtype=False)
     assert len(found.trials) == len(whole.trials) or len(found.trials) < found.planned
     pd.testing.assert_frame_equal(found.epochs, whole.epochs[: len(found.epochs)])
-    for of_setting, setting in zip(logits, found.settings.index, strict=True):
-        for got, expected in zip(of_setting[0] if of_setting else (), whole.predictions(setting)[0], strict=False):
+    for of_configuration, configuration in zip(logits, found.configurations.index, strict=True):
+        for got, expected in zip(
+            of_configuration[0] if of_configuration else (), whole.predictions(configuration)[0], strict=False
+        ):
             np.testing.assert_array_equal(got, expected)
 
 
@@ -284,7 +286,7 @@ def test_damaged_predictions_are_not_compared(finished, tmp_path, name):
     flip(copy / "predictions" / name)
     sides = comparison.read_side(f"{copy}:epochs=2"), comparison.read_side(str(finished))
     with pytest.raises(RequestError, match=rf"{name}.*damaged"):
-        comparison.compare_settings(*sides, "test_accuracy", None)
+        comparison.compare_configurations(*sides, "test_accuracy", None)
 
 
 def test_lost_predictions_and_lines_are_written_again(finished, tmp_path):
@@ -336,7 +338,7 @@ def test_other_data_of_the_same_name_is_refused(finished, tmp_path, change, word
     folder = RunFolder(copy)
     folder.write_json("data.json", folder.read_whole("data.json") | change)
     (copy / RECORDS[1]).unlink()
-    with pytest.raises(RequestError, match=rf"data is not what its trials trained on {words}"):
+    with pytest.raises(RequestError, match=rf"its trials trained on other data {words}"):
         run(copy)
 
 

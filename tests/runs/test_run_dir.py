@@ -45,15 +45,15 @@ def trials_of(*members):
     return {trial.id for member in members for trial in member.trials}
 
 
-def test_every_setting_is_a_column_and_an_axis():
-    """Trials that differ in a setting that is no axis would count as seeds of one."""
-    settings = {field.name for field in (*dataclasses.fields(Static), *dataclasses.fields(Traced))}
-    settings = settings - {"clips"} | {"epochs", "later_stages"}  # whether a trial clips follows from its clip_norm
-    assert set(AXES) == settings
-    assert settings <= set(TRIAL_COLUMNS) and len(set(TRIAL_COLUMNS)) == len(TRIAL_COLUMNS)
+def test_every_hyperparameter_is_a_column_and_an_axis():
+    """Trials that differ in a hyperparameter that is no axis would count as seeds of one configuration."""
+    hparams = {field.name for field in (*dataclasses.fields(Static), *dataclasses.fields(Traced))}
+    hparams = hparams - {"clips"} | {"epochs", "later_stages"}  # whether a trial clips follows from its clip_norm
+    assert set(AXES) == hparams
+    assert hparams <= set(TRIAL_COLUMNS) and len(set(TRIAL_COLUMNS)) == len(TRIAL_COLUMNS)
 
 
-def test_trials_that_differ_in_a_later_stage_are_other_settings():
+def test_trials_that_differ_in_a_later_stage_are_other_configurations():
     stages = [{"optimizer": "adam", "learning_rate": 0.001}, {}, {"learning_rate": 0.1}]
     axes = {"optimizer": "sgd", "learning_rate": [0.001, 0.01], "momentum": [0.0, 0.9], "epochs": [2, 3]}
     for count in (1, 2, 3):

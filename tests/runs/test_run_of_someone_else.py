@@ -80,7 +80,14 @@ def variants(folder):
 
 def read_much(folder):
     found = read_run(folder)
-    found.settings, found.ranked, found.varying, found.crossed, found.planned, found.seed_std([0], "test_accuracy")
+    (
+        found.configurations,
+        found.ranked,
+        found.varying,
+        found.crossed,
+        found.planned,
+        found.seed_std([0], "test_accuracy"),
+    )
     summarize_run(folder)
 
 

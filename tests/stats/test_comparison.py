@@ -224,7 +224,7 @@ def test_identical_is_what_has_no_other_seeds():
     assert (same.verdict, same.dropped) == ("equal", 0)
     some = compare({0: 0.5, 1: 0.6, 2: 0.7}, {1: 0.6, 2: 0.7, 3: 0.9})
     assert (some.verdict, some.dropped, some.is_identical) == ("undecided", 2, False)
-    assert "identical" in verdict_sentence(same, "test_accuracy")
+    assert verdict_sentence(same, "test_accuracy").startswith("Equal: A and B have the same test accuracy on each of 3")
     assert verdict_sentence(some, "test_accuracy").startswith("Undecided")
     assert unpaired().dropped == 0
 
@@ -282,7 +282,7 @@ def test_verdicts_are_corrected_for_their_number():
 @pytest.mark.parametrize("design", [pair, unpaired])
 @pytest.mark.parametrize("n", [2, 5, 20])
 def test_the_interval_of_a_difference_covers_and_the_verdict_seldom_errs(design, n):
-    """Of equal settings, 5 % may be called better or worse; Welch's test is a little stricter with few seeds."""
+    """Of equal configurations, 5 % may be called better or worse; Welch's test is a little stricter with few seeds."""
     generator, held, wrong = np.random.default_rng(n), 0, 0
     for _ in range(STUDIES):
         common = generator.normal(0, 1, n) if design is pair else 0

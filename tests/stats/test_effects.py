@@ -43,7 +43,7 @@ def test_effects_agree_with_statsmodels(drop):
     found, (expected, left, total) = explain(grid), reference(grid)
     assert len(found.effects) == 6
     within = sum(((g - g.mean()) ** 2).sum() for _, g in grid.groupby(list(AXES))["value"])
-    freedom = len(grid) - found.settings
+    freedom = len(grid) - found.configurations
     for effect in found.effects:
         row = expected.loc[":".join(f"C({axis})" for axis in effect.axes)]
         assert effect.freedom == row["df"]
@@ -58,7 +58,7 @@ def test_shares_of_a_complete_grid_add_up():
     found = explain(make_grid())
     assert sum(effect.share for effect in found.effects) + found.higher + found.seeds == pytest.approx(1)
     assert found.effects[0].share == max(effect.share for effect in found.effects)
-    assert (found.trials, found.settings) == (36, 12)
+    assert (found.trials, found.configurations) == (36, 12)
 
 
 def test_an_axis_that_follows_another_explains_nothing_beyond_it():
@@ -106,13 +106,13 @@ def test_an_effect_that_is_not_there_is_seldom_found():
     assert scipy.stats.kstest(p_values, "uniform").pvalue > 0.001
 
 
-def test_marginal_means_count_each_setting_once():
-    grid = make_grid().drop(index=[0])  # a setting with two seeds counts as much as one with three
+def test_marginal_means_count_each_configuration_once():
+    grid = make_grid().drop(index=[0])  # a configuration with two seeds counts as much as one with three
     found = marginal_means(grid[list(AXES)], grid["value"], ["model"])
     expected = grid.groupby(list(AXES))["value"].mean().groupby("model").mean()
     assert [m.levels for m in found] == [("x",), ("y",)]
     assert [m.mean for m in found] == pytest.approx(expected.tolist())
-    assert [(m.settings, m.trials) for m in found] == [(6, 17), (6, 18)]
+    assert [(m.configurations, m.trials) for m in found] == [(6, 17), (6, 18)]
     both = marginal_means(grid[list(AXES)], grid["value"], ["model", "rate"])
     assert len(both) == 6 and both[0].levels == ("x", 0.1)
 
@@ -121,10 +121,10 @@ def test_what_is_not_set_is_one_level():
     """It is nan in a table of trials, and a nan read from a file is an object of its own."""
     columns = {"clip": [float("nan"), 0.5, float("nan"), 0.5], "rate": [1, 1, 2, 2]}
     found = marginal_means(columns, [0.2, 0.3, 0.4, 0.7], ["clip"])
-    assert [(m.levels, m.mean, m.settings) for m in found] == [((None,), pytest.approx(0.3), 2), ((0.5,), 0.5, 2)]
+    assert [(m.levels, m.mean, m.configurations) for m in found] == [((None,), pytest.approx(0.3), 2), ((0.5,), 0.5, 2)]
 
 
-def test_a_margin_of_two_settings_has_welch_s_interval():
+def test_a_margin_of_two_configurations_has_welch_s_interval():
     values = [1.0, 1.2, 1.1, 5.0, 6.0, 7.5]
     columns = {"a": [0] * 6, "b": [0, 0, 0, 1, 1, 1]}
     (found,) = marginal_means(columns, values, ["a"])
@@ -136,9 +136,9 @@ def test_a_margin_of_two_settings_has_welch_s_interval():
 @pytest.mark.parametrize(("seeds", "most"), [(2, 0.99), (5, 0.9695)])
 def test_intervals_of_marginal_means_cover(seeds, most):
     generator, held = np.random.default_rng(seeds), 0
-    setting = np.repeat(range(6), seeds)
-    columns = {"axis": [0] * len(setting), "setting": setting}
+    configuration = np.repeat(range(6), seeds)
+    columns = {"axis": [0] * len(configuration), "configuration": configuration}
     for _ in range(STUDIES):
-        (found,) = marginal_means(columns, setting + generator.normal(0, 1, len(setting)), ["axis"])
+        (found,) = marginal_means(columns, configuration + generator.normal(0, 1, len(configuration)), ["axis"])
         held += found.low <= 2.5 <= found.high
     assert 0.9305 <= held / STUDIES <= most

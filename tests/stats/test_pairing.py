@@ -1,4 +1,4 @@
-"""When settings are paired by seed: decided for all at once, and so that the verdicts keep their error rate."""
+"""When configurations are paired by seed: decided for all at once, and so that the verdicts keep their error rate."""
 
 import itertools
 import math
@@ -16,12 +16,12 @@ SLACK = 4 * math.sqrt(0.05 * 0.95 / STUDIES)
 
 
 def groups_of(values):
-    return {setting: dict(enumerate(row)) for setting, row in enumerate(values)}
+    return {configuration: dict(enumerate(row)) for configuration, row in enumerate(values)}
 
 
-def draw(rho, settings, n, generator, spread=1.0):
-    """Values of equal settings, whose seeds have a correlation; the first one spreads more."""
-    values = math.sqrt(rho) * generator.normal(size=n) + math.sqrt(1 - rho) * generator.normal(size=(settings, n))
+def draw(rho, configurations, n, generator, spread=1.0):
+    """Values of equal configurations, whose seeds have a correlation; the first one spreads more."""
+    values = math.sqrt(rho) * generator.normal(size=n) + math.sqrt(1 - rho) * generator.normal(size=(configurations, n))
     values[0] *= spread
     return values
 
@@ -31,13 +31,13 @@ def compared(values, **options):
     return compare(groups[0], groups[1], pair=pairing_helps(groups), **options)
 
 
-@pytest.mark.parametrize(("settings", "spread"), [(2, 1.0), (2, 3.0), (12, 1.0)])
+@pytest.mark.parametrize(("configurations", "spread"), [(2, 1.0), (2, 3.0), (12, 1.0)])
 @pytest.mark.parametrize("n", [3, 5, 10])
 @pytest.mark.parametrize("rho", [0.0, 0.5, 0.9])
-def test_equal_settings_are_seldom_told_apart(rho, n, settings, spread):
-    """At most 5 % of studies call two equal settings better or worse, the choice of the test included."""
-    generator = np.random.default_rng((n, settings, int(10 * rho)))
-    studies = (groups_of(draw(rho, settings, n, generator, spread)) for _ in range(STUDIES))
+def test_equal_configurations_are_seldom_told_apart(rho, n, configurations, spread):
+    """At most 5 % of studies call two equal configurations better or worse, the choice of the test included."""
+    generator = np.random.default_rng((n, configurations, int(10 * rho)))
+    studies = (groups_of(draw(rho, configurations, n, generator, spread)) for _ in range(STUDIES))
     assert np.mean([pairwise_p(study)[0, 1] < 0.05 for study in studies]) <= 0.05 + SLACK
 
 
@@ -50,13 +50,13 @@ def test_all_pairs_together_seldom_err(rho, n):
     assert wrong / STUDIES <= 0.05 + SLACK
 
 
-@pytest.mark.parametrize(("rho", "n", "settings", "least", "most"), [
+@pytest.mark.parametrize(("rho", "n", "configurations", "least", "most"), [
     (0.0, 3, 2, 0, 0.02), (0.0, 10, 12, 0, 0.02), (0.9, 10, 2, 0.9, 1), (0.9, 5, 12, 0.95, 1), (0.9, 3, 12, 0.7, 1),
     (0.3, 3, 12, 0, 0.2),
 ])  # fmt: skip
-def test_seeds_that_go_together_are_found_and_others_seldom(rho, n, settings, least, most):
-    generator = np.random.default_rng((n, settings))
-    paired = np.mean([pairing_helps(groups_of(draw(rho, settings, n, generator))) for _ in range(STUDIES)])
+def test_seeds_that_go_together_are_found_and_others_seldom(rho, n, configurations, least, most):
+    generator = np.random.default_rng((n, configurations))
+    paired = np.mean([pairing_helps(groups_of(draw(rho, configurations, n, generator))) for _ in range(STUDIES)])
     assert least <= paired <= most
 
 
@@ -72,8 +72,8 @@ def test_the_test_of_the_seeds_agrees_with_statsmodels():
 
     values = draw(0.6, 4, 6, np.random.default_rng(0))
     cells = [(i, j, values[i, j]) for i, j in itertools.product(range(4), range(6))]
-    frame = pd.DataFrame(cells, columns=["setting", "seed", "value"])
-    found = AnovaRM(frame, "value", "setting", within=["seed"]).fit().anova_table
+    frame = pd.DataFrame(cells, columns=["configuration", "seed", "value"])
+    found = AnovaRM(frame, "value", "configuration", within=["seed"]).fit().anova_table
     rho, p = seed_correlation(values)
     assert p == pytest.approx(found["Pr > F"].iloc[0])
     covariance = np.cov(values)
@@ -100,7 +100,7 @@ def test_what_cannot_be_paired_or_says_nothing_is_not():
     assert not pairing_helps({"a": {0: 0.1, 1: 0.1}, "b": {0: 0.3, 1: 0.3}})
 
 
-def test_settings_with_the_same_values_are_equal_whatever_the_others_do():
+def test_configurations_with_the_same_values_are_equal_whatever_the_others_do():
     generator = np.random.default_rng(1)
     values = generator.normal(size=(4, 3))
     values[1] = values[0]

@@ -1,4 +1,4 @@
-"""Rankings and honest selection: against brute force, SciPy and simulated studies."""
+"""Rankings and nested selection: against brute force, SciPy and simulated studies."""
 
 import itertools
 import math
@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from cnnjax.stats import expected_best, pairing_helps, pairwise_p, rank, select_honestly
+from cnnjax.stats import expected_best, nested_selection, pairing_helps, pairwise_p, rank
 
 STUDIES = 2000
 
 
 def groups_of(values, first_seed=0):
-    """Settings a, b, ... with the rows of `values`; each with seeds of its own where `first_seed` is a list."""
+    """Configurations a, b, ... with the rows of `values`; each with seeds of its own where `first_seed` is a list."""
     firsts = first_seed if isinstance(first_seed, list) else [first_seed] * len(values)
     return {chr(97 + i): dict(enumerate(row, firsts[i])) for i, row in enumerate(values)}
 
@@ -52,7 +52,7 @@ def test_one_seed_ranks_nothing():
     assert all((r.low, r.high) == (1, 3) and math.isnan(r.best) for r in found)
 
 
-def test_equal_settings_share_the_first_place():
+def test_equal_configurations_share_the_first_place():
     found = rank(groups_of([[1.0, 2.0, 4.0]] * 4))
     assert [r.best for r in found] == pytest.approx([0.25] * 4)
 
@@ -69,7 +69,7 @@ def test_the_probability_of_being_best_of_two_is_that_of_the_difference(paired):
 
 
 @pytest.mark.parametrize("n", [3, 8])
-def test_the_first_of_two_paired_settings_is_best_as_surely_as_the_t_test_says(n):
+def test_the_first_of_two_paired_configurations_is_best_as_surely_as_the_t_test_says(n):
     generator = np.random.default_rng(n)
     values = generator.normal(0, 50, n) + generator.normal(0, 1, (2, n)) + [[0.5], [0.0]]
     assert pairing_helps(groups_of(values))
@@ -77,10 +77,10 @@ def test_the_first_of_two_paired_settings_is_best_as_surely_as_the_t_test_says(n
     assert first.best == pytest.approx(1 - scipy.stats.ttest_rel(*values).pvalue / 2, abs=0.03)
 
 
-@pytest.mark.parametrize("settings", [2, 5])
-def test_equal_settings_are_seldom_surely_the_best(settings):
-    """Resampled, three seeds would have it with 95 % in a quarter of studies of two settings."""
-    values = np.random.default_rng(0).normal(size=(STUDIES, settings, 3))
+@pytest.mark.parametrize("configurations", [2, 5])
+def test_equal_configurations_are_seldom_surely_the_best(configurations):
+    """Resampled, three seeds would have it with 95 % in a quarter of studies of two configurations."""
+    values = np.random.default_rng(0).normal(size=(STUDIES, configurations, 3))
     sure = np.mean([rank(groups_of(study))[0].best >= 0.95 for study in values])
     assert sure <= 0.1 + 4 * math.sqrt(0.1 * 0.9 / STUDIES)
 
@@ -92,7 +92,7 @@ def test_who_leads_without_a_spread_is_not_surely_the_best():
 
 
 @pytest.mark.parametrize("n", [2, 3])
-def test_equal_settings_tested_on_few_images_are_not_told_apart(n):
+def test_equal_configurations_tested_on_few_images_are_not_told_apart(n):
     """Gaps of the same number of images on each seed, which are common, would pass any correction."""
     generator, told = np.random.default_rng(5), 0
     for _ in range(200):
@@ -109,7 +109,7 @@ def test_the_ranges_of_places_hold_all_true_places_at_once(means):
     for _ in range(STUDIES):
         values = means[:, None] + generator.normal(0, 0.8, (4, 5))
         ranges = {r.name: (r.low, r.high) for r in rank(groups_of(values))}
-        # Equal settings may take any of the places they share.
+        # Equal configurations may take any of the places they share.
         true = [(1 + (means > m).sum(), (means >= m).sum()) for m in means]
         held += all(ranges[name][0] <= t[0] and t[1] <= ranges[name][1] for name, t in zip("abcd", true, strict=True))
     assert held / STUDIES >= 0.95 - 4 * math.sqrt(0.95 * 0.05 / STUDIES)
@@ -139,12 +139,12 @@ def test_the_expected_best_is_unbiased():
     assert np.mean(found) == pytest.approx(5 / 6, abs=4 * np.std(found) / math.sqrt(STUDIES))
 
 
-def test_honest_selection_by_hand():
+def test_nested_selection_by_hand():
     values = groups_of([[1.0, 2.0, 9.0], [4.0, 3.0, 2.0]])
-    found = select_honestly(values)
+    found = nested_selection(values)
     # Without seed 0, a is best (5.5 : 2.5) and gives 1; without 1, a (5 : 3) gives 2; without 2, b (1.5 : 3.5) gives 2.
     assert (found.chosen, found.apparent, found.votes) == ("a", 4, {"a": 2, "b": 1})
-    assert found.honest == pytest.approx(5 / 3) and found.optimism == pytest.approx(4 - 5 / 3)
+    assert found.held_out == pytest.approx(5 / 3) and found.optimism == pytest.approx(4 - 5 / 3)
     # Of seeds 1 and 2 alone, a (9) is what 2 chooses and gives 2, b (3) is what 1 chooses and gives 2; of 0 and 2, a
     # and b give 1 and 2; of 0 and 1, b and b give 4 and 3: means of 2, 1.5 and 3.5.
     error = math.sqrt(2 / 3 * sum((mean - 7 / 3) ** 2 for mean in (2, 1.5, 3.5)))
@@ -153,24 +153,24 @@ def test_honest_selection_by_hand():
 
 
 @pytest.mark.parametrize("n", [2, 3, 8])
-def test_the_interval_of_a_setting_that_is_always_chosen_is_that_of_its_mean(n):
+def test_the_interval_of_a_configuration_that_is_always_chosen_is_that_of_its_mean(n):
     values = np.random.default_rng(n).normal([[0], [9]], 0.3, (2, n))
-    found = select_honestly(groups_of(values))
+    found = nested_selection(groups_of(values))
     interval = scipy.stats.ttest_1samp(values[1], 0).confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx(tuple(interval))
 
 
 @pytest.mark.parametrize(
-    ("settings", "n", "spread"), [(2, 2, 0), (2, 5, 0.3), (10, 3, 1), (10, 10, 0), (10, 10, 0.3), (50, 3, 3)]
+    ("configurations", "n", "spread"), [(2, 2, 0), (2, 5, 0.3), (10, 3, 1), (10, 10, 0), (10, 10, 0.3), (50, 3, 3)]
 )
-def test_the_interval_of_the_honest_figure_holds_what_the_choice_brings(settings, n, spread):
+def test_the_interval_of_the_held_out_mean_holds_what_the_choice_brings(configurations, n, spread):
     """An interval that took the values left out as independent would hold it in 74 % of studies of (10, 10, 0)."""
     generator = np.random.default_rng(7)
-    truth = generator.normal(0, spread, settings)
-    brought = truth[(truth + generator.normal(0, 1 / math.sqrt(n - 1), (20_000, settings))).argmax(axis=1)].mean()
+    truth = generator.normal(0, spread, configurations)
+    brought = truth[(truth + generator.normal(0, 1 / math.sqrt(n - 1), (20_000, configurations))).argmax(axis=1)].mean()
     held = 0
     for _ in range(STUDIES):
-        found = select_honestly(groups_of(truth[:, None] + generator.normal(0, 1, (settings, n))))
+        found = nested_selection(groups_of(truth[:, None] + generator.normal(0, 1, (configurations, n))))
         held += found.low <= brought <= found.high
     least = 0.93 if n > 2 else 0.92
     assert held / STUDIES >= least - 4 * math.sqrt(least * (1 - least) / STUDIES)
@@ -179,30 +179,30 @@ def test_the_interval_of_the_honest_figure_holds_what_the_choice_brings(settings
 def test_one_measure_selects_and_another_counts():
     losses = groups_of([[0.1, 0.2, 0.3], [1.0, 1.1, 1.2]])
     accuracies = groups_of([[0.7, 0.8, 0.6], [0.9, 0.9, 0.9]])
-    found = select_honestly(losses, accuracies, larger_is_better=False, report_larger_is_better=True)
+    found = nested_selection(losses, accuracies, larger_is_better=False, report_larger_is_better=True)
     assert (found.chosen, found.apparent) == ("a", pytest.approx(0.7))
-    assert (found.honest, found.optimism) == (pytest.approx(0.7), pytest.approx(0))
+    assert (found.held_out, found.optimism) == (pytest.approx(0.7), pytest.approx(0))
 
 
-def test_seeds_that_a_setting_lacks_do_not_count():
+def test_seeds_that_a_configuration_lacks_do_not_count():
     values = {"a": {0: 1.0, 1: 2.0, 2: 3.0}, "b": {1: 5.0, 2: 6.0, 7: 9.0}}
-    assert select_honestly(values).apparent == 5.5
+    assert nested_selection(values).apparent == 5.5
     with pytest.raises(ValueError, match="share 1 seeds"):
-        select_honestly({"a": {0: 1.0, 1: 2.0}, "b": {1: 5.0, 2: 6.0}})
+        nested_selection({"a": {0: 1.0, 1: 2.0}, "b": {1: 5.0, 2: 6.0}})
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.5])
-def test_the_honest_figure_is_unbiased_where_the_apparent_one_is_lucky(spread):
-    """Of ten settings that are equal, or nearly: what the choice by n - 1 seeds truly brings is its expectation."""
+def test_the_held_out_mean_is_unbiased_where_the_apparent_one_is_lucky(spread):
+    """Of ten configurations that are (nearly) equal: what the choice by n - 1 seeds truly brings is its expectation."""
     generator, n = np.random.default_rng(6), 4
     truth = generator.normal(0, spread, 10)
-    honest, apparent, brought = [], [], []
+    held_out, apparent, brought = [], [], []
     for _ in range(STUDIES):
         values = truth[:, None] + generator.normal(0, 1, (10, n))
-        found = select_honestly(groups_of(values))
-        honest.append(found.honest)
+        found = nested_selection(groups_of(values))
+        held_out.append(found.held_out)
         apparent.append(found.apparent - truth["abcdefghij".index(found.chosen)])
         brought.append(truth[(truth[:, None] + generator.normal(0, 1, (10, n - 1))).mean(axis=1).argmax()])
-    error = math.hypot(np.std(honest), np.std(brought)) / math.sqrt(STUDIES)
-    assert np.mean(honest) == pytest.approx(np.mean(brought), abs=4 * error)
+    error = math.hypot(np.std(held_out), np.std(brought)) / math.sqrt(STUDIES)
+    assert np.mean(held_out) == pytest.approx(np.mean(brought), abs=4 * error)
     assert np.mean(apparent) > 0.4  # of a standard deviation of seeds: the winner's curse

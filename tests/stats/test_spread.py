@@ -114,14 +114,14 @@ def test_what_is_too_little_to_resample_has_no_interval(groups):
     assert all(map(math.isnan, bootstrap_interval(groups)))
 
 
-@pytest.mark.parametrize(("settings", "seeds"), [(1, 20), (8, 5), (4, 10)])
-def test_bootstrap_intervals_cover_the_interquartile_mean(settings, seeds):
+@pytest.mark.parametrize(("configurations", "seeds"), [(1, 20), (8, 5), (4, 10)])
+def test_bootstrap_intervals_cover_the_interquartile_mean(configurations, seeds):
     generator = np.random.default_rng(seeds)
-    middles = np.linspace(-2, 2, settings)[:, None]
-    truth = interquartile_mean((middles + generator.normal(size=(settings, 100_000))).ravel())
+    middles = np.linspace(-2, 2, configurations)[:, None]
+    truth = interquartile_mean((middles + generator.normal(size=(configurations, 100_000))).ravel())
     held = 0
     for _ in range(STUDIES):
-        low, high = bootstrap_interval(list(middles + generator.normal(size=(settings, seeds))))
+        low, high = bootstrap_interval(list(middles + generator.normal(size=(configurations, seeds))))
         held += low < truth < high
     assert held / STUDIES == NOMINAL
 

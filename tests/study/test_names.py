@@ -83,7 +83,7 @@ def test_a_report_selects_by_another_measure_when_it_is_asked_to_and_says_so(tmp
     workdir = make_run(tmp_path / "run", config, examples=40)
     before = (workdir / "config.json").read_bytes()
     found = read_run(workdir, "val_loss")
-    means = found.settings["val_loss"]
+    means = found.configurations["val_loss"]
     assert found.best == means.idxmin() and found.select == "val_loss"
     assert "selection-afterwards" in [finding.name for finding in protocol.check(found)]
     assert "selection-afterwards" not in [finding.name for finding in protocol.check(read_run(workdir))]
@@ -116,8 +116,8 @@ def test_a_study_that_selects_by_another_measure_ranks_by_it(tmp_path):
     }
     assert table["val_f1"].tolist() == [last[row.member, row.epochs_run]["val_f1"] for row in table.itertuples()]
     found = read_run(tmp_path)
-    assert found.best == found.settings["val_f1"].idxmax()
+    assert found.best == found.configurations["val_f1"].idxmax()
     shutil.rmtree(tmp_path / "programs")  # as an older run
     table.drop(columns=["val_f1", "val_precision", "val_recall"]).to_csv(tmp_path / "trials.csv", index=False)
-    with pytest.raises(RequestError, match=r"--select: 'val_f1' .* the run did not record it; allowed: val_loss"):
+    with pytest.raises(RequestError, match=r"--select: 'val_f1' .* the run did not record it; use one of val_loss"):
         read_run(tmp_path, "val_f1")

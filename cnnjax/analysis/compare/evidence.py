@@ -1,4 +1,4 @@
-"""The comparison of two settings by their trials and predictions, and what else differs between them."""
+"""The comparison of two configurations by their trials and predictions, and what else differs between them."""
 
 import dataclasses
 from typing import Any
@@ -27,7 +27,7 @@ class Evidence:
         comparison: the comparison of the measure over seeds.
         examples: the comparison on single test images; None without stored predictions of the same images.
         warnings: limits of the comparison.
-        settings: the axes in which the settings differ, with both values.
+        configurations: the axes in which the configurations differ, with both values.
         configs: other keys in which the studies differ, without the axes of their grids.
         environments: keys in which the environments differ.
     """
@@ -39,13 +39,13 @@ class Evidence:
     comparison: stats.Comparison
     examples: stats.Disagreement | None
     warnings: list[str]
-    settings: dict[str, tuple[Any, Any]]
+    configurations: dict[str, tuple[Any, Any]]
     configs: dict[str, tuple[Any, Any]]
     environments: dict[str, tuple[Any, Any]]
 
 
-def compare_settings(a: Side, b: Side, measure: str | None = None, margin: float | None = None) -> Evidence:
-    """Compares two settings by the files of their runs.
+def compare_configurations(a: Side, b: Side, measure: str | None = None, margin: float | None = None) -> Evidence:
+    """Compares two configurations by the files of their runs.
 
     Args:
         a: one side.
@@ -60,18 +60,20 @@ def compare_settings(a: Side, b: Side, measure: str | None = None, margin: float
     """
     if a.run.workdir.resolve() == b.run.workdir.resolve() and set(a.trials["trial"]) & set(b.trials["trial"]):
         raise RequestError(
-            "arguments", f"{a.asked} {b.asked}", "both are the same trials; allowed: two settings, RUN:model=baseline"
+            "arguments",
+            f"{a.asked} {b.asked}",
+            "both are the same trials; use two configurations, as RUN:model=baseline",
         )
     measure = measure or _shared_measure(a.run, b.run)
     values = a.values(measure), b.values(measure)
     least, most = bounds(measure)
     if margin is not None and not 0 < margin < most - least:
-        allowed = "a number > 0" + (" and < 1: 0.005 is half a percentage point" if most == 1 else "")
-        raise RequestError("--margin", margin, f"allowed: {allowed}")
+        at_most = " and < 1; 0.005 is half a percentage point" if most == 1 else ""
+        raise RequestError("--margin", margin, f"must be > 0{at_most}")
     for side in (a, b):
         if side.crossed:
             how = f"its trainings share random streams ({', '.join(side.crossed)}), so they are not independent"
-            raise RequestError("arguments", side.asked, f"{how}; allowed: trials whose streams are not crossed")
+            raise RequestError("arguments", side.asked, f"{how}; use trials whose streams are not crossed")
     warnings = [*_data_warnings(a, b, measure), *_side_warnings(a, "A"), *_side_warnings(b, "B")]
     comparison = stats.compare(
         *values,
@@ -84,7 +86,7 @@ def compare_settings(a: Side, b: Side, measure: str | None = None, margin: float
     configs = differences(_beside_the_grid(a.run.config), _beside_the_grid(b.run.config))
     if _have_same_data(a, b):
         configs.pop("data.path", None)
-    axes_a, axes_b = (side.run.settings.loc[side.setting, list(AXES)].to_dict() for side in (a, b))
+    axes_a, axes_b = (side.run.configurations.loc[side.configuration, list(AXES)].to_dict() for side in (a, b))
     return Evidence(
         a=a,
         b=b,
@@ -93,7 +95,7 @@ def compare_settings(a: Side, b: Side, measure: str | None = None, margin: float
         comparison=comparison,
         examples=_examples(a, b),
         warnings=warnings,
-        settings={
+        configurations={
             key: pair for key, pair in differences(axes_a, axes_b).items() if str(pair[0]) != str(pair[1])
         },  # not NaN and NaN
         configs=configs | _networks(a.run.config, b.run.config),
@@ -102,12 +104,12 @@ def compare_settings(a: Side, b: Side, measure: str | None = None, margin: float
 
 
 def _pairing_helps(a: Side, b: Side, measure: str) -> bool:
-    """Decides on pairing by all settings of both runs that have the shared seeds, as a report does for one run."""
+    """Decides on pairing by all configurations of both runs that have the shared seeds, as the report does."""
     seeds = [seed for seed in a.values(measure) if seed in b.values(measure)]
     every = {
-        (side.run.workdir.resolve(), setting): side.run.by_seed(setting, measure)
+        (side.run.workdir.resolve(), configuration): side.run.by_seed(configuration, measure)
         for side in (a, b)
-        for setting in side.run.settings.index
+        for configuration in side.run.configurations.index
     }
     groups = {key: {seed: of[seed] for seed in seeds} for key, of in every.items() if set(seeds) <= set(of)}
     return bool(seeds) and stats.pairing_helps(groups)
@@ -148,7 +150,7 @@ def _data_warnings(a: Side, b: Side, measure: str) -> list[str]:
     keys = ("name", "classes", "counts", "image_shape", "validation_from", "test_from")
     what = ", ".join(key for key in keys if one.get(key) != other.get(key)) or "their pixels, labels or order"
     if measure in TEST_MEASURES and (one["classes"] != other["classes"] or not _may_be_tested_alike(a, b)):
-        said = f"they were tested on different images ({what}); allowed: runs with the same test images"
+        said = f"they were tested on different images ({what}); use runs with the same test images"
         raise RequestError("arguments", f"{a.asked} {b.asked}", said)
     tests = one.get("test_sha256"), other.get("test_sha256")
     if None in tests:
@@ -193,7 +195,7 @@ def _side_warnings(side: Side, name: str) -> list[str]:
         select = side.run.select
         split = " ON THE TEST SPLIT" if side.run.selects_on_test else ""
         found.append(
-            f"{name} is the best of {side.rivals} settings by {select}{split} on these seeds, so its result is "
+            f"{name} is the best of {side.rivals} configurations by {select}{split} on these seeds, so its result is "
             "optimistic. Confirm it on fresh seeds: python -m cnnjax.launch ... --confirm=5."
         )
     if side.run.planned > len(side.run.trials):
@@ -202,7 +204,7 @@ def _side_warnings(side: Side, name: str) -> list[str]:
 
 
 def _beside_the_grid(config: dict[str, Any]) -> dict[str, Any]:
-    """Returns a study's config without the axes of its grid, which the settings contain."""
+    """Returns a study's config without the axes of its grid, which the configurations contain."""
     return {key: value for key, value in config.items() if key not in ("models", "networks", "seeds", "train")}
 
 

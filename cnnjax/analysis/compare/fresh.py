@@ -20,11 +20,11 @@ _VERDICTS = ("better", "worse", "equal", "undecided")
 
 
 class Contender(NamedTuple):
-    """A setting as it was selected, and on fresh seeds.
+    """A configuration as it was selected, and on fresh seeds.
 
     Attributes:
         trial: its first trial.
-        setting: its name.
+        configuration: its name.
         score: mean of the measure that selected it, over the seeds of the study.
         selected: the reported measure over the seeds of the study.
         fresh: the reported measure over the fresh seeds.
@@ -32,7 +32,7 @@ class Contender(NamedTuple):
     """
 
     trial: str
-    setting: str
+    configuration: str
     score: float
     selected: stats.Summary
     fresh: stats.Summary
@@ -72,18 +72,18 @@ class Confirmation(NamedTuple):
 
 
 def contenders(run: Run) -> list[str]:
-    """Returns the first trials of the best settings by the run's `select`, the winner first.
+    """Returns the first trials of the best configurations by the run's `select`, the winner first.
 
     Raises:
         RequestError: no trial of the run ended without diverging.
     """
-    scored = run.settings[run.settings[run.select].notna()]
+    scored = run.configurations[run.configurations[run.select].notna()]
     scored = scored[scored["n"] == scored["n"].max()]
     if scored.empty:
         raise RequestError("--confirm", str(run.workdir), "all of its trials diverged: there is nothing to confirm")
     ranked = scored.sort_values(run.select, ascending=not larger_is_better(run.select), kind="stable")
-    first = run.ok.groupby("setting")["trial"].first()
-    return [str(first[setting]) for setting in ranked.index[:CONTENDERS]]
+    first = run.ok.groupby("configuration")["trial"].first()
+    return [str(first[configuration]) for configuration in ranked.index[:CONTENDERS]]
 
 
 def fresh_seeds(used: tuple[int, ...], number: int) -> tuple[int, ...]:
@@ -126,10 +126,17 @@ def compute_confirmation(run: Run, number: int) -> Confirmation:
 
 
 def _contender(run: Run, trial: str, side: Side, measure: str, best: float) -> Contender:
-    setting = int(run.trials.loc[run.trials["trial"] == trial, "setting"].iloc[0])
-    selected = stats.summarize(run.values(setting, measure), bounds(measure))
+    configuration = int(run.trials.loc[run.trials["trial"] == trial, "configuration"].iloc[0])
+    selected = stats.summarize(run.values(configuration, measure), bounds(measure))
     fresh = stats.summarize([*side.values(measure).values()], bounds(measure))
-    return Contender(trial, run.describe(setting), float(run.settings.loc[setting, run.select]), selected, fresh, best)
+    return Contender(
+        trial,
+        run.describe(configuration),
+        float(run.configurations.loc[configuration, run.select]),
+        selected,
+        fresh,
+        best,
+    )
 
 
 def to_dict(found: Confirmation) -> dict[str, Any]:
@@ -168,7 +175,8 @@ def read_confirmation(workdir: Path) -> Confirmation | None:
 def _read_contender(row: dict[str, Any]) -> Contender:
     selected, fresh = (stats.Summary(**_floats(row[name])) for name in ("selected", "fresh"))
     rest = _floats({name: row[name] for name in ("score", "best")})
-    return Contender(str(row["trial"]), str(row["setting"]), selected=selected, fresh=fresh, **rest)
+    configuration = row["configuration"] if "configuration" in row else row["setting"]  # of version 0.1
+    return Contender(str(row["trial"]), str(configuration), selected=selected, fresh=fresh, **rest)
 
 
 def _read_against(row: dict[str, Any]) -> Against:

@@ -1,4 +1,4 @@
-"""One side of a comparison: a setting of a run, and how it was selected."""
+"""One side of a comparison: a configuration of a run, and how it was selected."""
 
 import dataclasses
 import re
@@ -23,30 +23,30 @@ _KEYS = ("trial", *AXES, "seed", *_STREAMS)
 
 @dataclasses.dataclass(frozen=True)
 class Side:
-    """A setting's trials that did not diverge.
+    """A configuration's trials that did not diverge.
 
     Attributes:
         asked: the argument of the command line.
         place: the run's folder, or its URL.
         run: the run.
-        setting: the number of the setting in the run.
+        configuration: the number of the configuration in the run.
         trials: its rows of the run's trials.
         diverged: the number of its trials that diverged.
-        rivals: the number of settings of which it is the best by the run's `select`; 1 if it was asked for.
+        rivals: the number of configurations of which it is the best by the run's `select`; 1 if it was asked for.
     """
 
     asked: str
     place: str
     run: Run
-    setting: int
+    configuration: int
     trials: pd.DataFrame
     diverged: int
     rivals: int
 
     @property
     def description(self) -> str:
-        """The name of the setting."""
-        return self.run.describe(self.setting)
+        """The name of the configuration."""
+        return self.run.describe(self.configuration)
 
     @property
     def fixed(self) -> list[str]:
@@ -73,7 +73,7 @@ class Side:
         measured = self.trials[self.trials[measure].notna()]
         if measured.empty:
             has = [name for name in MEASURES if self.trials[name].notna().any()]
-            raise RequestError("--measure", measure, f"{self.asked} has no such values; allowed: {', '.join(has)}")
+            raise RequestError("--measure", measure, f"{self.asked} has no such values; use one of {', '.join(has)}")
         streams = [name for name in ("seed", *_STREAMS) if name in measured]
         return dict(zip(measured[streams].itertuples(index=False, name=None), measured[measure], strict=True))
 
@@ -90,7 +90,7 @@ class Side:
 def read_side(asked: str) -> Side:
     """Reads the side `RUN` or `RUN:key=value,...` of a comparison.
 
-    It is the best setting by the run's `select` among the trials with these values in columns of trials.csv.
+    It is the best configuration by the run's `select` among the trials with these values in columns of trials.csv.
 
     Raises:
         RequestError: the run cannot be read, a key or value is wrong, or no such trial has finished.
@@ -110,14 +110,14 @@ def read_side(asked: str) -> Side:
     if ended.empty:
         how = "all such trials diverged" if len(trials) else "no finished trial has these values together"
         raise RequestError("selector", selector, how)
-    candidates = run.settings.loc[sorted(ended["setting"].unique())]
-    setting = next((setting for setting in run.ranked if setting in candidates.index), None)
-    if setting is None:
-        raise RequestError("selector", selector, f"none of the {len(candidates)} settings has a {run.select}")
-    of_setting = ended[ended["setting"] == setting]
-    diverged = int(((trials["setting"] == setting) & (trials["status"] == "diverged")).sum())
+    candidates = run.configurations.loc[sorted(ended["configuration"].unique())]
+    configuration = next((configuration for configuration in run.ranked if configuration in candidates.index), None)
+    if configuration is None:
+        raise RequestError("selector", selector, f"none of the {len(candidates)} configurations has a {run.select}")
+    of_configuration = ended[ended["configuration"] == configuration]
+    diverged = int(((trials["configuration"] == configuration) & (trials["status"] == "diverged")).sum())
     place = path if remote.is_url(path) else str(run.workdir)
-    return Side(asked, place, run, setting, of_setting, diverged, len(candidates))
+    return Side(asked, place, run, configuration, of_configuration, diverged, len(candidates))
 
 
 def _split(asked: str) -> tuple[str, str]:
@@ -138,11 +138,11 @@ def _matches(column: pd.Series, key: str, value: str) -> pd.Series:
         try:
             found = column == float(value)
         except ValueError:
-            raise RequestError(f"selector {key}", value, "allowed: a number, or None") from None
+            raise RequestError(f"selector {key}", value, "must be a number or None") from None
     else:
         found = column.astype(str).map(composed) == composed(value)
     if not found.any():
         there = ["None" if pd.isna(level) else str(level) for level in column.unique()]
-        shown = one_of(value, there) if len(there) <= 20 else f"allowed: {there[0]} to {there[-1]}"
+        shown = one_of(value, there) if len(there) <= 20 else f"must be one of {there[0]} to {there[-1]}"
         raise RequestError(f"selector {key}", value, shown)
     return found

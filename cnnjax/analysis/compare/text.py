@@ -28,7 +28,7 @@ def _sections(evidence: Evidence) -> dict[str, _Rows]:
     if evidence.examples is not None:
         sections["On single test images"] = _examples(evidence.examples)
     differing = {
-        "What differs between the settings": evidence.settings,
+        "What differs between the configurations": evidence.configurations,
         "What else differs between the studies": evidence.configs,
         "What differs between the environments": evidence.environments,
     }
@@ -49,7 +49,11 @@ def _sides(evidence: Evidence) -> _Rows:
         "95 % bootstrap": lambda s: _range(s.iqm_low, s.iqm_high, measure),
         "range": lambda s: _range(s.min, s.max, measure),
     }
-    head = [("", "A", "B"), ("run", *(side.place for side in sides)), ("setting", *(s.description for s in sides))]
+    head = [
+        ("", "A", "B"),
+        ("run", *(side.place for side in sides)),
+        ("configuration", *(s.description for s in sides)),
+    ]
     return [*head, *((name, *map(text, evidence.summaries)) for name, text in rows.items())]
 
 
@@ -124,7 +128,7 @@ def to_json(evidence: Evidence) -> str:
     sides = {
         name: {
             "run": side.place,
-            "setting": side.description,
+            "configuration": side.description,
             "trials": side.trials["trial"].tolist(),
             "diverged": side.diverged,
             "rivals": side.rivals,
@@ -148,7 +152,7 @@ def to_json(evidence: Evidence) -> str:
         "more_seeds": found.more_seeds if found.verdict == "undecided" else None,
         "examples": evidence.examples and _examples_json(evidence.examples),
         "differences": {
-            "settings": evidence.settings,
+            "configurations": evidence.configurations,
             "studies": evidence.configs,
             "environments": evidence.environments,
         },

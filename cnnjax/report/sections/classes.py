@@ -1,4 +1,4 @@
-"""The classes: what the best setting of each model does with each class, from its trials' predictions."""
+"""The classes: what the best configuration of each model does with each class, from its trials' predictions."""
 
 import statistics
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ from cnnjax.report.theme import (
 )
 from cnnjax.utils.text import counted
 
-_WHOLE = 6  # settings, at most, with more than a confusion matrix
+_WHOLE = 6  # configurations, at most, with more than a confusion matrix
 _NAMED = 12  # classes, at most, that lines or cells tell apart
 _READABLE = 30  # names of classes, at most, along an axis
 _LONGEST = 24  # characters of a class's name
@@ -37,20 +37,20 @@ _RATES = np.linspace(0, 1, 101) ** 2  # at which curves are averaged: closest wh
 
 
 class _Results(NamedTuple):
-    """A setting's results for each class.
+    """A configuration's results for each class.
 
     Attributes:
-        setting: the setting.
+        configuration: the configuration.
         name: its name.
         file: the part of file names that stands for it.
         counts: how many images of each true class (rows) are predicted as each class (columns), over all seeds [K, K].
-        reports: of each seed; none of settings that only have a confusion matrix.
+        reports: of each seed; none of configurations that only have a confusion matrix.
         rates: true positive rates of each seed and class at `_RATES` [S, K, R].
         areas: area under the ROC curve of each seed and class [S, K]; NaN where there is none.
         macro_areas: mean area over classes of each seed [S].
     """
 
-    setting: int
+    configuration: int
     name: str
     file: str
     counts: np.ndarray
@@ -62,10 +62,10 @@ class _Results(NamedTuple):
 
 @once_per_run
 def _results(run: Run) -> list[_Results]:
-    """Returns the results of the best setting of each model, the one of the headline first."""
+    """Returns the results of the best configuration of each model, the one of the headline first."""
     found: list[_Results] = []
-    for setting in (s for s in run.ranked if s in run.best_of_models.values()):
-        predictions = run.predictions(setting)
+    for configuration in (s for s in run.ranked if s in run.best_of_models.values()):
+        predictions = run.predictions(configuration)
         if predictions is None:
             continue
         logits, labels = predictions
@@ -74,9 +74,9 @@ def _results(run: Run) -> list[_Results]:
         curves = [metrics.roc(of_seed, labels) for of_seed in logits]
         found.append(
             _Results(
-                setting,
-                run.describe(setting),
-                file_name(str(run.settings.loc[setting, "model"])),
+                configuration,
+                run.describe(configuration),
+                file_name(str(run.configurations.loc[configuration, "model"])),
                 counts,
                 [metrics.class_report(of_seed, labels) for of_seed in logits],
                 np.array([[_rates(curve) for curve in of_seed] for of_seed in curves]),
@@ -94,7 +94,7 @@ def _rates(curve: metrics.Roc) -> np.ndarray:
 
 
 def tables(run: Run) -> list[Table]:
-    """A classification report and the confusion matrix of each model's best setting."""
+    """A classification report and the confusion matrix of each model's best configuration."""
     found = []
     for of in _results(run):
         found += [_report(run, of)] if of.reports else []
@@ -104,7 +104,7 @@ def tables(run: Run) -> list[Table]:
 
 @themed
 def figures(run: Run) -> Iterator[Plot]:
-    """Accuracy by class, ROC curves and the confusion matrix of each model's best setting."""
+    """Accuracy by class, ROC curves and the confusion matrix of each model's best configuration."""
     for of in _results(run):
         if of.reports:
             yield _accuracies(run, of)
@@ -237,7 +237,7 @@ def _confusion(run: Run, of: _Results) -> Plot:
     axes.grid(False)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    n = int(run.settings.loc[of.setting, "n"])
+    n = int(run.configurations.loc[of.configuration, "n"])
     caption = (
         f"Confusion on the test set, {of.name}, summed over {counted(n, 'seed')}. Color and upper number: % of "
         "the true class; lower number: count."

@@ -47,7 +47,7 @@ def verdict(found: Confirmation) -> str:
             by += f" ({stats.span(stats.Interval(row.low, row.high), found.measure)})"
         if row.verdict == "undecided" and row.more_seeds:
             by += f", {counted(max(row.more_seeds), 'more seed')} of each would decide it"
-        said.setdefault(row.verdict, []).append(f"number {place}, {other.setting}{by}")
+        said.setdefault(row.verdict, []).append(f"number {place}, {other.configuration}{by}")
     if not said:
         return ""
     head = "Not confirmed" if "worse" in said else "Undecided"
@@ -66,7 +66,7 @@ def contender_table(found: Confirmation) -> Table:
     """Returns a table with a row per contender of a confirmation."""
     rows: list[dict[str, Any]] = []
     for place, (row, against) in enumerate(zip(found.contenders, [None, *found.against], strict=True), 1):
-        shown: dict[str, Any] = {"place": place, "setting": row.setting}
+        shown: dict[str, Any] = {"place": place, "configuration": row.configuration}
         if found.against:
             more = against.more_seeds if against and against.verdict == "undecided" else None
             shown |= {"the winner is": against.verdict if against else "", "more_seeds": max(more) if more else None}

@@ -16,12 +16,12 @@ from cnnjax.report.theme import (
     SERIES,
     Plot,
     canvas,
+    configuration_color,
+    configuration_look,
     keep_in_bounds,
     legend,
     line_handle,
     render,
-    setting_color,
-    setting_look,
     themed,
 )
 from cnnjax.study.metrics import EPOCH_MEASURES
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _COLUMNS = 4  # of panels, at most
-_LINES = 100  # settings, at most
+_LINES = 100  # configurations, at most
 _FEW = len(SERIES)  # lines that colors alone tell apart
 _TOLD_BY = tuple(axis for axis in AXES if axis != "model")  # each model has its own panel
-_GROUP = "Models and settings by epoch"
+_GROUP = "Models and configurations by epoch"
 
 
 class _Look(NamedTuple):
@@ -53,7 +53,7 @@ def tables(run: Run) -> list[Table]:
 
 @themed
 def figures(run: Run) -> Iterator[Plot]:
-    """A panel per measure of the history, all models on common axes, and loss and accuracy of every setting."""
+    """A panel per measure of the history, all models on common axes, and loss and accuracy of every configuration."""
     if run.history.empty:
         return
     if run.history["epoch"].nunique() > 1:
@@ -64,37 +64,37 @@ def figures(run: Run) -> Iterator[Plot]:
 
 def _history(run: Run) -> Iterator[Plot]:
     shown = [column for column in EPOCH_MEASURES if run.epochs[column].notna().any()]
-    models = {setting: model for model, setting in run.best_of_models.items()}
-    settings = (
-        {setting: run.tell_apart(setting) for setting in map(int, run.settings.index)}
-        if len(run.settings) <= _FEW
+    models = {configuration: model for model, configuration in run.best_of_models.items()}
+    configurations = (
+        {configuration: run.tell_apart(configuration) for configuration in map(int, run.configurations.index)}
+        if len(run.configurations) <= _FEW
         else models
     )
     # of one model, the learning curves show the loss and the accuracy already
-    if settings and (len(models) > 1 or len(shown) > 4):
-        yield _panels(run, settings, shown)
+    if configurations and (len(models) > 1 or len(shown) > 4):
+        yield _panels(run, configurations, shown)
     if len(models) > 1:
         yield _together(run, models, "val_loss" if "val_loss" in shown else "train_loss")
     if len(models) > 3:
         yield _together(run, models, "train_accuracy")
 
 
-def _panels(run: Run, settings: dict[int, str], columns: list[str]) -> Plot:
+def _panels(run: Run, configurations: dict[int, str], columns: list[str]) -> Plot:
     """Draws two panels in a row, with the legend in the free panel or below."""
     rows = -(-len(columns) // 2)
     figure, grid = canvas(8.6, 2.2 * rows + 0.3, 2, rows, sharex=True)
     panels = [axes for row in grid for axes in row]
-    history = run.history_of(settings)
+    history = run.history_of(configurations)
     for axes, column in zip(panels, columns, strict=False):
-        _draw(run, axes, history, settings, column)
+        _draw(run, axes, history, configurations, column)
         axes.set_title(measure_label(column))
         keep_in_bounds([axes], column)
     _hide_spare(panels, len(columns), 2)
-    if len(panels) > len(columns) and len(settings) <= 2 * _FEW:
-        panels[-1].legend(handles=_lines(run, settings), loc="center", ncols=1 + (len(settings) > _FEW))
+    if len(panels) > len(columns) and len(configurations) <= 2 * _FEW:
+        panels[-1].legend(handles=_lines(run, configurations), loc="center", ncols=1 + (len(configurations) > _FEW))
     else:
-        legend(figure, _lines(run, settings), columns=len(settings))
-    caption = f"Every measure by epoch, one line per {_what(run, settings)}. {_spread(run, history)}"
+        legend(figure, _lines(run, configurations), columns=len(configurations))
+    caption = f"Every measure by epoch, one line per {_what(run, configurations)}. {_spread(run, history)}"
     return render(figure, "history", _GROUP, caption)
 
 
@@ -111,27 +111,35 @@ def _together(run: Run, models: dict[int, str], column: str) -> Plot:
     return render(figure, f"models_{column}", _GROUP, caption)
 
 
-def _draw(run: Run, axes: Any, history: pd.DataFrame, settings: dict[int, str], column: str) -> None:
-    for setting in settings:
-        of_setting = history[history["setting"] == setting]
-        if of_setting[column].notna().any():
-            draw_mean(axes, of_setting, column, band=len(settings) <= _FEW, **setting_look(run, setting))
+def _draw(run: Run, axes: Any, history: pd.DataFrame, configurations: dict[int, str], column: str) -> None:
+    for configuration in configurations:
+        of_configuration = history[history["configuration"] == configuration]
+        if of_configuration[column].notna().any():
+            draw_mean(
+                axes,
+                of_configuration,
+                column,
+                band=len(configurations) <= _FEW,
+                **configuration_look(run, configuration),
+            )
 
 
-def _lines(run: Run, settings: dict[int, str]) -> list[Any]:
-    return [line_handle(name, **setting_look(run, setting)) for setting, name in settings.items()]
+def _lines(run: Run, configurations: dict[int, str]) -> list[Any]:
+    return [
+        line_handle(name, **configuration_look(run, configuration)) for configuration, name in configurations.items()
+    ]
 
 
-def _what(run: Run, settings: dict[int, str]) -> str:
-    if len(settings) == len(run.settings):
-        return "setting"
-    return f"model: its best setting by {run.config['select']}"
+def _what(run: Run, configurations: dict[int, str]) -> str:
+    if len(configurations) == len(run.configurations):
+        return "configuration"
+    return f"model: its best configuration by {run.config['select']}"
 
 
 def _spread(run: Run, history: pd.DataFrame) -> str:
-    if history.groupby("setting")["member"].nunique().max() < 2:
+    if history.groupby("configuration")["member"].nunique().max() < 2:
         said = "One seed each: no bands."
-    elif history["setting"].nunique() > _FEW:
+    elif history["configuration"].nunique() > _FEW:
         said = "Mean over seeds; bands are left out, for they would overlap."
     else:
         said = "Mean over seeds, band: ± the standard deviation across seeds."
@@ -139,13 +147,15 @@ def _spread(run: Run, history: pd.DataFrame) -> str:
 
 
 def _curves(run: Run, name: str) -> Plot:
-    trained = set(run.history["setting"])
-    shown_settings = [setting for setting in run.ranked if setting in trained][:_LINES] or sorted(trained)
-    history = run.history[run.history["setting"].isin(shown_settings)]
-    history = history.join(run.settings[["model", *_TOLD_BY]], on="setting")
+    trained = set(run.history["configuration"])
+    shown_configurations = [configuration for configuration in run.ranked if configuration in trained][
+        :_LINES
+    ] or sorted(trained)
+    history = run.history[run.history["configuration"].isin(shown_configurations)]
+    history = history.join(run.configurations[["model", *_TOLD_BY]], on="configuration")
     splits = [s for s in ("train", "val") if history[f"{s}_{name}"].notna().any()]
     models = list(dict.fromkeys(history["model"]))
-    few = history.groupby("model")["setting"].nunique().max() <= 3
+    few = history.groupby("model")["configuration"].nunique().max() <= 3
     blocks = [splits] if few else [[split] for split in splits]
     look = _look(run, history, dashes=not (few and len(splits) > 1))
     rows = -(-len(models) // _COLUMNS)
@@ -163,13 +173,13 @@ def _curves(run: Run, name: str) -> Plot:
         panels = [axes for row in block for axes in row]
         for axes, model in zip(panels, models, strict=False):
             axes.set_title(shortened(model, 32))
-            for _, of_setting in history[history["model"] == model].groupby("setting"):
-                first = of_setting.iloc[0]
+            for _, of_configuration in history[history["model"] == model].groupby("configuration"):
+                first = of_configuration.iloc[0]
                 color = look.color_of[_key(first, look.colors)]
                 dash = look.dash_of[_key(first, look.dashes)]
                 for split in shown:
                     ls = LINES[1] if len(shown) > 1 and split == "train" else dash
-                    draw_mean(axes, of_setting, f"{split}_{name}", color=color, ls=ls)
+                    draw_mean(axes, of_configuration, f"{split}_{name}", color=color, ls=ls)
         for row in block:
             row[0].set_ylabel(f"{' and '.join(map(_split, shown))} {name}{', %' if name == 'accuracy' else ''}")
         _hide_spare(panels, len(models), columns)
@@ -183,28 +193,28 @@ def _curves(run: Run, name: str) -> Plot:
     return render(figure, f"curves_{name}", "Learning curves", caption)
 
 
-def draw_mean(axes: "Axes", of_setting: pd.DataFrame, column: str, band: bool = True, **style: Any) -> None:
-    """Draws the mean of a setting over its seeds while all of them train, then each remaining seed as a thin line.
+def draw_mean(axes: "Axes", of_configuration: pd.DataFrame, column: str, band: bool = True, **style: Any) -> None:
+    """Draws the mean of a configuration over its seeds while all of them train, then each remaining seed as a line.
 
     A mean over the remaining seeds would jump wherever a seed stops.
 
     Args:
         axes: to draw in.
-        of_setting: the setting's rows of `Run.history`.
+        of_configuration: the configuration's rows of `Run.history`.
         column: of `Run.history`; an accuracy is drawn in %.
         band: whether to show one standard deviation around the mean, cut to the bounds of the measure.
         style: of the line, with its `color`.
     """
     unit = scale(column)
-    by_epoch = of_setting.groupby("epoch")[column]
-    whole = by_epoch.count() == of_setting["member"].nunique()
+    by_epoch = of_configuration.groupby("epoch")[column]
+    whole = by_epoch.count() == of_configuration["member"].nunique()
     mean, std = by_epoch.mean()[whole], by_epoch.std()[whole]
     axes.plot(mean.index, unit * mean, lw=1.4, marker="o" if len(mean) == 1 else "", **style)
     if band:
         low, high = (unit * np.clip(edge, *bounds(column)) for edge in (mean - std, mean + std))
         axes.fill_between(mean.index, low, high, color=style["color"], alpha=0.15, lw=0)
     together = mean.index.max() if len(mean) else 0
-    for _, of_member in of_setting[of_setting["epoch"] >= together].groupby("member"):
+    for _, of_member in of_configuration[of_configuration["epoch"] >= together].groupby("member"):
         if len(of_member) > 1:
             axes.plot(of_member["epoch"], unit * of_member[column], lw=0.6, alpha=0.7, **style)
 
@@ -235,9 +245,13 @@ def _look(run: Run, history: pd.DataFrame, dashes: bool) -> _Look:
     rest = [axis for axis in varying if axis not in by_color]
     by_dash = rest[:1] if dashes and rest and history[rest[0]].nunique() <= len(LINES) else []
     color_of = dict(zip(_combinations(history, by_color), SERIES, strict=False))
-    settings = {_key(row, by_color): int(row["setting"]) for _, row in history.drop_duplicates("setting").iterrows()}
-    if history["setting"].nunique() == len(settings) <= len(SERIES):  # each color belongs to one setting
-        color_of = {key: setting_color(run, settings[key]) for key in color_of}
+    configurations = {
+        _key(row, by_color): int(row["configuration"]) for _, row in history.drop_duplicates("configuration").iterrows()
+    }
+    if (
+        history["configuration"].nunique() == len(configurations) <= len(SERIES)
+    ):  # each color belongs to one configuration
+        color_of = {key: configuration_color(run, configurations[key]) for key in color_of}
     dash_of = dict(zip(_combinations(history, by_dash), LINES, strict=False))
     return _Look(by_color, by_dash, color_of, dash_of, [a for a in rest if a not in by_dash])
 
@@ -272,10 +286,10 @@ def _split(split: str) -> str:
 
 
 def _caption(run: Run, name: str, history: pd.DataFrame, look: _Look) -> str:
-    few, all_of_them = history["setting"].nunique(), run.history["setting"].nunique()
+    few, all_of_them = history["configuration"].nunique(), run.history["configuration"].nunique()
     some = f" ({few} best of {all_of_them:,})" if few < all_of_them else ""
-    parts = [f"{name.capitalize()} by epoch, one line per setting{some}, averaged over its seeds."]
-    if history.groupby("setting")["member"].nunique().max() > 1:
+    parts = [f"{name.capitalize()} by epoch, one line per configuration{some}, averaged over its seeds."]
+    if history.groupby("configuration")["member"].nunique().max() > 1:
         parts.append("Band: ± the standard deviation across seeds.")
     else:
         parts.append("One seed each: no bands.")
@@ -287,7 +301,7 @@ def _caption(run: Run, name: str, history: pd.DataFrame, look: _Look) -> str:
 def _left_out(run: Run, history: pd.DataFrame) -> list[str]:
     """Returns the sentences of a caption on members that ended early."""
     said = []
-    lengths = history.groupby(["setting", "member"]).size().groupby("setting").nunique()
+    lengths = history.groupby(["configuration", "member"]).size().groupby("configuration").nunique()
     if (lengths > 1).any():
         said.append("Mean and band end where the first seed stops early; the other seeds continue as thin lines.")
     if run.diverged:

@@ -1,4 +1,4 @@
-"""Single test images over the seeds of a setting: outcomes, calibration, ensembles, churn between settings."""
+"""Single test images over the seeds of a configuration: outcomes, calibration, ensembles, and churn."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -19,18 +19,18 @@ from cnnjax.report.theme import (
     Plot,
     as_rgb,
     canvas,
+    configuration_color,
     draw_bars,
     keep_in_bounds,
     legend,
     line_handle,
     off_zero,
     render,
-    setting_color,
     themed,
 )
 
-_SETTINGS = 6  # at most
-_SEEDS = 64  # of a setting, at most
+_CONFIGURATIONS = 6  # at most
+_SEEDS = 64  # of a configuration, at most
 _FEW = 12  # bars, at most, that all have a number
 _COLUMNS, _ROWS = 8, 2  # of a gallery
 _LONGEST = 12  # characters of a class's name
@@ -39,9 +39,9 @@ _SIZE = 0.93  # inches of an image
 
 
 class _Contender(NamedTuple):
-    """A setting's predicted classes [S, N] over its seeds, and what follows from their probabilities."""
+    """A configuration's predicted classes [S, N] over its seeds, and what follows from their probabilities."""
 
-    setting: int
+    configuration: int
     name: str
     predicted: np.ndarray
     labels: np.ndarray
@@ -57,17 +57,17 @@ class _Contender(NamedTuple):
 
 @once_per_run
 def _contenders(run: Run) -> list[_Contender]:
-    """Evaluates the stored predictions of the foremost settings, the one of the headline first."""
+    """Evaluates the stored predictions of the foremost configurations, the one of the headline first."""
     found = []
-    for setting, name in run.foremost(_SETTINGS).items():
-        predictions = run.predictions(setting)
+    for configuration, name in run.foremost(_CONFIGURATIONS).items():
+        predictions = run.predictions(configuration)
         if predictions is None:
             continue
         logits, labels = predictions
         probabilities = calibration.softmax(np.stack(logits[:_SEEDS]))
         found.append(
             _Contender(
-                setting,
+                configuration,
                 name,
                 probabilities.argmax(axis=2),
                 labels,
@@ -80,7 +80,7 @@ def _contenders(run: Run) -> list[_Contender]:
 
 
 def tables(run: Run) -> list[Table]:
-    """Shares of images that are always right or wrong, churn between settings, and the spread on other test sets."""
+    """Shares of images that are always right or wrong, churn, and the spread on other test sets."""
     contenders = _contenders(run)
     if not contenders:
         return []
@@ -114,13 +114,13 @@ def _summary(contenders: list[_Contender]) -> Table:
         found, sizes = contender.outcomes, contender.ensembles
         kinds = ("always_right", "coin_flips", "always_wrong")
         rows.append(
-            {"setting": contender.name, "n": contender.n, "test_accuracy": found.right.mean()}
+            {"configuration": contender.name, "n": contender.n, "test_accuracy": found.right.mean()}
             | {"ensemble": sizes.mean[-1]}
             | {kind: len(getattr(found, kind)) / len(found.right) for kind in kinds}
             | {"confidence": found.confidence.mean(), "calibration error": contender.calibration.error}
         )
     note = (
-        "From the test predictions of each setting's n seeds. Ensemble: accuracy of the mean of all n seeds' "
+        "From the test predictions of each configuration's n seeds. Ensemble: accuracy of the mean of all n seeds' "
         "probabilities. Always right, always wrong: by every seed; coin flips: by a quarter to three quarters of the "
         f"seeds. Confidence: mean probability of the predicted class. Calibration error: the expected one, in "
         f"{calibration.BINS} bins of equal width, all seeds pooled (Guo et al. 2017, equation 3)."
@@ -140,9 +140,9 @@ def _churn(contenders: list[_Contender]) -> Table:
             | {"gained": (wrong * right).mean(), "lost": ((1 - wrong) * (1 - right)).mean()}
         )
     note = (
-        f"The effect of choosing {best.name} (n = {best.n}) instead of another setting, in % of the test images. "
+        f"The effect of choosing {best.name} (n = {best.n}) instead of another configuration, in % of the test images. "
         "Changed: predictions that differ, mean over pairs of one seed of each. By seed alone: predictions that differ "
-        "between two seeds of the other setting. Gained: from wrong to right; lost: from right to wrong."
+        "between two seeds of the other configuration. Gained: from wrong to right; lost: from right to wrong."
     )
     kinds = dict.fromkeys(("changed", "by seed alone", "gained", "lost"), "percent")
     return Table("churn", "Churn", note, pd.DataFrame(rows), kinds=kinds)
@@ -154,7 +154,7 @@ def _spread(contenders: list[_Contender]) -> Table:
         if contender.n > 1:
             found = stats.spread_accuracy(contender.predicted == contender.labels)
             rows.append(
-                {"setting": contender.name, "n": contender.n, "std here": found.test_set_std}
+                {"configuration": contender.name, "n": contender.n, "std here": found.test_set_std}
                 | {"std on all data": found.distribution_std}
                 | {"low": found.distribution_low, "high": found.distribution_high}
                 | {"std if independent": found.independent_std}
@@ -190,8 +190,8 @@ def _shares(run: Run, best: _Contender) -> Plot:
     axes.margins(y=0.12)
     keep_in_bounds([axes], "test_accuracy")
     caption = (
-        f"How many of {best.n} seeds classify each test image correctly, {run.describe(best.setting)}. Left: always "
-        "wrong; right: always right; between: the seed decides."
+        f"How many of {best.n} seeds classify each test image correctly, {run.describe(best.configuration)}. Left: "
+        "always wrong; right: always right; between: the seed decides."
     )
     return render(figure, "examples_by_seeds", "", caption)
 
@@ -203,7 +203,7 @@ def _reliability(run: Run, contenders: list[_Contender]) -> Plot:
     for contender in contenders:
         found = contender.calibration
         there = found.counts > 0
-        look: dict[str, Any] = {"color": setting_color(run, contender.setting), "marker": "o"}
+        look: dict[str, Any] = {"color": configuration_color(run, contender.configuration), "marker": "o"}
         look |= {"ms": 3.5, "lw": 1.4}
         axes.plot(100 * found.confidence[there], 100 * found.accuracy[there], **look)
         error = significant(100 * found.error)
@@ -229,7 +229,7 @@ def _ensembles(run: Run, contenders: list[_Contender]) -> Plot:
     figure, [[axes]] = canvas(5.4, 4.2)
     handles = []
     for contender in contenders:
-        found, color = contender.ensembles, setting_color(run, contender.setting)
+        found, color = contender.ensembles, configuration_color(run, contender.configuration)
         mean, std = 100 * found.mean, 100 * found.std
         axes.fill_between(found.size, mean - std, mean + std, color=color, alpha=0.15, lw=0)
         axes.plot(found.size, mean, color=color, marker="o", ms=3.5)
@@ -270,8 +270,8 @@ def _galleries(run: Run, best: _Contender, images: np.ndarray) -> Iterator[Plot]
         some = f", of the first {len(images):,}" if len(images) < total else ""
         caption = (
             f"{title}: {len(chosen):,} of {total:,} test images ({100 * len(chosen) / total:.1f} %) that {what} "
-            f"correctly, {run.describe(best.setting)}. Shown{some}: the {first}. Above: the true class; below: the "
-            "class predicted most often, and the share of seeds that are right."
+            f"correctly, {run.describe(best.configuration)}. Shown{some}: the {first}. Above: the true class; below: "
+            "the class predicted most often, and the share of seeds that are right."
         )
         yield _gallery(run, best, images[shown], shown, f"examples_{kind}", caption)
 

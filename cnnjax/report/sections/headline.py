@@ -1,4 +1,4 @@
-"""The answer in words: the best setting, its lead, the evidence for it, and how many more seeds would decide it."""
+"""The answer in words: the best configuration, its lead, the evidence for it, and the seeds that would decide it."""
 
 import math
 
@@ -20,7 +20,7 @@ def text(run: Run) -> tuple[str, list[tuple[str, str]]]:
     evidence = weigh(run)
     if evidence is None:
         return "No trial has finished with a value to select by.", []
-    best, sources, confirmed = evidence.settings[0], split_variance(run), confirmation.read(run)
+    best, sources, confirmed = evidence.configurations[0], split_variance(run), confirmation.read(run)
     if sources:
         return _sources_sentence(run, sources), [("", _best_sentence(run, best))]
     said = [_best_sentence(run, best), _seeds_sentence(run, best)]
@@ -28,16 +28,16 @@ def text(run: Run) -> tuple[str, list[tuple[str, str]]]:
         said += [confirmation.text(confirmed), _open_sentence(run, evidence, len(confirmed.contenders))]
     elif evidence.runner_up is not None and not run.crossed:
         said.append(_verdict_sentence(run, evidence))
-    details = [("Selection", _selection_sentence(run, evidence))] if evidence.honest and not run.crossed else []
-    unranked = len(run.settings) - len(evidence.settings)
+    details = [("Selection", _selection_sentence(run, evidence))] if evidence.selection and not run.crossed else []
+    unranked = len(run.configurations) - len(evidence.configurations)
     details += [("Unranked", _unranked_sentence(run, unranked))] if unranked else []
     return " ".join(filter(None, said)), details
 
 
 def _best_sentence(run: Run, best: int) -> str:
     so_far = " so far" if len(run.trials) < run.planned else ""
-    count = len(run.settings)
-    verb = f"Best{so_far} of {count} settings by {measure_name(run.select)}: " if count > 1 else ""
+    count = len(run.configurations)
+    verb = f"Best{so_far} of {count} configurations by {measure_name(run.select)}: " if count > 1 else ""
     measured = "; ".join(filter(None, (_interval(run, best, measure) for measure in _measures(run))))
     return f"{verb}{run.describe(best)}. {measured[0].upper()}{measured[1:]}."
 
@@ -46,8 +46,8 @@ def _measures(run: Run) -> list[str]:
     return [run.select, *(() if run.selects_on_test else ("test_accuracy",))]
 
 
-def _interval(run: Run, setting: int, measure: str) -> str:
-    summary = run.summary(setting, measure)
+def _interval(run: Run, configuration: int, measure: str) -> str:
+    summary = run.summary(configuration, measure)
     if summary is None:
         return ""
     unit = " %" if scale(measure) == 100 else ""
@@ -70,90 +70,78 @@ def _seeds_sentence(run: Run, best: int) -> str:
 
 
 def _verdict_sentence(run: Run, evidence: Evidence) -> str:
-    found, (first, second, *_) = evidence.runner_up, evidence.ranks
-    assert found is not None
-    name, measure = run.tell_apart(evidence.settings[1]), measure_name(run.select)
-    if found.is_identical:
-        return f"Equal: the runner-up, {name}, has the same {measure} on every seed."
-    by = f"by {stats.gap(found.difference.value, run.select)} of {measure}"
-    if first.n < 2:
-        return f"Undecided: it leads the runner-up, {name}, {by}, but one seed each decides nothing."
-    if not found.difference.standard_error > 0:
-        return f"Undecided: it leads the runner-up, {name}, {by}. {stats.what_decides(found)}"
-    paired = ", paired by seed" if found.paired else ""
-    sure = f"({stats.span(found.interval, run.select)}{paired}); P(best) = {100 * first.best:.0f} %."
-    also = _open_sentence(run, evidence, 2)
-    if evidence.decided:
-        return " ".join(filter(None, (f"Decided: it is better than the runner-up, {name}, {by} {sure}", also)))
-    if found.is_level:
-        text = f"Undecided: it is level with the runner-up, {name}, in {measure} {sure}"
-    else:
-        text = f"Undecided: it leads the runner-up, {name}, {by} {sure}"
-    if found.verdict == "better":
-        text += (
-            f" This interval alone excludes zero, but among the {evidence.pairs} pairs of settings such a difference "
-            f"may be chance (p = {second.p:.2g} after Holm's correction): confirm it on fresh seeds."
-        )
-    return " ".join(filter(None, (text, stats.what_decides(found, "it", "the runner-up"), also)))
+    """Compares the best with the runner-up, and names the others against which the best is undecided."""
+    assert evidence.runner_up is not None
+    found, p = evidence.runner_up
+    runner_up = f"the runner-up, {run.tell_apart(evidence.configurations[1])},"
+    said = [stats.verdict_sentence(found, run.select, "it", runner_up, p=p, name=measure_name(run.select))]
+    if found.difference.standard_error > 0:
+        best = evidence.ranks[0].best
+        said += ["" if math.isnan(best) else f"P(best) = {100 * best:.0f} %.", _open_sentence(run, evidence, 2)]
+    return " ".join(filter(None, said))
 
 
 def _open_sentence(run: Run, evidence: Evidence, first: int) -> str:
-    """Names the settings from index `first` on that have a lower mean, but are not decided to be worse."""
+    """Names the configurations from index `first` on that have a lower mean, but are not decided to be worse."""
     if run.crossed:
         return ""
-    places = [place for place in range(first, len(evidence.settings)) if evidence.verdict(place) == "undecided"]
+    places = [
+        place
+        for place in range(first, len(evidence.configurations))
+        if evidence.against[place - 1].verdict == "undecided"
+    ]
     if not places:
         return ""
-    names = [run.tell_apart(evidence.settings[place]) for place in places]
-    needs = [evidence.against[place - 1].more_seeds for place in places]
+    names = [run.tell_apart(evidence.configurations[place]) for place in places]
+    needs = [evidence.against[place - 1].comparison.more_seeds for place in places]
     which = first_three(names, "; ")
     them = "it" if len(places) == 1 else "all of them"
     some = [max(more) for more in needs if more]
     how = f": {counted(max(some), 'more seed')} of each would decide {them}" if len(some) == len(places) else ""
-    return f"It is undecided against {counted(len(places), 'other setting')} with a lower mean ({which}){how}."
+    return f"It is undecided against {counted(len(places), 'other configuration')} with a lower mean ({which}){how}."
 
 
 def _unranked_sentence(run: Run, count: int) -> str:
     are, have = ("is", "has") if count == 1 else ("are", "have")
     return (
-        f"{count} of {len(run.settings)} settings {have} fewer seeds with a finite {measure_name(run.select)} than the "
-        f"best, and {are} not compared."
+        f"{count} of {len(run.configurations)} configurations {have} fewer seeds with a finite "
+        f"{measure_name(run.select)} than the best, and {are} not compared."
     )
 
 
 def _selection_sentence(run: Run, evidence: Evidence) -> str:
-    """Describes what the selection reaches on seeds that it did not see."""
-    honest = evidence.honest
-    assert honest is not None
-    low, high = (significant(100 * end) for end in (max(honest.low, 0), min(honest.high, 1)))
-    between = "" if math.isnan(honest.low) else f" ({low} to {high})"
-    votes, choices = honest.votes.get(honest.chosen, 0), sum(honest.votes.values())
-    some = f" among the {choices} seeds that all ranked settings have" if choices < evidence.ranks[0].n else ""
+    """Describes what the selected configuration reaches on seeds that did not select it."""
+    found = evidence.selection
+    assert found is not None
+    low, high = (significant(100 * end) for end in (max(found.low, 0), min(found.high, 1)))
+    between = "" if math.isnan(found.low) else f" ({low} to {high})"
+    votes, choices = found.votes.get(found.chosen, 0), sum(found.votes.values())
+    some = f" among the {choices} seeds that all ranked configurations have" if choices < evidence.ranks[0].n else ""
     text = (
         f"with one seed left out, it is selected {votes} of {choices} times{some}; on the seed left out, the selected "
-        f"setting reaches {significant(100 * honest.honest)} % test accuracy{between}, "
-        f"{_optimism(honest, ' on these' if some else '')}."
+        f"configuration reaches {significant(100 * found.held_out)} % test accuracy{between}, "
+        f"{_optimism(found, ' on these' if some else '')}."
     )
     if run.selects_on_test:
         text += " The luck of the test images, which also selected it, is not included."
     return text
 
 
-def _optimism(honest: stats.Honest, where: str) -> str:
+def _optimism(found: stats.SelectionEstimate, where: str) -> str:
     mean = f"the winner's own mean{where}"
-    if len(honest.votes) == 1:
+    if len(found.votes) == 1:
         return f"{mean}: as it is selected each time, this does not show the luck of the selection (winner's curse)"
-    if abs(honest.optimism) < 5e-5:
+    if abs(found.optimism) < 5e-5:
         return f"as much as {mean}"
-    if honest.optimism < 0:
-        return f"{-100 * honest.optimism:.2f} points above {mean}"
-    return f"{100 * honest.optimism:.2f} points below {mean}: a rough estimate of its luck (winner's curse)"
+    if found.optimism < 0:
+        return f"{-100 * found.optimism:.2f} points above {mean}"
+    return f"{100 * found.optimism:.2f} points below {mean}: a rough estimate of its luck (winner's curse)"
 
 
 def _sources_sentence(run: Run, sources: list[Sources]) -> str:
     last = sources[0]
     if not last.found.total:
-        return f"Test accuracy is the same in all {last.trials} trainings, {run.tell_apart(last.setting)}."
+        return f"Test accuracy is the same in all {last.trials} trainings, {run.tell_apart(last.configuration)}."
     parts = sorted(last.found.components, key=lambda part: -part.share)[:3]
     named = "; ".join(
         f"{' x '.join(p.sources)} {100 * p.share:.0f} % ({100 * p.share_low:.0f} to {100 * p.share_high:.0f})"
@@ -162,5 +150,5 @@ def _sources_sentence(run: Run, sources: list[Sources]) -> str:
     std = f"{100 * last.found.total**0.5:.2f}"
     return (
         f"Test accuracy differs by {std} points (standard deviation) between trainings with all random streams new. "
-        f"Shares of this variance, from {last.trials} trainings, {run.tell_apart(last.setting)}: {named}."
+        f"Shares of this variance, from {last.trials} trainings, {run.tell_apart(last.configuration)}: {named}."
     )

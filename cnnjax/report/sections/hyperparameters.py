@@ -22,6 +22,7 @@ from cnnjax.report.theme import (
     SERIES,
     Plot,
     canvas,
+    configuration_look,
     draw_bars,
     keep_in_bounds,
     legend,
@@ -29,7 +30,6 @@ from cnnjax.report.theme import (
     name_rows,
     off_zero,
     render,
-    setting_look,
     themed,
 )
 
@@ -67,12 +67,12 @@ def tables(run: Run) -> list[Table]:
     ]
     if _has_higher(effects):
         rows.append({"effect": "three and more axes together", "share": effects.higher})
-    rows.append({"effect": "seeds, within settings", "share": effects.seeds})
+    rows.append({"effect": "seeds, within configurations", "share": effects.seeds})
     note = (
-        f"Share of the variance of test accuracy over all {effects.trials} trials of {effects.settings} settings that "
-        "each axis explains alone, and two axes together beyond that (type II sums of squares; they add up to 100 % "
-        "in a complete grid). F and p: against the spread of seeds, p not corrected for the number of effects; none "
-        "with one seed."
+        f"Share of the variance of test accuracy over all {effects.trials} trials of {effects.configurations} "
+        "configurations that each axis explains alone, and two axes together beyond that (type II sums of squares; "
+        "they add up to 100 % in a complete grid). F and p: against the spread of seeds, p not corrected for the "
+        "number of effects; none with one seed."
     )
     return [Table("effects", _GROUP, note, pd.DataFrame(rows), foot=len(rows) - len(effects.effects))]
 
@@ -108,7 +108,7 @@ def _bars(effects: stats.Effects) -> Plot:
     if rest:
         shown.append((f"{len(rest)} smaller", sum(found.share for found in rest)))
     shown += [("three and more axes", effects.higher)] if _has_higher(effects) else []
-    shown.append(("seeds, within settings", effects.seeds))
+    shown.append(("seeds, within configurations", effects.seeds))
     figure, [[axes]] = canvas(8, 0.8 + 0.26 * len(shown))
     for place, (_, share) in enumerate(shown):
         draw_bars(axes, place, 100 * share, 0.75, MUTED if place == len(shown) - 1 else SERIES[0])
@@ -120,9 +120,9 @@ def _bars(effects: stats.Effects) -> Plot:
     keep_in_bounds([axes], "test_accuracy", "x")
     axes.set_xlabel("% of the variance of test accuracy over all trials")
     caption = (
-        f"What mattered: share of the variance of test accuracy, over {effects.trials} trials of {effects.settings} "
-        "settings, that each axis explains alone, and two axes together (x) beyond that. No error bars. The shares "
-        "hold for the values of this grid; other values of an axis may matter more."
+        f"What mattered: share of the variance of test accuracy, over {effects.trials} trials of "
+        f"{effects.configurations} configurations, that each axis explains alone, and two axes together (x) beyond "
+        "that. No error bars. The shares hold for the values of this grid; other values of an axis may matter more."
     )
     return render(figure, "effects", _GROUP, caption)
 
@@ -147,9 +147,9 @@ def _marginal(run: Run, shown: Sequence[tuple[str, ...]]) -> Plot:
     for row in grid:
         row[0].set_ylabel("Test accuracy, %")
     keep_in_bounds(panels, "test_accuracy")
-    bars = "Lines: 95 % t interval of the mean over seeds, with the settings fixed." if seeds else _no_bars(run)
+    bars = "Lines: 95 % t interval of the mean over seeds, with the configurations fixed." if seeds else _no_bars(run)
     caption = (
-        "Mean test accuracy at each value of an axis, over all settings with that value, each counted once. "
+        "Mean test accuracy at each value of an axis, over all configurations with that value, each counted once. "
         f"{bars}{off_zero(panels[: len(shown)])}"
     )
     return render(figure, "marginal_means", _GROUP, caption)
@@ -189,7 +189,7 @@ def _interactions(run: Run, pairs: Sequence[tuple[str, ...]]) -> Plot:
 
 
 def _no_bars(run: Run) -> str:
-    one = run.settings["n"].max() < 2
+    one = run.configurations["n"].max() < 2
     return "One seed each: no error bars." if one else "No error bars: the seeds show no spread."
 
 
@@ -216,14 +216,14 @@ def _ticks(panel: "Axes", names: list[str]) -> None:
 
 
 def _parallel(run: Run) -> Plot:
-    """Draws parallel coordinates, the best settings in color."""
+    """Draws parallel coordinates, the best configurations in color."""
     shown = run.ranked[:_LINES]
     axes_names = list(run.varying)
     unit = scale(run.select)
     figure, [[axes]] = canvas(max(5.4, min(11, 1.5 * (len(axes_names) + 1))), 4.2)
     columns = []
     for x, axis in enumerate(axes_names):
-        names = run.settings[axis].map(partial(level, axis))
+        names = run.configurations[axis].map(partial(level, axis))
         levels = sorted(set(names), key=lambda name: _order(run, axis, name))
         heights = {name: (place + 0.5) / len(levels) for place, name in enumerate(levels)}
         columns.append(names[shown].map(heights).to_numpy(float))
@@ -233,7 +233,7 @@ def _parallel(run: Run) -> Plot:
                 where: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "va": "center", "zorder": 5}
                 where |= {"fontsize": 7.5, "bbox": {"facecolor": PAPER, "edgecolor": "none", "pad": 0.6}}
                 axes.annotate(shortened(name, _LONGEST), (x, height), (-4, 0), **where)
-    values = run.settings.loc[shown, run.select].to_numpy(float)
+    values = run.configurations.loc[shown, run.select].to_numpy(float)
     low, high = values.min(), values.max()
     columns.append((values - low) / (high - low) if high > low else np.full(len(values), 0.5))
     axes.axvline(len(axes_names), color=GRID, lw=1)
@@ -242,7 +242,7 @@ def _parallel(run: Run) -> Plot:
     for place in reversed(range(len(shown))):
         look: dict[str, Any] = {"color": MUTED, "lw": 0.8, "alpha": max(0.12, 0.6 - len(shown) / 200)}
         if place < _BEST:
-            look = {**setting_look(run, shown[place]), "lw": 2.0, "zorder": 4}
+            look = {**configuration_look(run, shown[place]), "lw": 2.0, "zorder": 4}
         axes.plot(range(len(axes_names) + 1), lines[place], **look)
     for end, value in ((0, low), (1, high)):
         beside: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 8}
@@ -253,19 +253,19 @@ def _parallel(run: Run) -> Plot:
     axes.grid(False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    best = [line_handle(run.tell_apart(s), lw=2, **setting_look(run, s)) for s in shown[:_BEST]]
+    best = [line_handle(run.tell_apart(s), lw=2, **configuration_look(run, s)) for s in shown[:_BEST]]
     legend(figure, best, columns=1 if max(len(run.tell_apart(s)) for s in shown[:_BEST]) > 40 else 2)
     some = f" ({len(shown)} best of {len(run.ranked)})" if len(run.ranked) > len(shown) else ""
     caption = (
-        f"Every setting{some} as a line through its values, to its mean {measure_name(run.select)} over seeds on the "
-        f"right; the {min(_BEST, len(shown))} best in color. No error bars."
+        f"Every configuration{some} as a line through its values, to its mean {measure_name(run.select)} over seeds on "
+        f"the right; the {min(_BEST, len(shown))} best in color. No error bars."
     )
     return render(figure, "parallel_coordinates", _GROUP, caption)
 
 
 def _order(run: Run, axis: str, name: str) -> float:
     """Returns the position of a value along its axis: numbers by size, words in order of appearance."""
-    for place, value in enumerate(run.settings[axis]):
+    for place, value in enumerate(run.configurations[axis]):
         if level(axis, value) == name:
             return place if isinstance(value, str) else float(np.nan_to_num(value, nan=-1.0))
     return 0.0

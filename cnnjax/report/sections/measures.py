@@ -1,4 +1,4 @@
-"""Final measures of all settings, by model, optimizer and other axes."""
+"""Final measures of all configurations, by model, optimizer and other axes."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -33,8 +33,8 @@ from cnnjax.study.metrics import TEST_MEASURES
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_SEEDS_BAR = "the standard deviation across seeds within one setting, pooled over the settings averaged"
-_NO_BARS = "no error bars: no setting has two seeds, so the spread across seeds is unknown"
+_SEEDS_BAR = "the standard deviation across seeds within one configuration, pooled over the configurations averaged"
+_NO_BARS = "no error bars: no configuration has two seeds, so the spread across seeds is unknown"
 _NO_BAND = _NO_BARS.replace("error bars", "band").capitalize()
 
 
@@ -44,16 +44,16 @@ def scores(run: Run) -> list[str]:
 
 
 def tables(run: Run) -> list[Table]:
-    """The best trials, means by model and optimizer, and all settings."""
+    """The best trials, means by model and optimizer, and all configurations."""
     if not len(run.ok):
         return []
     found = [_best_trials(run)] if len(run.ok) > 1 else []
     if _has_groups(run):
         found.append(_by_model_and_optimizer(run))
-    settings = _settings(run)
-    if len(settings.frame) > 5:
-        found.append(_top(run, settings.frame))
-    return [*found, settings]
+    configurations = _configurations(run)
+    if len(configurations.frame) > 5:
+        found.append(_top(run, configurations.frame))
+    return [*found, configurations]
 
 
 def _has_groups(run: Run) -> bool:
@@ -61,21 +61,21 @@ def _has_groups(run: Run) -> bool:
 
 
 def group_means(run: Run, by: list[str], measure: str) -> pd.DataFrame:
-    """Groups settings by axes, and computes means and two separate spreads of a measure.
+    """Groups configurations by axes, and computes means and two separate spreads of a measure.
 
     Returns:
-        The groups as index, with `mean` (of the settings' means), `setting_std` (standard deviation of the settings'
-        means: the effect of hyperparameters), `seed_std` (standard deviation over seeds, pooled within settings),
-        `settings` and `trials` (their numbers).
+        The groups as index, with `mean` (of the configurations' means), `configuration_std` (standard deviation of the
+        configurations' means: the effect of hyperparameters), `seed_std` (standard deviation over seeds, pooled within
+        configurations), `configurations` and `trials` (their numbers).
     """
-    finished = run.settings[run.settings["n"] > 0]
+    finished = run.configurations[run.configurations["n"] > 0]
     rows = {}
     for key, group in finished.groupby(by, sort=False, dropna=False):
         rows[key] = {
             "mean": group[measure].mean(),
-            "setting_std": group[measure].std(),
+            "configuration_std": group[measure].std(),
             "seed_std": run.seed_std(group.index.tolist(), measure),
-            "settings": len(group),
+            "configurations": len(group),
             "trials": int(group["n"].sum()),
         }
     frame = pd.DataFrame.from_dict(rows, orient="index")
@@ -90,7 +90,7 @@ def _best_trials(run: Run) -> Table:
     frame.insert(0, "best by", ["test accuracy", "test F1"])
     note = (
         "The luckiest single trials. They are selected by the test set, so their values are optimistic; the headline "
-        "names the setting to choose."
+        "names the configuration to choose."
     )
     return Table("best_trials", "Best trials", note, frame)
 
@@ -98,57 +98,60 @@ def _best_trials(run: Run) -> Table:
 def _by_model_and_optimizer(run: Run) -> Table:
     by = ["model", "optimizer"]
     groups = {measure: group_means(run, by, measure) for measure in scores(run)}
-    frame = groups["test_f1"][["settings", "trials"]].copy()
+    frame = groups["test_f1"][["configurations", "trials"]].copy()
     frame.insert(1, "seeds", run.ok.groupby(by)["seed"].nunique())
     for measure, group in groups.items():
         frame[measure] = group["mean"]
         if measure in ("test_accuracy", "test_f1"):
             frame[f"{measure}_seed_std"] = group["seed_std"]
-            frame[f"{measure}_setting_std"] = group["setting_std"]
+            frame[f"{measure}_configuration_std"] = group["configuration_std"]
     frame = frame.sort_values("test_f1", ascending=False).reset_index()
     note = (
-        "Means of the settings' means (test set), sorted by F1. std, seeds: standard deviation across seeds within one "
-        "setting, pooled (chance). std, settings: standard deviation of the settings' means (hyperparameters)."
+        "Means of the configurations' means (test set), sorted by F1. std, seeds: standard deviation across seeds "
+        "within one configuration, pooled (chance). std, configurations: standard deviation of the configurations' "
+        "means (hyperparameters)."
     )
     return Table("by_model_and_optimizer", "By model and optimizer", note, frame, (0,))
 
 
-def _top(run: Run, settings: pd.DataFrame) -> Table:
-    ranked = settings.sort_values("test_f1", ascending=False).head(5)
+def _top(run: Run, configurations: pd.DataFrame) -> Table:
+    ranked = configurations.sort_values("test_f1", ascending=False).head(5)
     shown = [*shown_axes(run), "n", "test_f1", "test_f1_half", "test_accuracy", "test_accuracy_half"]
     note = (
         "Mean over n seeds ± half the 95 % t interval of the mean. Ranked by the test set: this describes the "
         "study, and is no basis for a selection."
     )
-    return Table("top_5_by_f1", "Top 5 settings by F1", note, ranked[shown])
+    return Table("top_5_by_f1", "Top 5 configurations by F1", note, ranked[shown])
 
 
-def _settings(run: Run) -> Table:
-    """Returns every setting, the best by the study's measure first."""
-    settings = run.settings
-    frame = settings[[*shown_axes(run), "n", "diverged"]].copy()
+def _configurations(run: Run) -> Table:
+    """Returns every configuration, the best by the study's measure first."""
+    configurations = run.configurations
+    frame = configurations[[*shown_axes(run), "n", "diverged"]].copy()
     for split in ("train", "val"):
-        if settings[f"{split}_accuracy"].notna().any():
-            frame[f"{split}_accuracy"] = settings[f"{split}_accuracy"]
-            frame[f"{split}_loss"] = settings[f"{split}_loss"]
-    frame["test_loss"] = settings["test_loss"]
+        if configurations[f"{split}_accuracy"].notna().any():
+            frame[f"{split}_accuracy"] = configurations[f"{split}_accuracy"]
+            frame[f"{split}_loss"] = configurations[f"{split}_loss"]
+    frame["test_loss"] = configurations["test_loss"]
     for measure in scores(run):
-        frame[measure] = settings[measure]
+        frame[measure] = configurations[measure]
         if measure in ("test_accuracy", "test_f1"):
-            values = {setting: run.values(setting, measure) for setting in settings.index}
-            summaries = {setting: stats.summarize(of_seeds) for setting, of_seeds in values.items() if of_seeds}
+            values = {configuration: run.values(configuration, measure) for configuration in configurations.index}
+            summaries = {
+                configuration: stats.summarize(of_seeds) for configuration, of_seeds in values.items() if of_seeds
+            }
             frame[f"{measure}_std"] = pd.Series({s: one.std for s, one in summaries.items()}, dtype=float)
             frame[f"{measure}_half"] = pd.Series(
                 {s: (one.high - one.low) / 2 for s, one in summaries.items()}, dtype=float
             )
     ascending = not larger_is_better(run.select)
-    order = settings[run.select].sort_values(ascending=ascending, kind="stable").index
+    order = configurations[run.select].sort_values(ascending=ascending, kind="stable").index
     note = (
         f"Means over n seeds, sorted by {run.config['select']}; std across seeds, and ± half the 95 % t interval of "
-        "the mean. The setting of the headline is highlighted."
+        "the mean. The configuration of the headline is highlighted."
     )
     marked = () if run.best is None else (order.get_loc(run.best),)
-    return Table("settings", "Every setting", note, frame.loc[order], marked)
+    return Table("configurations", "Every configuration", note, frame.loc[order], marked)
 
 
 @themed
@@ -165,16 +168,16 @@ def figures(run: Run) -> Iterator[Plot]:
 
 def _bars(run: Run, measure: str) -> Plot:
     means = group_means(run, ["model", "optimizer"], measure)
-    models = list(dict.fromkeys(run.settings["model"]))
-    optimizers = list(dict.fromkeys(run.settings["optimizer"]))
+    models = list(dict.fromkeys(run.configurations["model"]))
+    optimizers = list(dict.fromkeys(run.configurations["optimizer"]))
     unit, width = scale(measure), 0.8 / len(optimizers)
     figure, [[axes]] = canvas(min(11, max(4.6, 0.9 + 0.75 * len(models) * len(optimizers))), 3.5)
     for (model, optimizer), row in means.iterrows():
         at = optimizers.index(optimizer)
         x = models.index(model) + (at - (len(optimizers) - 1) / 2) * width
         draw_bars(axes, x, unit * row["mean"], 0.92 * width, SERIES[at % len(SERIES)], upright=True)
-        here = (run.settings["model"] == model) & (run.settings["optimizer"] == optimizer)
-        points = unit * run.settings.loc[here, measure].dropna()
+        here = (run.configurations["model"] == model) & (run.configurations["optimizer"] == optimizer)
+        points = unit * run.configurations.loc[here, measure].dropna()
         # beside the error bar, spread sideways so that they do not overlap
         beside = x + width * (0.2 + 0.2 * (np.arange(len(points)) % 5) / 4)
         axes.plot(beside, points, "o", ms=4, color=SERIES[at % len(SERIES)], mec=PAPER, mew=0.4)
@@ -189,15 +192,15 @@ def _bars(run: Run, measure: str) -> Plot:
     keep_in_bounds([axes], measure)
     has_bars = bool(means["seed_std"].notna().any())
     handles = patches(optimizers)
-    handles.append(line_handle("one setting", color=MUTED, marker="o", ms=3.5, ls=""))
+    handles.append(line_handle("one configuration", color=MUTED, marker="o", ms=3.5, ls=""))
     if has_bars:
         handles.append(line_handle("± std across seeds", color=INK, lw=1.4))
     legend(figure, handles)
     bars = f"Error bars: ± {_SEEDS_BAR}" if has_bars else _NO_BARS.capitalize()
     name = measure_name(measure)
     caption = (
-        f"{name[0].upper()}{name[1:]} by model and optimizer. Bars: mean of the settings' means. {bars}. Points: one "
-        "per setting, its mean over seeds: they spread by hyperparameters, not by chance."
+        f"{name[0].upper()}{name[1:]} by model and optimizer. Bars: mean of the configurations' means. {bars}. Points: "
+        "one per configuration, its mean over seeds: they spread by hyperparameters, not by chance."
     )
     return render(figure, f"bars_{measure}", "Measures by model and optimizer", caption)
 
@@ -218,7 +221,7 @@ def patches(names: list[str]) -> list[Any]:
 
 
 def _by_learning_rate(run: Run) -> Plot:
-    models = list(dict.fromkeys(run.settings["model"]))
+    models = list(dict.fromkeys(run.configurations["model"]))
     by = ["model", "optimizer", "batch_size", "learning_rate"]
     means = group_means(run, by, "test_f1").reset_index()
     optimizers, batches = list(dict.fromkeys(means["optimizer"])), sorted(set(means["batch_size"]))
@@ -267,7 +270,7 @@ def _by_epochs(run: Run) -> Plot:
     keep_in_bounds([axes], "test_accuracy")
     legend(figure, [line_handle(model, color=model_color(run, model), marker="o") for model in models])
     band = f"Band: ± {_SEEDS_BAR}" if means["seed_std"].notna().any() else _NO_BAND
-    caption = f"Test accuracy against epochs by model, mean of the settings' means. {band}."
+    caption = f"Test accuracy against epochs by model, mean of the configurations' means. {band}."
     return render(figure, "accuracy_by_epochs", "Hyperparameters", caption)
 
 

@@ -1,4 +1,4 @@
-"""Each model at its best setting: its cost and its accuracy."""
+"""Each model at its best configuration: its cost and its accuracy."""
 
 import math
 from collections.abc import Iterator
@@ -31,40 +31,40 @@ if TYPE_CHECKING:
 
 
 def tables(run: Run) -> list[Table]:
-    """The costs of each model, and the accuracy of its best setting."""
+    """The costs of each model, and the accuracy of its best configuration."""
     return [_costs(run)] if run.best_of_models else []
 
 
 def _costs(run: Run) -> Table:
     best = list(run.best_of_models.values())
-    trials = run.ok.groupby("setting")
+    trials = run.ok.groupby("configuration")
     program_of = {member: p for p in run.plan["programs"] for member in p.get("member_ids", ())}
     programs = [program_of.get(member, {}) for member in trials["member"].first().loc[best]]
-    frame = run.settings.loc[best, [*shown_axes(run), "n"]].copy()
+    frame = run.configurations.loc[best, [*shown_axes(run), "n"]].copy()
     for fact in ("parameters", "forward_flops"):
         frame[fact] = [program.get(fact, math.nan) for program in programs]
     for cost in ("seconds", "images_per_second", "epochs_run", "best_epoch"):
         frame[cost] = trials[cost].mean()
     for split in ("val", "test"):
-        frame[f"{split}_accuracy"] = run.settings[f"{split}_accuracy"]
+        frame[f"{split}_accuracy"] = run.configurations[f"{split}_accuracy"]
         frame[f"{split}_accuracy_std"] = trials[f"{split}_accuracy"].std()
     note = (
-        f"Each model's best setting by {run.config['select']}: means over its n seeds. Forward FLOPs: of one image, "
-        "counting a multiplication and an addition as two. Seconds: a trial's share of the time of the members trained "
-        "together. Images per second: of all these members."
+        f"Each model's best configuration by {run.config['select']}: means over its n seeds. Forward FLOPs: of one "
+        "image, counting a multiplication and an addition as two. Seconds: a trial's share of the time of the members "
+        "trained together. Images per second: of all these members."
     )
     return Table("models", "Models", note, frame.dropna(axis="columns", how="all"))
 
 
 @themed
 def figures(run: Run) -> Iterator[Plot]:
-    """The accuracy of the best setting of three and more models."""
+    """The accuracy of the best configuration of three and more models."""
     if len(run.best_of_models) > 2:
         yield _best_accuracies(run)
 
 
 def _best_accuracies(run: Run) -> Plot:
-    """Draws bars of each model's best setting."""
+    """Draws bars of each model's best configuration."""
     best, values = run.best_of_models, _accuracies(run)
     figure, [[axes]] = canvas(8.6, 0.9 + (0.22 + 0.2 * len(values)) * len(best))
     width, ends = 0.8 / len(values), []
@@ -89,22 +89,28 @@ def _best_accuracies(run: Run) -> Plot:
     handles = patches(list(values)) if len(values) > 1 else []
     legend(figure, [*handles, line_handle(f"{next(iter(best))}, test", color=INK, ls=LINES[1], lw=1)])
     caption = (
-        f"Accuracy of each model's best setting by {run.config['select']}, mean over seeds; error bars: ± the standard "
-        "deviation across seeds."
+        f"Accuracy of each model's best configuration by {run.config['select']}, mean over seeds; error bars: ± the "
+        "standard deviation across seeds."
         + (" Highest validation accuracy: the best of all epochs, so it is optimistic." if len(values) > 1 else "")
         + (f" The axis is cut: it starts at {start} %, so bar lengths are not proportional." if start else "")
     )
-    return render(figure, "models_best_accuracy", "Models, each at its best setting", caption)
+    return render(figure, "models_best_accuracy", "Models, each at its best configuration", caption)
 
 
 def _accuracies(run: Run) -> dict[str, dict[str, np.ndarray]]:
-    """Returns the accuracies over seeds of each model's best setting, by split."""
+    """Returns the accuracies over seeds of each model's best configuration, by split."""
     best = run.best_of_models
-    values = {"test": {model: np.array(run.values(setting, "test_accuracy")) for model, setting in best.items()}}
-    highest = run.history_of(best.values()).groupby(["setting", "member"])["val_accuracy"].max().dropna()
+    values = {
+        "test": {model: np.array(run.values(configuration, "test_accuracy")) for model, configuration in best.items()}
+    }
+    highest = run.history_of(best.values()).groupby(["configuration", "member"])["val_accuracy"].max().dropna()
     if len(highest):
-        by_setting = {setting: of_seeds.to_numpy() for setting, of_seeds in highest.groupby("setting")}
-        values["highest validation"] = {m: by_setting.get(setting, np.empty(0)) for m, setting in best.items()}
+        by_configuration = {
+            configuration: of_seeds.to_numpy() for configuration, of_seeds in highest.groupby("configuration")
+        }
+        values["highest validation"] = {
+            m: by_configuration.get(configuration, np.empty(0)) for m, configuration in best.items()
+        }
     return values
 
 

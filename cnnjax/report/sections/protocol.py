@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from cnnjax.analysis.chance import chance_level, settings_at_chance, stuck_trials
+from cnnjax.analysis.chance import chance_level, configurations_at_chance, stuck_trials
 from cnnjax.analysis.columns import measure_name
 from cnnjax.analysis.run import Run
 from cnnjax.report.sections.data_rules import Finding, check_data, first_three, worst_first
@@ -19,16 +19,16 @@ def check(run: Run) -> list[Finding]:
 
 
 def _selection(run: Run) -> Iterator[Finding]:
-    """What selects settings and epochs."""
+    """What selects configurations and epochs."""
     data, select = run.config.get("data", {}), measure_name(run.select)
-    validation, several = data.get("validation_from"), len(run.settings) > 1
+    validation, several = data.get("validation_from"), len(run.configurations) > 1
     if several and run.selects_on_test:
-        said = f"The best setting is selected by {select}: on the test split, so its test results are optimistic."
+        said = f"The best configuration is selected by {select}: on the test split, so its test results are optimistic."
         yield Finding("selection-on-test", "error", said)
     if validation == "same_as_test":
         said = (
-            "The validation split is the test split: it selects settings and epochs and stops trainings, so the test "
-            "results are optimistic."
+            "The validation split is the test split: it selects configurations and epochs and stops trainings, so the "
+            "test results are optimistic."
         )
         yield Finding("validation-is-test", "error", said)
     rules = [
@@ -42,8 +42,8 @@ def _selection(run: Run) -> Iterator[Finding]:
         yield Finding("early-stopping-on-test", "error", said)
     if several and run.select.startswith("train"):
         said = (
-            f"The best setting is selected by {select}, which does not measure generalization: no validation split "
-            "takes part in the selection."
+            f"The best configuration is selected by {select}, which does not measure generalization: no validation "
+            "split takes part in the selection."
         )
         yield Finding("selection-on-train", "warning", said)
     if data.get("validation") and validation == "test":
@@ -67,30 +67,30 @@ def _several(run: Run, key: str) -> list[Any]:
 
 def _seeds(run: Run) -> Iterator[Finding]:
     """Whether seeds show a spread, and how much of it."""
-    several = len(run.settings) > 1
-    if len(run.ok) and run.settings["n"].max() == 1:
-        said = "differences between settings may be chance, and no setting can be called better."
-        said = f"One seed per setting: {said}" if several else "One seed: the effect of another seed is unknown."
+    several = len(run.configurations) > 1
+    if len(run.ok) and run.configurations["n"].max() == 1:
+        said = "differences between configurations may be chance, and no configuration can be called better."
+        said = f"One seed per configuration: {said}" if several else "One seed: the effect of another seed is unknown."
         yield Finding("single-seed", "error", said)
         if several:
             said = (
-                "With one seed per setting, every spread in this report is due to hyperparameters; no error bars are "
-                "drawn."
+                "With one seed per configuration, every spread in this report is due to hyperparameters; no error bars "
+                "are drawn."
             )
-            yield Finding("spread-of-settings", "warning", said)
+            yield Finding("spread-of-configurations", "warning", said)
     streams = run.config.get("streams", {}).items()
     seeds = {name: values if isinstance(values, list) else [values] for name, values in streams}
     fixed = [f"{name} = {json.dumps(of[0])}" for name, of in seeds.items() if len(of) == 1 and of != [None]]
     if fixed:
         said = (
-            f"Random streams are fixed ({', '.join(fixed)}): all trainings of a setting share them, and spread less "
-            "than independent trainings."
+            f"Random streams are fixed ({', '.join(fixed)}): all trainings of a configuration share them, and spread "
+            "less than independent trainings."
         )
         yield Finding("fixed-streams", "warning", said)
     if run.crossed:
         said = (
-            f"Random streams are crossed ({', '.join(run.crossed)}): trainings of a setting share some of them, they "
-            "are not independent, and intervals that assume independence are too narrow."
+            f"Random streams are crossed ({', '.join(run.crossed)}): trainings of a configuration share some of them, "
+            "they are not independent, and intervals that assume independence are too narrow."
         )
         yield Finding("crossed-streams", "warning", said)
 
@@ -101,7 +101,8 @@ def _trials(run: Run) -> Iterator[Finding]:
     if run.diverged:
         said = (
             f"{run.diverged} of {total} finished trials diverged (non-finite loss) and are left out of every mean: "
-            "settings that lost seeds look better than they are, and are not named best if they lost more than others."
+            "configurations that lost seeds look better than they are, and are not named best if they lost more than "
+            "others."
         )
         yield Finding("diverged-left-out", "warning", said)
     stuck = stuck_trials(run)
@@ -113,12 +114,12 @@ def _trials(run: Run) -> Iterator[Finding]:
             "prediction; they are included in every mean and interval."
         )
         yield Finding("stuck", "warning", said)
-    at_chance = settings_at_chance(run)
+    at_chance = configurations_at_chance(run)
     if at_chance and chance:
-        names = [run.tell_apart(setting) for setting in at_chance]
-        have = "setting has" if len(run.settings) == 1 else "settings have"
+        names = [run.tell_apart(configuration) for configuration in at_chance]
+        have = "configuration has" if len(run.configurations) == 1 else "configurations have"
         said = (
-            f"{len(at_chance)} of {len(run.settings)} {have} a mean test accuracy no better than chance, "
+            f"{len(at_chance)} of {len(run.configurations)} {have} a mean test accuracy no better than chance, "
             f"{100 * chance.accuracy:.1f} % for always predicting the most frequent class ({first_three(names)})."
         )
         yield Finding("at-chance", "warning", said)

@@ -1,4 +1,4 @@
-"""Which setting is best: the ranking, and the winner against each other setting."""
+"""Which configuration is best: the ranking, and the winner against each other configuration."""
 
 import math
 import textwrap
@@ -20,7 +20,7 @@ from cnnjax.utils.text import counted
 _RANKED = 100  # rows of the ranking, at most
 _OTHERS = 99  # rows of the winner against others over seeds, at most
 _RUNNERS_UP = 5  # rows of the winner against others on single images, at most
-_FOREMOST = 12  # settings in the figure, at most
+_FOREMOST = 12  # configurations in the figure, at most
 _WIDTH = 48  # characters of a line in the figure
 _SMALL = 0.005  # a p-value that a permutation test of few seeds cannot reach
 
@@ -28,7 +28,8 @@ _SMALL = 0.005  # a p-value that a permutation test of few seeds cannot reach
 def tables(run: Run) -> list[Table]:
     """The ranking, and the winner against the others over seeds and on single images.
 
-    Studies of one setting have none, nor have those whose trainings share random streams: these are not independent.
+    Studies of one configuration have none, nor have those whose trainings share random streams: these are not
+    independent.
     """
     evidence = weigh(run)
     if evidence is None or not evidence.against or run.crossed:
@@ -39,15 +40,17 @@ def tables(run: Run) -> list[Table]:
 def _ranking(run: Run, evidence: Evidence) -> Table:
     rows = [
         {"place": place}
-        | run.settings.loc[setting, shown_axes(run)].to_dict()
+        | run.configurations.loc[configuration, shown_axes(run)].to_dict()
         | {"n": rank.n, run.select: rank.mean, "p_best": rank.best}
         | {"first_place": rank.low, "last_place": rank.high}
-        for place, setting, rank in zip(range(1, _RANKED + 1), evidence.settings, evidence.ranks, strict=False)
+        for place, configuration, rank in zip(
+            range(1, _RANKED + 1), evidence.configurations, evidence.ranks, strict=False
+        )
     ]
     count = len(evidence.ranks)
-    some = f" The first {_RANKED} of {count} settings." if count > _RANKED else ""
-    lost = len(run.settings) - count
-    left_out = f" {counted(lost, 'setting')} with fewer seeds left out." if lost else ""
+    some = f" The first {_RANKED} of {count} configurations." if count > _RANKED else ""
+    lost = len(run.configurations) - count
+    left_out = f" {counted(lost, 'configuration')} with fewer seeds left out." if lost else ""
     note = (
         f"By {measure_name(run.select)}, means over n seeds.{some}{left_out} P(best): probability of the best true "
         "mean, by the seeds (t distribution; none if they show no spread). First to last place: the places that tests "
@@ -58,15 +61,15 @@ def _ranking(run: Run, evidence: Evidence) -> Table:
 
 def _over_seeds(run: Run, evidence: Evidence) -> Table:
     rows: list[dict[str, Any]] = []
-    for place, found in enumerate(evidence.against[:_OTHERS], 1):
-        verdict = evidence.verdict(place)
-        row: dict[str, Any] = {"place": place + 1, "instead of": run.tell_apart(evidence.settings[place])}
+    for place, adjusted in enumerate(evidence.against[:_OTHERS], 1):
+        found, verdict = adjusted.comparison, adjusted.verdict
+        row: dict[str, Any] = {"place": place + 1, "instead of": run.tell_apart(evidence.configurations[place])}
         row |= {"the winner is": verdict}
         row |= {"more_seeds": max(found.more_seeds) if verdict == "undecided" and found.more_seeds else None}
         row |= {"difference": found.difference.value} | _ends("difference", found.interval)
         if found.difference.standard_error > 0:
             row |= {"p_beats": found.beats.value} | _ends("p_beats", found.beats[1:])
-            row |= {"effect size": found.effect_size, "p": evidence.ranks[place].p}
+            row |= {"effect size": found.effect_size, "p": adjusted.p}
             row |= {"p_permutation": found.permutation_p}
         rows.append(row)
     count = len(evidence.against)
@@ -74,23 +77,24 @@ def _over_seeds(run: Run, evidence: Evidence) -> Table:
     paired = (
         "paired by seed"
         if evidence.paired
-        else "not paired: the seeds differ, or their effects are not common to the settings"
+        else "not paired: the seeds differ, or their effects are not common to the configurations"
     )
-    tests = f" of all {evidence.pairs:,} pairs of settings" if evidence.pairs > 1 else ""
+    tests = f" of all {evidence.pairs:,} pairs of configurations" if evidence.pairs > 1 else ""
     note = (
-        f"{run.tell_apart(evidence.settings[0])} compared with each other setting by {measure_name(run.select)} over "
-        f"{evidence.ranks[0].n} {run.repeats} ({paired}).{some} More seeds: how many more each of the two needs to be "
-        "told apart with 80 % power, with the correction for all tests, if this is the true difference. Difference: "
-        "the winner's mean less the other's, with its 95 % t interval. P(beats): probability that one training of the "
-        "winner beats one of the other, with its 95 % interval. Effect size: the difference in standard deviations "
-        f"across seeds (Hedges' g), positive if the winner is better. p: of the t tests{tests}, by Holm's correction; "
-        "the verdict follows it. p permutation: of this pair alone, without the assumption of normality"
+        f"{run.tell_apart(evidence.configurations[0])} compared with each other configuration by "
+        f"{measure_name(run.select)} over {evidence.ranks[0].n} {run.repeats} ({paired}).{some} More seeds: how many "
+        "more each of the two needs to be told apart with 80 % power, with the correction for all tests, if this is "
+        "the true difference. Difference: the winner's mean less the other's, with its 95 % t interval. P(beats): "
+        "probability that one training of the winner beats one of the other, with its 95 % interval. Effect size: the "
+        f"difference in standard deviations across seeds (Hedges' g), positive if the winner is better. p: of the t "
+        f"tests{tests}, by Holm's correction; the verdict follows it. p permutation: of this pair alone, without the "
+        "assumption of normality"
         f"{_least(evidence)}."
     )
     names = ("difference", "difference_low", "difference_high")
     kinds = dict.fromkeys(names, kind_of(run.select)) | dict.fromkeys(("p_beats_low", "p_beats_high"), "percent")
     frame = pd.DataFrame(rows).dropna(axis="columns", how="all")
-    return Table("winner_against_others", "The winner against each other setting", note, frame, kinds=kinds)
+    return Table("winner_against_others", "The winner against each other configuration", note, frame, kinds=kinds)
 
 
 def _ends(name: str, interval: tuple[float, ...]) -> dict[str, float]:
@@ -100,7 +104,7 @@ def _ends(name: str, interval: tuple[float, ...]) -> dict[str, float]:
 
 def _least(evidence: Evidence) -> str:
     """Returns the smallest possible p-value of the permutation test, if few seeds make it large."""
-    least = evidence.against[0].least_permutation_p
+    least = evidence.against[0].comparison.least_permutation_p
     if not least > _SMALL:
         return ""
     no_verdict = ", and decides nothing" if least > 1 - stats.LEVEL else ""
@@ -108,20 +112,20 @@ def _least(evidence: Evidence) -> str:
 
 
 def _on_images(run: Run, evidence: Evidence) -> list[Table]:
-    best, *others = evidence.settings[: _RUNNERS_UP + 1]
+    best, *others = evidence.configurations[: _RUNNERS_UP + 1]
     of_best, rows = run.predictions(best), []
     if of_best is None:
         return []
     winner, labels = of_best
-    for place, setting in enumerate(others, 2):
-        of_other = run.predictions(setting)
+    for place, configuration in enumerate(others, 2):
+        of_other = run.predictions(configuration)
         if of_other is None:
             continue
         found = stats.compare_predictions(winner, of_other[0], labels)
         low, high = found.interval
-        accuracy, other = (run.settings.loc[s, "test_accuracy"] for s in (best, setting))
+        accuracy, other = (run.configurations.loc[s, "test_accuracy"] for s in (best, configuration))
         rows.append(
-            {"place": place, "instead of": run.tell_apart(setting), "disagree": found.churn.between}
+            {"place": place, "instead of": run.tell_apart(configuration), "disagree": found.churn.between}
             | {"two of the winner": found.churn.within_a, "two of the other": found.churn.within_b}
             | {"only the winner right": found.mcnemar.only_a, "only the other right": found.mcnemar.only_b}
             | {"p, McNemar": found.mcnemar.p, "accuracy_difference": accuracy - other, "low": low, "high": high}
@@ -133,10 +137,10 @@ def _on_images(run: Run, evidence: Evidence) -> list[Table]:
     note = (
         f"{run.tell_apart(best)} and its runners-up on the {counted(len(labels), 'test image')}. Disagree: % of images "
         "that one network of each predicts differently. Two of the winner, two of the other: % of images that two "
-        "seeds of the same setting predict differently. Only the winner right, only the other right: number of images, "
-        "by the mean probabilities of all seeds of a setting. p: McNemar's exact test of these two counts, by Holm's "
-        f"correction for {len(rows)}: whether these networks would differ on other images. Accuracy difference: of the "
-        "means over seeds, with its 95 % interval over test images with these seeds fixed."
+        "seeds of the same configuration predict differently. Only the winner right, only the other right: number of "
+        "images, by the mean probabilities of all seeds of a configuration. p: McNemar's exact test of these two "
+        f"counts, by Holm's correction for {len(rows)}: whether these networks would differ on other images. Accuracy "
+        "difference: of the means over seeds, with its 95 % interval over test images with these seeds fixed."
     )
     percent = ("disagree", "two of the winner", "two of the other", "accuracy_difference", "low", "high")
     kinds = dict.fromkeys(percent, "percent") | dict.fromkeys(
@@ -147,7 +151,7 @@ def _on_images(run: Run, evidence: Evidence) -> list[Table]:
 
 @themed
 def figures(run: Run) -> Iterator[Plot]:
-    """The foremost settings with their intervals, if there are several."""
+    """The foremost configurations with their intervals, if there are several."""
     evidence = weigh(run)
     if evidence is not None and len(evidence.ranks) > 1:
         yield _foremost(run, evidence)
@@ -157,18 +161,18 @@ def _foremost(run: Run, evidence: Evidence) -> Plot:
     shown = evidence.ranks[:_FOREMOST]
     unit = scale(run.select)
     names = [
-        textwrap.fill(run.tell_apart(setting), _WIDTH, break_long_words=False)
-        for setting in evidence.settings[:_FOREMOST]
+        textwrap.fill(run.tell_apart(configuration), _WIDTH, break_long_words=False)
+        for configuration in evidence.configurations[:_FOREMOST]
     ]
     figure, [[axes]] = canvas(6, 0.9 + sum(0.3 + 0.15 * len(name.splitlines()) for name in names))
     several = shown[0].n > 1 and not run.crossed
     at = 0.0  # names stand above their values: beside them, a phone would show names only
-    for place, (setting, rank, name) in enumerate(zip(evidence.settings, shown, names, strict=False)):
+    for place, (configuration, rank, name) in enumerate(zip(evidence.configurations, shown, names, strict=False)):
         at += 0.55 + 0.5 * len(name.splitlines())
-        values = unit * np.array(run.values(setting, run.select))
+        values = unit * np.array(run.values(configuration, run.select))
         color = SERIES[0] if place == 0 else MUTED
         axes.plot(values, np.full(len(values), at + 0.24), "o", ms=3.5, color=color, alpha=0.5, mew=0)
-        summary = run.summary(setting, run.select)
+        summary = run.summary(configuration, run.select)
         if summary is not None and several:
             axes.plot([unit * summary.low, unit * summary.high], [at, at], color=INK, lw=1.6)
         axes.plot(unit * rank.mean, at, "D", ms=5.5, color=color)
@@ -186,7 +190,7 @@ def _foremost(run: Run, evidence: Evidence) -> Plot:
     keep_in_bounds([axes], run.select, "x")
     axes.set_xlabel(measure_label(run.select))
     count = len(evidence.ranks)
-    which = f"The {len(shown)} best of {count} settings" if count > len(shown) else f"All {count} settings"
+    which = f"The {len(shown)} best of {count} configurations" if count > len(shown) else f"All {count} configurations"
     bars = (
         "Lines: 95 % t interval of the mean. P(best): probability of the best true mean. Places: those that tests of "
         "all pairs do not exclude (95 %)."
@@ -199,4 +203,4 @@ def _foremost(run: Run, evidence: Evidence) -> Plot:
         f"{which} by {measure_name(run.select)}. Diamonds: mean over n = {shown[0].n} {run.repeats}; points below: the "
         f"single {run.repeats}. {bars}{off_zero([axes], 'x')}"
     )
-    return render(figure, "ranking", "Which setting is best", caption)
+    return render(figure, "ranking", "Which configuration is best", caption)

@@ -33,13 +33,13 @@ def tables(run: Run) -> list[Table]:
 
 @themed
 def figures(run: Run) -> Iterator[Plot]:
-    """The expected best against the number of trials, for each model and for all, if there are several settings."""
+    """The expected best against the number of trials, for each model and for all; needs several configurations."""
     if len(run.ranked) > 1 and not run.crossed:
         yield _expected(run)
 
 
 def _expected(run: Run) -> Plot:
-    models = list(dict.fromkeys(run.settings.loc[run.ranked, "model"]))
+    models = list(dict.fromkeys(run.configurations.loc[run.ranked, "model"]))
     shown = models[:_MODELS] if len(models) > 1 else []
     figure, [[axes]] = canvas(6.4, 3.6)
     lines = [("all", None, INK), *((model, model, model_color(run, model)) for model in shown)]
@@ -64,13 +64,18 @@ def _expected(run: Run) -> Plot:
         "the same number. "
         f"No error bars.{off_zero([axes])}"
     )
-    return render(figure, "search", "Which setting is best", caption)
+    return render(figure, "search", "Which configuration is best", caption)
 
 
 def expected_bests(run: Run, model: str | None) -> tuple[np.ndarray, np.ndarray]:
     """Returns numbers of trials and the expected best of each number, among the trials of a model or all trials."""
-    settings = [s for s in run.ranked if model is None or run.settings.loc[s, "model"] == model]
-    values = [value for setting in settings for value in run.values(setting, run.select) if np.isfinite(value)]
+    configurations = [s for s in run.ranked if model is None or run.configurations.loc[s, "model"] == model]
+    values = [
+        value
+        for configuration in configurations
+        for value in run.values(configuration, run.select)
+        if np.isfinite(value)
+    ]
     numbers = np.unique(np.geomspace(1, len(values), _POINTS).round().astype(int))
     larger = larger_is_better(run.select)
     return numbers, np.array([stats.expected_best(values, int(n), larger_is_better=larger) for n in numbers])

@@ -1,4 +1,4 @@
-"""The spread of each setting over its seeds."""
+"""The spread of each configuration over its seeds."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ from cnnjax.report.tables import Table, shown_axes
 from cnnjax.report.theme import (
     Plot,
     canvas,
+    configuration_color,
     keep_in_bounds,
     legend,
     line_handle,
     off_zero,
     render,
-    setting_color,
     themed,
 )
 
@@ -25,22 +25,22 @@ _INTERVALS = ("sem", "low", "high", "iqm_low", "iqm_high", "new_low", "new_high"
 
 
 def tables(run: Run) -> list[Table]:
-    """The test accuracy of several settings over their seeds, or each measure of a single one.
+    """The test accuracy of several configurations over their seeds, or each measure of a single one.
 
     Trainings that share random streams have no interval.
     """
-    if run.settings["n"].max() < 2:
+    if run.configurations["n"].max() < 2:
         return []
-    several = len(run.settings) > 1
+    several = len(run.configurations) > 1
     measures = ["test_accuracy"] if several else ["test_accuracy", "test_loss", "test_f1", "val_accuracy", "val_loss"]
-    order = dict.fromkeys([*run.ranked, *run.settings.index])
+    order = dict.fromkeys([*run.ranked, *run.configurations.index])
     rows = []
-    for setting, measure in ((setting, measure) for setting in order for measure in measures):
-        values = run.values(setting, measure)
+    for configuration, measure in ((configuration, measure) for configuration in order for measure in measures):
+        values = run.values(configuration, measure)
         if not values:
             continue
         new = stats.prediction_interval(values, bounds(measure))
-        head = run.settings.loc[setting, shown_axes(run)].to_dict() if several else {"measure": measure}
+        head = run.configurations.loc[configuration, shown_axes(run)].to_dict() if several else {"measure": measure}
         row = head | dataclasses.asdict(stats.summarize(values, bounds(measure)))
         row |= {"new_low": new.low, "new_high": new.high}
         rows.append({name: value for name, value in row.items() if not (run.crossed and name in _INTERVALS)})
@@ -51,7 +51,7 @@ def tables(run: Run) -> list[Table]:
     )
     shared = "iqm: interquartile mean. No intervals: trainings share random streams."
     note = (
-        f"{'Test accuracy' if several else 'Each measure'} over the n {run.repeats} of a setting, "
+        f"{'Test accuracy' if several else 'Each measure'} over the n {run.repeats} of a configuration, "
         f"{'in %' if several else 'as stored (accuracies are shares)'}. std: standard deviation across them. "
         f"{shared if run.crossed else intervals}"
     )
@@ -62,20 +62,20 @@ def tables(run: Run) -> list[Table]:
 
 @themed
 def figures(run: Run) -> Iterator[Plot]:
-    """The trials of up to four settings by seed."""
-    if len(run.ok) and len(run.settings) <= 4 and run.ok["seed"].nunique() > 1:
+    """The trials of up to four configurations by seed."""
+    if len(run.ok) and len(run.configurations) <= 4 and run.ok["seed"].nunique() > 1:
         yield _by_seed(run)
 
 
 def _by_seed(run: Run) -> Plot:
     figure, [row] = canvas(8, 3.4, columns=2)
     seeds = sorted(run.ok["seed"].unique())
-    settings = list(map(int, run.settings.index))
+    configurations = list(map(int, run.configurations.index))
     for axes, measure in zip(row, ("test_loss", "test_accuracy"), strict=True):
         unit = scale(measure)
-        for setting in settings:
-            trials = run.ok[run.ok["setting"] == setting]
-            summary, color = run.summary(setting, measure), setting_color(run, setting)
+        for configuration in configurations:
+            trials = run.ok[run.ok["configuration"] == configuration]
+            summary, color = run.summary(configuration, measure), configuration_color(run, configuration)
             if summary is None:
                 continue
             axes.axhline(unit * summary.mean, color=color, lw=1.2)
@@ -90,8 +90,8 @@ def _by_seed(run: Run) -> Plot:
         axes.set_title(measure_label(measure))
         axes.grid(False, axis="x")
         keep_in_bounds([axes], measure)
-    if len(settings) > 1:
-        looks = {setting: setting_color(run, setting) for setting in settings}
+    if len(configurations) > 1:
+        looks = {configuration: configuration_color(run, configuration) for configuration in configurations}
         handles = [line_handle(run.describe(s), color=color, marker="o", lw=1.2) for s, color in looks.items()]
         legend(figure, handles, columns=1)
     caption = (

@@ -22,14 +22,14 @@ from cnnjax.report.theme import (
     themed,
 )
 
-_SETTINGS = 4  # at most
+_CONFIGURATIONS = 4  # at most
 _GROUP = "Where the spread comes from"
 
 
 class Sources(NamedTuple):
-    """The variance components of a setting's test accuracy over `trials` trainings."""
+    """The variance components of a configuration's test accuracy over `trials` trainings."""
 
-    setting: int
+    configuration: int
     name: str
     trials: int
     found: stats.Components
@@ -37,12 +37,12 @@ class Sources(NamedTuple):
 
 @once_per_run
 def split_variance(run: Run) -> list[Sources]:
-    """Splits the variance of each setting, the best first. Settings whose crossing is not complete are left out."""
+    """Splits the variance of each configuration with a complete crossing, the best first."""
     if not run.crossed:
         return []
     split = []
-    for setting, name in run.foremost(_SETTINGS).items():
-        trials = run.ok[run.ok["setting"] == setting]
+    for configuration, name in run.foremost(_CONFIGURATIONS).items():
+        trials = run.ok[run.ok["configuration"] == configuration]
         columns = {stream: trials[f"stream_{stream}"] for stream in run.crossed}
         if trials["seed"].nunique() > 1:
             columns["seed"] = trials["seed"]  # of the streams that are not crossed
@@ -50,18 +50,18 @@ def split_variance(run: Run) -> list[Sources]:
             found = stats.variance_components(columns, trials["test_accuracy"])
         except ValueError:  # a trial is missing
             continue
-        split.append(Sources(setting, name, len(trials), found))
+        split.append(Sources(configuration, name, len(trials), found))
     return split
 
 
 def tables(run: Run) -> list[Table]:
-    """A row per setting and source of variance."""
+    """A row per configuration and source of variance."""
     rows: list[dict[str, Any]] = [
-        {"setting": setting.name, "source": " x ".join(part.sources), "trials": setting.trials}
+        {"configuration": split.name, "source": " x ".join(part.sources), "trials": split.trials}
         | {"freedom": part.freedom, "std": part.std, "share": part.share}
         | {"share_low": part.share_low, "share_high": part.share_high}
-        for setting in split_variance(run)
-        for part in setting.found.components
+        for split in split_variance(run)
+        for part in split.found.components
     ]
     if not rows:
         return []
@@ -77,20 +77,20 @@ def tables(run: Run) -> list[Table]:
 
 @themed
 def figures(run: Run) -> Iterator[Plot]:
-    """The share of each source, one bar per setting that has a spread."""
-    sources = [setting for setting in split_variance(run) if setting.found.total]
+    """The share of each source, one bar per configuration that has a spread."""
+    sources = [split for split in split_variance(run) if split.found.total]
     if not sources:
         return
     names = [" x ".join(part.sources) for part in sources[0].found.components]
     figure, [[axes]] = canvas(8, 1.1 + (0.1 + 0.11 * len(sources)) * len(names))
     width, handles = 0.8 / len(sources), []
-    for index, setting in enumerate(sources):
-        for place, part in enumerate(setting.found.components):
+    for index, split in enumerate(sources):
+        for place, part in enumerate(split.found.components):
             y = place + (index - (len(sources) - 1) / 2) * width
             draw_bars(axes, y, 100 * part.share, 0.9 * width, SERIES[index])
             axes.plot([100 * part.share_low, 100 * part.share_high], [y, y], color=INK, lw=1.1)
-        std = 100 * setting.found.total**0.5
-        handles.append(line_handle(f"{setting.name}: std {std:.2f} points", color=SERIES[index], lw=5, alpha=0.6))
+        std = 100 * split.found.total**0.5
+        handles.append(line_handle(f"{split.name}: std {std:.2f} points", color=SERIES[index], lw=5, alpha=0.6))
     name_rows(axes, names)
     axes.set_xlim(left=0)
     keep_in_bounds([axes], "test_accuracy", "x")
