@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,13 +22,26 @@ class Split:
         """Returns the examples at `indices`, in that order."""
         return Split(self.images[indices], self.labels[indices])
 
-    def concatenate(self, other: "Split") -> "Split":
-        """Returns the examples of both splits."""
-        return Split(np.concatenate([self.images, other.images]), np.concatenate([self.labels, other.labels]))
+    @staticmethod
+    def concatenate(splits: Sequence["Split"]) -> "Split":
+        """Returns the examples of all splits, in their order."""
+        return Split(np.concatenate([s.images for s in splits]), np.concatenate([s.labels for s in splits]))
+
+
+class _Splits:
+    train: Split
+    test: Split | None
+    validation: Split | None
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The splits that exist, by name."""
+        named = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: split for name, split in named.items() if split is not None}
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class Source(_Splits):
     """The data as read, before a study splits it.
 
     Attributes:
@@ -45,11 +58,6 @@ class Source:
     validation: Split | None = None
     notes: tuple[str, ...] = ()
 
-    @property
-    def splits(self) -> dict[str, Split]:
-        """The splits that exist, by name."""
-        return _by_name(self.train, self.validation, self.test)
-
     def map_splits(self, function: Callable[[str, Split], Split]) -> "Source":
         """Returns a copy in which each split is `function(name, split)`."""
         splits: dict[str, Any] = {name: function(name, split) for name, split in self.splits.items()}
@@ -57,7 +65,7 @@ class Source:
 
 
 @dataclasses.dataclass(frozen=True)
-class Dataset:
+class Dataset(_Splits):
     """The data set of a study.
 
     Attributes:
@@ -91,11 +99,6 @@ class Dataset:
         height, width, channels = self.train.images.shape[1:]
         return height, width, channels
 
-    @property
-    def splits(self) -> dict[str, Split]:
-        """The splits that exist, by name."""
-        return _by_name(self.train, self.validation, self.test)
-
     def describe(self) -> dict[str, Any]:
         """Returns the identity of the data, as JSON values.
 
@@ -123,8 +126,3 @@ def _sha256(splits: dict[str, Split]) -> str:
         digest.update(np.ascontiguousarray(split.images).data)
         digest.update(np.ascontiguousarray(split.labels, dtype="<i4").data)
     return digest.hexdigest()
-
-
-def _by_name(train: Split, validation: Split | None, test: Split | None) -> dict[str, Split]:
-    named = {"train": train, "validation": validation, "test": test}
-    return {name: split for name, split in named.items() if split is not None}

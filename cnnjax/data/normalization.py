@@ -90,13 +90,10 @@ def level_counts(images: np.ndarray) -> np.ndarray:
 
 def pixel_statistics(counts: np.ndarray, scale: float = 1, shift: float = 0) -> PixelStatistics:
     """Returns the statistics of `pixel * scale + shift` for positive scale; counts int [256] are per level."""
-    present = np.flatnonzero(counts)
-    weights, levels = [int(counts[level]) for level in present], [int(level) for level in present]
-    count = sum(weights)
-    total = sum(w * v for w, v in zip(weights, levels, strict=True))
-    squares = sum(w * v * v for w, v in zip(weights, levels, strict=True))
+    levels = np.flatnonzero(counts)
+    count, total, squares = (int((counts[levels] * levels**power).sum()) for power in range(3))
     std = math.sqrt(count * squares - total**2) / count  # exact up to the root
-    low, mean, high = (scale * value + shift for value in (levels[0], total / count, levels[-1]))
+    low, mean, high = (scale * value + shift for value in (int(levels[0]), total / count, int(levels[-1])))
     return PixelStatistics(count, low, mean, scale * std, high)
 
 

@@ -120,11 +120,7 @@ def _png(image: Any) -> io.BytesIO:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """Parses the command line, including the program's name.
-
-    Raises:
-        RequestError: an argument is wrong.
-    """
+    """Parses the command line, including the program's name."""
     form = argparse.RawDescriptionHelpFormatter
     parser = cli.ArgumentParser("python -m cnnjax.data.prepare", description=__doc__, formatter_class=form)
     parser.add_argument("name", help=", ".join(PUBLISHED))
@@ -134,11 +130,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def main(options: argparse.Namespace) -> None:
-    """Prepares a data set, and prints its folder.
-
-    Raises:
-        RequestError: as `prepare`.
-    """
+    """Prepares a data set, and prints its folder."""
     archives = options.archive_dir and expanded("--archive_dir", options.archive_dir)
     print(prepare(options.name, expanded("--data_dir", options.data_dir), archives))
 

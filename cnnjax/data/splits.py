@@ -1,7 +1,6 @@
 """Splits the data of a study. Splits are disjoint, unless the test split also validates."""
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from decimal import Decimal
 
@@ -93,7 +92,7 @@ def make_splits(source: Source, data: DataConfig, name: str) -> Dataset:
     if data.fractions:
         test_from = validation_from = "train" if len(source.splits) == 1 else "pooled"
         _, validation_share, test_share = data.fractions
-        everything = functools.reduce(Split.concatenate, source.splits.values())
+        everything = Split.concatenate([*source.splits.values()])
         test, train = _cut(everything, "data.fractions", test_share, data, _TEST)
         count = round(validation_share * len(everything))
         validation, train = _cut(train, "data.fractions", count, data, _VALIDATION)

@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from cnnjax.data.dataset import Source
+from cnnjax.data.dataset import Source, Split
 from cnnjax.data.load import load_source
 from cnnjax.data.readers.checks import PathError, check_memory
 from cnnjax.data.resize import resize_images
@@ -31,6 +31,7 @@ from cnnjax.utils.progress import tracked
 from cnnjax.utils.text import counted
 
 _MARGIN = 4
+_SPLITS = ("train", "test", "validation")  # in the order in which they are shuffled
 
 
 def to_csv(
@@ -64,9 +65,8 @@ def to_csv(
     source = _load(data, size, resize)
     for note in source.notes:
         print(note, file=sys.stderr)
-    splits = [source.splits[name] for name in ("train", "test", "validation") if name in source.splits]
-    labels = np.concatenate([split.labels for split in splits])
-    stored = np.concatenate([split.images for split in splits])
+    everything = Split.concatenate([source.splits[name] for name in _SPLITS if name in source.splits])
+    stored, labels = everything.images, everything.labels
     if stored.shape[-1] != 1:
         raise RequestError("--input", data.path or data.name, "the images have colors; use gray images")
     order = np.random.default_rng(seed).permutation(len(labels))
@@ -101,11 +101,7 @@ def _write(file: BinaryIO, key: str, column: np.ndarray, images: np.ndarray) -> 
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """Parses the command line, including the program's name.
-
-    Raises:
-        RequestError: an argument is wrong.
-    """
+    """Parses the command line, including the program's name."""
     form = argparse.RawDescriptionHelpFormatter
     parser = cli.ArgumentParser("python -m cnnjax.data.to_csv", description=__doc__, formatter_class=form)
     source = parser.add_mutually_exclusive_group(required=True)
@@ -121,11 +117,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def main(options: argparse.Namespace) -> None:
-    """Writes the files, and prints their folder.
-
-    Raises:
-        RequestError: as `to_csv`.
-    """
+    """Writes the files, and prints their folder."""
     margin = options.margin if options.margin is not None else 0 if options.resize == "pad" else _MARGIN
     data = DataConfig(path=str(expanded("--input", options.input))) if options.input else DataConfig(name=options.name)
     folder = expanded("--output", options.output)

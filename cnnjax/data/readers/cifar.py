@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cnnjax.data.dataset import Split
+from cnnjax.data.dataset import Source, Split
 from cnnjax.data.readers.checks import PathError, reading, to_split
 from cnnjax.data.readers.safe_pickle import read_pickle
 
@@ -46,15 +46,12 @@ def has_cifar(folder: Path) -> bool:
     return _layout(folder) is not None
 
 
-def read_cifar(folder: Path) -> tuple[Split, Split, tuple[str, ...] | None]:
+def read_cifar(folder: Path) -> Source:
     """Reads a folder of batches of CIFAR-10 or CIFAR-100 (its fine labels).
 
     Args:
         folder: the content of a published archive: `cifar-10-batches-py`, `cifar-10-batches-bin`,
-            `cifar-100-python` or `cifar-100-binary`.
-
-    Returns:
-        The training split, the test split, and the class names if their file exists.
+            `cifar-100-python` or `cifar-100-binary`. The file of the class names is optional.
 
     Raises:
         RequestError: a batch is missing or damaged.
@@ -65,9 +62,8 @@ def read_cifar(folder: Path) -> tuple[Split, Split, tuple[str, ...] | None]:
     for name in (*layout.train, layout.test):
         if not (folder / name).is_file():
             raise PathError(folder, f"the folder has no {name}, which belongs to the other batches")
-    train = [_read_batch(folder / name, layout) for name in layout.train]
-    images, labels = (np.concatenate(parts) for parts in zip(*((b.images, b.labels) for b in train), strict=True))
-    return Split(images, labels), _read_batch(folder / layout.test, layout), _read_classes(folder, layout)
+    train = Split.concatenate([_read_batch(folder / name, layout) for name in layout.train])
+    return Source(train, _read_batch(folder / layout.test, layout), _read_classes(folder / layout.classes, layout))
 
 
 def read_records(content: bytes, label_bytes: int = 1) -> Split:
@@ -107,13 +103,12 @@ def _read_pickled(path: Path, key: str) -> Split:
     return to_split(path, ("data", key), _from_planes(data), np.array(labels, np.int32))
 
 
-def _read_classes(folder: Path, layout: _Layout) -> tuple[str, ...] | None:
-    path = folder / layout.classes
+def _read_classes(path: Path, layout: _Layout) -> tuple[str, ...]:
     if not path.is_file():
-        return None
+        return ()
     if layout.label_bytes:
         with reading(path):
-            return tuple(filter(None, path.read_text(encoding="utf-8").splitlines())) or None
+            return tuple(filter(None, path.read_text(encoding="utf-8").splitlines()))
     key = f"{layout.prefix}label_names"
     names = read_pickle(path).get(key)
     if not isinstance(names, list) or not names or not all(isinstance(name, bytes | str) for name in names):

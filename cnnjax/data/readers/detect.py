@@ -1,6 +1,7 @@
 """Detects the format of `data.path`, and reads it. An error is one line that names the file."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
 from cnnjax.data.dataset import Source
@@ -26,12 +27,6 @@ ACCEPTED = (
     "or a .csv or .csv.gz file (a header row of label,pix1,pix2,...; gray squares), or a folder of train.csv and "
     "optionally val.csv and test.csv"
 )
-_KINDS = {
-    has_idx: "IDX files",
-    has_cifar: "batches of CIFAR",
-    has_npy: "a .npy file for each class",
-    has_image_folders: "a folder of images for each class",
-}
 # Class names of data sets whose files do not name them.
 CLASSES = {
     "cifar10": ("airplane", "automobile", "bird", "cat", "deer") + ("dog", "frog", "horse", "ship", "truck"),
@@ -69,21 +64,22 @@ def read_path(path: str, name: str, size: int | None = None, resize: str = "pad"
 def _read(where: Path, name: str, size: int | None, resize: str) -> Source:
     """Returns the data, without class names if the files do not name them."""
     if where.is_dir():
-        found = [has_kind for has_kind in _KINDS if has_kind(where)]
+        read_images = functools.partial(read_image_folder, name=name, size=size, resize=resize)
+        formats = (
+            (has_idx, "IDX files", read_idx_folder),
+            (has_cifar, "batches of CIFAR", read_cifar),
+            (has_npy, "a .npy file for each class", read_npy_folder),
+            (has_image_folders, "a folder of images for each class", read_images),
+        )
+        found = {label: read for has_format, label, read in formats if has_format(where)}
         if len(found) > 1:
-            kinds = " and ".join(_KINDS[has_kind] for has_kind in found)
-            raise PathError(where, f"the folder has {kinds}; use one of them")
-        if has_idx in found:
-            return Source(*read_idx_folder(where), ())
-        if has_cifar in found:
-            train, test, classes = read_cifar(where)
-            return Source(train, test, classes or ())
-        if has_npy in found:
-            return read_npy_folder(where)
-        if not found and any(file.name.lower().startswith("train.") for file in find_csv(where)):
+            raise PathError(where, f"the folder has {' and '.join(found)}; use one of them")
+        for read in found.values():
+            return read(where)
+        if any(file.name.lower().startswith("train.") for file in find_csv(where)):
             return read_csv(where)
-        if subfolders(where):  # without images, this raises the error
-            return read_image_folder(where, name, size, resize)
+        if subfolders(where):  # raises the error of a class folder without images
+            return read_images(where)
     elif where.is_file():
         if where.suffix.lower() == ".npz":
             return read_npz(where)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnjax.data.dataset import Split
+from cnnjax.data.dataset import Source, Split
 from cnnjax.data.readers.checks import PathError, reading, to_split
 
 
@@ -16,12 +16,12 @@ def has_idx(folder: Path) -> bool:
     return any(_with_or_without_gz(folder / name) for prefix in ("train", "t10k") for name in _names(prefix))
 
 
-def read_idx_folder(folder: Path) -> tuple[Split, Split | None]:
+def read_idx_folder(folder: Path) -> Source:
     """Reads the training split and, if its files exist, the test split of a folder of IDX files."""
     train = _read_split(folder, "train")
     if train is None:
         raise PathError(folder, f"the folder has no {' and no '.join(_names('train'))}, with or without .gz")
-    return train, _read_split(folder, "t10k")
+    return Source(train, _read_split(folder, "t10k"), ())
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:

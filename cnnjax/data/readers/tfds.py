@@ -57,7 +57,9 @@ def _read(folder: Path, data: DataConfig) -> Source:
     reader = _Reader(folder, data, info, features)
     files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.iterdir())]
     resized = reader.size and (reader.size, data.resize)
-    key = {"folder": str(folder.resolve()), "files": files, "resized": resized, "splits": reader.splits}
+    key: dict[str, Any] = {"folder": str(folder.resolve()), "files": files, "resized": resized}
+    if "validation" in reader.splits:  # entries of older versions lack this split
+        key["splits"] = reader.splits
     arrays = cached(data.name, key, reader.read)
     splits = {name: Split(arrays[f"{name}_images"], arrays[f"{name}_labels"]) for name in reader.splits}
     return Source(splits["train"], splits.get("test"), reader.classes(), splits.get("validation"))
