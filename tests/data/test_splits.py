@@ -15,7 +15,7 @@ from cnnjax.data import Dataset, Split, load_dataset, normalisation
 from cnnjax.data.dataset import Source
 from cnnjax.data.offline_augment import flip_zoom
 from cnnjax.data.resize import resize_images
-from cnnjax.data.splits import keep_classes, make_splits
+from cnnjax.data.splits import make_splits, select_classes
 from cnnjax.study.schema import DataConfig, from_config
 from cnnjax.utils.errors import RequestError
 
@@ -192,7 +192,7 @@ def test_fractions_pool_the_validation_split_and_kept_classes_and_sizes_reach_it
     everything = [each for split in (GIVEN.train, GIVEN.test, GIVEN.validation) for each in ids(split)]
     assert sorted(each for split in dataset.splits.values() for each in ids(split)) == sorted(everything)
     assert (dataset.validation_from, dataset.test_from, dataset.notes) == ("pooled", "pooled", ())
-    kept = keep_classes(GIVEN, ("c", "a"))
+    kept = select_classes(GIVEN, ("c", "a"))
     assert set(kept.validation.labels) == {0, 1} and len(kept.validation) == 20
 
 
@@ -263,12 +263,12 @@ def test_every_class_gets_its_share_within_one(sizes, share):
 @pytest.mark.parametrize(
     ("train", "test", "settings", "taken", "allowed"),
     [
-        (100, 20, {"validation": 100}, "100 of 100 examples", "1 to 99, or a share that takes so many"),
-        (100, 20, {"validation": 0.999}, "100 of 100 examples", "1 to 99, or a share that takes so many"),
-        (100, 20, {"validation": 0.001}, "0 of 100 examples", "1 to 99, or a share that takes so many"),
+        (100, 20, {"validation": 100}, "100 of 100 examples", "1 to 99, or a share of so many"),
+        (100, 20, {"validation": 0.999}, "100 of 100 examples", "1 to 99, or a share of so many"),
+        (100, 20, {"validation": 0.001}, "0 of 100 examples", "1 to 99, or a share of so many"),
         (100, 1, {"validation": 1, "validation_from": "test"}, "1 of 1 example", "data of more examples"),
         (100, 20, {"train_examples": 101}, "101 of 100 examples", "1 to 100"),
-        (60, None, {"test": 0.001}, "0 of 60 examples", "a share that takes 1 to 59"),
+        (60, None, {"test": 0.001}, "0 of 60 examples", "a share of 1 to 59"),
         (1, None, {"test": 0.3}, "0 of 1 example", "data of more examples"),
         (8, 2, {"fractions": (0.9, 0.04, 0.06)}, "0 of 9 examples", "shares that give each split at least 1"),
     ],
@@ -277,7 +277,7 @@ def test_more_than_there_is_or_nothing_is_refused(train, test, settings, taken, 
     key, value = next(iter(settings.items()))
     with pytest.raises(RequestError) as refused:
         split(train, test, **settings)
-    assert str(refused.value) == f"data.{key}={value}: that takes {taken}; use {allowed}"
+    assert str(refused.value) == f"data.{key}={value}: the split would take {taken}; use {allowed}"
 
 
 def test_the_examples_that_validate_are_not_left_to_train():
@@ -329,7 +329,7 @@ def test_stored_versions_come_after_the_cuts_and_leave_the_test_split(cut):
 
 
 def test_images_too_small_to_zoom_are_refused():
-    with pytest.raises(RequestError, match=r"^data\.stored_augment=.*at least 5 pixels a side, not 2x2"):
+    with pytest.raises(RequestError, match=r"^data\.stored_augment=.*2x2; use images of at least 5 pixels a side"):
         split(20, 5, stored_augment="flip_zoom")
 
 
@@ -346,7 +346,7 @@ def clothes(test: int | None) -> Source:
 def test_kept_classes_are_numbered_in_the_order_given(test, chosen, by_name):
     source = clothes(test)
     asked = tuple(CLOTHES[c] if named else c for c, named in zip(chosen, by_name, strict=False))
-    kept = keep_classes(source, asked)
+    kept = select_classes(source, asked)
     assert kept.classes == tuple(CLOTHES[c] for c in chosen)
     assert (kept.test is None) == (test is None)
     for before, after in ((source.train, kept.train), (source.test, kept.test)):
@@ -372,13 +372,13 @@ def test_kept_classes_reach_the_data_set_and_its_description():
     [
         (("Sneakers", "Bag"), "'Sneakers': did you mean 'Sneaker'?"),
         (("Bag", 9), "must be 0 to 8, or a name"),
-        (("Bag", 8), "each class may stand once"),
+        (("Bag", 8), "must list each class once"),
         (("sneaker",), "'sneaker': did you mean 'Sneaker'?"),
     ],
 )
 def test_a_class_that_is_not_there_is_refused(classes, words):
     with pytest.raises(RequestError, match=r"^data\.classes(=| must )") as refused:
-        keep_classes(clothes(80), classes)
+        select_classes(clothes(80), classes)
     assert words in str(refused.value) and "\n" not in str(refused.value)
 
 
@@ -396,7 +396,7 @@ TWELVE = tuple(str(number) for number in range(1, 13))
 )
 def test_a_name_wins_over_a_place(names, asked, kept):
     source = Source(numbered(0, 120, len(names)), None, names)
-    assert keep_classes(source, asked).classes == kept
+    assert select_classes(source, asked).classes == kept
 
 
 @pytest.mark.parametrize(
@@ -410,16 +410,16 @@ def test_a_name_wins_over_a_place(names, asked, kept):
 )
 def test_a_number_that_could_be_a_name_or_a_place_is_refused(names, asked, words):
     with pytest.raises(RequestError, match=rf"^data\.classes={asked}: ") as refused:
-        keep_classes(Source(numbered(0, 120, len(names)), None, names), (asked,))
+        select_classes(Source(numbered(0, 120, len(names)), None, names), (asked,))
     assert words in str(refused.value)
 
 
 def test_classes_without_examples_are_refused():
     source = Source(numbered(0, 20, 2), numbered(10_000, 5, 1), ("a", "b", "c"))
     with pytest.raises(RequestError, match="no training example"):
-        keep_classes(source, ("c",))
+        select_classes(source, ("c",))
     with pytest.raises(RequestError, match="no test example"):
-        keep_classes(source, ("b",))
+        select_classes(source, ("b",))
 
 
 @pytest.mark.parametrize("classes", [(-1,), (1.5,), ("",), (True,), ("a", "a")])

@@ -224,16 +224,16 @@ def test_a_damaged_folder_is_one_line_that_names_the_file(tmp_path, published, k
 @pytest.mark.parametrize(
     ("batch", "named"),
     [
-        ({b"labels": [0]}, "its data is NoneType"),
-        ({b"labels": [0], b"data": TEST[:1]}, "its data is [1, 32, 32, 3]"),
-        ({b"labels": [0], b"data": [[0] * 3072]}, "its data is list"),
-        ({b"data": planes(TEST[:1])}, "its labels are missing"),
+        ({b"labels": [0]}, "data is NoneType"),
+        ({b"labels": [0], b"data": TEST[:1]}, "data is [1, 32, 32, 3]"),
+        ({b"labels": [0], b"data": [[0] * 3072]}, "data is list"),
+        ({b"data": planes(TEST[:1])}, "labels is missing"),
         ({b"labels": [0, 1], b"data": planes(TEST[:1])}, "2 labels"),
         ({b"labels": [-1], b"data": planes(TEST[:1])}, "0..255"),
         ({b"labels": [2**70], b"data": planes(TEST[:1])}, "0..255"),
         ({b"labels": [[0]], b"data": planes(TEST[:1])}, "0..255"),
         ({b"labels": [], b"data": planes(TEST)[:0]}, "0 images"),
-        ([1], "it holds a list"),
+        ([1], "the pickle holds a list"),
     ],
 )
 def test_a_batch_that_does_not_fit_is_refused(tmp_path, batch, named):

@@ -57,7 +57,7 @@ def test_unlabeled_rows_keep_their_ids_and_are_no_data_of_a_study(tmp_path, imag
     ids, read = read_unlabeled_rows(path)
     assert ids == names
     np.testing.assert_array_equal(read[..., 0], images)
-    with pytest.raises(RequestError, match=r"a\.csv.* have an ID and no label: to be predicted"):
+    with pytest.raises(RequestError, match=r"a\.csv.* have an ID and no label; use labeled images"):
         load_dataset(DataConfig(validation=0, path=str(path)))
     with pytest.raises(RequestError, match="no column ID"):
         read_unlabeled_rows(write_rows(path, images, {"label": 0}))
@@ -127,7 +127,7 @@ def test_no_damage_to_rows_escapes_as_another_error(tmp_path_factory, cut, patch
 
 def test_a_folder_named_as_a_file_is_of_no_kind(tmp_path):
     (tmp_path / "a.csv").mkdir()
-    with pytest.raises(RequestError, match="of no kind"):
+    with pytest.raises(RequestError, match="the format is not supported"):
         read_path(str(tmp_path / "a.csv"), "a")
 
 
@@ -162,7 +162,9 @@ def test_a_test_file_without_labels_is_left_out_and_named(tmp_path, images, path
     assert (len(dataset.train), len(dataset.test), dataset.validation) == (2, 2, None)
     no_header, no_labels = dataset.notes
     assert no_labels == "left out, because its images have no labels: test.csv"
-    assert no_header.startswith("left out, because it begins with 'pix1,pix2'") and no_header.endswith(": val.csv")
+    assert no_header.startswith("left out, because the header begins with 'pix1,pix2'") and no_header.endswith(
+        ": val.csv"
+    )
 
 
 def test_what_lies_beside_a_file_of_another_name_is_named(tmp_path):
@@ -171,7 +173,7 @@ def test_what_lies_beside_a_file_of_another_name_is_named(tmp_path):
     dataset = load_dataset(DataConfig(validation=0, path=str(tmp_path / "digits.csv"), test=0.5))
     assert len(dataset.train) == len(dataset.test) == 2
     assert dataset.notes == tuple(
-        f"left out, because it lies beside digits.csv: {name}" for name in ("test.csv", "train.csv.gz")
+        f"left out, because only digits.csv was named: {name}" for name in ("test.csv", "train.csv.gz")
     )
 
 
@@ -180,5 +182,5 @@ def test_a_packed_copy_is_no_second_file_and_two_files_of_one_split_are_refused(
     for path, count in (("", 5), ("train.csv", 5), ("train.csv.gz", 4)):
         assert len(read_path(str(tmp_path / path), "a").train) == count
     write_splits(tmp_path, "valid.csv")
-    with pytest.raises(RequestError, match=r"valid\.csv': val\.csv beside it is the validation split"):
+    with pytest.raises(RequestError, match=r"valid\.csv': val\.csv in the same folder is the validation split"):
         read_path(str(tmp_path), "a")

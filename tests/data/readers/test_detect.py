@@ -101,7 +101,7 @@ def damage(folder: Path, kind: str) -> str:
         labels.write_bytes(b"\0\0\x0c\x01" + labels.read_bytes()[4:])
     elif kind == "empty":
         labels.write_bytes(b"")
-    elif kind == "huge header":  # 2**60 bytes: refused before memory is taken
+    elif kind == "huge header":  # 2**60 bytes
         header = struct.pack(">4I", 0x803, 2**20, 2**20, 2**20)
         images.write_bytes(gzip.compress(header + bytes(1000)))
     elif kind == "too short":
@@ -199,7 +199,7 @@ IMAGES, LABELS = np.zeros((4, 4, 4), np.uint8), np.array([0, 1, 0, 1])
 @pytest.mark.parametrize(
     ("arrays", "named"),
     [
-        ({"images": IMAGES}, "it holds ['images']"),
+        ({"images": IMAGES}, "the file holds ['images']"),
         ({"images": IMAGES / 255, "labels": LABELS}, "float64"),
         ({"images": np.zeros((4, 3, 32, 32), np.uint8), "labels": LABELS}, "[4, 3, 32, 32]"),
         ({"images": IMAGES, "labels": LABELS[:3]}, "3 labels"),
@@ -210,7 +210,7 @@ IMAGES, LABELS = np.zeros((4, 4, 4), np.uint8), np.array([0, 1, 0, 1])
         ({"images": IMAGES, "labels": np.array(["a", "b", "a", "b"], object)}, "allow_pickle"),
         ({"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES}, "only one of"),
         ({"x_train": IMAGES, "y_train": LABELS, "y_val": LABELS}, "only one of x_val and y_val"),
-        ({"x_train": IMAGES, "x_val": IMAGES, "y_val": LABELS}, "it holds ['x_train', 'x_val', 'y_val']"),
+        ({"x_train": IMAGES, "x_val": IMAGES, "y_val": LABELS}, "the file holds ['x_train', 'x_val', 'y_val']"),
         ({"x_train": IMAGES, "y_train": LABELS, "train_images": IMAGES}, "train_images and x_train are both the train"),
         ({"x_train": IMAGES, "y_train": LABELS, "x_val": IMAGES[:, :2], "y_val": LABELS}, "training and validation"),
         ({"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES, "y_test": LABELS + 1}, "reach 2"),

@@ -296,7 +296,7 @@ def test_images_of_several_sizes_need_one(sizes_differ):
 )
 def test_missing_data_answers_within_two_seconds(tmp_path, name, named):
     program = (
-        "import sys, cnnjax.data, cnnjax.study.schema, cnnjax.types\n"
+        "import sys, cnnjax.data, cnnjax.study.schema, cnnjax.utils.errors\n"
         f"try: cnnjax.data.load_dataset(cnnjax.study.schema.DataConfig(validation=0, name={name!r}))\n"
         "except cnnjax.utils.errors.RequestError as error: print(error)\n"
         "print(sorted({'jax', 'tensorflow_datasets', 'sklearn'} & set(sys.modules)))"
