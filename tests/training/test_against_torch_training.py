@@ -64,10 +64,10 @@ def error_of_parameters(name, ours, theirs):
 
 
 def batch_of(name, seed):
-    shape, classes, _ = PUBLISHED[name]
+    shape, num_classes, _ = PUBLISHED[name]
     rng = np.random.default_rng(seed)
     images = rng.uniform(-1, 1, (BATCH, *shape)).astype(np.float32)
-    return images, rng.integers(0, classes, BATCH).astype(np.int32)
+    return images, rng.integers(0, num_classes, BATCH).astype(np.int32)
 
 
 def pair(name):
@@ -76,12 +76,12 @@ def pair(name):
     PyTorch computes in double precision: in single precision it sometimes falls on the other side of a ReLU's kink
     than exact arithmetic, and its own gradient is then wrong by more than the tolerance.
     """
-    (size, _, channels), classes, _ = PUBLISHED[name]
-    module = torch_models.build(name, channels, size, classes)
+    (size, _, channels), num_classes, _ = PUBLISHED[name]
+    module = torch_models.build(name, channels, size, num_classes)
     for part in module.modules():
         if isinstance(part, torch.nn.Dropout | torch.nn.Dropout2d):
             part.p = 0.0
-    network = build_network(name, classes)
+    network = build_network(name, num_classes)
     variables = initial_variables(network, (size, size, channels), "pytorch", jax.random.key(3))
     torch_models.load_flax(module, variables["params"], variables.get("batch_stats"))
     return network, variables, module.double()

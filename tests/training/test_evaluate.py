@@ -41,7 +41,7 @@ def test_every_example_counts_once(count, monkeypatch):
 class _Pixels:
     """A network whose logits are an image's channels."""
 
-    classes = 4
+    num_classes = 4
 
     def apply(self, variables, images, *, train):
         return images[:, 0, 0]
