@@ -1,4 +1,4 @@
-"""The traced settings of trials as arrays: what a compiled program sees of them. Pure numpy."""
+"""The traced hyperparameters of members as arrays, the inputs of a compiled program. Pure numpy."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,31 +17,31 @@ _NEVER = Stopping("val_accuracy", 2**30)  # patience that outlasts any training
 class Hparams(NamedTuple):
     """Traced hyperparameters of one member: arrays [stages], or scalars of one stage; stacked, [members, stages]."""
 
-    optimizer: Any  # int: which of the program's, in the order of its name
+    optimizer: Any  # int: index in the program's optimizers, in the order of their joined name
     learning_rate: Any
     momentum: Any
     nesterov: Any  # bool
     weight_decay: Any
     decoupled: Any  # bool
-    clip_norm: Any  # infinite: gradients are left alone
+    clip_norm: Any  # infinite: no clipping
     label_smoothing: Any
-    dropout_rate: Any  # NaN: the rates the model's definition names
+    dropout_rate: Any  # NaN: the rates of the model's layers
     schedule: Any  # float32 [..., epochs, 2]: factor of the learning rate at the beginning and the end of each epoch
     shuffle: Any  # bool
-    epochs: Any  # int: of the stage, at most
-    monitor: Any  # int: of METRICS, the one that says which epoch is best
+    epochs: Any  # int: the largest number of epochs of the stage
+    monitor: Any  # int: index in METRICS of the metric that selects the best epoch
     patience: Any  # int: epochs in a row without improvement before the stage ends
-    min_change: Any  # of the metric, that counts as improvement
-    restore: Any  # bool: the stage ends with the best weights, not the last
+    min_change: Any  # smallest change of the metric that counts as an improvement
+    restore: Any  # bool: the stage ends with the best weights, not the newest
 
 
 def stack_members(members: Sequence[Member], longest: int, monitor: str) -> tuple[Hparams, Streams]:
     """Returns the hyperparameters and stream seeds of members as arrays with the member axis first.
 
     Args:
-        members: of one program, with equally many stages.
+        members: of one program, all with the same number of stages.
         longest: epochs of the longest stage of the program.
-        monitor: the metric that says which epoch is best, where early stopping names no other.
+        monitor: the metric that selects the best epoch, unless early stopping names another.
     """
     trials = [member.trials[-1] for member in members]
     rows = [[_row(trial, number, longest, monitor) for number in range(len(trial.stages))] for trial in trials]

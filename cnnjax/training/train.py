@@ -213,7 +213,7 @@ def _train_batches(
 
 
 def epoch_order(key: Array, count: int) -> Int[Array, " count"]:
-    """Returns a random permutation of `count` examples: the order of random words, of which equal ones keep theirs."""
+    """Returns a random permutation of `count` examples: the stable argsort of random words."""
     return jnp.argsort(jax.random.bits(key, (count,)))
 
 

@@ -12,7 +12,7 @@ import pytest
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 SCRIPT = """
 import json, os, sys
-from cnnjax.devices import use_every_core
+from cnnjax.training.devices import use_every_core
 use_every_core(int(sys.argv[1]))
 import jax
 devices = jax.local_device_count()

@@ -45,7 +45,7 @@ def lowered(gpu, model, precision="float32"):
     train = {"precision": precision}
     bench = Bench(make_study(models=model, seeds=(0, 1, 2), select="test_loss", data=data, train=train))
     population, stacked = bench.population, bench.population.stack(bench.members)
-    arguments = population.abstract_state(*stacked), *stacked, bench.data, population._share(1)
+    arguments = population.abstract_state(*stacked), *stacked, bench.data, population._replicate(1)
     return population._functions["advance"].trace(*arguments).lower(lowering_platforms=("cuda",)).as_text()
 
 
