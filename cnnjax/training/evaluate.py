@@ -31,14 +31,6 @@ class Sums(NamedTuple):
     loss: Float[Array, ""]
     correct: Int[Array, ""]
 
-    def __add__(self, other: "Sums") -> "Sums":  # type: ignore[override]
-        return Sums(self.loss + other.loss, self.correct + other.correct)
-
-
-def zero_sums() -> Sums:
-    """Returns the sums over no examples."""
-    return Sums(jnp.zeros(()), jnp.zeros((), jnp.int32))
-
 
 def batch_sums(
     logits_BxK: Float[Array, "B K"], labels_B: Int[Array, " B"], counts_B: Bool[Array, " B"] | bool = True

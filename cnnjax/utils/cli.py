@@ -51,10 +51,21 @@ def run(main: Callable[[Any], None], parse: Callable[[list[str]], Any] | None = 
         parse: called with `sys.argv`. The default parses absl's flags and returns the overrides of the config, each as
             `key=value`.
     """
+
+    def start(parsed: Any) -> None:
+        main(parsed)
+        sys.stdout.flush()  # a closed pipe raises here
+        signals.raise_if_interrupted()
+        signals.ignore()
+
+    def parse_flags(argv: list[str]) -> Any:
+        overrides = _parse(argv if parse is None else argv[:1])  # also configures absl's logging
+        return overrides if parse is None else parse(argv)
+
     _open_streams()
     signals.install_handlers()
     try:
-        app.run(_flushed(main), flags_parser=_parse if parse is None else _without_flags(parse))
+        app.run(start, flags_parser=parse_flags)
     except BrokenPipeError:
         if not (lost := [*filter(_has_lost_its_reader, (sys.stdout.fileno(), sys.stderr.fileno()))]):
             raise  # another pipe
@@ -97,18 +108,6 @@ def _open_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _flushed(main: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Wraps an entry point: it flushes the output, so that a closed pipe raises here, and then ignores signals."""
-
-    def flushed(parsed: Any) -> None:
-        main(parsed)
-        sys.stdout.flush()
-        signals.raise_if_interrupted()
-        signals.ignore()
-
-    return flushed
-
-
 def _has_lost_its_reader(pipe: int) -> bool:
     poll = select.poll()
     poll.register(pipe, 0)
@@ -118,16 +117,6 @@ def _has_lost_its_reader(pipe: int) -> bool:
 def _print_error(line: str) -> None:
     sys.stdout.flush()
     print(" ".join(line.split()), file=sys.stderr, flush=True)
-
-
-def _without_flags(parse: Callable[[list[str]], Any]) -> Callable[[list[str]], Any]:
-    """Wraps a parser for absl: absl parses no flags, but its logging is configured."""
-
-    def parsed(argv: list[str]) -> Any:
-        _parse(argv[:1])
-        return parse(argv)
-
-    return parsed
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Evaluation counts every example once, in order, however many there are."""
+"""Evaluation counts every example once, in order, for any number of examples."""
 
 import jax
 import jax.numpy as jnp
@@ -64,8 +64,8 @@ def test_measures_agree_with_sklearn_where_classes_tie_or_are_absent(scores, lab
     assert tuple(map(float, _evaluate(split))) == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_network_that_answers_nan_has_no_measures():
-    """The place of its largest logit is the first, whatever the image: no prediction, however common that class is."""
+def test_logits_that_are_nan_have_no_metrics():
+    """`argmax` of NaN is the first class for every image, which is not a prediction."""
     images = np.full((300, 1, 1, 4), 3, np.uint8)
     split = DeviceSplit(jnp.array(images), jnp.zeros(300, jnp.int32), jnp.full(4, jnp.nan), jnp.zeros(4))
     assert np.isnan(_evaluate(split)).all()
