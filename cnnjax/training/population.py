@@ -123,13 +123,10 @@ class Population:
         """Maps a one-member function over the member axis of its first arguments, and over the devices."""
 
         def over_members(*arguments: Any) -> Any:
-            with jax.default_matmul_precision(MATMUL[self.config.network.precision]):
-                return mapped(*arguments)
-
-        def mapped(*arguments: Any) -> Any:
             stacked = tuple(argument for argument, spec in zip(arguments, specs, strict=True) if spec == MEMBERS)
             shared = arguments[len(stacked) :]
-            return map_members(lambda member: function(*member, *shared), stacked)
+            with jax.default_matmul_precision(MATMUL[self.config.network.precision]):
+                return map_members(lambda member: function(*member, *shared), stacked)
 
         # Members never communicate: each device runs the same program on its own slice.
         sharded = jax.shard_map(over_members, mesh=self._mesh, in_specs=specs, out_specs=MEMBERS, check_vma=False)
