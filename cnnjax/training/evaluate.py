@@ -14,7 +14,7 @@ from cnnjax.models.network import Network
 from cnnjax.study.metrics import METRICS, TRAINING_METRICS, Metric, from_counts
 from cnnjax.training.augment import gather_batch
 
-EVALUATION_BATCH = 256  # images at a time, or less; no result depends on it beyond rounding
+EVALUATION_BATCH = 256  # the largest number of images at a time; it changes results by rounding only
 
 
 class DeviceSplit(NamedTuple):
@@ -24,7 +24,7 @@ class DeviceSplit(NamedTuple):
     labels: Array  # int32 [N]
     scale: Array  # float32 [C]
     shift: Array  # float32 [C]
-    words: Array | None = None  # uint32 [N], random: how to augment each image when it is evaluated; None: not at all
+    words: Array | None = None  # uint32 [N], random: they augment the images of an evaluation; None: no augmentation
 
 
 _make: Any = namedtuple  # of fields that no static checker knows
@@ -66,11 +66,11 @@ def _sum(metric: Metric, logits: Array, labels: Array, counts: Array | bool) -> 
 def over_batches(visit: Callable, carry: Any, count: int) -> tuple:
     """Runs `carry, output = visit(carry, indices)` over a split in order, in a scan of equal batches.
 
-    Where they do not divide the split, the last indices are out of bounds, `count` and more, for `visit` to leave out:
-    a batch of another size would be another program inside the program, to compile like the first.
+    If the batches do not divide the split, the last indices are `count` or larger, and `visit` has to ignore them. A
+    smaller last batch would have to be compiled separately.
 
     Returns:
-        The last carry, and the outputs as one array with the examples' axis first (None if `visit` gives None).
+        The last carry, and the outputs as one array with the examples' axis first (None if `visit` returns None).
     """
     batches = -(-count // EVALUATION_BATCH)
     indices = jnp.arange(batches * -(-count // batches)).reshape(batches, -1)
@@ -79,13 +79,18 @@ def over_batches(visit: Callable, carry: Any, count: int) -> tuple:
 
 
 def evaluate(network: Network, variables: dict, split: DeviceSplit, augment: tuple[str, ...] = ()) -> Measures:
-    """Measures a network on a whole split, each example once.
+    """Returns the metrics of a network on a whole split, each example once.
 
-    A class that is never predicted, or never true, counts as 0 in the macro means. A network with a logit that is NaN
-    has no measures, they are NaN: its predictions would all be the first class. `augment` is what a split with
-    random words does to its images, see `gather_batch`.
+    A class that is never predicted, or never true, counts as 0 in the macro means. If a logit is NaN, all metrics are
+    NaN, because `argmax` would predict the first class.
+
+    Args:
+        network: the network.
+        variables: of the network.
+        split: the split.
+        augment: of the images, see `gather_batch`; used if the split has random words.
     """
-    count, classes = split.labels.shape[0], network.classes
+    count, num_classes = split.labels.shape[0], network.num_classes
 
     means = [metric for metric in METRICS if metric.of_examples]
 
@@ -94,11 +99,11 @@ def evaluate(network: Network, variables: dict, split: DeviceSplit, augment: tup
         logits = _logits(network, variables, split, augment, indices)
         labels, counts = split.labels[indices], indices < count
         sums = tuple(total + _sum(metric, logits, labels, counts) for total, metric in zip(sums, means, strict=True))
-        true = jax.nn.one_hot(labels, classes) * counts[:, None]
+        true = jax.nn.one_hot(labels, num_classes) * counts[:, None]
         # Whole numbers: exact up to 2^24 examples.
-        return (sums, confusion + true.T @ jax.nn.one_hot(logits.argmax(-1), classes)), None
+        return (sums, confusion + true.T @ jax.nn.one_hot(logits.argmax(-1), num_classes)), None
 
-    nothing = (jnp.zeros(()),) * len(means), jnp.zeros((classes, classes))
+    nothing = (jnp.zeros(()),) * len(means), jnp.zeros((num_classes, num_classes))
     (sums, confusion), _ = over_batches(visit, nothing, count)
     found = from_counts({m.name: total / count for m, total in zip(means, sums, strict=True)}, confusion)
     return Measures(*(jnp.where(jnp.isnan(found["loss"]), jnp.nan, value) for value in found.values()))
@@ -109,15 +114,14 @@ def predict(
 ) -> Float[Array, "N K"]:
     """Returns float16 logits of a whole split in order, each row shifted so that its maximum is zero.
 
-    The shift changes no probability and puts the numbers where float16 is finest: close seconds keep their order.
-    `augment` is as in `evaluate`.
+    The shift changes no probability. Near zero float16 is the most precise, so close logits keep their order. The
+    arguments are those of `evaluate`.
     """
 
     def visit(carry: Array, indices: Array) -> tuple[Array, Array]:
         logits = _logits(network, variables, split, augment, indices)
         shifted = logits - logits.max(-1, keepdims=True)
-        least = jnp.finfo(jnp.float16).min
-        return carry, jnp.maximum(shifted, least).astype(jnp.float16)
+        return carry, jnp.maximum(shifted, jnp.finfo(jnp.float16).min).astype(jnp.float16)
 
     return over_batches(visit, jnp.zeros(()), split.labels.shape[0])[1]
 

@@ -1,4 +1,4 @@
-"""The traced settings of trials as arrays: what a compiled program sees of them. Pure numpy."""
+"""The traced hyperparameters of members as arrays, the inputs of a compiled program. Pure numpy."""
 
 import dataclasses
 from collections import namedtuple
@@ -40,9 +40,9 @@ def stack_members(members: Sequence[Member], longest: int, monitor: str) -> tupl
     """Returns the hyperparameters and stream seeds of members as arrays with the member axis first.
 
     Args:
-        members: of one program, with equally many stages.
+        members: of one program, all with the same number of stages.
         longest: epochs of the longest stage of the program.
-        monitor: the metric that says which epoch is best, where early stopping names no other.
+        monitor: the metric that selects the best epoch, unless early stopping names another.
     """
     trials = [member.trials[-1] for member in members]
     rows = [[_row(trial, number, longest, monitor) for number in range(len(trial.stages))] for trial in trials]

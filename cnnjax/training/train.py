@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 from cnnjax.models.network import Network, initial_variables
 from cnnjax.study.hparams import Streams
 from cnnjax.training.augment import gather_batch
-from cnnjax.training.evaluate import DeviceSplit, Measures, Sums, batch_sums, evaluate, zero_sums
+from cnnjax.training.evaluate import DeviceSplit, Measures, Sums, batch_sums, evaluate
 from cnnjax.training.optimizers import make_optimizer
 from cnnjax.training.stacking import Hparams
 from cnnjax.training.train_state import (
@@ -199,10 +199,10 @@ def _train_batches(
             jax.random.fold_in(dropout_key, number),
             config,
         )
-        return (state, sums + metrics), None
+        return (state, jax.tree.map(jnp.add, sums, metrics)), None
 
     examples = (order[:count], words[:count])
-    carry = (state, zero_sums())
+    carry = (state, Sums(jnp.zeros(()), jnp.zeros((), jnp.int32)))
     if full:
         batches = (a[: count - rest].reshape(full, config.batch_size) for a in examples)
         carry, _ = lax.scan(step, carry, (jnp.arange(full), *batches))
@@ -213,7 +213,7 @@ def _train_batches(
 
 
 def epoch_order(key: Array, count: int) -> Int[Array, " count"]:
-    """Returns a random permutation of `count` examples: the order of random words, of which equal ones keep theirs."""
+    """Returns a random permutation of `count` examples: the stable argsort of random words."""
     return jnp.argsort(jax.random.bits(key, (count,)))
 
 

@@ -112,9 +112,8 @@ def end_epoch(state: TrainState, metrics: EpochMetrics, hparams: Hparams, config
     if best is not None:
         variables = where(ended & now.restore & (best.epoch > 0), best.variables, variables)
     if len(hparams.epochs) > 1:
-        opt_state = where(
-            ended, make_optimizer(config.optimizer, now, clips=config.clips).init(variables["params"]), opt_state
-        )
+        optimizer = make_optimizer(config.optimizer, now, clips=config.clips)
+        opt_state = where(ended, optimizer.init(variables["params"]), opt_state)
     return TrainState(
         **variables,
         opt_state=opt_state,

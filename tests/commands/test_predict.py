@@ -276,7 +276,7 @@ def test_an_image_that_does_not_fit_is_named(shape, data, words):
         ({"figures": "run/report"}, ["--figures", "it is the run's own; use another folder"]),
         ({"figures": "run"}, ["--figures", "it is the run's own"]),
         ({"figures": "new.npy"}, ["--figures", "File exists", "use a folder"]),
-        ({"trial": "t99"}, ["trial", "t99", "allowed"]),
+        ({"trial": "t99"}, ["trial", "t99", " to t"]),
         ({"configuration": "bets"}, ["--configuration", "bets", "best"]),
         ({"workdir": "nowhere"}, ["workdir", "nowhere", "config.json"]),
     ],

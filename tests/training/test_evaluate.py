@@ -1,4 +1,4 @@
-"""Evaluation counts every example once, in order, however many there are."""
+"""Evaluation counts every example once, in order, for any number of examples."""
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +42,7 @@ def test_every_example_counts_once(count, monkeypatch):
 class _Pixels:
     """A network whose logits are an image's channels."""
 
-    classes = 7
+    num_classes = 7
 
     def apply(self, variables, images, *, train):
         return images[:, 0, 0]
@@ -61,8 +61,8 @@ def test_the_device_measures_as_the_host_does_where_classes_tie_or_are_absent(sc
     assert measured == pytest.approx(classification(logits.astype(float), labels), rel=1e-5)
 
 
-def test_a_network_that_answers_nan_has_no_measures():
-    """The place of its largest logit is the first, whatever the image: no prediction, however common that class is."""
+def test_logits_that_are_nan_have_no_metrics():
+    """`argmax` of NaN is the first class for every image, which is not a prediction."""
     images = np.full((300, 1, 1, 7), 3, np.uint8)
     split = DeviceSplit(jnp.array(images), jnp.zeros(300, jnp.int32), jnp.full(7, jnp.nan), jnp.zeros(7))
     assert np.isnan(_evaluate(split)).all()
