@@ -62,5 +62,5 @@ def _check_shared(path: Path) -> None:
     for number, sees in enumerate(processes.gather(is_seen)):
         if not sees:
             there, here = processes.name(number), processes.name(0)
-            said = f"{there} does not see there what {here} writes; allowed: a folder that all processes share"
+            said = f"{there} does not see there what {here} writes; use a folder that all processes share"
             raise RequestError("workdir", str(path), said)

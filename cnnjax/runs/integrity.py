@@ -194,9 +194,9 @@ def check_links(folder: Path, names: Iterable[str], without: Iterable[str] = ())
     for name in set(names) - set(without):
         for path in _below(folder / name):
             if path.is_symlink() and not Path(end := os.path.realpath(path)).is_relative_to(inside):
-                raise RequestError("workdir", str(path), f"it is a link to {end}; allowed: what stays in the folder")
+                raise RequestError("workdir", str(path), f"it is a link to {end}; use what stays in the folder")
             if path.exists() and not path.is_file() and not path.is_dir():
-                raise RequestError("workdir", str(path), "it is a device or a pipe; allowed: files and folders")
+                raise RequestError("workdir", str(path), "it is a device or a pipe; use files and folders")
 
 
 def _below(path: Path) -> Iterator[Path]:

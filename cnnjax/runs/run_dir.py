@@ -102,7 +102,7 @@ class RunFolder(Folder):
         stored = (self._read_config() or {}).get("networks", {})
         if lacking := [name for name in names if name in stored and name not in LADDER]:
             said = f"{self.path} trained a network that the study's own file adds to the ladder"
-            raise RequestError("models", lacking[0], f"{said}; allowed: where that file has been imported")
+            raise RequestError("models", lacking[0], f"{said}; use where that file has been imported")
         for name, difference in changed(names, stored).items():
             how = "change it back, or give it another name and another folder"
             raise RequestError("models", name, f"{self.path} trained another network of that name: {difference}; {how}")
@@ -125,7 +125,7 @@ class RunFolder(Folder):
         file = self.path / "config.json"
         there = next(path for path in (self.path, *self.path.parents) if path.exists())
         if not there.is_dir():
-            raise RequestError("workdir", str(self.path), f"{there} is a file; allowed: a folder")
+            raise RequestError("workdir", str(self.path), f"{there} is a file; use a folder")
         try:
             return read_json(file)
         except FileNotFoundError:
@@ -140,7 +140,7 @@ class RunFolder(Folder):
             raise RequestError(
                 "workdir",
                 str(self.path),
-                "it is not empty and holds no config.json; allowed: a new or empty folder, or a run's own",
+                "it is not empty and holds no config.json; use a new or empty folder, or a run's own",
             )
         return None
 

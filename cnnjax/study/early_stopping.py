@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from cnnjax.study.metrics import EPOCH_MEASURES
 
-ALLOWED = f"allowed: off, or METRIC:PATIENCE or METRIC:PATIENCE:CHANGE with a metric of {', '.join(EPOCH_MEASURES)}"
+ALLOWED = f"must be off, or METRIC:PATIENCE or METRIC:PATIENCE:CHANGE with a metric of {', '.join(EPOCH_MEASURES)}"
 
 
 class Stopping(NamedTuple):

@@ -157,7 +157,7 @@ def check_axes(study: Study, plan: Plan) -> None:
         key = axis.removeprefix("train.")
         in_stages = study.train.stages and all(key in stage for stage in study.train.stages)
         where = "where a stage does not set it" if in_stages else where_it_matters(axis)
-        said = f"all its values would train alike: it matters {where}; allowed: one value"
+        said = f"all its values would train alike: it matters {where}; use one value"
         raise RequestError(axis, _axes(study)[axis], said)
 
 
@@ -211,7 +211,7 @@ def _check_count(axes: Mapping[str, tuple]) -> None:
     if count > MOST_TRIALS:
         longest = max(axes, key=lambda name: len(axes[name]))
         raise RequestError(
-            longest, f"{len(axes[longest]):,} values", f"they make {count:,} trials; allowed: at most {MOST_TRIALS:,}"
+            longest, f"{len(axes[longest]):,} values", f"they make {count:,} trials; use at most {MOST_TRIALS:,}"
         )
 
 

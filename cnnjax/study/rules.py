@@ -27,20 +27,20 @@ def is_number(value: object) -> bool:
 
 def integer(least: int, most: int | None = None) -> Rule:
     """A whole number of at least `least` (and at most `most`)."""
-    words = f"allowed: a whole number >= {least}" + ("" if most is None else f" and <= {most}")
+    words = f"must be a whole number >= {least}" + ("" if most is None else f" and <= {most}")
     return Rule(lambda v: is_int(v) and v >= least and (most is None or v <= most), words)
 
 
 def number(least: float, below: float = math.inf, *, exclusive: bool = False) -> Rule:
     """A finite number in [least, below), or (least, below) when `exclusive`."""
     sign = ">" if exclusive else ">="
-    words = f"allowed: a number {sign} {least:g}" + ("" if below == math.inf else f" and < {below:g}")
+    words = f"must be a number {sign} {least:g}" + ("" if below == math.inf else f" and < {below:g}")
     return Rule(lambda v: is_number(v) and (v > least if exclusive else v >= least) and v < below, words)
 
 
 def choice(*names: str) -> Rule:
     """One of some words."""
-    return Rule(lambda v: isinstance(v, str) and v in names, "allowed: " + ", ".join(names))
+    return Rule(lambda v: isinstance(v, str) and v in names, "must be one of " + ", ".join(names))
 
 
 def none_or(rule: Rule) -> Rule:
@@ -48,4 +48,4 @@ def none_or(rule: Rule) -> Rule:
     return Rule(lambda v: v is None or rule.accepts(v), rule.allowed + ", or None")
 
 
-FLAG = Rule(lambda v: isinstance(v, bool), "allowed: True or False")
+FLAG = Rule(lambda v: isinstance(v, bool), "must be True or False")

@@ -17,15 +17,15 @@ from cnnjax.study.validation import axis, build, check, custom, fields_of, plain
 from cnnjax.utils.errors import RequestError, one_of
 
 _SEED = integer(0, 2**32 - 1)
-_NAME = Rule(lambda v: isinstance(v, str) and bool(v), "allowed: a name")
-_CLASS = Rule(lambda v: (isinstance(v, str) and bool(v)) or (is_int(v) and v >= 0), "allowed: a class's name or number")
+_NAME = Rule(lambda v: isinstance(v, str) and bool(v), "must be a name")
+_CLASS = Rule(lambda v: (isinstance(v, str) and bool(v)) or (is_int(v) and v >= 0), "must be a class's name or number")
 _VALIDATION = Rule(
     lambda v: is_number(v) and (0 <= v < 1 or (is_int(v) and v >= 0)),
-    "allowed: a share >= 0 and < 1, or a number of examples",
+    "must be a share >= 0 and < 1, or a number of examples",
 )
 _FRACTIONS = Rule(
     lambda v: not v or (len(v) == 3 and all(is_number(x) and x > 0 for x in v) and abs(sum(v) - 1) < 1e-6),
-    "allowed: three shares > 0 that add up to 1, of train, validation and test; or nothing",
+    "must be three shares > 0 that add up to 1, of train, validation and test; or nothing",
 )
 
 
@@ -211,7 +211,7 @@ def from_run(config: Mapping[str, Any]) -> Study:
 
 def _read_stages(key: str, value: Any) -> tuple[Mapping[str, Any], ...]:
     """Returns stages in their stored form; each setting of one is a single value that the trial's own could be."""
-    allowed = 'allowed: a tuple of groups of settings, as in ({"optimizer": "adam"}, {"optimizer": "sgd"})'
+    allowed = 'must be a tuple of groups of settings, as in ({"optimizer": "adam"}, {"optimizer": "sgd"})'
     changeable = [h.name for h in HPARAMS if h.in_stages]
     fields = {name: field for name, field in fields_of(TrainConfig).items() if name in changeable}
     stages = []
@@ -245,14 +245,12 @@ def _check_splits(data: DataConfig) -> None:
     for key in ("validation", "validation_from", "test"):
         value, default = getattr(data, key), getattr(DataConfig, key)
         if data.fractions and value not in (default, 0):
-            raise RequestError(
-                f"data.{key}", value, f"data.fractions says all shares; allowed: {default!r}, its default"
-            )
+            raise RequestError(f"data.{key}", value, f"data.fractions says all shares; use {default!r}, its default")
     if data.validation and data.validation_from in ("same_as_test", "given"):
         whole = "the test split" if data.validation_from == "same_as_test" else "the data's own validation split"
-        raise RequestError("data.validation", data.validation, f"{whole} validates, whole; allowed: 0.0")
+        raise RequestError("data.validation", data.validation, f"{whole} validates, whole; use 0.0")
     if data.augment_test and not data.augment:
-        raise RequestError("data.augment_test", True, "data.augment says how, and is empty; allowed: False")
+        raise RequestError("data.augment_test", True, "data.augment says how, and is empty; use False")
 
 
 def _check_selection(study: Study) -> None:

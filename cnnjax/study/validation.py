@@ -60,7 +60,7 @@ def build(cls: type, values: Any, prefix: str) -> Any:
         RequestError: an unknown key, or a value that its rule does not accept.
     """
     if not isinstance(values, Mapping):
-        raise RequestError(prefix.rstrip("."), values, f"allowed: a group of {', '.join(fields_of(cls))}")
+        raise RequestError(prefix.rstrip("."), values, f"must be a group of {', '.join(fields_of(cls))}")
     fields = fields_of(cls)
     for key in values:
         if f"{prefix}{key}" in OLD_KEYS:
@@ -131,5 +131,5 @@ def _keys_rows(config: Any, prefix: str) -> Iterator[str]:
             yield from _keys_rows(value, f"{prefix}{name}.")
             continue
         default, is_axis = (value[0], "axis") if about.get("axis") else (value, "")
-        takes = about["takes"] if "takes" in about else about["rule"].allowed.removeprefix("allowed: ")
+        takes = about["takes"] if "takes" in about else about["rule"].allowed.removeprefix("must be ")
         yield f"| `{prefix}{name}` | `{default!r}` | {is_axis} | {takes} | {about['doc']} |"

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 from cnnjax.models.network import Network, initial_variables
 from cnnjax.study.hparams import Streams
 from cnnjax.training.augment import gather_batch
-from cnnjax.training.evaluate import DeviceSplit, Measures, Sums, batch_sums, evaluate
+from cnnjax.training.evaluate import DeviceSplit, Measures, Sums, batch_sums, evaluate, zero_sums
 from cnnjax.training.optimizers import make_optimizer
 from cnnjax.training.stacking import Hparams
 from cnnjax.training.train_state import (
@@ -202,7 +202,7 @@ def _train_batches(
         return (state, jax.tree.map(jnp.add, sums, metrics)), None
 
     examples = (order[:count], words[:count])
-    carry = (state, Sums(jnp.zeros(()), jnp.zeros((), jnp.int32)))
+    carry = (state, zero_sums())
     if full:
         batches = (a[: count - rest].reshape(full, config.batch_size) for a in examples)
         carry, _ = lax.scan(step, carry, (jnp.arange(full), *batches))

@@ -109,7 +109,7 @@ def test_a_killed_worker_is_started_again_on_a_cluster_and_goes_on(cluster, seri
 def test_more_cpus_than_a_node_has_are_refused(cluster, tmp_path):
     flags = ("--executor=ray", f"--ray_address={cluster}", "--task_cpus=9")
     code, said = finish(start(tmp_path, tmp_path / "run", *flags))
-    assert code == 2 and "error: --task_cpus: 9 is not allowed; allowed: at most 1" in said
+    assert code == 2 and "error: --task_cpus must be at most 1" in said
 
 
 def test_an_interrupt_ends_the_cluster_of_this_machine_in_order(serial, tmp_path):
@@ -130,7 +130,7 @@ def test_an_interrupt_ends_the_cluster_of_this_machine_in_order(serial, tmp_path
 def test_an_address_where_no_cluster_answers_is_refused(address):
     from cnnjax.executors.ray import RayEngine
 
-    with pytest.raises(RequestError, match=rf"^--ray_address: '{address}' is not allowed; .*ray start --head"):
+    with pytest.raises(RequestError, match=rf"^--ray_address='{address}': .*ray start --head"):
         RayEngine(address, None).__enter__()
 
 
@@ -209,4 +209,4 @@ def test_an_array_of_jobs_is_submitted_to_slurm_and_followed(serial, tmp_path):
 def test_what_slurm_does_not_know_is_refused(tmp_path):
     flags = ("--executor=submitit", "--cluster=local", "--slurm=partitoin=gpu")
     code, said = finish(start(tmp_path, tmp_path / "run", *flags))
-    assert code == 2 and "error: --slurm: 'partitoin=gpu' is not allowed; Unknown argument 'partitoin'" in said
+    assert code == 2 and "error: --slurm='partitoin=gpu': Unknown argument 'partitoin'" in said

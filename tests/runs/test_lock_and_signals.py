@@ -158,7 +158,7 @@ def test_a_folder_that_goes_away_while_it_is_used_is_one_line(tmp_path, monkeypa
 
     monkeypatch.setattr(Population, "advance", go_away)
     study = make_study(train={"epochs": 3}, checkpoint={"every": 1})
-    with pytest.raises(RequestError, match=r"run' is not allowed; it was removed or moved while the run was in it"):
+    with pytest.raises(RequestError, match=r"run': it was removed or moved while the run was in it"):
         run(study, workdir)
 
 

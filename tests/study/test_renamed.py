@@ -33,7 +33,7 @@ def test_decay_becomes_the_optimizer(old, new):
 @pytest.mark.parametrize("key", [*OLD_KEYS])
 def test_an_old_key_is_refused_with_the_new_one(key):
     group, name = key.split(".")
-    with pytest.raises(RequestError, match=rf"^{key}: 'he' is not allowed; use {group}\."):
+    with pytest.raises(RequestError, match=rf"^{key}: 'he': use {group}\."):
         from_config({group: {name: "he"}})
 
 
@@ -45,7 +45,7 @@ def test_a_config_of_an_older_version_says_the_same():
 
 def test_what_no_optimizer_says_is_refused():
     old = {"train": {"optimizer": ["adam", "sgd"], "decay": ["l2"], "stages": [{"decay": "decoupled"}]}}
-    with pytest.raises(RequestError, match=r"^train.decay: .* use train.optimizer: adamw"):
+    with pytest.raises(RequestError, match=r"^train.decay=.* use train.optimizer: adamw"):
         from_run(old)
 
 

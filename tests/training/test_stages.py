@@ -115,7 +115,7 @@ def test_every_stage_begins_without_moments():
 
 def test_the_best_weights_need_something_to_tell_them():
     stages = {"stage_start": ("best", "last"), "stages": ({}, {})}
-    with pytest.raises(RequestError, match=r"train\.stage_start: 'best'.*data\.validation"):
+    with pytest.raises(RequestError, match=r"train\.stage_start='best'.*data\.validation"):
         make_study(train=stages, data={"validation": 0.0}, select="train_loss")
     assert make_study(train={**stages, "early_stopping": "train_loss:2"}, data={"validation": 0.0}, select="train_loss")
 
