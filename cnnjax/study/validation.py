@@ -85,7 +85,9 @@ def _keys_like(key: str, cls: type) -> str:
     }
     below = {field: f"{group}.{field}" for group, of in groups.items() for field in fields_of(of)}
     near = None if nearest(key, fields_of(cls)) else nearest(key, below)
-    return f"did you mean {below[near]!r}? {one_of(key, fields_of(cls))}" if near else one_of(key, fields_of(cls))
+    if near:
+        return f"did you mean {below[near]!r}? Use one of {', '.join(sorted(fields_of(cls)))}"
+    return one_of(key, fields_of(cls))
 
 
 def fields_of(cls: type) -> dict[str, dataclasses.Field]:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from cnnjax import inspect as inspection
 from cnnjax.commands import inspect
-from cnnjax.commands import run as runner
+from cnnjax.commands.plan_table import plan_table
 from cnnjax.data import load_dataset, normalisation
 from cnnjax.data.normalization import black_share, level_counts, pixel_statistics
 from cnnjax.models.ladder import LADDER
@@ -188,7 +188,7 @@ def test_files_that_are_left_out_are_named_wherever_images_are_counted(tiny, tmp
     said = "left out, not read as images: 1 .HEIC"
     assert inspection.inspect_study(study, tmp_path / "page").splitlines()[2] == said
     assert f"<p>{said}</p>" in (tmp_path / "page/index.html").read_text()
-    assert said in runner.plan_table(study)
+    assert said in plan_table(study)
     assert said in run(study, tmp_path / "run")
     assert said in build_report(tmp_path / "run").read_text()
 

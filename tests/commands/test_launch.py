@@ -9,8 +9,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-import cnnjax
-from cnnjax import launch
+from cnnjax import commands, launch, training
 from cnnjax.study import overrides
 from cnnjax.study.schema import Study
 from cnnjax.utils.progress import Progress
@@ -154,10 +153,11 @@ def runner(monkeypatch):
     def run(study, workdir, *, progress, overwrite, profile, engine):
         calls.append((study, workdir, overwrite, progress))
 
-    stub = SimpleNamespace(plan_table=lambda study: f"{len(study.seeds)} seeds", run=run)
-    monkeypatch.setattr(cnnjax, "runner", stub, raising=False)
+    table = SimpleNamespace(plan_table=lambda study: f"{len(study.seeds)} seeds")
+    monkeypatch.setattr(commands, "plan_table", table, raising=False)
+    monkeypatch.setattr(commands, "run", SimpleNamespace(run=run), raising=False)
     stub = SimpleNamespace(enable_compilation_cache=lambda folder: None)
-    monkeypatch.setattr(cnnjax, "programs", stub, raising=False)
+    monkeypatch.setattr(training, "program", stub, raising=False)
     monkeypatch.setattr(launch, "_report", lambda workdir: f"{workdir}/report/index.html")
     flags.FLAGS.mark_as_parsed()
     return calls
