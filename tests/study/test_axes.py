@@ -62,9 +62,7 @@ EVERYWHERE = {
 @pytest.mark.parametrize(("axis", "changes"), NOWHERE, ids=lambda value: value if isinstance(value, str) else "")
 def test_an_axis_without_effect_on_any_trial_is_refused(axis, changes):
     study = make_study(**{"models": "medium"} | changes)
-    with pytest.raises(
-        RequestError, match=rf"^{axis}=.* all values train identically, .* matters .*; use one value"
-    ):
+    with pytest.raises(RequestError, match=rf"^{axis}=.* all values train identically, .* matters .*; use one value"):
         check_axes(study, make_plan(study))
 
 
