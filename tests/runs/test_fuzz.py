@@ -33,7 +33,7 @@ def test_requests_that_would_take_all_memory_or_time_are_refused_at_once(tmp_pat
     start = time.monotonic()
     rates = [0.001 * (number + 1) for number in many]
     study = from_config({"seeds": many[1:], "train": {"learning_rate": rates, "epochs": many[1:]}})
-    with pytest.raises(RequestError, match=r"^train\.learning_rate=.*998,001,000 trials; use at most 100,000"):
+    with pytest.raises(RequestError, match=r"^train\.learning_rate=.*998,001,000 points; use at most 100,000"):
         make_plan(study)
     for group, key in (("train", "epochs"), ("checkpoint", "every")):
         with pytest.raises(RequestError, match=rf"{group}\.{key}: 1000000000000"):
