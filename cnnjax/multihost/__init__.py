@@ -1,1 +1,1 @@
-"""Several processes that train one study: what each of them does, and what process 0 alone does."""
+"""Several processes that train one study: communication between them, and their shared run folder."""

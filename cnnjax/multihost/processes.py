@@ -178,10 +178,10 @@ def _check_flags(coordinator: str | None, processes: int | None, process: int | 
     if coordinator is None:
         for flag, value in (("num_processes", processes), ("process_id", process)):
             if value is not None:
-                raise RequestError(flag, value, "it needs --coordinator")
+                raise RequestError(flag, value, "needs --coordinator, too")
     elif coordinator != AUTO:
         if processes is None or processes < 1:
-            raise RequestError("num_processes", processes, "must be the number of processes")
+            raise RequestError("num_processes", processes, "must be the number of processes, >= 1")
         if process is None or not 0 <= process < processes:
             allowed = f"must be the number of this process, from 0 to {processes - 1}, for --num_processes={processes}"
             raise RequestError("process_id", process, allowed)
@@ -203,5 +203,5 @@ def _check_facts(facts: Mapping[str, Any]) -> None:
         for key in sorted(everywhere[0].keys() | theirs.keys()):
             first, other = everywhere[0].get(key), theirs.get(key)
             if first != other:
-                problem = f"{name(number)} has this value, {name(0)} has {first!r}; use the same on all processes"
+                problem = f"{name(number)} has this value, {name(0)} has {first!r}; use the same value in all processes"
                 raise RequestError(key, other, problem)

@@ -1,1 +1,1 @@
-"""What a user asks for: hyperparameters, their validation, and the plan of trials. Imports no jax."""
+"""Studies: hyperparameters, validation, and the plan of trials. Imports no JAX."""

@@ -1,4 +1,4 @@
-"""Which hyperparameters training uses at a point of the grid; points that agree in these train identically. No jax."""
+"""The hyperparameters that training uses at a point of the grid. Points with equal ones train identically. No JAX."""
 
 import dataclasses
 import functools
@@ -10,36 +10,36 @@ from cnnjax.study.hparams import HPARAMS, Stage, Static
 from cnnjax.study.schedules import factors
 
 _MATTERS = {
-    "seeds": "where a stream that training reads follows the seed (None)",
-    "streams.augment": "where data.augment is not empty",
-    "streams.dropout": "for networks with dropout, at a rate > 0",
-    "streams.init": "where it is another seed than the trial's own",
-    "streams.order": "where train.shuffle is True",
+    "seeds": "if a stream that training uses has no seed of its own (None)",
+    "streams.augment": "if data.augment is not empty",
+    "streams.dropout": "for models with dropout, if the rate is > 0",
+    "streams.init": "if it is not the seed of the trial",
+    "streams.order": "if train.shuffle is True",
     **{f"train.{h.name}": h.matters for h in HPARAMS if h.matters},
 }
 
 
 def where_it_matters(axis: str) -> str:
-    """Returns the condition under which the value of an axis has an effect on training, in words."""
+    """Returns the condition, in words, under which the value of an axis has an effect on training."""
     return _MATTERS.get(axis, "everywhere else")
 
 
-def what_training_reads(static: Static, stages: Sequence[Stage], *, augments: bool) -> tuple[Hashable, tuple[str, ...]]:
-    """Returns the settings that training uses, as a value to compare, and the names of the streams that it uses.
+def used_by_training(static: Static, stages: Sequence[Stage], *, augments: bool) -> tuple[Hashable, tuple[str, ...]]:
+    """Returns the hyperparameters that training uses, as one hashable value, and the names of the streams that it uses.
 
     Args:
-        static: the static settings.
-        stages: the stages.
+        static: the static hyperparameters.
+        stages: the stages of training.
         augments: whether the study augments its training images.
     """
-    layers = LADDER.get(static.model)  # None where the name is wrong, which is said when the network is built
+    layers = LADDER.get(static.model)  # None if there is no such model: building the network raises the error
     own_rates = [None] if layers is None else [x.rate for x in layers if hasattr(x, "rate")]
     convolves = layers is None or any(hasattr(layer, "kernel_size") for layer in layers)
     rates = [
         tuple(own if stage.traced.dropout_rate is None else stage.traced.dropout_rate for own in own_rates)
         for stage in stages
     ]
-    settings = (
+    used = (
         dataclasses.replace(static, convolution=static.convolution if convolves else "", optimizer=""),
         tuple(map(_of_stage, stages, rates)),
         stages[0].traced.stage_start if len(stages) > 1 else None,
@@ -50,11 +50,11 @@ def what_training_reads(static: Static, stages: Sequence[Stage], *, augments: bo
         "augment": augments,
         "dropout": any(rate != 0 for of_stage in rates for rate in of_stage),
     }
-    return settings, tuple(name for name, is_read in streams.items() if is_read)
+    return used, tuple(name for name, is_used in streams.items() if is_used)
 
 
 def _of_stage(stage: Stage, dropout_rates: tuple[float | None, ...]) -> Hashable:
-    """What training uses of a stage: every setting, those in the form in which they have an effect."""
+    """Returns the hyperparameters of a stage. Values with the same effect on training are replaced by equal values."""
     traced = stage.traced
     has_moment = not stage.optimizer.startswith("sgd") or traced.momentum > 0
     stopping = read_stopping(traced.early_stopping)
@@ -64,9 +64,9 @@ def _of_stage(stage: Stage, dropout_rates: tuple[float | None, ...]) -> Hashable
         "dropout_rate": dropout_rates,
         "schedule": _table(traced.schedule, stage.epochs),
         "early_stopping": stopping and stopping._replace(patience=min(stopping.patience, stage.epochs)),
-        "stage_start": None,  # of a trial, not of a stage
+        "stage_start": None,  # a hyperparameter of the trial, not of the stage
     }
-    # Without a moment, to decay the weights by the gradient is to decay them beside it.
+    # Without momentum or adaptive moments, decoupled weight decay equals L2.
     decouples = traced.weight_decay > 0 and has_moment
     optimizer = stage.optimizer if decouples else stage.optimizer.removesuffix("w")
     return optimizer, stage.epochs, tuple(used.values())

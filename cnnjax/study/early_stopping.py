@@ -1,8 +1,8 @@
-"""Early stopping by name: which metric to watch, and for how many epochs to wait for it to improve.
+"""Early-stopping rules by name.
 
-off                       never
-val_accuracy:3            after 3 epochs in a row without a higher validation accuracy
-val_loss:3:0.001          after 3 epochs in a row whose validation loss was not lower by more than .001
+off                 never stop early
+val_accuracy:3      stop after 3 epochs in a row without a higher validation accuracy
+val_loss:3:0.001    stop after 3 epochs in a row in which validation loss did not decrease by more than 0.001
 """
 
 import math
@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from cnnjax.study.metrics import EPOCH_MEASURES
 
-ALLOWED = f"must be off, or METRIC:PATIENCE or METRIC:PATIENCE:CHANGE with a metric of {', '.join(EPOCH_MEASURES)}"
+ALLOWED = f"must be off, METRIC:PATIENCE or METRIC:PATIENCE:CHANGE with METRIC one of {', '.join(EPOCH_MEASURES)}"
 
 
 class Stopping(NamedTuple):
-    """When to stop: `patience` epochs in a row whose metric improved by no more than `min_change`."""
+    """An early-stopping rule: stop after `patience` epochs in a row that improve `metric` by at most `min_change`."""
 
     metric: str
     patience: int
@@ -23,10 +23,10 @@ class Stopping(NamedTuple):
 
 
 def read_stopping(text: str) -> Stopping | None:
-    """Returns what a text says, None for 'off'.
+    """Parses an early-stopping rule. Returns None for 'off'.
 
     Raises:
-        ValueError: it says nothing of the kind.
+        ValueError: the rule is not valid.
     """
     if text == "off":
         return None
@@ -40,7 +40,7 @@ def read_stopping(text: str) -> Stopping | None:
 
 
 def is_stopping(text: object) -> bool:
-    """Whether a text says when to stop."""
+    """Returns whether a value is a valid early-stopping rule."""
     if not isinstance(text, str):
         return False
     try:

@@ -1,9 +1,9 @@
 """The hyperparameters of training, each declared once.
 
-From `HPARAMS` derive the keys of a study's `train`, their validation and errors, the static and traced settings of
-trials, the arrays that a compiled program sees, the columns of trials.csv, the axes of the report, and the table in
-configs/README.md. A new hyperparameter is one entry here, and the code that reads its value: a traced one is
-`settings.NAME` inside a compiled program, a static one is `static.NAME` where the program is built.
+`HPARAMS` defines the keys of a study's `train`, their validation and errors, the static and traced hyperparameters of
+trials, the arrays that a compiled program takes, the columns of trials.csv, the axes of the report, and the table in
+configs/README.md. To add a hyperparameter, add one entry here, and the code that reads its value: `hparams.NAME` inside
+a compiled program if it is traced, `static.NAME` where the program is built if it is static.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import numpy as np
 from cnnjax.study import early_stopping, schedules
 from cnnjax.study.rules import FLAG, Rule, choice, integer, none_or, number
 
-MOST_EPOCHS = 100_000  # there is a table of them
+MOST_EPOCHS = 100_000  # the schedule is a table with one row for each epoch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,21 +23,21 @@ class Hparam:
 
     Attributes:
         name: the key.
-        type: of its values, None aside. Numbers and flags become scalars of a compiled program by their type. What a
-            text becomes is said in `settings`.
-        default: its value where a study does not say.
-        rule: what it takes.
-        doc: what configs/README.md says of it.
-        static: whether it is compiled in, so that another value is another program. Others are traced: arrays over the
-            members of a program.
-        in_stages: whether a stage may change it.
-        optimizers: those that use it; (): all.
-        matters: where its value has an effect on training, in words; "": everywhere.
-        none_as: the number that stands for None in a program.
-        none_label: what the report says for None.
-        is_main: whether the report always names it, even if all trials have one value.
-        column: of trials.csv; by default its name.
-        label: the report's word for it; by default that of its column.
+        type: the type of the values that are not None. Numbers and bools are scalars of a compiled program. Strings are
+            converted by `cnnjax.training.stacking`.
+        default: the default value.
+        rule: checks the value.
+        doc: the description in configs/README.md.
+        static: whether the value is compiled into the program. Trials with different values run in different programs.
+            Otherwise the hyperparameter is traced: the program takes an array with one element for each member.
+        in_stages: whether a stage may change the value.
+        optimizers: the optimizers that use the hyperparameter; () means all.
+        matters: the condition under which the value has an effect on training, in words; "" means always.
+        none_as: the number that represents None in a program.
+        none_label: the label of None in the report.
+        is_main: whether the report always shows the hyperparameter, even if all trials have the same value.
+        column: the column of trials.csv; by default `name`.
+        label: the label in the report; by default derived from `column`.
     """
 
     name: str
@@ -63,11 +63,11 @@ class Hparam:
 
     @property
     def is_scalar(self) -> bool:
-        """Whether a compiled program sees the value as a scalar of its own."""
+        """Whether the value is a scalar of a compiled program."""
         return not self.static and self.type is not str
 
     def scalar(self, value: Any) -> np.generic:
-        """Returns a value as the scalar that a compiled program sees."""
+        """Converts a value to the scalar that a compiled program takes."""
         as_array = {float: np.float32, int: np.int32, bool: np.bool_}[self.type]
         return as_array(self.none_as if value is None else value)
 
@@ -75,14 +75,14 @@ class Hparam:
 _ADAM = ("adam", "adamw")
 _SGD = ("sgd", "sgdw")
 
-# The order is that of the grid, the outermost axis first.
+# In the order of the axes of the grid, the outermost first.
 HPARAMS = (
     Hparam(
         "initialization",
         str,
         "pytorch",
         choice("pytorch", "he"),
-        "Initial weights: PyTorch's defaults, or He et al. 2015.",
+        "Initialization of the weights: PyTorch's defaults, or He et al. 2015.",
         static=True,
     ),
     Hparam(
@@ -90,22 +90,28 @@ HPARAMS = (
         str,
         "adam",
         choice("adam", "adamw", "sgd", "sgdw"),
-        "Adam (epsilon 1e-8), or SGD; adamw and sgdw decay the weights beside the gradient's step "
-        "(Loshchilov & Hutter 2019), adam and sgd by the gradient.",
+        "Adam (epsilon 1e-8) or SGD. adamw and sgdw use decoupled weight decay (Loshchilov & Hutter 2019); adam and "
+        "sgd add it to the gradient (L2).",
         static=True,
-        matters="for adamw beside adam, or sgdw beside sgd, where weight_decay > 0, and for sgdw momentum > 0",
+        matters="between adam and adamw if weight_decay > 0, and between sgd and sgdw if momentum > 0 as well",
         in_stages=True,
         is_main=True,
     ),
     Hparam(
-        "learning_rate", float, 1e-3, number(0, exclusive=True), "Before the schedule.", in_stages=True, is_main=True
+        "learning_rate",
+        float,
+        1e-3,
+        number(0, exclusive=True),
+        "Learning rate, which the schedule multiplies.",
+        in_stages=True,
+        is_main=True,
     ),
     Hparam(
         "momentum",
         float,
         0.0,
         number(0, 1),
-        "Of SGD; no axis for Adam.",
+        "Momentum of SGD.",
         in_stages=True,
         optimizers=_SGD,
         matters="for sgd and sgdw",
@@ -115,17 +121,17 @@ HPARAMS = (
         bool,
         False,
         FLAG,
-        "Nesterov's momentum; no axis for Adam.",
+        "Use Nesterov momentum in SGD.",
         in_stages=True,
         optimizers=_SGD,
-        matters="for sgd and sgdw with momentum > 0",
+        matters="for sgd and sgdw if momentum > 0",
     ),
     Hparam(
         "b1",
         float,
         0.9,
         number(0, 1),
-        "Of Adam: how much of the mean of the gradients stays at a step.",
+        "Decay rate of Adam's mean of the gradients.",
         in_stages=True,
         optimizers=_ADAM,
         matters="for adam and adamw",
@@ -135,18 +141,18 @@ HPARAMS = (
         float,
         0.999,
         number(0, 1),
-        "Of Adam: how much of the mean of the squared gradients stays at a step.",
+        "Decay rate of Adam's mean of the squared gradients.",
         in_stages=True,
         optimizers=_ADAM,
         matters="for adam and adamw",
     ),
-    Hparam("weight_decay", float, 0.0, number(0), "Of the weights: its strength.", in_stages=True),
+    Hparam("weight_decay", float, 0.0, number(0), "Strength of weight decay.", in_stages=True),
     Hparam(
         "clip_norm",
         float,
         None,
         none_or(number(0, exclusive=True)),
-        "The largest norm of a step's gradient over all weights; None, any.",
+        "Maximum global norm of the gradients; None disables clipping.",
         in_stages=True,
         none_as=np.inf,
     ),
@@ -155,7 +161,7 @@ HPARAMS = (
         float,
         0.0,
         number(0, 1),
-        "The share of the target that is spread over all classes.",
+        "Fraction of the target that is spread evenly over all classes.",
         in_stages=True,
     ),
     Hparam(
@@ -163,21 +169,27 @@ HPARAMS = (
         float,
         None,
         none_or(number(0, 1)),
-        "Of every dropout layer; None, as the network says.",
+        "Rate of all dropout layers; None uses the rates of the model.",
         in_stages=True,
-        matters="for networks with dropout, where it is another rate than theirs",
+        matters="for models with dropout, if the rate is not the model's own",
         none_label="as in model",
     ),
     Hparam(
-        "batch_size", int, 64, integer(1), "Images a step; another one is another program.", static=True, is_main=True
+        "batch_size",
+        int,
+        64,
+        integer(1),
+        "Number of images per step. Each batch size is compiled separately.",
+        static=True,
+        is_main=True,
     ),
-    Hparam("shuffle", bool, True, FLAG, "A new order of the training images in each epoch."),
+    Hparam("shuffle", bool, True, FLAG, "Shuffle the training images in each epoch."),
     Hparam(
         "drop_last",
         bool,
         False,
         FLAG,
-        "Leave out the images that fill no batch, other ones in each epoch.",
+        "Drop the last, incomplete batch of each epoch.",
         static=True,
     ),
     Hparam(
@@ -185,7 +197,7 @@ HPARAMS = (
         int,
         10,
         integer(1, MOST_EPOCHS),
-        "Passes over the training split; a shorter training is read off a longer one where both begin alike.",
+        "Number of passes over the training split. A shorter trial is read off a longer one if both begin identically.",
         in_stages=True,
         is_main=True,
     ),
@@ -194,53 +206,54 @@ HPARAMS = (
         str,
         "constant",
         Rule(schedules.is_schedule, schedules.ALLOWED),
-        "Factors of the learning rate over the epochs ([schedules.py](../cnnjax/study/schedules.py)).",
+        "Learning-rate schedule ([schedules.py](../cnnjax/study/schedules.py)).",
         in_stages=True,
-        matters="where the schedules differ within the epochs that are trained",
+        matters="if the schedules differ within the trained epochs",
     ),
     Hparam(
         "early_stopping",
         str,
         "off",
         Rule(early_stopping.is_stopping, early_stopping.ALLOWED),
-        "End after so many epochs in a row in which the metric did not improve by more than a change, with the best "
+        "Stop after PATIENCE epochs in a row in which METRIC did not improve by more than CHANGE, and restore the best "
         "weights.",
         in_stages=True,
-        matters="where the patience is shorter than the training",
+        matters="if the patience is less than the number of epochs",
     ),
     Hparam(
         "stage_start",
         str,
         "best",
         choice("best", "last"),
-        "The weights that the next stage starts from; without validation and early stopping the last.",
-        matters="where train.stages has several stages",
+        "Weights that the next stage starts from: the best or the last of the stage. Without validation and early "
+        "stopping, always the last.",
+        matters="if train.stages has several stages",
     ),
     Hparam(
         "precision",
         str,
         "float32",
         choice("float32", "tf32", "bfloat16"),
-        "Of the layers' arithmetic; weights, batch statistics, loss and optimizer are float32.",
+        "Precision of the layers' arithmetic. Weights, batch statistics, loss and optimizer are always float32.",
         static=True,
-        column="arithmetic",  # `precision` was the test split's metric in tables of older versions
+        column="arithmetic",  # in tables of older versions, `precision` is a metric of the test split
     ),
     Hparam(
         "convolution",
         str,
         "auto",
         choice("auto", "block_patches", "winograd", "patches", "shifts", "dense", "grouped"),
-        "How to convolve; auto takes what was measured as fastest. Results differ by rounding.",
+        "Algorithm of convolutions. auto uses the fastest in our measurements. Results differ by rounding.",
         static=True,
-        matters="for networks with convolutions",
+        matters="for models with convolutions",
     ),
 )
 STATIC = tuple(h for h in HPARAMS if h.static)
-TRACED = tuple(h for h in HPARAMS if not h.static and h.name != "epochs")  # a stage has its epochs beside them
+TRACED = tuple(h for h in HPARAMS if not h.static and h.name != "epochs")  # `epochs` is a field of Stage
 BY_COLUMN = {h.column: h for h in HPARAMS}
 
 
-# Made from the list, so no static checker knows their fields: `Any`.
+# `Any`, because type checkers do not know the fields of generated classes.
 _Static: Any = dataclasses.make_dataclass(
     "_Static",
     [("model", str), *((h.column, h.type, h.default) for h in STATIC), ("clips", bool, False)],
@@ -250,29 +263,29 @@ _Traced: Any = dataclasses.make_dataclass("_Traced", [(h.name, h.type, h.default
 
 
 class Static(_Static):
-    """Settings of a trial that are compiled in: trials that differ here run in different programs.
+    """Static hyperparameters of a trial. They are compiled into the program.
 
-    Beside the model and the static hyperparameters (by their columns; the optimizers of all stages joined by '+') it
-    says whether gradients are clipped at all, `clips`: their norm costs a pass over them.
+    The fields are `model`, the static hyperparameters by their columns, and `clips`. `optimizer` has the optimizers of
+    all stages, joined by '+'. `clips` is whether any stage clips gradients: the norm costs a pass over them.
     """
 
 
 class Traced(_Traced):
-    """Settings of a stage that are array elements inside a program: they never cause a compilation."""
+    """Traced hyperparameters of a stage. They are elements of arrays in a program, and never cause a compilation."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """A stretch of a trial's training with its own optimizer and settings; most trials have one."""
+    """A stage of a trial's training, with its own optimizer and hyperparameters. Most trials have one."""
 
     optimizer: str
-    epochs: int  # at most
+    epochs: int  # the maximum; early stopping may end the stage before
     traced: Traced
 
 
 @dataclasses.dataclass(frozen=True)
 class Streams:
-    """Seeds of a trial's four sources of randomness."""
+    """Seeds of the four random streams of a trial."""
 
     init: int
     order: int

@@ -1,9 +1,9 @@
 """The metrics of a classifier, each declared once.
 
-From `METRICS` derive what is recorded of each epoch, what early stopping may watch and a study may select by, the
-columns of trials.csv, and the labels, bounds and units of the report. A new metric is one entry here.
+`METRICS` defines the records of epochs, the metrics for early stopping and for `select`, the columns of trials.csv, and
+the labels, bounds and units of the report. To add a metric, add one entry here.
 
-Logits are arrays [N, K] and labels are whole numbers [N], of NumPy or of JAX: the functions use what both have.
+Logits are arrays [N, K] and labels are integer arrays [N], of NumPy or of JAX. The functions work with both.
 """
 
 import math
@@ -12,18 +12,18 @@ from typing import Any, NamedTuple
 
 
 class Metric(NamedTuple):
-    """One metric; it has either `of_examples` or `of_confusion`.
+    """A metric, computed by either `of_examples` or `of_confusion`.
 
     Attributes:
-        name: it is `train_NAME`, `val_NAME` and `test_NAME` of a split.
-        label: its name in the report.
-        of_examples: (logits [N, K], labels [N]) -> [N]: the metric is the mean of these values over a split.
-        of_confusion: (counts [K, K] of examples by true and by predicted class) -> the metric.
-        larger_is_better: whether of two values the larger one is better.
-        most: the greatest possible value; the least is 0.
-        is_percent: whether the report writes it in percent.
-        in_training: whether it is also recorded of the training split, as the mean over the batches of an epoch, each
-            before its update.
+        name: the name, to which a prefix adds the split: `train_NAME`, `val_NAME`, `test_NAME`.
+        label: the label in the report.
+        of_examples: (logits [N, K], labels [N]) -> values [N], whose mean over a split is the metric.
+        of_confusion: (confusion matrix [K, K], true classes in rows, predicted classes in columns) -> the metric.
+        larger_is_better: whether larger values are better.
+        most: the largest possible value. The smallest is 0.
+        is_percent: whether the report shows percent.
+        in_training: whether the metric is also recorded for the training split, as the mean over the batches of an
+            epoch, each before its update.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Metric(NamedTuple):
 
 
 def cross_entropy(logits: Any, labels: Any) -> Any:
-    """Returns minus the log-probability of each example's class, in nats."""
+    """Returns the cross-entropy of each example, in nats."""
     xp = logits.__array_namespace__()
     shifted = logits - logits.max(-1, keepdims=True)
     of_label = xp.take_along_axis(shifted, labels[:, None], axis=-1)[:, 0]
@@ -45,12 +45,12 @@ def cross_entropy(logits: Any, labels: Any) -> Any:
 
 
 def is_correct(logits: Any, labels: Any) -> Any:
-    """Returns whether the first largest logit of each example is that of its class."""
+    """Returns whether each example is classified correctly. Among equal logits, the first class is predicted."""
     return logits.argmax(-1) == labels
 
 
 def is_in_top5(logits: Any, labels: Any) -> Any:
-    """Returns whether the class of each example is among the first five by their logits; of equal ones the first."""
+    """Returns whether the class of each example has one of its five largest logits. Of equal logits, the first win."""
     xp = logits.__array_namespace__()
     labels = labels[:, None]
     own = xp.take_along_axis(logits, labels, axis=-1)
@@ -59,17 +59,17 @@ def is_in_top5(logits: Any, labels: Any) -> Any:
 
 
 def macro_precision(confusion: Any) -> Any:
-    """Returns the mean over all classes of precision; that of a class that is never predicted is 0."""
+    """Returns the mean of precision over all classes. The precision of a class that is never predicted is 0."""
     return (confusion.diagonal() / confusion.sum(0).clip(1)).mean()
 
 
 def macro_recall(confusion: Any) -> Any:
-    """Returns the mean over all classes of recall; that of a class without examples is 0."""
+    """Returns the mean of recall over all classes. The recall of a class without examples is 0."""
     return (confusion.diagonal() / confusion.sum(1).clip(1)).mean()
 
 
 def macro_f1(confusion: Any) -> Any:
-    """Returns the mean over all classes of F1; that of a class that is neither predicted nor true is 0."""
+    """Returns the mean of F1 over all classes. The F1 of a class that is neither predicted nor true is 0."""
     return (2 * confusion.diagonal() / (confusion.sum(0) + confusion.sum(1)).clip(1)).mean()
 
 
@@ -90,7 +90,7 @@ METRICS = (
 )
 TRAINING_METRICS = tuple(metric for metric in METRICS if metric.in_training)
 
-SPLITS = {"train": "training", "val": "validation", "test": "test"}  # and their words
+SPLITS = {"train": "training", "val": "validation", "test": "test"}  # with their labels
 # A measure is a metric of a split.
 BY_MEASURE = {
     f"{split}_{metric.name}": metric
@@ -98,7 +98,7 @@ BY_MEASURE = {
     for metric in (TRAINING_METRICS if split == "train" else METRICS)
 }
 MEASURES = tuple(BY_MEASURE)
-EPOCH_MEASURES = tuple(name for name in MEASURES if not name.startswith("test_"))  # what is recorded of each epoch
+EPOCH_MEASURES = tuple(name for name in MEASURES if not name.startswith("test_"))  # recorded for each epoch
 TEST_MEASURES = tuple(name for name in MEASURES if name.startswith("test_"))
 
 
@@ -106,7 +106,7 @@ def from_counts(means: Mapping[str, Any], confusion: Any) -> dict[str, Any]:
     """Returns every metric of a split.
 
     Args:
-        means: over the split, of the metrics that are means over examples.
-        confusion: number of examples by true class (row) and predicted class (column) [K, K].
+        means: the means over the split of the metrics with `of_examples`, by name.
+        confusion: the confusion matrix [K, K], true classes in rows, predicted classes in columns.
     """
     return {m.name: m.of_confusion(confusion) if m.of_confusion else means[m.name] for m in METRICS}

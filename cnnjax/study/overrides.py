@@ -1,7 +1,7 @@
-"""From `--config=path[:argument]` and `--config.key=value` to a validated study.
+"""Builds a validated study from the flags `--config=path[:argument]` and `--config.key=value`.
 
-Overrides are typed by the study, not by the value they replace: so a single value may become an
-axis of the grid.
+The rules of the study check the type of an override, not the value that it replaces. So an override may replace one
+value by an axis of the grid.
 """
 
 import ast
@@ -21,46 +21,46 @@ from cnnjax.study.schema import Study, from_config
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.paths import expanded
 
-CONFIG = flags.DEFINE_string("config", None, "The study: path[:argument] of a config file.")
+CONFIG = flags.DEFINE_string("config", None, "The study: path of a config file, or path:argument.")
 
 WORKDIR = flags.DEFINE_string(
-    "workdir", None, "The run's folder (default: runs/<config>), or its URL in a store: s3://BUCKET/runs/grid."
+    "workdir", None, "The folder of the run (default: runs/<config>), or its URL, as in s3://BUCKET/runs/grid."
 )
 
 
 def requested_study(overrides: Sequence[str]) -> Study:
-    """Returns the study that the flag --config names, with `key=value` overrides.
+    """Returns the study of the flag --config, with `key=value` overrides.
 
     Raises:
-        RequestError: there is no such flag, or `load_study` raises it.
+        RequestError: the flag is missing, or `load_study` raises it.
     """
     if not CONFIG.value:
-        raise RequestError("--config", CONFIG.value, "name a study: --config=configs/quickstart.py")
+        raise RequestError("--config", CONFIG.value, "the flag is required; use --config=configs/quickstart.py")
     return load_study(CONFIG.value, overrides)
 
 
 def default_folder(parent: str) -> Path:
-    """Returns `parent`/grid for --config=configs/grid.py and `parent`/grid-smoke for --config=configs/grid.py:smoke."""
-    assert CONFIG.value  # `requested_study` has seen to it
+    """Returns parent/grid for --config=configs/grid.py, and parent/grid-smoke for --config=configs/grid.py:smoke."""
+    assert CONFIG.value  # `requested_study` has checked it
     path, argument = split_config(CONFIG.value)
     return Path(parent) / "-".join(filter(None, (path.stem, argument)))
 
 
 def load_study(config: str, overrides: Sequence[str] = ()) -> Study:
-    """Builds a config, sets the overrides in it, and validates the result.
+    """Builds a config, applies overrides, and validates the result.
 
     Args:
         config: path of a Python file with a function `get_config`, or `path:argument`.
-        overrides: `key=value` each, keys as in `train.epochs`; the last one of a key counts.
+        overrides: strings `key=value`, with keys like `train.epochs`. The last one wins.
 
     Raises:
-        RequestError: the file cannot be used, or the study is not valid.
+        RequestError: the file does not return a config, or the study is not valid.
     """
     return overridden(_read_config(config), overrides)
 
 
 def overridden(values: dict[str, Any], overrides: Sequence[str]) -> Study:
-    """Sets overrides, as `load_study` takes them, in the values of a study, and validates it; raises as that does."""
+    """Applies overrides to the values of a study, and validates it. Takes overrides and raises as `load_study`."""
     for override in overrides:
         key, _, text = override.partition("=")
         _set(values, key, read_value(text))
@@ -68,23 +68,23 @@ def overridden(values: dict[str, Any], overrides: Sequence[str]) -> Study:
 
 
 def split_config(config: str) -> tuple[Path, str]:
-    """Splits `path:argument`; the argument is empty where there is none."""
+    """Splits `path:argument`. Without an argument, it is an empty string."""
     path, _, argument = config.partition(":")
     return expanded("--config", path), argument
 
 
 def read_value(text: str) -> Any:
-    """Reads the value of an override.
+    """Parses the value of an override.
 
-    Python literals are themselves, other words are strings, a comma list is a tuple of such values,
-    and an empty text is the empty tuple.
+    A Python literal is evaluated. Otherwise a list with commas is a tuple of parsed values, an empty text is an empty
+    tuple, and any other text is a string.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd literals: we say ourselves what is wrong
+            warnings.simplefilter("ignore")  # about odd literals: validation reports them
             return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        pass  # no literal: a word, a list of words, or nothing
+        pass  # not a literal
     if not text.strip():
         return ()
     if "," not in text:
@@ -98,13 +98,13 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
         values = values.setdefault(group, {})
         if not isinstance(values, dict):
             parent = ".".join(groups[:depth])
-            raise RequestError(key, value, f"{parent} is a setting, not a group of settings")
+            raise RequestError(key, value, f"{parent} is not a group of keys")
     values[name] = value
 
 
 @contextlib.contextmanager
 def _beside(path: Path) -> Iterator[None]:
-    """Lets a config import files beside it, as a script may; the next one's are other files, be it by the same name."""
+    """Lets a config import modules from its folder. Forgets them afterwards: another config may use the same names."""
     folder, before = str(path.parent.absolute()), set(sys.modules)
     sys.path.insert(0, folder)
     try:
@@ -131,6 +131,6 @@ def _read_config(config: str) -> dict[str, Any]:
         return ml_collections.ConfigDict(built).to_dict()
     except RequestError:
         raise
-    except (Exception, SystemExit) as error:  # the user's code: whatever it raises, the request is wrong
+    except (Exception, SystemExit) as error:  # code of the user may raise anything
         reason = f"{path} raised {type(error).__name__}: {error}"
         raise RequestError("--config", config, reason) from error

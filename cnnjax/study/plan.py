@@ -1,4 +1,4 @@
-"""From a study to its plan: the trials, and the fewest programs that train them. Imports no jax."""
+"""The plan of a study: its trials, grouped into as few programs as possible. Imports no JAX."""
 
 import dataclasses
 import itertools
@@ -8,7 +8,7 @@ from collections.abc import Hashable, Mapping
 from typing import Any, NamedTuple
 
 from cnnjax.models.ladder import LADDER
-from cnnjax.study.axes import what_training_reads, where_it_matters
+from cnnjax.study.axes import used_by_training, where_it_matters
 from cnnjax.study.hparams import HPARAMS, STATIC, TRACED, Stage, Static, Streams, Traced
 from cnnjax.study.schedules import has_horizon
 from cnnjax.study.schema import Study
@@ -17,7 +17,7 @@ from cnnjax.utils.errors import RequestError
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One point of the grid and one seed."""
+    """One configuration and one seed."""
 
     id: str
     static: Static
@@ -27,13 +27,13 @@ class Trial:
 
     @property
     def epochs(self) -> int:
-        """How many epochs the trial trains at most, all stages together."""
+        """The maximum number of epochs over all stages."""
         return sum(stage.epochs for stage in self.stages)
 
     def row(self) -> dict[str, Any]:
-        """Returns the trial as one flat row: every axis, the seed and the streams.
+        """Returns the trial as one flat row: all axes, the seed and the streams.
 
-        Of several stages it has the first one's settings, and as `later_stages` what each further one changes.
+        With several stages, it has the hyperparameters of the first one. `later_stages` has the changes of the others.
         """
         streams = {f"stream_{name}": seed for name, seed in dataclasses.asdict(self.streams).items()}
         axes = {**dataclasses.asdict(self.static), **dataclasses.asdict(self.stages[0].traced)}
@@ -43,7 +43,7 @@ class Trial:
 
 
 def _changes(before: Stage, stage: Stage) -> str:
-    """What a stage has other than the one before: its optimizer, and key=value for each setting."""
+    """Returns the changes of a stage: its optimizer, and key=value for each hyperparameter that differs."""
     old, new = ({**dataclasses.asdict(each.traced), "epochs": each.epochs} for each in (before, stage))
     optimizer = [stage.optimizer] if stage.optimizer != before.optimizer else []
     return " ".join(optimizer + [f"{name}={new[name]}" for name in new if new[name] != old[name]]) or "the same"
@@ -51,7 +51,11 @@ def _changes(before: Stage, stage: Stage) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """Trials that differ only in epochs, shortest first: the longest is trained, the others are read off it."""
+    """One training run, for trials that differ only in their number of epochs.
+
+    Attributes:
+        trials: the trials, the shortest first. The longest is trained; the results of the others are read off it.
+    """
 
     trials: tuple[Trial, ...]
 
@@ -62,13 +66,13 @@ class Member:
 
     @property
     def epochs(self) -> int:
-        """How many epochs the member trains."""
+        """The maximum number of epochs."""
         return self.trials[-1].epochs
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """Members trained by one compiled program."""
+    """Members that one compiled program trains."""
 
     id: str
     static: Static
@@ -77,14 +81,14 @@ class Program:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Every trial of a study, grouped into the fewest programs.
+    """The trials of a study, grouped into programs.
 
     Attributes:
-        trials: of all points of the grid that train differently.
-        programs: of all trials.
-        repeats: how many points of the grid are no trials, for they train as another does that differs in an axis from
-            them, by axis.
-        unread: the axes of several values of which no trial reads any.
+        trials: one for each point of the grid that trains differently from the earlier points.
+        programs: the programs that train all trials.
+        repeats: by axis, the number of points of the grid that train identically to an earlier point with another value
+            of the axis. They are not trials.
+        unread: the axes with several values that have no effect on any trial.
     """
 
     trials: tuple[Trial, ...]
@@ -94,7 +98,7 @@ class Plan:
 
     @property
     def trained(self) -> int:
-        """The number of trials that are trained (the others are read off longer ones)."""
+        """The number of trials that are trained. The others are read off longer ones."""
         return sum(len(program.members) for program in self.programs)
 
 
@@ -102,11 +106,14 @@ MOST_TRIALS = 100_000
 
 
 def make_plan(study: Study) -> Plan:
-    """Lists a study's trials and groups them into programs.
+    """Lists the trials of a study and groups them into programs.
 
-    Trials that differ only in `epochs` share a member: the longest is trained, the shorter ones are prefixes of it,
-    unless their schedule depends on where it ends, or they have several stages. Members with equal static settings
-    share a program, whatever their traced settings and seeds.
+    Trials that differ only in `epochs` share a member: the longest is trained, and the others are prefixes of it.
+    Trials do not share a member if their schedule depends on the number of epochs, or if they have several stages.
+    Members with equal static hyperparameters share a program.
+
+    Raises:
+        RequestError: the grid is too large.
     """
     grid = _expand(study)
     trials = grid.trials
@@ -128,41 +135,41 @@ def make_plan(study: Study) -> Plan:
 
 
 def _without_end(trial: Trial) -> tuple[Stage, ...]:
-    """The stages of a trial; where its first epochs are those of a longer one, without saying how many there are."""
+    """Returns the stages of a trial, with 0 epochs if the trial may be a prefix of a longer one."""
     if len(trial.stages) > 1 or has_horizon(trial.stages[0].traced.schedule):
         return trial.stages
     return (dataclasses.replace(trial.stages[0], epochs=0),)
 
 
 def list_trials(study: Study) -> tuple[Trial, ...]:
-    """Returns every trial of a study, models outermost and seeds innermost, ids in that order.
+    """Returns the trials of a study in the order of their ids: models are the outermost axis, seeds the innermost.
 
-    Points of the grid that differ only in what training does not read there (adam's momentum, the dropout rate of a
-    network without dropout) train alike: the first of them is a trial.
+    If points of the grid differ only in hyperparameters without effect (the momentum of Adam, the dropout rate of a
+    model without dropout), only the first of them is a trial.
 
     Raises:
-        RequestError: there are too many.
+        RequestError: the grid is too large.
     """
     return _expand(study).trials
 
 
 def check_axes(study: Study, plan: Plan) -> None:
-    """Raises RequestError for an axis that no trial of a study reads, and for one network under two names."""
+    """Raises RequestError if an axis has no effect on any trial, or if two models have the same layers."""
     names: dict[tuple, str] = {}
     for name in study.models:
         first = names.setdefault(tuple(LADDER.get(name, (name,))), name)
         if first != name:
-            raise RequestError("models", name, f"it has the layers of {first!r}: both would train alike")
+            raise RequestError("models", name, f"it has the layers of {first!r}; use one of them")
     for axis in plan.unread:
         key = axis.removeprefix("train.")
         in_stages = study.train.stages and all(key in stage for stage in study.train.stages)
-        where = "where a stage does not set it" if in_stages else where_it_matters(axis)
-        said = f"all its values would train alike: it matters {where}; use one value"
-        raise RequestError(axis, _axes(study)[axis], said)
+        where = "if a stage does not set it" if in_stages else where_it_matters(axis)
+        problem = f"all values train identically, because it matters {where}; use one value"
+        raise RequestError(axis, _axes(study)[axis], problem)
 
 
 class _Grid(NamedTuple):
-    """The trials of a grid; `repeats` and `unread` as those of a Plan."""
+    """The trials of a grid. `repeats` and `unread` are as in `Plan`."""
 
     trials: tuple[Trial, ...]
     repeats: dict[str, int]
@@ -172,19 +179,20 @@ class _Grid(NamedTuple):
 def _expand(study: Study) -> _Grid:
     axes = _axes(study)
     _check_count(axes)
-    known: dict[Hashable, int] = {}  # settings as training reads them
-    found: dict[Hashable, tuple[tuple, tuple]] = {}  # by what training reads: the values of the axes, and the trial
+    known: dict[Hashable, int] = {}  # number of each combination of used hyperparameters
+    # By what training uses: the first point of the grid, and the fields of its trial.
+    found: dict[Hashable, tuple[tuple, tuple]] = {}
     repeats: Counter[str] = Counter()
     inner = 1 + len(vars(study.streams))
     for outer_values in itertools.product(*[*axes.values()][:-inner]):
         static, stages = _compiled_and_stages(study, *outer_values)
-        settings, read_streams = what_training_reads(static, stages, augments=bool(study.data.augment))
-        number = known.setdefault(settings, len(known))
+        used, used_streams = used_by_training(static, stages, augments=bool(study.data.augment))
+        number = known.setdefault(used, len(known))
         for *stream_seeds, seed in itertools.product(*[*axes.values()][-inner:]):
             values = (*outer_values, *stream_seeds, seed)
             streams = Streams(*(seed if given is None else given for given in stream_seeds))
-            read = (number, *(getattr(streams, name) for name in read_streams))
-            first, _ = found.setdefault(read, (values, (static, stages, seed, streams)))
+            key = (number, *(getattr(streams, name) for name in used_streams))
+            first, _ = found.setdefault(key, (values, (static, stages, seed, streams)))
             if first is not values:
                 repeats.update(axis for axis, one, other in zip(axes, first, values, strict=True) if one != other)
     digits = max(4, len(str(len(found))))
@@ -200,7 +208,7 @@ def _expand(study: Study) -> _Grid:
 
 
 def _axes(study: Study) -> dict[str, tuple]:
-    """The axes of a study's grid, from the outermost to the innermost."""
+    """Returns the axes of the grid of a study, the outermost first."""
     of_train = {f"train.{h.name}": getattr(study.train, h.name) for h in HPARAMS}
     of_streams = {f"streams.{name}": values for name, values in vars(study.streams).items()}
     return {"models": study.models, **of_train, **of_streams, "seeds": study.seeds}
@@ -211,19 +219,19 @@ def _check_count(axes: Mapping[str, tuple]) -> None:
     if count > MOST_TRIALS:
         longest = max(axes, key=lambda name: len(axes[name]))
         raise RequestError(
-            longest, f"{len(axes[longest]):,} values", f"they make {count:,} trials; use at most {MOST_TRIALS:,}"
+            longest, f"{len(axes[longest]):,} values", f"the grid has {count:,} points; use at most {MOST_TRIALS:,}"
         )
 
 
 def _compiled_and_stages(study: Study, model: str, *values: Any) -> tuple[Static, tuple[Stage, ...]]:
-    """The static settings and the stages at a point of the grid; the values are those of the axes of `train`."""
+    """Returns the static hyperparameters and the stages at a point of the grid. `values` are those of `HPARAMS`."""
     point = {h.name: value for h, value in zip(HPARAMS, values, strict=True)}
     stages = tuple(_stage({**point, **change}) for change in study.train.stages or ({},))
     return _static(model, point, stages), stages
 
 
 def single_out(study: Study, trial: Trial, seeds: tuple[int, ...]) -> Study:
-    """Returns the study of one trial's setting alone, with these seeds; its streams are as they were."""
+    """Returns a study of one trial's configuration only, with other seeds and the same streams."""
     axes = [getattr(study.train, h.name) for h in HPARAMS]
     for model, *values in itertools.product(study.models, *axes):
         train = dataclasses.replace(study.train, **{h.name: (value,) for h, value in zip(HPARAMS, values, strict=True)})
@@ -231,17 +239,17 @@ def single_out(study: Study, trial: Trial, seeds: tuple[int, ...]) -> Study:
         first = list_trials(alone)[0]
         if (first.static, first.stages) == (trial.static, trial.stages):
             return alone
-    raise ValueError(f"{trial.id} is no trial of the study")
+    raise ValueError(f"{trial.id} is not a trial of the study")
 
 
 def _stage(point: dict[str, Any]) -> Stage:
-    """The stage of some settings; those that its optimizer does not use have their defaults."""
+    """Returns the stage at a point of the grid. Hyperparameters that its optimizer does not use have their defaults."""
     optimizer = point["optimizer"]
     used = {h.name: h.default if h.optimizers and optimizer not in h.optimizers else point[h.name] for h in TRACED}
     return Stage(optimizer, point["epochs"], Traced(**used))
 
 
 def _static(model: str, point: dict[str, Any], stages: tuple[Stage, ...]) -> Static:
-    settings = {h.column: point[h.name] for h in STATIC}
-    settings["optimizer"] = "+".join(sorted({stage.optimizer for stage in stages}))
-    return Static(model=model, **settings, clips=any(stage.traced.clip_norm is not None for stage in stages))
+    hparams = {h.column: point[h.name] for h in STATIC}
+    hparams["optimizer"] = "+".join(sorted({stage.optimizer for stage in stages}))
+    return Static(model=model, **hparams, clips=any(stage.traced.clip_norm is not None for stage in stages))

@@ -1,27 +1,25 @@
-"""Names of older versions: refused in a new config with the new name, and understood where a run is read."""
+"""Config keys and columns of older versions. New configs may not use them. Runs with them can be read."""
 
 from collections.abc import Mapping
 from typing import Any
 
-_DECAY = (
-    "use train.optimizer: adamw and sgdw decay the weights beside the gradient's step, adam and sgd by the gradient"
-)
+_DECAY = "use train.optimizer: adamw and sgdw use decoupled weight decay, adam and sgd add it to the gradient"
 _RENAMED = {
     "data": {"normalisation": "normalization"},
     "train": {"initialisation": "initialization"},
 }
-# Keys of a config that a new study may not use, and what to do instead.
+# Old config keys, and the problems of their RequestErrors.
 OLD_KEYS = {f"{group}.{old}": f"use {group}.{new}" for group, names in _RENAMED.items() for old, new in names.items()}
 OLD_KEYS["train.decay"] = _DECAY
-# Columns of trials.csv.
+# Old columns of trials.csv, and their new names.
 OLD_COLUMNS = {
     "initialisation": "initialization",
-    **{name: f"test_{name}" for name in ("precision", "recall", "f1")},  # of the test split
+    **{name: f"test_{name}" for name in ("precision", "recall", "f1")},  # metrics of the test split
 }
 
 
 def modern_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a run's config in the names of this version; what it cannot say keeps its old key, and is refused."""
+    """Returns the config of a run with the keys of this version. What they cannot express keeps its old key."""
     modern = dict(config)
     for group, names in _RENAMED.items():
         if isinstance(modern.get(group), Mapping):
@@ -32,7 +30,7 @@ def modern_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_decay(train: dict[str, Any]) -> dict[str, Any]:
-    """Names the optimizers of a study whose `train.decay` is 'l2', 'decoupled', or an axis of both."""
+    """Replaces `train.decay`, which is 'l2', 'decoupled', or an axis of both, by names of optimizers."""
     optimizers, decays = (_values(train.get(key, default)) for key, default in (("optimizer", "adam"), ("decay", "l2")))
     stages = [dict(stage) for stage in _values(train.get("stages", ()))]
     for stage in stages:
@@ -40,7 +38,7 @@ def _without_decay(train: dict[str, Any]) -> dict[str, Any]:
             continue
         optimizer, decay = _values(stage.get("optimizer", optimizers)), _values(stage.pop("decay", decays))
         if len(optimizer) > 1 or len(decay) > 1:
-            return train  # no stage can say that
+            return train  # a stage has one optimizer
         stage["optimizer"] = _named(optimizer[0], decay[0])
     named = [_named(optimizer, decay) for optimizer in optimizers for decay in decays]
     rest = {key: value for key, value in train.items() if key != "decay"}

@@ -1,12 +1,12 @@
-"""Learning-rate schedules by name: tables of factors that multiply a trial's learning rate. Pure numpy.
+"""Learning-rate schedules by name, as tables of factors that multiply the learning rate of a trial. Pure NumPy.
 
-A schedule is one or more terms, joined by '+', whose factors multiply:
+A schedule is one or more terms, joined by '+'. Their factors are multiplied:
 
     constant                   1
-    exponential:0.95           .95 to the power of the epoch, counted from 0; the same throughout an epoch
-    piecewise:22=0.1/30=0.01   1, then .1 from epoch 22 on, then .01 from epoch 30 on
-    cosine                     half a cosine from 1 at the beginning to 0 at the end of the last epoch
-    warmup:2                   a line from 0 at the beginning to 1 at the end of epoch 2
+    exponential:0.95           0.95 ** epoch, with epochs counted from 0; constant within an epoch
+    piecewise:22=0.1/30=0.01   1; 0.1 after 22 epochs; 0.01 after 30 epochs
+    cosine                     from 1 at the start of training to 0 at its end, along half a period of a cosine
+    warmup:2                   linear from 0 at the start of training to 1 after 2 epochs, then 1
 """
 
 import functools
@@ -16,11 +16,11 @@ import re
 import numpy as np
 from jaxtyping import Float32
 
-ALLOWED = "must be constant, exponential:0.95, piecewise:22=0.1/30=0.01, cosine, warmup:2, or several joined by +"
+ALLOWED = "must be constant, cosine, warmup:2, exponential:0.95, piecewise:22=0.1/30=0.01, or several joined by +"
 
 
 def is_schedule(text: object) -> bool:
-    """Whether a text is a schedule."""
+    """Returns whether a value is a valid schedule."""
     if not isinstance(text, str):
         return False
     try:
@@ -32,30 +32,30 @@ def is_schedule(text: object) -> bool:
 
 @functools.cache
 def has_horizon(text: str) -> bool:
-    """Whether the first epochs of a longer training differ from a shorter one's, so that none can be read off it."""
-    with np.errstate(all="ignore"):  # one that grows without end
+    """Returns whether the factors of the first epochs depend on the number of epochs, as those of `cosine` do."""
+    with np.errstate(all="ignore"):  # the factors may overflow
         shorter, longer = (factors(text, epochs) for epochs in (100, 200))
         return not np.allclose(shorter, longer[:100], atol=0, equal_nan=True)
 
 
 def factors(text: str, epochs: int, length: int | None = None) -> Float32[np.ndarray, "length 2"]:
-    """Returns the factor at the beginning and at the end of each epoch; within one it moves along a line.
+    """Returns the factors at the start and at the end of each epoch. Within an epoch the factor is linear.
 
-    A cosine becomes a chain of such lines, which leaves the curve by at most 1/8 (pi / epochs)^2 / 2.
+    This approximates a cosine with an error of at most (pi / epochs)^2 / 16.
 
     Args:
         text: the schedule.
-        epochs: how many a trial trains.
-        length: rows of the table; those behind the last epoch are NaN.
+        epochs: the number of epochs.
+        length: the number of rows; `epochs` by default. Rows after the last epoch are NaN.
 
     Raises:
-        ValueError: the text is no schedule.
+        ValueError: the schedule is not valid.
     """
     epoch = np.arange(epochs, dtype=np.float64)
     edges = np.stack([epoch, epoch + 1], axis=1)
     product = np.ones_like(edges)
     table = np.full((length or epochs, 2), np.nan, np.float32)
-    with np.errstate(over="ignore"):  # a rate that grows without end becomes infinite, and what trains by it diverges
+    with np.errstate(over="ignore"):  # an infinite learning rate makes the trial diverge, which is recorded
         for term in text.split("+"):
             product *= _term(term, epoch, edges, epochs)
         table[:epochs] = product

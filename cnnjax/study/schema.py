@@ -1,7 +1,7 @@
-"""A study's config: the validated, frozen form of what `configs/*.py` builds.
+"""The keys of a study, with their defaults, rules and descriptions.
 
-`from_config` is the border: behind it there are no ConfigDicts and no unchecked values. Each field says in its
-metadata what it takes; a tuple in an axis field is an axis of the grid.
+`from_config` validates a config, as a file of `configs/` builds it, and returns a frozen `Study`. All other code uses
+this `Study`, never a ConfigDict.
 """
 
 import dataclasses
@@ -13,83 +13,86 @@ from cnnjax.study.hparams import HPARAMS, MOST_EPOCHS
 from cnnjax.study.metrics import MEASURES
 from cnnjax.study.renamed import OLD_KEYS, modern_config
 from cnnjax.study.rules import FLAG, Rule, choice, integer, is_int, is_number, none_or, number
-from cnnjax.study.validation import axis, build, check, custom, fields_of, plain, setting, several, together
-from cnnjax.utils.errors import RequestError, one_of
+from cnnjax.study.validation import axis, build, check, custom, distinct, fields_of, joint, plain, single, unknown_key
+from cnnjax.utils.errors import RequestError
 
 _SEED = integer(0, 2**32 - 1)
 _NAME = Rule(lambda v: isinstance(v, str) and bool(v), "must be a name")
-_CLASS = Rule(lambda v: (isinstance(v, str) and bool(v)) or (is_int(v) and v >= 0), "must be a class's name or number")
+_CLASS = Rule(lambda v: (isinstance(v, str) and bool(v)) or (is_int(v) and v >= 0), "must be a class name or number")
 _VALIDATION = Rule(
     lambda v: is_number(v) and (0 <= v < 1 or (is_int(v) and v >= 0)),
-    "must be a share >= 0 and < 1, or a number of examples",
+    "must be a fraction >= 0 and < 1, or a number of examples",
 )
 _FRACTIONS = Rule(
     lambda v: not v or (len(v) == 3 and all(is_number(x) and x > 0 for x in v) and abs(sum(v) - 1) < 1e-6),
-    "must be three shares > 0 that add up to 1, of train, validation and test; or nothing",
+    "must be three fractions > 0 with the sum 1, or ()",
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Which images, split and seen how."""
+    """The data: source, splits, preprocessing and augmentation."""
 
-    name: str = setting(
+    name: str = single(
         "digits",
         _NAME,
-        "A dataset that comes with the package (`digits`) or with tensorflow-datasets (`cifar10`, `fashion_mnist`, "
-        "...); beside `data.path`, what the data is called.",
+        "Name of the dataset: `digits`, which comes with the package, or a dataset of tensorflow-datasets (`cifar10`, "
+        "`fashion_mnist`, ...). With `data.path`, the name that reports show.",
     )
-    path: str | None = setting(None, none_or(_NAME), "A file or folder of one's own data.")
-    classes: tuple[str | int, ...] = several(
+    path: str | None = single(None, none_or(_NAME), "File or folder of your own data.")
+    classes: tuple[str | int, ...] = distinct(
         (),
         _CLASS,
-        "Keep these classes alone, numbered in this order; none named, all. Where class names are numbers, a number is "
-        "a name; otherwise it counts them from 0.",
+        "Classes to keep, by name or by number from 0; () keeps all. They are renumbered in this order. If the "
+        "classes are named by numbers, a number is a name.",
     )
-    image_size: int | None = setting(
-        None, none_or(integer(1, 4096)), "Height and width that images are brought to; None, as they are."
+    image_size: int | None = single(
+        None, none_or(integer(1, 4096)), "Height and width of the images after resizing; None keeps the size."
     )
-    resize: str = setting("pad", choice("pad", "bilinear", "nearest"), "How: zeros around the image, or resampled.")
-    normalization: str = setting(
+    resize: str = single("pad", choice("pad", "bilinear", "nearest"), "How to resize: pad with zeros, or resample.")
+    normalization: str = single(
         "half",
         choice("unit", "half", "standard", "none"),
-        "What pixels of 0 to 255 become: 0 to 1, -1 to 1, mean 0 and variance 1 in each channel of the training split, "
-        "or themselves.",
+        "Scale of the pixels, which are 0 to 255: `unit` 0 to 1, `half` -1 to 1, `standard` mean 0 and variance 1 in "
+        "each channel of the training split, `none` unchanged.",
     )
-    augment: tuple[str, ...] = several(
+    augment: tuple[str, ...] = distinct(
         (),
         choice("flip", "crop", "flip_all", "flip_vertical_all", "rotate"),
-        "What is drawn anew for each training image in each epoch: a left-right flip (half of the images), a shift by "
-        "up to 4 pixels, a left-right or upside-down flip of all, a rotation by up to 45 degrees.",
+        "Random augmentations of each training image in each epoch: `flip` left-right with probability 0.5, `crop` "
+        "after padding with 4 pixels, `rotate` by up to 45 degrees. `flip_all` flips every image left-right, "
+        "`flip_vertical_all` upside down.",
     )
-    augment_test: bool = setting(False, FLAG, "Treat test images so, too, each once and alike for all trials.")
-    stored_augment: str = setting(
+    augment_test: bool = single(False, FLAG, "Augment test images, too: once, and identically for all trials.")
+    stored_augment: str = single(
         "none",
         choice("none", "flip_zoom"),
-        "Store four versions of each training and validation image: itself, flipped, zoomed, both.",
+        "Store each training and validation image in four versions: original, flipped, zoomed, flipped and zoomed.",
     )
-    validation: float | None = setting(
+    validation: float | None = single(
         None,
         none_or(_VALIDATION),
-        "The size of the validation split that is cut; None, the data's own validation split, and 0.1 where it has "
-        "none.",
+        "Size of the validation split; None uses the validation split of the source, or 0.1 if it has none.",
     )
-    validation_from: str = setting(
+    validation_from: str = single(
         "train",
         choice("train", "test", "same_as_test", "given"),
-        "The split that it is cut from; or the test split itself, which the report warns of; or the data's own "
-        "validation split, which is also taken where `data.validation` is 0.",
+        "Source of the validation split: a part of the `train` or `test` split, the whole test split (`same_as_test`; "
+        "the report warns), or the source's own validation split (`given`; also used if `data.validation` is 0).",
     )
-    test: float = setting(
-        0.2, number(0, 1, exclusive=True), "The share that is test data where the source has no test split."
+    test: float = single(
+        0.2, number(0, 1, exclusive=True), "Fraction of the examples to use as test split, if the source has none."
     )
-    fractions: tuple[float, ...] = together(
-        (), _FRACTIONS, "Pool all examples and cut them so, instead of the three keys above."
+    fractions: tuple[float, ...] = joint(
+        (),
+        _FRACTIONS,
+        "Pool all examples and split them by these fractions into train, validation and test, instead of by the three "
+        "keys above.",
     )
-    stratify: bool = setting(False, FLAG, "Cut each class alike.")
-    split_seed: int = setting(0, _SEED, "Of the cuts; trials with other seeds have the same splits.")
-    train_examples: int | None = setting(
-        None, none_or(integer(1)), "Train on so many examples of the training split alone."
+    stratify: bool = single(False, FLAG, "Split each class in the same proportions.")
+    split_seed: int = single(0, _SEED, "Seed of the splits. All trials have the same splits.")
+    train_examples: int | None = single(
+        None, none_or(integer(1)), "Number of examples of the training split to train on; None uses all."
     )
 
     @property
@@ -105,23 +108,24 @@ _Axes: Any = dataclasses.make_dataclass(
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig(_Axes):
-    """How a trial trains: a tuple for each of `HPARAMS`, an axis of the grid, and the stages."""
+    """The hyperparameters of training: one axis of the grid for each entry of `HPARAMS`, and the stages."""
 
     stages: tuple[Mapping[str, Any], ...] = custom(
         (),
         lambda key, value: _read_stages(key, value),
-        'a tuple of groups of settings, each a single value: ({"optimizer": "adam"}, {"optimizer": "sgd"})',
-        "Trainings one after another, each with the settings of `train` and these changes.",
+        'a tuple of groups of hyperparameters, as in ({"optimizer": "adam"}, {"optimizer": "sgd"})',
+        "Stages of training, one after another. Each stage has the hyperparameters of `train` with these changes, one "
+        "value each.",
     )
 
     @property
     def longest_stage(self) -> int:
-        """The most epochs of any stage of any trial."""
+        """The largest number of epochs of any stage of any trial."""
         return max(max(self.epochs) if "epochs" not in stage else stage["epochs"] for stage in self.stages or ({},))
 
     @property
     def stopping(self) -> tuple[str, ...]:
-        """Every rule of early stopping that a stage may have."""
+        """The early-stopping rules of all stages."""
         return (*self.early_stopping, *(stage.get("early_stopping", "off") for stage in self.stages))
 
     @property
@@ -132,48 +136,46 @@ class TrainConfig(_Axes):
 
 @dataclasses.dataclass(frozen=True)
 class StreamsConfig:
-    """Seeds of the four random streams: None follows the trial's seed, a number fixes it, a tuple crosses it."""
+    """Seeds of the four random streams. None uses the seed of the trial; a tuple is an axis of the grid."""
 
     init: tuple[int | None, ...] = axis(
-        None, none_or(_SEED), "The seed of the initial weights; None, that of the trial."
+        None, none_or(_SEED), "Seed of the initial weights; None uses the seed of the trial."
     )
-    order: tuple[int | None, ...] = axis(None, none_or(_SEED), "Of the order of the images.")
-    augment: tuple[int | None, ...] = axis(None, none_or(_SEED), "Of augmentation.")
-    dropout: tuple[int | None, ...] = axis(None, none_or(_SEED), "Of dropout.")
+    order: tuple[int | None, ...] = axis(None, none_or(_SEED), "Seed of the order of the images; None as above.")
+    augment: tuple[int | None, ...] = axis(None, none_or(_SEED), "Seed of augmentation; None as above.")
+    dropout: tuple[int | None, ...] = axis(None, none_or(_SEED), "Seed of dropout; None as above.")
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    """How often states are written down, in epochs, and how many stay beside those that end a trial."""
+    """How often to save checkpoints, and how many to keep."""
 
-    every: int = setting(1, integer(1, MOST_EPOCHS), "Epochs from one state on disk to the next.")
-    keep: int = setting(
+    every: int = single(1, integer(1, MOST_EPOCHS), "Number of epochs between checkpoints.")
+    keep: int = single(
         2,
         integer(1),
-        "How many of the newest states stay until training ends, beside those that end a trial.",
+        "Number of newest checkpoints to keep during training. Final checkpoints of trials are always kept.",
     )
 
 
-# What a study may select by, the usual first.
+# The measures for `select`: validation first, then test and training.
 SELECT = tuple(sorted(MEASURES, key=lambda name: ("val", "test", "train").index(name.partition("_")[0])))
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """Everything that decides a study's numbers."""
+    """A validated study: everything that determines its results."""
 
-    models: tuple[str, ...] = axis(
-        "baseline", _NAME, "The networks, by their names in [ladder.py](../cnnjax/models/ladder.py)."
-    )
-    seeds: tuple[int, ...] = axis(0, _SEED, "Each setting is trained once with each of them.")
-    select: str = setting("val_accuracy", choice(*SELECT), "What the best setting is best by.")
+    models: tuple[str, ...] = axis("baseline", _NAME, "Names of models in [ladder.py](../cnnjax/models/ladder.py).")
+    seeds: tuple[int, ...] = axis(0, _SEED, "Random seeds. Each configuration is trained once with each seed.")
+    select: str = single("val_accuracy", choice(*SELECT), "Measure that selects the best configuration.")
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     streams: StreamsConfig = dataclasses.field(default_factory=StreamsConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the study as nested dicts of JSON values (tuples become lists)."""
+        """Returns the study as nested dicts of JSON values. Tuples become lists."""
         return {k: _plain(v) for k, v in dataclasses.asdict(self).items()}
 
 
@@ -187,14 +189,14 @@ def from_config(config: Mapping[str, Any]) -> Study:
     """Validates a study.
 
     Args:
-        config: nested mapping (a ConfigDict's `to_dict()`, or config.json as read) with the fields of `Study`; absent
-            fields take their defaults; lists, ranges and arrays stand for tuples.
+        config: nested mapping with the fields of `Study`: `to_dict()` of a ConfigDict, or the content of config.json.
+            Missing fields take their defaults. Lists, ranges and arrays become tuples.
 
     Returns:
         The frozen study.
 
     Raises:
-        RequestError: an unknown key, a value of the wrong type or out of range, an empty axis, or settings that
+        RequestError: an unknown key, a value of the wrong type or out of range, an empty axis, or values that
             contradict each other.
     """
     study = build(Study, plain(config), "")
@@ -205,13 +207,13 @@ def from_config(config: Mapping[str, Any]) -> Study:
 
 
 def from_run(config: Mapping[str, Any]) -> Study:
-    """Returns the study of a run's config.json, which holds its networks' layers, too; raises as `from_config`."""
+    """Returns the study of a run's config.json, which also has the layers of its networks. Raises as `from_config`."""
     return from_config({key: value for key, value in modern_config(config).items() if key != "networks"})
 
 
 def _read_stages(key: str, value: Any) -> tuple[Mapping[str, Any], ...]:
-    """Returns stages in their stored form; each setting of one is a single value that the trial's own could be."""
-    allowed = 'must be a tuple of groups of settings, as in ({"optimizer": "adam"}, {"optimizer": "sgd"})'
+    """Checks the stages and returns them as a tuple of dicts. Each hyperparameter of a stage has one value."""
+    allowed = 'must be a tuple of groups of hyperparameters, as in ({"optimizer": "adam"}, {"optimizer": "sgd"})'
     changeable = [h.name for h in HPARAMS if h.in_stages]
     fields = {name: field for name, field in fields_of(TrainConfig).items() if name in changeable}
     stages = []
@@ -222,9 +224,11 @@ def _read_stages(key: str, value: Any) -> tuple[Mapping[str, Any], ...]:
             if f"train.{name}" in OLD_KEYS:
                 raise RequestError(f"{key}[{place}].{name}", item, OLD_KEYS[f"train.{name}"])
             if name not in fields:
-                raise RequestError(f"{key}[{place}].{name}", item, f"there is no such key; {one_of(name, fields)}")
+                raise RequestError(f"{key}[{place}].{name}", item, unknown_key(name, fields))
             if isinstance(item, list | tuple):
-                raise RequestError(f"{key}[{place}].{name}", item, "a stage is no axis: one value")
+                raise RequestError(
+                    f"{key}[{place}].{name}", item, "hyperparameters of a stage are not axes; use one value"
+                )
             check(f"{key}[{place}].{name}", item, fields[name])
         stages.append(dict(stage))
     return tuple(stages)
@@ -234,23 +238,28 @@ def _check_stopping(study: Study) -> None:
     for text in study.train.stopping:
         rule = stopping.read_stopping(text)
         if rule is not None and rule.metric.startswith("val_") and not study.data.has_validation:
-            how = "it needs a validation split: set data.validation (0.1, say), or data.validation_from = 'given'"
-            raise RequestError("train.early_stopping", text, how)
+            problem = "needs a validation split; use data.validation=0.1, or data.validation_from='given'"
+            raise RequestError("train.early_stopping", text, problem)
     if len(study.train.stage_start) > 1 and not (study.data.has_validation or study.train.stops_early):
-        how = "nothing says which weights are the best, so it would be the last: set data.validation (0.1, say)"
-        raise RequestError("train.stage_start", "best", how)
+        problem = "needs a validation split or early stopping; use data.validation=0.1, or stage_start='last'"
+        raise RequestError("train.stage_start", "best", problem)
 
 
 def _check_splits(data: DataConfig) -> None:
     for key in ("validation", "validation_from", "test"):
         value, default = getattr(data, key), getattr(DataConfig, key)
         if data.fractions and value not in (default, 0):
-            raise RequestError(f"data.{key}", value, f"data.fractions says all shares; use {default!r}, its default")
+            raise RequestError(
+                f"data.{key}", value, f"data.fractions sets the sizes of all splits; use the default {default!r}"
+            )
     if data.validation and data.validation_from in ("same_as_test", "given"):
-        whole = "the test split" if data.validation_from == "same_as_test" else "the data's own validation split"
-        raise RequestError("data.validation", data.validation, f"{whole} validates, whole; use 0.0")
+        split = "test split" if data.validation_from == "same_as_test" else "validation split of the source"
+        problem = f"data.validation_from={data.validation_from!r} uses the whole {split}; use 0.0"
+        raise RequestError("data.validation", data.validation, problem)
     if data.augment_test and not data.augment:
-        raise RequestError("data.augment_test", True, "data.augment says how, and is empty; use False")
+        raise RequestError(
+            "data.augment_test", True, "data.augment is empty; use False, or name augmentations in data.augment"
+        )
 
 
 def _check_selection(study: Study) -> None:
@@ -258,7 +267,7 @@ def _check_selection(study: Study) -> None:
         raise RequestError(
             "select",
             study.select,
-            "it needs a validation split: set data.validation (0.1, say) or data.fractions, or "
-            "data.validation_from = 'given' where the data has its own, or select by "
+            "needs a validation split; use data.validation=0.1, data.fractions, data.validation_from='given' if the "
+            "source has a validation split, or select by "
             + ", ".join(name for name in SELECT if not name.startswith("val_")),
         )

@@ -1,44 +1,51 @@
-"""Validation: frozen dataclasses built of a config's values, each checked by the rule of its field."""
+"""Validation: builds frozen dataclasses from the values of a config. The rule of each field checks its value."""
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, get_type_hints
 
 import numpy as np
 
 from cnnjax.study.renamed import OLD_KEYS
 from cnnjax.study.rules import Rule
-from cnnjax.utils.errors import RequestError, nearest, one_of
+from cnnjax.utils.errors import RequestError, nearest
 
 
-def setting(default: Any, rule: Rule, doc: str) -> Any:
-    """A field that takes one value."""
+def single(default: Any, rule: Rule, doc: str) -> Any:
+    """Declares a field that takes one value."""
     return dataclasses.field(default=default, metadata={"rule": rule, "doc": doc})
 
 
-def several(default: tuple, rule: Rule, doc: str) -> Any:
-    """A field that takes a tuple of distinct values, possibly empty."""
+def distinct(default: tuple, rule: Rule, doc: str) -> Any:
+    """Declares a field that takes a tuple of distinct values, which may be empty. The rule checks each value."""
     return dataclasses.field(default=default, metadata={"rule": rule, "doc": doc, "tuple": True})
 
 
 def custom(default: Any, read: Callable[[str, Any], Any], takes: str, doc: str) -> Any:
-    """A field whose values a function of the key and the value checks and brings to their stored form."""
+    """Declares a field with a function of its own for validation.
+
+    Args:
+        default: the default value, in its stored form.
+        read: takes the key and the value, checks the value, and returns it in its stored form.
+        takes: the allowed values, for configs/README.md.
+        doc: the description, for configs/README.md.
+    """
     return dataclasses.field(default=default, metadata={"read": read, "takes": takes, "doc": doc})
 
 
-def together(default: tuple, rule: Rule, doc: str) -> Any:
-    """A field that takes a tuple whose values the rule judges as a whole."""
-    return dataclasses.field(default=default, metadata={"rule": rule, "doc": doc, "together": True})
+def joint(default: tuple, rule: Rule, doc: str) -> Any:
+    """Declares a field that takes a tuple. The rule checks the whole tuple."""
+    return dataclasses.field(default=default, metadata={"rule": rule, "doc": doc, "joint": True})
 
 
 def axis(default: Any, rule: Rule, doc: str) -> Any:
-    """A field that takes one value or a tuple of distinct values: an axis of the grid (kept as a tuple)."""
+    """Declares an axis of the grid: one value or a tuple of distinct values. It is stored as a tuple."""
     return dataclasses.field(default=(default,), metadata={"rule": rule, "doc": doc, "tuple": True, "axis": True})
 
 
 def plain(value: Any) -> Any:
-    """Returns a config's value without what only Python's code can write: ranges, NumPy's arrays and numbers, paths."""
+    """Returns a value of a config with ranges, NumPy arrays and numbers, and paths as tuples, numbers and strings."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):
@@ -49,24 +56,24 @@ def plain(value: Any) -> Any:
 
 
 def build(cls: type, values: Any, prefix: str) -> Any:
-    """Returns a dataclass of checked values.
+    """Builds a dataclass from a mapping, and checks its values.
 
     Args:
-        cls: whose fields are of the kinds above, or are such dataclasses themselves.
-        values: a mapping; absent fields take their defaults.
-        prefix: of the keys, in errors.
+        cls: a dataclass. Its fields are declared by the functions above, or are such dataclasses.
+        values: a mapping. Missing keys take their defaults.
+        prefix: the prefix of the keys in errors.
 
     Raises:
-        RequestError: an unknown key, or a value that its rule does not accept.
+        RequestError: a key is unknown, or its rule does not accept the value.
     """
     if not isinstance(values, Mapping):
-        raise RequestError(prefix.rstrip("."), values, f"must be a group of {', '.join(fields_of(cls))}")
+        raise RequestError(prefix.rstrip("."), values, f"must be a mapping; its keys are {', '.join(fields_of(cls))}")
     fields = fields_of(cls)
     for key in values:
         if f"{prefix}{key}" in OLD_KEYS:
             raise RequestError(f"{prefix}{key}", values[key], OLD_KEYS[f"{prefix}{key}"])
         if key not in fields:
-            raise RequestError(f"{prefix}{key}", values[key], f"there is no such key; {_keys_like(key, cls)}")
+            raise RequestError(f"{prefix}{key}", values[key], _unknown_key(key, cls))
     hints = get_type_hints(cls)
     built = {}
     for key, value in values.items():
@@ -76,8 +83,15 @@ def build(cls: type, values: Any, prefix: str) -> Any:
     return cls(**built)
 
 
-def _keys_like(key: str, cls: type) -> str:
-    """Says which keys there are, the nearest first, be it one of a group."""
+def unknown_key(key: str, keys: Collection[str], near: str | None = None) -> str:
+    """Returns the problem of a key that does not exist, with all keys and the most similar one or `near`."""
+    near = near or nearest(key, keys)
+    listed = f"one of {', '.join(sorted(keys))}"
+    return "there is no such key; " + (f"did you mean {near!r}? Use {listed}" if near else f"use {listed}")
+
+
+def _unknown_key(key: str, cls: type) -> str:
+    """Returns the problem of a key that does not exist in a dataclass. The most similar key may be one of a group."""
     groups = {
         name: hint
         for name, hint in get_type_hints(cls).items()
@@ -85,9 +99,7 @@ def _keys_like(key: str, cls: type) -> str:
     }
     below = {field: f"{group}.{field}" for group, of in groups.items() for field in fields_of(of)}
     near = None if nearest(key, fields_of(cls)) else nearest(key, below)
-    if near:
-        return f"did you mean {below[near]!r}? Use one of {', '.join(sorted(fields_of(cls)))}"
-    return one_of(key, fields_of(cls))
+    return unknown_key(key, fields_of(cls), below[near] if near else None)
 
 
 def fields_of(cls: type) -> dict[str, dataclasses.Field]:
@@ -96,11 +108,11 @@ def fields_of(cls: type) -> dict[str, dataclasses.Field]:
 
 
 def check(key: str, value: Any, field: dataclasses.Field) -> Any:
-    """Returns `value` in its stored form: a checked single value, or a tuple of checked distinct values."""
+    """Checks a value by the rule of its field. Returns the value, or a tuple of values, as the field stores it."""
     if "read" in field.metadata:
         return field.metadata["read"](key, value)
     rule: Rule = field.metadata["rule"]
-    if field.metadata.get("together"):
+    if field.metadata.get("joint"):
         values = tuple(value) if isinstance(value, list | tuple) else (value,)
         if not rule.accepts(values):
             raise RequestError(key, value, rule.allowed)
@@ -111,18 +123,18 @@ def check(key: str, value: Any, field: dataclasses.Field) -> Any:
         return value
     values = tuple(value) if isinstance(value, list | tuple) else (value,)
     if not values and field.metadata.get("axis"):
-        raise RequestError(key, value, f"an axis needs at least one value; {rule.allowed}")
+        raise RequestError(key, value, f"an axis needs at least one value; each {rule.allowed}")
     for item in values:
         if not rule.accepts(item):
             raise RequestError(key, item, rule.allowed)
     if len(set(values)) < len(values):
-        raise RequestError(key, value, "each value may stand once")
+        raise RequestError(key, value, "a value occurs twice; use distinct values")
     return values
 
 
 def keys_table(config: Any) -> str:
-    """Returns the table of configs/README.md: each key of a config with its default, what it takes, and its doc."""
-    lines = ["| key | default | | takes | what it says |", "|---|---|---|---|---|", *_keys_rows(config, "")]
+    """Returns the table of configs/README.md: the keys of a config, their defaults, allowed values and descriptions."""
+    lines = ["| key | default | | allowed values | description |", "|---|---|---|---|---|", *_keys_rows(config, "")]
     return "\n".join(lines)
 
 

@@ -61,7 +61,7 @@ def test_any_configuration_of_a_grid_is_a_study_of_its_own(config):
         assert (alone.static, alone.stages, alone.seed) == (trial.static, trial.stages, 7)
         assert (alone.streams.init, alone.streams.order) == (9 if study.streams.init[0] == 9 else 7, 7)
         assert single_out(study, trial, (7,)).data == study.data
-    with pytest.raises(ValueError, match="no trial of the study"):
+    with pytest.raises(ValueError, match="not a trial of the study"):
         single_out(from_config(make_config([0])), list_trials(study)[0], (7,))
 
 

@@ -1,4 +1,4 @@
-"""A study that several processes run: the same files and numbers, whoever dies, and one line for what cannot be."""
+"""A study of several processes: the same files and numbers, also after a process is killed, and one-line errors."""
 
 import json
 import os
@@ -36,7 +36,7 @@ CLOSE = {"rtol": 1e-3, "atol": 1e-4}
 
 @pytest.fixture(autouse=True)
 def no_process_outlives_its_test(monkeypatch):
-    """What a failing test has started would wait for the others."""
+    """Kills the processes of a failing test, which would wait for each other."""
     started, start_one = [], subprocess.Popen
 
     def remembered(*arguments, **named):
@@ -57,24 +57,24 @@ def free_port():
 
 def start(workdir, *more, study=STUDY):
     """Starts one process of a study."""
-    settings = [f"--config.{key}={value}" for key, value in study.items()]
+    overrides = [f"--config.{key}={value}" for key, value in study.items()]
     command = [sys.executable, "-m", "cnnjax.launch", f"--config={ROOT}/configs/quickstart.py", f"--workdir={workdir}"]
     return subprocess.Popen(
-        [*command, *settings, *more],
+        [*command, *overrides, *more],
         **{"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True},
         env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1", "PYTHONPATH": str(ROOT)},
     )
 
 
 def start_all(number, workdir, *more):
-    """Starts a study on so many processes."""
+    """Starts a study with a number of processes."""
     port = free_port()
     place = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={number}", "--coordinator_timeout=100"]
     return [start(workdir, *place, f"--process_id={i}", *more) for i in range(number)]
 
 
 def outcomes(started):
-    """The exit code, output and errors of each process, all read at once: a full pipe would hold a process up."""
+    """Returns exit code, output and errors of each process. Reads all at once, because a full pipe blocks a process."""
     said = {}
 
     def read(process):
@@ -115,14 +115,14 @@ def assert_equal_runs(one, other):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """The study as one process runs it."""
+    """The run of the study by one process."""
     workdir = tmp_path_factory.mktemp("alone") / "run"
     ((code, output, errors),) = outcomes([start(workdir)])
     assert code == 0, output + errors
     return workdir
 
 
-# The same study
+# The same results
 
 
 def test_two_processes_killed_and_resumed_by_two_by_one_and_by_four_end_with_the_numbers_of_one(alone, tmp_path):
@@ -135,18 +135,18 @@ def test_two_processes_killed_and_resumed_by_two_by_one_and_by_four_end_with_the
         ends = outcomes(started)
         assert ends[victim][0] == -9, ends
         for code, _, errors in ends[:victim] + ends[victim + 1 :]:
-            assert code not in (0, 2) and errors, errors  # JAX's own words
+            assert code not in (0, 2) and errors, errors  # JAX's own message
     saved = max(int(step.name) for step in workdir.glob("checkpoints/p000/*/*") if step.name.isdigit())
     ends = outcomes(start_all(4, workdir))
     assert [code for code, *_ in ends] == [0] * 4, ends
-    assert f"epoch {saved}/" not in ends[0][2] and f"epoch {saved + 1}/12" in ends[0][2]  # nothing was lost
+    assert f"epoch {saved}/" not in ends[0][2] and f"epoch {saved + 1}/12" in ends[0][2]  # no epoch was lost
     assert str(workdir / "report/index.html") in ends[0][1] and workdir.name not in "".join(o for _, o, _ in ends[1:])
-    assert not any("epoch" in errors for *_, errors in ends[1:])  # only process 0 speaks
+    assert not any("epoch" in errors for *_, errors in ends[1:])  # only process 0 prints
     assert RunFolder(workdir).read_layout("p000") == [[0, 3, 4]]
     assert_equal_runs(alone, workdir)
     seen = json.loads((workdir / "environment.json").read_text())
     assert len(seen["devices"]) == 4 and len(seen["earlier"][0]["devices"]) == 2
-    # Of the trials of four epochs, whose state two processes wrote, and which four left as it was.
+    # The checkpoints of the trials of four epochs were written by two processes, and not changed by four.
     images = np.load(alone / "predictions/images.npz")["images"]
     one, other = (cnnjax.load_trial(folder, "t0000").logits(images) for folder in (alone, workdir))
     np.testing.assert_allclose(one, other, atol=0.01)
@@ -156,13 +156,13 @@ def test_a_signal_to_all_ends_them_in_order(tmp_path):
     workdir = tmp_path / "run"
     started = start_all(2, workdir)
     wait_for(workdir, "checkpoints/p000/*/1")
-    for process in started:  # as a batch system does it
+    for process in started:  # like a batch system
         process.send_signal(signal.SIGTERM)
     for code, _, errors in outcomes(started):
         assert code == 130 and last_line(errors).startswith("interrupted: the same command goes on"), errors
 
 
-def test_a_damaged_state_is_mended_by_all(alone, tmp_path):
+def test_a_damaged_checkpoint_is_repaired_by_all_processes(alone, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(alone, workdir)
     (workdir / "programs/p000/trials.jsonl").unlink()
@@ -176,7 +176,7 @@ def test_a_damaged_state_is_mended_by_all(alone, tmp_path):
     assert_equal_runs(alone, workdir)
 
 
-# What is refused
+# Errors
 
 
 def test_processes_of_different_studies_data_or_folders_are_refused_by_all(tmp_path):
@@ -201,16 +201,16 @@ def test_processes_of_different_studies_data_or_folders_are_refused_by_all(tmp_p
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--num_processes=2"], "num_processes must be together with --coordinator"),
+        (["--num_processes=2"], "num_processes=2: needs --coordinator"),
         (["--coordinator=auto"], "coordinator='auto': coordinator_address should be defined"),
         (["--coordinator=nowhere", "--num_processes=2", "--process_id=0"], "HOST:PORT of process 0"),
         (
             ["--coordinator=127.0.0.1:1", "--num_processes=2", "--process_id=2"],
-            "process_id=2: .*0 to 1",
+            "process_id must be .*0 to 1",
         ),
     ],
 )
-def test_flags_that_make_no_sense_are_one_line(flags, said, tmp_path):
+def test_contradictory_flags_give_a_one_line_error(flags, said, tmp_path):
     ((code, _, errors),) = outcomes([start(tmp_path, *flags)])
     assert code == 2 and errors.count("\n") == 1 and re.search(said, errors), errors
 
@@ -227,7 +227,7 @@ def fail(process, error):
         raise error
     return number
 
-def told(function, *arguments):
+def described(function, *arguments):
     try:
         return function(*arguments)
     except Exception as error:
@@ -239,15 +239,15 @@ with processes.initialized(sys.argv[1], 3, number, facts={}, timeout=60):
         [processes.count(), processes.is_first(), processes.on_this_host()],
         processes.gather({"i": number, "long": "x" * 10 ** number}),
         [processes.broadcast_from_process0(lambda: called.append(number) or [1, None, "ü"]), called],
-        told(processes.broadcast_from_process0, lambda: fail(number, RequestError("workdir", "x", "no"))),
-        told(processes.raise_on_all, fail, 1, OSError(28, "No space left on device")),
-        told(processes.raise_on_all, fail, 2, MemoryError("1 GB")),
-        told(processes.raise_on_all, fail, 3, ValueError()),
+        described(processes.broadcast_from_process0, lambda: fail(number, RequestError("workdir", "x", "no"))),
+        described(processes.raise_on_all, fail, 1, OSError(28, "No space left on device")),
+        described(processes.raise_on_all, fail, 2, MemoryError("1 GB")),
+        described(processes.raise_on_all, fail, 3, ValueError()),
     ]))
 """
 
 
-def test_values_and_errors_travel():
+def test_values_and_errors_reach_all_processes():
     place = f"127.0.0.1:{free_port()}"
     started = [
         subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Axes that some or all trials do not read: identical copies are neither trained nor reported as a tie."""
+"""Axes without effect on some or all trials: identical copies are neither trained nor reported as a tie."""
 
 import json
 
@@ -15,10 +15,10 @@ from tests.support.runs import run
 from tests.support.studies import make_study
 
 SGD = {"optimizer": "sgd", "momentum": 0.0}
-FIXED = {"init": 0, "order": 0}  # the others follow the seed, and not every network reads them
+FIXED = {"init": 0, "order": 0}  # the other streams follow the seed, and not every model uses them
 NOWHERE = [
     ("train.dropout_rate", {"models": "baseline", "train": {"dropout_rate": (0.1, 0.5)}}),
-    ("train.dropout_rate", {"models": "medium", "train": {"dropout_rate": (None, 0.5)}}),  # its own rate
+    ("train.dropout_rate", {"models": "medium", "train": {"dropout_rate": (None, 0.5)}}),  # the model's own rate
     ("train.momentum", {"train": {"optimizer": "adam", "momentum": (0.5, 0.9)}}),
     ("train.nesterov", {"train": {**SGD, "nesterov": (False, True)}}),
     ("train.b2", {"train": {**SGD, "b2": (0.9, 0.999)}}),
@@ -36,7 +36,7 @@ NOWHERE = [
     (
         "seeds",
         {"models": "baseline", "seeds": (0, 1), "streams": FIXED},
-    ),  # augment and dropout follow, and are not read
+    ),  # augment and dropout follow the seed, without effect
 ]
 SOMEWHERE = [
     ("train.dropout_rate", 3, {"models": ("baseline", "medium"), "train": {"dropout_rate": (0.1, 0.5)}}),
@@ -60,14 +60,14 @@ EVERYWHERE = {
 
 
 @pytest.mark.parametrize(("axis", "changes"), NOWHERE, ids=lambda value: value if isinstance(value, str) else "")
-def test_an_axis_that_no_trial_reads_is_refused(axis, changes):
+def test_an_axis_without_effect_on_any_trial_is_refused(axis, changes):
     study = make_study(**{"models": "medium"} | changes)
-    with pytest.raises(RequestError, match=rf"^{axis}=.* would train alike: it matters .*; use one value"):
+    with pytest.raises(RequestError, match=rf"^{axis}=.* all values train identically, .* matters .*; use one value"):
         check_axes(study, make_plan(study))
 
 
 @pytest.mark.parametrize(("axis", "count", "changes"), SOMEWHERE, ids=lambda v: v if isinstance(v, str) else "")
-def test_what_trains_alike_is_one_trial(axis, count, changes):
+def test_points_that_train_identically_are_one_trial(axis, count, changes):
     study = make_study(**{"models": "medium"} | changes)
     check_axes(study, make_plan(study))
     plan = make_plan(study)
@@ -75,7 +75,7 @@ def test_what_trains_alike_is_one_trial(axis, count, changes):
     assert axes.where_it_matters(axis) != axes.where_it_matters("train.learning_rate")
 
 
-def test_axes_that_all_trials_read_are_whole():
+def test_axes_with_an_effect_on_all_trials_are_complete():
     study = make_study(**EVERYWHERE)
     check_axes(study, make_plan(study))
     plan = make_plan(study)
@@ -84,17 +84,17 @@ def test_axes_that_all_trials_read_are_whole():
     assert len(read) == 2**10
 
 
-def test_one_network_under_two_names_is_refused(monkeypatch):
+def test_two_models_with_the_same_layers_are_refused(monkeypatch):
     monkeypatch.setitem(LADDER, "same", LADDER["medium"])
     with pytest.raises(RequestError, match=r"models='same'.*layers of 'medium'"):
         study = make_study(models=("baseline", "medium", "same"))
         check_axes(study, make_plan(study))
 
 
-def test_a_run_says_which_axis_did_nothing(quick, monkeypatch, tmp_path):
+def test_a_run_reports_an_axis_without_effect(quick, monkeypatch, tmp_path):
     monkeypatch.setitem(LADDER, "dull", (Dense(4), Dense()))
     study = make_study(models=("tiny", "dull"), train={"dropout_rate": (0.1, 0.5)})
-    line = "1 point of the grid would train as another does: train.dropout_rate matters for networks with dropout"
+    line = "1 point of the grid would train as another does: train.dropout_rate matters for models with dropout"
     assert line in plan_table(study)
     assert line in run(study, tmp_path)
     assert json.loads((tmp_path / "plan.json").read_text())["repeats"] == {"train.dropout_rate": 1}
@@ -102,8 +102,8 @@ def test_a_run_says_which_axis_did_nothing(quick, monkeypatch, tmp_path):
     assert [*zip(rows.model, rows.dropout_rate, strict=True)] == [("tiny", 0.1), ("tiny", 0.5), ("dull", 0.1)]
 
 
-def test_trials_of_a_version_that_trained_copies_are_not_taken_for_others(quick, tmp_path):
-    """Its trial t0001 would be another one here."""
+def test_a_plan_of_a_version_that_trained_copies_is_refused(quick, tmp_path):
+    """There, t0001 is another trial."""
     study = make_study()
     run(study, tmp_path)
     plan = json.loads((tmp_path / "plan.json").read_text())
@@ -114,7 +114,7 @@ def test_trials_of_a_version_that_trained_copies_are_not_taken_for_others(quick,
             ask(study, tmp_path)
 
 
-def test_remainders_that_there_are_not_are_no_axis(quick, tmp_path):
+def test_drop_last_without_an_incomplete_batch_is_no_axis(quick, tmp_path):
     study = make_study(train={"drop_last": (False, True), "batch_size": (60, 50)})
     with pytest.raises(RequestError, match=r"train.drop_last=.* no example is left over by batches of 50"):
         run(study, tmp_path / "run")

@@ -1,4 +1,4 @@
-"""What a user writes otherwise than it is called: the nearest name is said, and flags are those of launch."""
+"""Misspelled names get suggestions, all commands take the same flags, and reports may select by another measure."""
 
 import json
 import shutil
@@ -43,8 +43,8 @@ def test_the_nearest_name(said, meant):
         *(({"epochs": 1}, "train.epochs"), ({"Seeds": 1}, "seeds"), ({"train": {"wd": 1}}, "weight_decay")),
     ],
 )
-def test_a_key_that_there_is_not_names_the_one_that_was_meant(config, key):
-    with pytest.raises(RequestError, match=f"there is no such key; did you mean '{key}'. Use one of "):
+def test_the_error_for_an_unknown_key_suggests_a_key(config, key):
+    with pytest.raises(RequestError, match=rf"there is no such key; did you mean '{key}'\? Use one of "):
         from_config(config)
 
 
@@ -94,7 +94,7 @@ def test_a_report_selects_by_another_measure_when_it_is_asked_to_and_says_so(tmp
         read_run(workdir, "val_los")
     content = json.loads(before) | {"data": json.loads(before)["data"] | {"validation": 0.0}, "select": "train_loss"}
     (workdir / "config.json").write_text(json.dumps(content))
-    with pytest.raises(RequestError, match="--select='val_loss': it needs a validation split"):
+    with pytest.raises(RequestError, match="--select='val_loss': needs a validation split"):
         read_run(workdir, "val_loss")
 
 

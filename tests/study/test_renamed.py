@@ -1,4 +1,4 @@
-"""Runs of older versions, whose config.json and trials.csv have other names, are read."""
+"""Runs of older versions, with other names in config.json and trials.csv, can be read."""
 
 import pytest
 
@@ -37,13 +37,13 @@ def test_an_old_key_is_refused_with_the_new_one(key):
         from_config({group: {name: "he"}})
 
 
-def test_a_config_of_an_older_version_says_the_same():
+def test_old_keys_of_a_run_mean_the_new_keys():
     old = {"data": {"normalisation": "unit"}, "train": {"initialisation": ["he"]}}
     new = {"data": {"normalization": "unit"}, "train": {"initialization": ["he"]}}
     assert from_run(old) == from_config(new)
 
 
-def test_what_no_optimizer_says_is_refused():
+def test_a_decay_that_no_optimizer_expresses_is_refused():
     old = {"train": {"optimizer": ["adam", "sgd"], "decay": ["l2"], "stages": [{"decay": "decoupled"}]}}
     with pytest.raises(RequestError, match=r"^train.decay=.* use train.optimizer: adamw"):
         from_run(old)
@@ -51,15 +51,12 @@ def test_what_no_optimizer_says_is_refused():
 
 def test_rows_of_an_older_version_have_the_new_names(tmp_path):
     rows = [("adam", "l2"), ("adam+sgd", "decoupled"), ("sgd", "decoupled")]
-    cells = (f"t{i},m,he,{optimizer},{decay},0.5" for i, (optimizer, decay) in enumerate(rows))
-    lines = ["trial,member,initialisation,optimizer,decay,f1", *cells]
+    cells = (f"t{i},t{i},completed,he,{optimizer},{decay},0.5" for i, (optimizer, decay) in enumerate(rows))
+    lines = ["trial,member,status,initialisation,optimizer,decay,f1", *cells]
     (tmp_path / "trials.csv").write_text("\n".join(lines))
     table = read_table(tmp_path)
-    assert list(table) == ["trial", "member", "initialization", "optimizer", "test_f1"] and list(table.optimizer) == [
-        "adam",
-        "adamw+sgdw",
-        "sgdw",
-    ]
+    assert list(table) == ["trial", "member", "status", "initialization", "optimizer", "test_f1"]
+    assert list(table.optimizer) == ["adam", "adamw+sgdw", "sgdw"]
 
 
 def test_fractions_of_a_version_whose_validation_was_0_by_default():

@@ -187,10 +187,10 @@ def test_stages_are_one_program_and_say_what_they_change():
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("stages", ({"optimiser": "adam"},), "did you mean 'optimizer'"),
+        ("stages", ({"optimzer": "adam"},), "did you mean 'optimizer'"),
         ("stages", ({"learning_rate": (0.1, 0.2)},), "one value"),
         ("stages", ({"epochs": 0},), "whole number"),
-        ("stages", 3, "groups of settings"),
+        ("stages", 3, "groups of hyperparameters"),
         ("early_stopping", "val_acuracy:3", "val_accuracy"),
         ("early_stopping", "val_loss:0", "METRIC:PATIENCE"),
         ("clip_norm", 0, "> 0"),
