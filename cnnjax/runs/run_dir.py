@@ -56,7 +56,7 @@ class RunFolder(Folder):
             below = (Path(parent, name) for parent, folders, files in walk for name in (*folders, *files))
             for path in (top, *below):
                 if path.is_symlink() and not Path(end := os.path.realpath(path)).is_relative_to(inside):
-                    problem = f"it is a link to {end}; use links to targets inside the folder only"
+                    problem = f"it is a link to {end}; use links into the folder only"
                     raise RequestError("workdir", str(path), problem)
                 if path.exists() and not path.is_file() and not path.is_dir():
                     raise RequestError("workdir", str(path), "it is a device or a pipe; use files and folders")

@@ -232,8 +232,8 @@ def with_other_data(task, tmp_path):
             elsewhere,
             r"workdir='.*elsewhere': its launcher, process .*, does not hold its lock after \d+ s; use a folder",
         ),
-        (of_other_version, r"jax: '[\d.]+': the launcher has 0.0.1; install the same version on every machine"),
-        (with_other_data, r"data: '[0-9a-f]{64}': the launcher has other data \(sha256 0000"),
+        (of_other_version, r"jax='[\d.]+': the launcher has 0.0.1; install the same version on every machine"),
+        (with_other_data, r"data='[0-9a-f]{64}': the launcher has other data \(sha256 0000"),
     ],
 )
 def test_a_worker_that_cannot_says_why_and_nothing_is_lost(spoil, said, serial, tmp_path):
@@ -283,7 +283,7 @@ def test_a_wrong_option_is_refused(executor, options, said):
 @pytest.mark.parametrize(("executor", "extra"), [("ray", "ray"), ("submitit", "slurm")])
 def test_an_engine_that_is_not_installed_is_named_with_its_extra(executor, extra, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, executor, None)
-    monkeypatch.delitem(__import__("sys").modules, f"cnnjax.executors.{executor}_engine", raising=False)
+    monkeypatch.delitem(__import__("sys").modules, f"cnnjax.executors.{extra}", raising=False)
     with pytest.raises(RequestError, match=rf"it is not installed; pip install 'cnnjax\[{extra}\]'"):
         make_engine(executor)
 

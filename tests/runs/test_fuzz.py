@@ -36,7 +36,7 @@ def test_requests_that_would_take_all_memory_or_time_are_refused_at_once(tmp_pat
     with pytest.raises(RequestError, match=r"^train\.learning_rate=.*998,001,000 trials; use at most 100,000"):
         make_plan(study)
     for group, key in (("train", "epochs"), ("checkpoint", "every")):
-        with pytest.raises(RequestError, match=rf"{group}\.{key}: 1000000000000"):
+        with pytest.raises(RequestError, match=rf"{group}\.{key} must be .*, got 1000000000000"):
             from_config({group: {key: 10**12}})
     np.savez(tmp_path / "x.npz", images=np.zeros((100_000, 1, 1), np.uint8), labels=np.arange(100_000) % 2)
     with pytest.raises(RequestError, match=r"data\.image_size=4096.*would take 1,.* GB; use at most the"):
