@@ -69,7 +69,7 @@ _FORMS: dict[str, Any] = {
         **{"validation_from": _OPTIONAL_NAME, "test_from": _NAME, "sha256": _NAME, "test_sha256": _NAME},
     },
     "plan.json": {
-        **{"trials": _COUNT, "trained": _COUNT},
+        **{"trials": _COUNT, "trained": _COUNT, "repeats": {}},
         "programs": [
             _Keys(
                 {
