@@ -63,7 +63,7 @@ def _checked_select(config: dict[str, Any], select: str) -> str:
     try:
         return from_run({**config, "select": select}).select
     except RequestError as error:
-        what = str(error).partition("; ")[2] if select in SELECT else one_of(select, SELECT)
+        what = str(error).partition(": ")[2] if select in SELECT else one_of(select, SELECT)
         raise RequestError("--select", select, what) from error
 
 

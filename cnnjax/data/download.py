@@ -127,7 +127,7 @@ def verify(archive: Archive, folder: Path) -> None:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != archive.sha256:
-        problem = f"its sha256 is {found}, but the published one is {archive.sha256}"
+        problem = f"the sha256 is {found}, but the published one is {archive.sha256}"
         raise RequestError("archive", str(path), f"{problem}; get {archive.url}")
 
 

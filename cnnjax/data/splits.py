@@ -18,8 +18,8 @@ from cnnjax.utils.text import counted
 _TEST, _VALIDATION, _TRAIN_EXAMPLES = range(3)
 _USUAL_VALIDATION = 0.1  # of the images that it is cut from
 _ALLOWED = {
-    "data.test": "a share of 1 to {rest:,}",
-    "data.validation": "1 to {rest:,}, or a share of so many",
+    "data.test": "a share that amounts to 1 to {rest:,} examples",
+    "data.validation": "1 to {rest:,}, or a share that amounts to so many",
     "data.fractions": "shares that give each split at least 1",
     "data.train_examples": "1 to {total:,}",
 }

@@ -146,7 +146,7 @@ def test_what_is_no_run_is_never_touched(overwrite, tmp_path):
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="no file system without folders of one's own")
 def test_a_folder_that_cannot_be_made_is_one_line():
-    with pytest.raises(RequestError, match=r"workdir='/proc/run'.*use a folder, or a place for a new one"):
+    with pytest.raises(RequestError, match=r"workdir='/proc/run': .*use a folder, or a place for a new one"):
         run(make_study(), Path("/proc/run"))
 
 

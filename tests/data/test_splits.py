@@ -263,12 +263,12 @@ def test_every_class_gets_its_share_within_one(sizes, share):
 @pytest.mark.parametrize(
     ("train", "test", "settings", "taken", "allowed"),
     [
-        (100, 20, {"validation": 100}, "100 of 100 examples", "1 to 99, or a share of so many"),
-        (100, 20, {"validation": 0.999}, "100 of 100 examples", "1 to 99, or a share of so many"),
-        (100, 20, {"validation": 0.001}, "0 of 100 examples", "1 to 99, or a share of so many"),
+        (100, 20, {"validation": 100}, "100 of 100 examples", "1 to 99, or a share that amounts to so many"),
+        (100, 20, {"validation": 0.999}, "100 of 100 examples", "1 to 99, or a share that amounts to so many"),
+        (100, 20, {"validation": 0.001}, "0 of 100 examples", "1 to 99, or a share that amounts to so many"),
         (100, 1, {"validation": 1, "validation_from": "test"}, "1 of 1 example", "data of more examples"),
         (100, 20, {"train_examples": 101}, "101 of 100 examples", "1 to 100"),
-        (60, None, {"test": 0.001}, "0 of 60 examples", "a share of 1 to 59"),
+        (60, None, {"test": 0.001}, "0 of 60 examples", "a share that amounts to 1 to 59 examples"),
         (1, None, {"test": 0.3}, "0 of 1 example", "data of more examples"),
         (8, 2, {"fractions": (0.9, 0.04, 0.06)}, "0 of 9 examples", "shares that give each split at least 1"),
     ],

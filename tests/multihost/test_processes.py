@@ -217,8 +217,8 @@ def test_flags_that_make_no_sense_are_one_line(flags, said, tmp_path):
 
 THREE = """
 import json, sys
-from cnnjax import processes
-from cnnjax.types import RequestError
+from cnnjax.multihost import processes
+from cnnjax.utils.errors import RequestError
 
 number = int(sys.argv[2])
 

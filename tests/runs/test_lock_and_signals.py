@@ -164,7 +164,7 @@ def test_a_folder_that_goes_away_while_it_is_used_is_one_line(tmp_path, monkeypa
 
 # Streams and environments
 
-PRINTS = "from cnnjax import commands\ncommands.run(lambda lines: print('line\\n' * lines), lambda argv: int(argv[1]))"
+PRINTS = "from cnnjax.utils import cli\ncli.run(lambda lines: print('line\\n' * lines), lambda argv: int(argv[1]))"
 
 STUDY = """
 def get_config(arg=""):
@@ -203,7 +203,7 @@ def test_standard_output_may_be_closed_too():
 
 
 def test_what_a_terminal_has_no_letter_for_is_escaped():
-    script = "from cnnjax import commands\ncommands.run(lambda _: print(chr(0xfc)), lambda argv: argv)"
+    script = "from cnnjax.utils import cli\ncli.run(lambda _: print(chr(0xfc)), lambda argv: argv)"
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "\\xfc\n", "")
@@ -213,7 +213,7 @@ def test_what_a_terminal_has_no_letter_for_is_escaped():
 
 COMMAND = """
 import sys, time
-from cnnjax import commands, signals
+from cnnjax.utils import cli, signals
 def main(_):
     try:
         print("working", flush=True)
@@ -222,7 +222,7 @@ def main(_):
         print("closing", flush=True)
         time.sleep(float(sys.argv[1]))
         print("closed", flush=True)
-commands.run(main, lambda argv: argv)
+cli.run(main, lambda argv: argv)
 """
 
 
@@ -254,7 +254,7 @@ def test_a_second_signal_ends_at_once():
 
 LOSES = """
 import os, signal, time, weakref
-from cnnjax import commands, signals
+from cnnjax.utils import cli, signals
 class Thing:
     def __del__(self):
         if WHERE == "del":
@@ -278,7 +278,7 @@ def main(_):
         print("went on")
     elif CALLS:
         signals.interruptibly(print, "went on")
-commands.run(main, lambda argv: argv)
+cli.run(main, lambda argv: argv)
 """
 
 
@@ -304,9 +304,9 @@ def test_a_reader_that_has_gone_is_no_error(lines):
 
 
 NOTES = """
-from cnnjax import commands
-from cnnjax.progress import Progress
-commands.run(lambda lines: [Progress().note("line") for _ in range(lines)], lambda argv: int(argv[1]))
+from cnnjax.utils import cli
+from cnnjax.utils.progress import Progress
+cli.run(lambda lines: [Progress().note("line") for _ in range(lines)], lambda argv: int(argv[1]))
 """
 
 

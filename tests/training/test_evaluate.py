@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cnnjax.metrics import classification
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_fscore_support
 
+from cnnjax.analysis.metrics import classification
 from cnnjax.models.network import build_network, initial_variables
 from cnnjax.training import evaluate
 from cnnjax.training.evaluate import DeviceSplit

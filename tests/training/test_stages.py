@@ -187,7 +187,7 @@ def test_stages_are_one_program_and_say_what_they_change():
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("stages", ({"optimizer": "adam"},), "did you mean 'optimizer'"),
+        ("stages", ({"optimiser": "adam"},), "did you mean 'optimizer'"),
         ("stages", ({"learning_rate": (0.1, 0.2)},), "one value"),
         ("stages", ({"epochs": 0},), "whole number"),
         ("stages", 3, "groups of settings"),

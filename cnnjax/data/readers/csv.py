@@ -74,7 +74,7 @@ def _stem(path: Path) -> str:
 def _label_problem(path: Path) -> str:
     """Returns why a file cannot be read as labeled images, or "" if it can."""
     try:
-        return "" if _read_header(path).key.lower() == "label" else "its images have no labels"
+        return "" if _read_header(path).key.lower() == "label" else "the images have no labels"
     except PathError as error:
         return error.problem
 
@@ -139,7 +139,7 @@ def _read_header(path: Path) -> _Header:
 
 def _read_columns(path: Path, header: _Header) -> tuple[np.ndarray, np.ndarray]:
     """Returns the labels (int64 [N]) or IDs (str [N]), and the images [N, S, S, 1]."""
-    import pyarrow  # lazily: it takes half a second
+    import pyarrow  # lazily: the import takes half a second
     from pyarrow import csv as arrow
 
     types = dict.fromkeys(header.names, pyarrow.uint8())

@@ -9,7 +9,7 @@ from cnnjax.data.dataset import Source, Split
 
 def read_digits() -> Source:
     """Returns the digits, with their 17 gray levels scaled to 0..255, and without a test split."""
-    from sklearn.datasets import load_digits  # lazily: it takes a second
+    from sklearn.datasets import load_digits  # lazily: the import takes a second
 
     digits: Any = load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]

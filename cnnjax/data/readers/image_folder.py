@@ -88,7 +88,7 @@ def _list_files(root: Path) -> tuple[dict[str, dict[str, list[Path]]], tuple[str
     outside, unread = [], []
     # Competitions give the images to predict as a folder without classes.
     unlabeled = [split for split in folders if split != "train" and _has_images_only(folders[split])]
-    notes = [f"left out, because its images are in no class folder: {folders.pop(split).name}" for split in unlabeled]
+    notes = [f"left out, because the images are in no class folder: {folders.pop(split).name}" for split in unlabeled]
     for folder in sorted({root, *folders.values()}):
         images, others = split_image_files(folder)
         outside += images

@@ -161,7 +161,7 @@ def test_a_test_file_without_labels_is_left_out_and_named(tmp_path, images, path
     dataset = load_dataset(DataConfig(validation=0, path=str(tmp_path / path), test=0.5))
     assert (len(dataset.train), len(dataset.test), dataset.validation) == (2, 2, None)
     no_header, no_labels = dataset.notes
-    assert no_labels == "left out, because its images have no labels: test.csv"
+    assert no_labels == "left out, because the images have no labels: test.csv"
     assert no_header.startswith("left out, because the header begins with 'pix1,pix2'") and no_header.endswith(
         ": val.csv"
     )

@@ -1,8 +1,10 @@
 """Files named by data.path: IDX folders and .npz, whole and damaged."""
 
 import gzip
+import io
 import os
 import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -193,6 +195,12 @@ def test_arrays_of_an_npz_that_are_not_read_are_named(tmp_path):
     assert read_path(str(tmp_path / "a.npz"), "a").notes == ("left out: 2 arrays (images, names)",)
 
 
+def npy_header(shape: tuple[int, ...]) -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return file.getvalue()
+
+
 IMAGES, LABELS = np.zeros((4, 4, 4), np.uint8), np.array([0, 1, 0, 1])
 
 
@@ -234,6 +242,23 @@ def test_no_damage_to_an_npz_escapes_as_another_error(tmp_path_factory, cut, pat
         read_path(str(path), "a")
     except RequestError as error:
         assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (npy_header((2**60,)) + bytes(64), "the file cannot be read"),
+        (npy_header((2**34,)) + bytes(64), "the file cannot be read"),
+        (b"no array", "images is |S8 []"),
+    ],
+)
+def test_an_array_of_an_npz_that_is_shorter_than_its_header_or_none_is_refused(tmp_path, content, named):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("images.npy", content)
+        archive.writestr("labels.npy", npy_header((4,)) + bytes(4))
+    with pytest.raises(RequestError) as raised:
+        read_path(str(tmp_path / "a.npz"), "a")
+    assert named in str(raised.value) and "a.npz" in str(raised.value) and "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("path", ["nowhere", "a.txt", "a.npz"])

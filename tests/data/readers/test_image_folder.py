@@ -119,7 +119,7 @@ def test_a_test_folder_of_images_without_classes_is_left_out_and_named(tmp_path)
     photos(tmp_path, {"train/a": 3, "train/b": 3, "test": 4})
     dataset = load_dataset(DataConfig(validation=0, path=str(tmp_path), test=0.5))
     assert (len(dataset.train), len(dataset.test)) == (3, 3)
-    assert dataset.notes == ("left out, because its images are in no class folder: test",)
+    assert dataset.notes == ("left out, because the images are in no class folder: test",)
 
 
 def test_an_image_is_known_by_other_suffixes_and_without_one_by_its_content(tmp_path):

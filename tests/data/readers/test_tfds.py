@@ -153,7 +153,7 @@ def test_archives_are_downloaded_and_verified(tmp_path, archive_dir, server):
     folder = prepare("mnist", tmp_path / "good", archives=archives)
     assert (folder / "dataset_info.json").exists()
     archives[1] = dataclasses.replace(archives[1], sha256="0" * 64)
-    with pytest.raises(RequestError, match="its sha256 is"):
+    with pytest.raises(RequestError, match="the sha256 is"):
         prepare("mnist", tmp_path / "bad", archives=archives)
     assert not (tmp_path / "bad").exists()
 
