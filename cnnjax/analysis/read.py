@@ -8,7 +8,7 @@ import pandas as pd
 
 from cnnjax.analysis.columns import AXES
 from cnnjax.analysis.run import Run
-from cnnjax.runs.integrity import Damaged, read_json, whole
+from cnnjax.runs.integrity import Damaged, read_json, read_undamaged
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.runs.trials_csv import read_table, record_files
 from cnnjax.study.hparams import HPARAMS
@@ -98,7 +98,7 @@ def _epochs(workdir: Path) -> pd.DataFrame:
     columns = ["member", "epoch", *EPOCH_MEASURES]
     path = workdir / "metrics.jsonl"
     files = record_files(workdir, path.name)
-    lines = [line for file in ([path] if files is None else files) for line in whole(file) if "member" in line]
+    lines = [line for file in ([path] if files is None else files) for line in read_undamaged(file) if "member" in line]
     epochs = pd.DataFrame(lines, columns=columns)
     return epochs.assign(**dict(_floats(path, epochs[list(EPOCH_MEASURES)]).items()))
 

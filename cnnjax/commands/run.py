@@ -59,7 +59,7 @@ def run(
     with contextlib.ExitStack() as stack:
         stack.enter_context(writing(folder))
         processes.broadcast_from_process0(RunFolder(workdir).check_links)
-        is_run = folder.read_whole("config.json") is not None
+        is_run = folder.read_if_intact("config.json") is not None
         if is_run:  # fail fast if another process works in the folder
             stack.enter_context(held(workdir))
         is_new = _check_folder(folder, study, overwrite)
@@ -139,7 +139,7 @@ def _check_folder(folder: RunFolder, study: Study, overwrite: bool) -> bool:
     except RequestError as error:
         raise RequestError("workdir", str(folder.path), f"its config.json is not a valid study ({error})") from error
     found = differences(there, study.to_dict())
-    if "sha256" in (folder.read_whole("data.json") or {}):
+    if "sha256" in (folder.read_if_intact("data.json") or {}):
         found.pop("data.path", None)  # the data may have moved; its fingerprint is compared when it is read
     differing = [f"{key} ({theirs!r} there, {ours!r} here)" for key, (theirs, ours) in found.items()]
     if differing:
@@ -159,7 +159,7 @@ def _start(folder: RunFolder, study: Study, dataset: Dataset, plan: Plan) -> Non
         folder.write_config(study.to_dict())
     folder.remove_unfinished()
     data = dataset.describe()
-    before = folder.read_whole("data.json")
+    before = folder.read_if_intact("data.json")
     for key in ("classes", "sha256"):
         if before is not None and before.get(key) != data[key]:
             there, here = (str(value)[:12] if key == "sha256" else value for value in (before.get(key), data[key]))
@@ -170,7 +170,7 @@ def _start(folder: RunFolder, study: Study, dataset: Dataset, plan: Plan) -> Non
     folder.check_plan(plan)
     examined = (before or {}).get("examined") or examine(dataset)
     folder.write_json("data.json", data | {"examined": examined})
-    if folder.read_whole("plan.json") is None:
+    if folder.read_if_intact("plan.json") is None:
         folder.write_json("plan.json", describe_plan(plan, [_describe_program(p, dataset) for p in plan.programs]))
     folder.write_predictions("labels", labels=dataset.test.labels)
     folder.write_predictions("images", images=thumbnails(dataset.test.images))

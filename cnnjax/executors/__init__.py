@@ -1,4 +1,4 @@
-"""Programs as tasks of an engine that queues them on many machines: Ray, or submitit for SLURM."""
+"""Trains programs as tasks on many machines, queued by Ray, or by submitit for SLURM."""
 
 import os
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from cnnjax.utils.errors import RequestError
 
 __all__ = ["EXECUTORS", "Engine", "make_engine"]
 
-EXECUTORS = {"ray": "ray", "submitit": "slurm"}  # and the extra that brings each
+EXECUTORS = {"ray": "ray", "submitit": "slurm"}  # and the extra of cnnjax that installs each
 
 
 def make_engine(
@@ -20,18 +20,19 @@ def make_engine(
     slurm: Sequence[str] = (),
     compilation_cache: str | None = None,
 ) -> Engine:
-    """Returns an engine; it starts when it is entered, and ends when it is left.
+    """Returns an engine, a context manager.
 
     Args:
         executor: one of EXECUTORS.
-        cpus: that each task gets, instead of all of a node.
+        cpus: number of CPUs for each task. The default is all CPUs of a node.
         ray_address: HOST:PORT of a Ray cluster to join, or 'auto'.
-        cluster: submitit's: slurm or local; the default is what is there.
+        cluster: submitit's cluster, 'slurm' or 'local'. The default is SLURM if it is available.
         slurm: parameters of SLURM's jobs as `key=value`.
-        compilation_cache: the workers' folder for compiled programs, or 'off'; None is their user's.
+        compilation_cache: the workers' folder for compiled programs, or 'off'. None is the default folder of the
+            workers' user.
 
     Raises:
-        RequestError: the engine is not installed, or an option is not one of its.
+        RequestError: the engine is not installed, or does not have an option.
     """
     options = (
         ("--ray_address", "ray", ray_address),
@@ -40,10 +41,10 @@ def make_engine(
     )
     for flag, owner, value in options:
         if value and owner != executor:
-            raise RequestError(flag, value, f"--executor={executor} has no such option")
+            raise RequestError(flag, value, f"--executor={executor} has no such option; use --executor={owner}")
     try:
         if executor == "ray":
-            if ray_address is None:  # a cluster on this machine alone: nothing listens but on 127.0.0.1
+            if ray_address is None:  # a cluster on this machine only: Ray listens on 127.0.0.1 only
                 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
             from cnnjax.executors.ray import RayEngine
 

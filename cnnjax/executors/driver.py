@@ -1,4 +1,4 @@
-"""The launcher's side: gives programs to an engine's workers, and follows the records that they write."""
+"""The launcher: submits programs to an engine and follows the records that its workers write."""
 
 import contextlib
 import math
@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from cnnjax.data import Dataset
 from cnnjax.executors.base import PATIENCE, Engine, Outcome, Task
-from cnnjax.executors.worker import PROGRESS, SAID
+from cnnjax.executors.worker import CALLS, PROGRESS
 from cnnjax.runs.environment import code_versions, lasting
 from cnnjax.runs.integrity import read_lines
 from cnnjax.runs.lock import holder
@@ -34,13 +34,23 @@ def run_tasks(
     max_members: int | None = None,
     profile: bool = False,
 ) -> None:
-    """Trains programs as tasks of an engine; as `programs.run_programs` otherwise.
+    """Trains programs as tasks of an engine. Otherwise like `cnnjax.training.program.run_programs`.
 
-    A task that fails does not stop the others; what they finish is kept.
+    If a task fails, the other tasks continue, and their results are kept.
+
+    Args:
+        folder: the run's folder.
+        study: the study.
+        dataset: its data.
+        programs: the programs to train.
+        progress: shows the workers' progress.
+        engine: an entered engine.
+        max_members: largest number of members trained at once.
+        profile: whether to write profiles.
 
     Raises:
-        RequestError: tasks cannot do what was asked.
-        RuntimeError: something broke in a task.
+        RequestError: a task was refused.
+        RuntimeError: a task failed.
     """
     shared = {
         "workdir": str(folder.path.absolute()),
@@ -66,7 +76,7 @@ def run_tasks(
         while followers:
             ended = engine.ended()
             for follower in followers.values():
-                follower.look(progress)
+                follower.update(progress)
             for name, outcome in ended.items():
                 followers.pop(name).end(progress)
                 if outcome["error"] is not None:
@@ -78,7 +88,7 @@ def run_tasks(
                 time.sleep(_POLL)
     except BaseException:
         engine.cancel()
-        with contextlib.suppress(RequestError):  # the next launch names a worker that does not end
+        with contextlib.suppress(RequestError):  # the next launch names a worker that has not ended
             folder.check_free(PATIENCE)
         raise
     finally:
@@ -87,68 +97,68 @@ def run_tasks(
 
 
 def _write_environment(folder: RunFolder, programs: Sequence[Program]) -> None:
-    """Adds to environment.json what the workers ran on: all of the first, and where the others differ from it."""
-    read = {program.id: folder.program(program.id).read_whole("environment.json") for program in programs}
+    """Adds the workers' environments to environment.json: the first one, and the differences of the others."""
+    read = {program.id: folder.program(program.id).read_if_intact("environment.json") for program in programs}
     found = {name: environment for name, environment in read.items() if environment is not None}
     if not found:
         return
-    there = folder.read_whole("environment.json") or {**next(iter(found.values())), "command": sys.argv}
-    tasks = there.get("tasks", {})
+    first = folder.read_if_intact("environment.json") or {**next(iter(found.values())), "command": sys.argv}
+    tasks = first.get("tasks", {})
     for name, environment in found.items():
-        keys = {key.partition(".")[0] for key in differences(lasting(there), lasting(environment))}
+        keys = {key.partition(".")[0] for key in differences(lasting(first), lasting(environment))}
         tasks[name] = {key: environment.get(key) for key in sorted(keys)}
     tasks = {name: keys for name, keys in tasks.items() if keys}
-    folder.write_json("environment.json", there | ({"tasks": tasks} if tasks else {}))
+    folder.write_json("environment.json", first | ({"tasks": tasks} if tasks else {}))
 
 
 def _raise(failed: dict[str, Outcome]) -> None:
-    """Raises what is to be said of the tasks that failed, if any did."""
+    """Raises the errors of the tasks that failed, if any."""
     broken = {name: outcome for name, outcome in failed.items() if not outcome["wrong"]}
     if broken:
         raise RuntimeError("\n".join(f"program {name} on {o['host']}: {o['error']}" for name, o in broken.items()))
     if failed:
         first, *others = [_line(name, outcome) for name, outcome in failed.items()]
-        more = f" (and so ended {len(others)} more; see above)" if others else ""
-        raise Told(f"{first}{more}; what has ended well is kept, and the same command goes on")
+        more = f" (and {len(others)} more; see above)" if others else ""
+        raise Told(f"{first}{more}; the other results are kept: run the same command again to continue")
 
 
 def _line(name: str, outcome: Outcome) -> str:
-    """What a task said of its end; of a traceback the last line."""
+    """Returns the error of a task in one line: the last line of a traceback."""
     *_, last = (outcome["error"] or "").strip().split("\n")
     return f"program {name} on {outcome['host']}: {last}"
 
 
 class _Follower:
-    """Tells the launcher's progress what a worker's was told.
+    """Repeats the calls that a worker has made to its Progress on the launcher's Progress.
 
     Args:
-        folder: the run's.
-        program: what the worker trains.
+        folder: the run's folder.
+        program: the worker's program.
         index: its number, from 1.
-        images: that its members still have to see.
+        images: number of images left to train on, summed over its members.
     """
 
     def __init__(self, folder: RunFolder, program: Program, index: int, images: int):
         self._program, self._index, self._images, self._left = program, index, images, images
         self._file, self._read = folder.program(program.id).path / PROGRESS, 0
-        self._file.unlink(missing_ok=True)  # of an earlier launch
+        self._file.unlink(missing_ok=True)  # left by an earlier launch
 
-    def look(self, progress: Progress) -> None:
-        """Tells what is new."""
-        lines = read_lines(self._file).whole
+    def update(self, progress: Progress) -> None:
+        """Repeats the new calls."""
+        lines = read_lines(self._file).intact
         for line in lines[self._read :]:
             progress.turn(self._index)
-            self._tell(progress, line["call"], line["values"])
+            self._repeat(progress, line["call"], line["values"])
         self._read = len(lines)
 
     def end(self, progress: Progress) -> None:
-        """Tells that nothing more comes."""
+        """Skips the images that the worker has not trained on."""
         progress.turn(self._index)
         progress.skip(self._left)
 
-    def _tell(self, progress: Progress, call: str, values: list[Any]) -> None:
+    def _repeat(self, progress: Progress, call: str, values: list[Any]) -> None:
         name = self._program.id
-        if call == "program":  # it starts, or starts again, and will skip what it has seen
+        if call == "program":  # the worker starts or restarts; it then skips the images of finished epochs
             progress.skip(self._left - self._images)
             self._left = self._images
             static, members = self._program.static, len(self._program.members)
@@ -160,6 +170,6 @@ class _Follower:
             progress.epoch(epoch, epochs, losses, accuracies, images, seconds, f"{name} {members}")
         elif call == "note":
             progress.note(f"{name}: {values[0]}")
-        elif call in SAID:
+        elif call in CALLS:
             self._left -= values[0] if call == "skip" else 0
             getattr(progress, call)(*values)

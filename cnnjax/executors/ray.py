@@ -1,4 +1,4 @@
-"""Tasks on a Ray cluster: this machine's, or one that runs already."""
+"""Tasks on a Ray cluster: a new one on this machine, or a running one."""
 
 import logging
 import os
@@ -18,8 +18,8 @@ from cnnjax.executors.worker import work
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.text import counted, first_line
 
-_RETRIES = 5  # of a task whose process or machine dies; it goes on from its newest state
-_ANSWER = 30.0  # seconds that a cluster may take to answer
+_RETRIES = 5  # of a task whose process or machine dies; it resumes from its newest checkpoint
+_ANSWER = 30.0  # seconds until a cluster must have answered
 
 
 class RayEngine:
@@ -27,7 +27,7 @@ class RayEngine:
 
     Args:
         address: HOST:PORT of the cluster to join, or 'auto'; None starts one.
-        cpus: that a task takes. The default is those of the smallest node; or one, where each task takes a GPU.
+        cpus: number of CPUs for each task. The default is that of the smallest node, or 1 if nodes have GPUs.
     """
 
     def __init__(self, address: str | None, cpus: int | None):
@@ -42,16 +42,16 @@ class RayEngine:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         how: dict[str, Any] = {"address": self._address}
-        if self._address is None:  # little memory: only tasks and their outcomes go through the object store
+        if self._address is None:  # the object store only transfers tasks and outcomes
             how = {"address": "local", "include_dashboard": False, "object_store_memory": 100 * 2**20}
-        before = signal.getsignal(signal.SIGTERM)  # Ray takes it
+        before = signal.getsignal(signal.SIGTERM)  # Ray replaces the handler
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", RuntimeWarning)  # of jax, at a fork that only starts a program
+                warnings.simplefilter("ignore", RuntimeWarning)  # jax's, about forks; these only start programs
                 ray.init(log_to_driver=False, logging_level=logging.ERROR, **how)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            said = f"no cluster could be joined there: {first_line(error)}"
-            raise RequestError("--ray_address", self._address, said) from error
+            problem = f"the cluster cannot be joined: {first_line(error)}"
+            raise RequestError("--ray_address", self._address, problem) from error
         finally:
             signal.signal(signal.SIGTERM, before)
         return self
@@ -60,14 +60,14 @@ class RayEngine:
         ray.shutdown()
 
     def submit(self, workdir: Path, tasks: Sequence[Task]) -> str:
-        """See Engine; a task that no node can ever run is refused."""
+        """See Engine. Refuses tasks that need more CPUs than any node has."""
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         gpus = int(any(node.get("GPU", 0) >= 1 for node in nodes))
         able = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1 and node.get("GPU", 0) >= gpus]
         cpus = self.cpus or (1 if gpus else min(able, default=1))
         if cpus > max(able, default=0):
-            raise RequestError("--task_cpus", cpus, f"must be at most {max(able, default=0)}, what a node has")
-        # A process for each task: jax counts devices once, and what a program took is given back.
+            raise RequestError("--task_cpus", cpus, f"must be at most {max(able, default=0)}, the most CPUs of a node")
+        # One process per task: jax detects devices once per process, and the end of the process frees their memory.
         remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=_RETRIES, max_calls=1)(work)
         self._tasks = {remote.remote(task): task["program"] for task in tasks}
         each = counted(cpus, "CPU") + " and a GPU" * gpus
@@ -93,15 +93,15 @@ def _outcome(task: Any) -> Outcome:
 
 
 def _check_answers(address: str) -> None:
-    """Raises RequestError where no cluster answers; Ray itself would try for minutes, or end this process."""
+    """Raises RequestError if no cluster answers. Ray itself would retry for minutes, or end this process."""
     host, _, port = address.rpartition(":")
     if address != "auto" and (not host or not port.isdecimal() or not 0 < int(port) < 2**16):
-        raise RequestError("--ray_address", address, "must be HOST:PORT as `ray start --head` says it, or auto")
+        raise RequestError("--ray_address", address, "must be HOST:PORT as printed by `ray start --head`, or auto")
     try:
         if address != "auto":
             socket.create_connection((host, int(port)), timeout=_ANSWER).close()
         asked = [sys.executable, "-m", "ray.scripts.scripts", "status", f"--address={address}"]
         subprocess.run(asked, capture_output=True, check=True, timeout=_ANSWER)
     except (OSError, subprocess.SubprocessError) as error:
-        what = f"no Ray cluster answers there within {_ANSWER:.0f} s; start one with `ray start --head`"
-        raise RequestError("--ray_address", address, what) from error
+        problem = f"no Ray cluster answers within {_ANSWER:.0f} s; start one with `ray start --head`"
+        raise RequestError("--ray_address", address, problem) from error

@@ -1,4 +1,4 @@
-"""Tasks as a job array of SLURM, or as processes of this machine, by submitit."""
+"""Tasks as a job array of SLURM, or as local processes, by submitit."""
 
 import os
 import sys
@@ -15,17 +15,20 @@ from cnnjax.utils.errors import RequestError, one_of
 from cnnjax.utils.text import counted
 
 _CLUSTERS = ("slurm", "local")
-_MINUTES = {"slurm": 24 * 60, "local": 365 * 24 * 60}  # of a job, where --slurm does not say `time`
-_REQUEUES = 20  # of a job whose time is over
+_MINUTES = {
+    "slurm": 24 * 60,
+    "local": 365 * 24 * 60,
+}  # default time limit of a job
+_REQUEUES = 20  # of a job after timeouts
 
 
 class SubmititEngine:
-    """Submits one array of jobs.
+    """Submits a job array.
 
     Args:
-        cluster: slurm or local; None takes slurm where it is there.
-        cpus: of each job; None leaves it to the cluster.
-        slurm: `key=value` of sbatch, as submitit calls them.
+        cluster: 'slurm' or 'local'. None is SLURM if it is available.
+        cpus: number of CPUs for each job. None is the cluster's default.
+        slurm: parameters of sbatch as `key=value`, with submitit's names.
     """
 
     def __init__(self, cluster: str | None, cpus: int | None, slurm: Sequence[str]):
@@ -41,7 +44,7 @@ class SubmititEngine:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Nothing is to end."""
+        """Does nothing: jobs outlive the launcher."""
 
     def submit(self, workdir: Path, tasks: Sequence[Task]) -> str:
         """See Engine."""
@@ -52,12 +55,12 @@ class SubmititEngine:
             executor = submitit.AutoExecutor(folder, cluster=self._cluster, slurm_max_num_timeout=_REQUEUES)
             executor.update_parameters(**parameters, **{f"slurm_{key}": v for key, v in self._slurm.items()})
             jobs = executor.map_array(Resumable(), tasks)
-        except (NameError, AssertionError, RuntimeError) as error:  # of submitit, or what sbatch said
-            said = " ".join(str(error).split())
-            raise RequestError("--slurm", ",".join(f"{k}={v}" for k, v in self._slurm.items()), said) from error
+        except (NameError, AssertionError, RuntimeError) as error:  # of submitit or sbatch
+            problem = " ".join(str(error).split())
+            raise RequestError("--slurm", ",".join(f"{k}={v}" for k, v in self._slurm.items()), problem) from error
         self._jobs = {task["program"]: job for task, job in zip(tasks, jobs, strict=True)}
         ids = ", ".join(job.job_id for job in jobs)
-        return f"submitit, {self._cluster}: {counted(len(jobs), 'job')}, {ids}; what they print: {folder}"
+        return f"submitit, {self._cluster}: {counted(len(jobs), 'job')}, {ids}; their output: {folder}"
 
     def ended(self) -> dict[str, Outcome]:
         """See Engine."""
@@ -72,20 +75,20 @@ class SubmititEngine:
 
 
 class Resumable:
-    """A job that is put back into the queue when its time is over or its machine is wanted, and then goes on."""
+    """A job that resumes after a timeout or a preemption, when it has been requeued."""
 
     def __call__(self, task: Task) -> Outcome:
         """Trains the task's program."""
         try:
             return work(task)
-        except SystemExit as end:  # of submitit, when the job has been put back
-            # At once: the interpreter's own end waits minutes for a state that orbax has just begun to write.
+        except SystemExit as end:  # submitit has requeued the job
+            # A normal exit would wait minutes for a checkpoint that Orbax has started to write.
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(int(end.code or 0))
 
     def checkpoint(self, task: Task) -> submitit.helpers.DelayedSubmission:
-        """Returns what is put back: the same, for all that counts is on disk."""
+        """Returns the submission to requeue: the same task, because its state is on disk."""
         return submitit.helpers.DelayedSubmission(self, task)
 
 
@@ -94,7 +97,11 @@ def _outcome(job: submitit.Job) -> Outcome:
         return job.result()
     except (submitit.core.utils.UncompletedJobError, submitit.core.utils.FailedJobError):
         what = f"job {job.job_id} died (state {job.state}); its log is {job.paths.stderr}"
-        return {"host": "a worker", "error": f"{what}; the same command goes on from its last state", "wrong": False}
+        return {
+            "host": "a worker",
+            "error": f"{what}; run the same command again to resume from its last checkpoint",
+            "wrong": False,
+        }
 
 
 def _parameter(text: str) -> tuple[str, Any]:

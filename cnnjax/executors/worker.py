@@ -1,4 +1,4 @@
-"""The worker's side: checks that it sees what the launcher sees, and trains one program."""
+"""The worker: checks that its code, folder and data are the launcher's, and trains one program."""
 
 import dataclasses
 import functools
@@ -20,11 +20,11 @@ from cnnjax.utils.errors import RequestError
 from cnnjax.utils.progress import Progress
 
 PROGRESS = "progress.jsonl"
-SAID = ("note", "compiled", "epoch", "skip")  # methods of Progress
+CALLS = ("note", "compiled", "epoch", "skip")  # methods of Progress that the worker records
 
 
 def work(task: Task) -> Outcome:
-    """Trains a program from its newest state on disk, in a process that has not used jax yet."""
+    """Trains a program from its newest checkpoint. The process must not have used jax yet."""
     host = socket.gethostname()
     try:
         _train(task)
@@ -38,22 +38,22 @@ def work(task: Task) -> Outcome:
 def _train(task: Task) -> None:
     for name, here in code_versions().items():
         if here != (there := task["versions"].get(name)):
-            raise RequestError(name, here, f"the launcher has {there}; install the same on every machine")
+            raise RequestError(name, here, f"the launcher has {there}; install the same version on every machine")
     folder = RunFolder(Path(task["workdir"]))
     records = folder.program(task["program"])
     _check_launch(task)
     with locked(records.path, PATIENCE), programs.writing(folder):
-        _check_launch(task)  # another launch may have begun while the worker waited
+        _check_launch(task)  # another launch may have started while the worker waited
         records.repair()
         progress = _Recorder(records.path / PROGRESS)
-        progress.note(f"process {os.getpid()} on {socket.gethostname()} has it")
+        progress.note(f"process {os.getpid()} on {socket.gethostname()} trains it")
         study = from_config(folder.read_config() or {})
         study = dataclasses.replace(study, data=dataclasses.replace(study.data, path=task["data_path"]))
         dataset, plan = programs.load(study)
         found = dataset.describe()["sha256"]
         if found != task["data"]:
-            what = f"the launcher's data is another (sha256 {task['data'][:12]}...); bring the same to every machine"
-            raise RequestError("data", found, what)
+            problem = f"the launcher has other data (sha256 {task['data'][:12]}...); use the same data on every machine"
+            raise RequestError("data", found, problem)
         if task["compilation_cache"] is not None:
             programs.enable_compilation_cache(task["compilation_cache"])
         programs.prepare_jax(plan, task["cpus"])
@@ -61,32 +61,32 @@ def _train(task: Task) -> None:
         program = next(program for program in plan.programs if program.id == task["program"])
         waiting, _ = programs.waiting(folder, [program])
         profile = folder.path / "profile" if task["profile"] else None
-        how = (task["max_members"], profile, False)
-        programs.run_programs(folder, study, dataset, waiting, progress, *how)
+        options = (task["max_members"], profile, False)
+        programs.run_programs(folder, study, dataset, waiting, progress, *options)
 
 
 def _check_launch(task: Task) -> None:
-    """Raises RequestError where this machine does not see, within a while, that the launcher holds the run's folder."""
+    """Raises RequestError if, after PATIENCE seconds, the task's launch does not hold the lock of the run's folder."""
     end = time.monotonic() + PATIENCE
     while holder(Path(task["workdir"])) != task["launch"]:
         if time.monotonic() > end:
-            cure = "put the run's folder where every machine finds it under the same path"
-            said = f"its launcher, {task['launch']}, does not hold it after {PATIENCE:.0f} s: {cure}"
-            raise RequestError("workdir", task["workdir"], f"{said}; or another launch took the program since")
+            problem = f"its launcher, {task['launch']}, does not hold its lock after {PATIENCE:.0f} s"
+            how = "use a folder that every machine has under the same path, or wait for another launch that holds it"
+            raise RequestError("workdir", task["workdir"], f"{problem}; {how}")
         time.sleep(0.5)
 
 
 class _Recorder(Progress):
-    """Writes down what it is told, for the launcher to say."""
+    """Writes calls to a file, from which the launcher repeats them."""
 
     def __init__(self, file: Path):
         super().__init__()
         self._file = file
-        for name in SAID:
+        for name in CALLS:
             setattr(self, name, functools.partial(self._write, name))
 
     def program(self, index: int, model: str, optimizer: str, batch_size: int, members: int) -> None:
-        """Writes down that the program starts; the launcher knows the rest."""
+        """Writes that the program starts. The launcher knows the arguments."""
         self._write("program")
 
     def _write(self, call: str, *values: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a study runs on: enough to say why two runs of it differ. Imports no jax."""
+"""Describes the machine and the software of a run, to explain why two runs differ. Imports no jax."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ def describe_environment(devices: Mapping[str, Any]) -> dict[str, Any]:
     """Returns environment.json.
 
     Args:
-        devices: what jax says of its devices and settings.
+        devices: jax's devices and options.
     """
     return {
         "command": sys.argv,
@@ -34,8 +34,8 @@ def describe_environment(devices: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def code_versions() -> dict[str, str]:
-    """Returns what all processes and workers of one study have to share: versions, and the checksum of this package."""
-    package = Path(__file__).parent
+    """Returns what must agree in all processes of a study: package versions, and a hash of cnnjax's source."""
+    package = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for file in sorted(package.rglob("*.py")):
         digest.update(f"{file.relative_to(package)}\n".encode() + file.read_bytes())
@@ -49,12 +49,12 @@ def cache_folder() -> Path:
 
 
 def lasting(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what of an environment may be why two runs differ, and not how they were called."""
+    """Returns the entries of an environment that can change results: not the command and not earlier environments."""
     return {key: value for key, value in environment.items() if key not in ("command", "earlier", "tasks")}
 
 
 def _processor() -> str:
-    """The model of the CPU, which decides the order of sums."""
+    """Returns the model of the CPU, on which the order of summation depends."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -71,7 +71,7 @@ def _version(package: str) -> str | None:
 
 
 def _git_revision() -> str | None:
-    """The revision of the checkout that holds this package, with '-dirty' where it was changed; None outside one."""
+    """Returns the git revision of this package's checkout, with '-dirty' if changed; None without a checkout."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         answer = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5)

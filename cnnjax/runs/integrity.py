@@ -1,4 +1,4 @@
-"""Files that say whether they are whole: every record carries the CRC-32 of the rest of it. Imports no jax."""
+"""Reads and writes files of a run with checksums: each JSON record contains its CRC-32. Imports no jax."""
 
 import contextlib
 import csv
@@ -21,60 +21,60 @@ from cnnjax.utils.errors import RequestError
 from cnnjax.utils.text import first_line
 from cnnjax.utils.tree import finite
 
-SEAL = "crc32"
-_MOST_BYTES = 1 << 30  # of an array that a run's folder holds
-_LARGE = 1 << 26  # bytes; before a larger text is read, the free memory is checked
-_GROWTH = 4  # bytes of memory that a byte of text takes, at least
+CHECKSUM = "crc32"  # key of the checksum
+_MAX_ARRAY_BYTES = 1 << 30
+_LARGE = 1 << 26  # bytes; the free memory is checked before a larger text is read
+_MEMORY_PER_BYTE = 4  # bytes of memory for each byte of parsed text, at least
 
 
 class Damaged(RequestError):
-    """A file of a run is not what was written.
+    """A file of a run is damaged.
 
     Args:
-        place: the file, and the place in it.
-        what: is wrong with it.
-        cure: what the user can do.
+        place: the file, and the line if known.
+        what: the damage.
+        cure: advice for the user.
     """
 
-    def __init__(
-        self, place: object, what: str, cure: str = "the command that started the study, given again, mends it"
-    ):
+    def __init__(self, place: object, what: str, cure: str = "run the same command again to repair it"):
         super().__init__("workdir", str(place), f"it is damaged ({what}); {cure}")
         self.what = what
 
 
 class Records(NamedTuple):
-    """The records of a file: those that are whole, and the line numbers (from 1) of those that are not."""
+    """The intact records of a file, and the line numbers (from 1) of its damaged records."""
 
-    whole: list[dict[str, Any]]
+    intact: list[dict[str, Any]]
     damaged: list[int]
 
 
 def checksum(record: Mapping[str, Any]) -> str:
-    """Returns the CRC-32 of a JSON object, whatever the order of its keys, as eight hexadecimal digits."""
+    """Returns the CRC-32 of a JSON object, independent of the order of its keys, as eight hexadecimal digits."""
     return f"{zlib.crc32(json.dumps(record, sort_keys=True).encode()):08x}"
 
 
-def seal(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a JSON object, or the cells of a row, with the checksum as its last value."""
-    return {**record, SEAL: checksum(record)}
+def add_checksum(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a JSON object with its checksum as the last value."""
+    return {**record, CHECKSUM: checksum(record)}
 
 
-def unseal(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a record without its checksum.
+def verify_checksum(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Verifies the checksum of a record. A record without a checksum was written by hand and is accepted.
+
+    Returns:
+        The record without its checksum.
 
     Raises:
-        ValueError: it has another one, or one by another name. (A record that has none was written by hand, and is
-            taken as it is.)
+        ValueError: the checksum or its key is wrong.
     """
-    content = {key: value for key, value in record.items() if key != SEAL}
-    if SEAL in record:
-        if record[SEAL] != checksum(content):
-            raise ValueError("its checksum is another")
+    content = {key: value for key, value in record.items() if key != CHECKSUM}
+    if CHECKSUM in record:
+        if record[CHECKSUM] != checksum(content):
+            raise ValueError("the checksum is wrong")
     elif content:
         *names, last = content
         if content[last] == checksum({name: content[name] for name in names}):
-            raise ValueError("the name of its checksum is another")
+            raise ValueError("the key of the checksum is wrong")
     return content
 
 
@@ -82,8 +82,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON object.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        Damaged: it is no JSON object, its checksum is another, or it holds what no such file does.
+        FileNotFoundError: the file does not exist.
+        Damaged: the file is not a JSON object, its checksum is wrong, or it has values that `schema` does not allow.
     """
     text = _read_bytes(path)
     try:
@@ -93,13 +93,16 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_lines(path: Path) -> Records:
-    """Reads JSON objects, one a line. A last line that a kill cut off is no line yet. No file is no lines."""
+    """Reads JSON objects, one per line.
+
+    A last line without a newline is ignored: a kill has cut it off. A missing file has no records.
+    """
     lines = _read_bytes(path).split(b"\n")[:-1] if path.exists() else []
     return _read_each(lines, functools.partial(_read_object, file=path.name), first=1)
 
 
 def read_rows(path: Path) -> Records:
-    """Reads a CSV file with a header, one row a line, as text. No file is no rows."""
+    """Reads the rows of a CSV file with a header as text. A missing file has no rows."""
     text = _read_bytes(path).decode("utf-8", "replace") if path.exists() else ""
     header, *lines = text.split("\n")
 
@@ -107,28 +110,28 @@ def read_rows(path: Path) -> Records:
         return next(csv.reader([line.removesuffix("\r")], strict=True), [])
 
     def read_row(line: str) -> dict[str, Any]:
-        row = unseal(dict(zip(cells(header), cells(line), strict=True)))
+        row = verify_checksum(dict(zip(cells(header), cells(line), strict=True)))
         schema.check(path.name, row)
         return row
 
     return _read_each([line for line in lines if line.strip()], read_row, first=2)
 
 
-def whole(path: Path, read: Callable[[Path], Records] = read_lines) -> list[dict[str, Any]]:
-    """Returns all records of a file; raises Damaged where one is not what was written."""
+def read_undamaged(path: Path, read: Callable[[Path], Records] = read_lines) -> list[dict[str, Any]]:
+    """Returns all records of a file. Raises Damaged if one of them is damaged."""
     records = read(path)
     if records.damaged:
-        raise Damaged(f"{path}, line {records.damaged[0]}", "it is not what was written")
-    return records.whole
+        raise Damaged(f"{path}, line {records.damaged[0]}", "its content or checksum is wrong")
+    return records.intact
 
 
 def json_lines(records: Iterable[Mapping[str, Any]]) -> bytes:
-    """Returns JSON objects as lines, each with its checksum. A number that is not finite becomes null."""
-    return "".join(json.dumps(seal(finite(record))) + "\n" for record in records).encode()
+    """Returns JSON objects as lines, each with its checksum. Non-finite numbers become null."""
+    return "".join(json.dumps(add_checksum(finite(record))) + "\n" for record in records).encode()
 
 
 def append(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Appends JSON objects to a file, one a line, and waits until they are on disk."""
+    """Appends JSON objects to a file, one per line, and waits until they are on disk."""
     with path.open("ab") as file:
         file.write(json_lines(records))
         file.flush()
@@ -136,16 +139,16 @@ def append(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_array(path: Path, name: str, shape: tuple[int | None, ...]) -> np.ndarray:
-    """Reads one array of numbers from an .npz file, after checking its header; zip checks the array's CRC-32.
+    """Reads an array of numbers from an .npz file. Checks the header first; zipfile verifies the array's CRC-32.
 
     Args:
         path: the file.
-        name: of the array.
-        shape: the expected shape; None stands for any length.
+        name: the name of the array.
+        shape: the expected shape; None allows any length.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        Damaged: it cannot be read, has no such array, or its checksum is another.
+        FileNotFoundError: the file does not exist.
+        Damaged: the file cannot be read, lacks the array, or has a wrong checksum.
     """
     try:
         with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
@@ -153,9 +156,9 @@ def read_array(path: Path, name: str, shape: tuple[int | None, ...]) -> np.ndarr
             fits = len(found) == len(shape) and all(b in (a, None) for a, b in zip(found, shape, strict=True))
             if dtype.kind not in "uif" or not fits:
                 wanted = ", ".join("any" if length is None else str(length) for length in shape)
-                raise ValueError(f"{name} is {dtype} {list(found)}, and should be numbers [{wanted}]")
-            if (size := math.prod(found) * dtype.itemsize) > _MOST_BYTES:
-                raise ValueError(f"{name} promises {size / 1e9:,.1f} GB")
+                raise ValueError(f"{name} is {dtype} {list(found)}, expected numbers [{wanted}]")
+            if (size := math.prod(found) * dtype.itemsize) > _MAX_ARRAY_BYTES:
+                raise ValueError(f"{name} has {size / 1e9:,.1f} GB by its header")
         with np.load(path, allow_pickle=False) as arrays:
             array: np.ndarray = arrays[name]
             return array
@@ -166,86 +169,50 @@ def read_array(path: Path, name: str, shape: tuple[int | None, ...]) -> np.ndarr
 
 
 def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-    """Returns the shape and the type that the header of a .npy file promises, reading no more than it.
+    """Reads the shape and the dtype in the header of a .npy file, and not the data.
 
     Raises:
-        Exception: of any kind: it is no header.
+        Exception: of any type, if the header is invalid.
     """
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
     if min(shape, default=0) < 0:
-        raise ValueError(f"its header names the shape {shape}")
+        raise ValueError(f"the header has the shape {shape}")
     return shape, dtype
-
-
-def check_links(folder: Path, names: Iterable[str], without: Iterable[str] = ()) -> None:
-    """Refuses a run's folder in which a link leads out of the folder, or which holds a device or a pipe.
-
-    Args:
-        folder: the run's folder.
-        names: the files and folders to check, by name.
-        without: names to skip.
-
-    Raises:
-        RequestError: it names the link, and where it leads.
-    """
-    inside = Path(os.path.realpath(folder))
-    for name in set(names) - set(without):
-        for path in _below(folder / name):
-            if path.is_symlink() and not Path(end := os.path.realpath(path)).is_relative_to(inside):
-                raise RequestError("workdir", str(path), f"it is a link to {end}; use what stays in the folder")
-            if path.exists() and not path.is_file() and not path.is_dir():
-                raise RequestError("workdir", str(path), "it is a device or a pipe; use files and folders")
-
-
-def _below(path: Path) -> Iterator[Path]:
-    yield path
-    if path.is_dir() and not path.is_symlink():
-        for folder, folders, files in os.walk(path):
-            yield from (Path(folder, name) for name in (*folders, *files))
 
 
 @contextlib.contextmanager
 def replaced(path: Path) -> Iterator[io.BufferedRandom]:
-    """Opens a file beside `path` that takes its place, complete and on disk, when the block ends well.
+    """Opens a temporary file that atomically replaces `path` if the block succeeds.
 
-    A reader sees either whole. Until then it can be read back, too. A link stays one: what it names is replaced.
+    The file is open for reading, too. If `path` is a link, its target is replaced.
     """
     path = Path(os.path.realpath(path))
-    beside = path.with_name(f".{path.name[:60]}.{os.getpid()}.tmp")  # the system allows names of 255 bytes
+    temporary = path.with_name(f".{path.name[:60]}.{os.getpid()}.tmp")  # file systems allow 255 bytes
     try:
-        with beside.open("wb+") as file:
+        with temporary.open("wb+") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+        temporary.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
-
-
-def stamp(file: Path) -> tuple[int, int, int] | None:
-    """Returns what tells a file from what it was before, or from another in its place; None where there is none."""
-    try:
-        found = file.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
+        temporary.unlink(missing_ok=True)
 
 
 def _read_bytes(path: Path) -> bytes:
     size = path.stat().st_size
-    if size > _LARGE and size * _GROWTH > (free := psutil.virtual_memory().available):
-        said = f"its {size / 1e9:,.1f} GB cannot be read in the {free / 1e9:,.1f} GB of memory that are free"
-        raise RequestError("workdir", str(path), said)
+    if size > _LARGE and size * _MEMORY_PER_BYTE > (free := psutil.virtual_memory().available):
+        problem = f"the file has {size / 1e9:,.1f} GB, too many for {free / 1e9:,.1f} GB of free memory"
+        raise RequestError("workdir", str(path), problem)
     return path.read_bytes()
 
 
 def _read_object(text: bytes, file: str) -> dict[str, Any]:
     value = json.loads(text)
     if not isinstance(value, dict):
-        raise ValueError("it is no JSON object")
-    record = unseal(value)
+        raise ValueError("not a JSON object")
+    record = verify_checksum(value)
     schema.check(file, record)
     return record
 
@@ -254,7 +221,7 @@ def _read_each(lines: list[Any], read: Callable[[Any], dict[str, Any]], first: i
     records = Records([], [])
     for number, line in enumerate(lines, first):
         try:
-            records.whole.append(read(line))
+            records.intact.append(read(line))
         except (ValueError, RecursionError, csv.Error):
             records.damaged.append(number)
     return records

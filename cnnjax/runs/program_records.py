@@ -1,6 +1,6 @@
 """The records of one program of a run, in a directory of its own. Imports no jax.
 
-One process at a time writes there: the one that runs the study, or the worker of an engine that trains the program.
+One process at a time writes there: the launcher, or the worker that trains the program.
 """
 
 import json
@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cnnjax.runs.integrity import Damaged, append, json_lines, read_array, read_json, read_lines, replaced, seal
+from cnnjax.runs.integrity import Damaged, add_checksum, append, json_lines, read_array, read_json, read_lines, replaced
 from cnnjax.study.plan import Member, Trial
 
 
 class Folder:
-    """A folder with JSON files of a run.
+    """A folder with JSON files.
 
     Args:
         path: the folder.
@@ -22,28 +22,28 @@ class Folder:
     def __init__(self, path: Path):
         self.path = path
 
-    def read_whole(self, name: str) -> dict[str, Any] | None:
-        """Returns a JSON file, or None where it is not there or damaged: it will be written again."""
+    def read_if_intact(self, name: str) -> dict[str, Any] | None:
+        """Returns the content of a JSON file, or None if the file is missing or damaged."""
         try:
             return read_json(self.path / name)
         except (FileNotFoundError, NotADirectoryError, Damaged):
             return None
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
-        """Writes a JSON file whole or not at all."""
+        """Writes a JSON file atomically, with its checksum."""
         with replaced(self.path / name) as file:
-            file.write((json.dumps(seal(value), indent=1) + "\n").encode())
+            file.write((json.dumps(add_checksum(value), indent=1) + "\n").encode())
 
 
 class _Recorded(NamedTuple):
-    """What the records hold: the epochs of each member, the evaluated trials, and the rows of finished trials."""
+    """The epochs of each member, the evaluated trials, and the rows of finished trials in the records."""
 
     epochs: dict[str, set[int]]
     evaluated: set[str]
     rows: dict[str, dict[str, Any]]
 
     def add(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Notes lines of metrics.jsonl."""
+        """Adds lines of metrics.jsonl."""
         for line in lines:
             if "member" in line:
                 self.epochs.setdefault(line["member"], set()).add(line["epoch"])
@@ -54,11 +54,11 @@ class _Recorded(NamedTuple):
 class ProgramRecords(Folder):
     """The records of a program: metrics.jsonl, and trials.jsonl with the row of each finished trial.
 
-    A study of ten thousand trials asks thousands of times what is recorded. The object therefore reads the files once.
+    The object reads the files once: a study of ten thousand trials looks records up thousands of times.
 
     Args:
         run: the run's folder.
-        name: the program's directory, by its id.
+        name: the program's id, which names its directory.
     """
 
     def __init__(self, run: Path, name: str):
@@ -67,11 +67,11 @@ class ProgramRecords(Folder):
         self._known: _Recorded | None = None
 
     def repair(self) -> None:
-        """Makes the directory, and drops lines that are damaged or cut off. To be called before anything is written."""
+        """Creates the directory, and drops damaged and incomplete lines. Call it before writing."""
         self.path.mkdir(parents=True, exist_ok=True)
         self._known = None
         for name in ("metrics.jsonl", "trials.jsonl"):
-            self._rewrite(name, read_lines(self.path / name).whole)
+            self._rewrite(name, read_lines(self.path / name).intact)
 
     def append_metrics(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Appends lines to metrics.jsonl and waits until they are on disk; non-finite numbers become null."""
@@ -80,32 +80,32 @@ class ProgramRecords(Folder):
         known.add(lines)
 
     def read_metrics(self, names: Set[str]) -> list[dict[str, Any]]:
-        """Returns the lines of metrics.jsonl about members or trials of these names."""
+        """Returns the lines of metrics.jsonl of these members or trials."""
         known = self._recorded()
         if names.isdisjoint(known.epochs) and names.isdisjoint(known.evaluated):
             return []
-        lines = read_lines(self.path / "metrics.jsonl").whole
+        lines = read_lines(self.path / "metrics.jsonl").intact
         return [line for line in lines if line.get("member", line.get("trial")) in names]
 
     def keep_metrics(self, keep: Callable[[dict[str, Any]], bool]) -> None:
-        """Drops lines of metrics.jsonl, all at once."""
-        self._rewrite("metrics.jsonl", [line for line in read_lines(self.path / "metrics.jsonl").whole if keep(line)])
+        """Drops the other lines of metrics.jsonl, atomically."""
+        self._rewrite("metrics.jsonl", [line for line in read_lines(self.path / "metrics.jsonl").intact if keep(line)])
         self._known = None
 
     def _rewrite(self, name: str, lines: list[dict[str, Any]]) -> None:
         file, text = self.path / name, json_lines(lines)
         if not file.exists() or file.read_bytes() != text:
-            with replaced(file) as beside:
-                beside.write(text)
+            with replaced(file) as temporary:
+                temporary.write(text)
 
     def append_trials(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Appends the rows of finished trials to trials.jsonl; of a trial that has one, the new row counts."""
+        """Appends the rows of finished trials to trials.jsonl. A new row of a trial replaces its older row."""
         rows, known = [*rows], self._recorded()
         append(self.path / "trials.jsonl", rows)
         known.rows.update({row["trial"]: dict(row) for row in rows})
 
     def finished(self, members: Iterable[Member]) -> list[str]:
-        """Returns the ids of the trials of which everything that is written down is there and whole."""
+        """Returns the ids of the trials whose epochs, evaluation, row and predictions are all complete and intact."""
         known = self._recorded()
 
         def is_finished(trial: Trial, member: str) -> bool:
@@ -124,7 +124,7 @@ class ProgramRecords(Folder):
 
     def _recorded(self) -> _Recorded:
         if self._known is None:
-            rows = {row["trial"]: row for row in read_lines(self.path / "trials.jsonl").whole}
+            rows = {row["trial"]: row for row in read_lines(self.path / "trials.jsonl").intact}
             self._known = _Recorded({}, set(), rows)
-            self._known.add(read_lines(self.path / "metrics.jsonl").whole)
+            self._known.add(read_lines(self.path / "metrics.jsonl").intact)
         return self._known

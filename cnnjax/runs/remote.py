@@ -1,7 +1,7 @@
-"""A run in an object store, through fsspec: fetched into a local folder, pushed at checkpoints and at the end.
+"""Runs in object stores, by fsspec: fetched into a local folder, pushed at checkpoints and at the end.
 
-The store's file `.push` holds a token, which each push replaces. A push is refused if the token is not the one that was
-fetched or written last: another launch has pushed meanwhile. During a push the token ends with a plus sign.
+The store's file `.push` contains a token, which each push replaces. A push is refused if the token is not the one that
+this launch fetched or wrote last: another launch has pushed since. During a push, the token ends with a plus sign.
 """
 
 import contextlib
@@ -20,18 +20,19 @@ from typing import Any
 
 from cnnjax.runs.environment import cache_folder
 from cnnjax.runs.lock import LOCK, locked
-from cnnjax.runs.run_dir import RunFolder
+from cnnjax.runs.run_dir import NO_RUN, RunFolder
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.paths import expanded
 from cnnjax.utils.progress import Progress
 
-LARGE = ("checkpoints", "profile", "jobs")  # folders that commands on results alone do not fetch
-_ANSWER, _SILENT = 60, 2.0  # seconds in which a store has to answer first; before a long operation is shown
-_REST = 9.0  # after a push, training lasts at least this many times as long
-_ALLOWED = "; use a folder, or a URL of a store to read and write"
-_TICK = 0.05  # seconds after which the clock of a file system has gone on
-# Files are pushed in this order, all others as 1, and deleted in the reverse one. So the store is readable at any
-# instant: config.json makes a run, a checkpoint counts if its metadata is there, metrics and rows need checkpoints.
+LARGE = ("checkpoints", "profile", "jobs")  # folders that commands which read only results do not fetch
+_ANSWER = 60  # seconds until a store must have answered the first request
+_SILENT = 2.0  # seconds before a note shows a long operation
+_REST = 9.0  # least ratio of the time until the next push to the time of the last push
+_ALLOWED = "; use a folder, or the URL of a store that can be read and written"
+_TICK = 0.05  # seconds; more than the resolution of a file system's times
+# Files are pushed in this order (all others as 1) and deleted in reverse order. The store is therefore readable at any
+# instant: config.json makes a run, a checkpoint counts if its metadata exists, metrics and rows need checkpoints.
 _CHECKPOINT = re.compile(r"(?:.*/)?checkpoints/[^/]+/[^/]+/\d+/")
 _ORDER = {"config.json": 0, "metadata": 2, "metrics.jsonl": 3, "trials.jsonl": 4, "trials.csv": 4}
 
@@ -41,22 +42,28 @@ class _Refused(RequestError):
 
 
 def is_url(workdir: str | Path) -> bool:
-    """Returns whether a run's folder is the URL of a store: `s3://bucket/runs/grid`, or any protocol of fsspec."""
+    """Returns whether a run's folder is the URL of a store, such as `s3://bucket/runs/grid`."""
     return "://" in str(workdir)
 
 
 @contextlib.contextmanager
 def at_hand(workdir: str | Path, progress: Progress) -> Iterator[Path]:
-    """Fetches a run into a local folder, yields it, and pushes it at checkpoints and at the end, whatever ends it.
+    """Fetches a run into a local folder, yields the folder, and pushes it at checkpoints and at the end.
 
-    A path is yielded as it is. Sets `progress.on_checkpoint`. Raises RequestError if the store cannot be used, does not
-    take the last push, or holds what another launch has pushed.
+    The last push happens even if the block raises. A local path is yielded without fetch and push.
+
+    Args:
+        workdir: the run's folder, or its URL.
+        progress: shows notes. Its `on_checkpoint` is set.
+
+    Raises:
+        RequestError: the store cannot be used, the last push fails, or another launch has pushed.
     """
     if not is_url(workdir):
         yield expanded("workdir", workdir)
         return
     with _opened(workdir, "runs", progress) as copy:
-        progress.note(f"{copy.url} is worked on in {copy.folder}, {copy.begin()}")
+        progress.note(f"the local folder of {copy.url} is {copy.folder}: {copy.begin()}")
         progress.on_checkpoint = copy.push_at_checkpoint
         try:
             yield copy.folder
@@ -67,27 +74,32 @@ def at_hand(workdir: str | Path, progress: Progress) -> Iterator[Path]:
 
 
 def copied(workdir: str | Path, without: tuple[str, ...] = ()) -> Path:
-    """Returns a local folder to read a run in. That of a URL is made equal to the store, but for folders `without`.
+    """Returns a local folder from which to read a run. The run of a URL is fetched.
 
-    Raises RequestError if the store does not answer, or holds no run.
+    Args:
+        workdir: the run's folder, or its URL.
+        without: names of folders not to fetch.
+
+    Raises:
+        RequestError: the store does not answer, or holds no run.
     """
     if not is_url(workdir):
         return expanded("workdir", workdir)
     with _opened(workdir, "copies", Progress(), patience=600.0) as copy:
         if not copy.has_run:
-            raise RequestError("workdir", copy.url, "must be a run's folder (with config.json)")
+            raise RequestError("workdir", copy.url, "must be the folder of a run (with config.json)")
         copy.fetch(without)
     return copy.folder
 
 
 def put_back(workdir: str | Path, name: str) -> None:
-    """Pushes a folder that was written in the local folder of `copied`. Raises RequestError if that fails."""
+    """Pushes the subfolder `name` of the local folder of `copied`. Raises RequestError if that fails."""
     with _opened(workdir, "copies", Progress(), patience=600.0) as copy, copy.doing("pushing to"):
         copy.put(file for file in copy.files() if file.startswith(f"{name}/"))
 
 
 def reads(function: Callable[..., Any], without: tuple[str, ...] = ()) -> Callable[..., Any]:
-    """Returns a function whose first argument, a run's folder, may be a URL too."""
+    """Wraps a function whose first argument is a run's folder: the argument may be a URL."""
 
     @functools.wraps(function)
     def read(workdir: str | Path, *arguments: Any, **named: Any) -> Any:
@@ -109,8 +121,8 @@ def _opened(workdir: str | Path, kind: str, progress: Progress, patience: float 
 class _Copy:
     """The local folder of a run in a store.
 
-    Beside it, the file .seen holds the token of the last fetch or push; its time says when that was. The file .pushing
-    holds the token of a push that has not ended.
+    The file .seen next to the folder contains the token of the last fetch or push, and has its time. The file .pushing
+    contains the token of an unfinished push.
     """
 
     def __init__(self, url: str, folder: Path, progress: Progress):
@@ -125,7 +137,7 @@ class _Copy:
 
         fs, root = fsspec.url_to_fs(self.url)  # its ImportError says what to install
         if not root.strip("/"):
-            raise RequestError("workdir", self.url, "it names no folder; use such as s3://BUCKET/runs/grid")
+            raise RequestError("workdir", self.url, "it names no folder; use a URL such as s3://BUCKET/runs/grid")
         fs.auto_mkdir = True  # for file://; object stores have no folders
         fs.invalidate_cache()
         self._fs, names = fsspec.filesystem("dir", path=root, fs=fs), set()
@@ -133,31 +145,30 @@ class _Copy:
             ls = functools.partial(sync, fs.loop, fs._ls, timeout=_ANSWER) if fs.async_impl else fs.ls
             names = {PurePosixPath(path).name for path in ls(root, detail=False)}
         if "config.json" not in names and any(not name.startswith(".") for name in names):
-            said = "it is not empty and holds no config.json; use a new or empty folder, or a run's own"
-            raise RequestError("workdir", self.url, said)
+            raise RequestError("workdir", self.url, NO_RUN)
         return "config.json" in names
 
     def begin(self) -> str:
-        """Makes the local folder equal to the store, unless it is ahead of it. Returns what was done."""
+        """Fetches the run, unless the local folder is up to date or ahead. Returns what was done, as text."""
         is_here = (self.folder / "config.json").exists()
         with self.doing("writing to", _ALLOWED):
             token = self._token()
-            if not self.has_run:  # a store that cannot be written is found out before training
+            if not self.has_run:  # fails before training if the store cannot be written
                 self._fs.pipe_file(".push", token.encode())
                 self._seen.write_text(token)
                 os.utime(self._seen, (0, 0))  # every local file is newer
-                return "whose run it gets" if is_here else "a new run"
+                return "the store will get its run" if is_here else "a new run"
         if is_here and token and token in self._ours():
-            return "which is as far, or further"
+            return "it is up to date or ahead of the store"
         if is_here and self._seen.exists() and self._changed():
             kept = self.folder.with_name(f"{self.folder.name}-unpushed-{time.strftime('%Y%m%d-%H%M%S')}")
             self.folder.rename(kept)
-            self._progress.note(f"another launch has pushed to {self.url}; what was not pushed is kept in {kept}")
+            self._progress.note(f"another launch has pushed to {self.url}; the unpushed local run is kept in {kept}")
         self.fetch()
-        return "where it was fetched"
+        return "the run was fetched"
 
     def fetch(self, without: tuple[str, ...] = ()) -> None:
-        """Makes the local folder equal to the store, but for folders `without`."""
+        """Makes the local folder equal to the store, except for folders named in `without`."""
         with self.doing("fetching from"):
             for attempt in range(10):
                 if not (token := self._token()) or token not in self._ours():
@@ -169,14 +180,14 @@ class _Copy:
                 try:
                     self._fs.get(new, [str(self.folder / name) for name in new])
                     break
-                except FileNotFoundError:  # a push has deleted it meanwhile
+                except FileNotFoundError:  # a concurrent push has deleted it
                     if attempt == 9:
                         raise
             time.sleep(_TICK)
             self._seen.write_text(token)
 
     def push_at_checkpoint(self, is_end: bool = False) -> None:
-        """Pushes what is new, unless the last push took long. A store that does not take it stops no training."""
+        """Pushes changes, unless a slow push was recent. A failed push is noted and does not stop training."""
         if (start := time.monotonic()) < self._next_push and not is_end:
             return
         try:
@@ -188,11 +199,11 @@ class _Copy:
         self._next_push = time.monotonic() + _REST * (time.monotonic() - start)
 
     def push(self) -> None:
-        """Pushes what is new. Raises RequestError if the store does not take it, or another launch has pushed."""
+        """Pushes changes. Raises RequestError if that fails, or if another launch has pushed."""
         here = self.files()
         if "config.json" not in here:
             return
-        with self.doing("pushing to", f"; {self.folder} holds the run, and the same command pushes it"):
+        with self.doing("pushing to", f"; {self.folder} holds the run: run the same command again to push it"):
             self._check(self._ours())
             there = self._listed()
             new = self._changed() | {name for name in here if here[name].st_size != there.get(name)}
@@ -202,7 +213,7 @@ class _Copy:
             time.sleep(_TICK)
             self._pushing.write_text(token)
             self._fs.pipe_file(".push", f"{token}+".encode())
-            if "config.json" in new:  # it is written once: the store holds another run, or none
+            if "config.json" in new:  # config.json never changes: the store holds another run or none
                 self._delete(there.keys() - {"config.json"})
                 new, there = {*here}, {}
             self.put(new)
@@ -245,12 +256,12 @@ class _Copy:
 
     def _check(self, tokens: set[str]) -> None:
         if self._token() not in tokens:
-            how = f"{self.folder} holds this run, and can be a --workdir; the same command goes on from the store's"
-            raise _Refused("workdir", self.url, f"another launch has pushed to it since it was fetched; {how}")
+            how = f"{self.folder} holds this run and can be a --workdir; the same command resumes the store's run"
+            raise _Refused("workdir", self.url, f"another launch has pushed to it since the last fetch; {how}")
 
     @contextlib.contextmanager
     def doing(self, what: str, cure: str = "") -> Iterator[None]:
-        """Says what is done if that takes long, and in one line what a store's package raised."""
+        """Notes a long operation, and turns exceptions of the store's package into a RequestError."""
         timer = threading.Timer(_SILENT, self._progress.note, [f"{what} {self.url}"])
         timer.daemon = True
         timer.start()
@@ -260,20 +271,20 @@ class _Copy:
             raise
         except Exception as error:
             said = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
-            raise RequestError("workdir", self.url, f"{what} it failed ({said}){cure}") from error
+            raise RequestError("workdir", self.url, f"{what} the store failed ({said}){cure}") from error
         finally:
             timer.cancel()
 
 
 def _is_of_run(name: str) -> bool:
-    """Returns whether a file is one of the run's, and no temporary one."""
+    """Returns whether a file belongs to the run and is not temporary."""
     top, *rest = name.split("/")
     is_temporary = any(part == LOCK or part.endswith(".tmp") or "orbax-checkpoint-tmp" in part for part in rest)
     return top in RunFolder.CONTENTS and not is_temporary and not {"", ".", ".."} & {*rest}
 
 
 def _wanted(files: dict[str, int], without: tuple[str, ...]) -> dict[str, int]:
-    """Returns the files that are to be fetched: none in folders `without`, and none of half a checkpoint."""
+    """Returns the files to fetch: none in folders named in `without`, and none of incomplete checkpoints."""
     found = {name: _CHECKPOINT.match(name) for name in files if not {*without} & {*name.split("/")}}
     return {name: files[name] for name, step in found.items() if not step or f"{step[0]}meta/metadata" in files}
 

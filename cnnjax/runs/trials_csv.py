@@ -1,4 +1,4 @@
-"""The rows of trials.csv: their columns, how the file is written, and the table that a user reads."""
+"""The columns and rows of trials.csv, and the table of results."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-from cnnjax.runs.integrity import SEAL, read_rows, whole
+from cnnjax.runs.integrity import CHECKSUM, read_rows, read_undamaged
 from cnnjax.runs.schema import TEXT_COLUMNS
 from cnnjax.study.hparams import HPARAMS
 from cnnjax.study.metrics import MEASURES
@@ -35,7 +35,7 @@ def trial_row(trial: Trial, member: str, measured: Mapping[str, Any]) -> dict[st
 
 
 def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Returns trials.csv for rows, in the order of their ids. What is absent or not finite is an empty cell."""
+    """Returns trials.csv, sorted by trial id. Absent and non-finite values become empty cells."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(TRIAL_COLUMNS)
@@ -45,37 +45,37 @@ def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def record_files(run: Path, name: str) -> list[Path] | None:
-    """Returns the files of that name in the directories of a run's programs; None for a run of an older version.
+    """Returns the files named `name` in the directories of a run's programs.
 
-    A run of an older version has its records in its own folder.
+    Returns None for a run of an older version, whose records are in the run's folder itself.
     """
     programs = run / "programs"
     return sorted(programs.glob(f"*/{name}")) if programs.is_dir() else None
 
 
 def read_table(run: Path) -> "pd.DataFrame":
-    """Reads the rows of a run's trials, from the records of its programs; those of an older version from trials.csv.
+    """Reads the rows of a run's trials from the records of its programs, or of an older version from trials.csv.
 
     Raises:
-        FileNotFoundError: there are neither.
-        Damaged: a row is not what was written.
+        FileNotFoundError: neither exists.
+        Damaged: a row is damaged.
     """
     import pandas as pd
 
     source: io.StringIO | Path = run / "trials.csv"
     if (files := record_files(run, "trials.jsonl")) is not None:
-        rows = {row["trial"]: row for file in files for row in whole(file)}  # of a trial trained again, the newest
+        rows = {row["trial"]: row for file in files for row in read_undamaged(file)}  # the newest row of each trial
         source = io.StringIO(csv_text(rows.values()))
     else:
-        whole(run / "trials.csv", read_rows)
+        read_undamaged(run / "trials.csv", read_rows)
     old = [name for name, column in OLD_COLUMNS.items() if column in TEXT_COLUMNS]
     text = dict.fromkeys((*TEXT_COLUMNS, *old, "decay"), str)
-    # Only an empty field is missing: networks may be called "null".
+    # Only empty fields are missing values: a network may be named "null".
     table = pd.read_csv(source, dtype=text, keep_default_na=False, na_values=[""]).rename(columns=OLD_COLUMNS)
     if "decay" in table:
         of_adamw = table.pop("decay") == "decoupled"
         table.loc[of_adamw, "optimizer"] = table["optimizer"].str.replace(r"(\+|$)", r"w\1", n=-1, regex=True)
-    return table.drop(columns=SEAL, errors="ignore")
+    return table.drop(columns=CHECKSUM, errors="ignore")
 
 
 def load_results(workdir: str | Path) -> "pd.DataFrame":
@@ -85,16 +85,16 @@ def load_results(workdir: str | Path) -> "pd.DataFrame":
         workdir: the run's folder.
 
     Returns:
-        One row per finished trial with the columns of trials.csv; an absent number is NaN.
+        One row per finished trial, with the columns of trials.csv. Missing numbers are NaN.
 
     Raises:
-        RequestError: the folder is not a run's, or its records are damaged.
+        RequestError: the folder is not that of a run, or its records are damaged.
     """
     try:
         return read_table(Path(workdir))
     except FileNotFoundError:
-        said = "it has neither programs nor trials.csv; use a run's folder"
-        raise RequestError("workdir", str(workdir), said) from None
+        problem = "it holds neither programs nor trials.csv; use the folder of a run"
+        raise RequestError("workdir", str(workdir), problem) from None
 
 
 def _cell(value: Any) -> str:

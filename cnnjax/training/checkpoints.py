@@ -17,7 +17,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, CustomSt
 
 from cnnjax.multihost import processes
 from cnnjax.runs import schema
-from cnnjax.runs.integrity import Damaged, seal, unseal
+from cnnjax.runs.integrity import Damaged, add_checksum, verify_checksum
 from cnnjax.training.devices import count_members, is_out_of_memory, put
 from cnnjax.utils import signals
 from cnnjax.utils.errors import RequestError
@@ -52,8 +52,8 @@ class Checkpoints:
         """Starts to write the state of an epoch, a pytree of arrays, and its metadata, JSON values."""
         if epoch in self._manager.all_steps():
             return  # saved before a resume
-        sealed = seal({**meta, "checksums": _checksums(state)})
-        arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(sealed))
+        meta = add_checksum({**meta, "checksums": _checksums(state)})
+        arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         self._manager.save(epoch, args=arguments)
 
     def restore(
@@ -190,7 +190,7 @@ def _read(folder: Path, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def _read_meta(folder: Path) -> dict[str, Any]:
-    meta = unseal(ocp.JsonCheckpointHandler().restore(folder / "meta"))
+    meta = verify_checksum(ocp.JsonCheckpointHandler().restore(folder / "meta"))
     schema.check("checkpoint", meta)
     if meta["epoch"] != int(folder.name):
         raise ValueError(f"its metadata names epoch {meta['epoch']}")

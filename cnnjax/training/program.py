@@ -199,7 +199,7 @@ def write_environment(folder: Folder, progress: Progress) -> None:
             "matmul_precision": jax.config.jax_default_matmul_precision,
         }
     )
-    before = folder.read_whole("environment.json")
+    before = folder.read_if_intact("environment.json")
     if before is not None:
         earlier = before.get("earlier", [])
         if found := differences(lasting(before), lasting(environment)):

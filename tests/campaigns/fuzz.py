@@ -147,14 +147,14 @@ def picture_seeds() -> list[bytes]:
 
 
 def run_seeds() -> list[bytes]:
-    lines = [integrity.seal({"member": "t0000", "epoch": epoch, "train_loss": 1.5}) for epoch in range(3)]
-    row = integrity.seal({"trial": "t0000", "member": "t0000", "train_loss": "0.25"})
+    lines = [integrity.add_checksum({"member": "t0000", "epoch": epoch, "train_loss": 1.5}) for epoch in range(3)]
+    row = integrity.add_checksum({"trial": "t0000", "member": "t0000", "train_loss": "0.25"})
     text = "".join(json.dumps(line) + "\n" for line in lines).encode()
     rows = ("\n".join([",".join(row), ",".join(row.values())]) + "\n").encode()
     return [
         text,
         rows,
-        json.dumps(integrity.seal({"seeds": [0, 1], "data": {"name": "digits"}})).encode(),
+        json.dumps(integrity.add_checksum({"seeds": [0, 1], "data": {"name": "digits"}})).encode(),
         *npz_seeds(),
     ]
 

@@ -213,7 +213,7 @@ def test_a_confirmation_that_is_none_is_refused_in_one_line(tmp_path, change):
     workdir = confirmed_run(tmp_path)
     written(workdir)
     folder = RunFolder(workdir / "confirm/5")
-    folder.write_json("confirmation.json", folder.read_whole("confirmation.json") | change)
+    folder.write_json("confirmation.json", folder.read_if_intact("confirmation.json") | change)
     with pytest.raises(RequestError, match=r"confirmation\.json.*is damaged"):
         build_report(workdir)
 

@@ -79,7 +79,7 @@ def test_a_batch_of_one_with_batch_norm(tmp_path):
     """A channel of one image still has its pixels; here the last batch is one."""
     results = run(tmp_path, data={"train_examples": 21}, train={"batch_size": 20, "learning_rate": 1e-3})
     assert results.status[0] == "ok" and np.isfinite(results.test_loss[0])
-    lines = read_lines(tmp_path / "metrics.jsonl").whole
+    lines = read_lines(tmp_path / "metrics.jsonl").intact
     assert lines[1]["train_loss"] != lines[0]["train_loss"]
 
 

@@ -48,7 +48,7 @@ def test_a_run_writes_down_every_trial(tmp_path):
     results = cnnjax.load_results(tmp_path)
     assert list(results.trial) == [trial.id for trial in plan.trials]
     assert set(results.status) == {"ok"} and list(results.epochs_run) == [t.epochs for t in plan.trials]
-    metrics = pd.DataFrame(read_lines(tmp_path / "metrics.jsonl").whole)
+    metrics = pd.DataFrame(read_lines(tmp_path / "metrics.jsonl").intact)
     labels = np.load(tmp_path / "predictions/labels.npz")["labels"]
     for row in results.itertuples():
         ours = metrics[(metrics.member == row.member) & (metrics.epoch <= row.epochs)]
@@ -122,7 +122,7 @@ def test_a_diverged_trial_is_recorded(tmp_path):
     diverged = results.loc[1e30, 3]
     assert diverged[[*MEASURED, "best_epoch", "test_precision", "test_recall"]].isna().all()
     assert not (tmp_path / f"predictions/{diverged.trial}.npz").exists()
-    lines = [line for line in read_lines(tmp_path / "metrics.jsonl").whole if line.get("member") == diverged.member]
+    lines = [line for line in read_lines(tmp_path / "metrics.jsonl").intact if line.get("member") == diverged.member]
     assert [(line["epoch"], line.get("status")) for line in lines] == [(1, None), (2, "diverged")]
     assert lines[1]["train_loss"] is None
 

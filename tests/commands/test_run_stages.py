@@ -29,7 +29,7 @@ def test_rows_of_trials_that_stop_early(tmp_path, monkeypatch):
     study = make_study(seeds=(0, 1), train=EARLY)
     said = run(study, tmp_path)
     results = cnnjax.load_results(tmp_path)
-    metrics = pd.DataFrame(read_lines(tmp_path / "metrics.jsonl").whole)
+    metrics = pd.DataFrame(read_lines(tmp_path / "metrics.jsonl").intact)
     assert "early_stopped" in set(results.status)
     for row in results.itertuples():
         lines = metrics[(metrics.member == row.member) & (metrics.epoch <= row.epochs)].set_index("epoch")

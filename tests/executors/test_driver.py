@@ -1,6 +1,6 @@
-"""Programs that workers train: what they write, how it is taken back after any kill, and what they refuse.
+"""Programs trained by workers: their files, resuming after kills, and refusals.
 
-The engine here trains each task in this process; test_engines.py has those that others wrote.
+The engine of these tests trains in this process. test_engines.py tests Ray and submitit.
 """
 
 import itertools
@@ -133,7 +133,7 @@ def test_an_interrupt_ends_the_workers_and_keeps_what_they_wrote(serial, tmp_pat
     assert engine.canceled and RunFolder(tmp_path).read_trials().keys() == set(
         pd.read_csv(tmp_path / "trials.csv").trial
     )
-    assert len(read_lines(tmp_path / "metrics.jsonl").whole) > len(read_all(serial)[1]) / 2
+    assert len(read_lines(tmp_path / "metrics.jsonl").intact) > len(read_all(serial)[1]) / 2
     run(study, tmp_path)
     assert read_all(tmp_path) == read_all(serial)
 
@@ -168,7 +168,7 @@ def test_what_a_worker_runs_on_is_kept_and_a_change_is_said(serial, tmp_path, mo
     environment = read_json(tmp_path / "environment.json")
     assert environment["processor"] == "processor of p000"
     assert environment["tasks"] == {"p001": {"processor": "processor of p001"}}
-    assert "processor of p000' then" in run(make_study(**TWO), tmp_path)  # the processor of here now
+    assert "processor was 'processor of p000', is " in run(make_study(**TWO), tmp_path)
 
 
 # One process in a program's directory
@@ -199,7 +199,7 @@ def test_a_job_of_an_earlier_launch_that_starts_late_does_nothing(serial, tmp_pa
     before = {file: file.read_bytes() for file in tmp_path.rglob("*.json*")}
     with locked(tmp_path):  # by the next launch
         outcome = worker.work(task)
-    assert outcome["wrong"] and "or another launch took the program since" in outcome["error"]
+    assert outcome["wrong"] and "or wait for another launch that holds it" in outcome["error"]
     assert {file: file.read_bytes() for file in tmp_path.rglob("*.json*")} == before
     (tmp_path / HOLDER).write_text(task["launch"])  # as a launch leaves it that could not end in order
     assert worker.work(task)["error"] is None
@@ -230,10 +230,10 @@ def with_other_data(task, tmp_path):
     [
         (
             elsewhere,
-            r"workdir='.*elsewhere': its launcher, process .*, does not hold it after \d+ s: put the",
+            r"workdir='.*elsewhere': its launcher, process .*, does not hold its lock after \d+ s; use a folder",
         ),
-        (of_other_version, r"jax: '[\d.]+': the launcher has 0.0.1; install the same on every machine"),
-        (with_other_data, r"data: '[0-9a-f]{64}': the launcher's data is another \(sha256 0000"),
+        (of_other_version, r"jax='[\d.]+': the launcher has 0.0.1; install the same version on every machine"),
+        (with_other_data, r"data='[0-9a-f]{64}': the launcher has other data \(sha256 0000"),
     ],
 )
 def test_a_worker_that_cannot_says_why_and_nothing_is_lost(spoil, said, serial, tmp_path):
@@ -246,7 +246,7 @@ def test_a_worker_that_cannot_says_why_and_nothing_is_lost(spoil, said, serial, 
     workdir = tmp_path / "run"
     with pytest.raises(Told, match=rf"^program p000 on {socket.gethostname()}: {said}") as refused:
         run(study, workdir, engine=Here(spoil_first))
-    assert "\n" not in str(refused.value) and "the same command goes on" in str(refused.value)
+    assert "\n" not in str(refused.value) and "run the same command again to continue" in str(refused.value)
     assert sorted(RunFolder(workdir).read_trials()) == ["t0004", "t0005", "t0006", "t0007"]
     run(study, workdir)
     assert read_all(workdir) == read_all(serial)
@@ -283,7 +283,7 @@ def test_a_wrong_option_is_refused(executor, options, said):
 @pytest.mark.parametrize(("executor", "extra"), [("ray", "ray"), ("submitit", "slurm")])
 def test_an_engine_that_is_not_installed_is_named_with_its_extra(executor, extra, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, executor, None)
-    monkeypatch.delitem(__import__("sys").modules, f"cnnjax.executors.{executor}_engine", raising=False)
+    monkeypatch.delitem(__import__("sys").modules, f"cnnjax.executors.{extra}", raising=False)
     with pytest.raises(RequestError, match=rf"it is not installed; pip install 'cnnjax\[{extra}\]'"):
         make_engine(executor)
 

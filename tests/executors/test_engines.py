@@ -61,9 +61,9 @@ def wait_for_epoch(workdir, program, launch):
     records = workdir / "programs" / program
     end = time.monotonic() + 240
     while time.monotonic() < end and launch.poll() is None:
-        said = read_lines(records / "progress.jsonl").whole
+        said = read_lines(records / "progress.jsonl").intact
         notes = [line["values"][0] for line in said if line["call"] == "note"]
-        if notes and any("train_loss" in line for line in read_lines(records / "metrics.jsonl").whole):
+        if notes and any("train_loss" in line for line in read_lines(records / "metrics.jsonl").intact):
             return int(notes[-1].split()[1])
         time.sleep(0.02)
     raise AssertionError(f"{program} was not trained: {launch.stderr.read() if launch.poll() is not None else ''}")
@@ -143,7 +143,7 @@ def test_a_job_that_is_put_back_goes_on_and_one_that_dies_is_said(serial, tmp_pa
     os.kill(wait_for_epoch(tmp_path / "run", "p000", launch), signal.SIGUSR2)  # as when its time is over
     code, said = finish(launch)
     assert code == 1 and said.count("p000: process ") == 2, said
-    assert "RuntimeError: program p001 on a worker: job " in said and "goes on from its last state" in said
+    assert "RuntimeError: program p001 on a worker: job " in said and "resume from its last checkpoint" in said
     rows = RunFolder(tmp_path / "run").read_trials()
     assert sorted(rows) == ["t0000", "t0001"] or sorted(rows) == ["t0000", "t0001", "t0002"]
     code, said = finish(start(tmp_path, tmp_path / "run", "--executor=submitit", "--cluster=local"))

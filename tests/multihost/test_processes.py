@@ -109,7 +109,7 @@ def assert_equal_runs(one, other):
         for name, array in np.load(file).items():
             same = np.load(other / "predictions" / file.name)[name]
             np.testing.assert_allclose(array.astype(float), same.astype(float), atol=0.01)
-    lines = [(x.get("member"), x.get("trial"), x["epoch"]) for x in read_lines(other / "metrics.jsonl").whole]
+    lines = [(x.get("member"), x.get("trial"), x["epoch"]) for x in read_lines(other / "metrics.jsonl").intact]
     assert len(set(lines)) == len(lines)
 
 

@@ -1,4 +1,4 @@
-"""Damage to any file of a run is found: mended, or refused in one line that names the file; never a wrong number.
+"""Damage to any file of a run is repaired, or refused in one line that names the file. No number is ever wrong.
 
 pytest tests/runs/test_integrity.py --damages=1000
 """
@@ -20,7 +20,7 @@ import cnnjax
 from cnnjax.analysis import compare as comparison
 from cnnjax.analysis.read import read_run
 from cnnjax.commands import run as runner
-from cnnjax.runs.integrity import seal, unseal
+from cnnjax.runs.integrity import add_checksum, verify_checksum
 from cnnjax.runs.program_records import ProgramRecords
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.training import checkpoints, program
@@ -81,7 +81,7 @@ def interrupted(tmp_path_factory):
 
 
 def numbers(workdir):
-    """Every number that a run leaves, in an order of its own: a mended record stands behind the others."""
+    """Every number that a run leaves, in a fixed order: a repaired record follows the others."""
     lines = sorted((workdir / "metrics.jsonl").read_bytes().splitlines())
     rows = [line.rsplit(",", 2)[0] for line in (workdir / "trials.csv").read_text().splitlines()]
     files = sorted((workdir / "predictions").glob("t*.npz"))
@@ -171,7 +171,7 @@ def test_damage_to_an_interrupted_run(finished, interrupted, tmp_path, request):
 
 
 def assert_right_or_refused(copy, expected, what):
-    """The study's command, given again, mends what it goes on with; only config.json cannot be made again."""
+    """The same command repairs every file but config.json."""
     try:
         run(copy)
     except RequestError as error:
@@ -221,9 +221,9 @@ def test_a_state_of_another_version_is_refused_and_stays(interrupted, tmp_path):
     shutil.copytree(interrupted, copy)
     (chunk,) = copy.glob("checkpoints/*/*/")
     handler = ocp.JsonCheckpointHandler()
-    meta = unseal(handler.restore(chunk / "3" / "meta"))
+    meta = verify_checksum(handler.restore(chunk / "3" / "meta"))
     meta["checksums"]["momentum"] = meta["checksums"].pop("epochs_since_improvement")
-    handler.save(chunk / "3" / "meta", args=ocp.args.JsonSave(seal(meta)))
+    handler.save(chunk / "3" / "meta", args=ocp.args.JsonSave(add_checksum(meta)))
     before = files_of(copy)
     said = rf"{chunk / '3'}.*another version.*\(epochs_since_improvement\).*delete {chunk} to"
     with pytest.raises(RequestError, match=said):
@@ -267,7 +267,7 @@ def test_arrays_for_which_there_is_no_memory_are_refused(finished, monkeypatch):
 
 
 def test_a_state_for_which_there_is_no_memory_is_refused_and_stays(interrupted, tmp_path, monkeypatch):
-    """It is whole: who goes on with more devices, and so with another number of fillers, may have room later."""
+    """The state is intact, and may fit into the memory of a later resume with more devices."""
     copy = tmp_path / "run"
     shutil.copytree(interrupted, copy)
     before = files_of(copy)
@@ -336,7 +336,7 @@ def test_other_data_of_the_same_name_is_refused(finished, tmp_path, change, word
     copy = tmp_path / "run"
     shutil.copytree(finished, copy)
     folder = RunFolder(copy)
-    folder.write_json("data.json", folder.read_whole("data.json") | change)
+    folder.write_json("data.json", folder.read_if_intact("data.json") | change)
     (copy / RECORDS[1]).unlink()
     with pytest.raises(RequestError, match=rf"its trials trained on other data {words}"):
         run(copy)
@@ -346,12 +346,12 @@ def test_another_environment_is_kept_and_said(finished, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(finished, copy)
     folder = RunFolder(copy)
-    there = folder.read_whole("environment.json")
+    there = folder.read_if_intact("environment.json")
     older = there | {"versions": there["versions"] | {"jax": "0.0.1"}}
     folder.write_json("environment.json", older)
     said = run(copy)
-    assert f"versions.jax '0.0.1' then, {there['versions']['jax']!r} now" in said
+    assert f"versions.jax was '0.0.1', is {there['versions']['jax']!r}" in said
     kept = [{key: value for key, value in older.items() if key != "command"}]
-    assert folder.read_whole("environment.json")["earlier"] == kept
-    assert "other things" not in run(copy)
-    assert folder.read_whole("environment.json")["earlier"] == kept
+    assert folder.read_if_intact("environment.json")["earlier"] == kept
+    assert "environment has changed" not in run(copy)
+    assert folder.read_if_intact("environment.json")["earlier"] == kept

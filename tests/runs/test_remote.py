@@ -120,7 +120,7 @@ def test_ended_by_signals_on_one_machine_after_another(tmp_path, monkeypatch):
             process.send_signal(number)
             _, output = process.communicate()
         assert process.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 130, 0: 0}[number], output
-    assert "where it was fetched" in output
+    assert "the run was fetched" in output
     monkeypatch.setenv("CNNJAX_CACHE", str(tmp_path / "here"))
     assert read_all(store) == read_all(tmp_path / "whole")
     assert read_weights(remote.copied(f"file://{store}")) == read_weights(tmp_path / "whole")
@@ -177,10 +177,10 @@ def test_a_store_that_stops_answering_stops_no_training_and_is_pushed_to_later(u
             monkeypatch.setattr(Shaky, "fault", staticmethod(end))
 
     line = refused(lambda: lose(fail))
-    assert "no route to host" in line and "same command pushes it" in line
+    assert "no route to host" in line and "run the same command again to push it" in line
     monkeypatch.setattr(Shaky, "fault", staticmethod(lambda change: None))
     with at_hand(url) as (_, progress):
-        assert "whose run it gets" in said(progress)
+        assert "the store will get its run" in said(progress)
     assert there(url, "trials.csv") == "before"
 
 
@@ -215,8 +215,8 @@ fsspec.register_implementation("hanging", Hanging, clobber=True)
         ("shaky://", None, ["names no folder"]),
         ("shaky://other/run", None, ["no config.json", "a new or empty folder"]),
         ("shaky://down/run", fail, ["no route to host"]),
-        ("hanging://bucket/run", None, ["connecting to it failed", "a store to read and write"]),
-        (f"file://{__file__}/run", None, ["a store to read and write"]),
+        ("hanging://bucket/run", None, ["connecting to the store failed", "a store that can be read and written"]),
+        (f"file://{__file__}/run", None, ["a store that can be read and written"]),
     ],
 )
 @pytest.mark.usefixtures("url")

@@ -1,4 +1,4 @@
-"""What a run's folder keeps of its programs: the same as is on disk, read once; and the views of it."""
+"""The records of programs and their views: cached records equal the files, which are read once."""
 
 import dataclasses
 import random
@@ -10,7 +10,7 @@ import pytest
 from cnnjax.analysis.columns import AXES
 from cnnjax.analysis.read import read_run
 from cnnjax.runs import program_records
-from cnnjax.runs.integrity import json_lines, seal
+from cnnjax.runs.integrity import add_checksum, json_lines
 from cnnjax.runs.lock import locked
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.runs.trials_csv import TRIAL_COLUMNS, load_results, trial_row
@@ -25,14 +25,14 @@ MEMBERS = [member for program in make_plan(from_config(STUDY)).programs for memb
 
 
 def begin(path):
-    """Records of a program, as a run begins with them."""
+    """Returns the empty records of a program."""
     records = RunFolder(path).program("p000")
     records.repair()
     return records
 
 
 def record(records, member):
-    """Writes down a member's training, as a chunk does."""
+    """Records a member's training, as the training loop does."""
     records.append_metrics({"member": member.id, "epoch": e, "train_loss": 1 / e} for e in (1, 2, 3))
     for trial in member.trials:
         RunFolder(records.path.parents[1]).write_predictions(trial.id, logits=np.zeros((2, 2)))
@@ -71,7 +71,7 @@ def test_a_network_has_the_name_that_was_written(name, tmp_path):
     assert table["model"].tolist() == [name] and table["test_loss"].isna().all() and "crc32" not in table
 
 
-def test_records_that_remember_are_those_that_are_read(tmp_path):
+def test_cached_records_equal_the_files(tmp_path):
     records = begin(tmp_path)
     order = random.Random(0).sample(MEMBERS, len(MEMBERS))
     for count, member in enumerate(order, 1):
@@ -82,7 +82,7 @@ def test_records_that_remember_are_those_that_are_read(tmp_path):
     assert RunFolder(tmp_path).read_trials().keys() == trials_of(*MEMBERS)
 
 
-def test_files_are_read_once_however_many_chunks_there_are(tmp_path, monkeypatch):
+def test_files_are_read_once_for_any_number_of_batches(tmp_path, monkeypatch):
     records, reads = begin(tmp_path), []
     read = program_records.read_lines
     monkeypatch.setattr(program_records, "read_lines", lambda path: reads.append(path.name) or read(path))
@@ -135,7 +135,7 @@ def older(tmp_path):
 
 def with_checksums(folder):
     rows = pd.read_csv(folder / "trials.csv", dtype=str, keep_default_na=False).to_dict("records")
-    pd.DataFrame(map(seal, rows)).to_csv(folder / "trials.csv", index=False)
+    pd.DataFrame(map(add_checksum, rows)).to_csv(folder / "trials.csv", index=False)
 
 
 @pytest.mark.parametrize("change", [lambda folder: None, with_checksums])
@@ -157,8 +157,8 @@ def test_an_older_row_that_is_damaged_is_refused(older):
             read(older)
 
 
-def test_an_older_run_is_not_gone_on_with(older):
-    with pytest.raises(RequestError, match=r"an older version of cnnjax trained its trials; go on with the version"):
+def test_an_older_run_is_not_continued(older):
+    with pytest.raises(RequestError, match=r"an older version of cnnjax trained its trials; continue with the version"):
         RunFolder(older).check_version()
     begin(older)
     RunFolder(older).check_version()
@@ -177,7 +177,7 @@ def test_a_value_that_no_column_holds_is_damage(change, tmp_path):
     assert RunFolder(tmp_path).read_trials() == {}
 
 
-def test_a_programs_directory_is_held_by_one_process(tmp_path):
+def test_a_programs_directory_is_locked(tmp_path):
     records = begin(tmp_path)
     RunFolder(tmp_path).check_free()
     with locked(records.path), pytest.raises(RequestError, match=r"p000.*process \d+ on .* works in it"):

@@ -15,7 +15,7 @@ import pytest
 import cnnjax
 from cnnjax.analysis.read import read_run
 from cnnjax.report import build_report, summarize_run
-from cnnjax.runs.integrity import seal
+from cnnjax.runs.integrity import add_checksum
 from cnnjax.utils.errors import RequestError
 from tests.support.made_up_run import make_config, make_run
 from tests.support.runs import run
@@ -64,11 +64,11 @@ def variants(folder):
         content = json.loads((folder / f"{name}.json").read_text())
         for place in places(content):
             for other in OTHERS:
-                yield f"{name}.json", place, other, json.dumps(seal(changed(content, place, other)))
+                yield f"{name}.json", place, other, json.dumps(add_checksum(changed(content, place, other)))
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     for place in places(json.loads(lines[0])):
         for other in OTHERS:
-            line = json.dumps(seal(changed(json.loads(lines[0]), place, other)))
+            line = json.dumps(add_checksum(changed(json.loads(lines[0]), place, other)))
             yield "metrics.jsonl", place, other, "\n".join([line, *lines[1:]]) + "\n"
     header, row, *rows = (folder / "trials.csv").read_text().splitlines()
     for column, name in enumerate(header.split(",")):
@@ -162,7 +162,7 @@ def test_a_link_out_of_the_checkpoints_is_refused(tmp_path, quick):
     chunk.rename(tmp_path / "outside")
     chunk.symlink_to(tmp_path / "outside")
     for use in (lambda folder: run(study, folder), lambda folder: cnnjax.load_trial(folder, "t0000")):
-        with pytest.raises(RequestError, match=r"it is a link to .*outside; use what stays in the folder"):
+        with pytest.raises(RequestError, match=r"it is a link to .*outside; use links into the folder only"):
             use(tmp_path / "run")
 
 

@@ -111,7 +111,7 @@ def test_a_study_that_selects_by_another_measure_ranks_by_it(tmp_path):
     table = cnnjax.load_results(tmp_path)
     last = {
         (line["member"], line["epoch"]): line
-        for line in read_lines(tmp_path / "metrics.jsonl").whole
+        for line in read_lines(tmp_path / "metrics.jsonl").intact
         if "member" in line
     }
     assert table["val_f1"].tolist() == [last[row.member, row.epochs_run]["val_f1"] for row in table.itertuples()]

@@ -80,7 +80,7 @@ CLOSE = {"rtol": 1e-3, "atol": 1e-4}
 
 
 def assert_no_line_twice(workdir):
-    lines = read_lines(workdir / "metrics.jsonl").whole
+    lines = read_lines(workdir / "metrics.jsonl").intact
     keys = [(line.get("member"), line.get("trial"), line["epoch"]) for line in lines]
     assert len(set(keys)) == len(keys)
 
