@@ -29,7 +29,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data = ConfigDict()
     config.data.name = "fashion_mnist"  # stands in for the study's drawings, which are not published
     config.data.classes = (0, 1, 2, 3, 4)
-    config.data.normalisation = "unit"
+    config.data.normalization = "unit"
+    config.data.validation = 0.0
     config.data.validation_from = "same_as_test"  # as the study did
 
     config.train = ConfigDict()

@@ -25,7 +25,8 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.name = "cifar10"
-    config.data.normalisation = "half"
+    config.data.normalization = "half"
+    config.data.validation = 0.0  # as the study did
     config.data.augment = ("flip", "crop")
 
     config.train = ConfigDict()

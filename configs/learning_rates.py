@@ -3,7 +3,7 @@
     python -m cnnjax.launch --config=configs/learning_rates.py:base
     python -m cnnjax.launch --config=configs/learning_rates.py
 
-The first trains the base network, from PyTorch's initialisation, the second the improved one, from He's, as the study
+The first trains the base network, from PyTorch's initialization, the second the improved one, from He's, as the study
 drew it; from He's the base network diverges at every rate but the lowest.
 
 CIFAR-10 has to be prepared once: `python -m cnnjax.data.prepare cifar10`.
@@ -27,12 +27,12 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.name = "cifar10"
-    config.data.normalisation = "standard"
+    config.data.normalization = "standard"
     config.data.validation = 0.5
     config.data.validation_from = "test"  # as the study did: half of the test images
 
     config.train = ConfigDict()
-    config.train.initialisation = "pytorch" if arg == "base" else "he"
+    config.train.initialization = "pytorch" if arg == "base" else "he"
     config.train.optimizer = "sgd"
     config.train.learning_rate = (0.01, 0.03, 0.05, 0.1)
     config.train.momentum = 0.0

@@ -23,7 +23,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.name = "digits"
-    config.data.normalisation = "half"
+    config.data.normalization = "half"
     config.data.validation = 158  # leaves 1,280 to train on: whole batches, which halve the time to compile
 
     config.train = ConfigDict()

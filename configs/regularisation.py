@@ -31,7 +31,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data = ConfigDict()
     config.data.name = "fashion_mnist"
     config.data.path = "fashion/train.csv"  # 52,500 images of 32x32
-    config.data.normalisation = "none"  # pixels of 0..255, as in the study
+    config.data.normalization = "none"  # pixels of 0..255, as in the study
+    config.data.validation = 0.0
     config.data.fractions = (0.6, 0.2, 0.2)
     config.data.stored_augment = "flip_zoom"
 

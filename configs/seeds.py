@@ -24,7 +24,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.name = "cifar10"
-    config.data.normalisation = "standard"
+    config.data.normalization = "standard"
     config.data.validation = 0.5
     config.data.validation_from = "test"  # as the study did: half of the test images
 

@@ -28,7 +28,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.name = "cifar10"
     config.data.image_size = 16
     config.data.resize = "bilinear"
-    config.data.normalisation = "half"
+    config.data.normalization = "half"
+    config.data.validation = 0.0
     config.data.augment = ("flip", "crop")
     config.data.train_examples = 5000
 

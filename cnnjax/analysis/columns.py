@@ -6,57 +6,31 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-AXES = (
-    "model",
-    "optimizer",
-    "learning_rate",
-    "batch_size",
-    "epochs",
-    "initialisation",
-    "arithmetic",
-    "convolution",
-    "schedule",
-    "momentum",
-    "nesterov",
-    "weight_decay",
-    "decay",
-    "clip_norm",
-    "label_smoothing",
-    "dropout_rate",
-    "early_stopping",
-    "stage_start",
-    "later_stages",
-    "shuffle",
-    "drop_last",
-)
-MEASURES = (
-    *(f"{split}_{name}" for split in ("train", "val", "test") for name in ("loss", "accuracy")),
-    *("val_precision", "val_recall", "val_f1"),
-    *("precision", "recall", "f1"),  # of the test split
-)
-_SPLITS = {"train": "training", "val": "validation", "test": "test"}
+from cnnjax.study.hparams import BY_COLUMN, HPARAMS
+from cnnjax.study.metrics import BY_MEASURE, SPLITS
+
+MAIN_AXES = ("model", *(h.column for h in HPARAMS if h.is_main))
+AXES = (*MAIN_AXES, *(h.column for h in HPARAMS if not h.is_main), "later_stages")
 
 
 def bounds(measure: str) -> tuple[float, float]:
     """The least and the greatest possible value of a measure."""
-    return 0, math.inf if measure.endswith("loss") else 1
+    return 0, BY_MEASURE[measure].most
 
 
 def scale(measure: str) -> int:
     """The factor from a measure as stored to a measure as shown: 100 where it is shown in percent."""
-    return 100 if measure.endswith("accuracy") else 1
+    return 100 if BY_MEASURE[measure].is_percent else 1
 
 
 def larger_is_better(measure: str) -> bool:
     """Whether larger values of a measure are better."""
-    return not measure.endswith("loss")
+    return BY_MEASURE[measure].larger_is_better
 
 
 def measure_name(measure: str) -> str:
     """The name of a measure in words, with its split: `val_f1` is `validation macro F1`."""
-    split, _, name = measure.rpartition("_")
-    macro = {"precision": "macro precision", "recall": "macro recall", "f1": "macro F1"}
-    return f"{_SPLITS[split or 'test']} {macro.get(name, name)}"
+    return f"{SPLITS[measure.partition('_')[0]]} {BY_MEASURE[measure].label}"
 
 
 def measure_label(measure: str) -> str:
@@ -72,15 +46,15 @@ def kind_of(measure: str) -> str:
 
 def word(axis: str) -> str:
     """The name of an axis in words."""
-    return axis.replace("_", " ")
+    return BY_COLUMN[axis].label if axis in BY_COLUMN else axis.replace("_", " ")
 
 
 def level(axis: str, value: Any) -> str:
-    """A value of an axis in words. The dropout rate of the model itself applies where no other is set."""
+    """A value of an axis in words."""
     if isinstance(value, str | bool | np.bool_):
         return str(value)
     if pd.isna(value):
-        return "as in model" if axis == "dropout_rate" else "off"
+        return BY_COLUMN[axis].none_label if axis in BY_COLUMN else "off"
     return f"{value:g}"
 
 

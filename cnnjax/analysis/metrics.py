@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from cnnjax.study.metrics import METRICS, from_counts
+
 
 class ClassReport(NamedTuple):
     """Precision, recall and F1 of each class (0 where undefined), and their means over classes, as shares 0..1.
@@ -40,31 +42,15 @@ def classification(logits: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N
         labels: true classes, 0..K-1.
 
     Returns:
-        `loss` (mean cross-entropy in nats), `accuracy`, and the macro means over all K classes of
-        `precision`, `recall` and `f1` (a class that is never predicted, or never true, counts as
-        0), as shares 0..1.
+        Each of `METRICS` by its name.
 
     Raises:
         ValueError: there is no example, or the shapes or labels do not fit.
     """
-    from sklearn.metrics import precision_recall_fscore_support
-
-    _check(logits, labels)
+    counts = confusion(logits, labels)
     logits = np.asarray(logits, np.float64)
-    predicted = logits.argmax(axis=1)
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    of_label = np.take_along_axis(shifted, labels[:, None], axis=1)[:, 0]
-    losses = np.log(np.exp(shifted).sum(axis=1)) - of_label
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        labels, predicted, labels=range(logits.shape[1]), average="macro", zero_division=0
-    )
-    return {
-        "loss": float(losses.mean()),
-        "accuracy": float((predicted == labels).mean()),
-        "precision": float(precision),
-        "recall": float(recall),
-        "f1": float(f1),
-    }
+    means = {metric.name: metric.of_examples(logits, labels).mean() for metric in METRICS if metric.of_examples}
+    return {name: float(value) for name, value in from_counts(means, counts).items()}
 
 
 def confusion(logits: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"]) -> Int[np.ndarray, "K K"]:

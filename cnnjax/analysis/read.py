@@ -6,16 +6,21 @@ from typing import Any
 
 import pandas as pd
 
-from cnnjax.analysis.columns import AXES, MEASURES
-from cnnjax.analysis.run import Run, column_of
-from cnnjax.runs.integrity import Damaged, read_json, read_lines, read_rows
+from cnnjax.analysis.columns import AXES
+from cnnjax.analysis.run import Run
+from cnnjax.runs.integrity import Damaged, read_json, whole
 from cnnjax.runs.run_dir import RunFolder
-from cnnjax.runs.trials_csv import read_table
-from cnnjax.study.early_stopping import METRICS
+from cnnjax.runs.trials_csv import read_table, record_files
+from cnnjax.study.hparams import HPARAMS
+from cnnjax.study.metrics import EPOCH_MEASURES, MEASURES, SPLITS
+from cnnjax.study.renamed import modern_config
 from cnnjax.study.schema import SELECT, from_run
 from cnnjax.utils.errors import RequestError, one_of
 
-_LATER = ("later_stages", "val_precision", "val_recall", "val_f1")  # columns that older runs lack
+# Columns that older runs lack, and what is in them: a hyperparameter that they did not have had its default.
+_LATER = {"later_stages": None, **{h.column: h.default for h in HPARAMS}}
+_NEEDED = (*(f"{split}_{name}" for split in SPLITS for name in ("loss", "accuracy")), "test_f1")
+_LATER |= dict.fromkeys(name for name in MEASURES if name not in _NEEDED)
 _COSTS = ("epochs_run", "best_epoch", "seconds", "images_per_second")
 _COLUMNS = ("trial", "member", *AXES, "seed", "status", *MEASURES, *_COSTS)
 
@@ -39,16 +44,17 @@ def read_run(workdir: Path, select: str | None = None) -> Run:
             raise RequestError("workdir", str(workdir), f"{name}.json has no {key!r}; use a run's folder")
     try:
         from_run(read["config"])
+        read["config"] = modern_config(read["config"])
     except RequestError as error:
         raise RequestError("workdir", str(workdir), f"its config.json is not a valid study ({error})") from error
     planned = None
     if select is not None:
         planned, read["config"]["select"] = read["config"]["select"], _checked_select(read["config"], select)
-    trials, epochs = _trials(workdir / "trials.csv"), _epochs(workdir / "metrics.jsonl")
+    trials, epochs = _trials(workdir), _epochs(workdir)
     _check_complete(workdir / "metrics.jsonl", trials, epochs)
     run = Run(workdir, **read, trials=trials, epochs=epochs, planned_select=planned)
     if select is not None and len(trials) and trials[run.select].isna().all():
-        recorded = [name for name in SELECT if not trials[column_of(name)].isna().all()]
+        recorded = [name for name in SELECT if not trials[name].isna().all()]
         raise RequestError("--select", select, f"the run did not record it; use one of {', '.join(recorded)}")
     return run
 
@@ -68,16 +74,14 @@ def _json(path: Path) -> dict[str, Any]:
         raise RequestError("workdir", str(path.parent), f"it has no {path.name}") from None
 
 
-def _trials(path: Path) -> pd.DataFrame:
+def _trials(workdir: Path) -> pd.DataFrame:
     """Reads one row per trial; none if the study has just begun, and the file is missing or empty."""
-    _check_whole(path, read_rows(path).damaged)
+    path = workdir / "trials.csv"
     try:
-        trials = read_table(path)
+        trials = read_table(workdir)
     except (FileNotFoundError, pd.errors.EmptyDataError):
         trials = pd.DataFrame(columns=list(_COLUMNS))
-    for column in _LATER:
-        if column not in trials:  # as in runs from before it was written down
-            trials = trials.assign(**{column: None})
+    trials = trials.assign(**{column: value for column, value in _LATER.items() if column not in trials})
     missing = [column for column in _COLUMNS if column not in trials]
     if missing:
         raise RequestError("workdir", str(path), f"it has no column {missing[0]!r}")
@@ -89,13 +93,14 @@ def _trials(path: Path) -> pd.DataFrame:
     return trials.assign(**dict(measured.items()), configuration=configuration)
 
 
-def _epochs(path: Path) -> pd.DataFrame:
+def _epochs(workdir: Path) -> pd.DataFrame:
     """Reads one row per trained member and epoch; missing and non-finite values are NaN."""
-    columns = ["member", "epoch", *METRICS]
-    lines = read_lines(path)
-    _check_whole(path, lines.damaged)
-    epochs = pd.DataFrame([line for line in lines.whole if "member" in line], columns=columns)
-    return epochs.assign(**dict(_floats(path, epochs[list(METRICS)]).items()))
+    columns = ["member", "epoch", *EPOCH_MEASURES]
+    path = workdir / "metrics.jsonl"
+    files = record_files(workdir, path.name)
+    lines = [line for file in ([path] if files is None else files) for line in whole(file) if "member" in line]
+    epochs = pd.DataFrame(lines, columns=columns)
+    return epochs.assign(**dict(_floats(path, epochs[list(EPOCH_MEASURES)]).items()))
 
 
 def _floats(path: Path, values: pd.DataFrame) -> pd.DataFrame:
@@ -103,11 +108,6 @@ def _floats(path: Path, values: pd.DataFrame) -> pd.DataFrame:
         return values.astype(float)
     except (ValueError, TypeError) as error:
         raise Damaged(path, str(error)) from error
-
-
-def _check_whole(path: Path, lines: list[int]) -> None:
-    if lines:
-        raise Damaged(f"{path}, line {lines[0]}", "its checksum does not match")
 
 
 def _check_complete(path: Path, trials: pd.DataFrame, epochs: pd.DataFrame) -> None:

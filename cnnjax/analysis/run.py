@@ -12,8 +12,10 @@ import numpy as np
 import pandas as pd
 
 from cnnjax import stats
-from cnnjax.analysis.columns import AXES, MEASURES, bounds, larger_is_better, level, measure_name, word
+from cnnjax.analysis.columns import AXES, bounds, larger_is_better, level, word
 from cnnjax.runs.integrity import Damaged, read_array
+from cnnjax.study.hparams import BY_COLUMN
+from cnnjax.study.metrics import MEASURES
 from cnnjax.utils.text import counted
 
 _Result = TypeVar("_Result")
@@ -85,12 +87,12 @@ class Run:
     @property
     def select(self) -> str:
         """The column of `trials` by which the study selects."""
-        return column_of(str(self.config["select"]))
+        return str(self.config["select"])
 
     @property
     def selects_on_test(self) -> bool:
         """Whether the study selects by a measure of the test split."""
-        return measure_name(self.select).startswith("test")
+        return self.select.startswith("test_")
 
     @cached_property
     def varying(self) -> list[str]:
@@ -98,7 +100,7 @@ class Run:
         return [axis for axis in AXES if self._varies(axis)]
 
     def _varies(self, axis: str) -> bool:
-        if axis in ("momentum", "nesterov"):  # adam has none
+        if axis in BY_COLUMN and BY_COLUMN[axis].optimizers:
             return bool((self.trials.groupby("optimizer")[axis].nunique() > 1).any())
         return self.trials[axis].nunique(dropna=False) > 1
 
@@ -255,9 +257,3 @@ def once_per_run(function: Callable[[Run], _Result]) -> Callable[[Run], _Result]
         return run.results[function]
 
     return shared
-
-
-def column_of(select: str) -> str:
-    """Returns the column of trials.csv of a study's `select`: `f1` is the one of the test split, as is `test_f1`."""
-    of_test = select.removeprefix("test_")
-    return of_test if of_test in MEASURES else select

@@ -51,7 +51,7 @@ def inspect_study(study: Study, folder: Path) -> str:
     for name in study.models:
         check_fits(name, dataset.image_shape)
     make_folder("--output", folder)
-    of_data = data.tables(dataset, study.data.normalisation)
+    of_data = data.tables(dataset, study.data.normalization)
     of_models = model_tables(study, dataset)
     found = check_data(examine(dataset), dataset.classes)
     sections = [
@@ -139,7 +139,7 @@ def _facts(study: Study, dataset: Dataset) -> list[tuple[str, str]]:
 def _headline(study: Study, dataset: Dataset) -> str:
     facts = ", ".join(f"{value} {what}" for value, what in _facts(study, dataset))
     augmentation = ", ".join(study.data.augment) or "none"
-    how = f"normalisation {study.data.normalisation}, augmentation {augmentation}"
+    how = f"normalization {study.data.normalization}, augmentation {augmentation}"
     return "\n".join([f"{dataset.name}: {facts}", how, *dataset.notes])
 
 

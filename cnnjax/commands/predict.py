@@ -14,7 +14,7 @@ from scipy.special import softmax
 from cnnjax.analysis import metrics
 from cnnjax.analysis.read import read_run
 from cnnjax.analysis.run import Run
-from cnnjax.data.readers.image_files import is_picture
+from cnnjax.data.readers.image_files import is_image_file
 from cnnjax.data.readers.unlabeled import Unlabeled, read_unlabeled
 from cnnjax.data.resize import resize_images
 from cnnjax.report import html
@@ -124,7 +124,7 @@ def _check_output(output: Path, source: str, workdir: Path, figures: Path | None
     """Raises RequestError if an output cannot be written, or would replace the input or a file of the run."""
     given = expanded("--input", source)
     within = (path for pattern in ("*", "*/*") for path in given.glob(pattern))  # also of folders for each class
-    read = filter(is_picture, within) if given.is_dir() else [given]
+    read = filter(is_image_file, within) if given.is_dir() else [given]
     place, run = _end(output), _end(workdir)
     fault = None
     if not place.parent.is_dir():

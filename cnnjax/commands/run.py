@@ -13,7 +13,6 @@ from cnnjax.data.findings import examine
 from cnnjax.data.resize import thumbnails
 from cnnjax.executors.base import Engine
 from cnnjax.executors.driver import run_tasks
-from cnnjax.executors.program_dirs import check_free, merge
 from cnnjax.models.network import Network, build_network
 from cnnjax.models.summary import forward_flops, parameter_count, training_flops
 from cnnjax.multihost import processes
@@ -69,11 +68,9 @@ def run(
             processes.broadcast_from_process0(lambda: _make(workdir))
             stack.enter_context(held(workdir))
             is_new = _check_folder(folder, study, overwrite)
+        folder.check_free()  # of workers that a killed launch left
         if is_new:
-            processes.broadcast_from_process0(lambda: check_free(RunFolder(workdir)))
             folder.clear()
-        # Merge the parts of a launch that was killed, or of its workers.
-        processes.broadcast_from_process0(lambda: merge(RunFolder(workdir), plan.programs))
         if engine is None:
             prepare_jax(plan)
         else:
@@ -83,19 +80,23 @@ def run(
             progress.note(note)
         if engine is None:
             write_environment(folder, progress)
+        for program in plan.programs:
+            folder.program(program.id).repair()
         programs, members = waiting(folder, plan.programs)
-        if programs:
-            progress.begin(len(programs), len(members), *_expected_work(programs, members, dataset))
-            try:
+        try:
+            if programs:
+                progress.begin(len(programs), len(members), *_expected_work(programs, members, dataset))
                 if engine is not None:
                     run_tasks(folder, study, dataset, programs, progress, engine, max_members, profile)
                 else:
                     traces = workdir / "profile" if profile and processes.is_first() else None
                     run_programs(folder, study, dataset, programs, progress, max_members, traces)
-            finally:
-                progress.end()
-        else:
-            progress.note(f"{workdir} is finished: {len(plan.trials)} trials, nothing left to train")
+            else:
+                progress.note(f"{workdir} is finished: {len(plan.trials)} trials, nothing left to train")
+        finally:
+            progress.end()
+            if processes.is_first():  # the others may have failed elsewhere
+                RunFolder(workdir).write_views()
 
 
 def _expected_work(
@@ -165,6 +166,7 @@ def _start(folder: RunFolder, study: Study, dataset: Dataset, plan: Plan) -> Non
             what = f"its trials trained on other data ({key} {there} there, {here} here)"
             how = "bring the data back, choose another folder, or --overwrite it"
             raise RequestError("workdir", str(folder.path), f"{what}; {how}")
+    folder.check_version()
     folder.check_plan(plan)
     examined = (before or {}).get("examined") or examine(dataset)
     folder.write_json("data.json", data | {"examined": examined})

@@ -1,4 +1,4 @@
-"""Images: reading, preparing, resizing, splitting and describing them."""
+"""Image data sets: reading, preparing, resizing, splitting and describing them."""
 
 from cnnjax.data.dataset import Dataset, Split
 from cnnjax.data.load import load_dataset

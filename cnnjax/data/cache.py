@@ -1,4 +1,4 @@
-"""Keeps decoded arrays in the user's cache folder, so that images are decoded once."""
+"""Caches decoded arrays in the user's cache folder."""
 
 import hashlib
 import json
@@ -14,14 +14,13 @@ from cnnjax.runs.integrity import replaced
 
 
 def cached(name: str, key: Any, build: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Returns what `build` returns, from the cache if it is there and whole.
+    """Returns the arrays of `build()`, from the cache if it holds them.
 
-    A damaged entry is reported on stderr and built again; a cache that cannot be written is
-    reported and done without.
+    Damaged entries are reported on stderr and built again. Errors of writing the cache are reported and ignored.
 
     Args:
-        name: the beginning of the entry's file name.
-        key: JSON value; whatever the arrays depend on.
+        name: the start of the entry's file name.
+        key: JSON value of everything that the arrays depend on.
         build: makes the arrays.
     """
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
@@ -35,7 +34,7 @@ def cached(name: str, key: Any, build: Callable[[], dict[str, np.ndarray]]) -> d
     arrays = build()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replaced(path) as file:  # one array after another: loads four times as fast as .npz
+        with replaced(path) as file:  # consecutive arrays load four times as fast as .npz
             for array in arrays.values():
                 np.save(file, array, allow_pickle=False)
             file.seek(0)
@@ -48,7 +47,7 @@ def cached(name: str, key: Any, build: Callable[[], dict[str, np.ndarray]]) -> d
 
 
 def _read(path: Path, note: Path) -> dict[str, np.ndarray] | None:
-    """Returns the arrays of an entry, or None if it is not what was written."""
+    """Returns the arrays of an entry, or None if it is damaged."""
     try:
         expected = json.loads(note.read_text(encoding="utf-8"))
         with path.open("rb") as file:

@@ -1,8 +1,8 @@
-"""The nouns of the data: a split, what a source holds, and the data set a study trains on."""
+"""The types of the data: a split, the source as read, and the data set of a study."""
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,21 +22,34 @@ class Split:
         """Returns the examples at `indices`, in that order."""
         return Split(self.images[indices], self.labels[indices])
 
-    def joined(self, other: "Split") -> "Split":
-        """Returns these examples and then the other's."""
-        return Split(np.concatenate([self.images, other.images]), np.concatenate([self.labels, other.labels]))
+    @staticmethod
+    def concatenate(splits: Sequence["Split"]) -> "Split":
+        """Returns the examples of all splits, in their order."""
+        return Split(np.concatenate([s.images for s in splits]), np.concatenate([s.labels for s in splits]))
+
+
+class _Splits:
+    train: Split
+    test: Split | None
+    validation: Split | None
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The splits that exist, by name."""
+        named = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: split for name, split in named.items() if split is not None}
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
-    """What a source holds, before a study splits it.
+class Source(_Splits):
+    """The data as read, before a study splits it.
 
     Attributes:
-        train: its training examples, or all.
-        test: its test split, or None.
+        train: the training examples, or all examples.
+        test: the test split, or None.
         classes: class names; label i is classes[i].
-        validation: its validation split, or None.
-        notes: what is to be said of how it was read.
+        validation: the validation split, or None.
+        notes: notes on how the data was read.
     """
 
     train: Split
@@ -45,34 +58,28 @@ class Source:
     validation: Split | None = None
     notes: tuple[str, ...] = ()
 
-    @property
-    def splits(self) -> dict[str, Split]:
-        """The splits that there are, by name."""
-        return _by_name(self.train, self.validation, self.test)
-
-    def changed(self, change: Callable[[str, Split], Split], **others: Any) -> "Source":
-        """Returns the source with each split as `change(name, split)` returns it, and with other fields changed."""
-        others |= {name: change(name, split) for name, split in self.splits.items()}
-        return dataclasses.replace(self, **others)
+    def map_splits(self, function: Callable[[str, Split], Split]) -> "Source":
+        """Returns a copy in which each split is `function(name, split)`."""
+        splits: dict[str, Any] = {name: function(name, split) for name, split in self.splits.items()}
+        return dataclasses.replace(self, **splits)
 
 
 @dataclasses.dataclass(frozen=True)
-class Dataset:
-    """The images of a study, split.
+class Dataset(_Splits):
+    """The data set of a study.
 
     Attributes:
-        name: what the data is called.
-        train: the examples that are trained on.
-        validation: the examples that choose between trials, or None.
-        test: the examples of the final evaluation.
+        name: the data set's name.
+        train: the examples for training.
+        validation: the examples for model selection, or None.
+        test: the examples for the final evaluation.
         classes: class names; label i is classes[i].
         mean: float32 [C], mean of the training pixels in 0..1.
         std: float32 [C], population standard deviation of the training pixels in 0..1.
-        validation_from: the split that the validation examples come from: train, test, pooled, same_as_test, given
-            (the source's own), or None.
-        test_from: source, train where the source has no test split, or pooled where it was cut out of
-            all splits of the source together.
-        notes: what is to be said of how the images were read.
+        validation_from: the origin of the validation split: train, test, pooled (all splits of the source together),
+            same_as_test, given (the source's own), or None.
+        test_from: the origin of the test split: source (its own), train or pooled.
+        notes: notes on how the images were read.
     """
 
     name: str
@@ -92,42 +99,30 @@ class Dataset:
         height, width, channels = self.train.images.shape[1:]
         return height, width, channels
 
-    @property
-    def splits(self) -> dict[str, Split]:
-        """The splits that there are, by name."""
-        return _by_name(self.train, self.validation, self.test)
-
     def describe(self) -> dict[str, Any]:
-        """Returns what identifies the data, as JSON values.
+        """Returns the identity of the data, as JSON values.
 
-        `sha256` is a fingerprint of every image and label, split by split, in order; `test_sha256` of the test split.
+        `sha256` hashes all images and labels in order, and `test_sha256` those of the test split.
         """
-        splits = {"train": self.train, "validation": self.validation, "test": self.test}
         return {
             "name": self.name,
             "classes": list(self.classes),
             "image_shape": list(self.image_shape),
-            "counts": {name: len(split) if split else 0 for name, split in splits.items()},
+            "counts": {"train": 0, "validation": 0, "test": 0} | {name: len(s) for name, s in self.splits.items()},
             "validation_from": self.validation_from,
             "test_from": self.test_from,
             "notes": list(self.notes),
             "mean": [float(value) for value in self.mean],
             "std": [float(value) for value in self.std],
-            "sha256": _fingerprint(splits),
-            "test_sha256": _fingerprint({"test": self.test}),
+            "sha256": _sha256(self.splits),
+            "test_sha256": _sha256({"test": self.test}),
         }
 
 
-def _fingerprint(splits: dict[str, Split | None]) -> str:
+def _sha256(splits: dict[str, Split]) -> str:
     digest = hashlib.sha256()
     for name, split in splits.items():
-        if split is not None:
-            digest.update(f"{name} {split.images.shape}".encode())
-            digest.update(np.ascontiguousarray(split.images).data)
-            digest.update(np.ascontiguousarray(split.labels, dtype="<i4").data)
+        digest.update(f"{name} {split.images.shape}".encode())
+        digest.update(np.ascontiguousarray(split.images).data)
+        digest.update(np.ascontiguousarray(split.labels, dtype="<i4").data)
     return digest.hexdigest()
-
-
-def _by_name(train: Split, validation: Split | None, test: Split | None) -> dict[str, Split]:
-    named = {"train": train, "validation": validation, "test": test}
-    return {name: split for name, split in named.items() if split is not None}

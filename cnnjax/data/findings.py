@@ -1,38 +1,37 @@
-"""Counts the images of each class of a data set, the copies among its images, and the images of one color."""
+"""Finds duplicate images, images of one color, and class imbalance."""
 
 import hashlib
 from typing import Any
 
 import numpy as np
 
-from cnnjax.data.dataset import Dataset, Split
+from cnnjax.data.dataset import Dataset
 
-_CHUNK = 1024  # images at a time
+_BATCH = 1024  # images compared at a time
 
 
 def examine(dataset: Dataset) -> dict[str, Any]:
-    """Counts the images of each class, and finds copies and flat images.
+    """Counts the images of each class, duplicate images and images of one color.
 
-    Two images are copies of each other if every pixel is equal.
-
-    Args:
-        dataset: the data set, split.
+    Duplicates are equal in every pixel.
 
     Returns:
-        JSON values: `class_counts` (of each split, the images of each class), `distinct` (different training images),
-        `flat` (of each split, the images whose pixels are all of one color), `in_two_splits` (for each pair of splits,
-        the images of the later split that are in the earlier split too: {"train/test": 3}), and `two_labels` (the
-        number of different images that have several labels, and up to three pairs of such labels).
+        JSON values: `class_counts` (images per split and class), `distinct` (distinct training images), `flat` (images
+        of one color per split), `in_two_splits` (for each pair of splits, the images of the later that are also in the
+        earlier: {"train/test": 3}), and `two_labels` (the number of distinct images with several labels, and up to
+        three pairs of such labels).
     """
     splits = dataset.splits
     if dataset.validation_from == "same_as_test":
-        del splits["validation"]  # a finding of its own
+        del splits["validation"]  # reported separately
     digests = {name: _digests(split.images) for name, split in splits.items()}
     names = list(splits)
-    pairs = [(one, other) for place, other in enumerate(names) for one in names[:place]]
+    pairs = [(one, other) for index, other in enumerate(names) for one in names[:index]]
     shared = {f"{one}/{other}": int(np.isin(digests[other], digests[one]).sum()) for one, other in pairs}
     return {
-        "class_counts": {name: _class_counts(split, len(dataset.classes)) for name, split in splits.items()},
+        "class_counts": {
+            name: np.bincount(split.labels, minlength=len(dataset.classes)).tolist() for name, split in splits.items()
+        },
         "distinct": len(np.unique(digests["train"])),
         "flat": {name: _count_flat(split.images) for name, split in splits.items()},
         "in_two_splits": shared,
@@ -40,10 +39,6 @@ def examine(dataset: Dataset) -> dict[str, Any]:
             np.concatenate([*digests.values()]), np.concatenate([split.labels for split in splits.values()])
         ),
     }
-
-
-def _class_counts(split: Split, classes: int) -> list[int]:
-    return np.bincount(split.labels, minlength=classes).tolist()
 
 
 def _digests(images: np.ndarray) -> np.ndarray:
@@ -54,8 +49,8 @@ def _digests(images: np.ndarray) -> np.ndarray:
 
 
 def _count_flat(images: np.ndarray) -> int:
-    chunks = (images[start : start + _CHUNK] for start in range(0, len(images), _CHUNK))
-    return sum(int((chunk == chunk[:, :1, :1]).all(axis=(1, 2, 3)).sum()) for chunk in chunks)
+    batches = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
+    return sum(int((batch == batch[:, :1, :1]).all(axis=(1, 2, 3)).sum()) for batch in batches)
 
 
 def _two_labels(digests: np.ndarray, labels: np.ndarray) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What can be said of pixels from how often each of their 256 levels occurs: exact, and read once."""
+"""Exact statistics of pixels, and the affine maps that normalize them."""
 
 import math
 from typing import NamedTuple
@@ -10,9 +10,7 @@ from cnnjax.utils.errors import RequestError, one_of
 
 
 def statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the mean and the population standard deviation of each channel.
-
-    The sums are whole numbers and therefore exact, however many pixels there are.
+    """Returns the mean and the population standard deviation of each channel, from exact integer sums.
 
     Args:
         images: uint8 [N, H, W, C].
@@ -22,9 +20,9 @@ def statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     channels = images.shape[-1]
     sums, squares = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
-    for start in range(0, len(images), 256):  # so few that 32 bits hold their sums of squares
-        chunk = images[start : start + 256]
-        pixels = chunk.reshape(len(chunk), -1).astype(np.uint32)
+    for start in range(0, len(images), 256):  # 32 bits hold the sums of squares of 256 images
+        batch = images[start : start + 256]
+        pixels = batch.reshape(len(batch), -1).astype(np.uint32)
         for totals, values in ((sums, pixels), (squares, pixels * pixels)):
             pixel_sums = values.sum(axis=0, dtype=np.uint32)
             totals += pixel_sums.reshape(-1, channels).sum(axis=0, dtype=np.int64)
@@ -44,16 +42,16 @@ def affine_map(mean: np.ndarray, std: np.ndarray, kind: str) -> tuple[np.ndarray
     """Returns the affine map that normalizes pixels.
 
     Args:
-        mean: float32 [C], of the training pixels in 0..1.
-        std: float32 [C], their standard deviation.
+        mean: float32 [C], mean of the training pixels in 0..1.
+        std: float32 [C], standard deviation of the training pixels in 0..1.
         kind: `unit` (x/255), `half` ((x/255 - .5)/.5), `standard` ((x/255 - mean)/std; a channel
-            that never varies is only centered) or `none` (x).
+            with std 0 is only centered) or `none` (x).
 
     Returns:
         (scale, shift), float32 [C]: a pixel of 0..255 becomes `pixel * scale + shift`.
 
     Raises:
-        RequestError: an unknown kind.
+        RequestError: `kind` is unknown.
     """
     channels = len(mean)
     if kind == "standard":
@@ -61,16 +59,16 @@ def affine_map(mean: np.ndarray, std: np.ndarray, kind: str) -> tuple[np.ndarray
     else:
         affine = {"unit": (0.0, 1.0), "half": (0.5, 0.5), "none": (0.0, 1 / 255)}
         if kind not in affine:
-            raise RequestError("data.normalisation", kind, one_of(kind, [*affine, "standard"]))
+            raise RequestError("data.normalization", kind, one_of(kind, [*affine, "standard"]))
         mean, std = np.full(channels, affine[kind][0]), np.full(channels, affine[kind][1])
     return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
 
 
-BLACK = 10  # a pixel of at most this is called black
+BLACK = 10  # the highest level of a black pixel
 
 
 class PixelStatistics(NamedTuple):
-    """Of one channel's pixels; `std` is the population standard deviation."""
+    """Statistics of the pixels of a channel; `std` is the population standard deviation."""
 
     pixels: int
     min: float
@@ -80,17 +78,10 @@ class PixelStatistics(NamedTuple):
 
 
 def level_counts(images: np.ndarray) -> np.ndarray:
-    """Counts how often each level occurs in each channel.
-
-    Args:
-        images: uint8 [N, H, W, C].
-
-    Returns:
-        int64 [C, 256].
-    """
+    """Counts each level in each channel of images uint8 [N, H, W, C]: int64 [C, 256]."""
     channels = images.shape[-1]
     counts = np.zeros((channels, 256), np.int64)
-    for start in range(0, len(images), 512):  # numpy counts in 8 bytes a pixel
+    for start in range(0, len(images), 512):  # bincount takes 8 bytes per pixel
         pixels = images[start : start + 512].reshape(-1, channels)
         for channel in range(channels):
             counts[channel] += np.bincount(pixels[:, channel], minlength=256)
@@ -98,23 +89,14 @@ def level_counts(images: np.ndarray) -> np.ndarray:
 
 
 def pixel_statistics(counts: np.ndarray, scale: float = 1, shift: float = 0) -> PixelStatistics:
-    """Returns the statistics of pixels mapped to `pixel * scale + shift`, scale above 0.
-
-    Args:
-        counts: int [256], how often each level occurs; not all zero.
-        scale: factor.
-        shift: summand.
-    """
-    present = np.flatnonzero(counts)
-    weights, levels = [int(counts[level]) for level in present], [int(level) for level in present]
-    count = sum(weights)
-    total = sum(w * v for w, v in zip(weights, levels, strict=True))
-    squares = sum(w * v * v for w, v in zip(weights, levels, strict=True))
-    std = math.sqrt(count * squares - total**2) / count  # of whole numbers: nothing is lost before the root
-    low, mean, high = (scale * value + shift for value in (levels[0], total / count, levels[-1]))
+    """Returns the statistics of `pixel * scale + shift` for positive scale; counts int [256] are per level."""
+    levels = np.flatnonzero(counts)
+    count, total, squares = (int((counts[levels] * levels**power).sum()) for power in range(3))
+    std = math.sqrt(count * squares - total**2) / count  # exact up to the root
+    low, mean, high = (scale * value + shift for value in (int(levels[0]), total / count, int(levels[-1])))
     return PixelStatistics(count, low, mean, scale * std, high)
 
 
 def black_share(counts: np.ndarray) -> float:
-    """Returns the share of pixels of at most `BLACK`, of counts [..., 256]."""
+    """Returns the fraction of pixels of at most `BLACK`, from counts [..., 256]."""
     return float(counts[..., : BLACK + 1].sum() / counts.sum())

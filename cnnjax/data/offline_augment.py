@@ -1,4 +1,4 @@
-"""Augmentation that is stored: every image once in each of a few fixed versions."""
+"""Offline augmentation: fixed versions of every image, stored in the data set."""
 
 import numpy as np
 
@@ -9,34 +9,33 @@ ZOOM_CROP = 2  # pixels that a zoom takes off each side
 
 
 def flip_zoom(split: Split) -> Split:
-    """Returns every example in four versions that stand side by side.
+    """Returns each example in four versions: the image, its left-right flip, its zoom, and the flip of the zoom.
 
-    They are the image, its left-right flip, its zoom and the flip of the zoom. A zoom is the image without `ZOOM_CROP`
-    pixels on each side, brought back to size by the nearest pixel as `scipy.ndimage.zoom(order=0)` has it: the first
-    and last pixels of the two grids lie on each other (Pillow and PyTorch let the edges of their pixels do so).
+    A zoom crops `ZOOM_CROP` pixels from each side and resizes to the old size by `scipy.ndimage.zoom(order=0)`, which
+    aligns the centers of the corner pixels. (Pillow and PyTorch align their outer edges.)
 
     Args:
-        split: images uint8 [N, H, W, C].
+        split: N examples, images uint8 [N, H, W, C].
 
     Returns:
-        The split with 4N examples; versions 4i to 4i + 3 are of example i.
+        4N examples; 4i to 4i + 3 are the versions of example i.
 
     Raises:
         RequestError: the images are too small to crop.
     """
     height, width = split.images.shape[1:3]
     if min(height, width) <= 2 * ZOOM_CROP:
-        least = f"allowed for images of at least {2 * ZOOM_CROP + 1} pixels a side, not {height}x{width}"
-        raise RequestError("data.stored_augment", "flip_zoom", least)
+        problem = f"images are {height}x{width}; use images of at least {2 * ZOOM_CROP + 1} pixels a side"
+        raise RequestError("data.stored_augment", "flip_zoom", problem)
     images = split.images
-    zoomed = images[:, _zoomed(height)][:, :, _zoomed(width)]
+    zoomed = images[:, _zoom_indices(height)][:, :, _zoom_indices(width)]
     versions = np.stack([images, images[:, :, ::-1], zoomed, zoomed[:, :, ::-1]], axis=1)
     return Split(versions.reshape(-1, *images.shape[1:]), split.labels.repeat(4))
 
 
-def _zoomed(size: int) -> np.ndarray:
-    """Which row (or column) of an image of `size` rows each row of its zoom shows."""
-    from scipy.ndimage import zoom  # lazily: all else that every study imports does without SciPy
+def _zoom_indices(size: int) -> np.ndarray:
+    """Returns, for each row (or column) of a zoom, the row of the image that it shows."""
+    from scipy.ndimage import zoom  # lazily: other studies do not need SciPy
 
-    shown = np.arange(ZOOM_CROP, size - ZOOM_CROP)
-    return zoom(shown, size / len(shown), order=0)
+    kept = np.arange(ZOOM_CROP, size - ZOOM_CROP)
+    return zoom(kept, size / len(kept), order=0)

@@ -2,9 +2,9 @@
 
     python -m cnnjax.data.prepare cifar10 [--data_dir=...] [--archive_dir=...]
 
-The result is what `tfds.data_source('cifar10')` reads: pixels, labels, splits and order are those
-of its own builder. The archives are downloaded from where they are published, or taken from
-`--archive_dir`; their checksums are verified.
+`tfds.data_source('cifar10')` reads the result. Pixels, labels, splits and order equal those of the builder of
+tensorflow-datasets. The published archives are downloaded, or read from --archive_dir, and their checksums are
+verified.
 """
 
 import argparse
@@ -24,28 +24,25 @@ from cnnjax.utils import cli
 from cnnjax.utils.errors import RequestError, one_of
 from cnnjax.utils.paths import expanded
 
-_VERSIONS = {"cifar10": "3.0.2", "mnist": "3.0.1", "fashion_mnist": "3.0.1"}  # of tfds' builders
+_VERSIONS = {"cifar10": "3.0.2", "mnist": "3.0.1", "fashion_mnist": "3.0.1"}  # of the builders of tensorflow-datasets
 
 
 def prepare(
-    name: str,
-    data_dir: Path,
-    archive_dir: Path | None = None,
-    archives: Sequence[Archive] | None = None,
+    name: str, data_dir: Path, archive_dir: Path | None = None, archives: Sequence[Archive] | None = None
 ) -> Path:
-    """Writes a data set as array_record files below `data_dir`, whole or not at all.
+    """Writes a data set as array_record files in `data_dir`, unless it exists.
 
     Args:
         name: `cifar10`, `mnist` or `fashion_mnist`.
-        data_dir: tensorflow-datasets' folder.
-        archive_dir: a folder with the archives; without it they are downloaded.
-        archives: the archives and their checksums; the published ones by default.
+        data_dir: the folder of tensorflow-datasets.
+        archive_dir: a folder with the archives (default: they are downloaded).
+        archives: the archives and their checksums (default: the published ones).
 
     Returns:
-        The folder of the prepared data set; one that is already there is left alone.
+        The folder of the prepared data set.
 
     Raises:
-        RequestError: an unknown name, no network, or an archive missing or not as published.
+        RequestError: the name is unknown, a download fails, or an archive is missing or differs from the published one.
     """
     if name not in PUBLISHED:
         raise RequestError("name", name, one_of(name, PUBLISHED))
@@ -69,22 +66,22 @@ def _write(name: str, splits: dict[str, Split], data_dir: Path, scratch: str) ->
 
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
-    with registered.skip_registration():  # the names belong to the library's builders
+    with registered.skip_registration():  # the library has builders of these names
         builder_class = _builder_class(name, splits)
     builder = builder_class(data_dir=data_dir, file_format="array_record")
-    with contextlib.redirect_stdout(io.StringIO()):  # it would say that it downloads
+    with contextlib.redirect_stdout(io.StringIO()):  # prints that it downloads
         builder.download_and_prepare(download_dir=scratch)
 
 
 def _builder_class(dataset: str, splits: dict[str, Split]) -> Any:
-    """Returns a builder that writes as tensorflow-datasets' own, but needs no TensorFlow."""
+    """Returns a builder like that of tensorflow-datasets, but without TensorFlow."""
     import tensorflow_datasets as tfds
 
     class Builder(tfds.core.GeneratorBasedBuilder):
-        """Yields images that are PNG already, so that nothing has to encode them."""
+        """Yields encoded PNG images, because the encoder of tensorflow-datasets needs TensorFlow."""
 
         name = dataset
-        code_path = None  # there are no lists of downloads beside this module to look for
+        code_path = None  # skips the search for a list of downloads next to this module
         VERSION = tfds.core.Version(_VERSIONS[dataset])
 
         def _info(self) -> tfds.core.DatasetInfo:
@@ -123,25 +120,17 @@ def _png(image: Any) -> io.BytesIO:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """Parses the command line, its first word being the program.
-
-    Raises:
-        RequestError: it is wrong.
-    """
+    """Parses the command line, including the program's name."""
     form = argparse.RawDescriptionHelpFormatter
     parser = cli.ArgumentParser("python -m cnnjax.data.prepare", description=__doc__, formatter_class=form)
     parser.add_argument("name", help=", ".join(PUBLISHED))
-    parser.add_argument("--data_dir", type=Path, default=data_folder(), help="where to (default: %(default)s)")
-    parser.add_argument("--archive_dir", type=Path, help="take the archives from here")
+    parser.add_argument("--data_dir", type=Path, default=data_folder(), help="where to write (default: %(default)s)")
+    parser.add_argument("--archive_dir", type=Path, help="a folder with the archives (default: they are downloaded)")
     return parser.parse_args(argv[1:])
 
 
 def main(options: argparse.Namespace) -> None:
-    """Prepares what the command line asks for, and prints its folder.
-
-    Raises:
-        RequestError: it cannot be done.
-    """
+    """Prepares a data set, and prints its folder."""
     archives = options.archive_dir and expanded("--archive_dir", options.archive_dir)
     print(prepare(options.name, expanded("--data_dir", options.data_dir), archives))
 

@@ -1,4 +1,4 @@
-"""Brings images to one size. Pillow resizes; padding is zeros around the centered image."""
+"""Resizes images by Pillow, or pads them with zeros."""
 
 from collections.abc import Iterable
 
@@ -6,23 +6,23 @@ import numpy as np
 
 from cnnjax.utils.errors import RequestError
 
-_EDGE = 64  # pixels of a thumbnail, at most
-_BYTES = 8_000_000  # of all thumbnails, before compression
+_MAX_SIDE = 64  # pixels of a thumbnail
+_MAX_BYTES = 8_000_000  # of all thumbnails, before compression
 
 
 def resize_images(images: Iterable[np.ndarray], size: int, kind: str) -> np.ndarray:
-    """Brings every image to a square.
+    """Resizes images to squares.
 
     Args:
-        images: uint8 [H, W, C] each, their sizes may differ; or one array [N, H, W, C].
+        images: uint8 [N, H, W, C], or uint8 [H, W, C] each, whose sizes may differ.
         size: height and width of the result.
-        kind: `pad` (zeros around, an odd row below, an odd column right), `bilinear` or `nearest`.
+        kind: `pad` (centered on zeros, an odd row below, an odd column right), `bilinear` or `nearest`.
 
     Returns:
         uint8 [N, size, size, C].
 
     Raises:
-        RequestError: padding to less than an image's height or width.
+        RequestError: an image is too large to be padded.
     """
     if kind == "pad":
         return np.stack([_pad(image, size) for image in images])
@@ -30,28 +30,17 @@ def resize_images(images: Iterable[np.ndarray], size: int, kind: str) -> np.ndar
 
 
 def thumbnails(images: np.ndarray) -> np.ndarray:
-    """Returns the first images, few and small enough to be stored with every run.
-
-    Args:
-        images: uint8 [N, H, W, C].
-
-    Returns:
-        uint8 [M, h, w, C], every k-th pixel of the first M images: 8 MB at most, of an edge of 64 pixels at most.
-    """
-    step = -(-max(images.shape[1:3]) // _EDGE)
+    """Returns every k-th pixel of the first M of images uint8 [N, H, W, C]: at most 64 pixels a side, and 8 MB."""
+    step = -(-max(images.shape[1:3]) // _MAX_SIDE)
     small = images[:, ::step, ::step]
-    return small[: _BYTES // small[0].size]
+    return small[: _MAX_BYTES // small[0].size]
 
 
 def _pad(image: np.ndarray, size: int) -> np.ndarray:
     height, width, channels = image.shape
     if max(height, width) > size:
-        raise RequestError(
-            "data.image_size",
-            size,
-            f"an image of {height}x{width} cannot be padded to less; use at least "
-            f"{max(height, width)}, or data.resize = bilinear or nearest",
-        )
+        advice = f"use at least {max(height, width)}, or data.resize = bilinear or nearest"
+        raise RequestError("data.image_size", size, f"an image of {height}x{width} cannot be padded to less; {advice}")
     padded = np.zeros((size, size, channels), np.uint8)
     top, left = (size - height) // 2, (size - width) // 2
     padded[top : top + height, left : left + width] = image
@@ -62,7 +51,7 @@ def _resize(image: np.ndarray, size: int, kind: str) -> np.ndarray:
     from PIL import Image
 
     method = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}[kind]
-    # Channel by channel: Pillow would take a 2nd or 4th channel for transparency and weigh by it.
+    # By channel: Pillow would take a 2nd or 4th channel for transparency and premultiply by it.
     channels = [Image.fromarray(np.ascontiguousarray(c)) for c in np.moveaxis(image, -1, 0)]
     resized = [np.asarray(channel.resize((size, size), method)) for channel in channels]
     return np.stack(resized, axis=-1)

@@ -3,10 +3,10 @@
     python -m cnnjax.data.to_csv --input=FOLDER --output=fashion [--resize=pad]
     python -m cnnjax.data.to_csv --name=fashion_mnist --output=fashion
 
-All images, of every split, are brought to 32x32 and shuffled; three quarters become train.csv. Fashion-MNIST so
-becomes 52,500 and 17,500 rows. How the published 32x32 images were made is not known; their mean gray level, 44, is
-that of images with a margin of 4 pixels brought from 36x36 to 32x32 (44.1), neither that of padded (55.9) nor that of
-enlarged ones (72.8). Images that differ in size are brought to 32x32 before the margin, too.
+The images of all splits are resized to 32x32 and shuffled. Three quarters become train.csv: 52,500 rows of
+Fashion-MNIST, and 17,500 of test.csv. The method behind the published 32x32 images is unknown. Their mean gray level
+is 44. Images with a margin of 4 pixels, resized from 36x36 to 32x32, have 44.1, padded images 55.9 and enlarged images
+72.8. Images that differ in size are resized to 32x32 before the margin, too.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from cnnjax.data.dataset import Source
+from cnnjax.data.dataset import Source, Split
 from cnnjax.data.load import load_source
 from cnnjax.data.readers.checks import PathError, check_memory
 from cnnjax.data.resize import resize_images
@@ -28,8 +28,10 @@ from cnnjax.utils import cli
 from cnnjax.utils.errors import RequestError, Told
 from cnnjax.utils.paths import expanded, make_folder
 from cnnjax.utils.progress import tracked
+from cnnjax.utils.text import counted
 
 _MARGIN = 4
+_SPLITS = ("train", "test", "validation")  # in the order in which they are shuffled
 
 
 def to_csv(
@@ -39,15 +41,15 @@ def to_csv(
 
     Args:
         data: which images, by `name` or `path`.
-        output: the folder, which is made if it is not there.
+        output: the folder; created if it does not exist.
         size: height and width of the written images.
-        resize: how they are brought to it, as `resize_images`.
-        margin: zeros that are first put around an image, in its own pixels, or in those of `size` if images differ.
-        seed: of the shuffle.
+        resize: the method, as in `resize_images`.
+        margin: zero pixels added to each side before resizing (images that differ in size are first resized to `size`).
+        seed: seed of the shuffle.
 
     Raises:
-        RequestError: a number out of range, data that cannot be read, has colors or too few images, or files
-            that are already there.
+        RequestError: a number is out of range, the data cannot be read, is not gray or has too few images, or a file
+            exists.
     """
     for flag, value, least, most in (
         ("--image_size", size, 1, 4096),
@@ -59,23 +61,21 @@ def to_csv(
     names = ("train.csv", "test.csv")
     for name in names:
         if (output / name).exists():
-            raise RequestError("--output", str(output), f"it has a {name}; use a folder without {' and '.join(names)}")
+            raise RequestError("--output", str(output), f"{name} exists; use a folder without {' and '.join(names)}")
     source = _load(data, size, resize)
     for note in source.notes:
         print(note, file=sys.stderr)
-    splits = [source.splits[name] for name in ("train", "test", "validation") if name in source.splits]
-    labels = np.concatenate([split.labels for split in splits])
-    stored = np.concatenate([split.images for split in splits])
+    everything = Split.concatenate([source.splits[name] for name in _SPLITS if name in source.splits])
+    stored, labels = everything.images, everything.labels
     if stored.shape[-1] != 1:
-        raise RequestError("--input", data.path or data.name, "its images have colors; use gray images")
+        raise RequestError("--input", data.path or data.name, "the images have colors; use gray images")
     order = np.random.default_rng(seed).permutation(len(labels))
     count = round(0.75 * len(labels))
     if not 0 < count < len(labels):
-        raise RequestError("--input", data.path or data.name, f"it has {len(labels)} images; use more")
-    copies = 2 * len(labels)  # in their order, and put together
+        raise RequestError("--input", data.path or data.name, f"the data has {counted(len(labels), 'image')}; use more")
     height, width = (length + 2 * margin for length in stored.shape[1:3])
-    check_memory("--margin", margin, copies * height * width)
-    check_memory("--image_size", size, copies * size * size)
+    check_memory("--margin", margin, 2 * len(labels) * height * width)  # padded, and shuffled
+    check_memory("--image_size", size, 2 * len(labels) * size * size)  # single images, and stacked
     stored = np.pad(stored, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
     images = resize_images(stored[order], size, resize).reshape(len(labels), -1)
     make_folder("--output", output)
@@ -86,56 +86,48 @@ def to_csv(
 
 
 def _load(data: DataConfig, size: int, resize: str) -> Source:
-    """Reads images as they are, or brought to `size` where they differ in theirs."""
+    """Reads images, resized to `size` only if they differ in size."""
     try:
         return load_source(data)[1]
-    except RequestError:  # whatever else is wrong is so the second time, too
+    except RequestError:  # other errors occur again
         return load_source(dataclasses.replace(data, image_size=size, resize=resize))[1]
 
 
 def _write(file: BinaryIO, key: str, column: np.ndarray, images: np.ndarray) -> None:
     file.write(",".join([key, *(f"pix{number + 1}" for number in range(images.shape[1]))]).encode() + b"\n")
-    words = [str(value) for value in range(256)]
+    texts = [str(value) for value in range(256)]
     for value, pixels in tracked(zip(column, images, strict=True), f"writing rows of {key}", len(images)):
-        file.write(f"{value},{','.join([words[pixel] for pixel in pixels.tolist()])}\n".encode())
+        file.write(f"{value},{','.join([texts[pixel] for pixel in pixels.tolist()])}\n".encode())
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """Parses the command line, its first word being the program.
-
-    Raises:
-        RequestError: it is wrong.
-    """
+    """Parses the command line, including the program's name."""
     form = argparse.RawDescriptionHelpFormatter
     parser = cli.ArgumentParser("python -m cnnjax.data.to_csv", description=__doc__, formatter_class=form)
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--input", help="a file or folder, as data.path")
-    which.add_argument("--name", help="a prepared data set, as data.name")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--input", help="a file or folder, as data.path")
+    source.add_argument("--name", help="a prepared data set, as data.name")
     parser.add_argument("--output", type=Path, required=True, help="a folder")
     parser.add_argument("--image_size", type=int, default=32)
     parser.add_argument("--resize", choices=("bilinear", "nearest", "pad"), default="bilinear")
-    margin = f"pixels put around an image first (default: {_MARGIN}, with --resize=pad none)"
+    margin = f"zero pixels added to each side first (default: {_MARGIN}, or 0 with --resize=pad)"
     parser.add_argument("--margin", type=int, help=margin)
-    parser.add_argument("--seed", type=int, default=0, help="of the shuffle")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the shuffle")
     return parser.parse_args(argv[1:])
 
 
 def main(options: argparse.Namespace) -> None:
-    """Writes what the command line asks for, and prints the folder.
-
-    Raises:
-        RequestError: it cannot be done.
-    """
+    """Writes the files, and prints their folder."""
     margin = options.margin if options.margin is not None else 0 if options.resize == "pad" else _MARGIN
     data = DataConfig(path=str(expanded("--input", options.input))) if options.input else DataConfig(name=options.name)
     folder = expanded("--output", options.output)
     try:
         to_csv(data, folder, options.image_size, options.resize, margin, options.seed)
     except PathError as error:
-        raise error.under("--input") from error
-    except RequestError as error:  # of a study's settings, which are flags here
-        said = str(error).replace("data.image_size", "--image_size").replace("data.resize = ", "--resize=")
-        raise Told(said) from error
+        raise error.with_key("--input") from error
+    except RequestError as error:  # names config keys, which are flags here
+        message = str(error).replace("data.image_size", "--image_size").replace("data.resize = ", "--resize=")
+        raise Told(message) from error
     print(folder)
 
 

@@ -1,11 +1,8 @@
 """What goes to a worker and comes back: plain values, for a worker may have another version of this code."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, Self, TypedDict
-
-from cnnjax.runs.environment import code_versions
-from cnnjax.utils.errors import RequestError, Told
 
 PATIENCE = 30.0  # seconds that a worker waits for files and locks that another machine wrote or held
 
@@ -15,8 +12,7 @@ class Task(TypedDict):
 
     workdir: str  # absolute
     program: str
-    lending: str  # names the launch that lent the program its part
-    config: str  # checksum of the study
+    launch: str  # who held the run's folder when the task was submitted
     data: str  # fingerprint of the data
     data_path: str | None  # where they lie now, which may be elsewhere than when the run began
     versions: dict[str, str]
@@ -52,14 +48,3 @@ class Engine(Protocol):
 
     def cancel(self) -> None:
         """Ends the tasks that have not ended."""
-
-
-class TaskError(Told):
-    """A task cannot do what was asked, and said why in one line."""
-
-
-def check_versions(wanted: Mapping[str, str]) -> None:
-    """Raises RequestError where this process has other versions than the launcher."""
-    for name, here in code_versions().items():
-        if here != wanted.get(name):
-            raise RequestError(name, here, f"the launcher has {wanted.get(name)}; install the same on every machine")

@@ -1,24 +1,25 @@
-"""The launcher's side: lends programs to an engine's workers, follows them, and takes back what they wrote."""
+"""The launcher's side: gives programs to an engine's workers, and follows the records that they write."""
 
 import contextlib
 import math
-import secrets
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any, cast
 
 from cnnjax.data import Dataset
-from cnnjax.executors.base import PATIENCE, Engine, Outcome, Task, TaskError
-from cnnjax.executors.program_dirs import PartFolder, lend, merge
-from cnnjax.executors.worker import NOTES
-from cnnjax.runs.environment import code_versions
-from cnnjax.runs.integrity import checksum, read_lines, stamp
+from cnnjax.executors.base import PATIENCE, Engine, Outcome, Task
+from cnnjax.executors.worker import PROGRESS, SAID
+from cnnjax.runs.environment import code_versions, lasting
+from cnnjax.runs.integrity import read_lines
+from cnnjax.runs.lock import holder
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.study.plan import Program
 from cnnjax.study.schema import Study
 from cnnjax.training.program import waiting
-from cnnjax.utils.errors import RequestError
+from cnnjax.utils.errors import RequestError, Told
 from cnnjax.utils.progress import Progress
+from cnnjax.utils.tree import differences
 
 _POLL = 1.0  # seconds
 
@@ -38,18 +39,12 @@ def run_tasks(
     A task that fails does not stop the others; what they finish is kept.
 
     Raises:
-        TaskError: tasks cannot do what was asked.
+        RequestError: tasks cannot do what was asked.
         RuntimeError: something broke in a task.
     """
-    lending = secrets.token_hex(8)
-    lend(folder, programs, lending)
-    followers = {
-        program.id: _Follower(folder, program, index, len(dataset.train)) for index, program in enumerate(programs, 1)
-    }
     shared = {
         "workdir": str(folder.path.absolute()),
-        "lending": lending,
-        "config": checksum(folder.read_whole("config.json") or {}),
+        "launch": holder(folder.path),
         "data": dataset.describe()["sha256"],
         "data_path": study.data.path,
         "versions": code_versions(),
@@ -58,33 +53,52 @@ def run_tasks(
         "profile": profile,
         "compilation_cache": engine.compilation_cache,
     }
-    tasks = [cast(Task, {**shared, "program": program.id}) for program in programs]
+    _, members = waiting(folder, programs)
+    images = {member.id: len(dataset.train) * member.epochs for member in members}
+    followers = {
+        program.id: _Follower(folder, program, index, sum(images.get(member.id, 0) for member in program.members))
+        for index, program in enumerate(programs, 1)
+    }
     failed: dict[str, Outcome] = {}
     try:
+        tasks = [cast(Task, {**shared, "program": program.id}) for program in programs]
         progress.note(engine.submit(folder.path.absolute(), tasks))
-        for follower in followers.values():
-            follower.begin(progress)
         while followers:
             ended = engine.ended()
             for follower in followers.values():
                 follower.look(progress)
-            if ended:
-                merge(folder, [followers[name].program for name in ended], PATIENCE)
             for name, outcome in ended.items():
                 followers.pop(name).end(progress)
                 if outcome["error"] is not None:
                     failed[name] = outcome
                     progress.note(_line(name, outcome))
-            if followers and not ended:
+            if ended:
+                folder.write_views()
+            elif followers:
                 time.sleep(_POLL)
     except BaseException:
         engine.cancel()
-        end = time.monotonic() + PATIENCE
-        for follower in followers.values():  # what they hold still is taken back by the next start
-            with contextlib.suppress(RequestError):
-                merge(folder, [follower.program], max(0.0, end - time.monotonic()))
+        with contextlib.suppress(RequestError):  # the next launch names a worker that does not end
+            folder.check_free(PATIENCE)
         raise
+    finally:
+        _write_environment(folder, programs)
     _raise(failed)
+
+
+def _write_environment(folder: RunFolder, programs: Sequence[Program]) -> None:
+    """Adds to environment.json what the workers ran on: all of the first, and where the others differ from it."""
+    read = {program.id: folder.program(program.id).read_whole("environment.json") for program in programs}
+    found = {name: environment for name, environment in read.items() if environment is not None}
+    if not found:
+        return
+    there = folder.read_whole("environment.json") or {**next(iter(found.values())), "command": sys.argv}
+    tasks = there.get("tasks", {})
+    for name, environment in found.items():
+        keys = {key.partition(".")[0] for key in differences(lasting(there), lasting(environment))}
+        tasks[name] = {key: environment.get(key) for key in sorted(keys)}
+    tasks = {name: keys for name, keys in tasks.items() if keys}
+    folder.write_json("environment.json", there | ({"tasks": tasks} if tasks else {}))
 
 
 def _raise(failed: dict[str, Outcome]) -> None:
@@ -95,7 +109,7 @@ def _raise(failed: dict[str, Outcome]) -> None:
     if failed:
         first, *others = [_line(name, outcome) for name, outcome in failed.items()]
         more = f" (and so ended {len(others)} more; see above)" if others else ""
-        raise TaskError(f"{first}{more}; what has ended well is kept, and the same command goes on")
+        raise Told(f"{first}{more}; what has ended well is kept, and the same command goes on")
 
 
 def _line(name: str, outcome: Outcome) -> str:
@@ -105,75 +119,47 @@ def _line(name: str, outcome: Outcome) -> str:
 
 
 class _Follower:
-    """Tells the progress what the files of a program's part say.
+    """Tells the launcher's progress what a worker's was told.
 
     Args:
         folder: the run's.
-        program: what is followed; its part is there.
+        program: what the worker trains.
         index: its number, from 1.
-        images: that a member sees in an epoch.
+        images: that its members still have to see.
     """
 
     def __init__(self, folder: RunFolder, program: Program, index: int, images: int):
-        self.program = program
-        self._part, self._index, self._images = PartFolder(folder.path, program.id), index, images
-        self._stamps: dict[str, Any] = {}
-        self._said = 0
-        self._seen = {key for line in self._part.read_metrics() if (key := _key(line))}
-        _, members = waiting(self._part, [program])
-        ids = {member.id for member in members}
-        self._known = images * sum(member in ids for member, _ in self._seen)  # images that were seen before
-        self._left = images * sum(member.epochs for member in members) - self._known
-        self._time = time.monotonic()
-
-    def begin(self, progress: Progress) -> None:
-        """Tells what was seen before."""
-        progress.turn(self._index)
-        progress.skip(self._known)
+        self._program, self._index, self._images, self._left = program, index, images, images
+        self._file, self._read = folder.program(program.id).path / PROGRESS, 0
+        self._file.unlink(missing_ok=True)  # of an earlier launch
 
     def look(self, progress: Progress) -> None:
         """Tells what is new."""
-        if self._changed(NOTES):
-            notes = read_lines(self._part.path / NOTES).whole
-            if notes and not self._said:
-                static, members = self.program.static, len(self.program.members)
-                progress.program(self._index, static.model, static.optimizer, static.batch_size, members)
+        lines = read_lines(self._file).whole
+        for line in lines[self._read :]:
             progress.turn(self._index)
-            for line in notes[self._said :]:
-                progress.note(f"{self.program.id}: {line['note']}")
-            self._said = len(notes)
-        if self._changed("metrics.jsonl"):
-            self._epochs(progress)
+            self._tell(progress, line["call"], line["values"])
+        self._read = len(lines)
 
     def end(self, progress: Progress) -> None:
         """Tells that nothing more comes."""
         progress.turn(self._index)
         progress.skip(self._left)
 
-    def _epochs(self, progress: Progress) -> None:
-        lines = {key: line for line in self._part.read_metrics() if (key := _key(line)) and key not in self._seen}
-        if not lines:
-            return
-        self._seen |= lines.keys()
-        images, now = len(lines) * self._images, time.monotonic()
-        self._left -= images
-        newest = {member: line for (member, _), line in lines.items()}
-        losses, accuracies = (
-            [math.nan if line[name] is None else line[name] for line in newest.values()]
-            for name in ("train_loss", "train_accuracy")
-        )
-        epoch, epochs = max(epoch for _, epoch in lines), max(member.epochs for member in self.program.members)
-        progress.turn(self._index)
-        progress.epoch(epoch, epochs, losses, accuracies, images, now - self._time, self.program.id)
-        self._time = now
-
-    def _changed(self, name: str) -> bool:
-        """Whether a file is there and another than when last asked."""
-        before, now = self._stamps.get(name), stamp(self._part.path / name)
-        self._stamps[name] = now
-        return now is not None and now != before
-
-
-def _key(line: dict[str, Any]) -> tuple[str, int] | None:
-    """Member and epoch of a line of metrics.jsonl, if it is one of training."""
-    return (line["member"], line["epoch"]) if "member" in line else None
+    def _tell(self, progress: Progress, call: str, values: list[Any]) -> None:
+        name = self._program.id
+        if call == "program":  # it starts, or starts again, and will skip what it has seen
+            progress.skip(self._left - self._images)
+            self._left = self._images
+            static, members = self._program.static, len(self._program.members)
+            progress.program(self._index, static.model, static.optimizer, static.batch_size, members)
+        elif call == "epoch":
+            epoch, epochs, *measured, images, seconds, members = values
+            losses, accuracies = ([math.nan if value is None else value for value in each] for each in measured)
+            self._left -= images
+            progress.epoch(epoch, epochs, losses, accuracies, images, seconds, f"{name} {members}")
+        elif call == "note":
+            progress.note(f"{name}: {values[0]}")
+        elif call in SAID:
+            self._left -= values[0] if call == "skip" else 0
+            getattr(progress, call)(*values)

@@ -66,7 +66,7 @@ class RayEngine:
         able = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1 and node.get("GPU", 0) >= gpus]
         cpus = self.cpus or (1 if gpus else min(able, default=1))
         if cpus > max(able, default=0):
-            raise RequestError("--task_cpus", cpus, f"allowed: at most {max(able, default=0)}, what a node has")
+            raise RequestError("--task_cpus", cpus, f"must be at most {max(able, default=0)}, what a node has")
         # A process for each task: jax counts devices once, and what a program took is given back.
         remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=_RETRIES, max_calls=1)(work)
         self._tasks = {remote.remote(task): task["program"] for task in tasks}
@@ -96,7 +96,7 @@ def _check_answers(address: str) -> None:
     """Raises RequestError where no cluster answers; Ray itself would try for minutes, or end this process."""
     host, _, port = address.rpartition(":")
     if address != "auto" and (not host or not port.isdecimal() or not 0 < int(port) < 2**16):
-        raise RequestError("--ray_address", address, "allowed: HOST:PORT as `ray start --head` says it, or auto")
+        raise RequestError("--ray_address", address, "must be HOST:PORT as `ray start --head` says it, or auto")
     try:
         if address != "auto":
             socket.create_connection((host, int(port)), timeout=_ANSWER).close()

@@ -100,5 +100,5 @@ def _outcome(job: submitit.Job) -> Outcome:
 def _parameter(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.isidentifier():
-        raise RequestError("--slurm", text, "allowed: parameters of sbatch as key=value,key=value")
+        raise RequestError("--slurm", text, "must be parameters of sbatch as key=value,key=value")
     return key, read_value(value)

@@ -1,26 +1,26 @@
 """The worker's side: checks that it sees what the launcher sees, and trains one program."""
 
 import dataclasses
+import functools
 import os
 import socket
 import time
 import traceback
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
-from cnnjax.executors.base import PATIENCE, Outcome, Task, check_versions
-from cnnjax.executors.program_dirs import TASK, PartFolder
-from cnnjax.runs.integrity import checksum
-from cnnjax.runs.lock import locked
+from cnnjax.executors.base import PATIENCE, Outcome, Task
+from cnnjax.runs.environment import code_versions
+from cnnjax.runs.integrity import append
+from cnnjax.runs.lock import holder, locked
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.study.schema import from_config
 from cnnjax.training import program as programs
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.progress import Progress
 
-NOTES = "notes.jsonl"
-_Result = TypeVar("_Result")
+PROGRESS = "progress.jsonl"
+SAID = ("note", "compiled", "epoch", "skip")  # methods of Progress
 
 
 def work(task: Task) -> Outcome:
@@ -36,14 +36,17 @@ def work(task: Task) -> Outcome:
 
 
 def _train(task: Task) -> None:
-    check_versions(task["versions"])
+    for name, here in code_versions().items():
+        if here != (there := task["versions"].get(name)):
+            raise RequestError(name, here, f"the launcher has {there}; install the same on every machine")
     folder = RunFolder(Path(task["workdir"]))
-    part = PartFolder(folder.path, task["program"])
-    _patiently(lambda: _check_shared(folder, part, task))
-    with locked(part.path, PATIENCE), programs.writing(part):
-        _check_shared(folder, part, task)  # while it waited, another launch may have lent the program anew
-        notes = _Notes(part)
-        notes.note(f"process {os.getpid()} on {socket.gethostname()} has it")
+    records = folder.program(task["program"])
+    _check_launch(task)
+    with locked(records.path, PATIENCE), programs.writing(folder):
+        _check_launch(task)  # another launch may have begun while the worker waited
+        records.repair()
+        progress = _Recorder(records.path / PROGRESS)
+        progress.note(f"process {os.getpid()} on {socket.gethostname()} has it")
         study = from_config(folder.read_config() or {})
         study = dataclasses.replace(study, data=dataclasses.replace(study.data, path=task["data_path"]))
         dataset, plan = programs.load(study)
@@ -54,50 +57,37 @@ def _train(task: Task) -> None:
         if task["compilation_cache"] is not None:
             programs.enable_compilation_cache(task["compilation_cache"])
         programs.prepare_jax(plan, task["cpus"])
-        programs.write_environment(part, notes)
+        programs.write_environment(records, progress)
         program = next(program for program in plan.programs if program.id == task["program"])
-        waiting, _ = programs.waiting(part, [program])
+        waiting, _ = programs.waiting(folder, [program])
         profile = folder.path / "profile" if task["profile"] else None
-        programs.run_programs(part, study, dataset, waiting, notes, task["max_members"], profile)
+        how = (task["max_members"], profile, False)
+        programs.run_programs(folder, study, dataset, waiting, progress, *how)
 
 
-def _check_shared(folder: RunFolder, part: PartFolder, task: Task) -> None:
-    """Raises RequestError where this machine does not see what the launcher wrote."""
-    config, lent = folder.read_whole("config.json"), part.read_whole(TASK)
-    cure = "put the run's folder where every machine finds it under the same path"
-    if config is None or checksum(config) != task["config"]:
-        what = "another config.json than the launcher's" if config else "no config.json"
-        raise RequestError("workdir", task["workdir"], f"it holds {what} after {PATIENCE:.0f} s; {cure}")
-    if lent is None or lent.get("lending") != task["lending"]:
-        what = f"what the launcher wrote to parts/{task['program']} is not there after {PATIENCE:.0f} s"
-        raise RequestError("workdir", task["workdir"], f"{what}: {cure}; or another launch took the program since")
-
-
-def _patiently(check: Callable[[], _Result]) -> _Result:
-    """Returns what a check returns, which may fail for so long as another machine's files take to come."""
+def _check_launch(task: Task) -> None:
+    """Raises RequestError where this machine does not see, within a while, that the launcher holds the run's folder."""
     end = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return check()
-        except RequestError:
-            if time.monotonic() > end:
-                raise
+    while holder(Path(task["workdir"])) != task["launch"]:
+        if time.monotonic() > end:
+            cure = "put the run's folder where every machine finds it under the same path"
+            said = f"its launcher, {task['launch']}, does not hold it after {PATIENCE:.0f} s: {cure}"
+            raise RequestError("workdir", task["workdir"], f"{said}; or another launch took the program since")
         time.sleep(0.5)
 
 
-class _Notes(Progress):
-    """Writes down for the launcher what stays on the screen; the rest it reads off metrics.jsonl."""
+class _Recorder(Progress):
+    """Writes down what it is told, for the launcher to say."""
 
-    def __init__(self, part: PartFolder):
+    def __init__(self, file: Path):
         super().__init__()
-        self._part = part
+        self._file = file
+        for name in SAID:
+            setattr(self, name, functools.partial(self._write, name))
 
     def program(self, index: int, model: str, optimizer: str, batch_size: int, members: int) -> None:
-        """Said by the launcher."""
+        """Writes down that the program starts; the launcher knows the rest."""
+        self._write("program")
 
-    def note(self, text: str) -> None:
-        """Appends a line to the part's notes."""
-        self._part.append_lines(NOTES, [{"note": text}])
-
-    def _show(self, line: str) -> None:
-        pass
+    def _write(self, call: str, *values: Any) -> None:
+        append(self._file, [{"call": call, "values": values}])

@@ -1,1 +1,1 @@
-"""The ladder of networks: their layers as data, as Flax modules, and what they cost."""
+"""The ladder of models: their layers as data, their Flax modules, and their cost."""

@@ -1,7 +1,7 @@
-"""Initial parameters: every random number of a network from one draw. Pure jax.
+"""Initial parameters: one draw of random numbers for all layers of a network. Pure jax.
 
-One draw for all layers instead of one for each compiles in a tenth of the time: on a CPU a program of the ladder spent
-longer compiling its initializers than training its first epoch on small data.
+One draw for all layers compiles ten times faster than one draw for each layer. With small data on a CPU, compiling
+separate initializers took longer than training the first epoch.
 """
 
 import math
@@ -20,9 +20,9 @@ def initial_parameters(scheme: str, shapes: Mapping[str, Mapping[str, Any]], key
         scheme: 'pytorch' is U(-b, b) with b = 1/sqrt(fan_in) for kernels and biases (PyTorch's default,
             kaiming_uniform with a = sqrt(5)); 'he' is N(0, 2/fan_in) for kernels and zero for biases (He et al. 2015,
             equation 10).
-        shapes: arrays or their shapes, {layer: {'kernel': kernel, 'bias': [F]}}, where a kernel is [K, K, C, F] of a
-            convolution or [F, D] of a dense layer; a layer without one is batch norm, {'scale': [C], 'bias': [C]},
-            which starts at one and zero.
+        shapes: arrays or jax.ShapeDtypeStruct, {layer: {'kernel': kernel, 'bias': [F]}}, where the kernel is
+            [K, K, C, F] for a convolution and [F, D] for a dense layer. A layer without a kernel is batch norm,
+            {'scale': [C], 'bias': [C]}, initialized to one and zero.
         key: random key.
 
     Returns:
@@ -44,9 +44,9 @@ def initial_parameters(scheme: str, shapes: Mapping[str, Mapping[str, Any]], key
         values = noise[start:stop].reshape(shape) * _scale(scheme, name, fan_in)
         parameters.setdefault(layer, {})[name] = values
         start = stop
-    for layer in shapes.keys() - parameters.keys():
+    for layer in sorted(shapes.keys() - parameters.keys()):
         if shapes[layer].keys() != {"scale", "bias"}:
-            raise TypeError(f"nothing says how {layer}'s parameters are drawn: {', '.join(shapes[layer])}")
+            raise TypeError(f"no rule initializes the parameters of {layer}: {', '.join(shapes[layer])}")
         channels = shapes[layer]["bias"].shape
         parameters[layer] = {"scale": jnp.ones(channels), "bias": jnp.zeros(channels)}
     return parameters

@@ -1,6 +1,6 @@
-"""The ladder: every network by name, as a tuple of small descriptions of its layers. A new rung is a new entry.
+"""The ladder: every model by name, as a tuple of its layers. To add a model, add an entry.
 
-`models.Network` applies the layers in order.
+`network.Network` applies the layers in order.
 """
 
 import dataclasses
@@ -19,16 +19,16 @@ from cnnjax.models.specs import (
     LeakyRelu,
     MaxPool,
     Relu,
-    fault,
+    find_problem,
 )
 
 
 def described(names: Iterable[str]) -> dict[str, list[str]]:
-    """Returns the layers of each network, as a run stores them, by name; a name without a valid network is left out.
+    """Returns the layers of each model by name, as a run stores them; unknown and invalid models are left out.
 
-    A layer's arguments are written out where they are not its defaults, so that a new argument changes no text.
+    A layer's text has only the arguments that differ from their defaults, so that a new argument changes no text.
     """
-    valid = [name for name in names if name in LADDER and not fault(LADDER[name])]
+    valid = [name for name in names if name in LADDER and not find_problem(LADDER[name])]
     return {name: [_described(layer) for layer in LADDER[name]] for name in valid}
 
 
@@ -42,27 +42,33 @@ def _described(layer: Layer) -> str:
 
 
 def changed(names: Iterable[str], stored: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Says of each network whose layers are not those that were stored under its name what differs first."""
-    said = {}
+    """Returns, for each model whose layers differ from those stored under its name, the first difference."""
+    changes = {}
     for name, layers in described(names).items():
         before = [*stored.get(name, layers)]
         if before != layers:
             pairs = itertools.zip_longest(before, layers, fillvalue="none")
-            said[name] = next(f"layer {n} was {a} and is {b}" for n, (a, b) in enumerate(pairs, 1) if a != b)
-    return said
+            changes[name] = next(f"layer {n} was {a} and is {b}" for n, (a, b) in enumerate(pairs, 1) if a != b)
+    return changes
 
 
-def _dense(*widths: int, rates: tuple[float, ...] = (), norm: bool = False) -> Layers:
-    """Dense layers, each with a ReLU, with dropout after the first ones or batch norm before each; then the logits."""
+def _dense(*widths: int, dropout: Mapping[int, float] = {}, norm: bool = False) -> Layers:
+    """Returns dense layers with ReLU, and the logits.
+
+    Args:
+        widths: of the dense layers.
+        dropout: rates by the number of the dense layer, from 1, that the dropout follows.
+        norm: whether batch norm precedes each ReLU.
+    """
     layers: list[Layer] = []
-    for i, width in enumerate(widths):
+    for number, width in enumerate(widths, 1):
         layers += [Dense(width), *([BatchNorm()] if norm else []), Relu()]
-        layers += [Dropout(rate) for rate in rates[i : i + 1]]
+        layers += [Dropout(dropout[number])] if number in dropout else []
     return (*layers, Dense())
 
 
 def _blocks(*features: int, dense: tuple[int, ...] = (256,)) -> Layers:
-    """5x5 convolutions, each pooled, and dense layers, all with LeakyReLU; then the logits."""
+    """Returns 5x5 convolutions, each pooled, and dense layers, all with LeakyReLU; and the logits."""
     layers: list[Layer] = []
     for width in features:
         layers += [Conv(width, 5), LeakyRelu(), MaxPool()]
@@ -71,26 +77,18 @@ def _blocks(*features: int, dense: tuple[int, ...] = (256,)) -> Layers:
     return (*layers, Dense())
 
 
-def _valid(features: int, kernel_size: int, *behind: Layer) -> Layers:
-    """A convolution without padding, a ReLU, and what comes behind it."""
-    return (Conv(features, kernel_size, "valid"), Relu(), *behind)
+def _valid(features: int, kernel_size: int, *following: Layer) -> Layers:
+    """Returns a convolution without padding, a ReLU, and the following layers."""
+    return (Conv(features, kernel_size, "valid"), Relu(), *following)
 
 
-def _normalized(layer: Layer, rate: Layer) -> Layers:
-    return (layer, BatchNorm(), Relu(), rate)
+def _normalized(layer: Layer, dropout: Layer) -> Layers:
+    return (layer, BatchNorm(), Relu(), dropout)
 
 
 def _same(*features: int) -> Layers:
-    """3x3 convolutions with batch norm and GELU."""
+    """Returns 3x3 convolutions with batch norm and GELU."""
     return tuple(layer for width in features for layer in (Conv(width), BatchNorm(), Gelu()))
-
-
-def _falling(*widths: int, dropout_after: tuple[int, int]) -> Layers:
-    """Dense layers with ReLU, and dropout .1 behind those counted by `dropout_after`; then the logits."""
-    layers: list[Layer] = []
-    for place, width in enumerate(widths, 1):
-        layers += [Dense(width), Relu(), *([Dropout(0.1)] if place in dropout_after else [])]
-    return (*layers, Dense())
 
 
 # Three architectures of increasing complexity, for 32x32x3 images.
@@ -111,7 +109,7 @@ _ARCHITECTURES: dict[str, Layers] = {
     ),
 }
 
-# A base network and its improvement, for 32x32x3 images; the improved one is drawn by He's rule.
+# A base network and its improvement, for 32x32x3 images; the improved one is initialized by He's rule.
 _IMPROVEMENT: dict[str, Layers] = {
     "base": (
         *(Conv(32, padding="valid"), Conv(64, padding="valid"), Relu(), MaxPool()),
@@ -133,7 +131,7 @@ _REGULARIZATION: dict[str, Layers] = {
     "dense_wide": _dense(512, 512, 512, 256),
     "dense_deep": _dense(512, *[128] * 7),
     "dense_batchnorm": _dense(512, 128, 128, 128, norm=True),
-    "dense_dropout": _dense(512, 128, 128, 128, rates=(0.5, 0.4, 0.3, 0.2)),
+    "dense_dropout": _dense(512, 128, 128, 128, dropout={1: 0.5, 2: 0.4, 3: 0.3, 4: 0.2}),
     "cnn": (*_valid(32, 3, MaxPool()), *_valid(64, 3, MaxPool()), *_dense(64)),
     "cnn_wide": (*_valid(32, 3, MaxPool()), *_valid(64, 3, MaxPool()), *_dense(128)),
     "cnn_deep": (*_valid(64, 3, MaxPool()), *_valid(128, 3, MaxPool()), *_dense(64, 64, 32)),
@@ -160,7 +158,7 @@ _REGULARIZATION: dict[str, Layers] = {
     ),
 }
 
-# How deep, how wide and with what head, for 28x28 gray images of five classes.
+# Depth, width and head, for 28x28 gray images of five classes.
 _DEPTH_AND_WIDTH: dict[str, Layers] = {
     "blocks_24": _blocks(24),
     "blocks_24_48": _blocks(24, 48),
@@ -179,15 +177,15 @@ _LENETS: dict[str, Layers] = {
     "lenet_deep": (*_valid(6, 5, MaxPool()), *_valid(16, 5, MaxPool()), *_dense(200, 100, 50)),
     "lenet_32_64": (
         *(*_valid(32, 5, MaxPool()), *_valid(64, 5, MaxPool())),
-        *_falling(800, 400, 200, 100, 50, dropout_after=(2, 4)),
+        *_dense(800, 400, 200, 100, 50, dropout={2: 0.1, 4: 0.1}),
     ),
     "lenet_64_128": (
         *(*_valid(64, 5, MaxPool()), *_valid(128, 5, MaxPool())),
-        *_falling(1600, 800, 400, 200, 100, 50, dropout_after=(3, 5)),
+        *_dense(1600, 800, 400, 200, 100, 50, dropout={3: 0.1, 5: 0.1}),
     ),
     "lenet_64_128_256": (
         *(*_valid(64, 5, MaxPool()), *_valid(128, 5), *_valid(256, 5, MaxPool())),
-        *_falling(1600, 800, 400, 200, 100, 50, dropout_after=(3, 5)),
+        *_dense(1600, 800, 400, 200, 100, 50, dropout={3: 0.1, 5: 0.1}),
     ),
 }
 

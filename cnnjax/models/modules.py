@@ -1,4 +1,4 @@
-"""What the layers of the ladder compute, with PyTorch's arithmetic and fast gradients."""
+"""The computations of the ladder's layers, with PyTorch's arithmetic and fast gradients."""
 
 import dataclasses
 import functools
@@ -15,37 +15,35 @@ from cnnjax.models.specs import BatchNorm, ChannelDropout, Conv, Dense, Layer, L
 
 @dataclasses.dataclass(frozen=True)
 class ConvPool:
-    """What `fused` makes of a convolution, a ReLU and a max-pool."""
+    """A convolution, a ReLU and a max-pool, fused."""
 
     conv: Conv
 
 
-_ZEROS = nn.initializers.zeros  # placeholders: `initialisation` draws all parameters at once
+_ZEROS = nn.initializers.zeros  # placeholders: `init.initial_parameters` draws all parameters at once
 
-_KEEP_ORDER = (Relu, LeakyRelu, ChannelDropout)  # among the pixels of a channel
+_MONOTONE = (Relu, LeakyRelu, ChannelDropout)  # they keep the order of a channel's pixels
 
 
 def fused(layers: tuple[Layer, ...]) -> tuple[Layer | ConvPool, ...]:
-    """Returns layers of the same function that do less work.
+    """Returns layers that compute the same function with less work.
 
-    A pool goes before what changes no order among a channel's pixels, and into its convolution where a ReLU follows.
+    A max-pool moves before layers that keep the order of a channel's pixels. Convolution, max-pool and ReLU are fused.
     """
-    ordered = list(layers)
-    for start in range(1, len(layers)):
-        place = start
-        while place and isinstance(ordered[place], MaxPool) and isinstance(ordered[place - 1], _KEEP_ORDER):
-            ordered[place - 1 : place + 1] = ordered[place], ordered[place - 1]
+    moved: list[Layer] = []
+    for layer in layers:
+        place = len(moved)
+        while isinstance(layer, MaxPool) and place and isinstance(moved[place - 1], _MONOTONE):
             place -= 1
-    return _pooled_inside(tuple(ordered))
-
-
-def _pooled_inside(layers: tuple[Layer, ...]) -> tuple[Layer | ConvPool, ...]:
-    match layers:
-        case (Conv() as conv, MaxPool(), Relu(), *rest):
-            return (ConvPool(conv), *_pooled_inside(tuple(rest)))
-        case (first, *rest):
-            return (first, *_pooled_inside(tuple(rest)))
-    return ()
+        moved.insert(place, layer)
+    result: list[Layer | ConvPool] = []
+    for each in moved:
+        match (*result[-2:], each):
+            case (Conv() as conv, MaxPool(), Relu()):
+                result[-2:] = [ConvPool(conv)]
+            case _:
+                result.append(each)
+    return tuple(result)
 
 
 def biases_trained(layers: tuple[Layer | ConvPool, ...]) -> list[bool]:
@@ -54,7 +52,7 @@ def biases_trained(layers: tuple[Layer | ConvPool, ...]) -> list[bool]:
     Batch norm subtracts the mean of each channel, and with it any bias that an earlier layer added to the channel. The
     exact gradient of such a bias is zero. The computed gradient is rounding error, which Adam scales to full steps.
     """
-    trained, is_removed = [], False  # is_removed: a later batch norm subtracts a constant of the layer's channels
+    trained, is_removed = [], False  # is_removed: a later batch norm subtracts a constant of each channel
     for layer in reversed(layers):
         trained.append(not is_removed)
         match layer:
@@ -68,7 +66,7 @@ def biases_trained(layers: tuple[Layer | ConvPool, ...]) -> list[bool]:
 
 
 class Convolution(nn.Module):
-    """The module of `Conv` and, where it `pools`, of `ConvPool`: parameters kernel [K, K, C, F] and bias [F]."""
+    """The module of `Conv` and, if it `pools`, of `ConvPool`. Parameters: kernel [K, K, C, F] and bias [F]."""
 
     layer: Conv
     pools: bool = False
@@ -77,7 +75,7 @@ class Convolution(nn.Module):
 
     @nn.compact
     def __call__(self, x_NxHxWxC: Float[Array, "N H W C"]) -> Float[Array, "N P Q F"]:
-        """Returns the convolution of a batch of images, as it is or through ReLU and max-pool."""
+        """Returns the convolution of a batch of images, followed by ReLU and max-pool if it `pools`."""
         size, channels = self.layer.kernel_size, x_NxHxWxC.shape[-1]
         kernel = self.param("kernel", _ZEROS, (size, size, channels, self.layer.features))
         bias = _bias(self, self.layer.features)
@@ -89,13 +87,13 @@ class Convolution(nn.Module):
 
 
 def _bias(module: "Convolution | FullyConnected | BatchNormalization", features: int) -> Float[Array, " F"]:
-    """The bias of a module; its gradient is exactly zero where it is not trained."""
+    """Returns the bias of a module; the gradient is exactly zero if the bias is not trained."""
     bias = module.param("bias", _ZEROS, (features,))
     return bias if module.trains_bias else lax.stop_gradient(bias)
 
 
 class FullyConnected(nn.Module):
-    """The module of `Dense`: parameters kernel [F, D], as PyTorch's, and bias [F]."""
+    """The module of `Dense`. Parameters: kernel [F, D], as in PyTorch, and bias [F]."""
 
     features: int
     trains_bias: bool = True
@@ -110,38 +108,38 @@ class FullyConnected(nn.Module):
 
 @jax.custom_vjp
 def _matmul(x_NxD: Float[Array, "N D"], kernel_FxD: Float[Array, "F D"]) -> Float[Array, "N F"]:
-    """The product x @ kernel.T, whose kernel gradient is laid out as the kernel is.
+    """Returns x @ kernel.T. The gradient of the kernel has the memory layout of the kernel.
 
-    JAX's own rule makes its transpose, and the optimizer then reads a large kernel across the grain of memory. That the
-    kernel lies [F, D] is for its gradient, too: on a CPU, the product that makes [D, F] is up to 10 times slower.
+    JAX's own rule computes the transposed gradient, and the optimizer then reads a large kernel with strides. The
+    kernel is [F, D] because of its gradient: on a CPU the product that computes [D, F] is up to 10 times slower.
     """
-    # A large kernel is read faster as the first factor; without the barrier XLA turns the two round again.
+    # A large kernel is read faster as the first factor. Without the barrier XLA swaps the factors again.
     return lax.optimization_barrier(kernel_FxD @ x_NxD.T).T
 
 
-def _matmul_backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+def _matmul_backward(saved: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
     x, kernel = saved
-    return gradient @ kernel, lax.dot_general(gradient, x, (((0,), (0,)), ((), ())))
+    return grad @ kernel, lax.dot_general(grad, x, (((0,), (0,)), ((), ())))
 
 
 _matmul.defvjp(lambda x, kernel: (_matmul(x, kernel), (x, kernel)), _matmul_backward)
 
 
 class BatchNormalization(nn.Module):
-    """The module of `BatchNorm`, as PyTorch's: statistics over all axes but the last.
+    """The module of `BatchNorm`, as in PyTorch: statistics over all axes but the last.
 
-    Training normalizes by the batch's biased variance; the running variance takes the unbiased one. Flax's own
-    BatchNorm keeps the biased one. One row alone, which PyTorch refuses, has no such variance: it leaves the running
-    statistics as they are.
+    Training normalizes by the biased variance of the batch. The running variance averages the unbiased variance, as in
+    PyTorch and unlike Flax's BatchNorm. A single row has no unbiased variance: PyTorch refuses it, here it leaves the
+    running statistics unchanged.
     """
 
     epsilon: float = 1e-5
-    retained: float = 0.9  # share of the running statistics that one batch leaves in place
+    momentum: float = 0.9  # weight of the old running statistics in each update
     trains_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch C"], train: bool) -> Float[Array, "*batch C"]:
-        """Returns the normalized batch; in training, also moves the running statistics."""
+        """Returns the normalized batch; in training, also updates the running statistics."""
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = _bias(self, channels)
@@ -156,8 +154,8 @@ class BatchNormalization(nn.Module):
         count = rows.shape[0]
         if count > 1 and not self.is_initializing():
             unbiased = var * (count / (count - 1))
-            running_mean.value += (1 - self.retained) * (mean - running_mean.value)
-            running_var.value += (1 - self.retained) * (unbiased - running_var.value)
+            running_mean.value += (1 - self.momentum) * (mean - running_mean.value)
+            running_var.value += (1 - self.momentum) * (unbiased - running_var.value)
         return normalized.astype(x.dtype).reshape(x.shape)
 
 
@@ -165,10 +163,10 @@ class BatchNormalization(nn.Module):
 def _normalize_batch(
     rows_RxC: Float[Array, "R C"], scale_C: Float[Array, " C"], bias_C: Float[Array, " C"], epsilon: float
 ) -> tuple[Float[Array, "R C"], Float[Array, " C"], Float[Array, " C"]]:
-    """Returns rows normalized by their own statistics, and these: mean and biased variance, which carry no gradient.
+    """Returns rows normalized by their mean and biased variance, the mean, and the variance.
 
-    The gradient (Ioffe & Szegedy 2015, section 3) is written so that it passes over the rows twice; the derived one
-    passes over them, and writes as much to memory, six times.
+    No gradient flows through the returned mean and variance. The gradient (Ioffe & Szegedy 2015, section 3) reads the
+    rows twice. JAX's automatic gradient reads them, and writes arrays of their size, six times.
     """
     mean = rows_RxC.mean(0)
     centered = rows_RxC - mean[None]
@@ -181,29 +179,33 @@ def _normalize_batch_forward(rows: Array, scale: Array, bias: Array, epsilon: fl
     return (normalized, mean, var), (rows, scale, mean, lax.rsqrt(var + epsilon))
 
 
-def _normalize_batch_backward(epsilon: float, saved: tuple, gradients: tuple) -> tuple[Array, Array, Array]:
+def _normalize_batch_backward(epsilon: float, saved: tuple, grads: tuple) -> tuple[Array, Array, Array]:
     rows, scale, mean, per_std = saved
-    gradient, _, _ = gradients
+    grad, _, _ = grads
     centered = rows - mean[None]
-    of_bias = gradient.sum(0)
-    of_scale = (centered * gradient).sum(0) * per_std
-    along = of_scale * per_std / rows.shape[0]
-    of_rows = (gradient - (of_bias / rows.shape[0])[None] - centered * along[None]) * (scale * per_std)[None]
-    return of_rows, of_scale, of_bias
+    bias_grad = grad.sum(0)
+    scale_grad = (centered * grad).sum(0) * per_std
+    along = scale_grad * per_std / rows.shape[0]
+    rows_grad = (grad - (bias_grad / rows.shape[0])[None] - centered * along[None]) * (scale * per_std)[None]
+    return rows_grad, scale_grad, bias_grad
 
 
 _normalize_batch.defvjp(_normalize_batch_forward, _normalize_batch_backward)
 
 
 def dropout(x: Float[Array, "..."], rate: Float[Array, ""], key: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
-    """Zeroes each unit with probability `rate` (a traced scalar in [0, 1)) and scales the others by 1 / (1 - rate).
+    """Zeroes each unit with probability `rate` and scales the others by 1 / (1 - rate).
 
-    Units along an axis that is 1 in `shape`, otherwise that of `x`, share their fate.
+    Sixteen random bits decide a unit, at half the cost of 32. The rate is rounded to 1/65536. The scale is that of the
+    rounded rate, so the expectation is exact.
 
-    Sixteen random bits decide a unit, half the cost of 32; the rate is rounded to 1/65536 and the scale is that of
-    the rounded rate, so the expectation is exact.
+    Args:
+        x: the units.
+        rate: traced scalar in [0, 1).
+        key: random key.
+        shape: of the mask, which is broadcast to `x`: units along an axis of size 1 are zeroed together.
     """
-    threshold = jnp.minimum(jnp.round(rate * 65536), 65535).astype(jnp.uint32)  # 65536 would keep none, times infinity
+    threshold = jnp.minimum(jnp.round(rate * 65536), 65535).astype(jnp.uint32)  # 65536 would divide by zero below
     keep = jax.random.bits(key, shape, jnp.uint16).astype(jnp.uint32) >= threshold
     scale = 65536 / (65536 - threshold.astype(jnp.float32))
     return jnp.where(keep, x * scale.astype(x.dtype), 0)

@@ -1,4 +1,4 @@
-"""The one module that applies the layers of a rung, and what can be said of it without training."""
+"""The Flax module that applies the layers of a model, and its variables before training."""
 
 from collections import Counter
 from typing import Any
@@ -24,22 +24,22 @@ from cnnjax.models.specs import (
     LeakyRelu,
     MaxPool,
     Relu,
-    fault,
+    find_problem,
 )
 from cnnjax.utils.errors import RequestError, one_of
 
-# How a precision has matrices multiplied (`jax.default_matmul_precision`): else a GPU takes tf32 for float32.
+# `jax.default_matmul_precision` for each precision. By default a GPU would use tf32 for float32.
 MATMUL = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}
 
 
 class Network(nn.Module):
-    """A rung of the ladder: its layers in order, flattened before the first dense one.
+    """A model of the ladder: its layers in order, with a flattening before the first dense layer.
 
     Parameters are named by kind and order of appearance: conv0, conv1, bn0, dense0, ...
     """
 
     layers: tuple[Layer, ...]
-    classes: int
+    num_classes: int
     precision: str = "float32"
     convolution: str = "auto"
 
@@ -51,8 +51,9 @@ class Network(nn.Module):
 
         Args:
             x_NxHxWxC: normalized float images.
-            train: batch statistics and dropout (needs a 'dropout' key) instead of running statistics and none.
-            dropout_rate: scalar that replaces the rate of every dropout layer; NaN keeps the layers' own.
+            train: whether to use batch statistics and dropout (needs a 'dropout' key). Otherwise batch norm uses its
+                running statistics, and dropout is off.
+            dropout_rate: scalar that replaces the rate of every dropout layer; NaN keeps the layers' own rates.
         """
         seen: Counter[str] = Counter()
 
@@ -69,7 +70,7 @@ class Network(nn.Module):
                 case ConvPool():
                     x = layers.Convolution(layer.conv, True, self.convolution, name=name("conv"))(x)
                 case Dense():
-                    features = self.classes if layer.features is None else layer.features
+                    features = self.num_classes if layer.features is None else layer.features
                     x = x.reshape(x.shape[0], -1)
                     x = layers.FullyConnected(features, trains_bias, name=name("dense"))(x)
                 case BatchNorm():
@@ -92,34 +93,34 @@ class Network(nn.Module):
         return x.astype(jnp.float32)
 
 
-def build_network(name: str, classes: int, precision: str = "float32", convolution: str = "auto") -> Network:
-    """Returns the network of a rung.
+def build_network(name: str, num_classes: int, precision: str = "float32", convolution: str = "auto") -> Network:
+    """Returns the network of a model of the ladder.
 
     Args:
-        name: of the rung.
-        classes: how many logits.
+        name: of the model.
+        num_classes: number of logits.
         precision: of the arithmetic between the layers, as in a study's `train.precision`.
-        convolution: how to convolve, as in a study's `train.convolution`.
+        convolution: the method, as in a study's `train.convolution`.
 
     Raises:
-        RequestError: the name is not on the ladder, its layers are no network, or this machine has no such precision.
+        RequestError: the name is not on the ladder, its layers are not valid, or this machine lacks the precision.
     """
     if name not in LADDER:
         raise RequestError("models", name, one_of(name, LADDER))
-    if wrong := fault(LADDER[name]):
-        raise RequestError("models", name, wrong)
+    if problem := find_problem(LADDER[name]):
+        raise RequestError("models", name, problem)
     if precision == "tf32" and jax.default_backend() != "gpu":
-        raise RequestError("train.precision", precision, "only a GPU has it; allowed here: bfloat16, float32")
-    return Network(LADDER[name], classes, precision, convolution)
+        raise RequestError("train.precision", precision, "only a GPU supports it; use bfloat16 or float32")
+    return Network(LADDER[name], num_classes, precision, convolution)
 
 
 def initial_variables(network: Network, image_shape: tuple[int, int, int], scheme: str, key: Array) -> dict:
     """Returns a network's variables before training: 'params', and 'batch_stats' where there is batch norm.
 
     Args:
-        network: from `build`.
+        network: from `build_network`.
         image_shape: (H, W, C).
-        scheme: how parameters are drawn, see `initialisation.initial_parameters`.
+        scheme: of the initial parameters, see `init.initial_parameters`.
         key: random key.
     """
     shapes = variable_shapes(network, image_shape)

@@ -1,4 +1,4 @@
-"""The layers that a network of the ladder may have, as data, and what makes a sequence of them valid."""
+"""The layers of the ladder's models, as data, and the validation of a sequence of layers."""
 
 import dataclasses
 from typing import get_args
@@ -22,14 +22,14 @@ class Dense:
 
 @dataclasses.dataclass(frozen=True)
 class Dropout:
-    """Zeroes units with probability `rate`, unless the trial sets a rate of its own."""
+    """Zeroes units with probability `rate`; a trial's dropout rate replaces it."""
 
     rate: float
 
 
 @dataclasses.dataclass(frozen=True)
 class ChannelDropout:
-    """Zeroes whole channels of an image with probability `rate`, unless the trial sets a rate of its own."""
+    """Zeroes whole channels of an image with probability `rate`; a trial's dropout rate replaces it."""
 
     rate: float
 
@@ -51,7 +51,7 @@ class LeakyRelu:
 
 @dataclasses.dataclass(frozen=True)
 class Gelu:
-    """x times the normal distribution's function of x, exactly (by erf)."""
+    """x times the standard normal distribution function of x, exact (erf)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,22 +60,18 @@ class MaxPool:
 
 
 Layer = Conv | Dense | Dropout | ChannelDropout | BatchNorm | Relu | LeakyRelu | Gelu | MaxPool
-
-
 Layers = tuple[Layer, ...]
-
-
 KINDS = get_args(Layer)
 
 
-def fault(layers: Layers) -> str:
-    """Says in words what keeps layers from being a network; nothing where nothing does."""
+def find_problem(layers: Layers) -> str:
+    """Returns the reason why layers are not a valid model, in words; empty if they are valid."""
     if not isinstance(layers, list | tuple):
         return f"it is {layers!r}; use a tuple of layers"
     flat = False  # since the first dense layer
     for layer in layers:
         if allowed := _allowed(layer, flat):
-            return f"its layer {layer!r} cannot be; use {allowed}"
+            return f"its layer {layer!r} is not valid; use {allowed}"
         flat |= isinstance(layer, Dense)
     if not layers or layers[-1] != Dense():
         return "its last layer gives no logits; use Dense()"
@@ -83,8 +79,8 @@ def fault(layers: Layers) -> str:
 
 
 def _allowed(layer: Layer, flat: bool) -> str:
-    """What else a layer would have to be, behind a dense one if `flat`; nothing where it may be."""
-    if type(layer) not in KINDS:  # a kind that is derived from one would be applied as that
+    """Returns what is allowed in place of an invalid layer, which follows a dense layer if `flat`; empty if valid."""
+    if type(layer) not in KINDS:  # `Network` would apply a subclass as its base class
         return "the layers of this file, each with its arguments, as in Relu() and Conv(32)"
     match layer:
         case Conv() | MaxPool() | ChannelDropout() if flat:

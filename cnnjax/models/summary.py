@@ -1,4 +1,4 @@
-"""What a network has and costs: parameters, operations, and one row for each layer."""
+"""The parameters and operations of a network, in total and for each layer."""
 
 import bisect
 import functools
@@ -17,7 +17,7 @@ from cnnjax.utils.errors import RequestError
 
 
 def check_fits(name: str, image_shape: tuple[int, int, int]) -> None:
-    """Raises RequestError if images of shape (H, W, C) are too small for a rung, or the rung is unknown."""
+    """Raises RequestError if images of shape (H, W, C) are too small for a model, or the model is unknown."""
     network = build_network(name, 1)
     height, width, channels = image_shape
 
@@ -27,8 +27,8 @@ def check_fits(name: str, image_shape: tuple[int, int, int]) -> None:
     if not fits(height, width):
         most = next(side for side in (2**n for n in itertools.count()) if fits(side, side))
         least = bisect.bisect_left(range(most), True, lo=1, key=lambda side: fits(side, side))
-        allowed = f"must be at least {least}x{least}, by data.image_size"
-        raise RequestError("models", name, f"images of {height}x{width} are too small for it; {allowed}")
+        advice = f"set data.image_size to at least {least}x{least}"
+        raise RequestError("models", name, f"images of {height}x{width} are too small for it; {advice}")
 
 
 def parameter_count(network: Network, image_shape: tuple[int, int, int]) -> int:
@@ -38,11 +38,7 @@ def parameter_count(network: Network, image_shape: tuple[int, int, int]) -> int:
 
 
 def forward_flops(network: Network, image_shape: tuple[int, int, int]) -> int:
-    """Returns the floating-point operations of one image's forward pass in convolutions and dense layers.
-
-    An addition and a multiplication for each weight and place where it is used, whatever method computes it; the rest
-    of a network is a few percent.
-    """
+    """Returns the floating-point operations of one image's forward pass, see `LayerRow.flops`."""
     return sum(row.flops for row in layer_table(network, image_shape))
 
 
@@ -52,24 +48,24 @@ def training_flops(network: Network, image_shape: tuple[int, int, int]) -> int:
 
 
 class LayerRow(NamedTuple):
-    """What one layer makes of one image."""
+    """One layer, applied to one image."""
 
     layer: Layer
-    output: tuple[int, ...]
+    output: tuple[int, ...]  # shape
     parameters: int
-    flops: int
+    flops: int  # an addition and a multiplication for each use of a weight; other operations are a few percent
     method: str | None  # of a convolution
 
 
 def layer_table(network: Network, image_shape: tuple[int, int, int]) -> list[LayerRow]:
     """Returns a row for each layer of a network, in order, for images of shape (H, W, C).
 
-    The rows end with the layer that leaves nothing of an image that is too small.
+    If the image is too small, the rows end with the layer whose output is empty.
     """
     rows: list[LayerRow] = []
     shape: tuple[int, ...] = tuple(image_shape)
     for layer in network.layers:
-        shape, parameters = _traced(layer, network.classes, shape)
+        shape, parameters = _apply_layer(layer, network.num_classes, shape)
         kernels = [leaf.shape for (*_, name), leaf in parameters.items() if name == "kernel"]
         methods = [choose(kernel, math.prod(shape[:2]), network.convolution) for kernel in kernels if len(kernel) == 4]
         count = sum(leaf.size for leaf in parameters.values())
@@ -81,9 +77,9 @@ def layer_table(network: Network, image_shape: tuple[int, int, int]) -> list[Lay
 
 
 @functools.lru_cache(1024)
-def _traced(layer: Layer, classes: int, shape: tuple[int, ...]) -> tuple[tuple[int, ...], dict]:
-    """What a network of one layer makes of an input of a shape, and the shapes of its parameters by their path."""
-    init = functools.partial(Network((layer,), classes, convolution="dense").init_with_output, train=False)
+def _apply_layer(layer: Layer, num_classes: int, shape: tuple[int, ...]) -> tuple[tuple[int, ...], dict]:
+    """Returns the output shape of a layer for an input shape, and the shapes of its parameters by path."""
+    init = functools.partial(Network((layer,), num_classes, convolution="dense").init_with_output, train=False)
     x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     output, variables = jax.eval_shape(init, jax.random.key(0), x)
     return output.shape[1:], flatten_dict(variables.get("params", {}))

@@ -1,7 +1,7 @@
-"""Several processes that run one study together, on `jax.distributed`.
+"""Several processes that run one study, on `jax.distributed`.
 
-Process 0 reads, writes and prints; all of them train. Small values travel as JSON in arrays of bytes, by
-`multihost_utils`. A process that is lost ends the others with JAX's own message. One process alone is process 0.
+Process 0 reads, writes and prints. All processes train. They exchange small values as JSON in arrays of bytes, with
+`multihost_utils`. If a process is lost, JAX ends the others with a message. A single process is process 0.
 """
 
 import contextlib
@@ -16,57 +16,61 @@ import numpy as np
 
 from cnnjax.runs.environment import code_versions
 from cnnjax.utils.errors import RequestError, Told
+from cnnjax.utils.text import first_line
 from cnnjax.utils.tree import flatten
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 AUTO = "auto"
-_SHUTDOWN_TIMEOUT = 10  # seconds that a process which fails waits for the others
+_SHUTDOWN_TIMEOUT = 10  # seconds that a failing process waits for the others
 
 _hosts = [socket.gethostname()]  # of all processes, by number
 _number = 0  # of this process
 
 
 def count() -> int:
-    """Returns how many processes run the study."""
+    """Returns the number of processes."""
     return len(_hosts)
 
 
 def is_first() -> bool:
-    """Returns whether this process reads, writes and prints."""
+    """Returns whether this is process 0, which reads, writes and prints."""
     return _number == 0
 
 
 def name(number: int) -> str:
-    """Returns a process's number and host, for messages."""
+    """Returns the number and the host of a process, for messages."""
     return f"process {number} on {_hosts[number]}"
 
 
 def on_this_host() -> int:
-    """Returns how many of the processes run on the host of this one."""
+    """Returns the number of processes on this process's host."""
     return _hosts.count(_hosts[_number])
 
 
+def usable_cores() -> int:
+    """Returns the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def gather(value: Any) -> list[Any]:
-    """Returns a JSON value of each process, by number. All processes have to call it, as all that follow here."""
-    return [value] if count() == 1 else _gather(value)
-
-
-def _gather(value: Any) -> list[Any]:
+    """Returns the JSON values of all processes, by number. All processes have to call it, and the functions below."""
+    if count() == 1:
+        return [value]
     from jax.experimental.multihost_utils import process_allgather
 
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
     sizes = process_allgather(np.int32(text.size)).ravel()
-    padded = np.zeros(1 << int(sizes.max()).bit_length(), np.uint8)  # few sizes: each is compiled
+    padded = np.zeros(1 << int(sizes.max()).bit_length(), np.uint8)  # powers of two, because each size is compiled
     padded[: text.size] = text
     return [json.loads(bytes(row[:size])) for row, size in zip(process_allgather(padded), sizes, strict=True)]
 
 
 def broadcast_from_process0(function: Callable[[], _Result]) -> _Result:
-    """Calls a function in process 0 alone, and returns its JSON value in all processes.
+    """Calls a function in process 0 only, and returns its JSON value in all processes.
 
     Raises:
-        Exception: what the function raises in process 0; elsewhere RequestError, OSError or RuntimeError.
+        Exception: the function's exception in process 0; RequestError, OSError or RuntimeError in other processes.
     """
     value, error, described = None, None, None
     if is_first():
@@ -80,16 +84,16 @@ def broadcast_from_process0(function: Callable[[], _Result]) -> _Result:
         raise error
     if described is not None:
         raise _read_error(described)
-    return value  # type: ignore[return-value]  # what process 0 returned, as JSON has it
+    return value  # type: ignore[return-value]
 
 
 def raise_on_all(
     function: Callable[_Arguments, _Result], *arguments: _Arguments.args, **named: _Arguments.kwargs
 ) -> _Result:
-    """Calls a function in every process, and returns its value here; where one process fails, all fail.
+    """Calls a function in every process and returns its local value. If one process fails, all processes fail.
 
     Raises:
-        Exception: what the function raised here; or, where only others failed, what it raised in the first of them.
+        Exception: the exception of this process, or else of the first process that failed.
     """
     if count() == 1:
         return function(*arguments, **named)
@@ -122,9 +126,9 @@ def _read_error(described: Mapping[str, Any]) -> Exception:
 def initialized(
     coordinator: str | None, processes: int | None, process: int | None, *, facts: Mapping[str, Any], timeout: float
 ) -> Iterator[None]:
-    """Connects the processes of a study while the block runs. Enter it before anything uses jax's devices.
+    """Connects the processes of a study while the block runs. Enter it before anything uses JAX's devices.
 
-    On CPUs each process gets a device for each of its cores. If the coordinator's address is a loopback address, the
+    On CPUs each process gets one device for each of its cores. If the coordinator's address is a loopback address, the
     processes share the cores of the host equally. Otherwise the cluster has to bind each process to its cores.
 
     Args:
@@ -132,11 +136,11 @@ def initialized(
             Open MPI, Cloud TPU, ...); or None for a single process.
         processes: the number of processes.
         process: the number of this process, from 0.
-        facts: JSON values that have to be equal in all processes, by name; the versions of packages are compared, too.
+        facts: JSON values by name. They and the versions of packages have to be equal in all processes.
         timeout: seconds to wait for all processes.
 
     Raises:
-        RequestError: the flags do not go together, not all processes come in time, or their facts differ.
+        RequestError: the flags contradict each other, a process does not connect in time, or the facts differ.
     """
     global _hosts, _number
     _check_flags(coordinator, processes, process)
@@ -145,7 +149,7 @@ def initialized(
         return
     import jax
 
-    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM for itself
+    jax.config.update("jax_enable_preemption_service", False)  # it would intercept SIGTERM
     address = None if coordinator == AUTO else coordinator
     try:
         jax.distributed.initialize(
@@ -154,19 +158,18 @@ def initialized(
             shutdown_timeout_seconds=_SHUTDOWN_TIMEOUT,
         )
     except (RuntimeError, ValueError) as error:
-        said = f"{str(error).splitlines()[0]}; use HOST:PORT of process 0, or auto on a cluster"
-        raise RequestError("coordinator", coordinator, said) from error
+        problem = f"{first_line(error)}; use HOST:PORT of process 0, or auto on a cluster"
+        raise RequestError("coordinator", coordinator, problem) from error
     sharing = processes if processes and address and _is_loopback(address) else 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        jax.config.update("jax_num_cpu_devices", max(1, cores // sharing))
+        jax.config.update("jax_num_cpu_devices", max(1, usable_cores() // sharing))
     try:
         _number = jax.process_index()
         _hosts = _hosts * jax.process_count()
         _hosts = gather(socket.gethostname())
         _check_facts({**{f"version of {key}": version for key, version in code_versions().items()}, **facts})
         yield
-        gather(None)  # nobody leaves while others still work
+        gather(None)  # wait until all processes have finished
     finally:
         _hosts, _number = [socket.gethostname()], 0
 
@@ -175,7 +178,7 @@ def _check_flags(coordinator: str | None, processes: int | None, process: int | 
     if coordinator is None:
         for flag, value in (("num_processes", processes), ("process_id", process)):
             if value is not None:
-                raise RequestError(flag, value, "needs --coordinator, too")
+                raise RequestError(flag, value, "it needs --coordinator")
     elif coordinator != AUTO:
         if processes is None or processes < 1:
             raise RequestError("num_processes", processes, "must be the number of processes")
@@ -200,5 +203,5 @@ def _check_facts(facts: Mapping[str, Any]) -> None:
         for key in sorted(everywhere[0].keys() | theirs.keys()):
             first, other = everywhere[0].get(key), theirs.get(key)
             if first != other:
-                said = f"{name(number)} has it, {name(0)} has {first!r}; use the same everywhere"
-                raise RequestError(key, other, said)
+                problem = f"{name(number)} has this value, {name(0)} has {first!r}; use the same on all processes"
+                raise RequestError(key, other, problem)

@@ -30,6 +30,7 @@ from cnnjax.report.sections import (
 )
 from cnnjax.report.tables import Table
 from cnnjax.report.theme import Plot
+from cnnjax.runs.run_dir import RunFolder
 from cnnjax.utils.tree import flatten
 
 
@@ -74,6 +75,7 @@ def build_report(workdir: Path, select: str | None = None) -> Path:
         RequestError: `workdir` is not the folder of a run, or one of its files cannot be read.
     """
     run = read_run(workdir, select)
+    RunFolder(workdir).write_views()
     folder = workdir / "report"
     folder.mkdir(exist_ok=True)
     sections = [

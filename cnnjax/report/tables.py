@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from cnnjax.analysis.columns import AXES, level, significant, word
+from cnnjax.analysis.columns import AXES, MAIN_AXES, kind_of, level, measure_name, significant, word
 from cnnjax.analysis.run import Run
+from cnnjax.study.metrics import BY_MEASURE
 
 MOST_ROWS = 250  # that a page shows of a table; the CSV file beside it has all
 _HEADS = {"f1": "F1", "auc": "AUC", "forward_flops": "forward FLOPs", "p_best": "P(best) %", "p_beats": "P(beats) %"}
@@ -103,7 +104,7 @@ class Table:
 
 def shown_axes(run: Run) -> list[str]:
     """The axes by which tables name a configuration: the main ones, and all others that vary."""
-    return [axis for axis in AXES if axis in AXES[:5] or axis in run.varying]
+    return [axis for axis in AXES if axis in MAIN_AXES or axis in run.varying]
 
 
 def _split(column: str) -> tuple[str, str]:
@@ -114,15 +115,16 @@ def _split(column: str) -> tuple[str, str]:
 
 def _head(column: str, kind: str) -> str:
     name, suffix = _split(column)
-    plain = f"{word(name)} %" if kind == "percent" else word(name)
+    plain = measure_name(name) if name in BY_MEASURE else word(name)
+    plain += " %" if kind == "percent" else ""
     return _SUFFIXES[suffix] if suffix else _HEADS.get(name, plain)
 
 
 def _kind(column: str, values: pd.Series) -> str:
     if column in AXES:
         return "text" if any(isinstance(value, str) for value in values) else "axis"
-    if _split(column)[0].endswith("_accuracy"):
-        return "percent"
+    if (measure := _split(column)[0]) in BY_MEASURE:
+        return kind_of(measure)
     return next((kind for kind, columns in _KINDS.items() if column in columns), "number")
 
 

@@ -19,6 +19,7 @@ import psutil
 from cnnjax.runs import schema
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.text import first_line
+from cnnjax.utils.tree import finite
 
 SEAL = "crc32"
 _MOST_BYTES = 1 << 30  # of an array that a run's folder holds
@@ -43,7 +44,7 @@ class Damaged(RequestError):
 
 
 class Records(NamedTuple):
-    """The records of a file that are whole, and the line numbers (from 1) of those that are not."""
+    """The records of a file: those that are whole, and the line numbers (from 1) of those that are not."""
 
     whole: list[dict[str, Any]]
     damaged: list[int]
@@ -92,7 +93,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_lines(path: Path) -> Records:
-    """Reads JSON objects, one a line; a last line that a kill cut off is no line yet. No file is no lines."""
+    """Reads JSON objects, one a line. A last line that a kill cut off is no line yet. No file is no lines."""
     lines = _read_bytes(path).split(b"\n")[:-1] if path.exists() else []
     return _read_each(lines, functools.partial(_read_object, file=path.name), first=1)
 
@@ -105,16 +106,33 @@ def read_rows(path: Path) -> Records:
     def cells(line: str) -> list[str]:
         return next(csv.reader([line.removesuffix("\r")], strict=True), [])
 
-    @functools.cache  # once, but within the reading of a line: a damaged header damages every line
-    def names() -> list[str]:
-        return cells(header)
-
     def read_row(line: str) -> dict[str, Any]:
-        row = unseal(dict(zip(names(), cells(line), strict=True)))
+        row = unseal(dict(zip(cells(header), cells(line), strict=True)))
         schema.check(path.name, row)
         return row
 
     return _read_each([line for line in lines if line.strip()], read_row, first=2)
+
+
+def whole(path: Path, read: Callable[[Path], Records] = read_lines) -> list[dict[str, Any]]:
+    """Returns all records of a file; raises Damaged where one is not what was written."""
+    records = read(path)
+    if records.damaged:
+        raise Damaged(f"{path}, line {records.damaged[0]}", "it is not what was written")
+    return records.whole
+
+
+def json_lines(records: Iterable[Mapping[str, Any]]) -> bytes:
+    """Returns JSON objects as lines, each with its checksum. A number that is not finite becomes null."""
+    return "".join(json.dumps(seal(finite(record))) + "\n" for record in records).encode()
+
+
+def append(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Appends JSON objects to a file, one a line, and waits until they are on disk."""
+    with path.open("ab") as file:
+        file.write(json_lines(records))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_array(path: Path, name: str, shape: tuple[int | None, ...]) -> np.ndarray:
@@ -176,9 +194,9 @@ def check_links(folder: Path, names: Iterable[str], without: Iterable[str] = ())
     for name in set(names) - set(without):
         for path in _below(folder / name):
             if path.is_symlink() and not Path(end := os.path.realpath(path)).is_relative_to(inside):
-                raise RequestError("workdir", str(path), f"it is a link to {end}; allowed: what stays in the folder")
+                raise RequestError("workdir", str(path), f"it is a link to {end}; use what stays in the folder")
             if path.exists() and not path.is_file() and not path.is_dir():
-                raise RequestError("workdir", str(path), "it is a device or a pipe; allowed: files and folders")
+                raise RequestError("workdir", str(path), "it is a device or a pipe; use files and folders")
 
 
 def _below(path: Path) -> Iterator[Path]:

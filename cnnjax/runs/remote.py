@@ -28,12 +28,12 @@ from cnnjax.utils.progress import Progress
 LARGE = ("checkpoints", "profile", "jobs")  # folders that commands on results alone do not fetch
 _ANSWER, _SILENT = 60, 2.0  # seconds in which a store has to answer first; before a long operation is shown
 _REST = 9.0  # after a push, training lasts at least this many times as long
-_ALLOWED = "; allowed: a folder, or a URL of a store to read and write"
+_ALLOWED = "; use a folder, or a URL of a store to read and write"
 _TICK = 0.05  # seconds after which the clock of a file system has gone on
 # Files are pushed in this order, all others as 1, and deleted in the reverse one. So the store is readable at any
 # instant: config.json makes a run, a checkpoint counts if its metadata is there, metrics and rows need checkpoints.
 _CHECKPOINT = re.compile(r"(?:.*/)?checkpoints/[^/]+/[^/]+/\d+/")
-_ORDER = {"config.json": 0, "metadata": 2, "metrics.jsonl": 3, "trials.csv": 4}
+_ORDER = {"config.json": 0, "metadata": 2, "metrics.jsonl": 3, "trials.jsonl": 4, "trials.csv": 4}
 
 
 class _Refused(RequestError):
@@ -75,7 +75,7 @@ def copied(workdir: str | Path, without: tuple[str, ...] = ()) -> Path:
         return expanded("workdir", workdir)
     with _opened(workdir, "copies", Progress(), patience=600.0) as copy:
         if not copy.has_run:
-            raise RequestError("workdir", copy.url, "allowed: a run's folder (with config.json)")
+            raise RequestError("workdir", copy.url, "must be a run's folder (with config.json)")
         copy.fetch(without)
     return copy.folder
 
@@ -125,7 +125,7 @@ class _Copy:
 
         fs, root = fsspec.url_to_fs(self.url)  # its ImportError says what to install
         if not root.strip("/"):
-            raise RequestError("workdir", self.url, "it names no folder; allowed: such as s3://BUCKET/runs/grid")
+            raise RequestError("workdir", self.url, "it names no folder; use such as s3://BUCKET/runs/grid")
         fs.auto_mkdir = True  # for file://; object stores have no folders
         fs.invalidate_cache()
         self._fs, names = fsspec.filesystem("dir", path=root, fs=fs), set()
@@ -133,7 +133,7 @@ class _Copy:
             ls = functools.partial(sync, fs.loop, fs._ls, timeout=_ANSWER) if fs.async_impl else fs.ls
             names = {PurePosixPath(path).name for path in ls(root, detail=False)}
         if "config.json" not in names and any(not name.startswith(".") for name in names):
-            said = "it is not empty and holds no config.json; allowed: a new or empty folder, or a run's own"
+            said = "it is not empty and holds no config.json; use a new or empty folder, or a run's own"
             raise RequestError("workdir", self.url, said)
         return "config.json" in names
 

@@ -1,73 +1,42 @@
 """The files of a run's folder: written so that a kill at any instant leaves them readable. Imports no jax."""
 
-import csv
-import errno
-import json
-import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from cnnjax.models.ladder import LADDER, changed, described
-from cnnjax.runs.integrity import (
-    SEAL,
-    Damaged,
-    check_links,
-    read_array,
-    read_json,
-    read_lines,
-    read_rows,
-    replaced,
-    seal,
-    stamp,
-)
-from cnnjax.runs.lock import LOCK
-from cnnjax.runs.trials_csv import TRIAL_COLUMNS, csv_line, csv_row
-from cnnjax.study.plan import Member, Plan, Trial
+from cnnjax.runs.integrity import Damaged, check_links, read_json, read_lines, read_rows, replaced
+from cnnjax.runs.lock import HOLDER, LOCK, locked
+from cnnjax.runs.program_records import Folder, ProgramRecords
+from cnnjax.runs.trials_csv import csv_text, record_files
+from cnnjax.study.plan import Plan
+from cnnjax.study.renamed import modern_config
 from cnnjax.utils.errors import RequestError
-from cnnjax.utils.tree import finite
 
 
-class Recorded(NamedTuple):
-    """What metrics.jsonl holds.
-
-    Attributes:
-        epochs: the epochs of each member.
-        evaluated: the trials with a line of their own.
-        is_whole: whether every line is what was written, the last one to its end.
-    """
-
-    epochs: dict[str, set[int]]
-    evaluated: set[str]
-    is_whole: bool
-
-    def add(self, line: Mapping[str, Any]) -> None:
-        """Notes one more line."""
-        if "member" in line:
-            self.epochs.setdefault(line["member"], set()).add(line.get("epoch"))  # type: ignore[arg-type]
-        self.evaluated.update([line["trial"]] if "trial" in line else [])
-
-
-class RunFolder:
+class RunFolder(Folder):
     """Reads and writes one run's files; see the README for what each holds.
 
-    A study of ten thousand trials asks thousands of times what is recorded. What metrics.jsonl and trials.csv hold is
-    therefore kept in memory as long as they are, by size and time, as they were when this process read or wrote them.
+    The records of a run are those of its programs, each in a directory of its own. The run's metrics.jsonl and
+    trials.csv are views of these records: `write_views` writes them again, whatever became of them.
     """
 
     CONTENTS = (
-        *("parts", "jobs", "predictions", "checkpoints", "report", "profile", "confirm"),
+        *("programs", "jobs", "predictions", "checkpoints", "report", "profile", "confirm"),
         *("metrics.jsonl", "trials.csv"),
         *("plan.json", "data.json", "environment.json", "config.json"),  # the last, for it makes the folder a run's
     )
 
     def __init__(self, path: Path):
-        self.path = path
-        self._recorded: tuple[Any, Recorded] | None = None  # with the stamp of the file that it is of
-        self._rows: tuple[Any, dict[str, str]] | None = None
+        super().__init__(path)
+        self._programs: dict[str, ProgramRecords] = {}
+
+    def program(self, name: str) -> ProgramRecords:
+        """Returns the records of a program, which keep in memory what they have read."""
+        return self._programs.setdefault(name, ProgramRecords(self.path, name))
 
     def check_links(self, without: Iterable[str] = ()) -> None:
         """Raises RequestError where links lead out of the folder; `without` names what is not used now."""
@@ -94,7 +63,7 @@ class RunFolder:
 
     def remove_unfinished(self) -> None:
         """Deletes what a kill left half written beside the files."""
-        for pattern in ("", "predictions/", "checkpoints/*/", "report/"):
+        for pattern in ("", "predictions/", "checkpoints/*/", "programs/*/", "report/"):
             for beside in self.path.glob(f"{pattern}.*.tmp"):
                 beside.unlink()
 
@@ -110,14 +79,6 @@ class RunFolder:
         (self.path / "checkpoints" / program).mkdir(parents=True, exist_ok=True)
         self.write_json(f"checkpoints/{program}/layout.json", {"chunks": layout})
 
-    def update_plan(self, program: str, facts: Mapping[str, Any]) -> None:
-        """Adds what was learned of a program to plan.json."""
-        plan = read_json(self.path / "plan.json")
-        for entry in plan["programs"]:
-            if entry["id"] == program:
-                entry.update(facts)
-        self.write_json("plan.json", plan)
-
     def read_config(self) -> dict[str, Any] | None:
         """Returns the study that the folder holds, or None for a new folder.
 
@@ -125,7 +86,9 @@ class RunFolder:
             RequestError: config.json cannot be read, or the folder holds something else.
         """
         config = self._read_config()
-        return None if config is None else {key: value for key, value in config.items() if key != "networks"}
+        if config is None:
+            return None
+        return modern_config({key: value for key, value in config.items() if key != "networks"})
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Writes config.json: the study, and the layers of its networks, whose names alone say little."""
@@ -139,10 +102,16 @@ class RunFolder:
         stored = (self._read_config() or {}).get("networks", {})
         if lacking := [name for name in names if name in stored and name not in LADDER]:
             said = f"{self.path} trained a network that the study's own file adds to the ladder"
-            raise RequestError("models", lacking[0], f"{said}; allowed: where that file has been imported")
+            raise RequestError("models", lacking[0], f"{said}; use where that file has been imported")
         for name, difference in changed(names, stored).items():
             how = "change it back, or give it another name and another folder"
             raise RequestError("models", name, f"{self.path} trained another network of that name: {difference}; {how}")
+
+    def check_version(self) -> None:
+        """Raises RequestError where an older version began the run: programs had no records of their own."""
+        if record_files(self.path, "") is None and (self.path / "trials.csv").exists():
+            how = "go on with the version that began it, choose another folder, or --overwrite it"
+            raise RequestError("workdir", str(self.path), f"an older version of cnnjax trained its trials; {how}")
 
     def check_plan(self, plan: Plan) -> None:
         """Raises RequestError where another version made other trials of the run's study: the ids are not theirs."""
@@ -156,7 +125,7 @@ class RunFolder:
         file = self.path / "config.json"
         there = next(path for path in (self.path, *self.path.parents) if path.exists())
         if not there.is_dir():
-            raise RequestError("workdir", str(self.path), f"{there} is a file; allowed: a folder")
+            raise RequestError("workdir", str(self.path), f"{there} is a file; use a folder")
         try:
             return read_json(file)
         except FileNotFoundError:
@@ -171,119 +140,46 @@ class RunFolder:
             raise RequestError(
                 "workdir",
                 str(self.path),
-                "it is not empty and holds no config.json; allowed: a new or empty folder, or a run's own",
+                "it is not empty and holds no config.json; use a new or empty folder, or a run's own",
             )
         return None
 
-    def read_whole(self, name: str) -> dict[str, Any] | None:
-        """Returns a JSON file of the run, or None where it is not there or damaged: it will be written again."""
-        try:
-            return read_json(self.path / name)
-        except (FileNotFoundError, NotADirectoryError, Damaged):
-            return None
+    def read_trials(self) -> dict[str, dict[str, Any]]:
+        """Returns the whole rows of finished trials by trial id; those of an older version as text."""
+        files = record_files(self.path, "trials.jsonl")
+        rows = read_rows(self.path / "trials.csv").whole if files is None else []
+        rows += [row for file in files or () for row in read_lines(file).whole]
+        return {row["trial"]: row for row in rows}
 
-    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
-        """Writes a JSON file whole or not at all."""
-        with replaced(self.path / name) as file:
-            file.write((json.dumps(seal(value), indent=1) + "\n").encode())
+    def write_views(self) -> None:
+        """Writes metrics.jsonl, trials.csv and the programs' facts in plan.json again, from the programs' records."""
+        files = record_files(self.path, "metrics.jsonl")
+        if files is None:  # a run of an older version
+            return
+        with replaced(self.path / "metrics.jsonl") as view:
+            for file in files:
+                lines = file.read_bytes()
+                view.write(lines[: lines.rfind(b"\n") + 1])
+        with replaced(self.path / "trials.csv") as view:
+            view.write(csv_text(self.read_trials().values()).encode())
+        found = record_files(self.path, "program.json") or ()
+        facts = {file.parent.name: Folder(file.parent).read_whole(file.name) or {} for file in found}
+        plan = self.read_whole("plan.json") or {}
+        entries = [entry | facts.get(entry["id"], {}) for entry in plan.get("programs", ())]
+        if entries and entries != plan["programs"]:
+            self.write_json("plan.json", plan | {"programs": entries})
 
-    def append_metrics(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Appends lines to metrics.jsonl and waits until they are on disk; non-finite numbers become null."""
-        file, lines = self.path / "metrics.jsonl", [*lines]
-        there = stamp(file)
-        if there is None and self._recorded and self._recorded[0]:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
-        known = self._recorded if self._recorded and self._recorded[0] == there else None
-        self.append_lines(file.name, lines)
-        if known is not None:
-            for line in lines:
-                known[1].add(line)
-            self._recorded = stamp(file), known[1]
-
-    def append_lines(self, name: str, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Appends JSON objects to a file, one a line; as `append_metrics` otherwise."""
-        text = "".join(json.dumps(seal(finite(line))) + "\n" for line in lines)
-        with (self.path / name).open("a", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-
-    def recorded(self) -> Recorded:
-        """Returns what metrics.jsonl holds."""
-        file = self.path / "metrics.jsonl"
-        if self._recorded is None or self._recorded[0] != stamp(file):
-            before, lines = stamp(file), read_lines(file)
-            recorded = Recorded({}, set(), not lines.damaged and _ends_whole(file))
-            for line in lines.whole:
-                recorded.add(line)
-            self._recorded = before, recorded
-        return self._recorded[1]
-
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """Returns the whole lines of metrics.jsonl: neither a last one that a kill cut off, nor damaged ones."""
-        return read_lines(self.path / "metrics.jsonl").whole
-
-    def keep_metrics(self, keep: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
-        """Drops the lines of metrics.jsonl that are damaged or not to be kept, all at once; returns the others."""
-        file = self.path / "metrics.jsonl"
-        kept = [line for line in self.read_metrics() if keep(line)]
-        text = "".join(json.dumps(seal(line)) + "\n" for line in kept).encode()
-        if not file.exists() or file.read_bytes() != text:
-            with replaced(file) as beside:
-                beside.write(text)
-        return kept
+    def check_free(self, patience: float = 0.0) -> None:
+        """Raises RequestError, naming the process, where a worker is still in a program's directory."""
+        for lock in sorted(self.path.glob(f"programs/*/{LOCK}")):
+            with locked(lock.parent, patience):
+                pass
 
     def write_predictions(self, name: str, **arrays: np.ndarray) -> None:
         """Writes one file of predictions/ whole or not at all."""
-        folder = self.path / "predictions"
-        folder.mkdir(exist_ok=True)
-        with replaced(folder / f"{name}.npz") as file:
+        (self.path / "predictions").mkdir(exist_ok=True)
+        with replaced(self.path / "predictions" / f"{name}.npz") as file:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-
-    def read_trials(self) -> dict[str, dict[str, Any]]:
-        """Returns the rows of trials.csv that are whole by trial id, values as text."""
-        return {row.get("trial", ""): row for row in read_rows(self.path / "trials.csv").whole}
-
-    def write_trials(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
-        """Adds rows to trials.csv, or replaces them: one per finished trial, in the order of their ids.
-
-        Rows that are there and damaged are dropped. The file is written whole or not at all.
-        """
-        lines = {**self._lines_of_trials(), **{trial: csv_row(row) for trial, row in rows.items()}}
-        file = self.path / "trials.csv"
-        with replaced(file) as beside:
-            text = csv_line([*TRIAL_COLUMNS, SEAL]) + "".join(lines[trial] for trial in sorted(lines))
-            beside.write(text.encode())
-        self._rows = stamp(file), lines
-
-    def _lines_of_trials(self) -> dict[str, str]:
-        """The whole rows of trials.csv as text by trial id."""
-        file = self.path / "trials.csv"
-        if self._rows is None or self._rows[0] != stamp(file):
-            before, rows = stamp(file), self.read_trials()
-            self._rows = before, {trial: csv_row(row) for trial, row in rows.items()}
-        return self._rows[1]
-
-    def finished(self, members: Iterable[Member]) -> set[str]:
-        """Returns the ids of the trials of which everything that is written down is there and whole."""
-        lines, recorded = self._lines_of_trials(), self.recorded()
-
-        def is_finished(trial: Trial, member: str) -> bool:
-            if trial.id not in lines:
-                return False
-            row = dict(zip(TRIAL_COLUMNS, next(csv.reader([lines[trial.id]])), strict=False))
-            ran, epochs = row["epochs_run"], recorded.epochs.get(member, set())
-            if not ran.isdecimal() or any(epoch + 1 not in epochs for epoch in range(int(ran))):
-                return False
-            return row["status"] == "diverged" or (trial.id in recorded.evaluated and self._has_predictions(trial.id))
-
-        return {trial.id for member in members for trial in member.trials if is_finished(trial, member.id)}
-
-    def _has_predictions(self, trial: str) -> bool:
-        try:
-            return read_array(self.path / "predictions" / f"{trial}.npz", "logits", (None, None)) is not None
-        except (FileNotFoundError, Damaged):
-            return False
 
 
 def describe_plan(plan: Plan, programs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -308,12 +204,4 @@ def describe_plan(plan: Plan, programs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _is_of_no_run_yet(name: str) -> bool:
-    return name == LOCK or name.startswith(".config.json.")
-
-
-def _ends_whole(file: Path) -> bool:
-    if not file.exists() or not file.stat().st_size:
-        return True
-    with file.open("rb") as opened:
-        opened.seek(-1, os.SEEK_END)
-        return opened.read() == b"\n"
+    return name in (LOCK, HOLDER) or name.startswith(".config.json.")

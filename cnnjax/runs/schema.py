@@ -5,19 +5,25 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-TEXT_COLUMNS = (
-    *("trial", "member", "model", "initialisation", "optimizer"),
-    *("arithmetic", "convolution", "decay", "schedule", "early_stopping", "stage_start", "later_stages", "status"),
-)
-_BOOL_COLUMNS = ("nesterov", "drop_last", "shuffle")
+from cnnjax.study.hparams import HPARAMS
+from cnnjax.study.metrics import MEASURES
+from cnnjax.study.renamed import OLD_COLUMNS
+
+
+def _hparams_of(kind: type) -> tuple[str, ...]:
+    return tuple(h.column for h in HPARAMS if h.type is kind)
+
+
+TEXT_COLUMNS = ("trial", "member", "model", *_hparams_of(str), "later_stages", "status")
+_BOOL_COLUMNS = _hparams_of(bool)
 _WHOLE_COLUMNS = (
-    *("batch_size", "epochs", "seed", "stream_init", "stream_order", "stream_augment", "stream_dropout"),
-    *("epochs_run", "best_epoch"),
+    *_hparams_of(int),
+    *("seed", "stream_init", "stream_order", "stream_augment", "stream_dropout", "epochs_run", "best_epoch"),
 )
 _NUMBER_COLUMNS = (
-    *("learning_rate", "momentum", "weight_decay", "clip_norm", "label_smoothing", "dropout_rate"),
-    *("train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy"),
-    *("val_precision", "val_recall", "val_f1", "precision", "recall", "f1", "seconds", "images_per_second"),
+    *_hparams_of(float),
+    *MEASURES,
+    *("seconds", "images_per_second"),
 )
 _MOST = 2**53  # the largest whole number that a float64 counts to
 _MOST_TEXT = 10_000
@@ -46,6 +52,8 @@ _NUMBER = _Kind("a number", (int, float))
 _NO_NUMBER = _Kind("a number or null", (int, float, type(None)))
 _NO_NAME = _Kind("a text or null", (str, type(None)), most=1000)
 
+_TRIAL = _Keys({"trial": _NAME, "member": _NAME, "model": _NAME}, ("trial", "member", "status"))
+
 # A list holds the form of each item, a mapping that of the values of some keys. `study.from_config` checks config.json.
 _FORMS: dict[str, Any] = {
     "data.json": {
@@ -72,7 +80,8 @@ _FORMS: dict[str, Any] = {
     },
     "layout.json": _Keys({"chunks": [[_WHOLE]]}, ("chunks",)),
     "metrics.jsonl": _Keys({"member": _NAME, "trial": _NAME, "epoch": _WHOLE}, ("epoch",)),
-    "trials.csv": _Keys({"trial": _NAME, "member": _NAME, "model": _NAME}, ("trial", "member", "status")),
+    "trials.csv": _TRIAL,
+    "trials.jsonl": _TRIAL,
     "checkpoint": _Keys(
         {"epoch": _WHOLE, "seconds": _NUMBER, "members": [_NAME], "checksums": {}}, ("epoch", "members")
     ),
@@ -85,8 +94,8 @@ def check(file: str, record: Mapping[str, Any]) -> None:
     What a file of another name holds is checked for texts and numbers without end only.
     """
     _check(record, _FORMS.get(file, {}), "")
-    if file == "trials.csv":
-        _check_cells(record)
+    if file in ("trials.csv", "trials.jsonl"):
+        _check_cells({column: "" if value is None else str(value) for column, value in record.items()})
 
 
 def _check(value: Any, form: Any, place: str) -> None:
@@ -137,14 +146,15 @@ def _check_cells(row: Mapping[str, str]) -> None:
     for column, cell in row.items():
         if cell == "":
             continue
-        if column in _BOOL_COLUMNS and cell not in ("True", "False"):
+        name = OLD_COLUMNS.get(column, column)
+        if name in _BOOL_COLUMNS and cell not in ("True", "False"):
             raise ValueError(f"{column} is {_shown(cell)}, and should be True or False")
-        if column not in (*_NUMBER_COLUMNS, *_WHOLE_COLUMNS):
+        if name not in (*_NUMBER_COLUMNS, *_WHOLE_COLUMNS):
             continue
         number = _number(cell)
         if not math.isfinite(number):
             raise ValueError(f"{column} is {_shown(cell)}, and should be a number")
-        if column in _WHOLE_COLUMNS and not (0 <= number <= _MOST and number.is_integer()):
+        if name in _WHOLE_COLUMNS and not (0 <= number <= _MOST and number.is_integer()):
             raise ValueError(f"{column} is {_shown(cell)}, and should be {_WHOLE.words}")
 
 

@@ -1,4 +1,4 @@
-"""The rows of trials.csv: their columns, how a row is written as a line, and the table that a user reads."""
+"""The rows of trials.csv: their columns, how the file is written, and the table that a user reads."""
 
 import csv
 import io
@@ -10,29 +10,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-from cnnjax.runs.integrity import SEAL, Damaged, read_rows, seal
+from cnnjax.runs.integrity import SEAL, read_rows, whole
 from cnnjax.runs.schema import TEXT_COLUMNS
+from cnnjax.study.hparams import HPARAMS
+from cnnjax.study.metrics import MEASURES
 from cnnjax.study.plan import Trial
+from cnnjax.study.renamed import OLD_COLUMNS
 from cnnjax.utils.errors import RequestError
 
 TRIAL_COLUMNS = (
-    *("trial", "member", "model", "initialisation", "optimizer", "batch_size"),
-    *("arithmetic", "convolution", "drop_last", "learning_rate", "momentum", "nesterov", "weight_decay", "decay"),
-    *("clip_norm", "label_smoothing", "dropout_rate", "schedule", "early_stopping", "stage_start", "later_stages"),
-    *("shuffle", "epochs", "seed"),
+    *("trial", "member", "model"),
+    *(h.column for h in HPARAMS),
+    *("later_stages", "seed"),
     *("stream_init", "stream_order", "stream_augment", "stream_dropout"),
-    *("status", "epochs_run", "best_epoch", "train_loss", "train_accuracy", "val_loss"),
-    *(
-        "val_accuracy",
-        "val_precision",
-        "val_recall",
-        "val_f1",
-        "test_loss",
-        "test_accuracy",
-        "precision",
-        "recall",
-        "f1",
-    ),
+    *("status", "epochs_run", "best_epoch"),
+    *MEASURES,
     *("seconds", "images_per_second"),
 )
 
@@ -42,16 +34,48 @@ def trial_row(trial: Trial, member: str, measured: Mapping[str, Any]) -> dict[st
     return {**trial.row(), "member": member, **measured}
 
 
-def csv_row(row: Mapping[str, Any]) -> str:
-    """Returns a row as a line of trials.csv, with its checksum; what is absent or not finite is nothing."""
-    return csv_line(seal({column: _cell(row.get(column)) for column in TRIAL_COLUMNS}).values())
-
-
-def csv_line(cells: Iterable[str]) -> str:
-    """Returns cells as a line of a CSV file."""
+def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Returns trials.csv for rows, in the order of their ids. What is absent or not finite is an empty cell."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(TRIAL_COLUMNS)
+    for row in sorted(rows, key=lambda row: row["trial"]):
+        writer.writerow([_cell(row.get(column)) for column in TRIAL_COLUMNS])
     return text.getvalue()
+
+
+def record_files(run: Path, name: str) -> list[Path] | None:
+    """Returns the files of that name in the directories of a run's programs; None for a run of an older version.
+
+    A run of an older version has its records in its own folder.
+    """
+    programs = run / "programs"
+    return sorted(programs.glob(f"*/{name}")) if programs.is_dir() else None
+
+
+def read_table(run: Path) -> "pd.DataFrame":
+    """Reads the rows of a run's trials, from the records of its programs; those of an older version from trials.csv.
+
+    Raises:
+        FileNotFoundError: there are neither.
+        Damaged: a row is not what was written.
+    """
+    import pandas as pd
+
+    source: io.StringIO | Path = run / "trials.csv"
+    if (files := record_files(run, "trials.jsonl")) is not None:
+        rows = {row["trial"]: row for file in files for row in whole(file)}  # of a trial trained again, the newest
+        source = io.StringIO(csv_text(rows.values()))
+    else:
+        whole(run / "trials.csv", read_rows)
+    old = [name for name, column in OLD_COLUMNS.items() if column in TEXT_COLUMNS]
+    text = dict.fromkeys((*TEXT_COLUMNS, *old, "decay"), str)
+    # Only an empty field is missing: networks may be called "null".
+    table = pd.read_csv(source, dtype=text, keep_default_na=False, na_values=[""]).rename(columns=OLD_COLUMNS)
+    if "decay" in table:
+        of_adamw = table.pop("decay") == "decoupled"
+        table.loc[of_adamw, "optimizer"] = table["optimizer"].str.replace(r"(\+|$)", r"w\1", n=-1, regex=True)
+    return table.drop(columns=SEAL, errors="ignore")
 
 
 def load_results(workdir: str | Path) -> "pd.DataFrame":
@@ -64,23 +88,13 @@ def load_results(workdir: str | Path) -> "pd.DataFrame":
         One row per finished trial with the columns of trials.csv; an absent number is NaN.
 
     Raises:
-        RequestError: the folder has no trials.csv, or it is damaged.
+        RequestError: the folder is not a run's, or its records are damaged.
     """
-    file = Path(workdir) / "trials.csv"
-    if not file.is_file():
-        raise RequestError("workdir", str(workdir), "it has no trials.csv; allowed: a run's folder")
-    if damaged := read_rows(file).damaged:
-        raise Damaged(f"{file}, line {damaged[0]}", "it is not what was written")
-    return read_table(file)
-
-
-def read_table(file: Path) -> "pd.DataFrame":
-    """Reads the rows of a trials.csv, whole or not. Only an empty field is missing: networks may be called "null"."""
-    import pandas as pd
-
-    text = dict.fromkeys(TEXT_COLUMNS, str)
-    table = pd.read_csv(file, dtype=text, keep_default_na=False, na_values=[""])
-    return table.drop(columns=SEAL, errors="ignore")
+    try:
+        return read_table(Path(workdir))
+    except FileNotFoundError:
+        said = "it has neither programs nor trials.csv; use a run's folder"
+        raise RequestError("workdir", str(workdir), said) from None
 
 
 def _cell(value: Any) -> str:

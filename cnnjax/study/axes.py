@@ -6,23 +6,16 @@ from collections.abc import Hashable, Sequence
 
 from cnnjax.models.ladder import LADDER
 from cnnjax.study.early_stopping import read_stopping
-from cnnjax.study.hparams import Stage, Static
+from cnnjax.study.hparams import HPARAMS, Stage, Static
 from cnnjax.study.schedules import factors
 
 _MATTERS = {
     "seeds": "where a stream that training reads follows the seed (None)",
-    "train.convolution": "for networks with convolutions",
-    "train.decay": "where weight_decay > 0, with adam or with momentum > 0",
-    "train.dropout_rate": "for networks with dropout, where it is another rate than theirs",
-    "train.early_stopping": "where the patience is shorter than the training",
-    "train.momentum": "for sgd",
-    "train.nesterov": "for sgd with momentum > 0",
-    "train.schedule": "where the schedules differ within the epochs that are trained",
-    "train.stage_start": "where train.stages has several stages",
     "streams.augment": "where data.augment is not empty",
     "streams.dropout": "for networks with dropout, at a rate > 0",
     "streams.init": "where it is another seed than the trial's own",
     "streams.order": "where train.shuffle is True",
+    **{f"train.{h.name}": h.matters for h in HPARAMS if h.matters},
 }
 
 
@@ -47,7 +40,7 @@ def what_training_reads(static: Static, stages: Sequence[Stage], *, augments: bo
         for stage in stages
     ]
     settings = (
-        dataclasses.replace(static, convolution=static.convolution if convolves else ""),
+        dataclasses.replace(static, convolution=static.convolution if convolves else "", optimizer=""),
         tuple(map(_of_stage, stages, rates)),
         stages[0].traced.stage_start if len(stages) > 1 else None,
     )
@@ -61,18 +54,22 @@ def what_training_reads(static: Static, stages: Sequence[Stage], *, augments: bo
 
 
 def _of_stage(stage: Stage, dropout_rates: tuple[float | None, ...]) -> Hashable:
-    read = stage.traced
-    has_momentum = stage.optimizer == "sgd" and read.momentum > 0
-    stopping = read_stopping(read.early_stopping)
-    return (
-        *(stage.optimizer, stage.epochs, read.learning_rate, read.weight_decay, read.label_smoothing),
-        *(read.clip_norm, read.shuffle, dropout_rates),
-        *(has_momentum and (read.momentum, read.nesterov),),
-        # Without moments, to decay by the gradient is to decay beside it.
-        read.decay if read.weight_decay > 0 and (has_momentum or stage.optimizer != "sgd") else None,
-        stopping and stopping._replace(patience=min(stopping.patience, stage.epochs)),
-        _table(read.schedule, stage.epochs),
-    )
+    """What training uses of a stage: every setting, those in the form in which they have an effect."""
+    traced = stage.traced
+    has_moment = not stage.optimizer.startswith("sgd") or traced.momentum > 0
+    stopping = read_stopping(traced.early_stopping)
+    used = {
+        **vars(traced),
+        "nesterov": traced.nesterov and has_moment,
+        "dropout_rate": dropout_rates,
+        "schedule": _table(traced.schedule, stage.epochs),
+        "early_stopping": stopping and stopping._replace(patience=min(stopping.patience, stage.epochs)),
+        "stage_start": None,  # of a trial, not of a stage
+    }
+    # Without a moment, to decay the weights by the gradient is to decay them beside it.
+    decouples = traced.weight_decay > 0 and has_moment
+    optimizer = stage.optimizer if decouples else stage.optimizer.removesuffix("w")
+    return optimizer, stage.epochs, tuple(used.values())
 
 
 @functools.lru_cache(1024)

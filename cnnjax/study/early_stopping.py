@@ -9,9 +9,9 @@ import math
 import re
 from typing import NamedTuple
 
-# What is recorded of each epoch: the order of the trainer's metrics.
-METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_precision", "val_recall", "val_f1")
-ALLOWED = f"allowed: off, or METRIC:PATIENCE or METRIC:PATIENCE:CHANGE with a metric of {', '.join(METRICS)}"
+from cnnjax.study.metrics import EPOCH_MEASURES
+
+ALLOWED = f"must be off, or METRIC:PATIENCE or METRIC:PATIENCE:CHANGE with a metric of {', '.join(EPOCH_MEASURES)}"
 
 
 class Stopping(NamedTuple):
@@ -32,7 +32,7 @@ def read_stopping(text: str) -> Stopping | None:
         return None
     metric, patience, *change = text.split(":")
     min_change = float(change[0]) if change else 0.0
-    if metric not in METRICS or len(change) > 1 or not (math.isfinite(min_change) and min_change >= 0):
+    if metric not in EPOCH_MEASURES or len(change) > 1 or not (math.isfinite(min_change) and min_change >= 0):
         raise ValueError(text)
     if not re.fullmatch(r"[1-9][0-9]{0,5}", patience):
         raise ValueError(text)

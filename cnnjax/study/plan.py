@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from cnnjax.models.ladder import LADDER
 from cnnjax.study.axes import what_training_reads, where_it_matters
-from cnnjax.study.hparams import Stage, Static, Streams, Traced
+from cnnjax.study.hparams import HPARAMS, STATIC, TRACED, Stage, Static, Streams, Traced
 from cnnjax.study.schedules import has_horizon
-from cnnjax.study.schema import Study, TrainConfig
+from cnnjax.study.schema import Study
 from cnnjax.utils.errors import RequestError
 
 
@@ -157,7 +157,7 @@ def check_axes(study: Study, plan: Plan) -> None:
         key = axis.removeprefix("train.")
         in_stages = study.train.stages and all(key in stage for stage in study.train.stages)
         where = "where a stage does not set it" if in_stages else where_it_matters(axis)
-        said = f"all its values would train alike: it matters {where}; allowed: one value"
+        said = f"all its values would train alike: it matters {where}; use one value"
         raise RequestError(axis, _axes(study)[axis], said)
 
 
@@ -201,8 +201,7 @@ def _expand(study: Study) -> _Grid:
 
 def _axes(study: Study) -> dict[str, tuple]:
     """The axes of a study's grid, from the outermost to the innermost."""
-    of_train = {f"train.{field.name}": getattr(study.train, field.name) for field in dataclasses.fields(study.train)}
-    del of_train["train.stages"]
+    of_train = {f"train.{h.name}": getattr(study.train, h.name) for h in HPARAMS}
     of_streams = {f"streams.{name}": values for name, values in vars(study.streams).items()}
     return {"models": study.models, **of_train, **of_streams, "seeds": study.seeds}
 
@@ -212,24 +211,22 @@ def _check_count(axes: Mapping[str, tuple]) -> None:
     if count > MOST_TRIALS:
         longest = max(axes, key=lambda name: len(axes[name]))
         raise RequestError(
-            longest, f"{len(axes[longest]):,} values", f"they make {count:,} trials; allowed: at most {MOST_TRIALS:,}"
+            longest, f"{len(axes[longest]):,} values", f"they make {count:,} trials; use at most {MOST_TRIALS:,}"
         )
 
 
 def _compiled_and_stages(study: Study, model: str, *values: Any) -> tuple[Static, tuple[Stage, ...]]:
     """The static settings and the stages at a point of the grid; the values are those of the axes of `train`."""
-    names = [field.name for field in dataclasses.fields(study.train) if field.name != "stages"]
-    point = dict(zip(names, values, strict=True))
+    point = {h.name: value for h, value in zip(HPARAMS, values, strict=True)}
     stages = tuple(_stage({**point, **change}) for change in study.train.stages or ({},))
     return _static(model, point, stages), stages
 
 
 def single_out(study: Study, trial: Trial, seeds: tuple[int, ...]) -> Study:
     """Returns the study of one trial's setting alone, with these seeds; its streams are as they were."""
-    axes = {field.name: getattr(study.train, field.name) for field in dataclasses.fields(study.train)}
-    stages = axes.pop("stages")
-    for model, *values in itertools.product(study.models, *axes.values()):
-        train = TrainConfig(**{name: (value,) for name, value in zip(axes, values, strict=True)}, stages=stages)
+    axes = [getattr(study.train, h.name) for h in HPARAMS]
+    for model, *values in itertools.product(study.models, *axes):
+        train = dataclasses.replace(study.train, **{h.name: (value,) for h, value in zip(HPARAMS, values, strict=True)})
         alone = dataclasses.replace(study, models=(model,), seeds=seeds, train=train)
         first = list_trials(alone)[0]
         if (first.static, first.stages) == (trial.static, trial.stages):
@@ -238,20 +235,13 @@ def single_out(study: Study, trial: Trial, seeds: tuple[int, ...]) -> Study:
 
 
 def _stage(point: dict[str, Any]) -> Stage:
-    if point["optimizer"] != "sgd":
-        point |= {"momentum": 0.0, "nesterov": False}
-    traced = Traced(**{field.name: point[field.name] for field in dataclasses.fields(Traced)})
-    return Stage(point["optimizer"], point["epochs"], traced)
+    """The stage of some settings; those that its optimizer does not use have their defaults."""
+    optimizer = point["optimizer"]
+    used = {h.name: h.default if h.optimizers and optimizer not in h.optimizers else point[h.name] for h in TRACED}
+    return Stage(optimizer, point["epochs"], Traced(**used))
 
 
 def _static(model: str, point: dict[str, Any], stages: tuple[Stage, ...]) -> Static:
-    return Static(
-        model=model,
-        initialisation=point["initialisation"],
-        optimizer="+".join(sorted({stage.optimizer for stage in stages})),
-        batch_size=point["batch_size"],
-        arithmetic=point["precision"],
-        convolution=point["convolution"],
-        drop_last=point["drop_last"],
-        clips=any(stage.traced.clip_norm is not None for stage in stages),
-    )
+    settings = {h.column: point[h.name] for h in STATIC}
+    settings["optimizer"] = "+".join(sorted({stage.optimizer for stage in stages}))
+    return Static(model=model, **settings, clips=any(stage.traced.clip_norm is not None for stage in stages))

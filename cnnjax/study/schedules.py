@@ -16,7 +16,7 @@ import re
 import numpy as np
 from jaxtyping import Float32
 
-ALLOWED = "allowed: constant, exponential:0.95, piecewise:22=0.1/30=0.01, cosine, warmup:2, or several joined by +"
+ALLOWED = "must be constant, exponential:0.95, piecewise:22=0.1/30=0.01, cosine, warmup:2, or several joined by +"
 
 
 def is_schedule(text: object) -> bool:

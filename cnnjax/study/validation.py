@@ -1,82 +1,40 @@
-"""What the values of a config may be, and the frozen dataclasses that are built of values that pass."""
+"""Validation: frozen dataclasses built of a config's values, each checked by the rule of its field."""
 
 import dataclasses
-import math
 import os
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, get_type_hints
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, get_type_hints
 
 import numpy as np
 
+from cnnjax.study.renamed import OLD_KEYS
+from cnnjax.study.rules import Rule
 from cnnjax.utils.errors import RequestError, nearest, one_of
 
 
-class Rule(NamedTuple):
-    """What one value may be: a test of the value, and the words that say what passes it."""
-
-    accepts: Callable[[Any], bool]
-    allowed: str
-
-
-_LARGEST = 3.4e38  # of float32
-
-
-def is_int(value: object) -> bool:
-    """Whether a value is a whole number, and no truth value."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def is_number(value: object) -> bool:
-    """Whether a value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
-
-
-def integer(least: int, most: int | None = None) -> Rule:
-    """A whole number of at least `least` (and at most `most`)."""
-    words = f"allowed: a whole number >= {least}" + ("" if most is None else f" and <= {most}")
-    return Rule(lambda v: is_int(v) and v >= least and (most is None or v <= most), words)
-
-
-def number(least: float, below: float = math.inf, *, exclusive: bool = False) -> Rule:
-    """A finite number in [least, below), or (least, below) when `exclusive`."""
-    sign = ">" if exclusive else ">="
-    words = f"allowed: a number {sign} {least:g}" + ("" if below == math.inf else f" and < {below:g}")
-    return Rule(lambda v: is_number(v) and (v > least if exclusive else v >= least) and v < below, words)
-
-
-def choice(*names: str) -> Rule:
-    """One of some words."""
-    return Rule(lambda v: isinstance(v, str) and v in names, "allowed: " + ", ".join(names))
-
-
-def none_or(rule: Rule) -> Rule:
-    """None, or what another rule accepts."""
-    return Rule(lambda v: v is None or rule.accepts(v), rule.allowed + ", or None")
-
-
-def setting(default: Any, rule: Rule) -> Any:
+def setting(default: Any, rule: Rule, doc: str) -> Any:
     """A field that takes one value."""
-    return dataclasses.field(default=default, metadata={"rule": rule})
+    return dataclasses.field(default=default, metadata={"rule": rule, "doc": doc})
 
 
-def several(default: tuple, rule: Rule) -> Any:
+def several(default: tuple, rule: Rule, doc: str) -> Any:
     """A field that takes a tuple of distinct values, possibly empty."""
-    return dataclasses.field(default=default, metadata={"rule": rule, "tuple": True})
+    return dataclasses.field(default=default, metadata={"rule": rule, "doc": doc, "tuple": True})
 
 
-def custom(default: Any, read: Callable[[str, Any], Any]) -> Any:
+def custom(default: Any, read: Callable[[str, Any], Any], takes: str, doc: str) -> Any:
     """A field whose values a function of the key and the value checks and brings to their stored form."""
-    return dataclasses.field(default=default, metadata={"read": read})
+    return dataclasses.field(default=default, metadata={"read": read, "takes": takes, "doc": doc})
 
 
-def together(default: tuple, rule: Rule) -> Any:
+def together(default: tuple, rule: Rule, doc: str) -> Any:
     """A field that takes a tuple whose values the rule judges as a whole."""
-    return dataclasses.field(default=default, metadata={"rule": rule, "together": True})
+    return dataclasses.field(default=default, metadata={"rule": rule, "doc": doc, "together": True})
 
 
-def axis(default: Any, rule: Rule) -> Any:
+def axis(default: Any, rule: Rule, doc: str) -> Any:
     """A field that takes one value or a tuple of distinct values: an axis of the grid (kept as a tuple)."""
-    return dataclasses.field(default=(default,), metadata={"rule": rule, "tuple": True, "axis": True})
+    return dataclasses.field(default=(default,), metadata={"rule": rule, "doc": doc, "tuple": True, "axis": True})
 
 
 def plain(value: Any) -> Any:
@@ -102,9 +60,11 @@ def build(cls: type, values: Any, prefix: str) -> Any:
         RequestError: an unknown key, or a value that its rule does not accept.
     """
     if not isinstance(values, Mapping):
-        raise RequestError(prefix.rstrip("."), values, f"allowed: a group of {', '.join(fields_of(cls))}")
+        raise RequestError(prefix.rstrip("."), values, f"must be a group of {', '.join(fields_of(cls))}")
     fields = fields_of(cls)
     for key in values:
+        if f"{prefix}{key}" in OLD_KEYS:
+            raise RequestError(f"{prefix}{key}", values[key], OLD_KEYS[f"{prefix}{key}"])
         if key not in fields:
             raise RequestError(f"{prefix}{key}", values[key], f"there is no such key; {_keys_like(key, cls)}")
     hints = get_type_hints(cls)
@@ -156,3 +116,20 @@ def check(key: str, value: Any, field: dataclasses.Field) -> Any:
     if len(set(values)) < len(values):
         raise RequestError(key, value, "each value may stand once")
     return values
+
+
+def keys_table(config: Any) -> str:
+    """Returns the table of configs/README.md: each key of a config with its default, what it takes, and its doc."""
+    lines = ["| key | default | | takes | what it says |", "|---|---|---|---|---|", *_keys_rows(config, "")]
+    return "\n".join(lines)
+
+
+def _keys_rows(config: Any, prefix: str) -> Iterator[str]:
+    for name, field in fields_of(type(config)).items():
+        value, about = getattr(config, name), field.metadata
+        if dataclasses.is_dataclass(value):
+            yield from _keys_rows(value, f"{prefix}{name}.")
+            continue
+        default, is_axis = (value[0], "axis") if about.get("axis") else (value, "")
+        takes = about["takes"] if "takes" in about else about["rule"].allowed.removeprefix("must be ")
+        yield f"| `{prefix}{name}` | `{default!r}` | {is_axis} | {takes} | {about['doc']} |"

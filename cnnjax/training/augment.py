@@ -8,8 +8,8 @@ from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
 CROP_PADDING = 4  # pixels of zeros (before normalization) around an image that a random crop may show
 _ANGLE_BITS = 12
-# Degrees, counter-clockwise: the middles of equal parts of -45 to 45, each equally likely; one step moves the corner
-# of an image of 32x32 pixels by less than a hundredth of a pixel.
+# Degrees, counter-clockwise: the middles of equal parts of [-45, 45]. One step moves the corner of an image of 32x32
+# pixels by less than a hundredth of a pixel.
 ANGLES = 45 * ((2 * np.arange(2**_ANGLE_BITS) + 1) / 2**_ANGLE_BITS - 1)
 
 
@@ -25,31 +25,31 @@ def gather_batch(
 ) -> Float[Array, "B H W C"]:
     """Returns the images at `indices_B`, augmented, as `pixel * scale + shift`.
 
-    Augmentation only changes which pixel is read: on a GPU it is part of the one gather; on a CPU, where that would be
-    a third of a small network's step, windows are copied.
+    Augmentation only changes which pixel is read, so on a GPU it is part of one gather. On a CPU such a gather would
+    take a third of a small network's step, so windows are copied instead.
 
     Args:
         images_NxHxWxC: the whole split.
-        indices_B: which images.
+        indices_B: of the images in the batch.
         scale_C: factor per channel.
         shift_C: summand per channel.
-        augment: any of the following, which happen in this order, whatever that of the tuple.
-            'crop': a window of the image padded by `CROP_PADDING` zeros, every offset equally likely.
+        augment: any of the following. They are applied in this order, whatever the order of the tuple.
+            'crop': a window of the image padded by `CROP_PADDING` zeros; every offset is equally likely.
             'flip': left-right with probability 1/2.
             'flip_all': left-right, every image.
             'flip_vertical_all': upside down, every image.
-            'rotate': by one of `ANGLES` about the middle, to the nearest pixel; what lies outside the image becomes
-            zero after normalization.
-        words_B: a random word per image, needed when `augment` is not empty. The top bit decides the flip, 15 bits each
-            the row and column of the crop (no offset is likelier than another by more than 1 part in 3,600). The word
-            seeds the angle.
+            'rotate': by one of `ANGLES` about the center, to the nearest pixel. Pixels from outside the image are zero
+            after normalization.
+        words_B: a random word per image, required if `augment` is not empty. The top bit decides the flip, 15 bits each
+            the row and column of the crop (the probabilities of two offsets differ by less than 1 part in 3,600). The
+            word seeds the angle.
     """
     if not augment or words_B is None:
         return _normalize(images_NxHxWxC[indices_B], scale_C, shift_C)
     if jax.default_backend() == "cpu" and "rotate" not in augment:
         return _normalize(_cropped_and_flipped(images_NxHxWxC[indices_B], augment, words_B), scale_C, shift_C)
     _, height, width, _ = images_NxHxWxC.shape
-    # From the last change of the image to the first: where does each pixel come from?
+    # The source of each pixel, from the last change of the image to the first.
     rows, columns = jnp.arange(height)[None, :, None], jnp.arange(width)[None, None]
     if "rotate" in augment:
         rows, columns = _rotated(rows, columns, angle_numbers(words_B), height, width)
@@ -64,36 +64,32 @@ def gather_batch(
     if "crop" in augment:
         down, right = _offsets(words_B)
         rows, columns = rows + down[:, None, None], columns + right[:, None, None]
-    pixels = images_NxHxWxC[
-        indices_B[:, None, None],
-        jnp.clip(rows, 0, height - 1),
-        jnp.clip(columns, 0, width - 1),
-    ]
+    pixels = images_NxHxWxC[indices_B[:, None, None], jnp.clip(rows, 0, height - 1), jnp.clip(columns, 0, width - 1)]
     in_padding = ~_inside(rows, columns, height, width)
     batch = _normalize(jnp.where(in_padding[..., None], 0, pixels), scale_C, shift_C)
     return jnp.where(in_image[..., None], batch, 0) if "rotate" in augment else batch
 
 
 def angle_numbers(words_B: UInt32[Array, " B"]) -> Int[Array, " B"]:
-    """Returns which of `ANGLES` each random word stands for."""
-    # By way of a generator, for the word's own bits say the flip and the crop.
+    """Returns the index in `ANGLES` of each random word."""
+    # Fresh random bits, because the word's own bits decide the flip and the crop.
     bits = jax.vmap(lambda word: jax.random.bits(jax.random.key(word)))(words_B)
     return (bits >> (32 - _ANGLE_BITS)).astype(jnp.int32)
 
 
 def _rotated(rows: Array, columns: Array, numbers_B: Array, height: int, width: int) -> tuple[Array, Array]:
-    """The row and column that each pixel of a rotated image shows, int32 [B, H, W].
+    """Returns the source row and column of each pixel of the rotated images, int32 [B, H, W].
 
-    In whole multiples of 2^-16 pixel, as Pillow has it: no rounding of a device or of a compiler moves a pixel.
+    The arithmetic is Pillow's, in integers of 2^-16 pixel, so that no device or compiler rounds differently.
     """
     cos, sin, row, column = jnp.asarray(_rotations(height, width))[:, numbers_B, None, None]
     return (row + cos * rows + sin * columns) >> 16, (column - sin * rows + cos * columns) >> 16
 
 
 def _rotations(height: int, width: int) -> np.ndarray:
-    """Cosine, sine, and where the first pixel comes from (row, column), of each angle: int32 [4, angles], 2^-16."""
+    """Returns cosine, sine, and the source row and column of the first pixel, by angle: int32 [4, angles], 2^-16."""
     cos, sin = np.cos(np.radians(ANGLES)), np.sin(np.radians(ANGLES))
-    down, right = (height - 1) / 2, (width - 1) / 2  # from the middle of the first pixel to that of the image
+    down, right = (height - 1) / 2, (width - 1) / 2  # from the center of the first pixel to the center of the image
     row, column = (height / 2 - cos * down - sin * right), (width / 2 + sin * down - cos * right)
     return np.floor(np.stack([cos, sin, row, column]) * 2**16 + 0.5).astype(np.int32)
 
@@ -103,20 +99,20 @@ def _inside(rows: Array, columns: Array, height: int, width: int) -> Bool[Array,
 
 
 def _offsets(words: UInt32[Array, "..."]) -> tuple[Int[Array, "..."], Int[Array, "..."]]:
-    """How far each crop lies below and right of its image, in [-CROP_PADDING, CROP_PADDING]: 15 bits of a word each."""
+    """Returns the offsets of crops down and right, in [-CROP_PADDING, CROP_PADDING], each from 15 bits of a word."""
     choices = 2 * CROP_PADDING + 1
     down, right = (((bits & 0x7FFF) * choices >> 15).astype(jnp.int32) - CROP_PADDING for bits in (words, words >> 15))
     return down, right
 
 
 def _cropped_and_flipped(images_BxHxWxC: Array, augment: tuple[str, ...], words_B: Array) -> Array:
-    """Crops and flips image by image: a CPU copies a window ten times faster than it gathers its pixels."""
+    """Crops and flips image by image: a CPU copies a window ten times faster than it gathers pixels."""
     shape = images_BxHxWxC.shape[1:]
     if "crop" in augment:
         around = (CROP_PADDING, CROP_PADDING)
         images_BxHxWxC = jnp.pad(images_BxHxWxC, ((0, 0), around, around, (0, 0)))
 
-    def changed(image_and_word: tuple[Array, Array]) -> Array:
+    def augment_image(image_and_word: tuple[Array, Array]) -> Array:
         image, word = image_and_word
         if "crop" in augment:
             down, right = _offsets(word)
@@ -127,7 +123,7 @@ def _cropped_and_flipped(images_BxHxWxC: Array, augment: tuple[str, ...], words_
         columns = -1 if "flip_all" in augment else 1
         return image[::rows, ::columns]
 
-    return lax.map(changed, (images_BxHxWxC, words_B))
+    return lax.map(augment_image, (images_BxHxWxC, words_B))
 
 
 def _normalize(pixels: Array, scale_C: Array, shift_C: Array) -> Array:

@@ -28,9 +28,9 @@ from cnnjax.utils.tree import differences
 class Checkpoints:
     """The states of one batch of members, in one Orbax directory.
 
-    A state is a stacked `TrainState`, stored under the names of its fields. Saving is asynchronous. A save that a kill
-    interrupts is ignored when the directory is read again. Orbax detects most damage to its files, but not to the
-    numbers: their checksums are part of the metadata.
+    A state is a stacked `TrainState`, stored under the names of its fields. Saving is asynchronous. If a kill
+    interrupts a save, the incomplete state is ignored. Orbax does not detect all damage to the arrays, so the metadata
+    holds their checksums.
 
     Args:
         directory: of the batch of members.
@@ -51,7 +51,7 @@ class Checkpoints:
     def save(self, epoch: int, state: Any, meta: dict[str, Any]) -> None:
         """Starts to write the state of an epoch, a pytree of arrays, and its metadata, JSON values."""
         if epoch in self._manager.all_steps():
-            return  # already saved before a resume; Orbax would refuse it silently
+            return  # saved before a resume
         sealed = seal({**meta, "checksums": _checksums(state)})
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(sealed))
         self._manager.save(epoch, args=arguments)
@@ -84,8 +84,7 @@ class Checkpoints:
                 signals.raise_if_interrupted()
                 if isinstance(error, RequestError | PermissionError | MemoryError) or is_out_of_memory(error):
                     raise
-                what = first_line(error)[:80]
-                say(f"{folder} is damaged ({what}); going on from the state before it")
+                say(f"{folder} is damaged ({first_line(error)[:80]}); going on from the state before it")
                 processes.broadcast_from_process0(lambda folder=folder: shutil.rmtree(folder))  # type: ignore[misc]
                 self._manager.reload()
         return None
@@ -129,7 +128,7 @@ def saved_epochs(directory: Path) -> list[int]:
 
 
 def read_variables(directory: Path, epoch: int, best: bool, abstract_variables: Any) -> tuple[list[str], dict]:
-    """Reads the weights of a state, and nothing else of it, whatever devices it was written on.
+    """Reads only the weights of a state, on whatever devices it was written.
 
     Args:
         directory: of the batch of members.
@@ -141,8 +140,8 @@ def read_variables(directory: Path, epoch: int, best: bool, abstract_variables: 
         The members' ids, and their variables: a nested dict of numpy arrays with the members' axis first.
 
     Raises:
-        Damaged: the state is not as it was written.
-        RequestError: it does not fit in memory.
+        Damaged: the state is damaged.
+        RequestError: the state does not fit in memory.
     """
     folder = directory.absolute() / str(epoch)
     try:
@@ -151,17 +150,17 @@ def read_variables(directory: Path, epoch: int, best: bool, abstract_variables: 
     except Exception as error:  # a damaged state can make Orbax raise anything
         if isinstance(error, RequestError | PermissionError | MemoryError):
             raise
-        cure = "to train its trials again, delete it and their predictions, and start the study again"
-        raise Damaged(folder, first_line(error)[:120], cure) from error
+        advice = "to train its trials again, delete it and their predictions, and run the study's command again"
+        raise Damaged(folder, first_line(error)[:120], advice) from error
     if not best:
         return members, _variables(saved, abstract_variables)
     has_best = saved["best"]["epoch"] > 0
 
-    def choose(kept: np.ndarray, last: np.ndarray) -> np.ndarray:
-        return np.where(has_best.reshape(-1, *[1] * (kept.ndim - 1)), kept, last)
+    def choose(best: np.ndarray, newest: np.ndarray) -> np.ndarray:
+        return np.where(has_best.reshape(-1, *[1] * (best.ndim - 1)), best, newest)
 
-    stored = (_variables(tree, abstract_variables) for tree in (saved["best"], saved))
-    return members, jax.tree.map(choose, *stored)
+    both = (_variables(tree, abstract_variables) for tree in (saved["best"], saved))
+    return members, jax.tree.map(choose, *both)
 
 
 def _variables(saved: dict, names: Iterable[str]) -> dict:
@@ -170,18 +169,18 @@ def _variables(saved: dict, names: Iterable[str]) -> dict:
 
 
 def _read(folder: Path, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
-    """Reads a state by Orbax's handlers: its checkpointers would wait for processes that may have failed."""
+    """Reads a state with Orbax's handlers: Orbax's checkpointers would wait for processes that may have failed."""
     meta = _read_meta(folder)
     _check_names(folder, meta, abstract_state)
-    wanted, there = (count_members(abstract_state), len(meta["members"]))
-    if wanted == there:
+    wanted, stored = count_members(abstract_state), len(meta["members"])
+    if wanted == stored:
         state = _read_state(folder, abstract_state)
         _check(state, meta)
-        # Buffers that XLA owns, not numpy's: a program runs alike on restored and on fresh arrays.
+        # Copies to buffers that XLA owns, as those of a new state: a program runs alike on both.
         return jax.tree.map(jax.numpy.array, state), meta
-    on_host = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((there, *leaf.shape[1:]), leaf.dtype), abstract_state)
+    on_host = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((stored, *leaf.shape[1:]), leaf.dtype), abstract_state)
     _check_memory(folder, on_host)
-    # On no device, for it may not divide among these.
+    # Read as NumPy arrays, because the stored number of members may not divide among the devices.
     state = _read_state(folder, jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), on_host))
     _check(state, meta)
     members = list(range(len(set(meta["members"]))))
@@ -194,7 +193,7 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     meta = unseal(ocp.JsonCheckpointHandler().restore(folder / "meta"))
     schema.check("checkpoint", meta)
     if meta["epoch"] != int(folder.name):
-        raise ValueError(f"it is of epoch {meta['epoch']}")
+        raise ValueError(f"its metadata names epoch {meta['epoch']}")
     return meta
 
 
@@ -226,31 +225,35 @@ def _read_variables(folder: Path, best: bool, abstract_variables: Any) -> tuple[
 
 
 def _check_names(folder: Path, meta: dict[str, Any], abstract_state: Any) -> None:
-    """Raises RequestError if a state is intact, but of another version of cnnjax, whose states hold other arrays."""
+    """Raises RequestError if another version of cnnjax, with other arrays in its states, wrote a state."""
     wanted = _shapes(abstract_state).keys()
     if other := set(meta.get("checksums", wanted)) ^ wanted:
-        said = f"another version of cnnjax wrote it, whose states differ ({min(other)})"
-        cure = f"go on with that version, or delete {folder.parent} to train its trials from the beginning"
-        raise RequestError("workdir", str(folder), f"{said}; {cure}")
+        problem = f"another version of cnnjax wrote it, whose states differ ({min(other)})"
+        advice = f"go on with that version, or delete {folder.parent} to train its trials from the beginning"
+        raise RequestError("workdir", str(folder), f"{problem}; {advice}")
 
 
 def _check_memory(folder: Path, abstract: Any) -> None:
     """Raises RequestError if a state's arrays do not fit in the memory of this machine."""
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract))
     if size > (free := psutil.virtual_memory().available):
-        said = f"its arrays would take {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
-        raise RequestError("workdir", str(folder), said)
+        problem = f"its arrays take {size / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free; free some memory"
+        raise RequestError("workdir", str(folder), problem)
 
 
 def _check_shapes(saved: Any, abstract: Any) -> None:
-    """Raises ValueError, before reading any array, if Orbax's metadata name arrays of other shapes."""
-    for name, (there, wanted) in differences(_shapes(saved), _shapes(abstract)).items():
-        raise ValueError(f"{name} is {there}, and should be {wanted}")
+    """Raises ValueError, before any array is read, if the arrays in Orbax's metadata have other shapes."""
+    for name, (stored, wanted) in differences(_shapes(saved), _shapes(abstract)).items():
+        raise ValueError(f"{name} has shape {stored}, expected {wanted}")
+
+
+def _by_path(tree: Any) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
+    return {path: tuple(leaf.shape) for path, leaf in _by_path(tree).items()}
 
 
 def _checksums(state: Any) -> dict[str, list[int]]:
@@ -267,11 +270,11 @@ def _checksums(state: Any) -> dict[str, list[int]]:
 def _checksums_here(state: Any) -> dict[str, dict[int, int]]:
     """Returns the CRC-32 of each member that this process holds, by the array's path and the member's index."""
     found = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+    for path, leaf in _by_path(state).items():
         parts = [(0, leaf)]
         if isinstance(leaf, jax.Array):
             parts = [(shard.index[0].start or 0, shard.data) for shard in leaf.addressable_shards]
-        found[jax.tree_util.keystr(path, simple=True, separator="/")] = {
+        found[path] = {
             first + i: zlib.crc32(np.ascontiguousarray(member).data)
             for first, part in parts
             for i, member in enumerate(np.asarray(part))
@@ -280,10 +283,10 @@ def _checksums_here(state: Any) -> dict[str, dict[int, int]]:
 
 
 def _check(state: Any, meta: dict[str, Any]) -> None:
-    """Raises ValueError if the numbers that this process holds are not those that were saved."""
+    """Raises ValueError if the arrays that this process holds differ from those that were saved."""
     if "checksums" not in meta:
         return
     for name, sums in _checksums_here(state).items():
         expected = meta["checksums"].get(name, [])
         if any(member >= len(expected) or crc != expected[member] for member, crc in sums.items()):
-            raise ValueError(f"the checksum of {name} is another")
+            raise ValueError(f"the checksum of {name} is wrong")

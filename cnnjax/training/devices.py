@@ -1,4 +1,4 @@
-"""The devices that a population is spread over, and what fits on one."""
+"""The devices that train a population: their number, their configuration and their memory."""
 
 import contextlib
 import os
@@ -15,8 +15,7 @@ from cnnjax.multihost import processes
 
 _COUNT_FLAG, _THREADS_FLAG = "xla_force_host_platform_device_count", "xla_cpu_multi_thread_eigen"
 
-
-# Settings of jax that a user may have set (JAX_ENABLE_X64=1, for example), and that would change results.
+# Options of JAX that change results, and that the user may have set (JAX_ENABLE_X64=1, for example).
 _PINNED = {
     "jax_enable_x64": False,
     "jax_disable_jit": False,
@@ -32,14 +31,14 @@ _PINNED = {
 
 
 def pin_settings() -> None:
-    """Sets the jax settings that results depend on. Call it before any computation."""
+    """Sets the options of JAX that change results. Call it before any computation."""
     for name, value in _PINNED.items():
         jax.config.update(name, value)
 
 
 @contextlib.contextmanager
 def pinned() -> Iterator[None]:
-    """Sets the same settings while the block runs, and restores them: other code in a notebook needs its own."""
+    """Sets the same options while the block runs, and then restores those of the user, a notebook for example."""
     before = {name: getattr(jax.config, name) for name in _PINNED}
     pin_settings()
     try:
@@ -50,30 +49,29 @@ def pinned() -> Iterator[None]:
 
 
 def use_every_core(members: int, most: int | None = None) -> None:
-    """Lets jax see each CPU core as a device, as many as there are members. Has to come before anything uses jax.
+    """Makes each CPU core a JAX device, up to the number of members. Call it before anything uses JAX.
 
-    A member that has a core to itself trains faster than a core's share of members that one after another use all
-    cores: nothing waits, and what it works on stays in the core's own cache. Where XLA_FLAGS already say how many CPU
-    devices there are, or jax has begun to use them, all stays as it is.
+    Members that train side by side, each on its own core, train faster than members that use all cores one after
+    another: no core waits, and a member's arrays stay in the core's cache. Nothing changes if XLA_FLAGS set the number
+    of CPU devices, or if JAX has already been used.
 
     Args:
-        members: that train at a time, at most.
-        most: cores to use; the default is all that the process may.
+        members: the largest number of members that train at a time.
+        most: number of cores to use. None stands for all cores that the process may use.
     """
     if most is not None:
-        os.environ["PJRT_NPROC"] = str(most)  # the size of XLA's pools of threads
+        os.environ["PJRT_NPROC"] = str(most)  # the size of XLA's thread pools
     flags = os.environ.get("XLA_FLAGS", "")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores = min(cores, most or cores)
+    cores = min(processes.usable_cores(), most or processes.usable_cores())
     devices = min(cores, members)
-    if _COUNT_FLAG in flags or devices < 2 or processes.count() > 1:  # several processes have chosen as they started
+    if _COUNT_FLAG in flags or devices < 2 or processes.count() > 1:  # `processes.initialized` sets the number
         return
     try:
         jax.config.update("jax_num_cpu_devices", devices)
     except RuntimeError:
         return
     if devices == cores and _THREADS_FLAG not in flags:
-        # No core is left to help with another's matrix products.
+        # No core is free to help with another core's matrix products.
         os.environ["XLA_FLAGS"] = f"{flags} --{_THREADS_FLAG}=false".strip()
 
 
@@ -83,11 +81,11 @@ def make_mesh(devices: Sequence[jax.Device]) -> Mesh:
 
 
 def put(tree: Any, sharding: Sharding) -> Any:
-    """Lays arrays out over devices, of which some may be other processes': each takes its own part of equal arrays.
+    """Puts arrays on devices, some of which may belong to other processes: each process puts its own part.
 
     Args:
         tree: pytree of arrays, equal in all processes.
-        sharding: how they will lie.
+        sharding: of the result.
     """
 
     def put_leaf(leaf: Any) -> jax.Array:
@@ -100,7 +98,7 @@ def put(tree: Any, sharding: Sharding) -> Any:
 
 
 def get(tree: Any) -> Any:
-    """Returns arrays as numpy's, whole also where other processes hold parts of them; all processes have to call it."""
+    """Returns NumPy arrays, gathered from all processes. All processes have to call it."""
     return jax.tree.map(np.asarray, multihost_utils.process_allgather(tree, tiled=True))
 
 
@@ -110,7 +108,7 @@ def count_members(stacked: Any) -> int:
 
 
 def memory_limit() -> int:
-    """Returns the bytes one device may use: the allocator's limit, or what the host has available."""
+    """Returns the bytes of memory for one device: the allocator's limit, or a share of the host's available memory."""
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"])
@@ -118,6 +116,6 @@ def memory_limit() -> int:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether a failed call failed for want of memory."""
-    said = str(error)
-    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in said or "out of memory" in said.lower()
+    """Whether a call failed because memory ran out."""
+    text = str(error)
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower()

@@ -1,18 +1,20 @@
 """Evaluation of one member: sums over every example of a split, divided once. Pure functions."""
 
+import operator
+from collections import namedtuple
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from cnnjax.models.network import Network
+from cnnjax.study.metrics import METRICS, TRAINING_METRICS, Metric, from_counts
 from cnnjax.training.augment import gather_batch
 
-EVALUATION_BATCH = 256  # images at a time, or less; no result depends on it beyond rounding
+EVALUATION_BATCH = 256  # the largest number of images at a time; it changes results by rounding only
 
 
 class DeviceSplit(NamedTuple):
@@ -22,41 +24,53 @@ class DeviceSplit(NamedTuple):
     labels: Array  # int32 [N]
     scale: Array  # float32 [C]
     shift: Array  # float32 [C]
-    words: Array | None = None  # uint32 [N], random: how to augment each image when it is evaluated; None: not at all
+    words: Array | None = None  # uint32 [N], random: they augment the images of an evaluation; None: no augmentation
 
 
-class Sums(NamedTuple):
-    """Loss and correct predictions, summed over examples."""
+_make: Any = namedtuple  # of fields that no static checker knows
+_Sums: Any = _make("_Sums", [metric.name for metric in TRAINING_METRICS])
+_Measures: Any = _make("_Measures", [metric.name for metric in METRICS])
 
-    loss: Float[Array, ""]
-    correct: Int[Array, ""]
 
-    def __add__(self, other: "Sums") -> "Sums":  # type: ignore[override]
-        return Sums(self.loss + other.loss, self.correct + other.correct)
+class Sums(_Sums):
+    """Each of `TRAINING_METRICS`, summed over examples."""
+
+    __slots__ = ()
+
+    def __add__(self, other: "Sums") -> "Sums":
+        return Sums(*map(operator.add, self, other))
+
+
+class Measures(_Measures):
+    """Each of `METRICS`, of a split."""
+
+    __slots__ = ()
 
 
 def zero_sums() -> Sums:
     """Returns the sums over no examples."""
-    return Sums(jnp.zeros(()), jnp.zeros((), jnp.int32))
+    return Sums(*[jnp.zeros(())] * len(TRAINING_METRICS))
 
 
-def batch_sums(
-    logits_BxK: Float[Array, "B K"], labels_B: Int[Array, " B"], counts_B: Bool[Array, " B"] | bool = True
-) -> Sums:
-    """Returns the summed cross-entropy (nats) and the number of correct predictions of the examples that count."""
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits_BxK, labels_B)
-    correct = logits_BxK.argmax(-1) == labels_B
-    return Sums(jnp.where(counts_B, losses, 0).sum(), (correct & counts_B).sum())
+def batch_sums(logits_BxK: Float[Array, "B K"], labels_B: Int[Array, " B"]) -> Sums:
+    """Returns the sums over the examples of a batch."""
+    return Sums(*(_sum(metric, logits_BxK, labels_B, True) for metric in TRAINING_METRICS))
+
+
+def _sum(metric: Metric, logits: Array, labels: Array, counts: Array | bool) -> Float[Array, ""]:
+    """Sums a metric over the examples that count, exactly for up to 2^24 whole numbers."""
+    assert metric.of_examples
+    return jnp.where(counts, metric.of_examples(logits, labels), 0).sum(dtype=jnp.float32)
 
 
 def over_batches(visit: Callable, carry: Any, count: int) -> tuple:
     """Runs `carry, output = visit(carry, indices)` over a split in order, in a scan of equal batches.
 
-    Where they do not divide the split, the last indices are out of bounds, `count` and more, for `visit` to leave out:
-    a batch of another size would be another program inside the program, to compile like the first.
+    If the batches do not divide the split, the last indices are `count` or larger, and `visit` has to ignore them. A
+    smaller last batch would have to be compiled separately.
 
     Returns:
-        The last carry, and the outputs as one array with the examples' axis first (None if `visit` gives None).
+        The last carry, and the outputs as one array with the examples' axis first (None if `visit` returns None).
     """
     batches = -(-count // EVALUATION_BATCH)
     indices = jnp.arange(batches * -(-count // batches)).reshape(batches, -1)
@@ -64,44 +78,35 @@ def over_batches(visit: Callable, carry: Any, count: int) -> tuple:
     return carry, None if outputs is None else outputs.reshape(-1, *outputs.shape[2:])[:count]
 
 
-class Measures(NamedTuple):
-    """What a split says of a network: means over its examples, and macro means over all classes."""
-
-    loss: Float[Array, ""]  # cross-entropy, nats
-    accuracy: Float[Array, ""]
-    precision: Float[Array, ""]
-    recall: Float[Array, ""]
-    f1: Float[Array, ""]
-
-
 def evaluate(network: Network, variables: dict, split: DeviceSplit, augment: tuple[str, ...] = ()) -> Measures:
-    """Measures a network on a whole split, each example once.
+    """Returns the metrics of a network on a whole split, each example once.
 
-    A class that is never predicted, or never true, counts as 0 in the macro means. A network with a logit that is NaN
-    has no measures, they are NaN: its predictions would all be the first class. `augment` is what a split with
-    random words does to its images, see `gather_batch`.
+    A class that is never predicted, or never true, counts as 0 in the macro means. If a logit is NaN, all metrics are
+    NaN, because `argmax` would predict the first class.
+
+    Args:
+        network: the network.
+        variables: of the network.
+        split: the split.
+        augment: of the images, see `gather_batch`; used if the split has random words.
     """
-    count, classes = split.labels.shape[0], network.classes
+    count, num_classes = split.labels.shape[0], network.num_classes
 
-    def visit(carry: tuple[Array, Array], indices: Array) -> tuple[tuple[Array, Array], None]:
-        loss, confusion = carry
+    means = [metric for metric in METRICS if metric.of_examples]
+
+    def visit(carry: tuple[tuple[Array, ...], Array], indices: Array) -> tuple[tuple[tuple[Array, ...], Array], None]:
+        sums, confusion = carry
         logits = _logits(network, variables, split, augment, indices)
         labels, counts = split.labels[indices], indices < count
-        loss += batch_sums(logits, labels, counts).loss
-        true = jax.nn.one_hot(labels, classes) * counts[:, None]
+        sums = tuple(total + _sum(metric, logits, labels, counts) for total, metric in zip(sums, means, strict=True))
+        true = jax.nn.one_hot(labels, num_classes) * counts[:, None]
         # Whole numbers: exact up to 2^24 examples.
-        return (loss, confusion + true.T @ jax.nn.one_hot(logits.argmax(-1), classes)), None
+        return (sums, confusion + true.T @ jax.nn.one_hot(logits.argmax(-1), num_classes)), None
 
-    (loss, confusion), _ = over_batches(visit, (jnp.zeros(()), jnp.zeros((classes, classes))), count)
-    hits, true, predicted = jnp.diagonal(confusion), confusion.sum(1), confusion.sum(0)
-    measures = Measures(
-        loss=loss / count,
-        accuracy=hits.sum() / count,
-        precision=(hits / jnp.maximum(predicted, 1)).mean(),
-        recall=(hits / jnp.maximum(true, 1)).mean(),
-        f1=(2 * hits / jnp.maximum(true + predicted, 1)).mean(),
-    )
-    return Measures(*(jnp.where(jnp.isnan(loss), jnp.nan, measure) for measure in measures))
+    nothing = (jnp.zeros(()),) * len(means), jnp.zeros((num_classes, num_classes))
+    (sums, confusion), _ = over_batches(visit, nothing, count)
+    found = from_counts({m.name: total / count for m, total in zip(means, sums, strict=True)}, confusion)
+    return Measures(*(jnp.where(jnp.isnan(found["loss"]), jnp.nan, value) for value in found.values()))
 
 
 def predict(
@@ -109,15 +114,14 @@ def predict(
 ) -> Float[Array, "N K"]:
     """Returns float16 logits of a whole split in order, each row shifted so that its maximum is zero.
 
-    The shift changes no probability and puts the numbers where float16 is finest: close seconds keep their order.
-    `augment` is as in `evaluate`.
+    The shift changes no probability. Near zero float16 is the most precise, so close logits keep their order. The
+    arguments are those of `evaluate`.
     """
 
     def visit(carry: Array, indices: Array) -> tuple[Array, Array]:
         logits = _logits(network, variables, split, augment, indices)
         shifted = logits - logits.max(-1, keepdims=True)
-        least = jnp.finfo(jnp.float16).min
-        return carry, jnp.maximum(shifted, least).astype(jnp.float16)
+        return carry, jnp.maximum(shifted, jnp.finfo(jnp.float16).min).astype(jnp.float16)
 
     return over_batches(visit, jnp.zeros(()), split.labels.shape[0])[1]
 

@@ -1,4 +1,4 @@
-"""Trained networks, taken out of a run's checkpoints."""
+"""Loads trained networks from the checkpoints of a run."""
 
 import dataclasses
 import functools
@@ -20,23 +20,23 @@ from cnnjax.training.augment import gather_batch
 from cnnjax.training.checkpoints import read_variables, saved_epochs
 from cnnjax.training.devices import pinned
 from cnnjax.training.evaluate import EVALUATION_BATCH
-from cnnjax.utils.errors import RequestError, one_of
+from cnnjax.utils.errors import RequestError, nearest
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A network as a trial left it: what the trial's test figures were measured on.
+    """The network of a trial, with the weights that its test metrics were measured with.
 
-    `network.apply(variables, images * scale + shift, train=False)` are its logits for a batch of images [N, H, W, C].
+    `network.apply(variables, images * scale + shift, train=False)` returns the logits of images [N, H, W, C].
 
     Attributes:
-        trial: its settings.
-        network: its layers.
+        trial: the trial.
+        network: the Flax module.
         variables: 'params', and 'batch_stats' where there is batch norm: nested dicts of numpy arrays.
         scale: float32 [C]; a pixel of 0..255 becomes `pixel * scale + shift`.
         shift: float32 [C].
-        image_shape: (H, W, C) of the images that it was trained on.
-        classes: their names; logit i is that of classes[i].
+        image_shape: (H, W, C) of the training images.
+        classes: names of the classes, in the order of the logits.
     """
 
     trial: Trial
@@ -48,24 +48,24 @@ class Trained:
     classes: tuple[str, ...]
 
     def logits(self, images_NxHxWxC: UInt8[np.ndarray, "N H W C"]) -> Float[np.ndarray, "N K"]:
-        """Returns float32 logits of images as they are stored.
+        """Returns float32 logits of images with pixels of 0..255.
 
         Raises:
-            RequestError: they are not uint8, which 0..1 would all become black in, or not of `image_shape`.
+            RequestError: the images are not uint8 (0..1 would be black), or not of `image_shape`.
         """
         images = np.asarray(images_NxHxWxC)
         if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
-            allowed = f"allowed: uint8 [N, {', '.join(map(str, self.image_shape))}], of 0..255"
+            allowed = f"must be uint8 [N, {', '.join(map(str, self.image_shape))}] with pixels of 0..255"
             raise RequestError("images", f"{images.dtype} {list(images.shape)}", allowed)
-        found = [np.zeros((0, len(self.classes)), np.float32)]
+        batches = [np.zeros((0, len(self.classes)), np.float32)]
         for start in range(0, len(images), EVALUATION_BATCH):
             batch = images[start : start + EVALUATION_BATCH]
-            filled = np.zeros((EVALUATION_BATCH, *batch.shape[1:]), np.uint8)  # batches of one size: one program
+            filled = np.zeros((EVALUATION_BATCH, *batch.shape[1:]), np.uint8)  # one batch size, one program
             filled[: len(batch)] = batch
             with pinned():
                 logits = _logits(self.network, self.variables, filled, self.scale, self.shift)
-            found.append(np.asarray(logits)[: len(batch)])
-        return np.concatenate(found)
+            batches.append(np.asarray(logits)[: len(batch)])
+        return np.concatenate(batches)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -77,39 +77,39 @@ def _logits(network: Network, variables: dict, images: Array, scale: Array, shif
 
 
 def load_trial(workdir: str | Path, trial: str) -> Trained:
-    """Takes the network of one trial out of a run.
+    """Loads the network of one trial of a run.
 
     Args:
         workdir: the run's folder.
-        trial: its id, as in trials.csv.
+        trial: id of the trial, as in trials.csv.
 
     Raises:
-        RequestError: the folder is no run's, or has no such trial, or no weights of it.
+        RequestError: the folder is not a run's, or it has no such trial, or no weights of the trial.
     """
     return next(load_trials(workdir, [trial]))
 
 
 def load_trials(workdir: str | Path, trials: Sequence[str]) -> Iterator[Trained]:
-    """Takes the networks of several trials out of a run, one after another; see `load_trial`."""
+    """Yields the networks of several trials of a run; see `load_trial`."""
     folder = RunFolder(Path(workdir))
     folder.check_links()
     config = folder.read_config()
     if config is None or not (folder.path / "data.json").exists():
-        raise RequestError("workdir", str(workdir), "allowed: a run's folder (with config.json and data.json)")
+        raise RequestError("workdir", str(workdir), "must be a run's folder (with config.json and data.json)")
     study, data = from_config(config), read_json(folder.path / "data.json")
     lengths = [len(data.get(key, ())) for key in ("image_shape", "mean", "std", "classes")]
     if lengths[:3] != [3, *data.get("image_shape", ())[2:] * 2] or not lengths[3]:
-        said = "data.json has no classes, or an image_shape, mean and std that do not go together: not a run's"
-        raise RequestError("workdir", str(workdir), said)
+        problem = "data.json has no classes, or its image_shape, mean and std do not match; use a run's folder"
+        raise RequestError("workdir", str(workdir), problem)
     mean, std = (np.array(data[name], np.float32) for name in ("mean", "std"))
     height, width, channels = data["image_shape"]
     classes = tuple(map(str, data["classes"]))
-    about_data = *affine_map(mean, std, study.data.normalisation), (height, width, channels), classes
+    about_data = *affine_map(mean, std, study.data.normalization), (height, width, channels), classes
     plan = make_plan(study)
     folder.check_plan(plan)
     found = {t.id: (program, m.id, t) for program in plan.programs for m in program.members for t in m.trials}
 
-    @functools.lru_cache(1)  # the seeds of a setting mostly share a state
+    @functools.lru_cache(1)  # the seeds of a configuration mostly share a state
     def read(directory: Path, epoch: int, best: bool, network: Network) -> tuple[list[str], dict]:
         with pinned():
             shapes = variable_shapes(network, (height, width, channels))
@@ -117,43 +117,37 @@ def load_trials(workdir: str | Path, trials: Sequence[str]) -> Iterator[Trained]
 
     for name in trials:
         if name not in found:
-            near = one_of(name, found).partition("allowed:")[0]
-            raise RequestError("trial", name, f"{near}allowed: {min(found)} to {max(found)}")
+            near = nearest(name, found)
+            meant = f"did you mean {near!r}? Use" if near else "must be"
+            raise RequestError("trial", name, f"{meant} {min(found)} to {max(found)}")
         program, member, trial = found[name]
         folder.check_networks([trial.static.model])
         best = trial.stages[-1].traced.early_stopping != "off"  # as in `train_state.final_variables`
         network = _network(trial, len(classes))
         members, stacked = read(*_find_state(folder, program, member, trial), best, network)
-        yield Trained(trial, network, _take(stacked, members.index(member)), *about_data)
-
-
-def _take(stacked: dict, member: int) -> dict:
-    return jax.tree.map(lambda leaf: leaf[member], stacked)
+        index = members.index(member)
+        yield Trained(trial, network, jax.tree.map(lambda leaf, index=index: leaf[index], stacked), *about_data)
 
 
 def _find_state(folder: RunFolder, program: Program, member: str, trial: Trial) -> tuple[Path, int]:
-    """The directory and the epoch of the state in which a trial ended."""
+    """Returns the directory and the epoch of the state in which a trial ended."""
     row = folder.read_trials().get(trial.id)
     if row is None or row["status"] == "diverged":
-        how = "it has not finished" if row is None else f"it diverged in epoch {row['epochs_run']}"
-        raise RequestError("trial", trial.id, f"{how}; allowed: a trial that ended well")
+        problem = "it has not finished" if row is None else f"it diverged in epoch {row['epochs_run']}"
+        raise RequestError("trial", trial.id, f"{problem}; use a finished trial that did not diverge")
     ids = [m.id for m in program.members]
     for first, end, _ in folder.read_layout(program.id) or []:
         directory = folder.checkpoints(program.id, ids[first], ids[end - 1])
-        # A trial that stopped early is in any state from its last epoch to the last that its training could have.
+        # Every state from the last epoch of an early stopped trial to the longest possible training holds its weights.
         ended = [epoch for epoch in saved_epochs(directory) if int(row["epochs_run"]) <= epoch <= trial.epochs]
         if member in ids[first:end] and ended:
             return directory, ended[-1]
-    raise RequestError(
-        "trial",
-        trial.id,
-        f"{folder.path / 'checkpoints'} has no state of its epoch {row['epochs_run']}; "
-        "allowed: a trial whose checkpoint is there",
-    )
+    problem = f"{folder.path / 'checkpoints'} has no state of its epoch {row['epochs_run']}"
+    raise RequestError("trial", trial.id, f"{problem}; use a trial that has a checkpoint")
 
 
-def _network(trial: Trial, classes: int) -> Network:
+def _network(trial: Trial, num_classes: int) -> Network:
     static = trial.static
-    # Without a GPU there is no tf32, which float32 only adds digits to.
+    # tf32 needs a GPU; elsewhere float32 is more precise.
     only_gpu = static.arithmetic == "tf32" and jax.default_backend() != "gpu"
-    return build_network(static.model, classes, "float32" if only_gpu else static.arithmetic, static.convolution)
+    return build_network(static.model, num_classes, "float32" if only_gpu else static.arithmetic, static.convolution)

@@ -1,5 +1,6 @@
-"""Trains a batch of a program's members to the end, and writes its results to the run's directory."""
+"""Trains a batch of members to the last epoch, and writes the results to the run's directory."""
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -9,6 +10,7 @@ import numpy as np
 from cnnjax.analysis.metrics import classification
 from cnnjax.data import Dataset
 from cnnjax.models.summary import training_flops
+from cnnjax.runs.program_records import ProgramRecords
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.runs.trials_csv import trial_row
 from cnnjax.study.hparams import Streams
@@ -23,7 +25,7 @@ from cnnjax.utils.signals import interruptibly
 if TYPE_CHECKING:
     from cnnjax.training.checkpoints import Checkpoints
 
-_OPERATIONS_TO_COMPILE = 2e12  # that a CPU of two cores does while it compiles a program
+_OPERATIONS_TO_COMPILE = 2e12  # what two CPU cores compute while they compile a program
 
 
 class MemberBatch(NamedTuple):
@@ -39,7 +41,8 @@ class MemberBatch(NamedTuple):
         return [*self.members, *[self.members[0]] * (self.size - len(self.members))]
 
 
-class _Work(NamedTuple):
+@dataclasses.dataclass
+class _Work:
     """A batch of members, and everything that its training reads and writes."""
 
     folder: RunFolder
@@ -52,7 +55,12 @@ class _Work(NamedTuple):
     streams: Streams
     stops: list[int]  # epochs in which a trial ends
     lines: dict[tuple[str, int], dict[str, Any]]  # of metrics.jsonl, by member and epoch
-    left: list[int]  # a mutable number: the epochs of all members together that the progress still expects
+    epochs_left: int = 0  # of all members together, as the progress expects them
+
+    @property
+    def records(self) -> ProgramRecords:
+        """Returns the records of the members' program."""
+        return self.folder.program(self.batch.program)
 
 
 class _Checkpoint(NamedTuple):
@@ -74,10 +82,10 @@ def run_members(
     """Trains a batch of members to its last epoch, from its newest checkpoint if there is one.
 
     A kill at any instant is harmless. Metrics are written before the checkpoint of their epoch, and a trial's row after
-    it. Metrics newer than the restored checkpoint are dropped, and written again with the same numbers.
+    it. Metrics newer than the restored checkpoint are dropped, and then written again with the same values.
     """
-    members = batch.members
-    finished = folder.finished(members)
+    members, records = batch.members, folder.program(batch.program)
+    finished = records.finished(members)
     missing = [trial.epochs for member in members for trial in member.trials if trial.id not in finished]
     if not missing:
         return
@@ -86,15 +94,16 @@ def run_members(
 
     hparams, streams = population.stack(batch.filled)
     stops = sorted({trial.epochs for member in members for trial in member.trials})
-    work = _Work(folder, population, batch, dataset, data, progress, hparams, streams, stops, {}, [0])
+    work = _Work(folder, population, batch, dataset, data, progress, hparams, streams, stops, {})
     interruptibly(population.compile, hparams, streams, data)
-    folder.update_plan(batch.program, population.compiled)
+    records.write_json("program.json", population.compiled)
     checkpoints = Checkpoints(folder.checkpoints(batch.program, members[0].id, members[-1].id), population.keep, stops)
     try:
-        now = _begin(work, checkpoints, min(missing))
-        work.lines.update(_drop_newer_metrics(folder, members, now.epoch))
-        work.left[0] = sum(m.epochs for m in members if any(trial.id not in finished for trial in m.trials))
-        _expect(work, [m for m in members if m.epochs > now.epoch], now.epoch)
+        lines = records.read_metrics({trial.id for member in members for trial in member.trials})
+        now = _restore_or_init(work, checkpoints, min(missing), lines)
+        work.lines.update(_drop_newer_metrics(records, members, now.epoch, lines))
+        work.epochs_left = sum(m.epochs for m in members if any(trial.id not in finished for trial in m.trials))
+        _update_expected(work, [m for m in members if m.epochs > now.epoch], now.epoch)
         while True:
             if now.epoch in stops:
                 _record_trials(work, now)
@@ -112,9 +121,9 @@ def run_members(
         checkpoints.close()
 
 
-def _begin(work: _Work, checkpoints: "Checkpoints", most: int) -> _Checkpoint:
+def _restore_or_init(work: _Work, checkpoints: "Checkpoints", most: int, lines: list[dict[str, Any]]) -> _Checkpoint:
     """Returns the newest intact checkpoint of epoch `most` or before whose metrics are recorded, else a new state."""
-    recorded = work.folder.recorded().epochs
+    recorded = {(line["member"], line["epoch"]) for line in lines if "member" in line}
     abstract = work.population.abstract_state(work.hparams, work.streams)
     while restored := checkpoints.restore(abstract, most, work.progress.note):
         state, meta = restored
@@ -123,7 +132,7 @@ def _begin(work: _Work, checkpoints: "Checkpoints", most: int) -> _Checkpoint:
             epoch
             for member, ran in zip(work.batch.members, last, strict=False)
             for epoch in range(1, int(ran) + 1)
-            if epoch not in recorded.get(member.id, ())
+            if (member.id, epoch) not in recorded
         ]
         if not lost:
             return _Checkpoint(state, meta["epoch"], meta["seconds"])
@@ -140,7 +149,7 @@ def _train(work: _Work, now: _Checkpoint) -> _Checkpoint:
     diverged, stage = get((state.diverged, state.stage))
     ended = (diverged > 0) | (stage == work.hparams.epochs.shape[1])
     if ended.all():
-        _expect(work, [], epoch)
+        _update_expected(work, [], epoch)
         return _Checkpoint(state, next_stop, seconds)
     epochs = min(population.every, next_stop - epoch)
     operations = training_flops(population.config.network, work.dataset.image_shape) * len(work.dataset.train)
@@ -148,10 +157,10 @@ def _train(work: _Work, now: _Checkpoint) -> _Checkpoint:
     start, traces = time.perf_counter(), population.traces
     state, history = interruptibly(population.advance, state, work.hparams, work.streams, work.data, epochs, training)
     lines = _metric_lines(work, epoch, state, history)
-    work.folder.append_metrics(lines)
+    work.records.append_metrics(lines)
     work.lines.update({(line["member"], line["epoch"]): line for line in lines})
-    if population.traces > traces:  # a smaller program, for those that still train
-        work.folder.update_plan(work.batch.program, population.compiled)
+    if population.traces > traces:  # a smaller program was compiled for the members that still train
+        work.records.write_json("program.json", population.compiled)
     elapsed = time.perf_counter() - start
     _report_progress(work, epoch + epochs, elapsed, lines)
     return _Checkpoint(state, epoch + epochs, seconds + elapsed)
@@ -181,22 +190,20 @@ def _members_to_train(batch: MemberBatch, population: Population, ended: np.ndar
 
 
 def _drop_newer_metrics(
-    folder: RunFolder, members: tuple[Member, ...], epoch: int
+    records: ProgramRecords, members: tuple[Member, ...], epoch: int, lines: list[dict[str, Any]]
 ) -> dict[tuple[str, int], dict[str, Any]]:
     """Drops metrics that are newer than the restored state; returns the members' other lines by member and epoch."""
     ours = {member.id for member in members}
     ends = {trial.id: trial.epochs for member in members for trial in member.trials}  # if it does not stop early
-    recorded = folder.recorded()
-    if recorded.is_whole and ours.isdisjoint(recorded.epochs) and recorded.evaluated.isdisjoint(ends):
-        return {}
 
     def is_kept(line: dict[str, Any]) -> bool:
         if "trial" in line:
             return line["trial"] not in ends or ends[line["trial"]] < epoch
-        return line["member"] not in ours or line["epoch"] <= epoch
+        return line.get("member") not in ours or line["epoch"] <= epoch
 
-    lines = [line for line in folder.keep_metrics(is_kept) if line.get("member") in ours]
-    return {(line["member"], line["epoch"]): line for line in lines}
+    if not all(map(is_kept, lines)):
+        records.keep_metrics(is_kept)
+    return {(line["member"], line["epoch"]): line for line in filter(is_kept, lines) if "member" in line}
 
 
 def _metric_lines(work: _Work, epoch: int, state: TrainState, history: EpochMetrics) -> list[dict[str, Any]]:
@@ -223,51 +230,47 @@ def _record_trials(work: _Work, now: _Checkpoint) -> None:
     logits = interruptibly(work.population.predict, state, work.hparams, work.data)
     diverged, ran = get((state.diverged, state.epoch))
     best = np.zeros_like(ran) if state.best is None else get(state.best.epoch)
-    rows, evaluations = {}, []
+    rows, evaluations = [], []
     seen = len(work.lines) * len(dataset.train)  # none after a member's end
-    for m, member in enumerate(members):
-        for trial in (trial for trial in member.trials if trial.epochs == epoch):
-            measured: dict[str, Any] = {
-                "seconds": round(seconds / len(members), 3),
-                "images_per_second": round(seen / seconds, 1),
-            }
-            # The epoch's loss can be finite although its last update is not; the logits are then NaN.
-            if diverged[m] or np.isnan(logits[m]).any():
-                measured |= {"status": "diverged", "epochs_run": int(diverged[m] or ran[m])}
-            else:
-                work.folder.write_predictions(trial.id, logits=logits[m])
-                test = classification(logits[m], dataset.test.labels)
-                evaluations.append({"trial": trial.id, "epoch": int(ran[m]), "split": "test", **test})
-                best_epoch = int(best[m] or ran[m])
-                stops_early = trial.stages[-1].traced.early_stopping != "off"
-                measured |= _measures(work.lines[member.id, best_epoch if stops_early else int(ran[m])], test)
-                status = "early_stopped" if ran[m] < trial.epochs else "ok"
-                measured |= {"status": status, "epochs_run": int(ran[m]), "best_epoch": best_epoch}
-            rows[trial.id] = trial_row(trial, member.id, measured)
-    work.folder.append_metrics(evaluations)
-    work.folder.write_trials(rows)
+    ending = [(m, trial) for m, member in enumerate(members) for trial in member.trials if trial.epochs == epoch]
+    for m, trial in ending:
+        measured: dict[str, Any] = {
+            "seconds": round(seconds / len(members), 3),
+            "images_per_second": round(seen / seconds, 1),
+        }
+        # The epoch's loss can be finite although its last update is not; the logits are then NaN.
+        if diverged[m] or np.isnan(logits[m]).any():
+            measured |= {"status": "diverged", "epochs_run": int(diverged[m] or ran[m])}
+        else:
+            work.folder.write_predictions(trial.id, logits=logits[m])
+            test = classification(logits[m], dataset.test.labels)
+            evaluations.append({"trial": trial.id, "epoch": int(ran[m]), "split": "test", **test})
+            best_epoch = int(best[m] or ran[m])
+            stops_early = trial.stages[-1].traced.early_stopping != "off"
+            line = work.lines[members[m].id, best_epoch if stops_early else int(ran[m])]
+            measured |= {name: line.get(name) for name in EpochMetrics._fields}
+            measured |= {f"test_{name}": value for name, value in test.items()}
+            status = "early_stopped" if ran[m] < trial.epochs else "ok"
+            measured |= {"status": status, "epochs_run": int(ran[m]), "best_epoch": best_epoch}
+        rows.append(trial_row(trial, members[m].id, measured))
+    work.records.append_metrics(evaluations)
+    work.records.append_trials(rows)
 
 
-def _measures(line: dict[str, Any], test: dict[str, float]) -> dict[str, Any]:
-    seen = {name: line.get(name) for name in EpochMetrics._fields}
-    tested = {("test_" + k if k in ("loss", "accuracy") else k): v for k, v in test.items()}
-    return {**seen, **tested}
-
-
-def _expect(work: _Work, training: Sequence[Member], epoch: int) -> None:
-    """Corrects the number of images that the progress still expects, given the members that train after this epoch."""
+def _update_expected(work: _Work, training: Sequence[Member], epoch: int) -> None:
+    """Corrects the number of images that the progress expects, given the members that train after this epoch."""
     left = sum(member.epochs - epoch for member in training)
-    work.progress.skip((work.left[0] - left) * len(work.dataset.train))
-    work.left[0] = left
+    work.progress.skip((work.epochs_left - left) * len(work.dataset.train))
+    work.epochs_left = left
 
 
 def _report_progress(work: _Work, epoch: int, seconds: float, lines: list[dict[str, Any]]) -> None:
-    """Reports the epochs that were trained to the progress."""
+    """Reports the trained epochs to the progress."""
     members, per_epoch = work.batch.members, len(work.dataset.train)
     newest = {line["member"]: line for line in lines}.values()
     training = {line["member"] for line in newest if line["epoch"] == epoch and "status" not in line}
-    work.left[0] -= len(lines)
-    _expect(work, [member for member in members if member.id in training], epoch)
+    work.epochs_left -= len(lines)
+    _update_expected(work, [member for member in members if member.id in training], epoch)
     work.progress.epoch(
         epoch,
         work.stops[-1],

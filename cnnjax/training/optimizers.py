@@ -1,4 +1,4 @@
-"""Optimizers with traced hyperparameters: Optax's, arranged so that each equals PyTorch's of the same name."""
+"""Optax's optimizers with traced hyperparameters. Each equals PyTorch's optimizer of the same name."""
 
 from collections.abc import Sequence
 
@@ -14,44 +14,45 @@ from cnnjax.training.stacking import Hparams
 def make_optimizer(name: str, hparams: Hparams, *, clips: bool = False) -> optax.GradientTransformation:
     """Returns the optimizer of one stage of a trial; its hyperparameters may be traced scalars.
 
-    Weight decay is L2, added to the (clipped) gradient before any moment, as in torch.optim; or decoupled, which takes
-    learning_rate * weight_decay * w from the weights beside what the gradient does (Loshchilov & Hutter 2019).
-
     Args:
-        name: 'sgd' is v = momentum * v + g, w -= learning_rate * v, without dampening, or with Nesterov's
-            g + momentum * v in place of v; 'adam' is Kingma & Ba 2015, algorithm 1, with b1 .9, b2 .999 and epsilon
-            1e-8 outside the square root; several, joined by '+', are the one whose place is `hparams.optimizer`.
+        name: 'adam' is Kingma & Ba 2015, algorithm 1, with epsilon 1e-8 outside the square root. 'sgd' is
+            v = momentum * v + g, w -= learning_rate * v, without dampening; with Nesterov momentum, g + momentum * v
+            replaces v in the update. Their weight decay is L2, added to the (clipped) gradient before the moments, as
+            in torch.optim. 'adamw' and 'sgdw' subtract learning_rate * weight_decay * w from the weights instead
+            (Loshchilov & Hutter 2019). Of several names, joined by '+', `hparams.optimizer` is the index of the one to
+            use.
         hparams: of the stage.
-        clips: whether to scale gradients down to the norm `hparams.clip_norm` where theirs, over all weights, is
-            larger.
+        clips: whether to clip the global norm of the gradients to `hparams.clip_norm`.
     """
+    decay = optax.add_decayed_weights(hparams.weight_decay)
+    adam = optax.scale_by_adam(b1=hparams.b1, b2=hparams.b2, eps=1e-8)
+    sgd = _momentum(hparams.momentum, hparams.nesterov)
     rules = {
-        "adam": optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8),
-        "sgd": _momentum(hparams.momentum, hparams.nesterov),
+        "adam": optax.chain(decay, adam),
+        "adamw": optax.chain(adam, decay),
+        "sgd": optax.chain(decay, sgd),
+        "sgdw": optax.chain(sgd, decay),
     }
     steps = [
-        optax.add_decayed_weights(jnp.where(hparams.decoupled, 0.0, hparams.weight_decay)),
-        _one_of([rules[each] for each in name.split("+")], hparams.optimizer),
-        optax.add_decayed_weights(jnp.where(hparams.decoupled, hparams.weight_decay, 0.0)),
+        _select([rules[each] for each in name.split("+")], hparams.optimizer),
         optax.scale(-hparams.learning_rate),
     ]
     return optax.chain(*([optax.clip_by_global_norm(hparams.clip_norm)] if clips else []), *steps)
 
 
 def _momentum(decay: Array, nesterov: Array) -> optax.GradientTransformation:
-    """optax.trace, whose `nesterov` is no traced value."""
+    """Returns optax.trace with a traced `nesterov`."""
     rule = optax.trace(decay)
 
     def update(grads: optax.Updates, state: optax.OptState, params: optax.Params | None = None) -> tuple:
-        moved, state = rule.update(grads, state, params)
-        ahead = jax.tree.map(lambda g, v: jnp.where(nesterov, g + decay * v, v), grads, moved)
-        return ahead, state
+        velocity, state = rule.update(grads, state, params)
+        return jax.tree.map(lambda g, v: jnp.where(nesterov, g + decay * v, v), grads, velocity), state
 
     return optax.GradientTransformation(rule.init, update)
 
 
-def _one_of(rules: Sequence[optax.GradientTransformation], place: Array) -> optax.GradientTransformation:
-    """Rules side by side, and the updates of one of them: which, a compiled program learns only as it runs."""
+def _select(rules: Sequence[optax.GradientTransformation], index: Array) -> optax.GradientTransformation:
+    """Returns a transformation that updates the states of all rules, and returns the updates of rules[index]."""
     if len(rules) == 1:
         return rules[0]
 
@@ -59,8 +60,8 @@ def _one_of(rules: Sequence[optax.GradientTransformation], place: Array) -> opta
         return tuple(rule.init(params) for rule in rules)
 
     def update(grads: optax.Updates, state: tuple, params: optax.Params | None = None) -> tuple:
-        pairs = (rule.update(grads, kept, params) for rule, kept in zip(rules, state, strict=True))
+        pairs = (rule.update(grads, each, params) for rule, each in zip(rules, state, strict=True))
         updates, states = zip(*pairs, strict=True)
-        return jax.tree.map(lambda *each: lax.select_n(place, *each), *updates), states
+        return jax.tree.map(lambda *each: lax.select_n(index, *each), *updates), states
 
     return optax.GradientTransformation(init, update)

@@ -14,7 +14,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from cnnjax.data import Dataset, Split, normalisation
 from cnnjax.models.network import MATMUL, build_network
 from cnnjax.multihost import processes
-from cnnjax.study.early_stopping import METRICS
 from cnnjax.study.hparams import Static, Streams
 from cnnjax.study.plan import Member
 from cnnjax.study.schema import DataConfig, Study
@@ -24,7 +23,7 @@ from cnnjax.training.stacking import Hparams, stack_members
 from cnnjax.training.train import init_train_state, train_epoch
 from cnnjax.training.train_state import EpochMetrics, StaticConfig, TrainState, final_variables
 
-_QUICKLY = {"xla_backend_optimization_level": 0}  # compiler options
+_FAST_COMPILE = {"xla_backend_optimization_level": 0}  # compiler options
 
 MEMBERS = PartitionSpec("members")
 SHARED = PartitionSpec()
@@ -46,7 +45,7 @@ def put_data(dataset: Dataset, data: DataConfig, mesh: Mesh) -> DeviceData:
         data: the study's `data` group: how pixels are normalized, and whether test images are augmented.
         mesh: the devices.
     """
-    constants = normalisation(dataset, data.normalisation)
+    constants = normalisation(dataset, data.normalization)
 
     def put(split: Split, words: jax.Array | None = None) -> DeviceSplit:
         arrays = (split.images, split.labels, *constants, words)
@@ -71,14 +70,6 @@ def map_members(function: Callable[[Any], Any], stacked: Any) -> Any:
     return jax.vmap(function)(stacked)
 
 
-def _take(stacked: Any, members: np.ndarray) -> Any:
-    return jax.tree.map(lambda a: a[members], stacked)
-
-
-def _give(stacked: Any, some: Any, members: np.ndarray) -> Any:
-    return jax.tree.map(lambda a, b: a.at[members].set(b), stacked, some)
-
-
 class Population:
     """The compiled program of one static configuration. Its methods take and return stacked members.
 
@@ -98,7 +89,7 @@ class Population:
     ):
         network = build_network(static.model, num_classes, static.arithmetic, static.convolution)
         self.config = StaticConfig(
-            *(network, static.initialisation, static.optimizer, static.batch_size, study.data.augment),
+            *(network, static.initialization, static.optimizer, static.batch_size, study.data.augment),
             drop_last=static.drop_last,
             clips=static.clips,
         )
@@ -108,31 +99,33 @@ class Population:
         self._calls = 0
         self._profile = profile
         self._longest = study.train.longest_stage
-        self._monitor = study.select if study.select in METRICS[2:] else "val_accuracy"
+        self._monitor = study.select if study.select.startswith("val_") else "val_accuracy"
         self._image_shape = image_shape
         self._keep_best = study.data.has_validation or study.train.stops_early
         self._mesh = mesh
         self._functions = {
-            # It runs once, so that optimizing its random bits does not pay off.
-            "init": self._map(self._init_member, (MEMBERS, MEMBERS), _QUICKLY),
+            # It runs once, so optimizing it does not pay off.
+            "init": self._map(self._init_member, (MEMBERS, MEMBERS), _FAST_COMPILE),
             "advance": self._map(self._advance_member, (MEMBERS, MEMBERS, MEMBERS, SHARED, SHARED)),
             "predict": self._map(self._predict_member, (MEMBERS, MEMBERS, SHARED)),
         }
         self._compiled: dict[tuple[str, int], Any] = {}  # by function and number of members
-        self._take = jax.jit(_take, out_shardings=self.sharding)
-        self._give = jax.jit(_give, out_shardings=self.sharding)
+        self._gather = jax.jit(
+            lambda stacked, members: jax.tree.map(lambda a: a[members], stacked), out_shardings=self.sharding
+        )
+        self._scatter = jax.jit(
+            lambda stacked, part, members: jax.tree.map(lambda a, b: a.at[members].set(b), stacked, part),
+            out_shardings=self.sharding,
+        )
 
     def _map(self, function: Callable, specs: tuple[PartitionSpec, ...], options: dict[str, Any] | None = None) -> Any:
         """Maps a one-member function over the member axis of its first arguments, and over the devices."""
 
         def over_members(*arguments: Any) -> Any:
-            with jax.default_matmul_precision(MATMUL[self.config.network.precision]):
-                return mapped(*arguments)
-
-        def mapped(*arguments: Any) -> Any:
             stacked = tuple(argument for argument, spec in zip(arguments, specs, strict=True) if spec == MEMBERS)
             shared = arguments[len(stacked) :]
-            return map_members(lambda member: function(*member, *shared), stacked)
+            with jax.default_matmul_precision(MATMUL[self.config.network.precision]):
+                return map_members(lambda member: function(*member, *shared), stacked)
 
         # Members never communicate: each device runs the same program on its own slice.
         sharded = jax.shard_map(over_members, mesh=self._mesh, in_specs=specs, out_specs=MEMBERS, check_vma=False)
@@ -160,21 +153,17 @@ class Population:
 
     @property
     def compiled(self) -> dict[str, Any]:
-        """How often training was compiled, for how many members, and the memory of the largest program."""
+        """The number of compilations of training, the numbers of members, and the memory of the largest program."""
         sizes = sorted(members for name, members in self._compiled if name == "advance")
         needed = [self._memory(size) for size in sizes]
-        return {
-            "compilations": self.traces,
-            "chunk_members": sizes,
-            "memory_bytes": max(needed, default=None),
-        }
+        return {"compilations": self.traces, "chunk_members": sizes, "memory_bytes": max(needed, default=None)}
 
     def text(self, members: int) -> str:
         """Returns the optimized HLO of training for this number of members, with the source line of each operation."""
         return self._compiled["advance", members].as_text()
 
     def put(self, tree: Any) -> Any:
-        """Lays stacked arrays out over the devices."""
+        """Shards stacked arrays over the devices."""
         return devices.put(tree, self.sharding)
 
     def abstract_state(self, hparams: Hparams, streams: Streams) -> TrainState:
@@ -191,7 +180,7 @@ class Population:
         stacked = self.put((hparams, streams))
         state = self.abstract_state(hparams, streams)
         self._executable("init", *stacked)
-        self._executable("advance", state, *stacked, data, self._share(0))
+        self._executable("advance", state, *stacked, data, self._replicate(0))
         self._executable("predict", state, stacked[0], data.test)
         return self._memory(devices.count_members(streams))
 
@@ -228,20 +217,20 @@ class Population:
             The new state, and metrics as NumPy arrays [members, epochs], NaN for members that did not train.
         """
         if some is not None:
-            part, hparams, streams = self._take((state, *self.put((hparams, streams))), some)
-            moved, history = self.advance(part, hparams, streams, data, epochs)
+            part, hparams, streams = self._gather((state, *self.put((hparams, streams))), some)
+            trained, history = self.advance(part, hparams, streams, data, epochs)
             whole = [np.full((devices.count_members(state), epochs), np.nan, np.float32) for _ in history]
             for target, values in zip(whole, history, strict=True):
                 target[some] = values
-            return self._give(state, moved, some), EpochMetrics(*whole)
-        arguments = (state, *self.put((hparams, streams)), data, self._share(epochs))
+            return self._scatter(state, trained, some), EpochMetrics(*whole)
+        arguments = (state, *self.put((hparams, streams)), data, self._replicate(epochs))
         advance = self._executable("advance", *arguments)
         with self._profiled():
             # If one process runs out of memory, all processes continue with fewer members.
             state, history = processes.raise_on_all(lambda: jax.block_until_ready(advance(*arguments)))
         return state, jax.tree.map(lambda a: a[:, :epochs], devices.get(history))
 
-    def _share(self, number: int) -> jax.Array:
+    def _replicate(self, number: int) -> jax.Array:
         return devices.put(np.int32(number), NamedSharding(self._mesh, SHARED))
 
     def _profiled(self) -> AbstractContextManager:

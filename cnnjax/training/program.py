@@ -1,4 +1,4 @@
-"""Trains the programs of a study: loads the data, compiles each program for the memory, and runs it to its end."""
+"""Trains the programs of a study: loads the data, compiles programs that fit the memory, and trains their members."""
 
 import contextlib
 import dataclasses
@@ -15,6 +15,7 @@ from cnnjax.models.network import build_network
 from cnnjax.models.summary import check_fits, training_flops
 from cnnjax.multihost import processes
 from cnnjax.runs.environment import cache_folder, describe_environment, lasting
+from cnnjax.runs.program_records import Folder
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.study.plan import Member, Plan, Program, check_axes, make_plan
 from cnnjax.study.schema import Study
@@ -22,6 +23,7 @@ from cnnjax.training.devices import is_out_of_memory, make_mesh, memory_limit, p
 from cnnjax.training.loop import MemberBatch, run_members
 from cnnjax.training.population import DeviceData, Population, member_batch_size, put_data
 from cnnjax.utils.errors import RequestError, unwritable
+from cnnjax.utils.paths import make_folder
 from cnnjax.utils.progress import Progress
 from cnnjax.utils.signals import interruptibly
 from cnnjax.utils.tree import differences
@@ -71,7 +73,7 @@ class Compiler:
         population = Population(self._study, program.static, shape, num_classes, self._mesh, profile)
         layout = None if folder is None else folder.read_layout(program.id)
         if layout is not None:
-            # It may be of another number of devices. The members of each batch stay; their states are on disk.
+            # Another number of devices may have written it. The batches keep their members, whose states are on disk.
             layout = [[first, end, size + -size % population.devices] for first, end, size in layout]
         else:
             size = self._fitting_size(population, program)
@@ -80,7 +82,7 @@ class Compiler:
         return Compiled(program, population, layout, memory, time.perf_counter() - start)
 
     def _fitting_size(self, population: Population, program: Program) -> int:
-        """Returns how many members train together: as many as fit the memory, by the compiler's own numbers."""
+        """Returns the number of members that train together: as many as fit, by the compiler's estimate of memory."""
         count = len(program.members)
         most = self._max_members or count + -count % population.devices
         if jax.default_backend() == "cpu" and self._max_members is None:
@@ -114,9 +116,8 @@ def load(study: Study) -> tuple[Dataset, Plan]:
     sums = processes.gather(dataset.describe()["sha256"]) if processes.count() > 1 else []
     for number, found in enumerate(sums):
         if found != sums[0]:
-            there, here = processes.name(number), processes.name(0)
-            said = f"the data of {there} is other than that of {here} (sha256 {sums[0][:12]}...)"
-            raise RequestError("data", f"{found[:12]}...", f"{said}; allowed: the same everywhere")
+            problem = f"the data of {processes.name(number)} and {processes.name(0)} differ (sha256 {sums[0][:12]}...)"
+            raise RequestError("data", f"{found[:12]}...", f"{problem}; use the same data on all processes")
     return dataset, plan
 
 
@@ -130,14 +131,11 @@ def _load_here(study: Study) -> tuple[Dataset, Plan]:
         check_fits(name, dataset.image_shape)
     for batch_size in study.train.batch_size:
         if batch_size > len(dataset.train):
-            raise RequestError(
-                "train.batch_size",
-                batch_size,
-                f"allowed: at most the {len(dataset.train)} training images",
-            )
+            problem = f"must be at most the number of training images, {len(dataset.train)}"
+            raise RequestError("train.batch_size", batch_size, problem)
         if len(study.train.drop_last) > 1 and len(dataset.train) % batch_size == 0:
-            said = f"both would train alike: no example is left over by batches of {batch_size}; allowed: one value"
-            raise RequestError("train.drop_last", study.train.drop_last, said)
+            problem = f"both values train alike: no example is left over by batches of {batch_size}; use one value"
+            raise RequestError("train.drop_last", study.train.drop_last, problem)
     return dataset, plan
 
 
@@ -151,8 +149,8 @@ def enable_compilation_cache(folder: str | None = None) -> None:
     """Keeps compiled programs on disk, so that a second start does not compile them again.
 
     Args:
-        folder: the directory of the cache, or 'off'. None stands for JAX's own setting or, without one, for `xla` in
-            the user's cache directory.
+        folder: the directory of the cache, or 'off'. None stands for the directory that JAX is configured with, or else
+            for `xla` in the user's cache directory.
 
     Raises:
         RequestError: the directory cannot be made.
@@ -161,12 +159,9 @@ def enable_compilation_cache(folder: str | None = None) -> None:
         jax.config.update("jax_enable_compilation_cache", False)
         return
     if folder is not None:
-        try:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RequestError("--compilation_cache", folder, f"{error.strerror}; allowed: a folder, or off") from error
-    there = jax.config.jax_compilation_cache_dir
-    jax.config.update("jax_compilation_cache_dir", folder or there or str(cache_folder() / "xla"))
+        make_folder("--compilation_cache", Path(folder))
+    folder = folder or jax.config.jax_compilation_cache_dir or str(cache_folder() / "xla")
+    jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)  # the default of 1 s leaves many programs out
 
 
@@ -178,17 +173,22 @@ def writing(folder: RunFolder) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, RequestError):
             raise
-        how = "what is there stays valid; the same command goes on when it can be written again"
-        said = unwritable(error)
+        problem, advice = (
+            unwritable(error),
+            "what is there is valid, and the same command goes on when it can be written again",
+        )
         is_gone = isinstance(error, FileNotFoundError) or not (folder.path / "config.json").exists()
-        if said is None and is_gone and str(folder.path) in str(error):
-            said, how = "it was removed or moved while the run was in it", "the same command goes on where it is now"
-        if said is None:
+        if problem is None and is_gone and str(folder.path) in str(error):
+            problem, advice = (
+                "it was removed or moved while the run was in it",
+                "the same command goes on with its new path",
+            )
+        if problem is None:
             raise
-        raise RequestError("workdir", str(folder.path), f"{said}: {how}") from error
+        raise RequestError("workdir", str(folder.path), f"{problem}; {advice}") from error
 
 
-def write_environment(folder: RunFolder, progress: Progress) -> None:
+def write_environment(folder: Folder, progress: Progress) -> None:
     """Writes environment.json. If the run had another environment before, keeps it under `earlier` and notes it."""
     devices = jax.devices()
     environment = describe_environment(
@@ -203,23 +203,23 @@ def write_environment(folder: RunFolder, progress: Progress) -> None:
     if before is not None:
         earlier = before.get("earlier", [])
         if found := differences(lasting(before), lasting(environment)):
-            said = "; ".join(f"{key} {there!r} then, {here!r} now" for key, (there, here) in found.items())
-            progress.note(f"going on where other things hold than before: {said}")
+            changes = "; ".join(f"{key} was {old!r}, is {new!r}" for key, (old, new) in found.items())
+            progress.note(f"the environment has changed since the run started: {changes}")
             earlier = [*earlier, lasting(before)]
         environment |= {"earlier": earlier} if earlier else {}
     folder.write_json("environment.json", environment)
 
 
 def waiting(folder: RunFolder, programs: Iterable[Program]) -> tuple[list[Program], list[Member]]:
-    """Returns the programs, and their members, that have a trial without a result."""
+    """Returns the programs and the members that have a trial without a result."""
     programs = list(programs)
-    finished = folder.finished(member for program in programs for member in program.members)
+    finished = {trial for program in programs for trial in folder.program(program.id).finished(program.members)}
 
     def waits(member: Member) -> bool:
         return any(trial.id not in finished for trial in member.trials)
 
-    left = [program for program in programs if any(map(waits, program.members))]
-    return left, [member for program in left for member in program.members if waits(member)]
+    members = [member for program in programs for member in program.members if waits(member)]
+    return [program for program in programs if any(map(waits, program.members))], members
 
 
 def run_programs(
@@ -230,6 +230,7 @@ def run_programs(
     progress: Progress,
     max_members: int | None = None,
     profile: Path | None = None,
+    write_views: bool = True,
 ) -> None:
     """Trains programs one after another, each from its newest checkpoint.
 
@@ -241,6 +242,7 @@ def run_programs(
         progress: the display, after `begin`.
         max_members: upper bound of how many members train together.
         profile: directory for a trace of each program's second epoch.
+        write_views: whether to write the run's views of the records when a program ends.
     """
     compiler = Compiler(study, dataset, max_members, profile)
     for index, program in enumerate(programs, 1):
@@ -249,6 +251,8 @@ def run_programs(
         compiled = interruptibly(compiler.compile, program, folder)
         progress.compiled(compiled.seconds)
         _run_program(folder, compiled, dataset, compiler.data, progress)
+        if write_views:
+            folder.write_views()
         del compiled
         jax.clear_caches()  # JAX would keep every program until it exits
 
@@ -266,7 +270,7 @@ def _run_program(folder: RunFolder, compiled: Compiled, dataset: Dataset, data: 
         except Exception as error:
             if not is_out_of_memory(error) or size <= population.devices:
                 raise
-            # Train the same members from their beginning, half as many at a time: equal numbers in half the memory.
+            # Train the members again from the beginning, half as many at a time: the same results in half the memory.
             half = -(-size // (2 * population.devices)) * population.devices
             progress.note(f"out of memory with {size} members at a time; going on with {half}")
             pending = split_layout(pending, half)

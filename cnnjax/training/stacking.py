@@ -1,47 +1,48 @@
-"""The traced settings of trials as arrays: what a compiled program sees of them. Pure numpy."""
+"""The traced hyperparameters of members as arrays, the inputs of a compiled program. Pure numpy."""
 
 import dataclasses
+from collections import namedtuple
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from cnnjax.study.early_stopping import METRICS, Stopping, read_stopping
-from cnnjax.study.hparams import Streams, Traced
+from cnnjax.study.early_stopping import Stopping, read_stopping
+from cnnjax.study.hparams import TRACED, Streams, Traced
+from cnnjax.study.metrics import EPOCH_MEASURES
 from cnnjax.study.plan import Member, Trial
 from cnnjax.study.schedules import factors
 
 _NEVER = Stopping("val_accuracy", 2**30)  # patience that outlasts any training
 
 
-class Hparams(NamedTuple):
+_FIELDS = (
+    "optimizer",  # int: which of the program's, in the order of its name
+    "epochs",  # int: of the stage, at most
+    *(h.name for h in TRACED if h.is_scalar),
+    "schedule",  # float32 [..., epochs, 2]: factor of the learning rate at the beginning and the end of each epoch
+    "monitor",  # int: of EPOCH_MEASURES, the one that says which epoch is best
+    "patience",  # int: epochs in a row without improvement before the stage ends
+    "min_change",  # of the metric, that counts as improvement
+    "restore",  # bool: the stage ends with the best weights, not the last
+)
+_make: Any = namedtuple  # of fields that no static checker knows
+_Hparams: Any = _make("_Hparams", _FIELDS)
+
+
+class Hparams(_Hparams):
     """Traced hyperparameters of one member: arrays [stages], or scalars of one stage; stacked, [members, stages]."""
 
-    optimizer: Any  # int: which of the program's, in the order of its name
-    learning_rate: Any
-    momentum: Any
-    nesterov: Any  # bool
-    weight_decay: Any
-    decoupled: Any  # bool
-    clip_norm: Any  # infinite: gradients are left alone
-    label_smoothing: Any
-    dropout_rate: Any  # NaN: the rates the model's definition names
-    schedule: Any  # float32 [..., epochs, 2]: factor of the learning rate at the beginning and the end of each epoch
-    shuffle: Any  # bool
-    epochs: Any  # int: of the stage, at most
-    monitor: Any  # int: of METRICS, the one that says which epoch is best
-    patience: Any  # int: epochs in a row without improvement before the stage ends
-    min_change: Any  # of the metric, that counts as improvement
-    restore: Any  # bool: the stage ends with the best weights, not the last
+    __slots__ = ()
 
 
 def stack_members(members: Sequence[Member], longest: int, monitor: str) -> tuple[Hparams, Streams]:
     """Returns the hyperparameters and stream seeds of members as arrays with the member axis first.
 
     Args:
-        members: of one program, with equally many stages.
+        members: of one program, all with the same number of stages.
         longest: epochs of the longest stage of the program.
-        monitor: the metric that says which epoch is best, where early stopping names no other.
+        monitor: the metric that selects the best epoch, unless early stopping names another.
     """
     trials = [member.trials[-1] for member in members]
     rows = [[_row(trial, number, longest, monitor) for number in range(len(trial.stages))] for trial in trials]
@@ -63,18 +64,10 @@ def _row(trial: Trial, number: int, longest: int, monitor: str) -> Hparams:
     watched = stopping or _NEVER._replace(metric=monitor)
     return Hparams(
         optimizer=np.int32(trial.static.optimizer.split("+").index(stage.optimizer)),
-        learning_rate=np.float32(traced.learning_rate),
-        momentum=np.float32(traced.momentum),
-        nesterov=np.bool_(traced.nesterov),
-        weight_decay=np.float32(traced.weight_decay),
-        decoupled=np.bool_(traced.decay == "decoupled"),
-        clip_norm=np.float32(np.inf if traced.clip_norm is None else traced.clip_norm),
-        label_smoothing=np.float32(traced.label_smoothing),
-        dropout_rate=np.float32(np.nan if traced.dropout_rate is None else traced.dropout_rate),
-        schedule=factors(traced.schedule, stage.epochs, longest),
-        shuffle=np.bool_(traced.shuffle),
         epochs=np.int32(stage.epochs),
-        monitor=np.int32(METRICS.index(watched.metric)),
+        **{h.name: h.scalar(getattr(traced, h.name)) for h in TRACED if h.is_scalar},
+        schedule=factors(traced.schedule, stage.epochs, longest),
+        monitor=np.int32(EPOCH_MEASURES.index(watched.metric)),
         patience=np.int32(watched.patience),
         min_change=np.float32(watched.min_change),
         restore=np.bool_(stopping is not None if is_last else traced.stage_start == "best"),

@@ -12,10 +12,9 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from cnnjax.models.network import Network, initial_variables
-from cnnjax.study.early_stopping import METRICS
 from cnnjax.study.hparams import Streams
 from cnnjax.training.augment import gather_batch
-from cnnjax.training.evaluate import DeviceSplit, Sums, batch_sums, evaluate, zero_sums
+from cnnjax.training.evaluate import DeviceSplit, Measures, Sums, batch_sums, evaluate, zero_sums
 from cnnjax.training.optimizers import make_optimizer
 from cnnjax.training.stacking import Hparams
 from cnnjax.training.train_state import (
@@ -56,9 +55,10 @@ def init_train_state(
         config: the static configuration.
         keep_best: whether to keep the weights of the best epoch.
     """
-    variables = initial_variables(config.network, image_shape, config.initialisation, stream_key(streams, "init"))
+    variables = initial_variables(config.network, image_shape, config.initialization, stream_key(streams, "init"))
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     zero = jnp.zeros((), jnp.int32)
+    worst = EpochMetrics(*[jnp.array(-jnp.inf)] * len(EpochMetrics._fields))
     optimizer = make_optimizer(config.optimizer, hparams_of_stage(hparams, zero), clips=config.clips)
     return TrainState(
         params=params,
@@ -66,7 +66,7 @@ def init_train_state(
         opt_state=optimizer.init(params),
         **dict.fromkeys(("epoch", "stage", "stage_start_epoch", "epochs_since_improvement", "diverged"), zero),
         best_score=jnp.array(-jnp.inf),
-        best=BestWeights(params, batch_stats, jnp.full(len(METRICS), -jnp.inf), zero) if keep_best else None,
+        best=BestWeights(params, batch_stats, worst, zero) if keep_best else None,
     )
 
 
@@ -152,25 +152,25 @@ def train_epoch(
         validation: the validation split, if there is one.
         config: the static configuration.
     """
-    trained, train_loss, train_accuracy = _train_batches(state, hparams, streams, train, config)
-    measures = (jnp.array(jnp.nan),) * 5
+    trained, training = _train_batches(state, hparams, streams, train, config)
+    measures = Measures(*[jnp.array(jnp.nan)] * len(Measures._fields))
     if validation is not None:
         measures = evaluate(config.network, trained.variables, validation, config.augment)
-    metrics = EpochMetrics(train_loss, train_accuracy, *measures)
+    metrics = EpochMetrics(*training, *measures)
 
     trained = end_epoch(trained, metrics, hparams, config)
     trains = (state.diverged == 0) & (state.stage < len(hparams.epochs))
     rolled_back = state._replace(diverged=jnp.where(trains, state.epoch + 1, state.diverged))
-    return where(trains & jnp.isfinite(train_loss), trained, rolled_back), metrics
+    return where(trains & jnp.isfinite(metrics.train_loss), trained, rolled_back), metrics
 
 
 def _train_batches(
     state: TrainState, hparams: Hparams, streams: Streams, train: DeviceSplit, config: StaticConfig
-) -> tuple[TrainState, Array, Array]:
+) -> tuple[TrainState, tuple[Array, ...]]:
     """Trains on each batch of the training split: a scan of full batches, then one step for the remainder.
 
     Returns:
-        The state, and the means of loss and accuracy over the examples.
+        The state, and each of `TRAINING_METRICS`, a mean over the examples.
     """
     hparams = hparams_of_stage(hparams, state.stage)
     count = train.labels.shape[0]
@@ -199,7 +199,7 @@ def _train_batches(
             jax.random.fold_in(dropout_key, number),
             config,
         )
-        return (state, sums + metrics), None
+        return (state, jax.tree.map(jnp.add, sums, metrics)), None
 
     examples = (order[:count], words[:count])
     carry = (state, zero_sums())
@@ -209,11 +209,11 @@ def _train_batches(
     if rest:
         carry, _ = step(carry, (jnp.array(full), *(a[count - rest :] for a in examples)))
     state, sums = carry
-    return state, sums.loss / count, sums.correct / count
+    return state, tuple(total / count for total in sums)
 
 
 def epoch_order(key: Array, count: int) -> Int[Array, " count"]:
-    """Returns a random permutation of `count` examples: the order of random words, of which equal ones keep theirs."""
+    """Returns a random permutation of `count` examples: the stable argsort of random words."""
     return jnp.argsort(jax.random.bits(key, (count,)))
 
 

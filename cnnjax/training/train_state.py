@@ -1,5 +1,6 @@
 """The state of a training run, and its bookkeeping after each epoch: best weights, early stopping, stages."""
 
+from collections import namedtuple
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from cnnjax.models.network import Network
-from cnnjax.study.early_stopping import METRICS
+from cnnjax.study.metrics import BY_MEASURE, EPOCH_MEASURES
 from cnnjax.training.optimizers import make_optimizer
 from cnnjax.training.stacking import Hparams
 
@@ -18,7 +19,7 @@ class StaticConfig(NamedTuple):
     """The part of the configuration that is compiled in. All members of a program share it."""
 
     network: Network
-    initialisation: str
+    initialization: str
     optimizer: str  # a name that `make_optimizer` takes
     batch_size: int
     augment: tuple[str, ...] = ()
@@ -26,20 +27,20 @@ class StaticConfig(NamedTuple):
     clips: bool = False
 
 
-class EpochMetrics(NamedTuple):
-    """Means over a split. The training metrics are those of the batches, each before its update."""
-
-    train_loss: Float[Array, ""]
-    train_accuracy: Float[Array, ""]
-    val_loss: Float[Array, ""]  # NaN without a validation split, as are the following
-    val_accuracy: Float[Array, ""]
-    val_precision: Float[Array, ""]  # macro means
-    val_recall: Float[Array, ""]
-    val_f1: Float[Array, ""]
+_make: Any = namedtuple  # of fields that no static checker knows
+_EpochMetrics: Any = _make("_EpochMetrics", EPOCH_MEASURES)
 
 
-assert EpochMetrics._fields == METRICS
-_SIGNS = np.array([-1.0 if name.endswith("loss") else 1.0 for name in METRICS], np.float32)
+class EpochMetrics(_EpochMetrics):
+    """The metrics of an epoch. The training metrics are means over the batches, each before its update.
+
+    The validation metrics are NaN without a validation split.
+    """
+
+    __slots__ = ()
+
+
+_SIGNS = np.array([1.0 if BY_MEASURE[name].larger_is_better else -1.0 for name in EPOCH_MEASURES], np.float32)
 
 
 class BestWeights(NamedTuple):
@@ -50,7 +51,7 @@ class BestWeights(NamedTuple):
 
     params: dict
     batch_stats: dict
-    scores: Float[Array, " metrics"]  # in the order of METRICS; higher is better
+    scores: EpochMetrics  # each with the sign that makes higher better
     epoch: Int[Array, ""]  # 0: no epoch yet
 
     @property
@@ -102,8 +103,8 @@ def end_epoch(state: TrainState, metrics: EpochMetrics, hparams: Hparams, config
     scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)  # NaN is never best
     score = scores[now.monitor]
     if best is not None:
-        newest = BestWeights(state.params, state.batch_stats, scores, epoch)
-        best = where(score > best.scores[now.monitor], newest, best)
+        newest = BestWeights(state.params, state.batch_stats, EpochMetrics(*scores), epoch)
+        best = where(score > jnp.stack(best.scores)[now.monitor], newest, best)
     improved = score > state.best_score + now.min_change
     epochs_since_improvement = jnp.where(improved, 0, state.epochs_since_improvement + 1)
     ended = (epochs_since_improvement >= now.patience) | (epoch - state.stage_start_epoch >= now.epochs)
@@ -111,9 +112,8 @@ def end_epoch(state: TrainState, metrics: EpochMetrics, hparams: Hparams, config
     if best is not None:
         variables = where(ended & now.restore & (best.epoch > 0), best.variables, variables)
     if len(hparams.epochs) > 1:
-        opt_state = where(
-            ended, make_optimizer(config.optimizer, now, clips=config.clips).init(variables["params"]), opt_state
-        )
+        optimizer = make_optimizer(config.optimizer, now, clips=config.clips)
+        opt_state = where(ended, optimizer.init(variables["params"]), opt_state)
     return TrainState(
         **variables,
         opt_state=opt_state,

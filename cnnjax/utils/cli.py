@@ -1,7 +1,7 @@
-"""What every entry point does the same: parse flags, and end with the right exit code.
+"""The common part of all entry points: they parse flags and exit with a code.
 
-0: done. 2: the request is wrong (one line on stderr). 130: interrupted. 141: who read the output has gone, as `head`
-does (nothing on stderr). 1: something broke (its traceback on stderr).
+0: done. 1: something broke (traceback on stderr). 2: the request is wrong (one line on stderr). 130: interrupted.
+141: the reader of the output has closed the pipe, as `head` does (nothing on stderr).
 """
 
 import argparse
@@ -22,19 +22,19 @@ from cnnjax.utils.errors import RequestError, unwritable
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """A parser of commands that take no config; it says what is wrong in one line."""
+    """A parser for commands without a config. It reports an error in one line."""
 
     def error(self, message: str) -> NoReturn:
         """Raises RequestError."""
         raise RequestError("arguments", " ".join(sys.argv[1:]), f"{message}; {self.format_usage()}")
 
     def add_workdir(self) -> None:
-        """Adds the run's folder, as an argument or, as in cnnjax.launch, as --workdir."""
+        """Adds the run's folder, as a positional argument or as --workdir."""
         self.add_argument("workdir", nargs="?", help="the run's folder, or its URL")
         self.add_argument("--workdir", dest="named_workdir", metavar="WORKDIR", help="the same")
 
     def parse_args(self, *arguments: Any, **named: Any) -> Any:
-        """Parses a command line; of the two ways to name the run's folder it wants one."""
+        """Parses a command line. The run's folder has to be given exactly once."""
         parsed = super().parse_args(*arguments, **named)
         if hasattr(parsed, "named_workdir"):
             if (parsed.workdir is None) == (parsed.named_workdir is None):
@@ -47,38 +47,49 @@ def run(main: Callable[[Any], None], parse: Callable[[list[str]], Any] | None = 
     """Runs an entry point on `sys.argv` and exits.
 
     Args:
-        main: gets what `parse` returns.
-        parse: gets `sys.argv`. The default parses absl's flags, and gives `main` the `--config.key=value` arguments, as
-            written.
+        main: called with the value of `parse`.
+        parse: called with `sys.argv`. The default parses absl's flags and returns the overrides of the config, each as
+            `key=value`.
     """
+
+    def start(parsed: Any) -> None:
+        main(parsed)
+        sys.stdout.flush()  # a closed pipe raises here
+        signals.raise_if_interrupted()
+        signals.ignore()
+
+    def parse_flags(argv: list[str]) -> Any:
+        overrides = _parse(argv if parse is None else argv[:1])  # also configures absl's logging
+        return overrides if parse is None else parse(argv)
+
     _open_streams()
-    signals.end_orderly()
+    signals.install_handlers()
     try:
-        app.run(_flushed(main), flags_parser=_parse if parse is None else _without_flags(parse))
+        app.run(start, flags_parser=parse_flags)
     except BrokenPipeError:
         if not (lost := [*filter(_has_lost_its_reader, (sys.stdout.fileno(), sys.stderr.fileno()))]):
             raise  # another pipe
-        for pipe in lost:  # what is left in the buffer goes nowhere, or Python complains of it at its end
+        for pipe in lost:  # otherwise Python reports an error when it flushes the buffers at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), pipe)
         sys.exit(128 + signal.SIGPIPE)
     except (RequestError, flags.Error) as error:
-        _say(f"error: {error}")
+        _print_error(f"error: {error}")
         sys.exit(2)
     except OSError as error:
-        if error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR):  # only a path that the user gave can be so
-            _say(f"error: {error}")
+        if error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR):  # only a path from the user can cause these
+            _print_error(f"error: {error}")
             sys.exit(2)
-        if (said := unwritable(error)) is None:
+        if (problem := unwritable(error)) is None:
             raise
-        _say(f"error: {said}")
+        _print_error(f"error: {problem}")
         sys.exit(1)
     except (Exception, KeyboardInterrupt) as error:
         # Compiled code may turn KeyboardInterrupt into another error.
         if not isinstance(error, KeyboardInterrupt) and not signals.is_interrupted():
             raise
-        _say("interrupted: the same command goes on from the last state on disk")
-        # At once: threads that still compile or write would hold up, or crash, the interpreter's own end, and what
-        # they leave half done is ignored by the next start.
+        _print_error("interrupted: the same command goes on from the last state on disk")
+        # Threads that still compile or write would delay or crash the interpreter's shutdown. The next start ignores
+        # their incomplete files.
         os._exit(130)
     raise AssertionError("app.run exits")  # for type checkers
 
@@ -97,52 +108,30 @@ def _open_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _flushed(main: Callable[[Any], None]) -> Callable[[Any], None]:
-    """An entry point that knows, before it returns, whether its output was taken; then no signal matters any more."""
-
-    def flushed(parsed: Any) -> None:
-        main(parsed)
-        sys.stdout.flush()
-        signals.raise_if_interrupted()
-        signals.ignore()
-
-    return flushed
-
-
 def _has_lost_its_reader(pipe: int) -> bool:
     poll = select.poll()
     poll.register(pipe, 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
-def _say(line: str) -> None:
+def _print_error(line: str) -> None:
     sys.stdout.flush()
     print(" ".join(line.split()), file=sys.stderr, flush=True)
 
 
-def _without_flags(parse: Callable[[list[str]], Any]) -> Callable[[list[str]], Any]:
-    """A parser for absl that leaves its flags, but not how little it logs, as they are."""
-
-    def parsed(argv: list[str]) -> Any:
-        _parse(argv[:1])
-        return parse(argv)
-
-    return parsed
-
-
 def _parse(argv: list[str]) -> list[str]:
-    """Parses absl's flags and returns what is not absl's: the overrides of the config."""
+    """Parses absl's flags and returns the overrides of the config."""
     known, overrides = split_overrides(argv)
     try:
         rest = flags.FLAGS(known)[1:]
     except SystemExit:
-        sys.exit(0)  # --help was answered; absl calls that 1
+        sys.exit(0)  # after --help, for which absl exits with 1
     except flags.UnrecognizedFlagError as error:
         unknown = str(error).replace(" ?", "?").replace("U", "u", 1)
-        allowed = f"{unknown}; a setting of the config is written --config.KEY=VALUE"
-        raise RequestError("arguments", error.flagvalue, allowed) from error
+        problem = f"{unknown}; a key of the config is written --config.KEY=VALUE"
+        raise RequestError("arguments", error.flagvalue, problem) from error
     if flags.FLAGS["verbosity"].using_default_value:
-        flags.FLAGS.verbosity = logging.WARNING  # type: ignore[assignment]  # else absl shows jax's and orbax's chatter
+        flags.FLAGS.verbosity = logging.WARNING  # type: ignore[assignment]  # otherwise absl shows messages of JAX and Orbax
         # Orbax logs errors that it also raises; the raised error is printed in one line.
         logging.get_absl_logger().addFilter(lambda record: "orbax" not in Path(record.pathname).parts)
     if rest:

@@ -1,4 +1,4 @@
-"""The error that a user can cause, and how wrong names are answered."""
+"""The error for requests that cannot be met, and the suggestion of valid names."""
 
 import difflib
 import errno
@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 
 def unwritable(error: Exception) -> str | None:
-    """Returns what the operating system said, in one line, if an error says that a file cannot be written."""
+    """Returns the operating system's message, in one line, if an error means that a file cannot be written."""
     numbers = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
     if isinstance(error, OSError):
         return " ".join(str(error).split()) if error.errno in numbers else None
-    # orbax writes in threads of its own, and hands on what was said as text
+    # Orbax writes in its own threads, and passes on only the text of errors.
     return next((os.strerror(number) for number in numbers if os.strerror(number) in str(error)), None)
 
 
@@ -19,10 +19,10 @@ class RequestError(ValueError):
     """A request that cannot be met. The message is one line that names the key, the value and what is allowed.
 
     Args:
-        key: what the user wrote: a config key, a flag, or `workdir`.
+        key: a config key, a flag, or `workdir`.
         value: of the key.
         problem: begins with "must " ("must be >= 1": `train.batch_size must be >= 1, got 0`), or is a sentence
-            (`workdir='runs/a': config.json cannot be read`). What follows a semicolon is advice.
+            (`workdir='runs/a': config.json cannot be read`). Advice follows after a semicolon.
     """
 
     def __init__(self, key: str, value: object, problem: str):
@@ -33,11 +33,11 @@ class RequestError(ValueError):
         )
 
     def __reduce__(self) -> tuple:
-        return Told, (str(self),)  # so it is said in another process
+        return Told, (str(self),)  # pickled as text: another process prints the same line
 
 
 class Told(RequestError):
-    """A wrong request that another process found, in its words."""
+    """A RequestError of another process, with its message."""
 
     def __init__(self, line: str):
         ValueError.__init__(self, _printable(line))
@@ -48,7 +48,7 @@ def _printable(line: str) -> str:
 
 
 def one_of(value: object, names: Iterable[str]) -> str:
-    """Returns the problem of a value that is none of `names`, with the nearest name first."""
+    """Returns the problem of a value that is not one of `names`, with the nearest name first."""
     names = sorted(names)
     near = nearest(value, names)
     listed = f"one of {', '.join(names)}"
@@ -56,7 +56,7 @@ def one_of(value: object, names: Iterable[str]) -> str:
 
 
 def nearest(value: object, names: Iterable[str]) -> str | None:
-    """Returns the name that a value is most like, or is the initials of, as lr of learning_rate; None of none."""
+    """Returns the name that is most similar to a value or has it as initials (lr: learning_rate), or None."""
     text = _plain(str(value))
     by_text = {_plain(name): name for name in names}
     initials = [name for name in by_text.values() if "".join(word[:1] for word in name.split("_")) == text]

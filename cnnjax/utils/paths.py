@@ -1,38 +1,42 @@
-"""The paths that a user names."""
+"""Paths from the user."""
 
 from pathlib import Path
 
 from cnnjax.utils.errors import RequestError
 
-NO_TEXT = "its name is not UTF-8; use a name that can be written down"
+NO_TEXT = "its name is not UTF-8; rename it"
 
 
 def expanded(key: str, path: str | Path) -> Path:
-    """Returns a path in which ~ and ~user stand for their folders; nothing need be there.
+    """Returns a path with ~ and ~user expanded; the path need not exist.
 
     Args:
-        key: what the path was asked for as; an error names it.
-        path: as the user wrote it.
+        key: the config key or flag of the path, for errors.
+        path: from the user.
 
     Raises:
-        RequestError: there is no such user, the name is too long or not UTF-8, or a folder above is closed.
+        RequestError: there is no such user, the name is too long or not UTF-8, or a parent folder is not readable.
     """
     if not is_text(str(path)):
         raise RequestError(key, str(path), NO_TEXT)
     try:
-        place = Path(path).expanduser()
-        place.exists()
+        found = Path(path).expanduser()
+        found.exists()
     except (OSError, RuntimeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "there is no such user"
-        raise RequestError(key, str(path), f"{why}; use a path") from error
-    return place
+        problem = error.strerror if isinstance(error, OSError) else "there is no such user"
+        raise RequestError(key, str(path), f"{problem}; use another path") from error
+    return found
 
 
 def make_folder(key: str, folder: Path) -> None:
-    """Makes a folder, which may be there.
+    """Creates a folder if it does not exist.
+
+    Args:
+        key: the config key or flag of the folder, for errors.
+        folder: the folder.
 
     Raises:
-        RequestError: it cannot be made; `key` is what asked for it.
+        RequestError: the folder cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -41,7 +45,7 @@ def make_folder(key: str, folder: Path) -> None:
 
 
 def is_text(name: str) -> bool:
-    """Whether a name is UTF-8, as what is to be printed or written down has to be."""
+    """Whether a name is UTF-8, so that it can be printed and written to files."""
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -1,11 +1,10 @@
-"""How far a study is, on stderr: a live line and a bar on a terminal, plain lines elsewhere."""
+"""The progress of a study on stderr: a live line and a bar on a terminal, plain lines elsewhere."""
 
 import math
 import operator
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from operator import length_hint
 from typing import Self, TypeVar
 
 from rich.console import Console, Group
@@ -17,21 +16,21 @@ from rich.text import Text
 from cnnjax.utils.text import counted
 
 _Item = TypeVar("_Item")
-_SILENT, _AGAIN = 2.0, 10.0  # seconds before the first line of what is tracked without a terminal, and between lines
+_FIRST, _INTERVAL = 2.0, 10.0  # seconds before the first line of `tracked` without a terminal, and between lines
 
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        raise  # what rich does instead is to exit with code 1
+        raise  # instead of rich's exit with code 1
 
 
 class Progress:
-    """Says what runs and how long it still takes; the runner calls the methods in the order below.
+    """Prints what runs and the time left. Call the methods in the order below.
 
     Args:
-        console: where to write (default: stderr).
-        clock: seconds from any fixed moment.
-        is_shown: else nothing is written: another process does.
+        console: to write to (default: stderr).
+        clock: returns seconds since a fixed time.
+        is_shown: False to write nothing, because another process does.
 
     Attributes:
         on_checkpoint: called when a checkpoint is on disk.
@@ -40,19 +39,21 @@ class Progress:
     def __init__(
         self, console: Console | None = None, clock: Callable[[], float] = time.monotonic, *, is_shown: bool = True
     ):
-        # Said explicitly, because rich takes FORCE_COLOR for a terminal.
+        # rich would take FORCE_COLOR for a terminal.
         terminal = is_shown and sys.stderr.isatty()
         self.on_checkpoint: Callable[[], None] | None = None
         self._console = console or _Console(stderr=True, force_terminal=terminal, quiet=not is_shown)
         self._clock = clock
         self._live: Live | None = None
-        self._started = clock()
-        self._programs = self._images = self._seen = 0
         self._program = ""
-        self._costs: Sequence[float] = ()
-        self._cost = 1.0  # of an image of this program
-        self._work = self._done = 0.0  # images by their cost: of all, and seen
-        self._compiling: list[float] = []
+        self._reset((), ())
+
+    def _reset(self, images: Sequence[int], costs: Sequence[float]) -> None:
+        self._started = self._clock()
+        self._programs, self._images, self._seen = len(images), sum(images), 0
+        self._costs, self._cost = costs, 1.0  # of an image, of each program and of the current one
+        self._work, self._done = sum(map(operator.mul, images, costs)), 0.0  # images times cost: in total, and seen
+        self._compiling: list[float] = []  # seconds
 
     def __enter__(self) -> Self:
         return self
@@ -60,42 +61,35 @@ class Progress:
     def __exit__(self, *error: object) -> None:
         self._stop()
 
-    def begin(
-        self, programs: int, members: int, images: int | Sequence[int], costs: Sequence[float] | None = None
-    ) -> None:
+    def begin(self, programs: int, members: int, images: Sequence[int], costs: Sequence[float] | None = None) -> None:
         """Starts the clock.
 
         Args:
-            programs: how many programs will run.
-            members: how many members they train.
-            images: how many training images all members together still have to see; of each program, or of all.
-            costs: the operations for an image, of each program; the default takes them for equal.
+            programs: number of programs.
+            members: number of members of all programs.
+            images: number of training images that each program's members have not seen yet.
+            costs: operations per image, by program; by default all are equal.
         """
-        of_each = [images] if isinstance(images, int) else images
-        images = sum(of_each)
-        self._costs = costs or [1.0] * programs
-        self._work = sum(map(operator.mul, of_each, self._costs)) if costs else float(images)
-        self._done, self._cost, self._compiling = 0.0, 1.0, []
-        self._programs, self._images, self._seen, self._started = programs, images, 0, self._clock()
-        self.note(f"{counted(programs, 'program')}, {counted(members, 'member')}, {images:,} images")
+        self._reset(images, costs or [1.0] * programs)
+        self.note(f"{counted(programs, 'program')}, {counted(members, 'member')}, {sum(images):,} images")
         if self._console.is_terminal and not self._console.is_dumb_terminal:
-            # Refreshed by our updates only: a refreshing thread would take time from training.
+            # Without a refreshing thread, which would take time from training.
             self._live = Live(console=self._console, auto_refresh=False, transient=True)
             self._live.start()
 
     def program(self, index: int, model: str, optimizer: str, batch_size: int, members: int) -> None:
-        """A program starts; `index` counts from 1."""
+        """Reports that a program starts; `index` counts from 1."""
         self.turn(index)
         self.note(f"{self._program} {model}, {optimizer}, batch size {batch_size}: {counted(members, 'member')}")
         self._show(f"{self._program} compiling")
 
     def turn(self, index: int) -> None:
-        """What is said next is about this program: several may run at once."""
+        """Selects the program of the following reports, because several may run at once."""
         self._program = f"[{index}/{self._programs}]"
         self._cost = self._costs[index - 1]
 
     def compiled(self, seconds: float) -> None:
-        """The program that started is compiled."""
+        """Reports that the program is compiled."""
         self._compiling.append(seconds)
         self._show(f"{self._program} compiled in {seconds:.1f} s")
 
@@ -109,16 +103,16 @@ class Progress:
         seconds: float,
         members: str,
     ) -> None:
-        """A population finished an epoch.
+        """Reports a finished epoch.
 
         Args:
-            epoch: which one, from 1.
-            epochs: how many there will be.
-            losses: training loss of each member, not finite where it diverged.
-            accuracies: training accuracy of each member, a share.
-            images: how many images the members saw in this epoch, all together.
-            seconds: how long that took.
-            members: which members, in words.
+            epoch: number of the epoch, from 1.
+            epochs: number of epochs in total.
+            losses: training loss of each member, not finite if it diverged.
+            accuracies: training accuracy of each member, in [0, 1].
+            images: number of images that all members together saw.
+            seconds: of training.
+            members: name of the batch of members.
         """
         self._seen += images
         self._done += images * self._cost
@@ -132,37 +126,35 @@ class Progress:
         self._show("  ".join(part for part in parts if part))
 
     def skip(self, images: int) -> None:
-        """Removes images of this program from the expected work, because members ended early; below 0, adds them."""
+        """Removes images of this program from the expected work; a negative number adds images."""
         self._images -= images
         self._work -= images * self._cost
 
     def note(self, text: str) -> None:
-        """Says something that stays on the screen."""
+        """Prints a line that stays on the screen."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def end(self) -> None:
-        """Ends the display and says what was done."""
+        """Ends the display and prints a summary."""
         self._stop()
         seconds = self._clock() - self._started
         if self._seen:
-            rate = _rate(self._seen, seconds)
-            self.note(f"{self._seen:,} images in {duration(seconds)}, {rate} images/s")
+            self.note(f"{self._seen:,} images in {duration(seconds)}, {_rate(self._seen, seconds)} images/s")
 
     def _show(self, line: str) -> None:
         if self._live is None:
             self.note(line)
             return
         bar = ProgressBar(total=max(self._images, 1), completed=self._seen)
-        text = Text(line, no_wrap=True, overflow="ellipsis")
-        self._live.update(Group(text, bar), refresh=True)
+        self._live.update(Group(Text(line, no_wrap=True, overflow="ellipsis"), bar), refresh=True)
 
     def _left(self) -> str:
-        # By the clock, so that evaluating counts too; what is still to compile takes as long as what was compiled.
-        left = max(self._work - self._done, 0.0)
+        # By the clock, which includes evaluation. The remaining programs are assumed to compile as long as the others.
         if self._images <= self._seen or not self._done:
             return ""
         compiled = sum(self._compiling)
-        seconds = max(self._clock() - self._started - compiled, 0.0) / self._done * left
+        per_work = max(self._clock() - self._started - compiled, 0.0) / self._done
+        seconds = per_work * max(self._work - self._done, 0.0)
         if self._compiling:
             seconds += compiled / len(self._compiling) * (self._programs - len(self._compiling))
         return f"about {duration(seconds)} left"
@@ -179,32 +171,32 @@ def tracked(
     total: int | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[_Item]:
-    """Yields items; a terminal shows how many have been taken, elsewhere a line says so where it takes long.
+    """Yields items and reports progress: a bar on a terminal, elsewhere a line every few seconds.
 
     Args:
-        items: what is worked on.
-        description: what is done, in words.
-        total: how many there are; by default what `items` says.
-        clock: seconds from any fixed moment.
+        items: the items.
+        description: of the work, in words.
+        total: number of items; by default the length hint of `items`.
+        clock: returns seconds since a fixed time.
     """
     if sys.stderr.isatty():
         return iter(track(items, description, total, console=_Console(stderr=True)))
-    return _told(items, description, length_hint(items) if total is None else total, clock)
+    return _with_lines(items, description, operator.length_hint(items) if total is None else total, clock)
 
 
-def _told(items: Iterable[_Item], description: str, total: int, clock: Callable[[], float]) -> Iterator[_Item]:
-    start, due = clock(), _SILENT
+def _with_lines(items: Iterable[_Item], description: str, total: int, clock: Callable[[], float]) -> Iterator[_Item]:
+    start, due = clock(), _FIRST
     for count, item in enumerate(items):
         seconds = clock() - start
         if count and seconds >= due:
             left = duration(seconds / count * (total - count))
             print(f"{description}: {count:,} of {total:,}, about {left} left", file=sys.stderr, flush=True)
-            due = seconds + _AGAIN
+            due = seconds + _INTERVAL
         yield item
 
 
 def duration(seconds: float) -> str:
-    """Writes a duration in its two largest units: '42 s', '3 min 5 s', '1 h 20 min'."""
+    """Returns a duration in its two largest units: '42 s', '3 min 5 s', '1 h 20 min'."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -214,9 +206,8 @@ def duration(seconds: float) -> str:
 
 
 def _losses(losses: Sequence[float]) -> str:
-    finite = [loss for loss in losses if math.isfinite(loss)]
-    diverged = len(losses) - len(finite)
-    return _range(finite, ".4g") + (f" ({diverged} diverged)" if diverged else "")
+    diverged = sum(not math.isfinite(loss) for loss in losses)
+    return _range(losses, ".4g") + (f" ({diverged} diverged)" if diverged else "")
 
 
 def _range(values: Sequence[float], form: str) -> str:

@@ -1,4 +1,4 @@
-"""An orderly end when a signal asks for it, also in the midst of a compiled call."""
+"""Interruption by signals, also during a compiled call."""
 
 import concurrent.futures
 import signal
@@ -9,18 +9,18 @@ from typing import ParamSpec, TypeVar
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # a batch system that ends a job gets what Ctrl-C gets
-_AGAIN = 0.02  # seconds after which an interrupt that was lost is raised again
-# One thread for all calls: what they allocate stays in one arena of memory.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and a batch system that ends a job
+_RETRY = 0.02  # seconds after which a lost KeyboardInterrupt is raised again
+# One thread for all calls, so that they allocate in one memory arena.
 _thread = concurrent.futures.ThreadPoolExecutor(1, "compiled calls")
 _is_interrupted = False
 
 
-def end_orderly() -> None:
-    """From now on the first signal raises KeyboardInterrupt in the main thread; a second one kills.
+def install_handlers() -> None:
+    """Makes the first signal raise KeyboardInterrupt in the main thread, and the second one kill the process.
 
-    Python drops an exception that is raised in a destructor or in the callback of a weak reference, where a signal may
-    well come: there KeyboardInterrupt is raised again a moment later.
+    Python drops exceptions that are raised in destructors and in callbacks of weak references. A KeyboardInterrupt that
+    is dropped there is raised again a moment later.
     """
 
     def handle(number: int, frame: object) -> None:
@@ -37,7 +37,7 @@ def end_orderly() -> None:
             return
         signal.signal(signal.SIGINT, handle)
         main = threading.main_thread().ident or 0
-        timer = threading.Timer(_AGAIN, signal.pthread_kill, (main, signal.SIGINT))
+        timer = threading.Timer(_RETRY, signal.pthread_kill, (main, signal.SIGINT))
         timer.daemon = True
         timer.start()
 
@@ -47,18 +47,18 @@ def end_orderly() -> None:
 
 
 def is_interrupted() -> bool:
-    """Whether a signal has raised KeyboardInterrupt, whatever became of it."""
+    """Whether a signal has raised KeyboardInterrupt, even if other code has caught it."""
     return _is_interrupted
 
 
 def raise_if_interrupted() -> None:
-    """Raises KeyboardInterrupt where a signal has, and some other code has caught it."""
+    """Raises KeyboardInterrupt again if other code has caught it."""
     if _is_interrupted:
         raise KeyboardInterrupt
 
 
 def ignore() -> None:
-    """From now on signals are ignored: all is done, and the interpreter's own end is no work that one could stop."""
+    """Ignores signals from now on: all work is done, and only the interpreter's shutdown remains."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
@@ -66,10 +66,10 @@ def ignore() -> None:
 def interruptibly(
     function: Callable[_Arguments, _Result], *arguments: _Arguments.args, **named: _Arguments.kwargs
 ) -> _Result:
-    """Returns what a function returns that compiles, or waits for a device.
+    """Calls a function that compiles or waits for a device, so that signals can interrupt the call.
 
-    Python answers a signal only when the main thread comes back from such a call, minutes later perhaps. So another
-    thread makes the call, and the main one waits for it. An interrupted call runs on, and its result is dropped.
+    Python handles a signal only when the main thread returns from such a call, possibly minutes later. Another thread
+    runs the function, and the main thread waits. An interrupted call runs to its end, and its result is dropped.
     """
     raise_if_interrupted()
     return _thread.submit(function, *arguments, **named).result()

@@ -1,10 +1,10 @@
-"""Small texts: counts, names in one Unicode form, and the first line of an error."""
+"""Short texts: counts, names in one Unicode form, and the first line of an error."""
 
 import unicodedata
 
 
 def composed(name: str) -> str:
-    """Returns a name in Unicode's composed form (NFC), as which one that looks alike is the same, whoever wrote it."""
+    """Returns a name in Unicode's composed form (NFC), in which names that look alike are equal."""
     return unicodedata.normalize("NFC", name)
 
 
@@ -14,5 +14,5 @@ def counted(count: int, noun: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of what an error says; its kind, of one that says nothing."""
+    """Returns the first line of an error's message, or the error's type if there is no message."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -1,4 +1,4 @@
-"""Nested mappings, as configs and records are: flattened, held against each other, and as JSON can say them."""
+"""Nested mappings, such as configs and records: flattening, comparison, and conversion for JSON."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields each value with its place, as `train.epochs`."""
+    """Yields each value with its dotted key, such as `train.epochs`."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{key}.")
@@ -17,7 +17,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """Returns the keys in which two nested mappings differ, as `train.epochs`, with both values; None where none is."""
+    """Returns both values for each dotted key in which two nested mappings differ; None stands for a missing value."""
     found: dict[str, tuple[Any, Any]] = {}
     for key in sorted(one.keys() | other.keys()):
         a, b = one.get(key), other.get(key)
@@ -29,7 +29,7 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = 
 
 
 def finite(value: Any) -> Any:
-    """Returns a value, with all that it holds, as JSON can say it: a number that is not finite is None."""
+    """Returns a nested value with None in place of numbers that are not finite, which JSON lacks."""
     if isinstance(value, Mapping):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -51,7 +51,15 @@ def make_study(trials: int, wide: bool) -> Study:
     if wide:
         seeds = 5
         train["learning_rate"] = np.geomspace(1e-4, 1e-1, max(2, round(trials / 120))).round(8).tolist()
-    return from_config({"models": list(SKILL), "seeds": [*range(seeds)], "select": "test_accuracy", "train": train})
+    return from_config(
+        {
+            "models": list(SKILL),
+            "seeds": [*range(seeds)],
+            "select": "test_accuracy",
+            "train": train,
+            "data": {"validation": 0},
+        }
+    )
 
 
 class MadeUp:
@@ -160,6 +168,7 @@ def records(study: Study, workdir: Path) -> int:
         for program in make_plan(study).programs:
             size = CHUNKS[program.static.model]
             population: Any = MadeUp(program.static.model, labels)
+            folder.program(program.id).repair()
             for first in range(0, len(program.members), size):
                 batch = loop.MemberBatch(program.id, program.members[first : first + size], size)
                 loop.run_members(folder, population, batch, dataset, None, progress)  # type: ignore[arg-type]
@@ -169,7 +178,8 @@ def records(study: Study, workdir: Path) -> int:
 
 def resume(study: Study, workdir: Path) -> int:
     """Which trials are finished, by all that is written down of them."""
-    return len(RunFolder(workdir).finished(member for p in make_plan(study).programs for member in p.members))
+    folder = RunFolder(workdir)
+    return sum(len(folder.program(program.id).finished(program.members)) for program in make_plan(study).programs)
 
 
 def statistics(study: Study, workdir: Path) -> int:

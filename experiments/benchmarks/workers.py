@@ -198,7 +198,8 @@ def population_of(work: Work, steps: int, most: int = 1) -> tuple["Population", 
         {
             "models": work.model,
             "seeds": tuple(range(work.members)),
-            "data": {"augment": ("flip", "crop")},
+            "select": "train_loss",
+            "data": {"augment": ("flip", "crop"), "validation": 0},
             "train": {**rule, "learning_rate": 1e-3, "precision": work.precision, "convolution": work.convolution},
             "checkpoint": {"every": most},
         }

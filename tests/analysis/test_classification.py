@@ -26,6 +26,10 @@ def _expected(logits, labels):
         "accuracy": sklearn.metrics.accuracy_score(labels, predicted),
         "precision": sklearn.metrics.precision_score(labels, predicted, **macro),
         "recall": sklearn.metrics.recall_score(labels, predicted, **macro),
+        "balanced_accuracy": sklearn.metrics.balanced_accuracy_score(labels, predicted),
+        "top5_accuracy": np.mean(
+            [label in np.argsort(-row, kind="stable")[:5] for row, label in zip(logits, labels, strict=True)]
+        ),
         "f1": sklearn.metrics.f1_score(labels, predicted, **macro),
     }
 

@@ -84,17 +84,17 @@ def test_report_and_compare_say_the_same_of_the_same_measure(tmp_path, select):
                                                  data={"validation": 0.1}))  # fmt: skip
     trials = pd.read_csv(run / "trials.csv")
     luck = np.array([0.004, -0.003, 0.001])
-    column, sign = select.replace("test_", ""), -1 if select.endswith("loss") else 1
-    trials[column] = [*(0.6 + luck), *(0.6 + 0.05 * sign + luck[::-1])]
+    sign = -1 if select.endswith("loss") else 1
+    trials[select] = [*(0.6 + luck), *(0.6 + 0.05 * sign + luck[::-1])]
     trials["test_accuracy"] = [*(0.7 + luck), *(0.6 + luck[::-1])]  # says the opposite
     trials.to_csv(run / "trials.csv", index=False)
     said = read_answer(run)
     first, _, rest = said.partition(": ")
-    assert first == f"Best of 2 configurations by {measure_name(column)}" and "learning rate 0.03" in rest
+    assert first == f"Best of 2 configurations by {measure_name(select)}" and "learning rate 0.03" in rest
     assert "Decided: it is better than the runner-up, learning rate 0.01" in said
     command = ["compare", f"{run}:learning_rate=0.03", f"{run}:learning_rate=0.01"]
     text = printed(compare.parse(command))
-    assert re.match(rf"Decided: A is better than B by \S+ (points )?of {measure_name(column)} ", text)
+    assert re.match(rf"Decided: A is better than B by \S+ (points )?of {measure_name(select)} ", text)
     assert ("says nothing of new ones" in text) == (select == "train_loss")
     worse = printed(compare.parse([*command, TEST]))
     assert re.match(r"Decided: A is worse than B by \S+ points of test accuracy ", worse)
@@ -226,10 +226,10 @@ def test_configurations_that_differ_in_a_later_stage_are_told_apart(tmp_path):
 def test_what_differs_beside_the_configurations_is_listed(grid, tmp_path):
     other = copy_of(grid, tmp_path / "other")
     config = json.loads((other / "config.json").read_text())
-    edit_json(other, "config", data=config["data"] | {"normalisation": "unit"})
+    edit_json(other, "config", data=config["data"] | {"normalization": "unit"})
     edit_json(other, "environment", jax="0.11.0", command=["elsewhere"])
     found = find(f"{grid}:model=baseline", f"{other}:model=medium")["differences"]
-    assert found["studies"] == {"data.normalisation": ["half", "unit"]}
+    assert found["studies"] == {"data.normalization": ["half", "unit"]}
     assert found["environments"] == {"jax": ["0.10.2", "0.11.0"]}
 
 

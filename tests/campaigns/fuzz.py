@@ -31,7 +31,7 @@ from cnnjax.data.readers.cifar import read_cifar
 from cnnjax.data.readers.csv import read_labeled_rows, read_unlabeled_rows
 from cnnjax.data.readers.detect import read_path
 from cnnjax.data.readers.idx import read_idx
-from cnnjax.data.readers.image_files import decode_picture
+from cnnjax.data.readers.image_files import decode_image
 from cnnjax.data.readers.npy import read_npy
 from cnnjax.data.readers.npz import read_npz, read_npz_images
 from cnnjax.data.readers.safe_pickle import read_pickle
@@ -226,7 +226,7 @@ PARSERS: dict[str, tuple[Callable[[], list[bytes]], Callable[[bytes, Path], obje
     "csv path": (csv_seeds, _read_file(lambda path: read_path(str(path), "cifar10"), ".csv")),
     "pickle": (pickle_seeds, _read_file(read_pickle, "")),
     "cifar": (lambda: [bytes([1]) + bytes(3072), (bytes([9]) + bytes(3072)) * 2], _read_cifar),
-    "picture": (picture_seeds, _read_file(decode_picture, ".png")),
+    "picture": (picture_seeds, _read_file(decode_image, ".png")),
     "run": (run_seeds, _read_file(_read_run, "")),
     "overrides": (override_seeds, _override),
 }

@@ -4,7 +4,7 @@
     python -m tests.campaigns.kill_campaign --kills=20 --signals=INT,TERM,INT+INT
 
 A moment is a phase of a run, drawn at random, and a short random time after its beginning. Every run is started again
-until it is finished. Its trials.csv (but for the times and what seals them), metrics.jsonl and predictions must then be
+until it is finished. Its trials.csv (but for the times), metrics.jsonl and predictions must then be
 those of the uninterrupted run, bit for bit.
 """
 
@@ -38,11 +38,12 @@ SETTINGS = {
 PHASES = {
     "starting": None,
     "compiling": "data.json",
-    "training": "metrics.jsonl",
+    "training": "programs/*/metrics.jsonl",
     "checkpointing": "checkpoints/*/*/*orbax-checkpoint-tmp*",
     "second program": "checkpoints/p001",
     "recording": "predictions/.t*.tmp",
-    "row": ".trials.csv.*.tmp",
+    "row": "programs/*/trials.jsonl",
+    "views": ".trials.csv.*.tmp",
     "reporting": "report",
 }
 
@@ -63,7 +64,7 @@ def launch(workdir: Path, *more: str) -> subprocess.Popen:
 
 def read_all(workdir: Path) -> dict[str, object]:
     """Every number of a run, as it is on disk: none of the times."""
-    rows = [line.rsplit(",", 3)[0] for line in (workdir / "trials.csv").read_text().splitlines()]
+    rows = [line.rsplit(",", 2)[0] for line in (workdir / "trials.csv").read_text().splitlines()]
     arrays = {
         file.name: {name: array.tobytes() for name, array in np.load(file).items()}
         for file in sorted((workdir / "predictions").iterdir())

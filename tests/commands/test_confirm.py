@@ -75,7 +75,7 @@ def test_the_contenders_are_the_best_by_what_selects(tmp_path, select):
     workdir = make_run(tmp_path / "run", GRID | {"select": select}, diverge=["t0009"])
     trials = pd.read_csv(workdir / "trials.csv")
     complete = trials.groupby(["model", "learning_rate"]).filter(lambda group: (group["status"] == "ok").all())
-    means = complete.groupby(["model", "learning_rate"])[select.replace("test_f1", "f1")].mean()
+    means = complete.groupby(["model", "learning_rate"])[select].mean()
     expected = means.sort_values(ascending=select == "val_loss").index
     found = fresh.contenders(read_run(workdir))
     assert len(found) == 3  # the fourth lost a seed

@@ -14,7 +14,7 @@ from cnnjax.data.load import load_dataset
 from cnnjax.data.readers.unlabeled import read_unlabeled
 from cnnjax.models.network import LADDER
 from cnnjax.models.specs import Dense, Relu
-from cnnjax.runs.run_dir import RunFolder
+from cnnjax.runs.integrity import read_lines
 from cnnjax.study.schema import DataConfig
 from cnnjax.training import program
 from cnnjax.training.population import Population
@@ -53,7 +53,7 @@ def test_rates_that_explode_diverge_and_disturb_nobody(tmp_path):
     for rate in rates[1:]:
         row = results.loc[rate]
         # Whatever ended well has every number; what did not has none.
-        measures = row[["train_loss", "test_loss", "test_accuracy", "f1"]].astype(float)
+        measures = row[["train_loss", "test_loss", "test_accuracy", "test_f1"]].astype(float)
         assert np.isfinite(measures).all() if row.status == "ok" else measures.isna().all()
         logits = tmp_path / f"predictions/{row.trial}.npz"
         assert logits.exists() == (row.status == "ok")
@@ -64,14 +64,14 @@ def test_constant_images_train_to_the_shares_of_the_classes(tmp_path):
     """With nothing to see, the best loss is the entropy of the classes: ln 2 for two of equal size."""
     data = write_npz(tmp_path / "gray.npz", np.full((100, 8, 8), 7), np.arange(100) % 2)
     train = {"epochs": 5, "batch_size": 10, "learning_rate": 0.01}
-    results = run(tmp_path / "run", models=("plain",), data={**data, "normalisation": "standard"}, train=train)
+    results = run(tmp_path / "run", models=("plain",), data={**data, "normalization": "standard"}, train=train)
     assert results.status[0] == "ok"
     assert results.test_loss[0] == pytest.approx(np.log(2), abs=0.1)
 
 
 def test_one_class_is_learned_without_a_loss(tmp_path):
     results = run(tmp_path, models=("plain",), data={"classes": (3,), "train_examples": 50, "validation": 20})
-    assert (results.test_accuracy[0], results.f1[0]) == (1, 1)
+    assert (results.test_accuracy[0], results.test_f1[0]) == (1, 1)
     assert results.test_loss[0] == pytest.approx(0, abs=1e-6)
 
 
@@ -79,13 +79,13 @@ def test_a_batch_of_one_with_batch_norm(tmp_path):
     """A channel of one image still has its pixels; here the last batch is one."""
     results = run(tmp_path, data={"train_examples": 21}, train={"batch_size": 20, "learning_rate": 1e-3})
     assert results.status[0] == "ok" and np.isfinite(results.test_loss[0])
-    lines = RunFolder(tmp_path).read_metrics()
+    lines = read_lines(tmp_path / "metrics.jsonl").whole
     assert lines[1]["train_loss"] != lines[0]["train_loss"]
 
 
 def test_images_of_one_pixel_are_too_small_for_a_network(tmp_path):
     data = write_npz(tmp_path / "dots.npz", np.arange(100).reshape(100, 1, 1), np.arange(100) % 2)
-    with pytest.raises(RequestError, match=r"models: 'tiny'.*1x1.*too small"):
+    with pytest.raises(RequestError, match=r"models='tiny'.*1x1.*too small"):
         run(tmp_path / "run", data=data)
     assert load_dataset(DataConfig(**{**data, "image_size": 8})).image_shape == (8, 8, 1)
 
@@ -113,14 +113,14 @@ def test_labels_out_of_range_are_refused(labels, words, tmp_path):
 def test_pixels_that_are_no_bytes_are_refused(value, tmp_path):
     np.savez(tmp_path / "x.npz", images=np.full((4, 8, 8), value), labels=np.arange(4))
     with pytest.raises(RequestError, match=r"x\.npz.*images is float64"):
-        load_dataset(DataConfig(path=str(tmp_path / "x.npz")))
+        load_dataset(DataConfig(validation=0, path=str(tmp_path / "x.npz")))
 
 
 @pytest.mark.parametrize("cell", ["nan", "", "256", "-1", "1.5", "1e2", "x"])
 def test_a_cell_of_a_csv_that_is_no_byte_is_named(cell, tmp_path):
     (tmp_path / "x.csv").write_text(f"label,pix1,pix2,pix3,pix4\n0,1,2,3,4\n1,1,2,{cell},4\n")
     with pytest.raises(RequestError, match=r"x\.csv.*row 3 .*column pix3"):
-        load_dataset(DataConfig(path=str(tmp_path / "x.csv")))
+        load_dataset(DataConfig(validation=0, path=str(tmp_path / "x.csv")))
 
 
 def save(folder, name, image):
@@ -156,8 +156,8 @@ def test_pictures_of_mixed_sizes_are_refused_by_name_or_resized(tmp_path):
     for index, size in enumerate((8, 8, 9, 8)):
         save(tmp_path / "data" / "ab"[index % 2], f"{index}.png", Image.new("L", (size, size), index))
     with pytest.raises(RequestError, match=r"data\.image_size.*a/0\.png is 8x8.*a/2\.png 9x9"):
-        load_dataset(DataConfig(path=str(tmp_path / "data")))
-    data = load_dataset(DataConfig(path=str(tmp_path / "data"), image_size=9, test=0.5))
+        load_dataset(DataConfig(validation=0, path=str(tmp_path / "data")))
+    data = load_dataset(DataConfig(validation=0, path=str(tmp_path / "data"), image_size=9, test=0.5))
     assert data.image_shape == (9, 9, 1)
 
 

@@ -32,7 +32,7 @@ from tests.support.studies import add_tiny, make_study
 
 # Two configurations of two seeds and two lengths, trained as one chunk of four members.
 GRID = {"learning_rate": (0.05, 0.1), "epochs": (1, 3)}
-STUDY = {"seeds": (0, 1), "train": GRID, "checkpoint": {"keep": 1}, "data": {"normalisation": "standard"}}
+STUDY = {"seeds": (0, 1), "train": GRID, "checkpoint": {"keep": 1}, "data": {"normalization": "standard"}}
 
 
 def train(workdir, **changes):
@@ -139,8 +139,8 @@ def test_a_trial_without_weights_is_refused(trained, tmp_path):
     with pytest.raises(RequestError, match=r"'t0000'.*checkpoints has no state of its epoch 1"):
         cnnjax.load_trial(workdir, "t0000")
     assert cnnjax.load_trial(workdir, "t0002").trial.epochs == 3
-    rows = (workdir / "trials.csv").read_text().splitlines()
-    (workdir / "trials.csv").write_text("\n".join(row for row in rows if not row.startswith("t0004")) + "\n")
+    (file,) = workdir.glob("programs/*/trials.jsonl")
+    file.write_text("".join(line for line in file.open() if '"t0004"' not in line))
     with pytest.raises(RequestError, match=r"'t0004'.*it has not finished"):
         cnnjax.load_trial(workdir, "t0004")
     shutil.rmtree(workdir / "checkpoints")
@@ -276,7 +276,7 @@ def test_an_image_that_does_not_fit_is_named(shape, data, words):
         ({"figures": "run/report"}, ["--figures", "it is the run's own; use another folder"]),
         ({"figures": "run"}, ["--figures", "it is the run's own"]),
         ({"figures": "new.npy"}, ["--figures", "File exists", "use a folder"]),
-        ({"trial": "t99"}, ["trial", "t99", "allowed"]),
+        ({"trial": "t99"}, ["trial", "t99", " to t"]),
         ({"configuration": "bets"}, ["--configuration", "bets", "best"]),
         ({"workdir": "nowhere"}, ["workdir", "nowhere", "config.json"]),
     ],

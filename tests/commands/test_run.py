@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cnnjax
+from cnnjax.runs.integrity import read_lines
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.study.plan import make_plan
 from cnnjax.study.schema import from_config
@@ -47,7 +48,7 @@ def test_a_run_writes_down_every_trial(tmp_path):
     results = cnnjax.load_results(tmp_path)
     assert list(results.trial) == [trial.id for trial in plan.trials]
     assert set(results.status) == {"ok"} and list(results.epochs_run) == [t.epochs for t in plan.trials]
-    metrics = pd.DataFrame(RunFolder(tmp_path).read_metrics())
+    metrics = pd.DataFrame(read_lines(tmp_path / "metrics.jsonl").whole)
     labels = np.load(tmp_path / "predictions/labels.npz")["labels"]
     for row in results.itertuples():
         ours = metrics[(metrics.member == row.member) & (metrics.epoch <= row.epochs)]
@@ -89,11 +90,10 @@ def test_load_results_is_numeric_and_lazy(tmp_path):
         "trial",
         "member",
         "model",
-        "initialisation",
+        "initialization",
         "optimizer",
         "arithmetic",
         "convolution",
-        "decay",
         "schedule",
         "early_stopping",
         "stage_start",
@@ -120,9 +120,9 @@ def test_a_diverged_trial_is_recorded(tmp_path):
     assert (results.status[1e30] == "diverged").all()
     assert results.epochs_run[1e30].to_dict() == {1: 1, 3: 2}
     diverged = results.loc[1e30, 3]
-    assert diverged[[*MEASURED, "best_epoch", "precision", "recall"]].isna().all()
+    assert diverged[[*MEASURED, "best_epoch", "test_precision", "test_recall"]].isna().all()
     assert not (tmp_path / f"predictions/{diverged.trial}.npz").exists()
-    lines = [line for line in RunFolder(tmp_path).read_metrics() if line.get("member") == diverged.member]
+    lines = [line for line in read_lines(tmp_path / "metrics.jsonl").whole if line.get("member") == diverged.member]
     assert [(line["epoch"], line.get("status")) for line in lines] == [(1, None), (2, "diverged")]
     assert lines[1]["train_loss"] is None
 

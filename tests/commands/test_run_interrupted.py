@@ -5,8 +5,11 @@ import shutil
 import signal
 
 import numpy as np
+import pandas as pd
 import pytest
 
+import cnnjax
+from cnnjax.report import build_report
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.training.population import Population
 from tests.support.runs import (
@@ -57,12 +60,25 @@ def test_what_is_on_disk_is_not_trained_again(tmp_path, monkeypatch):
     assert starts == [0, 1, 2, 2]
 
 
-def test_lost_rows_are_written_again(tmp_path):
+@pytest.mark.parametrize("name", ["metrics.jsonl", "trials.jsonl"])
+def test_lost_records_are_written_again(name, tmp_path):
     study = make_study(train=GRID)
     run(study, tmp_path)
     expected = read_all(tmp_path)
-    (tmp_path / "trials.csv").unlink()
+    (tmp_path / "programs/p000" / name).unlink()
     run(study, tmp_path)
+    assert read_all(tmp_path) == expected
+
+
+@pytest.mark.parametrize("again", [run, lambda _, workdir: build_report(workdir)])
+def test_views_that_a_user_changed_or_deleted_are_written_again_from_the_records(again, tmp_path):
+    study = make_study(train=GRID)
+    run(study, tmp_path)
+    expected, files = read_all(tmp_path), cnnjax.load_results(tmp_path)
+    pd.read_csv(tmp_path / "trials.csv").iloc[::-1, 3:].to_csv(tmp_path / "trials.csv")
+    (tmp_path / "metrics.jsonl").unlink()
+    pd.testing.assert_frame_equal(cnnjax.load_results(tmp_path), files)
+    again(study, tmp_path)
     assert read_all(tmp_path) == expected
 
 
@@ -77,7 +93,7 @@ def test_killed_and_interrupted_again_and_again(uninterrupted, tmp_path):
     """Each launch goes on from what the one before left, until a signal comes: when a file that it names appears."""
     workdir = tmp_path / "run"
     moments = [
-        (signal.SIGKILL, "metrics.jsonl"),  # before the first checkpoint is whole
+        (signal.SIGKILL, "programs/p000/metrics.jsonl"),  # before the first checkpoint is whole
         (signal.SIGTERM, "checkpoints/p000/*/[6-9]"),
         (signal.SIGKILL, "checkpoints/p001"),
         (signal.SIGINT, "checkpoints/p001/*/[3-9]"),
@@ -119,7 +135,8 @@ def test_a_run_of_one_device_goes_on_with_four(uninterrupted, tmp_path):
     """The three members of a program do not divide among four devices: it is cut anew."""
     workdir = tmp_path / "run"
     shutil.copytree(uninterrupted, workdir)
-    (workdir / "trials.csv").unlink()
+    for file in workdir.glob("programs/*/trials.jsonl"):
+        file.unlink()
     assert RunFolder(workdir).read_layout("p000") == [[0, 3, 3]]
     finish(launch(workdir, devices=4))
     assert RunFolder(workdir).read_layout("p000") == [[0, 3, 4]]

@@ -6,7 +6,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 import cnnjax
-from cnnjax.runs.run_dir import RunFolder
+from cnnjax.runs.integrity import read_lines
 from cnnjax.training.population import Population
 from tests.support.runs import assert_no_line_twice, crash_everywhere, read_all, run
 from tests.support.studies import make_study
@@ -29,7 +29,7 @@ def test_rows_of_trials_that_stop_early(tmp_path, monkeypatch):
     study = make_study(seeds=(0, 1), train=EARLY)
     said = run(study, tmp_path)
     results = cnnjax.load_results(tmp_path)
-    metrics = pd.DataFrame(RunFolder(tmp_path).read_metrics())
+    metrics = pd.DataFrame(read_lines(tmp_path / "metrics.jsonl").whole)
     assert "early_stopped" in set(results.status)
     for row in results.itertuples():
         lines = metrics[(metrics.member == row.member) & (metrics.epoch <= row.epochs)].set_index("epoch")

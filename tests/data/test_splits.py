@@ -15,7 +15,7 @@ from cnnjax.data import Dataset, Split, load_dataset, normalisation
 from cnnjax.data.dataset import Source
 from cnnjax.data.offline_augment import flip_zoom
 from cnnjax.data.resize import resize_images
-from cnnjax.data.splits import keep_classes, make_splits
+from cnnjax.data.splits import make_splits, select_classes
 from cnnjax.study.schema import DataConfig, from_config
 from cnnjax.utils.errors import RequestError
 
@@ -35,7 +35,9 @@ def ids(split: Split | None) -> list[int]:
 def split(train_count: int, test_count: int | None, classes: int = 3, **settings) -> Dataset:
     rest = None if test_count is None else numbered(10_000, test_count, classes)
     names = tuple(str(label) for label in range(classes))
-    return make_splits(Source(numbered(0, train_count, classes), rest, names), DataConfig(**settings), "x")
+    return make_splits(
+        Source(numbered(0, train_count, classes), rest, names), DataConfig(**{"validation": 0} | settings), "x"
+    )
 
 
 shares = st.one_of(st.just(0.0), st.floats(0, 1, exclude_max=True), st.integers(0, 60))
@@ -163,7 +165,7 @@ GIVEN = Source(numbered(0, 90, 3), numbered(10_000, 20, 3), ("a", "b", "c"), num
 
 @pytest.mark.parametrize("settings", [{}, {"validation_from": "given"}, {"validation_from": "test"}])
 def test_a_validation_split_of_the_source_is_taken_whole(settings):
-    dataset = make_splits(GIVEN, DataConfig(**settings), "x")
+    dataset = make_splits(GIVEN, DataConfig(**{"validation": 0} | settings), "x")
     assert [ids(split) for split in dataset.splits.values()] == [
         ids(split) for split in (GIVEN.train, GIVEN.validation, GIVEN.test)
     ]
@@ -179,7 +181,7 @@ def test_a_validation_split_of_the_source_is_taken_whole(settings):
     ],
 )
 def test_a_study_that_cuts_another_validation_split_says_what_it_leaves(settings, origin, first, count):
-    dataset = make_splits(GIVEN, DataConfig(**settings), "x")
+    dataset = make_splits(GIVEN, DataConfig(**{"validation": 0} | settings), "x")
     assert dataset.validation_from == origin and len(dataset.validation) == count
     assert set(ids(dataset.validation)) <= set(range(first, first + 90))
     assert dataset.notes == ("left out, because the study cuts another: the data's own validation split of 30 images",)
@@ -190,7 +192,7 @@ def test_fractions_pool_the_validation_split_and_kept_classes_and_sizes_reach_it
     everything = [each for split in (GIVEN.train, GIVEN.test, GIVEN.validation) for each in ids(split)]
     assert sorted(each for split in dataset.splits.values() for each in ids(split)) == sorted(everything)
     assert (dataset.validation_from, dataset.test_from, dataset.notes) == ("pooled", "pooled", ())
-    kept = keep_classes(GIVEN, ("c", "a"))
+    kept = select_classes(GIVEN, ("c", "a"))
     assert set(kept.validation.labels) == {0, 1} and len(kept.validation) == 20
 
 
@@ -204,7 +206,7 @@ def test_a_split_that_is_not_given_cannot_be_taken():
 
 def test_the_test_split_may_validate():
     dataset = load_dataset(DataConfig(validation_from="same_as_test"))
-    plain = load_dataset(DataConfig())
+    plain = load_dataset(DataConfig(validation=0))
     for split in (dataset.validation, dataset.test):
         np.testing.assert_array_equal(split.images, plain.test.images)
     np.testing.assert_array_equal(dataset.train.images, plain.train.images)
@@ -221,7 +223,7 @@ def test_only_a_study_with_a_validation_split_selects_by_it():
         study = from_config({"data": data, "select": "val_loss"})
         assert study.data.has_validation
         assert from_config(study.to_dict()) == study
-    assert not DataConfig().has_validation
+    assert DataConfig().has_validation and not DataConfig(validation=0).has_validation
     with pytest.raises(RequestError, match=r"^select="):
         from_config({"data": {"validation": 0.0}, "select": "val_loss"})
 
@@ -234,7 +236,7 @@ def test_a_random_split_is_not_the_head_of_the_data():
 def test_stratified_counts_are_scikit_learns():
     digits = load_digits()
     _, expected = train_test_split(digits.target, test_size=0.2, stratify=digits.target)
-    dataset = load_dataset(DataConfig(stratify=True, test=len(expected) / 1797))
+    dataset = load_dataset(DataConfig(validation=0, stratify=True, test=len(expected) / 1797))
     counts = np.bincount(dataset.test.labels) - np.bincount(expected)
     assert counts.sum() == 0 and np.abs(counts).max() <= 1  # ties between remainders are free
     exact = np.bincount(digits.target) * len(expected) / 1797
@@ -261,12 +263,12 @@ def test_every_class_gets_its_share_within_one(sizes, share):
 @pytest.mark.parametrize(
     ("train", "test", "settings", "taken", "allowed"),
     [
-        (100, 20, {"validation": 100}, "100 of 100 examples", "1 to 99, or a share that takes so many"),
-        (100, 20, {"validation": 0.999}, "100 of 100 examples", "1 to 99, or a share that takes so many"),
-        (100, 20, {"validation": 0.001}, "0 of 100 examples", "1 to 99, or a share that takes so many"),
+        (100, 20, {"validation": 100}, "100 of 100 examples", "1 to 99, or a share of so many"),
+        (100, 20, {"validation": 0.999}, "100 of 100 examples", "1 to 99, or a share of so many"),
+        (100, 20, {"validation": 0.001}, "0 of 100 examples", "1 to 99, or a share of so many"),
         (100, 1, {"validation": 1, "validation_from": "test"}, "1 of 1 example", "data of more examples"),
         (100, 20, {"train_examples": 101}, "101 of 100 examples", "1 to 100"),
-        (60, None, {"test": 0.001}, "0 of 60 examples", "a share that takes 1 to 59"),
+        (60, None, {"test": 0.001}, "0 of 60 examples", "a share of 1 to 59"),
         (1, None, {"test": 0.3}, "0 of 1 example", "data of more examples"),
         (8, 2, {"fractions": (0.9, 0.04, 0.06)}, "0 of 9 examples", "shares that give each split at least 1"),
     ],
@@ -275,7 +277,7 @@ def test_more_than_there_is_or_nothing_is_refused(train, test, settings, taken, 
     key, value = next(iter(settings.items()))
     with pytest.raises(RequestError) as refused:
         split(train, test, **settings)
-    assert str(refused.value) == f"data.{key}={value}: that takes {taken}; use {allowed}"
+    assert str(refused.value) == f"data.{key}={value}: the split would take {taken}; use {allowed}"
 
 
 def test_the_examples_that_validate_are_not_left_to_train():
@@ -327,7 +329,7 @@ def test_stored_versions_come_after_the_cuts_and_leave_the_test_split(cut):
 
 
 def test_images_too_small_to_zoom_are_refused():
-    with pytest.raises(RequestError, match=r"^data\.stored_augment=.*at least 5 pixels a side, not 2x2"):
+    with pytest.raises(RequestError, match=r"^data\.stored_augment=.*2x2; use images of at least 5 pixels a side"):
         split(20, 5, stored_augment="flip_zoom")
 
 
@@ -344,7 +346,7 @@ def clothes(test: int | None) -> Source:
 def test_kept_classes_are_numbered_in_the_order_given(test, chosen, by_name):
     source = clothes(test)
     asked = tuple(CLOTHES[c] if named else c for c, named in zip(chosen, by_name, strict=False))
-    kept = keep_classes(source, asked)
+    kept = select_classes(source, asked)
     assert kept.classes == tuple(CLOTHES[c] for c in chosen)
     assert (kept.test is None) == (test is None)
     for before, after in ((source.train, kept.train), (source.test, kept.test)):
@@ -370,13 +372,13 @@ def test_kept_classes_reach_the_data_set_and_its_description():
     [
         (("Sneakers", "Bag"), "'Sneakers': did you mean 'Sneaker'?"),
         (("Bag", 9), "must be 0 to 8, or a name"),
-        (("Bag", 8), "each class may stand once"),
+        (("Bag", 8), "must list each class once"),
         (("sneaker",), "'sneaker': did you mean 'Sneaker'?"),
     ],
 )
 def test_a_class_that_is_not_there_is_refused(classes, words):
     with pytest.raises(RequestError, match=r"^data\.classes(=| must )") as refused:
-        keep_classes(clothes(80), classes)
+        select_classes(clothes(80), classes)
     assert words in str(refused.value) and "\n" not in str(refused.value)
 
 
@@ -394,7 +396,7 @@ TWELVE = tuple(str(number) for number in range(1, 13))
 )
 def test_a_name_wins_over_a_place(names, asked, kept):
     source = Source(numbered(0, 120, len(names)), None, names)
-    assert keep_classes(source, asked).classes == kept
+    assert select_classes(source, asked).classes == kept
 
 
 @pytest.mark.parametrize(
@@ -408,16 +410,16 @@ def test_a_name_wins_over_a_place(names, asked, kept):
 )
 def test_a_number_that_could_be_a_name_or_a_place_is_refused(names, asked, words):
     with pytest.raises(RequestError, match=rf"^data\.classes={asked}: ") as refused:
-        keep_classes(Source(numbered(0, 120, len(names)), None, names), (asked,))
+        select_classes(Source(numbered(0, 120, len(names)), None, names), (asked,))
     assert words in str(refused.value)
 
 
 def test_classes_without_examples_are_refused():
     source = Source(numbered(0, 20, 2), numbered(10_000, 5, 1), ("a", "b", "c"))
     with pytest.raises(RequestError, match="no training example"):
-        keep_classes(source, ("c",))
+        select_classes(source, ("c",))
     with pytest.raises(RequestError, match="no test example"):
-        keep_classes(source, ("b",))
+        select_classes(source, ("b",))
 
 
 @pytest.mark.parametrize("classes", [(-1,), (1.5,), ("",), (True,), ("a", "a")])
@@ -430,7 +432,7 @@ def test_a_class_is_a_name_or_a_number(classes):
 def test_statistics_are_numpys(count, channels, seed):
     images = np.random.default_rng(seed).integers(0, 256, (count, 3, 2, channels), np.uint8)
     labels = np.zeros(count, np.int32)
-    dataset = make_splits(Source(Split(images, labels), Split(images, labels), ("x",)), DataConfig(), "x")
+    dataset = make_splits(Source(Split(images, labels), Split(images, labels), ("x",)), DataConfig(validation=0), "x")
     pixels = images.reshape(-1, channels) / 255
     np.testing.assert_allclose(dataset.mean, pixels.mean(axis=0), rtol=1e-6)
     np.testing.assert_allclose(dataset.std, pixels.std(axis=0), rtol=1e-6)
@@ -443,7 +445,7 @@ def test_statistics_are_those_of_the_final_training_split():
 
 
 def test_normalisation():
-    dataset = load_dataset(DataConfig())
+    dataset = load_dataset(DataConfig(validation=0))
     x = np.float64(dataset.train.images)
     expected = {
         "unit": x / 255,
@@ -462,7 +464,7 @@ def test_normalisation():
 def test_a_constant_channel_is_centered():
     images = np.full((4, 2, 2, 1), 51, np.uint8)
     part = Split(images, np.zeros(4, np.int32))
-    dataset = make_splits(Source(part, part, ("x",)), DataConfig(), "x")
+    dataset = make_splits(Source(part, part, ("x",)), DataConfig(validation=0), "x")
     scale, shift = normalisation(dataset, "standard")
     np.testing.assert_allclose(images * scale + shift, 0, atol=1e-6)
 
@@ -478,11 +480,11 @@ def test_digits_are_scikit_learns():
 
 
 def test_the_description_is_json_and_changes_with_any_pixel_or_label():
-    dataset = load_dataset(DataConfig())
+    dataset = load_dataset(DataConfig(validation=0))
     description = dataset.describe()
     assert description["test_from"] == "train" and description["validation_from"] is None
     assert description["classes"] == list("0123456789") and description["image_shape"] == [8, 8, 1]
-    assert description == load_dataset(DataConfig()).describe()
+    assert description == load_dataset(DataConfig(validation=0)).describe()
     images, labels = dataset.train.images.copy(), dataset.test.labels.copy()
     images[5, 0, 0, 0] ^= 1
     labels[7] += 1

@@ -106,9 +106,9 @@ def test_the_seed_alone_decides_the_order(folder):
     [
         (["--input={}/nowhere", "--output={}/out"], "--input="),
         (["--name=nothing", "--output={}/out"], "data.name='nothing'"),
-        (["--input={}", "--output={}/there"], "it has a test.csv"),
-        (["--input={}/colors.npz", "--output={}/out"], "its images have colors"),
-        (["--input={}/one.npz", "--output={}/out"], "it has 1 images"),
+        (["--input={}", "--output={}/there"], "test.csv exists"),
+        (["--input={}/colors.npz", "--output={}/out"], "the images have colors"),
+        (["--input={}/one.npz", "--output={}/out"], "the data has 1 image;"),
         (["--input={}", "--output={}/out", "--image_size=5", "--resize=pad"], "--image_size=5"),
         (["--input={}", "--output={}/out", "--image_size=5", "--resize=pad"], "or --resize=bilinear or nearest"),
         (["--input={}/photos", "--output={}/out", "--image_size=4", "--resize=pad"], "--image_size=4"),

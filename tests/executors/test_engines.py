@@ -58,12 +58,13 @@ def serial(tmp_path_factory):
 
 def wait_for_epoch(workdir, program, launch):
     """Waits until a program's worker has trained an epoch; returns the worker's process id."""
-    part = workdir / "parts" / program
+    records = workdir / "programs" / program
     end = time.monotonic() + 240
     while time.monotonic() < end and launch.poll() is None:
-        notes = read_lines(part / "notes.jsonl").whole
-        if notes and any("train_loss" in line for line in RunFolder(part).read_metrics()):
-            return int(notes[-1]["note"].split()[1])
+        said = read_lines(records / "progress.jsonl").whole
+        notes = [line["values"][0] for line in said if line["call"] == "note"]
+        if notes and any("train_loss" in line for line in read_lines(records / "metrics.jsonl").whole):
+            return int(notes[-1].split()[1])
         time.sleep(0.02)
     raise AssertionError(f"{program} was not trained: {launch.stderr.read() if launch.poll() is not None else ''}")
 
@@ -108,7 +109,7 @@ def test_a_killed_worker_is_started_again_on_a_cluster_and_goes_on(cluster, seri
 def test_more_cpus_than_a_node_has_are_refused(cluster, tmp_path):
     flags = ("--executor=ray", f"--ray_address={cluster}", "--task_cpus=9")
     code, said = finish(start(tmp_path, tmp_path / "run", *flags))
-    assert code == 2 and "error: --task_cpus: 9 is not allowed; allowed: at most 1" in said
+    assert code == 2 and "error: --task_cpus must be at most 1" in said
 
 
 def test_an_interrupt_ends_the_cluster_of_this_machine_in_order(serial, tmp_path):
@@ -119,7 +120,7 @@ def test_an_interrupt_ends_the_cluster_of_this_machine_in_order(serial, tmp_path
     code, said = finish(launch)
     assert code == 130 and said.endswith("interrupted: the same command goes on from the last state on disk\n")
     assert set(processes_of("raylet")) <= before
-    assert not (tmp_path / "run/parts").exists() and RunFolder(tmp_path / "run").read_metrics()
+    assert (tmp_path / "run/metrics.jsonl").read_bytes()  # the view, of what the worker wrote
     code, said = finish(start(tmp_path, tmp_path / "run"))
     assert code == 0, said
     assert read_all(tmp_path / "run") == read_all(serial)
@@ -129,7 +130,7 @@ def test_an_interrupt_ends_the_cluster_of_this_machine_in_order(serial, tmp_path
 def test_an_address_where_no_cluster_answers_is_refused(address):
     from cnnjax.executors.ray import RayEngine
 
-    with pytest.raises(RequestError, match=rf"^--ray_address: '{address}' is not allowed; .*ray start --head"):
+    with pytest.raises(RequestError, match=rf"^--ray_address='{address}': .*ray start --head"):
         RayEngine(address, None).__enter__()
 
 
@@ -208,4 +209,4 @@ def test_an_array_of_jobs_is_submitted_to_slurm_and_followed(serial, tmp_path):
 def test_what_slurm_does_not_know_is_refused(tmp_path):
     flags = ("--executor=submitit", "--cluster=local", "--slurm=partitoin=gpu")
     code, said = finish(start(tmp_path, tmp_path / "run", *flags))
-    assert code == 2 and "error: --slurm: 'partitoin=gpu' is not allowed; Unknown argument 'partitoin'" in said
+    assert code == 2 and "error: --slurm='partitoin=gpu': Unknown argument 'partitoin'" in said

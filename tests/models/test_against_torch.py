@@ -30,7 +30,7 @@ def assert_equal(left, right):
 
 
 @pytest.mark.parametrize("name", LADDER)
-def test_a_module_has_the_parameters_of_its_rung(name):
+def test_a_module_has_the_parameters_of_its_model(name):
     module = torch_models.build(name)
     params, _ = torch_models.state(module)
     count = parameter_count(build_network(name, 10), (32, 32, 3))

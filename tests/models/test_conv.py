@@ -1,4 +1,4 @@
-"""Every way to convolve, against XLA's own convolution: values and gradients, over members, for any shape."""
+"""Every convolution method against XLA's own convolution: values and gradients, over members, for any shape."""
 
 import functools
 import math
@@ -27,17 +27,17 @@ def reference_pool(images):
     return lax.reduce_window(images, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
 
 
-def assert_equal_with_gradients(ours, theirs, *arguments):
+def assert_equal_with_grads(ours, theirs, *arguments):
     """Both functions, mapped over members, and their gradients for one random cotangent."""
     shape = jax.eval_shape(jax.vmap(theirs), *arguments).shape
     cotangent = np.random.default_rng(9).normal(size=shape).astype(np.float32)
 
     @functools.partial(jax.jit, static_argnums=0)
-    def value_and_gradients(function):
+    def value_and_grads(function):
         value, pullback = jax.vjp(jax.vmap(function), *arguments)
         return value, *pullback(cotangent)
 
-    for one, other in zip(value_and_gradients(ours), value_and_gradients(theirs), strict=True):
+    for one, other in zip(value_and_grads(ours), value_and_grads(theirs), strict=True):
         assert one.shape == other.shape
         np.testing.assert_allclose(one, other, atol=TOLERANCE * max(1, np.abs(other).max(initial=0)), rtol=0)
 
@@ -66,11 +66,11 @@ def test_a_method_is_a_convolution(name, height, width, channels, size, same):
     images, kernel, bias = draw(0, batch, height, width, channels), draw(1, size, size, channels, 8), draw(2, 8)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(products, "chunk_count", lambda *shape, backwards=False: 3)
-        assert_equal_with_gradients(
+        assert_equal_with_grads(
             *(lambda x, k: convolve(x, k, padding, name), lambda x, k: reference(x, k, padding)), *(images, kernel)
         )
         if min(height, width) - (0 if same else size - 1) >= 2:
-            assert_equal_with_gradients(
+            assert_equal_with_grads(
                 lambda x, k, b: convolve_and_pool(x, k, b, padding, name),
                 lambda x, k, b: reference_pool(jax.nn.relu(reference(x, k, padding) + b)),
                 *(images, kernel, bias),
@@ -84,10 +84,8 @@ def test_the_chosen_method_inside_a_scan(channels):
 
     def losses(product):
         def step(kernel, _):
-            loss, gradient = jax.value_and_grad(lambda k: jnp.square(product(images[0], k, same_padding(3))).mean())(
-                kernel
-            )
-            return kernel - 0.01 * gradient, loss
+            loss, grad = jax.value_and_grad(lambda k: jnp.square(product(images[0], k, same_padding(3))).mean())(kernel)
+            return kernel - 0.01 * grad, loss
 
         return jax.jit(lambda kernel: lax.scan(step, kernel, None, length=3)[1])(kernel[0])
 
@@ -95,22 +93,22 @@ def test_the_chosen_method_inside_a_scan(channels):
 
 
 def test_max_pool_drops_an_odd_last_row_and_column():
-    assert_equal_with_gradients(max_pool, reference_pool, draw(0, 3, 7, 5, 2))
+    assert_equal_with_grads(max_pool, reference_pool, draw(0, 3, 7, 5, 2))
 
 
 @given(floats=st.integers(0, 10**9), batch=st.integers(1, 300), features=st.integers(1, 10**6))
 def test_chunks_divide_the_batch_and_nearly_fit_the_cache(floats, batch, features):
     shape = (3, 3, 1, features)
-    per_pixel = methods.Method(lambda kernel: kernel, None, None, True, True, lambda *shape: floats, True)
+    per_pixel = methods.Method(None, None, floats_per_pixel=lambda *shape: floats)
     count = methods.chunk_count(per_pixel, shape, batch, 1)
     assert batch % count == 0
     image, aim = 4 * floats, methods._CHUNK_BYTES + 4 * math.prod(shape)  # a kernel is worth a chunk of its size
     assert batch * image > aim or count == 1
-    # A power of two can be halved: what is further from the aim than a factor of the root of two is never nearest.
+    # A power of two can be halved: a divisor further from the aim than a factor of the root of two is never nearest.
     if batch.bit_count() == 1:
         assert count == batch or batch // count * image <= 1.5 * aim
         assert count == 1 or batch // count * image >= aim / 1.5
-    # A prime one can be cut into single images only, which is done where an image is large.
+    # A prime number can only be cut into single images, if an image is large.
     assert methods.chunk_count(per_pixel, shape, 157, 1) in (1, 157)
 
 
@@ -129,7 +127,7 @@ def test_cpu_and_gpu_choose_by_shape(monkeypatch):
 
 
 def test_chunks_of_patches_of_blocks(monkeypatch):
-    """On a CPU, where few patches make much output; a GPU makes all of a batch at once."""
+    """On a CPU, if the patches are small compared with the output. A GPU computes a batch at once."""
     method, batch, pixels = methods.METHODS["block_patches"], 64, 1024
 
     def counts():
@@ -141,7 +139,7 @@ def test_chunks_of_patches_of_blocks(monkeypatch):
 
 
 @pytest.mark.parametrize("name", sorted(methods.METHODS))
-def test_a_wanted_method_is_chosen_where_it_can(name):
+def test_a_wanted_method_is_chosen_if_it_supports_the_kernel(name):
     assert methods.choose((3, 3, 64, 9), 1024, name) == methods.choose((3, 3, 3, 9), 64, name) == name
     assert methods.choose((2, 2, 64, 9), 1024, name) in (name, "shifts")
     assert [study.train.convolution for study in [from_config({"train": {"convolution": name}})]] == [(name,)]

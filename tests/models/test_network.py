@@ -1,4 +1,4 @@
-"""The rungs of the ladder: their published sizes, and what is said of them without running them."""
+"""The models of the ladder: their published sizes, and their cost without running them."""
 
 import dataclasses
 import math
@@ -54,26 +54,26 @@ PUBLISHED = {
 
 @dataclasses.dataclass(frozen=True)
 class Swish(Relu):
-    """A kind that nothing knows, derived from one that all know."""
+    """An unknown layer, derived from a known one."""
 
 
 class Cube:
-    """Another, which the ladder does not see."""
+    """An unknown layer, not derived from a known one."""
 
 
-def test_every_rung_has_its_published_number_of_parameters():
+def test_every_model_has_its_published_number_of_parameters():
     assert set(PUBLISHED) == set(LADDER)
-    for name, (shape, classes, count) in PUBLISHED.items():
-        assert parameter_count(build_network(name, classes), shape) == count, name
+    for name, (shape, num_classes, count) in PUBLISHED.items():
+        assert parameter_count(build_network(name, num_classes), shape) == count, name
 
 
 @pytest.mark.parametrize("name", ["baseline", "complex", "improved", "dense", "cnn_final", "blocks_24_48_64", "lenet"])
 def test_the_table_of_layers_agrees_with_the_network(name):
-    """Operations as XLA counts them for plain convolutions; it counts no zeros of padding, but the activations."""
-    shape, classes, _ = PUBLISHED[name]
-    network = build_network(name, classes, convolution="dense")
+    """XLA's own count of operations leaves out the zeros of padding and includes the activations."""
+    shape, num_classes, _ = PUBLISHED[name]
+    network = build_network(name, num_classes, convolution="dense")
     table = layer_table(network, shape)
-    assert len(table) == len(LADDER[name]) and table[-1].output == (classes,)
+    assert len(table) == len(LADDER[name]) and table[-1].output == (num_classes,)
     variables = jax.eval_shape(lambda key: initial_variables(network, shape, "he", key), jax.random.key(0))
     x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     lowered = jax.jit(lambda v, x: network.apply(v, x, train=False)).lower(variables, x)
@@ -82,8 +82,8 @@ def test_the_table_of_layers_agrees_with_the_network(name):
 
 @pytest.mark.parametrize("name", LADDER)
 def test_the_parameters_of_the_layers_sum_to_those_of_the_network(name):
-    shape, classes, _ = PUBLISHED[name]
-    network = build_network(name, classes)
+    shape, num_classes, _ = PUBLISHED[name]
+    network = build_network(name, num_classes)
     rows = layer_table(network, shape)
     assert sum(row.parameters for row in rows) == parameter_count(network, shape)
 
@@ -107,7 +107,7 @@ def test_the_parameters_of_the_layers_sum_to_those_of_the_network(name):
         (Dense(), ["a tuple of layers"]),
     ],
 )
-def test_a_rung_that_is_no_network_is_refused(monkeypatch, layers, words):
+def test_an_invalid_model_is_refused(monkeypatch, layers, words):
     monkeypatch.setitem(LADDER, "mine", layers)
     with pytest.raises(RequestError) as error:
         build_network("mine", 10)
@@ -116,7 +116,7 @@ def test_a_rung_that_is_no_network_is_refused(monkeypatch, layers, words):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_layer_of_the_ladder_is_applied(kind):
-    """The table of layers is what the network makes of each, so there is nothing to agree."""
+    """The table of layers applies the network itself."""
     values = {"features": 5, "kernel_size": 3, "rate": 0.5}
     names = {field.name for field in dataclasses.fields(kind)} & values.keys()
     layer = kind(**{name: values[name] for name in names})
@@ -137,7 +137,7 @@ NORMS = {
 
 @pytest.mark.parametrize("name", NORMS)
 def test_a_bias_that_batch_norm_removes_has_no_gradient_at_all(name):
-    """Rounding would be enough for Adam to make full steps of it. Every other bias has one."""
+    """Adam would make full steps of rounding errors. Every other bias has a gradient."""
     network = Network((*NORMS[name], Dense()), 3)
     rng = np.random.default_rng(0)
     x, weights = rng.normal(size=(16, 12, 12, 2)).astype(np.float32), rng.normal(size=(16, 3)).astype(np.float32)
@@ -148,13 +148,13 @@ def test_a_bias_that_batch_norm_removes_has_no_gradient_at_all(name):
         return network.apply({**variables, "params": params}, x, train=True, mutable=["batch_stats"])[0]
 
     params = variables["params"]
-    gradients = jax.jit(jax.grad(lambda params: (output(params) * weights).sum()))(params)
+    grads = jax.jit(jax.grad(lambda params: (output(params) * weights).sum()))(params)
     without = set()
     for layer, leaves in params.items():
         moved = {**params, layer: {**leaves, "bias": leaves["bias"] + 1}}
         has_no_effect = np.abs(output(moved) - output(params)).max() < 1e-4
-        assert has_no_effect == (not gradients[layer]["bias"].any()), layer
-        assert all(gradient.any() for key, gradient in gradients[layer].items() if key != "bias")
+        assert has_no_effect == (not grads[layer]["bias"].any()), layer
+        assert all(grad.any() for key, grad in grads[layer].items() if key != "bias")
         without |= {layer} if has_no_effect else set()
     assert (
         without
@@ -169,12 +169,12 @@ def test_a_bias_that_batch_norm_removes_has_no_gradient_at_all(name):
 
 
 def test_a_layer_that_no_network_applies_is_an_error():
-    """It was left out, silently."""
+    """It is not left out silently."""
     network = Network((Cube(), Dense()), 10)
     for ask in (parameter_count, layer_table):
         with pytest.raises(TypeError, match="no network applies the layer"):
             ask(network, SMALL)
-    with pytest.raises(TypeError, match="how cube0's parameters are drawn: power"):
+    with pytest.raises(TypeError, match="the parameters of cube0: power"):
         initial_parameters("he", {"cube0": {"power": jnp.ones(3)}}, jax.random.key(0))
 
 

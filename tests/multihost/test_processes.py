@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 
 import cnnjax
+from cnnjax.runs.integrity import read_lines
 from cnnjax.runs.run_dir import RunFolder
 
 ROOT = Path(__file__).parents[2]
@@ -108,7 +109,7 @@ def assert_equal_runs(one, other):
         for name, array in np.load(file).items():
             same = np.load(other / "predictions" / file.name)[name]
             np.testing.assert_allclose(array.astype(float), same.astype(float), atol=0.01)
-    lines = [(x.get("member"), x.get("trial"), x["epoch"]) for x in RunFolder(other).read_metrics()]
+    lines = [(x.get("member"), x.get("trial"), x["epoch"]) for x in read_lines(other / "metrics.jsonl").whole]
     assert len(set(lines)) == len(lines)
 
 
@@ -164,7 +165,7 @@ def test_a_signal_to_all_ends_them_in_order(tmp_path):
 def test_a_damaged_state_is_mended_by_all(alone, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(alone, workdir)
-    (workdir / "trials.csv").unlink()
+    (workdir / "programs/p000/trials.jsonl").unlink()
     (chunk,) = workdir.glob("checkpoints/p000/*/")
     file = max((chunk / "4/state").rglob("*"), key=lambda path: path.stat().st_size)
     content = file.read_bytes()

@@ -37,7 +37,7 @@ def good_run(folder, seeds=3, **train):
     config = make_config(list(range(seeds)), train=train, select="val_accuracy", data={"validation": 0.1})
     run = make_run(folder / "run", config)
     trials, rng = pd.read_csv(run / "trials.csv"), np.random.default_rng(0)
-    names = ["train_accuracy", "val_accuracy", "test_accuracy", "precision", "recall", "f1"]
+    names = ["train_accuracy", "val_accuracy", "test_accuracy", "test_precision", "test_recall", "test_f1"]
     trials[names] = 1 - rng.choice([0, 0.01, 0.2, 0.6], (len(trials), len(names)), p=[0.4, 0.4, 0.1, 0.1])
     trials.to_csv(run / "trials.csv", index=False)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -159,10 +159,10 @@ def test_what_ran_names_the_data_that_it_was(tmp_path):
     path = tmp_path / "mnist" / "train.csv"
     path.parent.mkdir()
     path.write_text("label,pix1,pix2,pix3,pix4\n" + "".join(f"{i % 2},0,{i},9,7\n" for i in range(20)))
-    assert load_source(DataConfig(path=str(path)))[0] == "mnist"
-    assert load_source(DataConfig(path=str(path), name="mine"))[0] == "mine"
+    assert load_source(DataConfig(validation=0, path=str(path)))[0] == "mnist"
+    assert load_source(DataConfig(validation=0, path=str(path), name="mine"))[0] == "mine"
     path.rename(path.with_name("digits_9.csv"))
-    assert load_source(DataConfig(path=str(path.with_name("digits_9.csv"))))[0] == "digits_9"
+    assert load_source(DataConfig(validation=0, path=str(path.with_name("digits_9.csv"))))[0] == "digits_9"
     run = make_run(tmp_path / "run", make_config([0, 1], data={"path": str(path)}))
     data = json.loads((run / "data.json").read_text()) | {"name": "mnist"}
     (run / "data.json").write_text(json.dumps(data))

@@ -37,7 +37,7 @@ def test_a_study_that_keeps_every_rule(tmp_path):
     assert 'class="findings"' not in build_report(tmp_path / "run").read_text()
 
 
-DECAYS = ["l2", "decoupled"]
+ADAMS = ["adam", "adamw"]
 KEPT = {"select": "val_accuracy", "data": {"validation": 0.1}}
 FROM_TEST = {"validation": 0.5, "validation_from": "test"}
 STOPPING = GRID | {"early_stopping": "val_loss:3"}
@@ -77,11 +77,11 @@ STOPPING = GRID | {"early_stopping": "val_loss:3"}
         (["fixed-streams"], make_config([0, 1], **KEPT, streams={"init": 3})),
         (["crossed-streams"], make_config([0], **KEPT, streams={"init": [0, 1], "order": [0, 1]})),
         (["unshuffled"], make_config([0, 1], **KEPT, train={"shuffle": False})),
-        (["axis-without-effect"], make_config([0, 1], **KEPT, train={"weight_decay": [0, 0.1], "decay": DECAYS})),
+        (["axis-without-effect"], make_config([0, 1], **KEPT, train={"weight_decay": [0, 0.1], "optimizer": ADAMS})),
         (["unshuffled"], make_config([0, 1], **KEPT, train={"shuffle": [True, False]})),
         (["augmented-test"], make_config([0, 1], data={"augment": ("flip",), "augment_test": True})),
         ([], make_config([0, 1], data={"augment": ("flip",)})),
-        (["unscaled"], make_config([0, 1], select="val_loss", data={"validation": 0.1, "normalisation": "none"})),
+        (["unscaled"], make_config([0, 1], select="val_loss", data={"validation": 0.1, "normalization": "none"})),
         (["training-subset"], make_config([0, 1], select="val_loss", data={"validation": 0.1, "train_examples": 500})),
     ],
     ids=lambda value: "+".join(value) or "none" if isinstance(value, list) else "",
@@ -193,7 +193,7 @@ def test_every_rule_is_a_plain_sentence_with_a_name_of_its_own(tmp_path):
         [0],
         select="test_accuracy",
         train=GRID | {"shuffle": False, "early_stopping": "val_loss:2"},
-        data={"validation_from": "same_as_test", "normalisation": "none", "train_examples": 500},
+        data={"validation_from": "same_as_test", "normalization": "none", "train_examples": 500},
         streams={"order": 1},
     )
     found = _check(tmp_path / "run", config, {"test_from": "pooled"}, keep=1)

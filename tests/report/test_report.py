@@ -16,6 +16,7 @@ from cnnjax.analysis.read import read_run
 from cnnjax.report import build_report
 from cnnjax.report.sections import spread
 from cnnjax.report.sections.measures import group_means
+from cnnjax.study.metrics import TEST_MEASURES
 from cnnjax.utils.errors import RequestError
 from tests.support.made_up_run import (
     GRID,
@@ -48,10 +49,10 @@ def test_configurations_are_recomputable_from_trials(grid):
     for configuration in configurations:
         mine = _of_configuration(trials, configuration)
         assert int(configuration["n"]) == len(mine) == 5 - int(configuration["diverged"])
-        for column in ("test_accuracy", "test_loss", "f1", "precision", "recall", "train_loss"):
+        for column in ("test_accuracy", "test_loss", "test_f1", "test_precision", "test_recall", "train_loss"):
             expected = statistics.mean(read_floats(mine, column))
             assert float(configuration[column]) == pytest.approx(expected)
-        for column in ("test_accuracy", "f1"):
+        for column in ("test_accuracy", "test_f1"):
             values = read_floats(mine, column)
             half = scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(values)
             assert float(configuration[f"{column}_std"]) == pytest.approx(statistics.stdev(values))
@@ -64,25 +65,25 @@ def test_model_and_optimizer_table_keeps_the_two_spreads_apart(grid):
     trials, configurations = read_rows(grid / "trials.csv"), read_rows(grid / "report" / "configurations.csv")
     table = read_rows(grid / "report" / "by_model_and_optimizer.csv")
     assert len(table) == 6
-    assert read_floats(table, "f1") == sorted(read_floats(table, "f1"), reverse=True)
+    assert read_floats(table, "test_f1") == sorted(read_floats(table, "test_f1"), reverse=True)
     for row in table:
         mine = [s for s in configurations if (s["model"], s["optimizer"]) == (row["model"], row["optimizer"])]
-        means, freedoms = read_floats(mine, "f1"), [int(s["n"]) - 1 for s in mine]
-        within = sum(float(s["f1_std"]) ** 2 * df for s, df in zip(mine, freedoms, strict=True))
+        means, freedoms = read_floats(mine, "test_f1"), [int(s["n"]) - 1 for s in mine]
+        within = sum(float(s["test_f1_std"]) ** 2 * df for s, df in zip(mine, freedoms, strict=True))
         assert (row["configurations"], row["seeds"]) == ("8", "5")
         assert int(row["trials"]) == sum(len(_of_configuration(trials, s)) for s in mine)
-        assert float(row["f1"]) == pytest.approx(statistics.mean(means))
-        assert float(row["f1_configuration_std"]) == pytest.approx(statistics.stdev(means))
-        assert float(row["f1_seed_std"]) == pytest.approx((within / sum(freedoms)) ** 0.5)
+        assert float(row["test_f1"]) == pytest.approx(statistics.mean(means))
+        assert float(row["test_f1_configuration_std"]) == pytest.approx(statistics.stdev(means))
+        assert float(row["test_f1_seed_std"]) == pytest.approx((within / sum(freedoms)) ** 0.5)
 
 
 def test_best_trials_and_top_configurations(grid):
     trials = [row for row in read_rows(grid / "trials.csv") if row["status"] == "ok"]
     by_accuracy, by_f1 = read_rows(grid / "report" / "best_trials.csv")
     assert float(by_accuracy["test_accuracy"]) == max(read_floats(trials, "test_accuracy"))
-    assert float(by_f1["f1"]) == max(read_floats(trials, "f1"))
-    top = read_floats(read_rows(grid / "report" / "top_5_by_f1.csv"), "f1")
-    every = read_floats(read_rows(grid / "report" / "configurations.csv"), "f1")
+    assert float(by_f1["test_f1"]) == max(read_floats(trials, "test_f1"))
+    top = read_floats(read_rows(grid / "report" / "top_5_by_f1.csv"), "test_f1")
+    every = read_floats(read_rows(grid / "report" / "configurations.csv"), "test_f1")
     assert top == sorted(every, reverse=True)[:5]
 
 
@@ -153,7 +154,7 @@ def test_epochs_figure_averages_configurations_within_seeds(grid):
 
 
 def test_figures_fit_the_axes_of_the_study(grid, tmp_path):
-    bars = {f"bars_{measure}" for measure in ("test_accuracy", "precision", "recall", "f1")}
+    bars = {f"bars_{measure}" for measure in TEST_MEASURES if measure != "test_loss"}
     curves = {"curves_loss", "curves_accuracy"}
     over_seeds = {"ensembles", "examples_by_seeds"}
     classes = ("confusion", "roc", "class_accuracy")
@@ -180,7 +181,7 @@ def test_axes_of_words_and_switches_are_told_apart(tmp_path):
     axes = {
         "optimizer": "sgd",
         "momentum": 0.9,
-        "initialisation": ["pytorch", "he"],
+        "initialization": ["pytorch", "he"],
         "precision": ["float32", "bfloat16"],
         "schedule": ["constant", "warmup:1+piecewise:2=0.1/3=0.01"],
         "nesterov": [False, True],
@@ -198,7 +199,7 @@ def test_axes_of_words_and_switches_are_told_apart(tmp_path):
         '<td class="axis" data-value="1.0">True</td>',
     ):
         assert cell in page
-    assert "initialisation he" in page or "he initialisation" in page
+    assert "initialization he" in page or "he initialization" in page
     assert "clip norm off" in page and "as in model" not in page
 
 

@@ -21,6 +21,7 @@ from cnnjax.analysis import compare as comparison
 from cnnjax.analysis.read import read_run
 from cnnjax.commands import run as runner
 from cnnjax.runs.integrity import seal, unseal
+from cnnjax.runs.program_records import ProgramRecords
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.training import checkpoints, program
 from cnnjax.training.population import Population
@@ -28,6 +29,7 @@ from cnnjax.utils.errors import RequestError
 from cnnjax.utils.progress import Progress
 from tests.support.studies import add_tiny, make_study
 
+RECORDS = ("programs/p000/metrics.jsonl", "programs/p000/trials.jsonl")
 STUDY = make_study(seeds=(0, 1), train={"epochs": (2, 4)}, checkpoint={"keep": 1})
 
 
@@ -63,7 +65,7 @@ def finished(tmp_path_factory):
 def interrupted(tmp_path_factory):
     """A run that was killed before its last epoch."""
     workdir = tmp_path_factory.mktemp("interrupted") / "run"
-    append, calls = RunFolder.append_metrics, []
+    append, calls = ProgramRecords.append_metrics, []
 
     def crash(self, lines):
         calls.append(lines)
@@ -72,7 +74,7 @@ def interrupted(tmp_path_factory):
         append(self, lines)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RunFolder, "append_metrics", crash)
+        patch.setattr(ProgramRecords, "append_metrics", crash)
         with pytest.raises(Crash):
             run(workdir)
     return workdir
@@ -81,7 +83,7 @@ def interrupted(tmp_path_factory):
 def numbers(workdir):
     """Every number that a run leaves, in an order of its own: a mended record stands behind the others."""
     lines = sorted((workdir / "metrics.jsonl").read_bytes().splitlines())
-    rows = [line.rsplit(",", 3)[0] for line in (workdir / "trials.csv").read_text().splitlines()]
+    rows = [line.rsplit(",", 2)[0] for line in (workdir / "trials.csv").read_text().splitlines()]
     files = sorted((workdir / "predictions").glob("t*.npz"))
     return lines, rows, [(file.name, np.load(file)["logits"].tobytes()) for file in files]
 
@@ -210,7 +212,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_goes_on(finished, i
     assert checkpoints.saved_epochs(chunk) == [2, 3]
     change_a_number(chunk / "3")
     said = run(copy)
-    assert f"{chunk / '3'} is damaged (the checksum of params/dense0/kernel is another)" in said
+    assert f"{chunk / '3'} is damaged (the checksum of params/dense0/kernel is wrong)" in said
     assert numbers(copy) == numbers(finished)
 
 
@@ -229,7 +231,7 @@ def test_a_state_of_another_version_is_refused_and_stays(interrupted, tmp_path):
     assert set(before) <= set(files_of(copy))
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "trials.csv", "plan.json", "config.json"])
+@pytest.mark.parametrize("name", [*RECORDS, "plan.json", "config.json"])
 def test_a_damaged_name_of_a_checksum_is_found(finished, tmp_path, name):
     """It is none of a record that was written by hand, without a checksum."""
     copy = tmp_path / "run"
@@ -253,14 +255,14 @@ def test_arrays_of_another_shape_are_refused_before_they_are_read(finished, tmp_
         shutil.rmtree(state / "state")
         checkpointer.save(state / "state", tree)
     monkeypatch.setattr(ocp.Checkpointer, "restore", None)
-    said = rf"params/{layer}/kernel is \(4, 7, 7\), and should be \(2, 3, 3, "
+    said = rf"params/{layer}/kernel has shape \(4, 7, 7\), expected \(2, 3, 3, "
     with pytest.raises(RequestError, match=said):
         cnnjax.load_trial(copy, "t0002")
 
 
 def test_arrays_for_which_there_is_no_memory_are_refused(finished, monkeypatch):
     monkeypatch.setattr(checkpoints.psutil, "virtual_memory", lambda: types.SimpleNamespace(available=1000))
-    with pytest.raises(RequestError, match=r"arrays would take 0\.0 GB, and 0\.0 GB are free"):
+    with pytest.raises(RequestError, match=r"arrays take 0\.0 GB, but 0\.0 GB are free"):
         cnnjax.load_trial(finished, "t0002")
 
 
@@ -272,7 +274,7 @@ def test_a_state_for_which_there_is_no_memory_is_refused_and_stays(interrupted, 
     (chunk,) = copy.glob("checkpoints/*/*/")
     monkeypatch.setattr(checkpoints, "count_members", lambda state: 3)
     monkeypatch.setattr(checkpoints.psutil, "virtual_memory", lambda: types.SimpleNamespace(available=1000))
-    with pytest.raises(RequestError, match=rf"{chunk / '3'}.*arrays would take 0\.0 GB"):
+    with pytest.raises(RequestError, match=rf"{chunk / '3'}.*arrays take 0\.0 GB"):
         run(copy)
     assert set(before) <= set(files_of(copy))
 
@@ -288,7 +290,7 @@ def test_damaged_predictions_are_not_compared(finished, tmp_path, name):
 
 
 def test_lost_predictions_and_lines_are_written_again(finished, tmp_path):
-    for name in ("predictions/t0000.npz", "predictions/t0003.npz", "metrics.jsonl", "trials.csv"):
+    for name in ("predictions/t0000.npz", "predictions/t0003.npz", *RECORDS):
         copy = tmp_path / name.replace("/", "-")
         shutil.copytree(finished, copy)
         flip(copy / name)
@@ -335,7 +337,7 @@ def test_other_data_of_the_same_name_is_refused(finished, tmp_path, change, word
     shutil.copytree(finished, copy)
     folder = RunFolder(copy)
     folder.write_json("data.json", folder.read_whole("data.json") | change)
-    (copy / "trials.csv").unlink()
+    (copy / RECORDS[1]).unlink()
     with pytest.raises(RequestError, match=rf"its trials trained on other data {words}"):
         run(copy)
 

@@ -227,7 +227,7 @@ def test_a_wrong_url_is_one_line(wrong, fault, words, monkeypatch):
     if fault is not None:
         monkeypatch.setattr(Shaky, "fault", staticmethod(fault))
     line = refused(lambda: at_hand(wrong).__enter__())
-    assert line.startswith(f"workdir: '{wrong}'") and all(word in line for word in words), line
+    assert line.startswith(f"workdir='{wrong}'") and all(word in line for word in words), line
 
 
 @pytest.mark.parametrize("flag", [{"coordinator": "host:1"}, {"executor": "ray"}])

@@ -1,40 +1,48 @@
-"""What a run's folder keeps in memory of its files: the same as is on disk, whoever wrote it, read once."""
+"""What a run's folder keeps of its programs: the same as is on disk, read once; and the views of it."""
 
 import dataclasses
-import json
-import os
 import random
-import time
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cnnjax.analysis.columns import AXES
-from cnnjax.runs import run_dir
+from cnnjax.analysis.read import read_run
+from cnnjax.runs import program_records
+from cnnjax.runs.integrity import json_lines, seal
+from cnnjax.runs.lock import locked
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.runs.trials_csv import TRIAL_COLUMNS, load_results, trial_row
 from cnnjax.study.hparams import Static, Traced
 from cnnjax.study.plan import list_trials, make_plan
 from cnnjax.study.schema import from_config
-from tests.support.made_up_run import make_config
+from cnnjax.utils.errors import RequestError
+from tests.support.made_up_run import make_config, make_run
 
 STUDY = make_config(list(range(12)), train={"learning_rate": [0.01, 0.03], "epochs": [2, 3]})
 MEMBERS = [member for program in make_plan(from_config(STUDY)).programs for member in program.members]
 
 
-def record(folder, member):
+def begin(path):
+    """Records of a program, as a run begins with them."""
+    records = RunFolder(path).program("p000")
+    records.repair()
+    return records
+
+
+def record(records, member):
     """Writes down a member's training, as a chunk does."""
-    folder.append_metrics({"member": member.id, "epoch": e, "train_loss": 1 / e} for e in (1, 2, 3))
+    records.append_metrics({"member": member.id, "epoch": e, "train_loss": 1 / e} for e in (1, 2, 3))
     for trial in member.trials:
-        folder.write_predictions(trial.id, logits=np.zeros((2, 2)))
-    folder.append_metrics({"trial": trial.id, "epoch": trial.epochs, "f1": float("nan")} for trial in member.trials)
+        RunFolder(records.path.parents[1]).write_predictions(trial.id, logits=np.zeros((2, 2)))
+    records.append_metrics({"trial": trial.id, "epoch": trial.epochs, "f1": float("nan")} for trial in member.trials)
     measured = {"status": "ok", "test_loss": 0.1}
-    rows = [trial_row(t, member.id, {**measured, "epochs_run": t.epochs}) for t in member.trials]
-    folder.write_trials({row["trial"]: row for row in rows})
+    records.append_trials(trial_row(t, member.id, {**measured, "epochs_run": t.epochs}) for t in member.trials)
 
 
-def files(folder):
-    return (folder.path / "metrics.jsonl").read_bytes(), (folder.path / "trials.csv").read_bytes()
+def trials_of(*members):
+    return {trial.id for member in members for trial in member.trials}
 
 
 def test_every_hyperparameter_is_a_column_and_an_axis():
@@ -57,36 +65,32 @@ def test_trials_that_differ_in_a_later_stage_are_other_configurations():
 
 @pytest.mark.parametrize("name", ["null", "NA", "None", "1"])
 def test_a_network_has_the_name_that_was_written(name, tmp_path):
-    (trial, *_), folder = MEMBERS[0].trials, RunFolder(tmp_path)
-    folder.write_trials({trial.id: trial_row(trial, "t0000", {"status": "ok"}) | {"model": name}})
+    (trial, *_), records = MEMBERS[0].trials, begin(tmp_path)
+    records.append_trials([trial_row(trial, "t0000", {"status": "ok"}) | {"model": name}])
     table = load_results(tmp_path)
     assert table["model"].tolist() == [name] and table["test_loss"].isna().all() and "crc32" not in table
 
 
-def test_a_folder_that_remembers_writes_what_one_that_reads_writes(tmp_path):
-    (tmp_path / "one").mkdir(), (tmp_path / "many").mkdir()
-    one = RunFolder(tmp_path / "one")
+def test_records_that_remember_are_those_that_are_read(tmp_path):
+    records = begin(tmp_path)
     order = random.Random(0).sample(MEMBERS, len(MEMBERS))
     for count, member in enumerate(order, 1):
-        record(one, member)
-        record(RunFolder(tmp_path / "many"), member)  # knows nothing of what was there
-        assert one.finished(MEMBERS) == {trial.id for m in order[:count] for trial in m.trials}
-    assert files(one) == files(RunFolder(tmp_path / "many"))
-    fresh = RunFolder(one.path)
-    assert one.recorded() == fresh.recorded() and one.recorded().is_whole
-    assert [*one.read_trials()] == sorted(trial.id for member in MEMBERS for trial in member.trials)
+        record(records, member)
+        fresh = RunFolder(tmp_path).program("p000")
+        assert {*records.finished(MEMBERS)} == {*fresh.finished(MEMBERS)} == trials_of(*order[:count])
+    assert records.read_metrics(trials_of(order[3])) == fresh.read_metrics(trials_of(order[3]))
+    assert RunFolder(tmp_path).read_trials().keys() == trials_of(*MEMBERS)
 
 
 def test_files_are_read_once_however_many_chunks_there_are(tmp_path, monkeypatch):
-    folder, reads = RunFolder(tmp_path), []
-    for name in ("read_lines", "read_rows"):
-        read = getattr(run_dir, name)
-        monkeypatch.setattr(run_dir, name, lambda path, read=read: reads.append(path.name) or read(path))
+    records, reads = begin(tmp_path), []
+    read = program_records.read_lines
+    monkeypatch.setattr(program_records, "read_lines", lambda path: reads.append(path.name) or read(path))
     for member in MEMBERS:
-        folder.finished([member])
-        folder.recorded()
-        record(folder, member)
-    assert sorted(reads) == ["metrics.jsonl", "trials.csv"]
+        records.finished([member])
+        assert records.read_metrics(trials_of(member)) == []
+        record(records, member)
+    assert sorted(reads) == ["metrics.jsonl", "trials.jsonl"]
 
 
 def cut(path):
@@ -99,40 +103,83 @@ def flip(path):
     path.write_bytes(data)
 
 
-def another_line(path):
-    with path.open("a") as file:
-        file.write(json.dumps({"member": "t0000", "epoch": 9}) + "\n")
-
-
 @pytest.mark.parametrize("change", [cut, flip])
-@pytest.mark.parametrize("name", ["metrics.jsonl", "trials.csv"])
-def test_damage_behind_its_back_is_seen(tmp_path, change, name):
-    folder = RunFolder(tmp_path)
+@pytest.mark.parametrize("name", ["metrics.jsonl", "trials.jsonl"])
+def test_a_damaged_line_is_dropped_and_its_trial_is_not_finished(tmp_path, change, name):
     first, last = MEMBERS[0], MEMBERS[-1]
-    record(folder, first), record(folder, last)
-    assert len(folder.finished(MEMBERS)) == 4
-    change(tmp_path / name)
-    os.utime(tmp_path / name, ns=(0, time.time_ns()))  # the file system's clock may not have moved since the last write
-    assert folder.finished(MEMBERS) == {trial.id for trial in (*first.trials, last.trials[0])}
-    assert folder.recorded().is_whole == (name == "trials.csv")
-    folder.keep_metrics(lambda line: True)
-    record(folder, last)
-    assert len(folder.finished(MEMBERS)) == 4 and folder.recorded().is_whole
+    records = begin(tmp_path)
+    record(records, first), record(records, last)
+    change(records.path / name)
+    records = begin(tmp_path)
+    assert {*records.finished(MEMBERS)} == trials_of(first) | {last.trials[0].id}
+    record(records, last)
+    assert {*begin(tmp_path).finished(MEMBERS)} == trials_of(first, last)
 
 
-def test_what_another_process_wrote_is_seen(tmp_path):
-    folder = RunFolder(tmp_path)
-    record(folder, MEMBERS[0])
-    folder.recorded()
-    another_line(tmp_path / "metrics.jsonl")
-    assert 9 in folder.recorded().epochs["t0000"]
-    record(RunFolder(tmp_path), MEMBERS[1])
-    record(folder, MEMBERS[2])
-    assert len(folder.read_trials()) == len(folder.finished(MEMBERS)) == 6
+def test_of_a_trial_that_was_trained_again_the_newest_row_counts(tmp_path):
+    records = begin(tmp_path)
+    for loss in (0.5, 0.25):
+        records.append_trials([trial_row(MEMBERS[0].trials[0], "t0000", {"status": "ok", "test_loss": loss})])
+    assert load_results(tmp_path)["test_loss"].tolist() == [0.25]
+    RunFolder(tmp_path).write_views()
+    assert pd.read_csv(tmp_path / "trials.csv")["test_loss"].tolist() == [0.25]
 
 
-def test_a_file_that_is_not_there_any_more_is_nothing(tmp_path):
-    folder = RunFolder(tmp_path)
-    record(folder, MEMBERS[0])
-    (tmp_path / "trials.csv").unlink(), (tmp_path / "metrics.jsonl").unlink()
-    assert folder.finished(MEMBERS) == set() and folder.recorded() == RunFolder(tmp_path).recorded()
+# Runs of an older version, whose records were in the run's own metrics.jsonl and trials.csv
+
+
+@pytest.fixture
+def older(tmp_path):
+    return make_run(tmp_path / "run", make_config([0, 1]))
+
+
+def with_checksums(folder):
+    rows = pd.read_csv(folder / "trials.csv", dtype=str, keep_default_na=False).to_dict("records")
+    pd.DataFrame(map(seal, rows)).to_csv(folder / "trials.csv", index=False)
+
+
+@pytest.mark.parametrize("change", [lambda folder: None, with_checksums])
+def test_an_older_run_is_read_from_its_trials(older, change):
+    expected = pd.read_csv(older / "trials.csv")
+    change(older)
+    RunFolder(older).write_views()  # of nothing
+    table = load_results(older)
+    pd.testing.assert_frame_equal(table[["trial", "test_loss"]], expected[["trial", "test_loss"]])
+    assert "crc32" not in table and len(read_run(older).trials) == 2
+    assert RunFolder(older).read_trials().keys() == {"t0000", "t0001"}
+
+
+def test_an_older_row_that_is_damaged_is_refused(older):
+    with_checksums(older)
+    (older / "trials.csv").write_text((older / "trials.csv").read_text().replace("ok", "oh"))
+    for read in (load_results, read_run):
+        with pytest.raises(RequestError, match=r"trials\.csv, line 2.* damaged"):
+            read(older)
+
+
+def test_an_older_run_is_not_gone_on_with(older):
+    with pytest.raises(RequestError, match=r"an older version of cnnjax trained its trials; go on with the version"):
+        RunFolder(older).check_version()
+    begin(older)
+    RunFolder(older).check_version()
+
+
+# The rows of a run of someone else
+
+
+@pytest.mark.parametrize("change", [{"epochs_run": "x"}, {"test_loss": [1]}, {"seed": -1}, {"nesterov": 3}])
+def test_a_value_that_no_column_holds_is_damage(change, tmp_path):
+    records = begin(tmp_path)
+    row = trial_row(MEMBERS[0].trials[0], "t0000", {"status": "ok"})
+    (records.path / "trials.jsonl").write_bytes(json_lines([row | change]))
+    with pytest.raises(RequestError, match=r"trials\.jsonl, line 1.* damaged"):
+        load_results(tmp_path)
+    assert RunFolder(tmp_path).read_trials() == {}
+
+
+def test_a_programs_directory_is_held_by_one_process(tmp_path):
+    records = begin(tmp_path)
+    RunFolder(tmp_path).check_free()
+    with locked(records.path), pytest.raises(RequestError, match=r"p000.*process \d+ on .* works in it"):
+        RunFolder(tmp_path).check_free()
+    RunFolder(tmp_path).check_free()

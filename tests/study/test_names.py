@@ -1,6 +1,7 @@
 """What a user writes otherwise than it is called: the nearest name is said, and flags are those of launch."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -14,10 +15,8 @@ from cnnjax.analysis.read import read_run
 from cnnjax.report import __main__ as report
 from cnnjax.report import build_report, summarize_run
 from cnnjax.report.sections import protocol
-from cnnjax.runs.integrity import SEAL
-from cnnjax.runs.run_dir import RunFolder
-from cnnjax.runs.trials_csv import TRIAL_COLUMNS, csv_line, csv_row
-from cnnjax.study.early_stopping import METRICS
+from cnnjax.runs.integrity import read_lines
+from cnnjax.study.metrics import EPOCH_MEASURES
 from cnnjax.study.overrides import load_study
 from cnnjax.study.schema import SELECT, from_config
 from cnnjax.utils.errors import RequestError, nearest
@@ -45,7 +44,7 @@ def test_the_nearest_name(said, meant):
     ],
 )
 def test_a_key_that_there_is_not_names_the_one_that_was_meant(config, key):
-    with pytest.raises(RequestError, match=f"there is no such key; did you mean '{key}'. allowed: "):
+    with pytest.raises(RequestError, match=f"there is no such key; did you mean '{key}'. Use one of "):
         from_config(config)
 
 
@@ -102,7 +101,7 @@ def test_a_report_selects_by_another_measure_when_it_is_asked_to_and_says_so(tmp
 def test_every_recorded_measure_can_be_selected_by():
     """Those of an epoch's record, and those of the test split."""
     tested = {f"test_{name}" for name in classification(np.eye(3), np.arange(3))}
-    assert set(SELECT) == {*METRICS} | tested
+    assert set(SELECT) == {*EPOCH_MEASURES} | tested
 
 
 @pytest.mark.usefixtures("quick")
@@ -110,11 +109,15 @@ def test_a_study_that_selects_by_another_measure_ranks_by_it(tmp_path):
     study = make_study(select="val_f1", data={"validation": 0.2}, train={"learning_rate": (0.01, 0.1)})
     run(study, tmp_path)
     table = cnnjax.load_results(tmp_path)
-    last = {(line["member"], line["epoch"]): line for line in RunFolder(tmp_path).read_metrics() if "member" in line}
+    last = {
+        (line["member"], line["epoch"]): line
+        for line in read_lines(tmp_path / "metrics.jsonl").whole
+        if "member" in line
+    }
     assert table["val_f1"].tolist() == [last[row.member, row.epochs_run]["val_f1"] for row in table.itertuples()]
     found = read_run(tmp_path)
     assert found.best == found.configurations["val_f1"].idxmax()
-    rows = table.drop(columns=["val_f1", "val_precision", "val_recall"]).to_dict("records")  # as an older run's
-    (tmp_path / "trials.csv").write_text(csv_line([*TRIAL_COLUMNS, SEAL]) + "".join(map(csv_row, rows)))
-    with pytest.raises(RequestError, match=r"--select='val_f1': the run did not record it; use one of val_accuracy"):
+    shutil.rmtree(tmp_path / "programs")  # as an older run
+    table.drop(columns=["val_f1", "val_precision", "val_recall"]).to_csv(tmp_path / "trials.csv", index=False)
+    with pytest.raises(RequestError, match=r"--select='val_f1'.* the run did not record it; use one of val_loss"):
         read_run(tmp_path, "val_f1")

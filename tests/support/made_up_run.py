@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from cnnjax.analysis import metrics
-from cnnjax.analysis.columns import MEASURES
 from cnnjax.analysis.read import read_run
 from cnnjax.report.sections import headline
+from cnnjax.study.metrics import MEASURES, METRICS
 from cnnjax.study.plan import Trial, make_plan
 from cnnjax.study.schema import from_config
 
@@ -19,6 +19,7 @@ GRID = {
     "models": ["baseline", "medium", "complex"],
     "seeds": [0, 1, 2, 3, 4],
     "select": "test_accuracy",
+    "data": {"validation": 0.0},
     "train": {
         "optimizer": ["adam", "sgd"],
         "learning_rate": [0.001, 0.01],
@@ -66,7 +67,9 @@ def make_run(folder: Path, config: dict, *, diverge=(), stop=None, keep=None, ex
         for epoch in range(1, last + 1):
             lines.append({"member": member.id, "epoch": epoch} | _epoch(skill, epoch, has_validation))
             if stop is not None:
-                lines[-1] |= {f"val_{name}": lines[-1]["val_accuracy"] - 0.01 for name in ("precision", "recall", "f1")}
+                lines[-1] |= {
+                    f"val_{metric.name}": lines[-1]["val_accuracy"] - 0.01 for metric in METRICS if metric.of_confusion
+                }
         for trial in member.trials:
             epochs = min(last, trial.epochs)
             row = trial.row() | {"member": member.id, "status": "ok", "epochs_run": epochs}
@@ -83,7 +86,7 @@ def make_run(folder: Path, config: dict, *, diverge=(), stop=None, keep=None, ex
             logits = _logits(skill * (1 - 0.25 / trial.epochs), labels, rng)
             np.savez(folder / "predictions" / f"{trial.id}.npz", logits=logits)
             test = metrics.classification(logits, labels)
-            row |= {"test_loss": test.pop("loss"), "test_accuracy": test.pop("accuracy")} | test
+            row |= {f"test_{name}": value for name, value in test.items()}
             rows.append(row | _epoch(skill, epochs, has_validation))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     rows.sort(key=lambda row: row["trial"])
@@ -124,7 +127,8 @@ def read_answer(folder: Path) -> str:
 
 def make_config(seeds, **more) -> dict:
     train = {"optimizer": "sgd", "learning_rate": 0.03, "epochs": 4} | more.pop("train", {})
-    return {"models": ["baseline"], "seeds": seeds, "train": train} | more
+    data = {"validation": 0.0} | more.pop("data", {})
+    return {"models": ["baseline"], "seeds": seeds, "select": "train_loss", "train": train, "data": data} | more
 
 
 def read_rows(path: Path) -> list[dict]:

@@ -17,13 +17,15 @@ from rich.console import Console
 
 import cnnjax
 from cnnjax.commands import run as runner
+from cnnjax.runs.integrity import read_lines
+from cnnjax.runs.program_records import Folder, ProgramRecords
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.training import checkpoints
 from cnnjax.utils.progress import Progress
 
 ROOT = Path(__file__).parents[2]
 GRID = {"learning_rate": (0.02, 0.05), "epochs": (2, 3)}  # of a member two trials: the shorter is read off
-MEASURED = ["train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy", "f1"]
+MEASURED = ["train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy", "test_f1"]
 
 
 def run(study, workdir, **options):
@@ -36,7 +38,7 @@ def run(study, workdir, **options):
 
 def read_all(workdir):
     """Every number of a run, as it is on disk: none of the times."""
-    rows = [line.rsplit(",", 3)[0] for line in (workdir / "trials.csv").read_text().splitlines()]
+    rows = [line.rsplit(",", 2)[0] for line in (workdir / "trials.csv").read_text().splitlines()]
     predictions = {
         (file.name, key): array.tobytes()
         for file in sorted((workdir / "predictions").glob("*.npz"))
@@ -78,7 +80,7 @@ CLOSE = {"rtol": 1e-3, "atol": 1e-4}
 
 
 def assert_no_line_twice(workdir):
-    lines = RunFolder(workdir).read_metrics()
+    lines = read_lines(workdir / "metrics.jsonl").whole
     keys = [(line.get("member"), line.get("trial"), line["epoch"]) for line in lines]
     assert len(set(keys)) == len(keys)
 
@@ -87,11 +89,15 @@ class Crash(BaseException):
     """What a kill is to a test in one process."""
 
 
-WRITES = ("write_json", "append_metrics", "keep_metrics", "write_predictions", "write_trials", "write_layout")
+WRITES = {
+    RunFolder: ("write_predictions", "write_layout", "write_views"),
+    ProgramRecords: ("repair", "append_metrics", "keep_metrics", "append_trials"),
+    Folder: ("write_json",),
+}
 
 
 def crash_at(monkeypatch, number):
-    """The write to disk of that number (from 0) does not happen, nor what follows it; a line it appends is cut."""
+    """The write to disk of that number (from 0) does not happen, nor any later one; a line it appends is cut."""
     count = itertools.count()
 
     def crash_before(cls, name):
@@ -99,17 +105,18 @@ def crash_at(monkeypatch, number):
 
         @functools.wraps(write)
         def wrapped(self, *arguments, **keywords):
-            if next(count) == number:
-                if name == "append_metrics":
-                    with (self.path / "metrics.jsonl").open("a") as file:
+            if (now := next(count)) >= number:
+                if now == number and name.startswith("append_"):
+                    with (self.path / f"{name.removeprefix('append_')}.jsonl").open("a") as file:
                         file.write('{"member": "t00')
                 raise Crash(name)
             return write(self, *arguments, **keywords)
 
         monkeypatch.setattr(cls, name, wrapped)
 
-    for name in WRITES:
-        crash_before(RunFolder, name)
+    for cls, names in WRITES.items():
+        for name in names:
+            crash_before(cls, name)
     crash_before(checkpoints.Checkpoints, "save")
 
 

@@ -64,10 +64,10 @@ def error_of_parameters(name, ours, theirs):
 
 
 def batch_of(name, seed):
-    shape, classes, _ = PUBLISHED[name]
+    shape, num_classes, _ = PUBLISHED[name]
     rng = np.random.default_rng(seed)
     images = rng.uniform(-1, 1, (BATCH, *shape)).astype(np.float32)
-    return images, rng.integers(0, classes, BATCH).astype(np.int32)
+    return images, rng.integers(0, num_classes, BATCH).astype(np.int32)
 
 
 def pair(name):
@@ -76,12 +76,12 @@ def pair(name):
     PyTorch computes in double precision: in single precision it sometimes falls on the other side of a ReLU's kink
     than exact arithmetic, and its own gradient is then wrong by more than the tolerance.
     """
-    (size, _, channels), classes, _ = PUBLISHED[name]
-    module = torch_models.build(name, channels, size, classes)
+    (size, _, channels), num_classes, _ = PUBLISHED[name]
+    module = torch_models.build(name, channels, size, num_classes)
     for part in module.modules():
         if isinstance(part, torch.nn.Dropout | torch.nn.Dropout2d):
             part.p = 0.0
-    network = build_network(name, classes)
+    network = build_network(name, num_classes)
     variables = initial_variables(network, (size, size, channels), "pytorch", jax.random.key(3))
     torch_models.load_flax(module, variables["params"], variables.get("batch_stats"))
     return network, variables, module.double()
@@ -124,7 +124,7 @@ def torch_loss(module, images, labels, smoothing):
     return logits, torch.nn.functional.cross_entropy(logits, target, label_smoothing=smoothing)
 
 
-def settings_of(**values):
+def hparams_of(**values):
     usual = {
         "learning_rate": 0.01,
         "momentum": 0.0,
@@ -139,12 +139,12 @@ def settings_of(**values):
 loss_and_grads = jax.jit(jax.value_and_grad(loss_fn, has_aux=True), static_argnums=5)
 
 
-def our_gradients(network, variables, images, labels, settings):
-    (loss, (batch_stats, sums)), gradients = loss_and_grads(
+def our_grads(network, variables, images, labels, hparams):
+    (loss, (batch_stats, sums)), grads = loss_and_grads(
         *(variables["params"], variables.get("batch_stats", {}), Batch(images, labels)),
-        *(settings, jax.random.key(0), network),
+        *(hparams, jax.random.key(0), network),
     )
-    return loss, batch_stats, sums, gradients
+    return loss, batch_stats, sums, grads
 
 
 @pytest.mark.parametrize(
@@ -161,8 +161,8 @@ def test_logits_loss_gradients_and_statistics(name, smoothing):
     module.train()
     logits, their_loss = torch_loss(module, images, labels, smoothing)
     their_loss.backward()
-    loss, batch_stats, sums, gradients = our_gradients(
-        network, variables, images, labels, settings_of(label_smoothing=smoothing)
+    loss, batch_stats, sums, grads = our_grads(
+        network, variables, images, labels, hparams_of(label_smoothing=smoothing)
     )
     assert abs(float(loss) - their_loss.item()) < 1e-4 * their_loss.item()
     assert int(sums.correct) == int((logits.argmax(1).numpy() == labels).sum())
@@ -171,7 +171,7 @@ def test_logits_loss_gradients_and_statistics(name, smoothing):
     for layer, leaves in theirs.items():
         scale = max(np.linalg.norm(leaf) for leaf in leaves.values())
         for leaf in leaves:
-            assert np.linalg.norm(gradients[layer][leaf] - leaves[leaf]) < 1e-4 * scale
+            assert np.linalg.norm(grads[layer][leaf] - leaves[leaf]) < 1e-4 * scale
     if "batch_stats" in variables:
         assert error(batch_stats, torch_models.state(module)[1]) < 1e-4
 
@@ -181,21 +181,21 @@ ADAM = {"learning_rate": 1e-3, "weight_decay": 0.01}
 
 
 @pytest.mark.parametrize(
-    ("name", "optimizer", "settings"),
+    ("name", "optimizer", "hparams"),
     [
         *((name, "sgd", SGD) for name in STEPPED),
         # Behind eight batch norms many gradients are as small as Adam's epsilon, and its step along them is rounding.
         *((name, "adam", ADAM) for name in STEPPED if name != "cnn_final"),
     ],
 )
-def test_five_steps(name, optimizer, settings):
+def test_five_steps(name, optimizer, hparams):
     network, variables, module = pair(name)
     theirs = (
         torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9, weight_decay=0.01)
         if optimizer == "sgd"
         else torch.optim.Adam(module.parameters(), lr=1e-3, weight_decay=0.01)
     )
-    traced = settings_of(**settings)
+    traced = hparams_of(**hparams)
     rule = make_optimizer(optimizer, traced)
     state = rule.init(variables["params"])
     module.train()
@@ -214,8 +214,8 @@ def test_five_steps(name, optimizer, settings):
         variables = {"params": as_float32(before)}
         if before_statistics:
             variables["batch_stats"] = as_float32(before_statistics)
-        loss, batch_stats, _, gradients = our_gradients(network, variables, images, labels, traced)
-        updates, state = rule.update(gradients, state, variables["params"])
+        loss, batch_stats, _, grads = our_grads(network, variables, images, labels, traced)
+        updates, state = rule.update(grads, state, variables["params"])
         params = jax.tree.map(lambda p, u: p + u, variables["params"], updates)
         assert abs(float(loss) - their_loss.item()) < 1e-4 * their_loss.item()
         assert error_of_parameters(name, params, after) < 1e-4

@@ -1,4 +1,4 @@
-"""States on disk: whatever the folder above them is called, what was saved is read back."""
+"""States on disk: saved states are read back, whatever the name of the parent folder."""
 
 import jax
 import numpy as np
@@ -46,7 +46,7 @@ def test_a_state_is_read_back_from_a_folder_of_any_name(tmp_path, name):
 
 @pytest.mark.parametrize("best", [False, True])
 def test_the_weights_of_an_older_run_are_read(tmp_path, best):
-    """Older states hold the variables together, and name other fields in other ways."""
+    """Older states hold all variables in one field, and their other fields have other names."""
     newest, kept = (
         {"params": {"w": np.full((2, 3), v, np.float32)}, "batch_stats": {"m": np.full((2, 1), v)}} for v in (1, 2)
     )

@@ -1,4 +1,4 @@
-"""A core for each member, where nobody said otherwise."""
+"""By default each member gets its own core."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import pytest
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 SCRIPT = """
 import json, os, sys
-from cnnjax.devices import use_every_core
+from cnnjax.training.devices import use_every_core
 use_every_core(int(sys.argv[1]))
 import jax
 devices = jax.local_device_count()
@@ -72,7 +72,7 @@ def test_one_member_keeps_all_threads():
     assert devices_for(1) == [1, 1, ""]
 
 
-def test_what_the_user_said_stays():
+def test_the_users_flag_is_kept():
     flag = "--xla_force_host_platform_device_count=3"
     assert devices_for(100, flag) == [3, 3, flag]
 

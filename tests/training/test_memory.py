@@ -1,4 +1,4 @@
-"""A population that does not fit: the machine really says so, and half of it goes on with equal results."""
+"""A population that does not fit in memory: half as many members at a time give the same results."""
 
 import ctypes
 import gc
@@ -22,7 +22,7 @@ from tests.support.studies import make_study
 
 @pytest.fixture(autouse=True)
 def wide(monkeypatch):
-    """A network of seven million weights, which are quickly trained and need much room."""
+    """A model with millions of weights, which trains fast and needs much memory."""
     monkeypatch.setitem(LADDER, "wide", (Dense(100_000), Relu(), Dense()))
 
 
@@ -33,17 +33,17 @@ def run(study, workdir):
     return console.file.getvalue()
 
 
-def test_a_real_out_of_memory_halves_the_chunk(tmp_path, monkeypatch):
-    """The operating system refuses the memory that four members need, and grants what two do."""
+def test_a_real_out_of_memory_halves_the_batch_of_members(tmp_path, monkeypatch):
+    """The operating system refuses the memory for four members and grants the memory for two."""
     train = {"batch_size": 100, "epochs": 1, "learning_rate": 1e-3}
     study = make_study(models=("wide",), seeds=(0, 1, 2, 3), train=train, data={"train_examples": 100})
     run(study, tmp_path / "whole")
     advance = Population.advance
 
-    def advance_in_little_room(self, state, *arguments):
+    def advance_with_little_memory(self, state, *arguments):
         sizes = self._compiled["advance", 4].memory_analysis()
         gc.collect()
-        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed is no room
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # freed memory does not count
         room = int(0.75 * (sizes.temp_size_in_bytes + sizes.output_size_in_bytes))
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
         resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + room, hard))
@@ -52,7 +52,7 @@ def test_a_real_out_of_memory_halves_the_chunk(tmp_path, monkeypatch):
         finally:
             resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, hard))
 
-    monkeypatch.setattr(Population, "advance", advance_in_little_room)
+    monkeypatch.setattr(Population, "advance", advance_with_little_memory)
     said = run(study, tmp_path / "halved")
     assert "out of memory with 4 members at a time; going on with 2" in said
     layout = RunFolder(tmp_path / "halved").read_layout("p000")

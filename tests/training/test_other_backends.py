@@ -1,4 +1,4 @@
-"""What a GPU would run, as far as a CPU can tell: the same numbers, and a program that lowers for CUDA."""
+"""The code paths of a GPU, tested on a CPU: the same results, and a program that lowers for CUDA."""
 
 import re
 
@@ -13,7 +13,7 @@ from tests.training.test_population import Bench, assert_close
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """Takes the device for a GPU: members side by side, convolutions left to the backend, batches gathered."""
+    """Selects the code for a GPU: members side by side, the backend's convolutions, gathered batches."""
     return lambda: monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
 
 
@@ -38,14 +38,14 @@ def test_members_side_by_side_train_as_one_after_another(model, augment, gpu, ti
 
 
 def lowered(gpu, model, precision="float32"):
-    """The training of three members of a network, as XLA gets it for a GPU."""
+    """The lowered program that trains three members of a model on a GPU."""
     gpu()
     # Without validation, whose confusion matrices are products of ones and zeros, exact in any precision.
     data = {"augment": ("flip", "crop"), "image_size": 32, "resize": "bilinear", "validation": 0}
     train = {"precision": precision}
     bench = Bench(make_study(models=model, seeds=(0, 1, 2), select="test_loss", data=data, train=train))
     population, stacked = bench.population, bench.population.stack(bench.members)
-    arguments = population.abstract_state(*stacked), *stacked, bench.data, population._share(1)
+    arguments = population.abstract_state(*stacked), *stacked, bench.data, population._replicate(1)
     return population._functions["advance"].trace(*arguments).lower(lowering_platforms=("cuda",)).as_text()
 
 

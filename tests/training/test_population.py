@@ -1,4 +1,4 @@
-"""Members that train together: each as if alone, one trace for all, and a diverged one disturbs nobody."""
+"""Members that train together: each trains as if alone, one trace serves all, a diverged member disturbs no other."""
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +73,7 @@ def test_adam_leaves_a_bias_that_batch_norm_removes_as_it_was():
 
 
 def test_a_member_does_not_depend_on_its_company():
-    """Alone, among ten, and in chunks of four whose last has two fillers."""
+    """Alone, among ten, and in batches of four members, of which the last has two copies."""
     train = {"learning_rate": (1e-3, 1e-2), "weight_decay": 1e-3, "label_smoothing": 0.1}
     bench = Bench(make_study(seeds=(0, 1, 2, 3, 4), data={"augment": ("flip", "crop")}, train=train))
     assert len(bench.members) == 10
@@ -82,10 +82,10 @@ def test_a_member_does_not_depend_on_its_company():
         alone = bench.train([bench.members[i]], 2)
         assert_close(member_of(alone, 0), member_of(together, i))
     for first in (0, 4, 8):
-        chunk = MemberBatch("p000", bench.members[first : first + 4], 4)
-        assert len(chunk.filled) == 4
-        trained = bench.train(chunk.filled, 2)
-        for i in range(len(chunk.members)):
+        batch = MemberBatch("p000", bench.members[first : first + 4], 4)
+        assert len(batch.filled) == 4
+        trained = bench.train(batch.filled, 2)
+        for i in range(len(batch.members)):
             assert_close(member_of(trained, i), member_of(together, first + i))
     weights = together[0].variables
     assert all(is_different(member_of(weights, 0), member_of(weights, i)) for i in range(1, 10))
@@ -102,17 +102,17 @@ def test_epochs_in_one_call_or_one_by_one():
     assert_same(at_once, one_by_one)
 
 
-def test_one_trace_serves_all_chunks_and_settings(monkeypatch):
+def test_one_trace_serves_all_batches_of_members_and_hparams(monkeypatch):
     calls = []
     compile_ = jax.stages.Lowered.compile
     monkeypatch.setattr(jax.stages.Lowered, "compile", lambda self: calls.append(self) or compile_(self))
-    settings = {"learning_rate": (1e-3, 1e-2), "weight_decay": (0, 0.1), "dropout_rate": (None, 0.5)}
-    bench = Bench(make_study(seeds=(0, 1), streams={"order": (None, 7)}, train=settings))
+    train = {"learning_rate": (1e-3, 1e-2), "weight_decay": (0, 0.1), "dropout_rate": (None, 0.5)}
+    bench = Bench(make_study(seeds=(0, 1), streams={"order": (None, 7)}, train=train))
     assert len(bench.members) == 32
     for first in range(0, 32, 8):
         bench.train(bench.members[first : first + 8], 2)
     assert bench.population.traces == bench.population.compiled["compilations"] == 1
-    assert len(calls) == 2  # initialisation and training
+    assert len(calls) == 2  # initialization and training
 
 
 def test_bfloat16_rounds_the_arithmetic_and_keeps_the_weights():
@@ -148,7 +148,7 @@ def test_within_an_epoch_the_rate_moves_from_step_to_step():
     """A rate that falls along a line from 1 to 0: four steps, by hand, at 1, 3/4, 1/2 and 1/4 of it."""
     train = {"learning_rate": 0.1, "epochs": 1, "schedule": "cosine", "momentum": 0.0}
     bench = Bench(make_study(train=train))
-    settings, streams = (jax.tree.map(lambda leaf: leaf[0], tree) for tree in bench.population.stack(bench.members))
+    hparams, streams = (jax.tree.map(lambda leaf: leaf[0], tree) for tree in bench.population.stack(bench.members))
     start = member_of(bench.init(bench.members).variables, 0)
     params, batch_stats = start["params"], start["batch_stats"]
     order = epoch_order(stream_key(streams, "order", 0), len(bench.data.train.labels))
@@ -158,7 +158,7 @@ def test_within_an_epoch_the_rate_moves_from_step_to_step():
         batch = order[50 * step : 50 * (step + 1)]
         images = gather_batch(bench.data.train.images, batch, bench.data.train.scale, bench.data.train.shift)
         grads, (batch_stats, _) = grad_fn(
-            *(params, batch_stats, Batch(images, bench.data.train.labels[batch]), settings),
+            *(params, batch_stats, Batch(images, bench.data.train.labels[batch]), hparams),
             *(jax.random.fold_in(key, step), bench.population.config.network),
         )
         params = jax.tree.map(lambda p, g, factor=factor: p - 0.1 * factor * g, params, grads)
@@ -239,7 +239,7 @@ def test_predictions_are_those_of_the_weights():
 
     LADDER["tiny"] = (Dense(),)  # the fixture puts things back
     # 200 examples in batches of 64: the epoch ends with a smaller batch.
-    bench = Bench(make_study(data={"normalisation": "unit"}, train={"batch_size": 64}))
+    bench = Bench(make_study(data={"normalization": "unit"}, train={"batch_size": 64}))
     state, _ = bench.train(bench.members, 1)
     logits = bench.predict(bench.members, state)
     layer = member_of(state.variables["params"]["dense0"], 0)
@@ -257,19 +257,19 @@ def test_member_batch_size(members, most, devices):
     assert devices <= size <= limit
     assert size >= limit / 2
 
-    def fillers(size):
+    def copies(size):
         return -(-members // size) * size - members
 
-    assert fillers(size) < size  # no chunk of fillers only
+    assert copies(size) < size  # no batch of copies only
     rivals = [s for s in range(devices, limit + 1, devices) if s >= limit / 2]
-    assert fillers(size) == min(map(fillers, rivals))
+    assert copies(size) == min(map(copies, rivals))
 
 
 @pytest.mark.parametrize(
     ("members", "most", "devices", "size"),
     [(10, 10, 1, 10), (10, 4, 1, 2), (10, 8, 1, 5), (5, 3, 1, 3), (10, 12, 4, 12), (1, 1, 4, 4), (7, 4, 2, 4)],
 )
-def test_chunk_sizes_by_hand(members, most, devices, size):
+def test_member_batch_sizes_by_hand(members, most, devices, size):
     assert member_batch_size(members, most, devices) == size
 
 

@@ -1,4 +1,4 @@
-"""Early stopping and stages, on the device, against the rules carried out by hand on uninterrupted training."""
+"""Early stopping and stages against the same rules in NumPy, applied to uninterrupted training."""
 
 import jax
 import numpy as np
@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnjax.study.early_stopping import METRICS, is_stopping, read_stopping
+from cnnjax.study.early_stopping import is_stopping, read_stopping
+from cnnjax.study.metrics import EPOCH_MEASURES
 from cnnjax.study.plan import list_trials, make_plan
 from cnnjax.study.schema import from_config
 from cnnjax.utils.errors import RequestError
@@ -17,12 +18,12 @@ pytestmark = pytest.mark.usefixtures("tiny")
 
 
 def stops_at(values, metric, patience, min_change):
-    """(epoch that stops, best epoch): after `patience` epochs in a row that improve by no more than the change."""
+    """Returns the last and the best epoch: training stops after `patience` epochs in a row without improvement."""
     scores = -values if metric.endswith("loss") else values
-    peak, waited, epoch = -np.inf, 0, 0
-    while waited < patience and epoch < len(scores):
-        rose = scores[epoch] > peak + np.float32(min_change)
-        peak, waited = (scores[epoch], 0) if rose else (peak, waited + 1)
+    best_score, since_improvement, epoch = -np.inf, 0, 0
+    while since_improvement < patience and epoch < len(scores):
+        improved = scores[epoch] > best_score + np.float32(min_change)
+        best_score, since_improvement = (scores[epoch], 0) if improved else (best_score, since_improvement + 1)
         epoch += 1
     return epoch, int(scores[:epoch].argmax()) + 1
 
@@ -32,7 +33,7 @@ def test_a_member_stops_when_its_patience_is_over_and_takes_its_best_weights(met
     train = {**UNSTEADY, "epochs": 8, "early_stopping": ("off", f"{metric}:1", f"{metric}:2", f"{metric}:2:0.2")}
     bench = Bench(make_study(seeds=(0, 1), train=train))
     whole = {m.trials[0].seed: i for i, m in enumerate(bench.members) if rule_of(m) is None}
-    # The same call for all, for training as unsteady as this takes every rounding far.
+    # The same call for all members, because such unsteady training amplifies rounding errors.
     states, histories = zip(*trajectory(bench, 8), strict=True)
     history, state = jax.tree.map(lambda *columns: np.concatenate(columns, 1), *histories), states[-1]
     logits = [bench.predict(bench.members, then) for then in states]
@@ -47,7 +48,7 @@ def test_a_member_stops_when_its_patience_is_over_and_takes_its_best_weights(met
         assert (state.epoch[i], state.best.epoch[i], state.stage[i]) == (epoch, best, 1)
         assert_close(member_of(state.variables, i), member_of(states[best - 1].variables, free))
         np.testing.assert_array_equal(logits[-1][i].argmax(-1), logits[best - 1][free].argmax(-1))
-    assert len(ended) > 1  # else the test says little
+    assert len(ended) > 1  # otherwise the test is weak
 
 
 def trajectory(bench, epochs):
@@ -63,7 +64,7 @@ def rule_of(member):
 
 
 def test_the_best_weights_are_judged_where_time_runs_out_first():
-    """A trial read off a longer one ends by its own epochs, with its best weights until then."""
+    """A trial that is a prefix of a longer one ends after its own epochs, with its best weights until then."""
     train = {**UNSTEADY, "epochs": (3, 6), "early_stopping": "val_loss:5"}
     bench = Bench(make_study(seeds=(0, 1, 2, 3), train=train))
     assert [len(member.trials) for member in bench.members] == [2] * 4
@@ -79,7 +80,7 @@ def test_the_best_weights_are_judged_where_time_runs_out_first():
 
 @pytest.mark.parametrize("start", ["best", "last"])
 def test_stages_follow_each_other(start):
-    """Two stages from the best or the last weights are two studies, the second of which begins with the first's."""
+    """Two stages equal two studies, of which the second starts from the best or the last weights of the first."""
     stages = ({"momentum": 0.9}, {"learning_rate": 0.02, "epochs": 2})
     train = {"learning_rate": 0.003, "momentum": 0.5, "epochs": 4, "stage_start": start}
     seeds = (0, 1, 2, 3)
@@ -114,7 +115,7 @@ def test_every_stage_begins_without_moments():
 
 def test_the_best_weights_need_something_to_tell_them():
     stages = {"stage_start": ("best", "last"), "stages": ({}, {})}
-    with pytest.raises(RequestError, match=r"train\.stage_start: 'best'.*data\.validation"):
+    with pytest.raises(RequestError, match=r"train\.stage_start='best'.*data\.validation"):
         make_study(train=stages, data={"validation": 0.0}, select="train_loss")
     assert make_study(train={**stages, "early_stopping": "train_loss:2"}, data={"validation": 0.0}, select="train_loss")
 
@@ -127,7 +128,7 @@ def test_the_second_stage_starts_when_patience_ends_the_first():
         epoch, best = stops_at(history.val_loss[i, :6], "val_loss", 1, 0.0)
         assert state.epoch[i] == epoch + 1
         then, _ = bench.train(bench.members, best)
-        # At such a rate the second stage leaves the weights it was given.
+        # With such a small learning rate the second stage does not change the weights.
         assert_close(member_of(state.variables["params"], i), member_of(then.variables["params"], i))
 
 
@@ -136,7 +137,7 @@ def test_the_second_stage_starts_when_patience_ends_the_first():
     [(("val_accuracy", "val_loss"), 0.1, 2), ((None, "val_loss"), 0.1, 2), (("val_loss", "val_f1"), 3.0, 1)],
 )
 def test_a_stage_holds_its_epochs_against_the_best_so_far_by_its_own_metric(metrics, rate, better):
-    """The best weights of stages that watch an accuracy and then a loss, whose numbers say nothing of each other."""
+    """The stages monitor an accuracy and then a loss, whose values cannot be compared."""
     rules = ["off" if metric is None else f"{metric}:9" for metric in metrics]
     first, second = ({"epochs": 4, "early_stopping": rule} for rule in rules)
     stages = (first, {**second, "learning_rate": rate})
@@ -152,11 +153,11 @@ def test_a_stage_holds_its_epochs_against_the_best_so_far_by_its_own_metric(metr
             best = epoch if lead > 0 else best
         ended.append(best + 1)
     np.testing.assert_array_equal(state.best.epoch, ended)
-    assert better in {1 + (epoch > 4) for epoch in ended}  # else another rule says the same
+    assert better in {1 + (epoch > 4) for epoch in ended}  # otherwise another rule gives the same result
 
 
 def test_unshuffled_examples_come_in_their_order_and_the_last_ones_are_dropped():
-    """Without shuffling, dropping the 40 that fill no batch is training on the first 160."""
+    """Without shuffling, dropping the last 40 examples equals training on the first 160."""
     train = {"batch_size": 80, "epochs": 1, "shuffle": False, "drop_last": True}
     bench = Bench(make_study(train=train))
     state, history = bench.train(bench.members, 1)
@@ -193,7 +194,7 @@ def test_stages_are_one_program_and_say_what_they_change():
         ("early_stopping", "val_acuracy:3", "val_accuracy"),
         ("early_stopping", "val_loss:0", "METRIC:PATIENCE"),
         ("clip_norm", 0, "> 0"),
-        ("decay", "adamw", "decoupled"),
+        ("decay", "decoupled", "use train.optimizer: adamw"),
     ],
 )
 def test_what_is_no_training_rule_is_refused_in_one_line(key, value, words):
@@ -212,11 +213,11 @@ def test_stopping_by_validation_needs_a_validation_split():
 def test_any_text_is_answered(text):
     if is_stopping(text) and text != "off":
         rule = read_stopping(text)
-        assert rule.metric in METRICS and rule.patience >= 1 and 0 <= rule.min_change < np.inf
+        assert rule.metric in EPOCH_MEASURES and rule.patience >= 1 and 0 <= rule.min_change < np.inf
 
 
 def test_metrics_of_validation_are_scikit_learns():
-    """Macro precision, recall and F1 of an epoch, from the logits of the weights it ended with."""
+    """Macro precision, recall and F1 of an epoch, from the logits of its last weights."""
     from sklearn.metrics import precision_recall_fscore_support
 
     bench = Bench(make_study(train={"epochs": 1}))

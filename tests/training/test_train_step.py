@@ -41,6 +41,7 @@ class TorchNetwork(torch.nn.Module):
 def hparams_of(**values):
     """Hyperparameters of a run of one stage."""
     usual = {"learning_rate": 0.05, "momentum": 0.0, "weight_decay": 0.0, "label_smoothing": 0.0, "dropout_rate": 0.0}
+    usual |= {"b1": 0.9, "b2": 0.999}
     scalars = {**dict.fromkeys(Hparams._fields, False), **usual, **values}
     return Hparams(*(jnp.asarray(scalars[name], None)[None] for name in Hparams._fields))
 
@@ -88,7 +89,7 @@ def test_the_loss_and_its_sums(smoothing):
     logits, theirs = torch_loss(network, batch, smoothing)
     np.testing.assert_allclose(loss, theirs.item(), rtol=1e-5)
     np.testing.assert_allclose(sums.loss, 8 * torch_loss(TorchNetwork(state.variables), batch)[1].item(), rtol=1e-5)
-    assert sums.correct == (logits.argmax(1).numpy() == batch.labels).sum()
+    assert sums.accuracy == (logits.argmax(1).numpy() == batch.labels).sum()
 
 
 @pytest.mark.parametrize(

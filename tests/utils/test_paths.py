@@ -1,4 +1,4 @@
-"""Paths that a user names: what cannot be one is one line that says what it was asked for as."""
+"""Paths from the user: a wrong path is reported in one line with its key."""
 
 import subprocess
 import sys
@@ -34,7 +34,7 @@ def test_a_path_is_expanded_and_need_not_be_there(monkeypatch):
         ("--output", lambda path: expanded("--output", path)),
         ("--config", load_study),
         ("--input", read_unlabeled),
-        ("data.path", lambda path: load_dataset(DataConfig(path=path))),
+        ("data.path", lambda path: load_dataset(DataConfig(validation=0, path=path))),
         ("workdir", remote.copied),
     ],
 )
@@ -55,7 +55,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, path, named):
 @pytest.mark.parametrize("path", ["a" * 300, "file/below"])
 def test_a_path_that_no_reader_has_looked_at_is_one_line_too(tmp_path, path):
     (tmp_path / "file").touch()
-    script = "from cnnjax import commands\ncommands.run(lambda path: open(path, 'w'), lambda argv: argv[1])"
+    script = "from cnnjax.utils import cli\ncli.run(lambda path: open(path, 'w'), lambda argv: argv[1])"
     command = [sys.executable, "-c", script, path]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)

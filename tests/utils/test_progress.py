@@ -1,4 +1,4 @@
-"""Progress: plain lines where nobody watches, a live display on a terminal."""
+"""Progress: a live display on a terminal, plain lines elsewhere."""
 
 import contextlib
 import io
@@ -35,7 +35,7 @@ class Clock:
 
 def narrate(progress, clock):
     """A study of two programs of 8 members: 400 images in all, of which 100 are seen in 50 s."""
-    progress.begin(programs=2, members=16, images=400)
+    progress.begin(programs=2, members=16, images=[200, 200])
     progress.program(1, "complex", "sgd", 64, members=8)
     clock.now = 40.0
     progress.compiled(40.0)
@@ -73,7 +73,7 @@ def test_plain_lines_one_per_update_and_flushed(plain):
 
 
 def test_the_time_left_weighs_programs_by_their_operations(plain):
-    """Images of the second program cost 20 times as much; what was seen before is not counted."""
+    """Images of the second program cost 20 times as much; images that were seen before do not count."""
     progress, output, clock = plain
     progress.begin(2, 4, [100, 200], costs=[1.0, 20.0])
     progress.program(1, "complex", "sgd", 64, members=2)
@@ -90,7 +90,7 @@ def test_the_time_left_weighs_programs_by_their_operations(plain):
 
 
 def test_what_is_left_is_right_whenever_a_study_is_interrupted(tmp_path, quick, monkeypatch):
-    """Members of a chunk train for other numbers of epochs, and of a resumed one some have finished."""
+    """Members of a batch train for different numbers of epochs, and some have finished when the study is resumed."""
     study = make_study(seeds=(0, 1), train={"epochs": (1, 6), "learning_rate": (0.02, 0.05), "batch_size": (50, 100)})
     advance, said, left = Population.advance, [], []
 
@@ -130,14 +130,14 @@ def test_a_second_study_begins_at_nothing(plain):
 
 def test_a_population_that_diverged(plain):
     progress, output, _ = plain
-    progress.begin(1, 2, 10)
+    progress.begin(1, 2, [10])
     progress.epoch(1, 1, [math.nan, math.inf], [math.nan, math.nan], 10, 0.0, "members 1-2")
     assert "loss - (2 diverged)  accuracy - %  - images/s" in output.seen
 
 
 def test_a_finished_study_has_nothing_to_sum_up(plain):
     progress, output, _ = plain
-    progress.begin(0, 0, 0)
+    progress.begin(0, 0, [])
     progress.end()
     assert output.seen == "0 programs, 0 members, 0 images\n"
 
@@ -159,7 +159,7 @@ def test_a_terminal_gets_a_live_line_and_keeps_the_notes():
 
 
 def test_force_color_is_no_terminal():
-    script = "from cnnjax.utils.progress import Progress; p = Progress(); p.begin(1, 1, 1); p.end()"
+    script = "from cnnjax.utils.progress import Progress; p = Progress(); p.begin(1, 1, [1]); p.end()"
     done = subprocess.run([sys.executable, "-c", script], env={"FORCE_COLOR": "1"}, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("", "1 program, 1 member, 1 images\n")
 

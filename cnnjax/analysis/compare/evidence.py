@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 
 from cnnjax import stats
-from cnnjax.analysis.columns import AXES, bounds, larger_is_better, measure_name
+from cnnjax.analysis.columns import AXES, bounds, larger_is_better
 from cnnjax.analysis.compare.sides import Side
 from cnnjax.analysis.run import Run
 from cnnjax.runs.environment import lasting
+from cnnjax.study.metrics import TEST_MEASURES
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.tree import differences
 
@@ -64,6 +65,7 @@ def compare_configurations(a: Side, b: Side, measure: str | None = None, margin:
             "both are the same trials; use two configurations, as RUN:model=baseline",
         )
     measure = measure or _shared_measure(a.run, b.run)
+    values = a.values(measure), b.values(measure)
     least, most = bounds(measure)
     if margin is not None and not 0 < margin < most - least:
         at_most = " and < 1; 0.005 is half a percentage point" if most == 1 else ""
@@ -72,7 +74,6 @@ def compare_configurations(a: Side, b: Side, measure: str | None = None, margin:
         if side.crossed:
             how = f"its trainings share random streams ({', '.join(side.crossed)}), so they are not independent"
             raise RequestError("arguments", side.asked, f"{how}; use trials whose streams are not crossed")
-    values = a.values(measure), b.values(measure)
     warnings = [*_data_warnings(a, b, measure), *_side_warnings(a, "A"), *_side_warnings(b, "B")]
     comparison = stats.compare(
         *values,
@@ -148,9 +149,7 @@ def _data_warnings(a: Side, b: Side, measure: str) -> list[str]:
         return warnings
     keys = ("name", "classes", "counts", "image_shape", "validation_from", "test_from")
     what = ", ".join(key for key in keys if one.get(key) != other.get(key)) or "their pixels, labels or order"
-    if measure_name(measure).startswith("test") and (
-        one["classes"] != other["classes"] or not _may_be_tested_alike(a, b)
-    ):
+    if measure in TEST_MEASURES and (one["classes"] != other["classes"] or not _may_be_tested_alike(a, b)):
         said = f"they were tested on different images ({what}); use runs with the same test images"
         raise RequestError("arguments", f"{a.asked} {b.asked}", said)
     tests = one.get("test_sha256"), other.get("test_sha256")

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cnnjax import stats
-from cnnjax.analysis.columns import MEASURES, bounds, larger_is_better
+from cnnjax.analysis.columns import bounds, larger_is_better
 from cnnjax.analysis.compare.sides import Side, read_side
 from cnnjax.analysis.run import Run
 from cnnjax.runs.integrity import Damaged, read_json
+from cnnjax.study.metrics import MEASURES
+from cnnjax.study.renamed import OLD_COLUMNS
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.tree import finite
 
@@ -100,7 +102,7 @@ def compute_confirmation(run: Run, number: int) -> Confirmation:
     Raises:
         RequestError: the run of a contender is missing, or all its trials diverged.
     """
-    measure = "f1" if run.select == "f1" else "test_accuracy"
+    measure = "test_f1" if run.select == "test_f1" else "test_accuracy"
     trials = contenders(run)
     sides = {trial: read_side(str(fresh_folder(run.workdir, number, trial))) for trial in trials}
     values = {trial: side.values(measure) for trial, side in sides.items()}
@@ -159,7 +161,7 @@ def read_confirmation(workdir: Path) -> Confirmation | None:
         found = Confirmation(
             number,
             content["select"],
-            content["measure"],
+            OLD_COLUMNS.get(content["measure"], content["measure"]),
             [_read_contender(row) for row in content["contenders"]],
             [_read_against(row) for row in content["against"]],
         )

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cnnjax.analysis.columns import AXES, MEASURES
+from cnnjax.analysis.columns import AXES
 from cnnjax.analysis.read import read_run
 from cnnjax.analysis.run import Run
 from cnnjax.runs import remote
+from cnnjax.study.metrics import MEASURES
 from cnnjax.utils.errors import RequestError, one_of
 from cnnjax.utils.text import composed
 

@@ -1,1 +1,1 @@
-"""One reader for each format of images that data.path takes."""
+"""Readers of image data, one module per format."""

@@ -1,12 +1,14 @@
-"""What every reader of files checks, and the error that names the file."""
+"""Checks that the readers share, and the error that names the file."""
 
 import collections
+import contextlib
+import csv
 import math
 import re
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from pathlib import Path
 
@@ -16,81 +18,96 @@ import psutil
 from cnnjax.data.dataset import Split
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.paths import NO_TEXT, is_text
-from cnnjax.utils.text import counted
+from cnnjax.utils.text import counted, first_line
 
-DEFLATE_GROWTH = 1032  # a byte of deflated data stands for at most so many bytes
-# What NumPy, zipfile and zlib raise for damaged files; NumPy reads a header as Python's syntax.
-UNREADABLE = (
-    *(OSError, EOFError, OverflowError, RuntimeError, SyntaxError, TypeError, ValueError),
-    *(tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+# Errors that NumPy, csv, zipfile and zlib raise for damaged files. NumPy parses a header as Python code.
+_DAMAGE = (
+    *(OSError, EOFError, MemoryError, OverflowError, RuntimeError, SyntaxError, TypeError, ValueError),
+    *(csv.Error, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
 )
-
-# What operating systems and archives leave in folders, beside what is hidden.
+# Files that operating systems and archivers add to folders, besides hidden ones.
 _SYSTEM = (
     *("__macosx", "icon\r", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
     *("@eadir", "lost+found"),
 )
-_SUFFIXES_NAMED = 8  # of the files that are left out
+_MAX_SUFFIXES = 8  # that a note lists
 
-# The names of splits, in any capitals.
+# Names of splits in files, compared in lower case.
 SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 
 
 class PathError(RequestError):
-    """A file or folder that cannot be used: one line that names it and what is wrong with it."""
+    """An unusable file or folder. The message is one line that names the path and the problem."""
 
-    def __init__(self, path: Path, what: str):
-        super().__init__("data.path", str(path), what)
-        self.path, self.what = path, what
+    def __init__(self, path: Path, problem: str):
+        super().__init__("data.path", str(path), problem)
+        self.path, self.problem = path, problem
 
-    def under(self, key: str) -> RequestError:
-        """Returns the same fault of a path that was asked for as `key`."""
-        return RequestError(key, str(self.path), self.what)
+    def with_key(self, key: str) -> RequestError:
+        """Returns the same error for a path that the user gave as `key`."""
+        return RequestError(key, str(self.path), self.problem)
 
 
-def entries(folder: Path) -> list[Path]:
-    """Returns what a folder holds, by name, without what is hidden or written there by an operating system.
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns the errors of libraries that read a damaged file into a PathError."""
+    try:
+        yield
+    except RequestError:  # a ValueError
+        raise
+    except _DAMAGE as error:
+        raise PathError(path, f"the file cannot be read: {first_line(error)}") from error
+
+
+def list_folder(folder: Path) -> list[Path]:
+    """Returns the sorted content of a folder, without hidden files and files of the operating system.
 
     Raises:
-        PathError: a name is not UTF-8, or a link leads nowhere: nothing is left out in silence.
+        PathError: a name is not UTF-8, or a link is broken.
     """
-    seen = (path for path in folder.iterdir() if not path.name.startswith(".") and path.name.lower() not in _SYSTEM)
-    found = sorted(seen)
+    found = sorted(
+        path for path in folder.iterdir() if not path.name.startswith(".") and path.name.lower() not in _SYSTEM
+    )
     for path in found:
         if not is_text(path.name):
             raise PathError(path, NO_TEXT)
         if path.is_symlink() and not path.exists():
-            raise PathError(path, "it is a link to nothing")
+            raise PathError(path, "the link is broken; remove it or restore its target")
     return found
 
 
+def subfolders(folder: Path) -> list[Path]:
+    """Returns the folders in a folder, sorted; raises as `list_folder`."""
+    return [path for path in list_folder(folder) if path.is_dir()]
+
+
 def count_suffixes(paths: Iterable[Path]) -> str:
-    """Says how many files of each suffix there are, the most frequent first: "12 .HEIC, 1 without suffix"."""
+    """Counts the files of each suffix, the most frequent first: "12 .HEIC, 1 without suffix"."""
     suffixes = collections.Counter(path.suffix or "without suffix" for path in paths)
     counts = sorted(suffixes.items(), key=lambda item: (-item[1], item[0]))
-    named = [f"{count:,} {suffix}" for suffix, count in counts[:_SUFFIXES_NAMED]]
-    others = sum(count for _, count in counts[_SUFFIXES_NAMED:])
-    return ", ".join([*named, f"{counted(others, 'other')}"] if others else named)
+    named = [f"{count:,} {suffix}" for suffix, count in counts[:_MAX_SUFFIXES]]
+    others = sum(count for _, count in counts[_MAX_SUFFIXES:])
+    return ", ".join([*named, counted(others, "other")] if others else named)
 
 
 def by_split(paths: Iterable[Path], name: Callable[[Path], str]) -> dict[str, Path]:
-    """Returns the paths whose names are those of splits, by split.
+    """Returns the paths of splits; `name(path)` is looked up in `SPLITS`, and other paths are dropped.
 
     Raises:
-        PathError: two are one split.
+        PathError: two paths name the same split.
     """
     found: dict[str, Path] = {}
     for path in paths:
         split = SPLITS.get(name(path).lower())
         if split in found:
-            raise PathError(path, f"{found[split].name} beside it is the {split} split, too; use one of them")
+            raise PathError(path, f"{found[split].name} in the same folder is the {split} split, too; use one of them")
         if split is not None:
             found[split] = path
     return found
 
 
-def by_number(names: Iterable[str]) -> list[str]:
-    """Returns class names in their order: as numbers if all of them are numbers, otherwise as text."""
+def sort_class_names(names: Iterable[str]) -> list[str]:
+    """Sorts class names as numbers if all are numbers, otherwise as text."""
     names = sorted(names)
     return sorted(names, key=Decimal) if all(map(is_number, names)) else names
 
@@ -100,59 +117,50 @@ def is_number(name: str) -> bool:
     return re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", name) is not None
 
 
-def check_size(path: Path, size: int, growth: int, what: str = "its header promises") -> None:
-    """Refuses a file that promises more bytes than `growth` times its own size."""
-    limit = path.stat().st_size * growth
-    if size > limit:
-        raise PathError(path, f"{what} {size:,} bytes, which {path.stat().st_size:,} cannot hold")
-
-
 def check_memory(key: str, value: object, size: int) -> None:
-    """Refuses a setting by which the data would take more bytes than the machine has to spare."""
-    spare = psutil.virtual_memory().available
-    if size > spare:
-        what = f"the images would take {size / 1e9:,.1f} GB; use at most the {spare / 1e9:,.1f} GB that are free"
-        raise RequestError(key, value, what)
+    """Raises a RequestError on `key` if `size` bytes do not fit into the free memory."""
+    free = psutil.virtual_memory().available
+    if size > free:
+        problem = f"the images would take {size / 1e9:,.1f} GB; use at most the {free / 1e9:,.1f} GB that are free"
+        raise RequestError(key, value, problem)
 
 
-def checked_split(path: Path, keys: tuple[str, str], images: np.ndarray, labels: np.ndarray) -> Split:
+def to_split(path: Path, keys: tuple[str, str], images: np.ndarray, labels: np.ndarray) -> Split:
     """Returns images and labels as a split.
 
     Args:
-        path: where they come from.
-        keys: what they are called there.
-        images: as `checked_images` takes them.
-        labels: [N] or [N, 1].
+        path: the file, for errors.
+        keys: the names of the images and of the labels in the file, for errors.
+        images: as in `to_image_array`.
+        labels: integers [N] or [N, 1], not negative.
 
     Raises:
-        PathError: they are of another type or shape, none, not as many of one as of the other, or a
-            label is negative.
+        PathError: a type, shape or label is wrong, the numbers of images and labels differ, or there are none.
     """
-    images = checked_images(path, keys[0], images)
+    images = to_image_array(path, keys[0], images)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
-        found = f"{keys[1]} is {labels.dtype} {list(labels.shape)}"
-        raise PathError(path, f"{found}; use whole numbers [N]")
+        raise PathError(path, f"{keys[1]} is {labels.dtype} {list(labels.shape)}; use whole numbers [N]")
     if len(images) != len(labels) or not images.size:
-        found = f"{keys[0]} holds {len(images):,} images and {keys[1]} {len(labels):,} labels"
-        raise PathError(path, f"{found}; use as many of the one as of the other, more than 0")
+        found = f"{keys[0]} holds {len(images):,} images and {keys[1]} holds {len(labels):,} labels"
+        raise PathError(path, f"{found}; use one label for each image, and at least one image")
     if labels.min() < 0 or labels.max() >= 2**31:
-        found = f"the labels of {keys[1]} lie in {labels.min()}..{labels.max()}"
-        raise PathError(path, f"{found}; use 0 and more")
+        found = f"the labels of {keys[1]} range over {labels.min()}..{labels.max()}"
+        raise PathError(path, f"{found}; use whole numbers from 0")
     return Split(images, labels.astype(np.int32))
 
 
-def checked_images(path: Path, key: str, images: np.ndarray) -> np.ndarray:
+def to_image_array(path: Path, key: str, images: np.ndarray) -> np.ndarray:
     """Returns images as [N, H, W, C].
 
     Args:
-        path: where they come from.
-        key: what they are called there.
-        images: [N, H, W, C], C at most 4, [N, H, W], or rows of a square's pixels [N, S*S].
+        path: the file, for errors.
+        key: the name of the array in the file, for errors.
+        images: uint8 [N, H, W, C] with C at most 4, [N, H, W], or [N, S*S] (flattened squares).
 
     Raises:
-        PathError: they are of another type or shape.
+        PathError: another type or shape.
     """
     if images.ndim == 2 and math.isqrt(images.shape[1]) ** 2 == images.shape[1]:
         side = math.isqrt(images.shape[1])
@@ -161,27 +169,27 @@ def checked_images(path: Path, key: str, images: np.ndarray) -> np.ndarray:
         images = images[..., None]
     if images.dtype != np.uint8 or images.ndim != 4 or not 1 <= images.shape[-1] <= 4:
         found = f"{key} is {images.dtype} {list(images.shape)}"
-        raise PathError(path, f"{found}; use uint8 [N, H, W, C], C at most 4, [N, H, W] or [N, S*S]")
+        raise PathError(path, f"{found}; use uint8 [N, H, W, C] with C at most 4, [N, H, W] or [N, S*S]")
     return images
 
 
-def to_bytes(path: Path, key: str, images: np.ndarray) -> np.ndarray:
-    """Brings floating point of 0..1, or numbers of 0..255, to uint8; other arrays are returned as they are.
+def scale_to_image_array(path: Path, key: str, images: np.ndarray) -> np.ndarray:
+    """Returns images as uint8 [N, H, W, C], as `to_image_array`; floats in 0..1 are scaled to 0..255.
 
-    Args:
-        path: where they come from.
-        key: what they are called there.
-        images: pixels.
+    Other numbers in 0..255 are rounded if the maximum is above 127: otherwise their range is ambiguous.
 
     Raises:
-        PathError: they are numbers of another range, or could be of either.
+        PathError: another range, type or shape, or no image.
     """
-    if images.dtype == np.uint8 or images.dtype.kind not in "iuf" or not images.size:
-        return images
-    low, high = images.min(), images.max()
-    if images.dtype.kind == "f" and low >= 0 and high <= 1:
-        return np.rint(255 * images.astype(np.float32)).astype(np.uint8)
-    if low >= 0 and 127 < high <= 255:  # lower ones could be of 0..1, but for rounding, or of 0..16
-        return np.rint(images).astype(np.uint8)
-    allowed = "uint8, floating point of 0..1, or numbers of 0..255 that reach above 127"
-    raise PathError(path, f"{key} is {images.dtype} of {low:.4g}..{high:.4g}; use {allowed}")
+    if not images.size:
+        raise PathError(path, f"{key} is empty; use at least one image")
+    if images.dtype != np.uint8 and images.dtype.kind in "iuf":
+        low, high = images.min(), images.max()
+        if images.dtype.kind == "f" and low >= 0 and high <= 1:
+            images = np.rint(255 * images.astype(np.float32)).astype(np.uint8)
+        elif low >= 0 and 127 < high <= 255:
+            images = np.rint(images).astype(np.uint8)
+        else:
+            allowed = "uint8, floating point of 0..1, or numbers of 0..255 with a maximum above 127"
+            raise PathError(path, f"{key} is {images.dtype} of {low:.4g}..{high:.4g}; use {allowed}")
+    return to_image_array(path, key, images)

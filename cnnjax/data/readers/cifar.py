@@ -1,14 +1,13 @@
-"""CIFAR-10 and CIFAR-100 as published: folders of batches, pickled or binary."""
+"""Reads CIFAR-10 and CIFAR-100 as published: folders of pickled or binary batches."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from cnnjax.data.dataset import Split
-from cnnjax.data.readers.checks import PathError, checked_split
+from cnnjax.data.dataset import Source, Split
+from cnnjax.data.readers.checks import PathError, reading, to_split
 from cnnjax.data.readers.safe_pickle import read_pickle
-from cnnjax.utils.text import first_line
 
 TRAIN_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 TEST_BATCH = "test_batch"
@@ -19,12 +18,12 @@ class _Layout(NamedTuple):
     """The files of a published folder.
 
     Attributes:
-        train: those of the training split, in order.
-        test: that of the test split.
-        classes: that of the class names, which may be absent.
-        label_bytes: how many a record begins with, the last of which is read (CIFAR-100 puts the
-            coarse label before the fine one); 0 where the batches are pickled.
-        prefix: of the keys in a pickle.
+        train: file names of the training split, in order.
+        test: file name of the test split.
+        classes: file name of the class names; the file is optional.
+        label_bytes: label bytes at the start of a binary record, of which the last is read (CIFAR-100 stores the
+            coarse label before the fine one); 0 for pickled batches.
+        prefix: prefix of the keys in a pickle.
     """
 
     train: tuple[str, ...]
@@ -47,43 +46,34 @@ def has_cifar(folder: Path) -> bool:
     return _layout(folder) is not None
 
 
-def read_cifar(folder: Path) -> tuple[Split, Split, tuple[str, ...] | None]:
-    """Reads a folder of CIFAR-10's or CIFAR-100's batches; of CIFAR-100, the fine labels.
+def read_cifar(folder: Path) -> Source:
+    """Reads a folder of batches of CIFAR-10 or CIFAR-100 (its fine labels).
 
     Args:
-        folder: what the published archives unpack to: `cifar-10-batches-py`, `cifar-10-batches-bin`,
-            `cifar-100-python` or `cifar-100-binary`.
-
-    Returns:
-        The training split, the test split, and the class names if their file is there.
+        folder: the content of a published archive: `cifar-10-batches-py`, `cifar-10-batches-bin`,
+            `cifar-100-python` or `cifar-100-binary`. The file of the class names is optional.
 
     Raises:
         RequestError: a batch is missing or damaged.
     """
     layout = _layout(folder)
     if layout is None:
-        raise PathError(folder, f"it has no {TRAIN_BATCHES[0]}")
+        raise PathError(folder, f"the folder has no {TRAIN_BATCHES[0]}")
     for name in (*layout.train, layout.test):
         if not (folder / name).is_file():
-            raise PathError(folder, f"it has no {name}, which belongs to the other batches")
-    train = [_read_batch(folder / name, layout) for name in layout.train]
-    images, labels = (np.concatenate(parts) for parts in zip(*((b.images, b.labels) for b in train), strict=True))
-    return Split(images, labels), _read_batch(folder / layout.test, layout), _read_classes(folder, layout)
+            raise PathError(folder, f"the folder has no {name}, which belongs to the other batches")
+    train = Split.concatenate([_read_batch(folder / name, layout) for name in layout.train])
+    return Source(train, _read_batch(folder / layout.test, layout), _read_classes(folder / layout.classes, layout))
 
 
 def read_records(content: bytes, label_bytes: int = 1) -> Split:
-    """Reads records of labels, then 32x32 bytes each of red, green and blue.
-
-    Args:
-        content: whole records.
-        label_bytes: how many bytes of labels a record begins with; the last is the label.
-    """
+    """Reads binary records: label bytes, of which the last is read, then 3x32x32 bytes of pixels."""
     records = np.frombuffer(content, np.uint8).reshape(-1, label_bytes + _PIXELS)
     return Split(_from_planes(records[:, label_bytes:]), records[:, label_bytes - 1].astype(np.int32))
 
 
 def _from_planes(rows: np.ndarray) -> np.ndarray:
-    """Returns rows of 3*32*32 pixels, color after color, as images [N, 32, 32, 3]."""
+    """Returns rows of pixels [N, 3*32*32], channel by channel, as images [N, 32, 32, 3]."""
     return np.ascontiguousarray(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
 
 
@@ -95,12 +85,10 @@ def _read_batch(path: Path, layout: _Layout) -> Split:
     if not layout.label_bytes:
         return _read_pickled(path, f"{layout.prefix}labels")
     size = layout.label_bytes + _PIXELS
-    try:
+    with reading(path):
         content = path.read_bytes()
-    except OSError as error:
-        raise PathError(path, f"it cannot be read: {first_line(error)}") from error
     if not content or len(content) % size:
-        raise PathError(path, f"it has {len(content):,} bytes; use whole records of {size:,}, at least one")
+        raise PathError(path, f"the file has {len(content):,} bytes; use a multiple of {size:,}, the size of a record")
     return read_records(content, layout.label_bytes)
 
 
@@ -109,23 +97,20 @@ def _read_pickled(path: Path, key: str) -> Split:
     data, labels = batch.get("data"), batch.get(key)
     if not isinstance(data, np.ndarray) or data.ndim != 2 or data.shape[1] != _PIXELS:
         found = list(data.shape) if isinstance(data, np.ndarray) else type(data).__name__
-        raise PathError(path, f"its data is {found}; use an array [N, {_PIXELS}] of bytes")
+        raise PathError(path, f"data is {found}; use a uint8 array [N, {_PIXELS}]")
     if not isinstance(labels, list) or not all(type(label) is int and 0 <= label < 256 for label in labels):
-        raise PathError(path, f"its {key} are missing or wrong; use a list of whole numbers of 0..255")
-    return checked_split(path, ("data", key), _from_planes(data), np.array(labels, np.int32))
+        raise PathError(path, f"{key} is missing or wrong; use a list of whole numbers of 0..255")
+    return to_split(path, ("data", key), _from_planes(data), np.array(labels, np.int32))
 
 
-def _read_classes(folder: Path, layout: _Layout) -> tuple[str, ...] | None:
-    path = folder / layout.classes
+def _read_classes(path: Path, layout: _Layout) -> tuple[str, ...]:
     if not path.is_file():
-        return None
+        return ()
     if layout.label_bytes:
-        try:
-            return tuple(filter(None, path.read_text(encoding="utf-8").splitlines())) or None
-        except (OSError, UnicodeDecodeError) as error:
-            raise PathError(path, f"it cannot be read: {first_line(error)}") from error
+        with reading(path):
+            return tuple(filter(None, path.read_text(encoding="utf-8").splitlines()))
     key = f"{layout.prefix}label_names"
     names = read_pickle(path).get(key)
     if not isinstance(names, list) or not names or not all(isinstance(name, bytes | str) for name in names):
-        raise PathError(path, f"its {key} are missing or wrong; use a list of names")
+        raise PathError(path, f"{key} is missing or wrong; use a list of names")
     return tuple(name.decode("utf-8", "replace") if isinstance(name, bytes) else name for name in names)

@@ -1,7 +1,6 @@
-"""CSV files with an image in each row, under a header row: its label or its ID, and its pixels.
+"""Reads CSV files of square gray images: a header row, then a label or an ID and the pixels of an image in each row.
 
-Gray images only: their pixels are the rows of a square, one after another. In what order a row would
-hold three colors is agreed nowhere, so such files are refused and not guessed at.
+Color images are refused: there is no convention for the order of the channels in a row.
 """
 
 import csv
@@ -9,23 +8,21 @@ import gzip
 import io
 import math
 import re
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from cnnjax.data.dataset import Source, Split
-from cnnjax.data.readers.checks import SPLITS, PathError, by_split, checked_split
-from cnnjax.utils.text import first_line
+from cnnjax.data.readers.checks import SPLITS, PathError, by_split, reading, to_split
 
 _FORM = "a header row of label (or ID) and pix1,pix2,... in order"
-_HEADER = 1 << 25  # bytes: the longest header row that is read
+_MAX_HEADER = 1 << 25  # bytes
 _BLOCK = 1 << 20  # bytes read at a time, or more if a row is longer
 
 
 class _Header(NamedTuple):
-    """The columns of a file: all, the one that is no pixel, and the pixels."""
+    """The column names of a file: all, the label or ID, and the pixels."""
 
     names: list[str]
     key: str
@@ -33,23 +30,23 @@ class _Header(NamedTuple):
 
 
 def is_csv(path: Path) -> bool:
-    """Whether a file's name says that it is CSV, gzipped or not."""
+    """Whether a file has the suffix .csv or .csv.gz."""
     return path.name.lower().endswith((".csv", ".csv.gz"))
 
 
 def find_csv(folder: Path) -> list[Path]:
-    """Returns the CSV files of a folder that are named as splits; of a file and its packed copy the unpacked one."""
+    """Returns the CSV files of a folder that are named as splits; a .csv hides the .csv.gz of the same name."""
     files = sorted(path for path in folder.iterdir() if is_csv(path) and _split(path) and path.is_file())
     return [path for path in files if path.with_suffix("") not in files]
 
 
 def read_csv(path: Path) -> Source:
-    """Reads a CSV file, or a folder of train.csv and optionally val.csv and test.csv, as `read_labeled_rows`.
+    """Reads a CSV file, or a folder of train.csv and optionally val.csv and test.csv.
 
-    A file that is called train.csv is read with the other splits beside it. What has no labels is left out.
+    A file named train.csv is read together with the other splits in its folder. Splits without labels are left out.
 
     Raises:
-        RequestError: as `read_labeled_rows`; or two files are one split.
+        RequestError: as `read_labeled_rows`; or two files name one split.
     """
     found, notes = find_csv(path if path.is_dir() else path.parent), []
     if path.is_dir():
@@ -58,10 +55,10 @@ def read_csv(path: Path) -> Source:
         files = by_split([path, *(other for other in found if _split(other) != "train")], _stem)
     else:
         files = {"train": path}
-        notes = [f"left out, because it lies beside {path.name}: {other.name}" for other in found if other != path]
+        notes = [f"left out, because only {path.name} was named: {other.name}" for other in found if other != path]
     for split in ("validation", "test"):
-        if split in files and (why := _no_labels(files[split])):
-            notes.append(f"left out, because {why}: {files.pop(split).name}")
+        if split in files and (problem := _label_problem(files[split])):
+            notes.append(f"left out, because {problem}: {files.pop(split).name}")
     splits = {split: read_labeled_rows(file) for split, file in files.items()}
     return Source(splits["train"], splits.get("test"), (), splits.get("validation"), tuple(notes))
 
@@ -74,49 +71,46 @@ def _stem(path: Path) -> str:
     return path.name.partition(".")[0]
 
 
-def _no_labels(path: Path) -> str:
-    """Says why a file is none of labeled images; "" of one that is."""
+def _label_problem(path: Path) -> str:
+    """Returns why a file cannot be read as labeled images, or "" if it can."""
     try:
         return "" if _read_header(path).key.lower() == "label" else "its images have no labels"
     except PathError as error:
-        return error.what
+        return error.problem
 
 
 def read_labeled_rows(path: Path) -> Split:
-    """Reads a CSV file of the columns label,pix1,pix2,... (`label` may also stand last).
-
-    Args:
-        path: the file, gzipped if its name ends in .gz.
+    """Reads a CSV file, gzipped if its name ends in .gz, with the columns label,pix1,pix2,... or pix1,...,label.
 
     Returns:
-        Images [N, S, S, 1] for S*S pixels, in the order of the rows.
+        Images [N, S, S, 1] from S*S pixels, in the order of the rows.
 
     Raises:
-        RequestError: other columns, no square number of pixels, or a cell that is not a whole number
-            (of 0..255, for a pixel).
+        RequestError: the columns are wrong, the pixels are not those of a square, a label is not a whole number, or a
+            pixel is not a whole number of 0..255.
     """
     header = _read_header(path)
     if header.key.lower() != "label":
-        raise PathError(path, f"its images have an {header.key} and no label: to be predicted, not to be studied")
+        raise PathError(path, f"the images have an {header.key} and no label; use labeled images for a study")
     labels, images = _read_columns(path, header)
-    return checked_split(path, (f"{header.pixels[0]}..{header.pixels[-1]}", header.key), images, labels)
+    return to_split(path, (f"{header.pixels[0]}..{header.pixels[-1]}", header.key), images, labels)
 
 
 def read_unlabeled_rows(path: Path) -> tuple[list[str], np.ndarray]:
-    """Reads a CSV file of the columns ID,pix1,pix2,...
+    """Reads a CSV file with the columns ID,pix1,pix2,...
 
     Returns:
-        The IDs, as written, and the images [N, S, S, 1], in the order of the rows.
+        The IDs as text, and the images [N, S, S, 1], in the order of the rows.
 
     Raises:
-        RequestError: as `read_labeled_rows`; or there is no column ID, or no row.
+        RequestError: as `read_labeled_rows`; or the file has no column ID, or no row.
     """
     header = _read_header(path)
     if header.key.lower() != "id":
-        raise PathError(path, f"it has a column {header.key} and no column ID; use ID,pix1,pix2,...")
+        raise PathError(path, f"the file has a column {header.key} and no column ID; use ID,pix1,pix2,...")
     ids, images = _read_columns(path, header)
     if not len(ids):
-        raise PathError(path, "it has no row below its header")
+        raise PathError(path, "the file has no row below its header; use one row per image")
     return ids.tolist(), images
 
 
@@ -125,25 +119,21 @@ def _open(path: Path) -> io.BufferedIOBase:
 
 
 def _read_header(path: Path) -> _Header:
-    """Returns the columns, once the pixels are known to be those of a square, in order."""
-    try:
-        with _open(path) as file:
-            line = file.readline(_HEADER).decode("utf-8-sig")
-        names = next(csv.reader([line]), [])
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
-        raise PathError(path, f"it cannot be read: {first_line(error)}") from error
+    """Returns the columns, after checking that the pixels are in order and form a square."""
+    with reading(path), _open(path) as file:
+        names = next(csv.reader([file.readline(_MAX_HEADER).decode("utf-8-sig")]), [])
     keys = [name for name in names if name.lower() in ("label", "id")]
     pixels = [name for name in names if name not in keys]
     if len(keys) != 1 or not pixels:
         found = ",".join(names)[:40]
-        raise PathError(path, f"it begins with {found!r}; use {_FORM}, and just one of label and ID")
+        raise PathError(path, f"the header begins with {found!r}; use {_FORM}, and just one of label and ID")
     parts = [re.fullmatch(r"(\D*)([0-9]{1,9})", name) for name in pixels]
     numbered = [(part[1], int(part[2])) if part else None for part in parts]
     for index, name in enumerate(pixels):
         if numbered[0] is None or numbered[index] != (numbered[0][0], numbered[0][1] + index):
-            raise PathError(path, f"its column {name[:40]!r} is no pixel or out of order; use {_FORM}")
+            raise PathError(path, f"the column {name[:40]!r} is no pixel or out of order; use {_FORM}")
     if math.isqrt(len(pixels)) ** 2 != len(pixels):
-        raise PathError(path, f"it has {len(pixels):,} pixels; use those of a gray square (784 = 28x28, say)")
+        raise PathError(path, f"an image has {len(pixels):,} pixels; use those of a gray square (784 = 28x28, say)")
     return _Header(names, keys[0], pixels)
 
 
@@ -154,31 +144,29 @@ def _read_columns(path: Path, header: _Header) -> tuple[np.ndarray, np.ndarray]:
 
     types = dict.fromkeys(header.names, pyarrow.uint8())
     types[header.key] = pyarrow.int64() if header.key.lower() == "label" else pyarrow.string()
-    reading = arrow.ReadOptions(  # in threads it would not know in which row it finds a fault
+    read_options = arrow.ReadOptions(  # without threads, errors name the row
         use_threads=False, block_size=max(_BLOCK, sum(len(name) + 16 for name in types))
     )
-    converting = arrow.ConvertOptions(  # nothing stands for an absent number
+    convert_options = arrow.ConvertOptions(  # no text means a missing number
         column_types=types, include_columns=header.names, null_values=[], strings_can_be_null=False
     )
-    try:
-        with _open(path) as file:
-            table = arrow.read_csv(file, reading, convert_options=converting)
-    except pyarrow.ArrowException as error:
-        raise PathError(path, _fault(header, str(error))) from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise PathError(path, f"it cannot be read: {first_line(error)}") from error
+    with reading(path), _open(path) as file:
+        try:
+            table = arrow.read_csv(file, read_options, convert_options=convert_options)
+        except pyarrow.ArrowException as error:
+            raise PathError(path, _explain(header, str(error))) from error
     side = math.isqrt(len(header.pixels))
     images = np.stack([table[name].to_numpy() for name in header.pixels], axis=1)
     return table[header.key].to_numpy(), images.reshape(-1, side, side, 1)
 
 
-def _fault(header: _Header, message: str) -> str:
-    """Says in one line which cell pyarrow, which skips empty lines, did not like."""
+def _explain(header: _Header, message: str) -> str:
+    """Returns pyarrow's error in one line that names the cell. Pyarrow counts rows without empty lines."""
     counted = "the header is 1, empty lines do not count"
     cell = re.fullmatch(r"In CSV column #(\d+): Row #(\d+): .* to (\w+): invalid (.*)", message, re.DOTALL)
     if cell is None:
         said = re.sub(r"Row #(\d+)", rf"row \1 ({counted})", message.splitlines()[0][:120])
-        return f"it cannot be read: {said}"
+        return f"the file cannot be read: {said}"
     allowed = {"uint8": "a whole number of 0..255", "int64": "a whole number"}.get(cell[3], "text in UTF-8")
     column = header.names[int(cell[1])]
     found = " ".join(cell[4].split())[:60]

@@ -1,4 +1,4 @@
-"""The embedded data set: scikit-learn's 1,797 gray 8x8 digits."""
+"""Reads the digits of scikit-learn: 1,797 gray 8x8 images."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from cnnjax.data.dataset import Source, Split
 
 
 def read_digits() -> Source:
-    """Returns the digits, their 17 gray levels spread over 0..255; there is no test split."""
+    """Returns the digits, with their 17 gray levels scaled to 0..255, and without a test split."""
     from sklearn.datasets import load_digits  # lazily: it takes a second
 
     digits: Any = load_digits()

@@ -1,29 +1,16 @@
-"""NumPy's .npz files."""
+"""Reads .npz files of images."""
 
 import contextlib
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from cnnjax.data.dataset import Source
-from cnnjax.data.readers.checks import (
-    DEFLATE_GROWTH,
-    SPLITS,
-    UNREADABLE,
-    PathError,
-    check_size,
-    checked_images,
-    checked_split,
-    to_bytes,
-)
-from cnnjax.data.readers.npy import promised_bytes
-from cnnjax.utils.errors import RequestError
-from cnnjax.utils.text import counted, first_line
+from cnnjax.data.readers.checks import SPLITS, PathError, reading, scale_to_image_array, to_split
+from cnnjax.utils.text import counted
 
-# What the arrays of a split are called: as Keras has it, or as MedMNIST.
-_FORMS = (("x_{}", "y_{}"), ("{}_images", "{}_labels"))
+_NAMES = (("x_{}", "y_{}"), ("{}_images", "{}_labels"))  # of the arrays of a split: Keras's, MedMNIST's
 ALLOWED = (
     "x_train, y_train and optionally x_val, y_val, x_test, y_test; "
     "train_images, train_labels and optionally val_images, ...; or images, labels"
@@ -36,69 +23,51 @@ def read_npz(path: Path) -> Source:
     Raises:
         RequestError: other arrays, or a damaged file.
     """
-    with _arrays(path) as arrays:
+    with _open(path) as arrays:
         keys = _keys(path, set(arrays))
         unread = sorted(set(arrays) - {key for pair in keys.values() for key in pair})
         notes = (f"left out: {counted(len(unread), 'array')} ({', '.join(unread)})",) if unread else ()
-        splits = {split: checked_split(path, pair, *(arrays[key] for key in pair)) for split, pair in keys.items()}
+        splits = {
+            split: to_split(path, pair, *(np.asarray(arrays[key]) for key in pair)) for split, pair in keys.items()
+        }
         return Source(splits["train"], splits.get("test"), (), splits.get("validation"), notes)
 
 
 def _keys(path: Path, names: set[str]) -> dict[str, tuple[str, str]]:
     """Returns the names of the images and labels of each split."""
     found: dict[str, tuple[str, str]] = {}
-    for images, labels in _FORMS:
+    for images, labels in _NAMES:
         for name, split in SPLITS.items():
             pair = images.format(name), labels.format(name)
-            there = names & set(pair)
-            if there and split in found:
-                raise PathError(path, f"{' and '.join(sorted(there))} and {found[split][0]} are both the {split} split")
-            if there:
+            present = names & set(pair)
+            if present and split in found:
+                both = f"{' and '.join(sorted(present))} and {found[split][0]}"
+                raise PathError(path, f"{both} are both the {split} split; use one of them")
+            if present:
                 found[split] = pair
     if "train" not in found and {"images", "labels"} <= names:
         return {"train": ("images", "labels")}
     if "train" not in found or not set(found["train"]) <= names:
-        raise PathError(path, f"it holds {sorted(names)}; use {ALLOWED}")
+        raise PathError(path, f"the file holds {sorted(names)}; use {ALLOWED}")
     for pair in found.values():
         if not set(pair) <= names:
-            raise PathError(path, f"it holds only one of {pair[0]} and {pair[1]}")
+            raise PathError(path, f"the file holds only one of {pair[0]} and {pair[1]}; use both")
     return found
 
 
 def read_npz_images(path: Path) -> np.ndarray:
-    """Reads the array `images` and nothing else, as uint8 [N, H, W, C]; see `to_bytes`.
+    """Reads the array `images` as uint8 [N, H, W, C]; see `scale_to_image_array`.
 
     Raises:
-        RequestError: there is none, it holds no images, or the file is damaged.
+        RequestError: the array is missing, empty or holds no images, or the file is damaged.
     """
-    with _arrays(path) as arrays:
+    with _open(path) as arrays:
         if "images" not in arrays:
-            raise PathError(path, f"it holds {sorted(arrays)}; use images")
-        images = checked_images(path, "images", to_bytes(path, "images", arrays["images"]))
-    if not images.size:
-        raise PathError(path, "images is empty; use at least one image")
-    return images
+            raise PathError(path, f"the file holds {sorted(arrays)}; use images")
+        return scale_to_image_array(path, "images", np.asarray(arrays["images"]))
 
 
 @contextlib.contextmanager
-def _arrays(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
-    """Opens a file whose arrays are no larger than it can hold."""
-    try:
-        for key, size in _npz_sizes(path).items():
-            check_size(path, size, DEFLATE_GROWTH, f"{key!r} promises")
-        with np.load(path, allow_pickle=False) as arrays:
-            yield arrays
-    except RequestError:  # itself a ValueError
-        raise
-    except UNREADABLE as error:
-        raise PathError(path, f"it cannot be read: {first_line(error)}") from error
-
-
-def _npz_sizes(path: Path) -> dict[str, int]:
-    """Returns how many bytes the header of each array promises, reading no array."""
-    sizes = {}
-    with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            with archive.open(name) as file:
-                sizes[name.removesuffix(".npy")] = promised_bytes(file)
-    return sizes
+def _open(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
+    with reading(path), path.open("rb") as file, np.lib.npyio.NpzFile(file) as arrays:
+        yield arrays

@@ -1,4 +1,4 @@
-"""Reads what tensorflow-datasets has prepared on this machine, without TensorFlow or a network."""
+"""Reads data that tensorflow-datasets has prepared, without TensorFlow or a network."""
 
 import io
 import json
@@ -29,69 +29,70 @@ def data_folder() -> Path:
 
 
 def read_prepared(data: DataConfig) -> Source:
-    """Reads a prepared data set; records stay in their stored order.
+    """Reads a prepared data set, in the stored order of its records.
 
     Args:
-        data: `name` is tensorflow-datasets' name, with `/config` where there are several. The image
-            size matters only to images that differ in size: they are resized while they are read.
+        data: `name` is the name in tensorflow-datasets, with `/config` if there are several configs. If the images
+            differ in size, they are resized to `image_size`.
 
     Raises:
-        RequestError: it is not there, is damaged, or is not images with one label each.
+        RequestError: the data set is missing or damaged, or does not consist of images with one label each.
     """
-    folder = _find(data.name)
+    folder = _newest_version(data.name)
     try:
         return _read(folder, data)
-    except RequestError:  # itself a ValueError
+    except RequestError:  # a ValueError
         raise
     except (OSError, RuntimeError, ValueError) as error:
-        why = f"its copy in {folder} is damaged ({first_line(error)})"
-        raise RequestError("data.name", data.name, f"{why}; delete it and prepare it again") from error
+        problem = f"the copy in {folder} is damaged ({first_line(error)})"
+        raise RequestError("data.name", data.name, f"{problem}; delete the folder and prepare it again") from error
 
 
 def _read(folder: Path, data: DataConfig) -> Source:
     info = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))
     features = json.loads((folder / "features.json").read_text(encoding="utf-8"))
     if info.get("fileFormat") != "array_record":
-        how = "must be array_record (the file_format of download_and_prepare)"
-        raise RequestError("data.name", data.name, f"{folder} holds {info.get('fileFormat')}; {how}")
+        advice = "use array_record, the file_format of download_and_prepare"
+        raise RequestError("data.name", data.name, f"{folder} holds {info.get('fileFormat')}; {advice}")
     reader = _Reader(folder, data, info, features)
     files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.iterdir())]
     resized = reader.size and (reader.size, data.resize)
     key: dict[str, Any] = {"folder": str(folder.resolve()), "files": files, "resized": resized}
-    if "validation" in reader.splits:  # older entries lack it
+    if "validation" in reader.splits:  # entries of older versions lack this split
         key["splits"] = reader.splits
     arrays = cached(data.name, key, reader.read)
     splits = {name: Split(arrays[f"{name}_images"], arrays[f"{name}_labels"]) for name in reader.splits}
     return Source(splits["train"], splits.get("test"), reader.classes(), splits.get("validation"))
 
 
-def _find(name: str) -> Path:
+def _newest_version(name: str) -> Path:
     """Returns the folder of the newest prepared version of a data set."""
     root = data_folder()
-    found = [path.parent for path in _info_files(root / name)]
+    found = _versions(root / name)
     if not found:
-        raise RequestError("data.name", name, _how_to_get(name, root))
+        raise RequestError("data.name", name, _missing(name, root))
     configs = sorted({str(folder.parent.relative_to(root)) for folder in found})
     if len(configs) > 1:
         raise RequestError("data.name", name, f"must be one of its configs, {', '.join(configs)}")
     return max(found, key=lambda folder: [int(part) for part in folder.name.split(".")])
 
 
-def _info_files(folder: Path) -> list[Path]:
-    """Returns dataset_info.json of each version (x.y.z) below folder/ or folder/config/."""
-    found = [*folder.glob("*/dataset_info.json"), *folder.glob("*/*/dataset_info.json")]
-    return [path for path in found if re.fullmatch(r"\d+\.\d+\.\d+", path.parent.name)]
+def _versions(folder: Path) -> list[Path]:
+    """Returns the folders of prepared versions (x.y.z) in folder/ and folder/config/."""
+    found = [path.parent for pattern in ("*", "*/*") for path in folder.glob(f"{pattern}/dataset_info.json")]
+    return [version for version in found if re.fullmatch(r"\d+\.\d+\.\d+", version.name)]
 
 
-def _how_to_get(name: str, root: Path) -> str:
-    message = f"no prepared copy: looked for {root / name}/**/dataset_info.json; "
+def _missing(name: str, root: Path) -> str:
+    """Returns the problem of a data set that is not prepared: the place that was searched, and the remedies."""
+    problem = f"no prepared copy: looked for {root / name}/**/dataset_info.json; "
     if name in PUBLISHED:
-        message += f"get it once, online: python -m cnnjax.data.prepare {name} --data_dir={root}; "
+        problem += f"download it once: python -m cnnjax.data.prepare {name} --data_dir={root}; "
     else:
-        prepared = [path.name for path in root.glob("*") if _info_files(path)]
-        message += f"{one_of(name, {'digits', *PUBLISHED, *prepared})}; or any name that "
-        message += "tensorflow-datasets has prepared there as array_record; "
-    return f"{message}or set TFDS_DATA_DIR to the folder that has it; or data.path to {ACCEPTED}"
+        prepared = [path.name for path in root.glob("*") if _versions(path)]
+        problem += f"{one_of(name, {'digits', *PUBLISHED, *prepared})}; or any name that "
+        problem += "tensorflow-datasets has prepared there as array_record; "
+    return f"{problem}or set TFDS_DATA_DIR to the folder that holds it; or data.path to {ACCEPTED}"
 
 
 class _Reader:
@@ -112,23 +113,22 @@ class _Reader:
         except (KeyError, TypeError, ValueError):
             readable = False
         if not readable:
-            what = "uint8 images, gray or RGB, with one class label each, and a train split"
-            raise RequestError("data.name", data.name, f"must be data of {what}")
-        differ = min(self.shape[:2]) < 1  # -1: every image has its own
+            required = "uint8 images, gray or RGB, with one class label each, and a train split"
+            raise RequestError("data.name", data.name, f"must be a data set of {required}")
+        differ = min(self.shape[:2]) < 1  # -1: sizes vary
         if differ and data.image_size is None:
-            why = f"the images of {data.name} differ in size"
-            raise RequestError("data.image_size", None, f"{why}; use a size")
+            raise RequestError("data.image_size", None, f"the images of {data.name} differ in size; use a size")
         self.size = data.image_size if differ else None
 
     def classes(self) -> tuple[str, ...]:
-        """Returns the class names; a class without a name is called by its label."""
+        """Returns the class names, or the labels as text if the classes are not named."""
         path = self.folder / f"{self.label_key}.labels.txt"
         names = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         return tuple(names) or tuple(str(label) for label in range(self.count))
 
     def read(self) -> dict[str, np.ndarray]:
         """Decodes the train, test and validation splits."""
-        import tensorflow_datasets as tfds  # lazily: only the first read of the data needs it
+        import tensorflow_datasets as tfds  # lazily: cached data does not need it
 
         arrays = {}
         builder: Any = tfds.builder_from_directory(self.folder)

@@ -1,7 +1,9 @@
 """Images as 2x2 blocks: four arrays [N, H/2, W/2, C], one for each pixel of a block, in row order.
 
-Two of the fast ways to convolve make their output in blocks, and a 2x2 max-pool is the largest of the four.
+Two of the fast convolution methods compute their output in blocks. A 2x2 max-pool is the largest of the four arrays.
 """
+
+from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
@@ -14,7 +16,7 @@ NO_WINNER = 4
 
 
 def split(images_NxHxWxC: Float[Array, "N H W C"]) -> Blocks:
-    """Returns the blocks of images; an odd height or width is filled up with zeros."""
+    """Returns the blocks of images; an odd height or width is padded with zeros."""
     _, height, width, _ = images_NxHxWxC.shape
     even = jnp.pad(images_NxHxWxC, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
     top_left, top_right, low_left, low_right = (even[:, y::2, x::2] for y in (0, 1) for x in (0, 1))
@@ -28,15 +30,31 @@ def join(blocks: Blocks) -> Float[Array, "N H W C"]:
     return jnp.stack(rows, 2).reshape(batch, 2 * height, 2 * width, channels)
 
 
-def pad_to(images: Float[Array, "N H W C"], before: Pair, size: Pair) -> Float[Array, "N P Q C"]:
-    """Pads images with zeros, `before` their first row and column and behind the last, or cuts them, to a size."""
-    behind = [new - old - front for new, old, front in zip(size, images.shape[1:3], before, strict=True)]
+def as_layout(images: Array | Blocks, in_blocks: bool) -> Any:
+    """Converts images, or blocks, to blocks if `in_blocks`, else to images."""
+    if isinstance(images, tuple):
+        return images if in_blocks else join(images)
+    return split(images) if in_blocks else images
+
+
+def pad_to(images: Float[Array, "N H W C"], before: Pair, size: Pair, kernel_size: int = 1) -> Float[Array, "N P Q C"]:
+    """Pads images with zeros, or crops them, to the pixels that `size` output pixels of a convolution read.
+
+    Args:
+        images: the images.
+        before: zeros above and left of the images; negative numbers crop.
+        size: height and width of the output.
+        kernel_size: of the convolution.
+    """
+    behind = [
+        new + kernel_size - 1 - old - front for new, old, front in zip(size, images.shape[1:3], before, strict=True)
+    ]
     rows, columns = ((front, back, 0) for front, back in zip(before, behind, strict=True))
     return lax.pad(images, jnp.zeros((), images.dtype), ((0, 0, 0), rows, columns, (0, 0, 0)))
 
 
 def largest(blocks: Blocks) -> tuple[Float[Array, "N H W C"], Int8[Array, "N H W C"]]:
-    """Returns the largest pixel of each block, and which it was: the first of equals, as PyTorch's gradient has it."""
+    """Returns the largest pixel of each block and its index; of equal pixels the first, as in PyTorch's gradient."""
     top_left, top_right, low_left, low_right = blocks
     top, low = jnp.maximum(top_left, top_right), jnp.maximum(low_left, low_right)
     winner = jnp.where(top >= low, jnp.where(top_left >= top_right, 0, 1), jnp.where(low_left >= low_right, 2, 3))
@@ -44,13 +62,13 @@ def largest(blocks: Blocks) -> tuple[Float[Array, "N H W C"], Int8[Array, "N H W
 
 
 def largest_positive(blocks: Blocks, bias: Array) -> tuple[Float[Array, "N H W C"], Int8[Array, "N H W C"]]:
-    """Returns max(0, largest + bias) of each block, and which pixel that was: `NO_WINNER` where it is 0."""
+    """Returns max(0, largest + bias) of each block and the pixel's index: `NO_WINNER` if the result is 0."""
     value, winner = largest(blocks)
     value = value + bias
     return jnp.maximum(value, 0), jnp.where(value > 0, winner, NO_WINNER).astype(jnp.int8)
 
 
-def to_winner(gradient: Float[Array, "N H W C"], winner: Int8[Array, "N H W C"]) -> Blocks:
-    """Returns the gradient of the largest pixel in blocks: all of it at the winner."""
-    first, second, third, fourth = (jnp.where(winner == i, gradient, 0) for i in range(4))
+def to_winner(grad: Float[Array, "N H W C"], winner: Int8[Array, "N H W C"]) -> Blocks:
+    """Returns the gradient of the blocks from the gradient of their largest pixels: the winner gets all of it."""
+    first, second, third, fourth = (jnp.where(winner == i, grad, 0) for i in range(4))
     return first, second, third, fourth

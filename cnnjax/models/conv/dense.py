@@ -10,17 +10,13 @@ def forward(
     images: Float[Array, "N H W C"], kernel: Float[Array, "K K C F"], before: Pair, size: Pair
 ) -> Float[Array, "N P Q F"]:
     """Returns `size` output pixels of images with `before` zeros above and left."""
-    padded = _padded(images, before, size, kernel.shape[0])
+    padded = pad_to(images, before, size, kernel.shape[0])
     return lax.conv_general_dilated(padded, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-def kernel_gradient(
-    images: Float[Array, "N H W C"], gradient: Float[Array, "N P Q F"], before: Pair, kernel_shape: tuple[int, ...]
+def kernel_grad(
+    images: Float[Array, "N H W C"], grad: Float[Array, "N P Q F"], before: Pair, kernel_shape: tuple[int, ...]
 ) -> Float[Array, "K K C F"]:
-    """Returns the gradient of a kernel from that of the output."""
-    padded = _padded(images, before, gradient.shape[1:3], kernel_shape[0])
-    return lax.conv_general_dilated(padded, gradient, (1, 1), "VALID", dimension_numbers=("CHWN", "IHWO", "HWNC"))
-
-
-def _padded(images: Array, before: Pair, size: Pair, kernel_size: int) -> Array:
-    return pad_to(images, before, (size[0] + kernel_size - 1, size[1] + kernel_size - 1))
+    """Returns the gradient of a kernel from the gradient of the output."""
+    padded = pad_to(images, before, grad.shape[1:3], kernel_shape[0])
+    return lax.conv_general_dilated(padded, grad, (1, 1), "VALID", dimension_numbers=("CHWN", "IHWO", "HWNC"))

@@ -1,4 +1,4 @@
-"""Which way to compute a convolution, by its shape and the backend: the one place that chooses."""
+"""The methods to compute a convolution, and the choice of one by shape and backend."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,38 +12,37 @@ from cnnjax.models.conv.blocks import Blocks
 
 
 class Method(NamedTuple):
-    """A way to compute the products of a convolution."""
+    """A method that computes the matrix products of a convolution."""
 
-    transform: Callable[[Array], Array]  # of the kernel, linear: done once for all chunks
     forward: Callable[..., Array | Blocks]
-    kernel_gradient: Callable[..., Array]  # of the transformed kernel
-    from_blocks: bool  # whether images are taken in blocks
-    to_blocks: bool  # whether the output comes, and its gradient goes, in blocks
-    floats_per_pixel: Callable[[int, int, int], int]  # made on the way, from kernel size, channels and features
-    loops: bool = False  # over members that are side by side; otherwise one product is of them all
-    fits: Callable[[int], bool] = lambda size: True  # whether it can do kernels of a size
-    by_place: bool = False  # whether a transformed kernel is a matrix [C, F] for each of some places
-    image_gradient: Callable[..., Array] | None = None  # without one, the forward product with the turned kernel
-    gradient_floats_per_pixel: Callable[[int, int, int], int] | None = None  # where they are others than forwards
+    kernel_grad: Callable[..., Array]  # of the transformed kernel
+    transform: Callable[[Array], Array] = lambda kernel: kernel  # linear, of the kernel: once for all chunks
+    from_blocks: bool = False  # whether the images are passed in blocks
+    to_blocks: bool = False  # whether the output and its gradient are in blocks
+    floats_per_pixel: Callable[[int, int, int], int] = lambda size, channels, features: 0  # temporary, forward pass
+    loops: bool = False  # over stacked members; otherwise all members share one product
+    fits: Callable[[int], bool] = lambda size: True  # whether kernels of this size are supported
+    by_place: bool = False  # whether a transformed kernel is a matrix [C, F] for each place
+    image_grad: Callable[..., Array] | None = None  # None: the forward product with the turned kernel
+    grad_floats_per_pixel: Callable[[int, int, int], int] | None = None  # None: as in the forward pass
 
     def transform_turned(self, kernel: Float[Array, "K K C F"]) -> Array:
-        """Returns the transform of the kernel turned by 180 degrees, from its features to its channels."""
+        """Returns the transform of the kernel turned by 180 degrees, with channels and features swapped."""
         turned = kernel[::-1, ::-1]
-        if self.by_place:  # behind the additions, of which each would read across channels and features otherwise
+        if self.by_place:  # swap after the additions of the transform, which would otherwise read strided memory
             return self.transform(turned).swapaxes(1, 2)
         return self.transform(turned.swapaxes(2, 3))
 
 
 METHODS = {
     "block_patches": Method(
-        *(block_patches.transform, block_patches.forward, block_patches.kernel_gradient),
-        from_blocks=False,
+        *(block_patches.forward, block_patches.kernel_grad, block_patches.transform),
         to_blocks=True,
         floats_per_pixel=block_patches.floats_per_pixel,
         fits=lambda size: size % 2 == 1,
     ),
     "winograd": Method(
-        *(winograd.transform, winograd.forward, winograd.kernel_gradient),
+        *(winograd.forward, winograd.kernel_grad, winograd.transform),
         from_blocks=True,
         to_blocks=True,
         floats_per_pixel=lambda size, channels, features: 4 * (channels + features),
@@ -51,46 +50,37 @@ METHODS = {
         by_place=True,
     ),
     "patches": Method(
-        *(patches.transform, patches.forward, patches.kernel_gradient),
-        from_blocks=False,
-        to_blocks=False,
+        *(patches.forward, patches.kernel_grad),
         floats_per_pixel=lambda size, channels, features: size**2 * channels,
     ),
-    "dense": Method(
-        *(patches.transform, dense.forward, dense.kernel_gradient),
-        from_blocks=False,
-        to_blocks=False,
-        floats_per_pixel=lambda size, channels, features: 0,
-        loops=True,
-    ),
+    "dense": Method(dense.forward, dense.kernel_grad, loops=True),
+    "grouped": Method(dense.forward, dense.kernel_grad),  # `vmap` over members makes it a grouped convolution
 }
-# Forwards, patches are fewer passes over the output than a sum over shifts.
+# The forward pass is that of patches, which write the output fewer times than a sum over shifts.
 METHODS["shifts"] = METHODS["patches"]._replace(
-    kernel_gradient=shifts.kernel_gradient,
-    image_gradient=shifts.image_gradient,
-    gradient_floats_per_pixel=lambda size, channels, features: channels + features,
+    kernel_grad=shifts.kernel_grad,
+    image_grad=shifts.image_grad,
+    grad_floats_per_pixel=lambda size, channels, features: channels + features,
 )
-# A loop of convolutions over members, or one in groups.
-METHODS["grouped"] = METHODS["dense"]._replace(loops=False)
 
-# What a chunk of images makes on the way is still in the cache when it is read. But each chunk reads the kernel again,
-# or adds to its gradient, so a large kernel wants larger ones (measured on CPU for every layer of the ladder).
+# The temporary arrays of a chunk of images fit in the cache. Each chunk reads the kernel again, or adds to its
+# gradient, so a large kernel needs larger chunks (measured on CPU for every layer of the ladder).
 _CHUNK_BYTES = 2_750_000
 
 
 def choose(kernel_shape: tuple[int, ...], pixels: int, wanted: str = "auto") -> str:
-    """Names the method for a kernel [K, K, C, F] that makes `pixels` of output an image.
+    """Returns the name of the method for a kernel [K, K, C, F] and `pixels` output pixels per image.
 
-    That is the one `wanted`, a name in METHODS, where it can do such a kernel. Otherwise the one that
-    `python -m experiments.benchmarks.convolutions` found fastest:
+    `wanted`, a name in METHODS, is returned if it supports the kernel. Otherwise the choice follows the measurements of
+    `python -m experiments.benchmarks.convolutions`.
 
-    Windows of few channels are small enough to be made for a whole batch of all members; in blocks, unless many kernels
-    make a CPU's time that of the arithmetic, of which blocks have more. From there on Winograd's saving of arithmetic
-    wins on a CPU for every layer of the ladder, but takes twice as long to compile, which small layers of small images
-    never pay back. Other kernels of many channels need no patches for their gradients.
+    Patches of few channels are small enough for a whole batch of all members. Blocks are faster, except on a CPU with
+    many features: there the arithmetic dominates, and blocks need more of it. With more channels Winograd's method is
+    the fastest on a CPU for every layer of the ladder. It takes twice as long to compile, which does not pay off for
+    small layers of small images. Other kernels with many channels compute their gradients without patches.
 
-    A GPU does the products of all members at once, over patches, until these are large; then its own convolutions, of
-    one member after another, are faster. Where the one begins to win is known of few networks only.
+    A GPU computes the products of all members at once, over patches. For large patches its own convolutions, one member
+    after another, are faster. The threshold was measured for few networks only.
     """
     size, _, channels, features = kernel_shape
     is_cpu = jax.default_backend() == "cpu"
@@ -108,9 +98,9 @@ def choose(kernel_shape: tuple[int, ...], pixels: int, wanted: str = "auto") -> 
 def chunk_count(
     method: Method, kernel_shape: tuple[int, ...], batch: int, pixels: int, *, backwards: bool = False
 ) -> int:
-    """Returns in how many equal chunks a batch is computed: as near as can be to what makes them fit the cache."""
+    """Returns the number of equal chunks of a batch: the divisor of `batch` that fits the cache best."""
     size, _, channels, features = kernel_shape
-    floats_per_pixel = (backwards and method.gradient_floats_per_pixel) or method.floats_per_pixel
+    floats_per_pixel = (backwards and method.grad_floats_per_pixel) or method.floats_per_pixel
     bytes_per_image = 4 * pixels * floats_per_pixel(size, channels, features)
     if not bytes_per_image or jax.default_backend() != "cpu":
         return 1

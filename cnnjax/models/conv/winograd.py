@@ -1,8 +1,8 @@
 """3x3 convolution by Winograd's F(2x2, 3x3): 16 products where a direct convolution needs 36.
 
-An output block of 2x2 pixels comes from the 4x4 input pixels around it: both and the kernel are transformed by small
-fixed matrices, and in between stands one matrix product over channels for each of 16 places (Lavin & Gray 2016,
-section 4.1, whose B, G and A these are). Rounding errors stay those of a direct convolution in float32.
+An output block of 2x2 pixels depends on the 4x4 input pixels around it. Small fixed matrices (B, G and A of Lavin &
+Gray 2016, section 4.1) transform the input, the kernel and the output. Between these transforms there is one matrix
+product over channels for each of 16 places. In float32 the rounding errors are those of a direct convolution.
 """
 
 import jax.numpy as jnp
@@ -12,13 +12,13 @@ from cnnjax.models.conv.blocks import Blocks, Pair, pad_to
 
 
 def transform(kernel: Float[Array, "3 3 C F"]) -> Float[Array, "16 C F"]:
-    """Returns G k G^T, by place."""
+    """Returns G k G^T, a matrix [C, F] for each place."""
     columns = [_of_kernel(*kernel[:, x]) for x in range(3)]
     return jnp.stack([pixel for u in range(4) for pixel in _of_kernel(*(columns[x][u] for x in range(3)))])
 
 
 def forward(images: Blocks, kernel: Float[Array, "16 C F"], before: Pair, size: Pair) -> Blocks:
-    """Returns `size` output blocks of images in blocks, which have `before` zeros above and left."""
+    """Returns `size` output blocks of images in blocks, with `before` zeros above and left."""
     windows = _transform_windows(images, before, size)
     channels, features = kernel.shape[1:]
     products = [window.reshape(-1, channels) @ matrix for window, matrix in zip(windows, kernel, strict=True)]
@@ -28,25 +28,23 @@ def forward(images: Blocks, kernel: Float[Array, "16 C F"], before: Pair, size: 
     return top_left, top_right, low_left, low_right
 
 
-def kernel_gradient(
-    images: Blocks, gradient: Blocks, before: Pair, kernel_shape: tuple[int, ...]
-) -> Float[Array, "16 C F"]:
-    """Returns the gradient of the transformed kernel from that of the output blocks."""
+def kernel_grad(images: Blocks, grad: Blocks, before: Pair, kernel_shape: tuple[int, ...]) -> Float[Array, "16 C F"]:
+    """Returns the gradient of the transformed kernel from the gradient of the output blocks."""
     _, channels, features = kernel_shape
-    windows = _transform_windows(images, before, gradient[0].shape[1:3])
-    columns = [_of_output_transposed(gradient[x], gradient[2 + x]) for x in (0, 1)]
+    windows = _transform_windows(images, before, grad[0].shape[1:3])
+    columns = [_of_output_transposed(grad[x], grad[2 + x]) for x in (0, 1)]
     places = [pixel for u in range(4) for pixel in _of_output_transposed(columns[0][u], columns[1][u])]
     pairs = zip(windows, places, strict=True)
     return jnp.stack([window.reshape(-1, channels).T @ place.reshape(-1, features) for window, place in pairs])
 
 
 def _transform_windows(images: Blocks, before: Pair, size: Pair) -> list[Array]:
-    """B^T d B for the 4x4 windows d around every output block, by place in the window."""
+    """Returns B^T d B for the 4x4 windows d around every output block, by place in the window."""
     height, width = size
-    padded = [pad_to(pixels, (1, 1), (height + 2, width + 2)) for pixels in images]
+    padded = [pad_to(pixels, (1, 1), size, 3) for pixels in images]
 
     def pixel(row: int, column: int) -> Array:
-        # Of a window's row or column, counted from the image's first: which block, and which pixel of the block.
+        # The block that holds the window's pixel, and the pixel's place in the block.
         (y, i), (x, j) = divmod(row - before[0], 2), divmod(column - before[1], 2)
         return padded[2 * i + j][:, 1 + y : 1 + y + height, 1 + x : 1 + x + width]
 

@@ -28,7 +28,7 @@ def tables(dataset: Dataset, kind: str) -> list[Table]:
 
     Args:
         dataset: the data.
-        kind: how a study normalizes it, see `data.normalisation`.
+        kind: how a study normalizes it, see `data.normalization`.
     """
     return [_splits(dataset), _classes(dataset), _pixels(dataset, kind)]
 

@@ -28,14 +28,19 @@ from cnnjax.report.theme import (
     render,
     themed,
 )
+from cnnjax.study.metrics import TEST_MEASURES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_SCORES = ("test_accuracy", "precision", "recall", "f1")
 _SEEDS_BAR = "the standard deviation across seeds within one configuration, pooled over the configurations averaged"
 _NO_BARS = "no error bars: no configuration has two seeds, so the spread across seeds is unknown"
 _NO_BAND = _NO_BARS.replace("error bars", "band").capitalize()
+
+
+def scores(run: Run) -> list[str]:
+    """Returns the recorded measures of the test split of which larger values are better."""
+    return [measure for measure in TEST_MEASURES if larger_is_better(measure) and run.ok[measure].notna().any()]
 
 
 def tables(run: Run) -> list[Table]:
@@ -79,8 +84,8 @@ def group_means(run: Run, by: list[str], measure: str) -> pd.DataFrame:
 
 
 def _best_trials(run: Run) -> Table:
-    winners = [run.ok["test_accuracy"].idxmax(), run.ok["f1"].idxmax()]
-    columns = ["trial", *shown_axes(run), "seed", *_SCORES]
+    winners = [run.ok["test_accuracy"].idxmax(), run.ok["test_f1"].idxmax()]
+    columns = ["trial", *shown_axes(run), "seed", *scores(run)]
     frame = run.ok.loc[winners, columns].reset_index(drop=True)
     frame.insert(0, "best by", ["test accuracy", "test F1"])
     note = (
@@ -92,15 +97,15 @@ def _best_trials(run: Run) -> Table:
 
 def _by_model_and_optimizer(run: Run) -> Table:
     by = ["model", "optimizer"]
-    groups = {measure: group_means(run, by, measure) for measure in _SCORES}
-    frame = groups["f1"][["configurations", "trials"]].copy()
+    groups = {measure: group_means(run, by, measure) for measure in scores(run)}
+    frame = groups["test_f1"][["configurations", "trials"]].copy()
     frame.insert(1, "seeds", run.ok.groupby(by)["seed"].nunique())
     for measure, group in groups.items():
         frame[measure] = group["mean"]
-        if measure in ("test_accuracy", "f1"):
+        if measure in ("test_accuracy", "test_f1"):
             frame[f"{measure}_seed_std"] = group["seed_std"]
             frame[f"{measure}_configuration_std"] = group["configuration_std"]
-    frame = frame.sort_values("f1", ascending=False).reset_index()
+    frame = frame.sort_values("test_f1", ascending=False).reset_index()
     note = (
         "Means of the configurations' means (test set), sorted by F1. std, seeds: standard deviation across seeds "
         "within one configuration, pooled (chance). std, configurations: standard deviation of the configurations' "
@@ -110,8 +115,8 @@ def _by_model_and_optimizer(run: Run) -> Table:
 
 
 def _top(run: Run, configurations: pd.DataFrame) -> Table:
-    ranked = configurations.sort_values("f1", ascending=False).head(5)
-    shown = [*shown_axes(run), "n", "f1", "f1_half", "test_accuracy", "test_accuracy_half"]
+    ranked = configurations.sort_values("test_f1", ascending=False).head(5)
+    shown = [*shown_axes(run), "n", "test_f1", "test_f1_half", "test_accuracy", "test_accuracy_half"]
     note = (
         "Mean over n seeds ± half the 95 % t interval of the mean. Ranked by the test set: this describes the "
         "study, and is no basis for a selection."
@@ -128,9 +133,9 @@ def _configurations(run: Run) -> Table:
             frame[f"{split}_accuracy"] = configurations[f"{split}_accuracy"]
             frame[f"{split}_loss"] = configurations[f"{split}_loss"]
     frame["test_loss"] = configurations["test_loss"]
-    for measure in _SCORES:
+    for measure in scores(run):
         frame[measure] = configurations[measure]
-        if measure in ("test_accuracy", "f1"):
+        if measure in ("test_accuracy", "test_f1"):
             values = {configuration: run.values(configuration, measure) for configuration in configurations.index}
             summaries = {
                 configuration: stats.summarize(of_seeds) for configuration, of_seeds in values.items() if of_seeds
@@ -153,7 +158,7 @@ def _configurations(run: Run) -> Table:
 def figures(run: Run) -> Iterator[Plot]:
     """The measures by model and optimizer, learning rate and epochs, of those that take several values."""
     if _has_groups(run):
-        for measure in _SCORES:
+        for measure in scores(run):
             yield _bars(run, measure)
     if run.ok["learning_rate"].nunique() > 1:
         yield _by_learning_rate(run)
@@ -218,7 +223,7 @@ def patches(names: list[str]) -> list[Any]:
 def _by_learning_rate(run: Run) -> Plot:
     models = list(dict.fromkeys(run.configurations["model"]))
     by = ["model", "optimizer", "batch_size", "learning_rate"]
-    means = group_means(run, by, "f1").reset_index()
+    means = group_means(run, by, "test_f1").reset_index()
     optimizers, batches = list(dict.fromkeys(means["optimizer"])), sorted(set(means["batch_size"]))
     rates = sorted(set(means["learning_rate"]))
     figure, panels = _panels(len(models), 3.1)
@@ -234,8 +239,8 @@ def _by_learning_rate(run: Run) -> Plot:
         axes.minorticks_off()
         axes.set_xlabel("learning rate")
         axes.set_title(shortened(model, 32))
-    panels[0].set_ylabel(measure_label("f1"))
-    keep_in_bounds(panels, "f1")
+    panels[0].set_ylabel(measure_label("test_f1"))
+    keep_in_bounds(panels, "test_f1")
     handles = [line_handle(o, color=SERIES[i % len(SERIES)]) for i, o in enumerate(optimizers)]
     if len(batches) > 1:
         handles += [

@@ -152,9 +152,9 @@ def _data(run: Run) -> Iterator[Finding]:
             "with any seed."
         )
         yield Finding("unshuffled", "warning", said)
-    if data.get("normalisation") == "none":
+    if data.get("normalization") == "none":
         said = (
-            "Pixels are not scaled (data.normalisation = none): with values of 0 to 255, training depends on the "
+            "Pixels are not scaled (data.normalization = none): with values of 0 to 255, training depends on the "
             "learning rate more than on the network."
         )
         yield Finding("unscaled", "warning", said)

@@ -32,7 +32,7 @@ def tables(run: Run) -> list[Table]:
     if run.configurations["n"].max() < 2:
         return []
     several = len(run.configurations) > 1
-    measures = ["test_accuracy"] if several else ["test_accuracy", "test_loss", "f1", "val_accuracy", "val_loss"]
+    measures = ["test_accuracy"] if several else ["test_accuracy", "test_loss", "test_f1", "val_accuracy", "val_loss"]
     order = dict.fromkeys([*run.ranked, *run.configurations.index])
     rows = []
     for configuration, measure in ((configuration, measure) for configuration in order for measure in measures):

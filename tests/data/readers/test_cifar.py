@@ -83,7 +83,7 @@ KINDS = ["10 pickled", "10 binary", "100 pickled", "100 binary"]
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dump", [python2, python3])
 def test_a_published_folder_is_read_as_written(tmp_path, kind, dump):
-    dataset = load_dataset(DataConfig(path=str(write_cifar(tmp_path / "a", kind, dump))))
+    dataset = load_dataset(DataConfig(validation=0, path=str(write_cifar(tmp_path / "a", kind, dump))))
     np.testing.assert_array_equal(dataset.train.images, TRAIN)
     np.testing.assert_array_equal(dataset.test.images, TEST)
     np.testing.assert_array_equal(dataset.train.labels, np.arange(20) % 3)
@@ -97,8 +97,8 @@ def test_without_their_file_classes_are_named_by_the_name_or_the_label(tmp_path,
     folder = write_cifar(tmp_path / "a", kind)
     for path in (*folder.glob("*meta*"), *folder.glob("*names*")):
         path.unlink()
-    assert load_dataset(DataConfig(path=str(folder))).classes == ("0", "1", "2")
-    assert load_dataset(DataConfig(name="cifar10", path=str(folder))).classes[9] == "truck"
+    assert load_dataset(DataConfig(validation=0, path=str(folder))).classes == ("0", "1", "2")
+    assert load_dataset(DataConfig(validation=0, name="cifar10", path=str(folder))).classes[9] == "truck"
 
 
 def test_an_array_in_columns_is_read_as_numpy_reads_it(tmp_path):
@@ -150,7 +150,7 @@ def test_a_hostile_pickle_is_one_line_and_runs_nothing(tmp_path, kind, name):
     marker = tmp_path / "ran"
     (folder / name).write_bytes(hostile(marker)[kind])
     with pytest.raises(RequestError) as raised:
-        load_dataset(DataConfig(path=str(folder)))
+        load_dataset(DataConfig(validation=0, path=str(folder)))
     message = str(raised.value)
     assert message.startswith("data.path=") and name in message and "\n" not in message
     assert not marker.exists()
@@ -216,7 +216,7 @@ def test_a_damaged_folder_is_one_line_that_names_the_file(tmp_path, published, k
     folder = write_cifar(tmp_path / "a", published)
     named = damage(folder, kind)
     with pytest.raises(RequestError) as raised:
-        load_dataset(DataConfig(path=str(folder)))
+        load_dataset(DataConfig(validation=0, path=str(folder)))
     message = str(raised.value)
     assert message.startswith("data.path=") and named in message and "\n" not in message
 
@@ -224,23 +224,23 @@ def test_a_damaged_folder_is_one_line_that_names_the_file(tmp_path, published, k
 @pytest.mark.parametrize(
     ("batch", "named"),
     [
-        ({b"labels": [0]}, "its data is NoneType"),
-        ({b"labels": [0], b"data": TEST[:1]}, "its data is [1, 32, 32, 3]"),
-        ({b"labels": [0], b"data": [[0] * 3072]}, "its data is list"),
-        ({b"data": planes(TEST[:1])}, "its labels are missing"),
+        ({b"labels": [0]}, "data is NoneType"),
+        ({b"labels": [0], b"data": TEST[:1]}, "data is [1, 32, 32, 3]"),
+        ({b"labels": [0], b"data": [[0] * 3072]}, "data is list"),
+        ({b"data": planes(TEST[:1])}, "labels is missing"),
         ({b"labels": [0, 1], b"data": planes(TEST[:1])}, "2 labels"),
         ({b"labels": [-1], b"data": planes(TEST[:1])}, "0..255"),
         ({b"labels": [2**70], b"data": planes(TEST[:1])}, "0..255"),
         ({b"labels": [[0]], b"data": planes(TEST[:1])}, "0..255"),
         ({b"labels": [], b"data": planes(TEST)[:0]}, "0 images"),
-        ([1], "it holds a list"),
+        ([1], "the pickle holds a list"),
     ],
 )
 def test_a_batch_that_does_not_fit_is_refused(tmp_path, batch, named):
     folder = write_cifar(tmp_path / "a", "10 pickled")
     (folder / "data_batch_3").write_bytes(python2(batch))
     with pytest.raises(RequestError) as raised:
-        load_dataset(DataConfig(path=str(folder)))
+        load_dataset(DataConfig(validation=0, path=str(folder)))
     assert named in str(raised.value) and "data_batch_3" in str(raised.value)
 
 

@@ -38,7 +38,7 @@ def test_labeled_rows_are_read_as_pandas_wrote_them(tmp_path, images, name):
     np.testing.assert_array_equal(split.images[..., 0], images)
     np.testing.assert_array_equal(split.labels, np.arange(10) % 2)
     assert split.images.dtype == np.uint8 and split.labels.dtype == np.int32
-    dataset = load_dataset(DataConfig(path=str(path), test=0.2))
+    dataset = load_dataset(DataConfig(validation=0, path=str(path), test=0.2))
     assert (len(dataset.train), len(dataset.test), dataset.test_from) == (8, 2, "train")
     assert dataset.classes == ("0", "1") and dataset.image_shape == (3, 3, 1)
 
@@ -57,8 +57,8 @@ def test_unlabeled_rows_keep_their_ids_and_are_no_data_of_a_study(tmp_path, imag
     ids, read = read_unlabeled_rows(path)
     assert ids == names
     np.testing.assert_array_equal(read[..., 0], images)
-    with pytest.raises(RequestError, match=r"a\.csv.* have an ID and no label: to be predicted"):
-        load_dataset(DataConfig(path=str(path)))
+    with pytest.raises(RequestError, match=r"a\.csv.* have an ID and no label; use labeled images"):
+        load_dataset(DataConfig(validation=0, path=str(path)))
     with pytest.raises(RequestError, match="no column ID"):
         read_unlabeled_rows(write_rows(path, images, {"label": 0}))
 
@@ -127,7 +127,7 @@ def test_no_damage_to_rows_escapes_as_another_error(tmp_path_factory, cut, patch
 
 def test_a_folder_named_as_a_file_is_of_no_kind(tmp_path):
     (tmp_path / "a.csv").mkdir()
-    with pytest.raises(RequestError, match="of no kind"):
+    with pytest.raises(RequestError, match="the format is not supported"):
         read_path(str(tmp_path / "a.csv"), "a")
 
 
@@ -146,7 +146,7 @@ def write_splits(folder: Path, *names: str) -> dict[str, np.ndarray]:
 )
 def test_files_that_are_named_as_splits_are_the_splits(tmp_path, path, names):
     written = write_splits(tmp_path, *names)
-    dataset = load_dataset(DataConfig(path=str(tmp_path / path)))
+    dataset = load_dataset(DataConfig(validation=0, path=str(tmp_path / path)))
     for split, name in zip(("train", "validation", "test"), names, strict=True):
         np.testing.assert_array_equal(dataset.splits[split].images[..., 0], written[name])
     assert (dataset.validation_from, dataset.test_from, dataset.notes) == ("given", "source", ())
@@ -158,20 +158,22 @@ def test_a_test_file_without_labels_is_left_out_and_named(tmp_path, images, path
     write_splits(tmp_path, "train.csv")
     write_rows(tmp_path / "test.csv", images, {"ID": range(len(images))})
     (tmp_path / "val.csv").write_text("pix1,pix2\n1,2\n")
-    dataset = load_dataset(DataConfig(path=str(tmp_path / path), test=0.5))
+    dataset = load_dataset(DataConfig(validation=0, path=str(tmp_path / path), test=0.5))
     assert (len(dataset.train), len(dataset.test), dataset.validation) == (2, 2, None)
     no_header, no_labels = dataset.notes
     assert no_labels == "left out, because its images have no labels: test.csv"
-    assert no_header.startswith("left out, because it begins with 'pix1,pix2'") and no_header.endswith(": val.csv")
+    assert no_header.startswith("left out, because the header begins with 'pix1,pix2'") and no_header.endswith(
+        ": val.csv"
+    )
 
 
 def test_what_lies_beside_a_file_of_another_name_is_named(tmp_path):
     write_splits(tmp_path, "digits.csv", "test.csv", "train.csv.gz")
     (tmp_path / "broken").symlink_to("nowhere")
-    dataset = load_dataset(DataConfig(path=str(tmp_path / "digits.csv"), test=0.5))
+    dataset = load_dataset(DataConfig(validation=0, path=str(tmp_path / "digits.csv"), test=0.5))
     assert len(dataset.train) == len(dataset.test) == 2
     assert dataset.notes == tuple(
-        f"left out, because it lies beside digits.csv: {name}" for name in ("test.csv", "train.csv.gz")
+        f"left out, because only digits.csv was named: {name}" for name in ("test.csv", "train.csv.gz")
     )
 
 
@@ -180,5 +182,5 @@ def test_a_packed_copy_is_no_second_file_and_two_files_of_one_split_are_refused(
     for path, count in (("", 5), ("train.csv", 5), ("train.csv.gz", 4)):
         assert len(read_path(str(tmp_path / path), "a").train) == count
     write_splits(tmp_path, "valid.csv")
-    with pytest.raises(RequestError, match=r"valid\.csv': val\.csv beside it is the validation split"):
+    with pytest.raises(RequestError, match=r"valid\.csv': val\.csv in the same folder is the validation split"):
         read_path(str(tmp_path), "a")

@@ -47,7 +47,7 @@ def folder(tmp_path: Path, arrays: dict[str, np.ndarray]) -> Path:
 
 
 def test_idx_folder_is_read_as_written(folder, arrays):
-    dataset = load_dataset(DataConfig(path=str(folder)))
+    dataset = load_dataset(DataConfig(validation=0, path=str(folder)))
     np.testing.assert_array_equal(dataset.train.images[..., 0], arrays["train-images-idx3"])
     np.testing.assert_array_equal(dataset.test.images[..., 0], arrays["t10k-images-idx3"])
     np.testing.assert_array_equal(dataset.train.labels, arrays["train-labels-idx1"])
@@ -57,32 +57,32 @@ def test_idx_folder_is_read_as_written(folder, arrays):
 
 
 def test_an_unpacked_file_beside_its_gzip_is_the_same_data(folder, arrays):
-    first = load_dataset(DataConfig(path=str(folder))).describe()
+    first = load_dataset(DataConfig(validation=0, path=str(folder))).describe()
     for name, array in arrays.items():
         (folder / f"{name}-ubyte").write_bytes(idx_bytes(array))
-    assert load_dataset(DataConfig(path=str(folder))).describe() == first
+    assert load_dataset(DataConfig(validation=0, path=str(folder))).describe() == first
 
 
 def test_capitals_in_a_suffix_are_read_alike(folder, tmp_path_factory):
-    first = load_dataset(DataConfig(name="a", path=str(folder))).describe()
+    first = load_dataset(DataConfig(validation=0, name="a", path=str(folder))).describe()
     for path in folder.glob("*.gz"):
         path.rename(path.with_suffix(".GZ"))
-    assert load_dataset(DataConfig(name="a", path=str(folder))).describe() == first
+    assert load_dataset(DataConfig(validation=0, name="a", path=str(folder))).describe() == first
     file = tmp_path_factory.mktemp("npz") / "a.npz"
     np.savez(file, images=np.zeros((10, 4, 4), np.uint8), labels=np.arange(10) % 2)
-    first = load_dataset(DataConfig(path=str(file))).describe()
-    assert load_dataset(DataConfig(path=str(file.rename(file.with_suffix(".NPZ"))))).describe() == first
+    first = load_dataset(DataConfig(validation=0, path=str(file))).describe()
+    assert load_dataset(DataConfig(validation=0, path=str(file.rename(file.with_suffix(".NPZ"))))).describe() == first
 
 
 def test_a_known_name_names_the_classes(folder):
-    dataset = load_dataset(DataConfig(name="fashion_mnist", path=str(folder)))
+    dataset = load_dataset(DataConfig(validation=0, name="fashion_mnist", path=str(folder)))
     assert dataset.name == "fashion_mnist" and dataset.classes[9] == "Ankle boot"
 
 
 def test_without_test_files_a_share_of_train_is_taken(folder):
     for path in folder.glob("t10k*"):
         path.unlink()
-    dataset = load_dataset(DataConfig(path=str(folder), test=0.25))
+    dataset = load_dataset(DataConfig(validation=0, path=str(folder), test=0.25))
     assert (len(dataset.train), len(dataset.test), dataset.test_from) == (9, 3, "train")
 
 
@@ -101,7 +101,7 @@ def damage(folder: Path, kind: str) -> str:
         labels.write_bytes(b"\0\0\x0c\x01" + labels.read_bytes()[4:])
     elif kind == "empty":
         labels.write_bytes(b"")
-    elif kind == "huge header":  # 2**60 bytes: refused before memory is taken
+    elif kind == "huge header":  # 2**60 bytes
         header = struct.pack(">4I", 0x803, 2**20, 2**20, 2**20)
         images.write_bytes(gzip.compress(header + bytes(1000)))
     elif kind == "too short":
@@ -130,7 +130,7 @@ def damage(folder: Path, kind: str) -> str:
 def test_damaged_idx_is_one_line_that_names_the_file(folder, kind):
     named = damage(folder, kind)
     with pytest.raises(RequestError) as raised:
-        load_dataset(DataConfig(path=str(folder)))
+        load_dataset(DataConfig(validation=0, path=str(folder)))
     message = str(raised.value)
     assert message.startswith("data.path=") and named in message and "\n" not in message
 
@@ -158,7 +158,7 @@ def test_npz_in_keras_naming(tmp_path):
     x = rng.integers(0, 256, (8, 6, 6, 3), np.uint8)
     y = np.arange(8)[:, None] % 2  # Keras's CIFAR-10 has a column of labels
     np.savez_compressed(tmp_path / "a.npz", x_train=x, y_train=y, x_test=x[:3], y_test=y[:3])
-    dataset = load_dataset(DataConfig(path=str(tmp_path / "a.npz")))
+    dataset = load_dataset(DataConfig(validation=0, path=str(tmp_path / "a.npz")))
     np.testing.assert_array_equal(dataset.train.images, x)
     np.testing.assert_array_equal(dataset.test.labels, [0, 1, 0])
     assert dataset.train.labels.dtype == np.int32 and dataset.name == "a"
@@ -166,7 +166,7 @@ def test_npz_in_keras_naming(tmp_path):
 
 def test_npz_of_images_and_labels(tmp_path):
     np.savez(tmp_path / "a.npz", images=np.zeros((10, 4, 4), np.uint8), labels=np.arange(10) % 2)
-    dataset = load_dataset(DataConfig(path=str(tmp_path / "a.npz")))
+    dataset = load_dataset(DataConfig(validation=0, path=str(tmp_path / "a.npz")))
     assert (len(dataset.train), len(dataset.test), dataset.image_shape) == (8, 2, (4, 4, 1))
 
 
@@ -181,7 +181,7 @@ def test_npz_with_a_validation_split(tmp_path, images, labels, validation):
         arrays[images.format(name)] = rng.integers(0, 256, (count, 4, 4, 3), np.uint8)
         arrays[labels.format(name)] = (np.arange(count) % 3)[:, None].astype(np.uint8)
     np.savez(tmp_path / "a.npz", **arrays)
-    dataset = load_dataset(DataConfig(path=str(tmp_path / "a.npz")))
+    dataset = load_dataset(DataConfig(validation=0, path=str(tmp_path / "a.npz")))
     for split, name in (("train", "train"), ("validation", validation), ("test", "test")):
         np.testing.assert_array_equal(dataset.splits[split].images, arrays[images.format(name)])
         np.testing.assert_array_equal(dataset.splits[split].labels, arrays[labels.format(name)][:, 0])
@@ -199,7 +199,7 @@ IMAGES, LABELS = np.zeros((4, 4, 4), np.uint8), np.array([0, 1, 0, 1])
 @pytest.mark.parametrize(
     ("arrays", "named"),
     [
-        ({"images": IMAGES}, "it holds ['images']"),
+        ({"images": IMAGES}, "the file holds ['images']"),
         ({"images": IMAGES / 255, "labels": LABELS}, "float64"),
         ({"images": np.zeros((4, 3, 32, 32), np.uint8), "labels": LABELS}, "[4, 3, 32, 32]"),
         ({"images": IMAGES, "labels": LABELS[:3]}, "3 labels"),
@@ -210,7 +210,7 @@ IMAGES, LABELS = np.zeros((4, 4, 4), np.uint8), np.array([0, 1, 0, 1])
         ({"images": IMAGES, "labels": np.array(["a", "b", "a", "b"], object)}, "allow_pickle"),
         ({"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES}, "only one of"),
         ({"x_train": IMAGES, "y_train": LABELS, "y_val": LABELS}, "only one of x_val and y_val"),
-        ({"x_train": IMAGES, "x_val": IMAGES, "y_val": LABELS}, "it holds ['x_train', 'x_val', 'y_val']"),
+        ({"x_train": IMAGES, "x_val": IMAGES, "y_val": LABELS}, "the file holds ['x_train', 'x_val', 'y_val']"),
         ({"x_train": IMAGES, "y_train": LABELS, "train_images": IMAGES}, "train_images and x_train are both the train"),
         ({"x_train": IMAGES, "y_train": LABELS, "x_val": IMAGES[:, :2], "y_val": LABELS}, "training and validation"),
         ({"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES, "y_test": LABELS + 1}, "reach 2"),
@@ -241,12 +241,12 @@ def test_a_path_of_no_known_kind_says_what_is_accepted(tmp_path, path):
     (tmp_path / "a.txt").write_text("label,pix1\n")
     (tmp_path / "a.npz").mkdir()
     with pytest.raises(RequestError, match=r"train-images-idx3-ubyte.*\.npz"):
-        load_dataset(DataConfig(path=str(tmp_path / path)))
+        load_dataset(DataConfig(validation=0, path=str(tmp_path / path)))
 
 
 @pytest.mark.skipif(not FASHION_MNIST, reason="CNNJAX_FASHION_MNIST names no folder")
 def test_fashion_mnist():
-    dataset = load_dataset(DataConfig(name="fashion_mnist", path=FASHION_MNIST))
+    dataset = load_dataset(DataConfig(validation=0, name="fashion_mnist", path=FASHION_MNIST))
     counts = dataset.describe()["counts"]
     assert counts == {"train": 60_000, "validation": 0, "test": 10_000}
     assert np.bincount(dataset.train.labels).tolist() == [6000] * 10

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from cnnjax.data import load_dataset
-from cnnjax.data.readers.image_files import count_remarks, decode_picture
+from cnnjax.data.readers.image_files import count_notes, decode_image
 from cnnjax.study.schema import DataConfig
 from cnnjax.utils.errors import RequestError
 from tests.data.readers.test_image_folder import COLOR, GRAY, palette, png16
@@ -41,9 +41,9 @@ def test_an_image_is_turned_as_its_exif_orientation_says(tmp_path, orientation, 
     exif[0x0112] = orientation
     lossless = {"lossless": True} if kind == "webp" else {}
     Image.fromarray(pixels).save(tmp_path / f"a.{kind}", exif=exif, **lossless)
-    found = decode_picture(tmp_path / f"a.{kind}")
+    found = decode_image(tmp_path / f"a.{kind}")
     np.testing.assert_array_equal(found.pixels, np.atleast_3d(TURNS[orientation](pixels)))
-    assert found.remarks == ()
+    assert found.notes == ()
 
 
 def test_a_photograph_is_turned_and_damaged_exif_does_not_matter(tmp_path):
@@ -51,9 +51,9 @@ def test_a_photograph_is_turned_and_damaged_exif_does_not_matter(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 3
     Image.fromarray(smooth).save(tmp_path / "a.jpg", quality=95, exif=exif)
-    assert np.abs(decode_picture(tmp_path / "a.jpg").pixels[..., 0].astype(int) - smooth[::-1, ::-1]).max() < 8
+    assert np.abs(decode_image(tmp_path / "a.jpg").pixels[..., 0].astype(int) - smooth[::-1, ::-1]).max() < 8
     Image.fromarray(smooth).save(tmp_path / "b.jpg", quality=95, exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
-    assert np.abs(decode_picture(tmp_path / "b.jpg").pixels[..., 0].astype(int) - smooth).max() < 8
+    assert np.abs(decode_image(tmp_path / "b.jpg").pixels[..., 0].astype(int) - smooth).max() < 8
 
 
 def on(ground: int, pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -64,10 +64,10 @@ def on(ground: int, pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(("pixels", "name"), [(COLOR, "a.png"), (GRAY, "a.png"), (COLOR, "a.tiff")])
 def test_what_is_transparent_is_put_on_white(tmp_path, pixels, name):
     Image.fromarray(np.concatenate([np.atleast_3d(pixels), SIDE], -1)).save(tmp_path / name)
-    found = decode_picture(tmp_path / name)
+    found = decode_image(tmp_path / name)
     assert np.abs(found.pixels - on(255, pixels, SIDE)).max() <= 1
     np.testing.assert_array_equal(found.pixels[:, 2:], np.atleast_3d(pixels)[:, 2:])
-    assert found.remarks == ("transparency, put on white",)
+    assert found.notes == ("transparency, put on white",)
 
 
 @pytest.mark.parametrize(("level", "ground"), [(0, 255), (100, 255), (255, 0)])
@@ -75,9 +75,9 @@ def test_what_is_transparent_is_put_on_white(tmp_path, pixels, name):
 def test_a_shape_in_alpha_alone_can_be_seen(tmp_path, level, ground, channels):
     pixels = np.full((6, 5, channels), level, np.uint8)
     Image.fromarray(np.concatenate([pixels, SHAPE[..., None]], -1)).save(tmp_path / "a.png")
-    found = decode_picture(tmp_path / "a.png")
+    found = decode_image(tmp_path / "a.png")
     np.testing.assert_array_equal(found.pixels, np.where(SHAPE == 255, level, ground)[..., None])
-    assert found.remarks == ("transparency, put on white" if ground else "white on transparency, put on black",)
+    assert found.notes == ("transparency, put on white" if ground else "white on transparency, put on black",)
 
 
 def test_a_transparent_level_of_a_palette_or_of_gray(tmp_path):
@@ -86,14 +86,12 @@ def test_a_transparent_level_of_a_palette_or_of_gray(tmp_path):
     palette(shown).save(tmp_path / "a.png", transparency=7)
     for name in ("a.gif", "a.png"):
         expected = np.where(shown == 7, 255, 255 - shown)[..., None]
-        np.testing.assert_array_equal(decode_picture(tmp_path / name).pixels, expected, name)
+        np.testing.assert_array_equal(decode_image(tmp_path / name).pixels, expected, name)
     Image.fromarray(shown).save(tmp_path / "b.png", transparency=7)
-    np.testing.assert_array_equal(
-        decode_picture(tmp_path / "b.png").pixels, np.where(shown == 7, 255, shown)[..., None]
-    )
+    np.testing.assert_array_equal(decode_image(tmp_path / "b.png").pixels, np.where(shown == 7, 255, shown)[..., None])
     alphas = bytes(255 - level for level in range(256))  # each level of the palette with an alpha of its own
     palette(GRAY).save(tmp_path / "c.png", transparency=alphas)
-    assert np.abs(decode_picture(tmp_path / "c.png").pixels - on(255, 255 - GRAY, 255 - GRAY)).max() <= 1
+    assert np.abs(decode_image(tmp_path / "c.png").pixels - on(255, 255 - GRAY, 255 - GRAY)).max() <= 1
 
 
 def tiff16(values: np.ndarray, photometric: int) -> bytes:
@@ -113,24 +111,24 @@ def test_sixteen_bits_keep_their_range(tmp_path):
     (tmp_path / "zero is black.tiff").write_bytes(tiff16(deep, 1))
     (tmp_path / "zero is white.tiff").write_bytes(tiff16(65535 - deep, 0))
     for path in tmp_path.iterdir():
-        found = decode_picture(path)
+        found = decode_image(path)
         np.testing.assert_array_equal(found.pixels[..., 0], deep // 256, path.name)
-        assert found.remarks == ()
+        assert found.notes == ()
     (tmp_path / "12 bits.pgm").write_bytes(b"P5 5 6 4095\n" + (deep // 16).astype(">u2").tobytes())
-    np.testing.assert_array_equal(decode_picture(tmp_path / "12 bits.pgm").pixels[..., 0], deep // 256)
+    np.testing.assert_array_equal(decode_image(tmp_path / "12 bits.pgm").pixels[..., 0], deep // 256)
     (tmp_path / "dark.png").write_bytes(png16(deep // 16, 1))
-    found = decode_picture(tmp_path / "dark.png")
-    assert found.pixels.max() == 15 and "nearly black" in found.remarks[0]
+    found = decode_image(tmp_path / "dark.png")
+    assert found.pixels.max() == 15 and "nearly black" in found.notes[0]
 
 
 def test_floating_point_of_zero_to_one_is_taken_and_else_refused(tmp_path):
     values = np.linspace(0, 1, 30, dtype=np.float32).reshape(6, 5)
     Image.fromarray(values).save(tmp_path / "a.tiff")
-    np.testing.assert_array_equal(decode_picture(tmp_path / "a.tiff").pixels[..., 0], np.rint(values * 255))
+    np.testing.assert_array_equal(decode_image(tmp_path / "a.tiff").pixels[..., 0], np.rint(values * 255))
     for wrong in (values * 255, values - 1, values * np.nan):
         Image.fromarray(wrong).save(tmp_path / "b.tiff")
         with pytest.raises(RequestError, match=r"32 bits, of .*; use 8 or 16 bits, or floating point of 0\.\.1"):
-            decode_picture(tmp_path / "b.tiff")
+            decode_image(tmp_path / "b.tiff")
 
 
 def fixed(value: float) -> bytes:
@@ -167,56 +165,56 @@ def srgb(levels: np.ndarray, curve: float) -> np.ndarray:
 
 def test_colors_are_converted_by_their_profile(tmp_path):
     Image.fromarray(COLOR).save(tmp_path / "a.png", icc_profile=profile(b"RGB ", 1.0))
-    found = decode_picture(tmp_path / "a.png")
-    assert np.abs(found.pixels - srgb(COLOR, 1.0)[..., [1, 0, 2]]).max() <= 2 and found.remarks == ()
+    found = decode_image(tmp_path / "a.png")
+    assert np.abs(found.pixels - srgb(COLOR, 1.0)[..., [1, 0, 2]]).max() <= 2 and found.notes == ()
     Image.fromarray(GRAY).save(tmp_path / "b.png", icc_profile=profile(b"GRAY", 1.8))
-    found = decode_picture(tmp_path / "b.png")
-    assert np.abs(found.pixels[..., 0] - srgb(GRAY, 1.8)).max() <= 2 and found.remarks == ()
+    found = decode_image(tmp_path / "b.png")
+    assert np.abs(found.pixels[..., 0] - srgb(GRAY, 1.8)).max() <= 2 and found.notes == ()
     Image.fromarray(np.concatenate([COLOR, SIDE], -1)).save(tmp_path / "c.png", icc_profile=profile(b"RGB ", 1.0))
     expected = on(255, srgb(COLOR, 1.0)[..., [1, 0, 2]], SIDE)
-    assert np.abs(decode_picture(tmp_path / "c.png").pixels - expected).max() <= 2
+    assert np.abs(decode_image(tmp_path / "c.png").pixels - expected).max() <= 2
 
 
 def test_a_profile_of_srgb_changes_no_pixel_and_one_that_does_not_fit_is_said(tmp_path):
     same = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     Image.fromarray(COLOR).save(tmp_path / "a.png", icc_profile=same)
-    found = decode_picture(tmp_path / "a.png")
+    found = decode_image(tmp_path / "a.png")
     np.testing.assert_array_equal(found.pixels, COLOR)
-    assert found.remarks == ()
+    assert found.notes == ()
     for wrong in (profile(b"GRAY", 1.0), b"no profile"):
         Image.fromarray(COLOR).save(tmp_path / "b.png", icc_profile=wrong)
-        found = decode_picture(tmp_path / "b.png")
+        found = decode_image(tmp_path / "b.png")
         np.testing.assert_array_equal(found.pixels, COLOR)
-        assert found.remarks == ("a color profile that cannot be applied; colors are taken as sRGB",)
+        assert found.notes == ("a color profile that cannot be applied; colors are taken as sRGB",)
 
 
 def test_cmyk_and_lab_are_colors(tmp_path):
     inks = np.concatenate([COLOR, np.zeros_like(SIDE)], -1)
     Image.fromarray(inks, "CMYK").save(tmp_path / "a.tiff")
-    found = decode_picture(tmp_path / "a.tiff")
+    found = decode_image(tmp_path / "a.tiff")
     np.testing.assert_array_equal(found.pixels, 255 - COLOR)
-    assert "CMYK" in found.remarks[0]
+    assert "CMYK" in found.notes[0]
     Image.new("LAB", (2, 2), (138, 81 + 128, 70 + 128)).save(tmp_path / "b.tiff")  # the red of sRGB, but for rounding
-    assert np.abs(decode_picture(tmp_path / "b.tiff").pixels.astype(int) - [255, 0, 0]).max() <= 6
+    assert np.abs(decode_image(tmp_path / "b.tiff").pixels.astype(int) - [255, 0, 0]).max() <= 6
 
 
 def test_of_an_animation_the_first_frame_is_taken_and_said(tmp_path):
     frames = [palette(GRAY), palette(GRAY[::-1])]
     for name in ("a.gif", "a.png", "a.tiff"):
         frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
-        found = decode_picture(tmp_path / name)
+        found = decode_image(tmp_path / name)
         np.testing.assert_array_equal(found.pixels[..., 0], 255 - GRAY, name)
-        assert found.remarks == ("several frames or pages, of which the first is taken",)
+        assert found.notes == ("several frames or pages, of which the first is taken",)
 
 
 def test_remarks_are_counted_and_kept_with_the_decoded_images(tmp_path):
-    assert count_remarks(["a", "b", "a"]) == ("a: 2 images", "b: 1 image")
+    assert count_notes(["a", "b", "a"]) == ("a: 2 images", "b: 1 image")
     for name in ("x", "y"):
         (tmp_path / name).mkdir()
         for index in range(5):
             pixels = np.concatenate([COLOR, SIDE if index < 2 else SIDE * 0 + 255], -1)
             Image.fromarray(pixels).save(tmp_path / name / f"{index}.png")
-    config = DataConfig(path=str(tmp_path))
+    config = DataConfig(validation=0, path=str(tmp_path))
     for _ in range(2):  # the second time from the cache
         dataset = load_dataset(config)
         assert dataset.notes == ("transparency, put on white: 4 images",)

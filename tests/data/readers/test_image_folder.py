@@ -15,7 +15,7 @@ from PIL import Image
 
 from cnnjax.data import load_dataset
 from cnnjax.data.readers.detect import read_path
-from cnnjax.data.readers.image_files import decode_picture
+from cnnjax.data.readers.image_files import decode_image
 from cnnjax.data.resize import resize_images
 from cnnjax.study.schema import DataConfig
 from cnnjax.utils.errors import RequestError
@@ -57,7 +57,7 @@ def test_a_folder_for_each_class_is_read_as_written(tmp_path):
     np.testing.assert_array_equal(source.train.labels, [0] * 6 + [1] * 4)
     assert source.classes == ("cat", "dog") and source.test is None
     assert source.train.images.dtype == np.uint8 and source.train.labels.dtype == np.int32
-    dataset = load_dataset(DataConfig(path=str(tmp_path / "pets"), test=0.2))
+    dataset = load_dataset(DataConfig(validation=0, path=str(tmp_path / "pets"), test=0.2))
     assert (len(dataset.train), len(dataset.test), dataset.name, dataset.test_from) == (8, 2, "pets", "train")
 
 
@@ -104,10 +104,10 @@ def test_files_that_are_not_read_are_counted_by_suffix(tmp_path):
         (root / junk).write_text("")
     expected = (
         "left out, not read as images: 6 .HEIC, 3 .txt, 3 without suffix, 1 .csv",
-        "left out, for they are in no class's folder: 1 .png",
+        "left out, because they are in no class folder: 1 .png",
     )
     for _ in range(2):  # the second time from the cache
-        dataset = load_dataset(DataConfig(path=str(root)))
+        dataset = load_dataset(DataConfig(validation=0, path=str(root)))
         assert (len(dataset.train), len(dataset.test), dataset.notes) == (4, 2, expected)
     for index in range(20):
         (root / "test" / "a" / f"q.{index:02d}").write_text("")
@@ -117,9 +117,9 @@ def test_files_that_are_not_read_are_counted_by_suffix(tmp_path):
 
 def test_a_test_folder_of_images_without_classes_is_left_out_and_named(tmp_path):
     photos(tmp_path, {"train/a": 3, "train/b": 3, "test": 4})
-    dataset = load_dataset(DataConfig(path=str(tmp_path), test=0.5))
+    dataset = load_dataset(DataConfig(validation=0, path=str(tmp_path), test=0.5))
     assert (len(dataset.train), len(dataset.test)) == (3, 3)
-    assert dataset.notes == ("left out, because its images are in no class's folder: test",)
+    assert dataset.notes == ("left out, because its images are in no class folder: test",)
 
 
 def test_an_image_is_known_by_other_suffixes_and_without_one_by_its_content(tmp_path):
@@ -132,14 +132,14 @@ def test_an_image_is_known_by_other_suffixes_and_without_one_by_its_content(tmp_
     source = read_path(str(tmp_path), "a")
     assert len(source.train) == 5 and source.notes == ("left out, not read as images: 4 without suffix",)
     (folder / "0").write_bytes(bomb())
-    with pytest.raises(RequestError, match=r"a/0': it cannot be decoded"):
+    with pytest.raises(RequestError, match=r"a/0': the image cannot be decoded"):
         read_path(str(tmp_path), "a")
 
 
 @pytest.mark.parametrize("names", [("train", "val", "test"), ("Train", "Valid", "TEST"), ("train", "validation", "")])
 def test_the_splits_that_there_are_are_taken_as_they_are(tmp_path, names):
     written = {name: photos(tmp_path / name, {"2": 3, "10": 2}, seed) for seed, name in enumerate(names) if name}
-    dataset = load_dataset(DataConfig(path=str(tmp_path), test=0.4))
+    dataset = load_dataset(DataConfig(validation=0, path=str(tmp_path), test=0.4))
     assert dataset.classes == ("2", "10") and dataset.validation_from == "given" and dataset.notes == ()
     for split, name in (("validation", names[1]), ("test", names[2]), ("train", names[0])):
         if name and (names[2] or split != "train"):
@@ -165,7 +165,7 @@ def test_a_folder_of_two_kinds_is_refused_and_both_are_named(tmp_path, below, ot
 def test_a_link_to_nothing_is_refused_by_name(tmp_path, name):
     photos(tmp_path, {"a": 1, "b": 1})
     (tmp_path / name).symlink_to("nowhere")
-    with pytest.raises(RequestError, match=rf"^data\.path='.*/{name}': it is a link to nothing"):
+    with pytest.raises(RequestError, match=rf"^data\.path='.*/{name}': the link is broken"):
         read_path(str(tmp_path), "a")
 
 
@@ -235,18 +235,18 @@ def test_every_mode_is_brought_to_gray_or_colors(tmp_path):
     }
     for name, (image, expected) in files.items():
         image.save(tmp_path / name, **({"lossless": True, "exact": True} if name.endswith("webp") else {}))
-        np.testing.assert_array_equal(decode_picture(tmp_path / name).pixels, expected, name)
+        np.testing.assert_array_equal(decode_image(tmp_path / name).pixels, expected, name)
     for name, values in (("16 bits.png", wide[..., 0]), ("16 bits of color.png", wide)):
         (tmp_path / name).write_bytes(png16(values, 3 if values.ndim == 3 else 1))
-        np.testing.assert_array_equal(decode_picture(tmp_path / name).pixels, (values // 256).reshape(6, 5, -1), name)
+        np.testing.assert_array_equal(decode_image(tmp_path / name).pixels, (values // 256).reshape(6, 5, -1), name)
 
 
 def test_a_jpeg_is_near_what_was_written(tmp_path):
     smooth = np.add.outer(np.arange(32), np.arange(32)).astype(np.uint8) * 4
     Image.fromarray(smooth).save(tmp_path / "a.jpg", quality=95)
-    assert np.abs(decode_picture(tmp_path / "a.jpg").pixels[..., 0].astype(int) - smooth).max() < 8
+    assert np.abs(decode_image(tmp_path / "a.jpg").pixels[..., 0].astype(int) - smooth).max() < 8
     Image.fromarray(np.stack([smooth] * 4, -1), "CMYK").save(tmp_path / "b.jpg", quality=95)
-    assert decode_picture(tmp_path / "b.jpg").pixels.shape[:2] == (32, 32)
+    assert decode_image(tmp_path / "b.jpg").pixels.shape[:2] == (32, 32)
 
 
 def test_sizes_that_differ_need_one(tmp_path):
@@ -254,24 +254,24 @@ def test_sizes_that_differ_need_one(tmp_path):
     save(tmp_path / "b" / "1.png", COLOR[:4])
     save(tmp_path / "b" / "2.png", COLOR[:, :2])
     with pytest.raises(RequestError, match=r"^data\.image_size=None.*0\.png is 6x5, .*1\.png 4x5; use a size"):
-        load_dataset(DataConfig(path=str(tmp_path)))
+        load_dataset(DataConfig(validation=0, path=str(tmp_path)))
     for resize in ("bilinear", "nearest", "pad"):
         images = read_path(str(tmp_path), "a", 8, resize).train.images
         np.testing.assert_array_equal(images, resize_images([COLOR, COLOR[:4], COLOR[:, :2]], 8, resize))
     with pytest.raises(RequestError, match=r"^data\.image_size=5.*6x5 cannot be padded"):
-        load_dataset(DataConfig(path=str(tmp_path), image_size=5))
+        load_dataset(DataConfig(validation=0, path=str(tmp_path), image_size=5))
 
 
 def test_splits_of_two_sizes_need_one(tmp_path):
     save(tmp_path / "train" / "a" / "0.png", COLOR)
     save(tmp_path / "test" / "a" / "0.png", COLOR[:4])
     with pytest.raises(RequestError, match=r"^data\.image_size=None"):
-        load_dataset(DataConfig(path=str(tmp_path)))
+        load_dataset(DataConfig(validation=0, path=str(tmp_path)))
 
 
 def test_images_are_decoded_once_until_a_file_changes(tmp_path, monkeypatch):
     photos(tmp_path, {"a": 3, "b": 3})
-    config = DataConfig(path=str(tmp_path), test=0.5)
+    config = DataConfig(validation=0, path=str(tmp_path), test=0.5)
     first = load_dataset(config).describe()
     with monkeypatch.context() as patch:
         patch.setattr("PIL.Image.open", lambda *_, **__: pytest.fail("decoded again"))
@@ -312,7 +312,7 @@ def test_an_image_that_cannot_be_decoded_is_one_line_that_names_it(tmp_path, con
     photos(tmp_path, {"a": 2, "b": 2})
     (tmp_path / "b" / "01.png").write_bytes(content)
     with pytest.raises(RequestError) as raised:
-        load_dataset(DataConfig(path=str(tmp_path)))
+        load_dataset(DataConfig(validation=0, path=str(tmp_path)))
     message = str(raised.value)
     assert message.startswith("data.path=") and "b/01.png" in message and named in message and "\n" not in message
 
@@ -321,33 +321,33 @@ def test_between_pillows_warning_and_its_error_a_bomb_is_refused_too(tmp_path, m
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
     save(tmp_path / "a.png", COLOR)
     with pytest.raises(RequestError, match="decompression bomb"):
-        decode_picture(tmp_path / "a.png")
+        decode_image(tmp_path / "a.png")
 
 
 def test_postscript_is_not_run_whatever_it_is_called(tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, "check_call", lambda *_, **__: pytest.fail("ran Ghostscript"))
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
     with pytest.raises(RequestError, match=r"a\.png"):
-        decode_picture(tmp_path / "a.png")
+        decode_image(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize(
     ("folders", "named"),
     [
-        ([], "of no kind that is read"),
-        (["a", "b"], "a': it has no image; use files named .bmp"),
-        (["a/0.png", "b"], "b': it has no image"),
-        (["a/0.png", "b/c/0.png"], "b/c': it is a folder within a class"),
-        (["train/0.png", "test/0.png"], "train': it has no folder of a class"),
-        (["train/a/0.png", "test"], "test': it has no folder of a class"),
-        (["test/a/0.png"], "it has the folders test; use"),
-        (["train/a/0.png", "extra/a/0.png", "test/a/0.png"], "it has the folders extra, test, train; use"),
-        (["train/a/0.png", "val/a/0.png", "valid/a/0.png"], "val beside it is the validation split, too"),
-        (["train/a/0.png", "val/b/0.png"], "val/b': there is no such class in"),
-        (["train/a/0.png", "test/b/0.png"], "test/b': there is no such class in"),
-        (["train/a/0.png", "test/a"], "test/a': it has no image"),
-        (["a/0.png", "b/c.HEIC"], "b': it has no image but 1 .HEIC; use files named .bmp"),
-        (["a/c.HEIC"], "a': it has no image but 1 .HEIC"),
+        ([], "the format is not supported"),
+        (["a", "b"], "a': the class folder has no image; use files named .bmp"),
+        (["a/0.png", "b"], "b': the class folder has no image"),
+        (["a/0.png", "b/c/0.png"], "b/c': the folder is within a class folder"),
+        (["train/0.png", "test/0.png"], "train': the folder has no class folder"),
+        (["train/a/0.png", "test"], "test': the folder has no class folder"),
+        (["test/a/0.png"], "the folder has the folders test; use"),
+        (["train/a/0.png", "extra/a/0.png", "test/a/0.png"], "the folder has the folders extra, test, train; use"),
+        (["train/a/0.png", "val/a/0.png", "valid/a/0.png"], "val in the same folder is the validation split, too"),
+        (["train/a/0.png", "val/b/0.png"], "val/b': the class is missing in"),
+        (["train/a/0.png", "test/b/0.png"], "test/b': the class is missing in"),
+        (["train/a/0.png", "test/a"], "test/a': the class folder has no image"),
+        (["a/0.png", "b/c.HEIC"], "b': the class folder has no image but 1 .HEIC; use files named .bmp"),
+        (["a/c.HEIC"], "a': the class folder has no image but 1 .HEIC"),
     ],
 )
 def test_folders_that_do_not_fit_are_one_line(tmp_path, folders, named):
@@ -360,7 +360,7 @@ def test_folders_that_do_not_fit_are_one_line(tmp_path, folders, named):
         else:
             (tmp_path / path).mkdir(parents=True)
     with pytest.raises(RequestError) as raised:
-        load_dataset(DataConfig(path=str(tmp_path)))
+        load_dataset(DataConfig(validation=0, path=str(tmp_path)))
     message = str(raised.value)
     assert message.startswith("data.path=") and named in message and "\n" not in message
 
@@ -377,7 +377,7 @@ def test_no_damage_to_an_image_escapes_as_another_error(tmp_path_factory, kind, 
     path = tmp_path_factory.mktemp("image") / f"a.{kind}"
     path.write_bytes(content if cut > 200 else content[:cut])
     try:
-        assert decode_picture(path).pixels.ndim == 3
+        assert decode_image(path).pixels.ndim == 3
     except RequestError as error:
         assert "\n" not in str(error)
 
@@ -387,11 +387,14 @@ def test_names_in_two_unicode_forms_are_one(tmp_path):
     nfc, nfd = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
     photos(tmp_path / "pets/train", {nfd: 4, "tea": 3})
     written = photos(tmp_path / "pets/test", {nfc: 2, "tea": 1}, seed=1)
-    dataset = load_dataset(DataConfig(path=str(tmp_path / "pets")))
+    dataset = load_dataset(DataConfig(validation=0, path=str(tmp_path / "pets")))
     assert dataset.classes == (nfc, "tea") and dataset.test.labels.tolist() == [0, 0, 1]
     np.testing.assert_array_equal(dataset.test.images[:2], written[nfc])
     for name in (nfc, nfd):
-        assert load_dataset(DataConfig(path=str(tmp_path / "pets"), classes=("tea", name))).classes == ("tea", nfc)
+        assert load_dataset(DataConfig(validation=0, path=str(tmp_path / "pets"), classes=("tea", name))).classes == (
+            "tea",
+            nfc,
+        )
     photos(tmp_path / "twice", {nfc: 4, nfd: 4})
-    with pytest.raises(RequestError, match="two classes of it are named 'café', in two Unicode forms"):
-        load_dataset(DataConfig(path=str(tmp_path / "twice")))
+    with pytest.raises(RequestError, match="two classes are named 'café' in two Unicode forms"):
+        load_dataset(DataConfig(validation=0, path=str(tmp_path / "twice")))

@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_file_for_each_class_is_read_as_written(folder):
-    dataset = load_dataset(DataConfig(path=str(folder), test=0.2))
+    dataset = load_dataset(DataConfig(validation=0, path=str(folder), test=0.2))
     assert dataset.classes == ("moving cat", "sitting dog") and dataset.image_shape == (28, 28, 1)
     assert (len(dataset.train), len(dataset.test), dataset.test_from) == (8, 2, "train")
     assert dataset.notes == ("left out, not read as arrays: 1 .txt",)
@@ -69,17 +69,17 @@ def saved(array: np.ndarray) -> bytes:
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        (b"", "it cannot be read"),
-        (b"PK\x03\x04 a zip file", "it cannot be read"),
-        (saved(CAT)[:-1], "it cannot be read"),
-        (header(f"({2**40}, 784)") + bytes(784), "its header promises"),
-        (header(f"({2**70}, 784)") + bytes(784), "its header promises"),
-        (header(f"({2**62}, 4, 784)") + bytes(784), "its header promises"),
-        (header("(-1, 784)") + bytes(784), "it cannot be read"),
-        (header("(1, 784") + bytes(784), "it cannot be read"),
-        (header("(1, 784)", "'|O'") + bytes(7840), "it cannot be read"),
-        (header("(1, 784)", "[") + bytes(784), "it cannot be read"),
-        (saved(np.array([{}], object)), "it cannot be read"),
+        (b"", "the file cannot be read"),
+        (b"PK\x03\x04 a zip file", "the file cannot be read"),
+        (saved(CAT)[:-1], "the file cannot be read"),
+        (header(f"({2**40}, 784)") + bytes(784), "the header promises"),
+        (header(f"({2**70}, 784)") + bytes(784), "the header promises"),
+        (header(f"({2**62}, 4, 784)") + bytes(784), "the header promises"),
+        (header("(-1, 784)") + bytes(784), "the file cannot be read"),
+        (header("(1, 784") + bytes(784), "the file cannot be read"),
+        (header("(1, 784)", "'|O'") + bytes(7840), "the file cannot be read"),
+        (header("(1, 784)", "[") + bytes(784), "the file cannot be read"),
+        (saved(np.array([{}], object)), "the file cannot be read"),
         (saved(CAT[:0]), "is empty"),
         (saved(CAT / 255), "float64"),
         (saved(CAT[:, :700]), "uint8 [6, 700]"),
@@ -90,7 +90,7 @@ def saved(array: np.ndarray) -> bytes:
 def test_a_file_that_does_not_fit_is_one_line_that_names_it(folder, content, named):
     (folder / "moving cat.npy").write_bytes(content)
     with pytest.raises(RequestError) as raised:
-        load_dataset(DataConfig(path=str(folder)))
+        load_dataset(DataConfig(validation=0, path=str(folder)))
     message = str(raised.value)
     assert message.startswith("data.path=") and named in message and "moving cat.npy" in message
     assert "\n" not in message
@@ -99,7 +99,7 @@ def test_a_file_that_does_not_fit_is_one_line_that_names_it(folder, content, nam
 def test_a_class_of_two_files_is_refused(folder):
     np.save(folder / "full_numpy_bitmap_moving cat.npy", CAT)
     with pytest.raises(RequestError, match="name the same class"):
-        load_dataset(DataConfig(path=str(folder)))
+        load_dataset(DataConfig(validation=0, path=str(folder)))
 
 
 @given(

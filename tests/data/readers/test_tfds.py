@@ -97,7 +97,7 @@ def as_set(images: np.ndarray, labels: np.ndarray) -> set[tuple[bytes, int]]:
 def test_what_is_prepared_is_read_by_the_library_and_by_us(name, data_dir, environment):
     import tensorflow_datasets as tfds
 
-    dataset = load_dataset(DataConfig(name=name))
+    dataset = load_dataset(DataConfig(validation=0, name=name))
     for split, (images, labels) in (CIFAR if name == "cifar10" else MNIST).items():
         theirs = tfds.data_source(name, split=split, data_dir=data_dir, download=False)
         theirs = np.stack([r["image"] for r in theirs]), np.array([r["label"] for r in theirs])
@@ -173,7 +173,7 @@ def test_a_host_that_never_answers_is_given_up(tmp_path, monkeypatch):
 
 
 def cached_and_fresh(capsys) -> tuple[dict, str]:
-    description = load_dataset(DataConfig(name="mnist")).describe()
+    description = load_dataset(DataConfig(validation=0, name="mnist")).describe()
     return description, capsys.readouterr().err
 
 
@@ -231,7 +231,7 @@ def test_damaged_prepared_data_is_one_line(environment, data_dir, tmp_path, monk
     records = copy / "mnist-train.array_record-00000-of-00001"
     records.write_bytes(records.read_bytes()[:3000])
     with pytest.raises(RequestError, match=r"^data\.name='mnist'.* is damaged") as raised:
-        load_dataset(DataConfig(name="mnist"))
+        load_dataset(DataConfig(validation=0, name="mnist"))
     assert "\n" not in str(raised.value)
 
 
@@ -241,7 +241,7 @@ def test_damage_of_which_a_package_says_nothing_is_called_by_its_kind(environmen
 
     monkeypatch.setattr("cnnjax.data.readers.tfds.cached", fail)
     with pytest.raises(RequestError, match=r"^data\.name='mnist'.* is damaged \(RuntimeError\)"):
-        load_dataset(DataConfig(name="mnist"))
+        load_dataset(DataConfig(validation=0, name="mnist"))
 
 
 @pytest.fixture
@@ -276,13 +276,13 @@ def sizes_differ(environment, tmp_path, monkeypatch) -> None:
 
 def test_images_of_several_sizes_need_one(sizes_differ):
     with pytest.raises(RequestError, match=r"^data\.image_size=None"):
-        load_dataset(DataConfig(name="photos"))
-    dataset = load_dataset(DataConfig(name="photos", image_size=6, resize="nearest"))
+        load_dataset(DataConfig(validation=0, name="photos"))
+    dataset = load_dataset(DataConfig(validation=0, name="photos", image_size=6, resize="nearest"))
     assert dataset.describe()["counts"] == {"train": 8, "validation": 0, "test": 2}
     assert dataset.classes == ("cat", "dog") and dataset.image_shape == (6, 6, 3)
     for part in (dataset.train, dataset.test):
         assert (part.images[:, 0, 0, 0] % 2 == part.labels).all()
-    padded = load_dataset(DataConfig(name="photos", image_size=13))
+    padded = load_dataset(DataConfig(validation=0, name="photos", image_size=13))
     assert padded.image_shape == (13, 13, 3)
 
 
@@ -296,8 +296,8 @@ def test_images_of_several_sizes_need_one(sizes_differ):
 )
 def test_missing_data_answers_within_two_seconds(tmp_path, name, named):
     program = (
-        "import sys, cnnjax.data, cnnjax.study.schema, cnnjax.types\n"
-        f"try: cnnjax.data.load_dataset(cnnjax.study.schema.DataConfig(name={name!r}))\n"
+        "import sys, cnnjax.data, cnnjax.study.schema, cnnjax.utils.errors\n"
+        f"try: cnnjax.data.load_dataset(cnnjax.study.schema.DataConfig(validation=0, name={name!r}))\n"
         "except cnnjax.utils.errors.RequestError as error: print(error)\n"
         "print(sorted({'jax', 'tensorflow_datasets', 'sklearn'} & set(sys.modules)))"
     )
@@ -313,12 +313,12 @@ def test_missing_data_answers_within_two_seconds(tmp_path, name, named):
 
 def test_what_is_prepared_is_a_known_name(environment):
     with pytest.raises(RequestError, match="did you mean 'fashion_mnist'"):
-        load_dataset(DataConfig(name="fashionmnist"))
+        load_dataset(DataConfig(validation=0, name="fashionmnist"))
 
 
 def test_a_validation_split_is_taken_as_it_is(environment, data_dir, tmp_path, monkeypatch):
     """The prepared test split, called validation."""
-    expected = load_dataset(DataConfig(name="mnist")).test
+    expected = load_dataset(DataConfig(validation=0, name="mnist")).test
     (source,) = (data_dir / "mnist").iterdir()
     folder = tmp_path / "data" / "mnist" / source.name
     folder.mkdir(parents=True)
@@ -329,7 +329,7 @@ def test_a_validation_split_is_taken_as_it_is(environment, data_dir, tmp_path, m
         (folder / path.name.replace("-test.", "-validation.")).write_bytes(content)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
     for _ in range(2):  # the second time from the cache
-        dataset = load_dataset(DataConfig(name="mnist", test=0.25))
+        dataset = load_dataset(DataConfig(validation=0, name="mnist", test=0.25))
         np.testing.assert_array_equal(dataset.validation.images, expected.images)
         np.testing.assert_array_equal(dataset.validation.labels, expected.labels)
         assert (dataset.validation_from, len(dataset.train), len(dataset.test)) == ("given", 15, 5)
@@ -343,9 +343,9 @@ def test_versions_and_configs(environment, data_dir, tmp_path, monkeypatch):
         (folder / "dataset_info.json").write_text('{"fileFormat": "tfrecord"}')
         (folder / "features.json").write_text("{}")
     with pytest.raises(RequestError, match="emnist/digits, emnist/letters"):
-        load_dataset(DataConfig(name="emnist"))
+        load_dataset(DataConfig(validation=0, name="emnist"))
     with pytest.raises(RequestError, match=r"3\.0\.10 holds tfrecord"):
-        load_dataset(DataConfig(name="emnist/letters"))
+        load_dataset(DataConfig(validation=0, name="emnist/letters"))
 
 
 @pytest.fixture(scope="module")
@@ -354,9 +354,9 @@ def cifar10(tmp_path_factory):
         pytest.skip("TFDS_DATA_DIR names no folder with cifar10")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CNNJAX_CACHE", str(tmp_path_factory.mktemp("cache")))
-        first = load_dataset(DataConfig(name="cifar10"))
+        first = load_dataset(DataConfig(validation=0, name="cifar10"))
         start = time.monotonic()
-        again = load_dataset(DataConfig(name="cifar10"))
+        again = load_dataset(DataConfig(validation=0, name="cifar10"))
         assert time.monotonic() - start < 5 and again.describe() == first.describe()
     return first
 

@@ -99,7 +99,7 @@ def test_a_folder_for_each_class(tmp_path):
     for name in ("all/train/cat/0.png", "all/test/cat/0.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         Image.fromarray(GRAY[0]).save(tmp_path / name)
-    with pytest.raises(RequestError, match=r"it has no image .* did you mean .*all/train\?"):
+    with pytest.raises(RequestError, match=r"the folder has no image, .* did you mean .*all/train\?"):
         read_unlabeled(str(tmp_path / "all"))
 
 
@@ -152,22 +152,22 @@ def make(path: Path, kind: str) -> Path:
         ("rows without IDs", "just one of label and ID"),
         (
             "floats",
-            "its array is float64 of 0..17.5; use uint8, floating point of 0..1, or numbers of 0..255 that",
+            "the array is float64 of 0..17.5; use uint8, floating point of 0..1, or numbers of 0..255 with",
         ),
         ("negative", "float64 of -1..0"),
         ("not a number", "float64 of nan..nan"),
         ("dark", "int64 of 0..35"),
         ("flags", "images is bool [4, 3, 3, 1]"),
-        ("folders alone", "it has no image but 2 .HEIC, 1 without suffix; use"),
-        ("other arrays", "it holds ['x_train']; use images"),
+        ("folders alone", "the folder has no image but 2 .HEIC, 1 without suffix; use"),
+        ("other arrays", "the file holds ['x_train']; use images"),
         ("no images", "is empty"),
         ("cut", "cannot be read"),
-        ("a damaged image", "a.png': it cannot be decoded"),
-        ("a link to nothing", "a.png': it is a link to nothing"),
+        ("a damaged image", "a.png': the image cannot be decoded"),
+        ("a link to nothing", "a.png': the link is broken"),
         ("a name of Latin-1", r"caf\udce9.png': its name is not UTF-8"),
-        ("text", "of no kind that is read; use an image or a folder of images (.bmp"),
+        ("text", "the format is not supported; use an image or a folder of images (.bmp"),
         ("nothing", "no such file"),
-        ("an empty folder", "it has no image"),
+        ("an empty folder", "the folder has no image"),
     ],
 )
 def test_what_does_not_fit_is_one_line_under_the_flag(tmp_path, kind, named):
