@@ -90,11 +90,11 @@ def test_a_config_that_raises_is_a_wrong_request(source, tmp_path):
 )
 def test_exit_codes(body, code, lines, tmp_path):
     script = f"""
-from cnnjax import commands
-from cnnjax.types import RequestError
+from cnnjax.utils import cli
+from cnnjax.utils.errors import RequestError
 def main(overrides):
     {body}
-commands.run(main)
+cli.run(main)
 """
     done = python("-c", script, cwd=tmp_path)
     assert done.returncode == code
@@ -105,11 +105,11 @@ commands.run(main)
 def test_libraries_log_warnings_only(tmp_path):
     script = """
 import logging
-from cnnjax import commands
+from cnnjax.utils import cli
 def main(overrides):
     logging.info("chatter")
     logging.warning("careful")
-commands.run(main)
+cli.run(main)
 """
     done = python("-c", script, cwd=tmp_path)
     assert "careful" in done.stderr and "chatter" not in done.stderr
