@@ -154,7 +154,7 @@ def test_a_diverged_trial_is_refused_and_no_part_of_an_ensemble(tmp_path):
         cnnjax.load_trial(tmp_path, "t0001")
     run = read_run(tmp_path)
     assert prediction.ensemble(run, "best") == ["t0000"]
-    with pytest.raises(RequestError, match="--configuration must be best, or a trial .* got 't0001'"):
+    with pytest.raises(RequestError, match=r"--configuration must be best, or a trial .* got 't0001'"):
         prediction.ensemble(run, "t0001")
 
 
