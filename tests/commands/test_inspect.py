@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from cnnjax import inspect as inspection
-from cnnjax.commands import inspect
+from cnnjax import inspect
+from cnnjax.commands import inspect as inspection
 from cnnjax.commands.plan_table import plan_table
 from cnnjax.data import load_dataset, normalisation
 from cnnjax.data.normalization import black_share, level_counts, pixel_statistics

@@ -17,9 +17,9 @@ from rich.console import Console
 from sklearn.metrics import confusion_matrix
 
 import cnnjax
-from cnnjax import predict as prediction
+from cnnjax import predict
 from cnnjax.analysis.read import read_run
-from cnnjax.commands import predict
+from cnnjax.commands import predict as prediction
 from cnnjax.commands import run as runner
 from cnnjax.data import Dataset, load_dataset
 from cnnjax.data.readers.unlabeled import Unlabeled
@@ -154,7 +154,7 @@ def test_a_diverged_trial_is_refused_and_no_part_of_an_ensemble(tmp_path):
         cnnjax.load_trial(tmp_path, "t0001")
     run = read_run(tmp_path)
     assert prediction.ensemble(run, "best") == ["t0000"]
-    with pytest.raises(RequestError, match="--configuration='t0001'"):
+    with pytest.raises(RequestError, match=r"--configuration must be best, or a trial .* got 't0001'"):
         prediction.ensemble(run, "t0001")
 
 
