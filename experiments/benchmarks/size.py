@@ -260,8 +260,8 @@ _ONCE = ("data", *(f"checkpoint {model}" for model in CHUNKS))  # whatever the n
 
 def measure(stage: str, arguments: list[str], trials: int, workdir: Path) -> tuple[float, float, int]:
     """Runs a stage; returns its seconds, the most memory that its process had in MB, and what it counted."""
-    import cnnjax.checkpoints
-    import cnnjax.chunks  # noqa: F401  # imports are not what grows
+    import cnnjax.training.checkpoints
+    import cnnjax.training.loop  # noqa: F401  # imports are not what grows
 
     flags.FLAGS(arguments)
     study = make_study(trials, WIDE.value)
