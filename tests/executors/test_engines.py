@@ -15,6 +15,8 @@ from cnnjax.runs.run_dir import RunFolder
 from cnnjax.utils.errors import RequestError
 from tests.executors.test_driver import read_all
 
+pytestmark = pytest.mark.engines
+
 ROOT = Path(__file__).parents[2]
 CONFIG = """
 def get_config():

@@ -11,6 +11,8 @@ from PIL import Image  # noqa: E402
 
 from experiments.benchmarks import pytorch_peer, source_loop, torch_models, torch_vmap  # noqa: E402
 
+pytestmark = pytest.mark.torch
+
 SIZE, PADDING = 8, 4
 
 

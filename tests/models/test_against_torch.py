@@ -11,6 +11,8 @@ torch = pytest.importorskip("torch")
 
 from experiments.benchmarks import torch_models  # noqa: E402
 
+pytestmark = pytest.mark.torch
+
 MODELS = ("baseline", "medium", "complex", "base")
 
 

@@ -20,6 +20,8 @@ import cnnjax
 from cnnjax.runs.integrity import read_lines
 from cnnjax.runs.run_dir import RunFolder
 
+pytestmark = pytest.mark.engines
+
 ROOT = Path(__file__).parents[2]
 STUDY = {
     "models": "baseline",

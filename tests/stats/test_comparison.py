@@ -176,6 +176,7 @@ def test_the_share_of_wins():
     assert certain.value == certain.high == 1 and 0.3 < certain.low < 0.7
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize(("shift", "n", "m"), [(0.0, 5, 5), (1.0, 5, 8), (1.5, 10, 10)])
 def test_the_interval_of_the_share_of_wins_covers(shift, n, m):
     truth, generator, held = scipy.stats.norm.cdf(shift / math.sqrt(2)), np.random.default_rng(n), 0
@@ -279,6 +280,7 @@ def test_verdicts_are_corrected_for_their_number():
     assert adjust([equal, *comparisons])[0].verdict == "equal"
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("design", [pair, unpaired])
 @pytest.mark.parametrize("n", [2, 5, 20])
 def test_the_interval_of_a_difference_covers_and_the_verdict_seldom_errs(design, n):
@@ -296,6 +298,7 @@ def test_the_interval_of_a_difference_covers_and_the_verdict_seldom_errs(design,
         assert held / STUDIES <= 0.95 + slack
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("design", [pair, unpaired])
 def test_what_differs_by_the_margin_is_seldom_called_equal(design):
     generator, n = np.random.default_rng(1), 12
@@ -318,6 +321,7 @@ def test_power_agrees_with_statsmodels(effect, n):
     assert corrected == pytest.approx(TTestPower().power(effect, n, 0.01), abs=2e-3)
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("other", [1.0, 0.5, 0.1])
 @pytest.mark.parametrize("effect", [1.5, 2.5, 4.0, 6.0])
 @pytest.mark.parametrize("n", [2, 3, 4, 10])

@@ -111,6 +111,7 @@ def test_what_is_not_crossed_is_refused(change, words):
         split(change(cross((2, 3), a=1.0)))
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize(
     "truth",
     [{"a": 1.0, "b": 0.5, "ab": 0.5}, {"a": 0.3, "b": 0.0, "ab": 1.0}],

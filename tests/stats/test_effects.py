@@ -97,6 +97,7 @@ def test_seeds_without_a_spread_leave_nothing_to_test_against_either():
     assert all(math.isnan(effect.share) for effect in found.effects) and math.isnan(found.seeds)
 
 
+@pytest.mark.simulation
 def test_an_effect_that_is_not_there_is_seldom_found():
     p_values = []
     for study in range(500):
@@ -133,6 +134,7 @@ def test_a_margin_of_two_configurations_has_welch_s_interval():
     assert (found.low, found.high) == (pytest.approx(expected.low / 2), pytest.approx(expected.high / 2))
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize(("seeds", "most"), [(2, 0.99), (5, 0.9695)])
 def test_intervals_of_marginal_means_cover(seeds, most):
     generator, held = np.random.default_rng(seeds), 0

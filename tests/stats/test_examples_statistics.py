@@ -35,6 +35,7 @@ def test_mcnemar_of_what_never_differs():
     assert found.low < 0 < found.high
 
 
+@pytest.mark.simulation
 def test_the_interval_of_mcnemar_and_of_examples_cover():
     held = held_means = 0
     for study in range(STUDIES):
@@ -106,6 +107,7 @@ def test_the_spread_of_accuracy_is_split_without_bias():
     assert independent == pytest.approx((0.2 * 0.21 + 0.8 * 0.09) / examples, rel=0.02)
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("std", [0.005, 0.02])
 def test_the_interval_of_the_spread_on_all_data_covers(std):
     generator, held = np.random.default_rng(1), 0

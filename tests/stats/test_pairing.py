@@ -31,6 +31,7 @@ def compared(values, **options):
     return compare(groups[0], groups[1], pair=pairing_helps(groups), **options)
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize(("configurations", "spread"), [(2, 1.0), (2, 3.0), (12, 1.0)])
 @pytest.mark.parametrize("n", [3, 5, 10])
 @pytest.mark.parametrize("rho", [0.0, 0.5, 0.9])
@@ -41,6 +42,7 @@ def test_equal_configurations_are_seldom_told_apart(rho, n, configurations, spre
     assert np.mean([pairwise_p(study)[0, 1] < 0.05 for study in studies]) <= 0.05 + SLACK
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize(("rho", "n"), [(0.0, 3), (0.5, 5), (0.9, 10)])
 def test_all_pairs_together_seldom_err(rho, n):
     generator, wrong = np.random.default_rng(n), 0
@@ -50,6 +52,7 @@ def test_all_pairs_together_seldom_err(rho, n):
     assert wrong / STUDIES <= 0.05 + SLACK
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize(("rho", "n", "configurations", "least", "most"), [
     (0.0, 3, 2, 0, 0.02), (0.0, 10, 12, 0, 0.02), (0.9, 10, 2, 0.9, 1), (0.9, 5, 12, 0.95, 1), (0.9, 3, 12, 0.7, 1),
     (0.3, 3, 12, 0, 0.2),

@@ -77,6 +77,7 @@ def test_the_first_of_two_paired_configurations_is_best_as_surely_as_the_t_test_
     assert first.best == pytest.approx(1 - scipy.stats.ttest_rel(*values).pvalue / 2, abs=0.03)
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("configurations", [2, 5])
 def test_equal_configurations_are_seldom_surely_the_best(configurations):
     """Resampled, three seeds would have it with 95 % in a quarter of studies of two configurations."""

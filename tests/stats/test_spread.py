@@ -70,6 +70,7 @@ STUDIES = 2000
 NOMINAL = pytest.approx(0.95, abs=0.0195)  # 4 standard errors of a share of 2000
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("n", [2, 3, 5, 10])
 def test_t_intervals_cover_what_they_claim_to(n):
     draws = np.random.default_rng(n).normal(10, 2, (STUDIES, n + 1))
@@ -114,6 +115,7 @@ def test_what_is_too_little_to_resample_has_no_interval(groups):
     assert all(map(math.isnan, bootstrap_interval(groups)))
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize(("configurations", "seeds"), [(1, 20), (8, 5), (4, 10)])
 def test_bootstrap_intervals_cover_the_interquartile_mean(configurations, seeds):
     generator = np.random.default_rng(seeds)

@@ -23,6 +23,8 @@ from tests.models.test_network import PUBLISHED
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: nothing to compare with")
 from experiments.benchmarks import torch_models  # noqa: E402
 
+pytestmark = pytest.mark.torch
+
 MODELS = ("baseline", "medium", "complex", "base")
 OTHERS = tuple(name for name in LADDER if name not in MODELS)
 STEPPED = (*MODELS, "dense_batchnorm", "cnn_final", "blocks_24_48_64")  # every kind of layer

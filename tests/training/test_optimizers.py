@@ -10,6 +10,8 @@ from cnnjax.training.stacking import Hparams
 
 torch = pytest.importorskip("torch")
 
+pytestmark = pytest.mark.torch
+
 SHAPES = {"kernel": (5, 3), "bias": (3,)}
 STEPS = 6
 

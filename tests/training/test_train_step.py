@@ -14,6 +14,8 @@ from cnnjax.training.train_state import StaticConfig
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: nothing to compare with")
 
+pytestmark = pytest.mark.torch
+
 IMAGE_SHAPE, CLASSES = (6, 6, 2), 5
 LAYERS = (Conv(4), BatchNorm(), Relu(), MaxPool(), Dense())
 
