@@ -96,9 +96,9 @@ def test_images_of_one_pixel_are_too_small_for_a_network(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        ([0, 1, -1, 0], "labels of labels lie in -1..1"),
-        ([0, 1, 2**40, 0], "labels of labels lie in 0..1099511627776"),
-        ([0, 1, 99, 0], "labels reach 99, that is 100 classes of 4 training examples"),
+        ([0, 1, -1, 0], "labels of labels range over -1..1"),
+        ([0, 1, 2**40, 0], "labels of labels range over 0..1099511627776"),
+        ([0, 1, 99, 0], "labels reach 99, so there are 100 classes, but 4 training examples"),
         ([0.0, 1.0, np.nan, 0.0], "labels is float64"),
     ],
 )
