@@ -35,6 +35,8 @@ class Hparam:
         matters: the condition under which the value has an effect on training, in words; "" means always.
         none_as: the number that represents None in a program.
         none_label: the label of None in the report.
+        with_complement: whether a program also needs 1 - value, which in float32 would lose digits: the value becomes
+            the pair [value, 1 - value], each rounded once.
         is_main: whether the report always shows the hyperparameter, even if all trials have the same value.
         column: the column of trials.csv; by default `name`.
         label: the label in the report; by default derived from `column`.
@@ -52,6 +54,7 @@ class Hparam:
     matters: str = ""
     none_as: float = np.nan
     none_label: str = "off"
+    with_complement: bool = False
     is_main: bool = False
     column: str = ""
     label: str = ""
@@ -66,8 +69,10 @@ class Hparam:
         """Whether the value is a scalar of a compiled program."""
         return not self.static and self.type is not str
 
-    def scalar(self, value: Any) -> np.generic:
-        """Converts a value to the scalar that a compiled program takes."""
+    def scalar(self, value: Any) -> np.generic | np.ndarray:
+        """Converts a value to the scalar, or the pair, that a compiled program takes."""
+        if self.with_complement:
+            return np.array([value, 1 - value], np.float32)
         as_array = {float: np.float32, int: np.int32, bool: np.bool_}[self.type]
         return as_array(self.none_as if value is None else value)
 
@@ -135,6 +140,7 @@ HPARAMS = (
         in_stages=True,
         optimizers=_ADAM,
         matters="for adam and adamw",
+        with_complement=True,
     ),
     Hparam(
         "b2",
@@ -145,6 +151,7 @@ HPARAMS = (
         in_stages=True,
         optimizers=_ADAM,
         matters="for adam and adamw",
+        with_complement=True,
     ),
     Hparam("weight_decay", float, 0.0, number(0), "Strength of weight decay.", in_stages=True),
     Hparam(

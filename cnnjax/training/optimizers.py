@@ -1,12 +1,13 @@
 """Optax's optimizers with traced hyperparameters. Each equals PyTorch's optimizer of the same name."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from cnnjax.training.stacking import Hparams
 
@@ -25,7 +26,7 @@ def make_optimizer(name: str, hparams: Hparams, *, clips: bool = False) -> optax
         clips: whether to clip the global norm of the gradients to `hparams.clip_norm`.
     """
     decay = optax.add_decayed_weights(hparams.weight_decay)
-    adam = optax.scale_by_adam(b1=hparams.b1, b2=hparams.b2, eps=1e-8)
+    adam = _adam(hparams.b1, hparams.b2)
     sgd = _momentum(hparams.momentum, hparams.nesterov)
     rules = {
         "adam": optax.chain(decay, adam),
@@ -38,6 +39,23 @@ def make_optimizer(name: str, hparams: Hparams, *, clips: bool = False) -> optax
         optax.scale(-hparams.learning_rate),
     ]
     return optax.chain(*([optax.clip_by_global_norm(hparams.clip_norm)] if clips else []), *steps)
+
+
+def _adam(b1: Float[Array, "2"], b2: Float[Array, "2"]) -> optax.GradientTransformation:
+    """`optax.scale_by_adam` of decay rates that are traced, each with its complement.
+
+    Optax computes 1 - b1 from a Python number, in float64. From a traced float32 it would lose digits.
+    """
+
+    def update(grads: optax.Updates, state: Any, params: optax.Params | None = None) -> tuple:
+        mu = jax.tree.map(lambda g, m: b1[1] * g + b1[0] * m, grads, state.mu)
+        nu = jax.tree.map(lambda g, v: b2[1] * g**2 + b2[0] * v, grads, state.nu)
+        count = optax.safe_increment(state.count)
+        mean, square = optax.tree.bias_correction(mu, b1[0], count), optax.tree.bias_correction(nu, b2[0], count)
+        steps = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + 1e-8), mean, square)
+        return steps, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
+
+    return optax.GradientTransformation(optax.scale_by_adam().init, update)
 
 
 def _momentum(decay: Array, nesterov: Array) -> optax.GradientTransformation:

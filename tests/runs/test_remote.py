@@ -112,7 +112,11 @@ def test_ended_by_signals_on_one_machine_after_another(tmp_path, monkeypatch):
     command = [sys.executable, "-m", "cnnjax.launch", f"--config={ROOT}/configs/quickstart.py"]
     command += [f"--workdir=file://{store}", f"--compilation_cache={tmp_path / 'xla'}"]
     command += [f"--config.{override}" for override in overrides]
-    for number, awaited in ((signal.SIGKILL, "programs/*/metrics.jsonl"), (signal.SIGTERM, "checkpoints/*/*/[5-8]"), (0, "never")):
+    for number, awaited in (
+        (signal.SIGKILL, "programs/*/metrics.jsonl"),
+        (signal.SIGTERM, "checkpoints/*/*/[5-8]"),
+        (0, "never"),
+    ):
         environment = {**os.environ, "CNNJAX_CACHE": str(tmp_path / f"machine{number}")}
         with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
             while not [*store.glob(awaited)] and process.poll() is None:

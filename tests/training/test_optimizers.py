@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cnnjax.study.hparams import BY_COLUMN
 from cnnjax.training.optimizers import make_optimizer
 from cnnjax.training.stacking import Hparams
 
@@ -18,8 +19,9 @@ STEPS = 6
 
 def hparams_of(**values):
     usual = {"learning_rate": 0.05, "b1": 0.9, "b2": 0.999, "momentum": 0.0, "weight_decay": 0.0, "clip_norm": np.inf}
-    numbers = {name: jnp.asarray(value) for name, value in {**usual, **values}.items()}
-    return Hparams(**{**dict.fromkeys(Hparams._fields, jnp.array(False)), **numbers})
+    index = jnp.asarray(values.pop("optimizer", 0))
+    numbers = {name: jnp.asarray(BY_COLUMN[name].scalar(value)) for name, value in {**usual, **values}.items()}
+    return Hparams(**{**dict.fromkeys(Hparams._fields, jnp.array(False)), **numbers, "optimizer": index})
 
 
 def our_steps(name, hparams, start, grads, clips=False):

@@ -43,7 +43,7 @@ class TorchNetwork(torch.nn.Module):
 def hparams_of(**values):
     """Hyperparameters of a run of one stage."""
     usual = {"learning_rate": 0.05, "momentum": 0.0, "weight_decay": 0.0, "label_smoothing": 0.0, "dropout_rate": 0.0}
-    usual |= {"b1": 0.9, "b2": 0.999}
+    usual |= {"b1": np.array([0.9, 0.1]), "b2": np.array([0.999, 0.001])}  # each with its complement
     scalars = {**dict.fromkeys(Hparams._fields, False), **usual, **values}
     return Hparams(*(jnp.asarray(scalars[name], None)[None] for name in Hparams._fields))
 
