@@ -130,6 +130,8 @@ def hparams_of(**values):
     usual = {
         "learning_rate": 0.01,
         "momentum": 0.0,
+        "b1": np.array([0.9, 0.1]),  # with its complement, as the next
+        "b2": np.array([0.999, 0.001]),
         "weight_decay": 0.0,
         "label_smoothing": 0.0,
         "dropout_rate": 0.0,
@@ -167,7 +169,7 @@ def test_logits_loss_gradients_and_statistics(name, smoothing):
         network, variables, images, labels, hparams_of(label_smoothing=smoothing)
     )
     assert abs(float(loss) - their_loss.item()) < 1e-4 * their_loss.item()
-    assert int(sums.correct) == int((logits.argmax(1).numpy() == labels).sum())
+    assert int(sums.accuracy) == int((logits.argmax(1).numpy() == labels).sum())
     theirs = torch_models.gradients(module)
     # On the scale of the layer, for a bias may have no gradient but rounding.
     for layer, leaves in theirs.items():
