@@ -142,6 +142,7 @@ def written(workdir, number=5):
     return found
 
 
+@pytest.mark.slow
 def test_the_report_says_the_mean_of_fresh_seeds_in_its_first_paragraph(tmp_path):
     workdir = confirmed_run(tmp_path)
     assert "fresh seeds" not in re.search('class="answer">(.*?)</p>', build_report(workdir).read_text())[1]
@@ -190,6 +191,7 @@ def test_the_verdict_of_fresh_seeds_names_what_is_open(verdicts, said):
     assert verdict(found._replace(contenders=contenders[:1], against=[])) == ""
 
 
+@pytest.mark.slow
 def test_after_a_confirmation_the_study_s_own_seeds_have_no_other_verdict(tmp_path):
     """Also of configurations that were not trained again: they are named as what is open, and the number of seeds."""
     validation = [0.70, 0.60, 0.65, 0.71, 0.62, 0.64, 0.66, 0.70, 0.69, 0.68, 0.69, 0.73]
@@ -208,6 +210,7 @@ def test_after_a_confirmation_the_study_s_own_seeds_have_no_other_verdict(tmp_pa
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"contenders": []}, {"measure": "luck"}, {"against": [{"p": 1}, {}]}])
 def test_a_confirmation_that_is_none_is_refused_in_one_line(tmp_path, change):
     workdir = confirmed_run(tmp_path)
@@ -236,6 +239,7 @@ def confirm(study, workdir, number):
         return confirmation.confirm(study, workdir, number, progress=progress)
 
 
+@pytest.mark.slow
 def test_contenders_are_trained_on_fresh_seeds_and_a_second_call_finds_them(tiny, tmp_path, monkeypatch):
     reports = []
     monkeypatch.setattr(confirmation, "build_report", reports.append)

@@ -177,6 +177,7 @@ def test_black_pixels_are_left_out_where_they_are_most(tiny):
     assert f"{100 * (dark <= 10).mean():.1f} % are at most 10. Shown are the others" in captions["dark"]
 
 
+@pytest.mark.slow
 def test_files_that_are_left_out_are_named_wherever_images_are_counted(tiny, tmp_path):
     for index in range(20):
         (tmp_path / "photos" / str(index % 2)).mkdir(parents=True, exist_ok=True)

@@ -23,6 +23,7 @@ def python(*arguments, cwd):
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -137,6 +138,7 @@ def test_help_and_errors_do_not_wait_for_jax(tmp_path):
     assert imported(tmp_path, f"--config={QUICKSTART}", "--config.seeds=-1") == (2, set())
 
 
+@pytest.mark.slow
 def test_plan_does_not_wait_for_what_it_does_not_use(tmp_path):
     one = ("--config.models=baseline", "--config.train.optimizer=sgd")
     code, names = imported(tmp_path, f"--config={QUICKSTART}:smoke", "--plan", *one)
@@ -189,6 +191,7 @@ def test_default_workdir(config, workdir, runner):
         assert overrides.default_folder("runs") == Path(workdir)
 
 
+@pytest.mark.slow
 def test_compiled_programs_are_kept_where_the_flag_says(tmp_path):
     """The same study twice: the second start compiles nothing anew; `off` keeps nothing."""
     arguments = [f"--config={QUICKSTART}:smoke", "--config.models=baseline", "--config.train.optimizer=sgd"]

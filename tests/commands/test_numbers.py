@@ -46,6 +46,7 @@ def write_npz(path, images, labels):
 # Training
 
 
+@pytest.mark.slow
 def test_rates_that_explode_diverge_and_disturb_nobody(tmp_path):
     rates = (0.05, 1e5, 1e20, 3e38)
     results = run(tmp_path, train={"learning_rate": rates}).set_index("learning_rate")
@@ -60,6 +61,7 @@ def test_rates_that_explode_diverge_and_disturb_nobody(tmp_path):
     assert (results.status == "diverged").any()
 
 
+@pytest.mark.slow
 def test_constant_images_train_to_the_shares_of_the_classes(tmp_path):
     """With nothing to see, the best loss is the entropy of the classes: ln 2 for two of equal size."""
     data = write_npz(tmp_path / "gray.npz", np.full((100, 8, 8), 7), np.arange(100) % 2)
@@ -69,12 +71,14 @@ def test_constant_images_train_to_the_shares_of_the_classes(tmp_path):
     assert results.test_loss[0] == pytest.approx(np.log(2), abs=0.1)
 
 
+@pytest.mark.slow
 def test_one_class_is_learned_without_a_loss(tmp_path):
     results = run(tmp_path, models=("plain",), data={"classes": (3,), "train_examples": 50, "validation": 20})
     assert (results.test_accuracy[0], results.test_f1[0]) == (1, 1)
     assert results.test_loss[0] == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_batch_of_one_with_batch_norm(tmp_path):
     """A channel of one image still has its pixels; here the last batch is one."""
     results = run(tmp_path, data={"train_examples": 21}, train={"batch_size": 20, "learning_rate": 1e-3})

@@ -76,6 +76,7 @@ def save(folder, images, name="new.npy"):
 # A trial's network
 
 
+@pytest.mark.slow
 def test_every_trial_predicts_what_its_run_wrote_down(trained):
     workdir, dataset = trained
     results = cnnjax.load_results(workdir)
@@ -91,6 +92,7 @@ def test_every_trial_predicts_what_its_run_wrote_down(trained):
         assert (logits.argmax(1) == dataset.test.labels).mean() == pytest.approx(row.test_accuracy, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_trial_that_may_stop_early_predicts_with_its_best_weights(tmp_path):
     """The shorter trial ends before patience does, the longer one by it."""
     rule = {"optimizer": "adam", "learning_rate": 0.1, "epochs": (3, 12), "early_stopping": "val_loss:2"}
@@ -148,6 +150,7 @@ def test_a_trial_without_weights_is_refused(trained, tmp_path):
         cnnjax.load_trial(workdir, "t0005")
 
 
+@pytest.mark.slow
 def test_a_diverged_trial_is_refused_and_no_part_of_an_ensemble(tmp_path):
     train(tmp_path, train={"learning_rate": (0.05, 1e30)}, select="val_loss")
     with pytest.raises(RequestError, match=r"'t0001'.*it diverged in epoch 1"):
@@ -216,6 +219,7 @@ def test_one_trial_or_any_configuration_can_be_named(trained, tmp_path):
         assert prediction.ensemble(read_run(workdir), trial) == list(results.index[alike])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resize", ["bilinear", "nearest", "pad"])
 def test_images_are_brought_to_size_as_the_study_brings_its_own(resize, tmp_path):
     """Of gray images and, told to be three colors, of the same: a network of colors takes both."""

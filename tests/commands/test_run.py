@@ -41,6 +41,7 @@ pytestmark = pytest.mark.usefixtures("quick")
 # What a run leaves
 
 
+@pytest.mark.slow
 def test_a_run_writes_down_every_trial(tmp_path):
     study = make_study(seeds=(0, 1), select="val_accuracy", train=GRID)
     run(study, tmp_path)
@@ -60,6 +61,7 @@ def test_a_run_writes_down_every_trial(tmp_path):
     assert_no_line_twice(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_shorter_trial_read_off_is_the_one_trained_alone(tmp_path):
     run(make_study(train={"epochs": (2, 3)}), tmp_path / "both")
     run(make_study(train={"epochs": 2}), tmp_path / "short")
@@ -69,6 +71,7 @@ def test_a_shorter_trial_read_off_is_the_one_trained_alone(tmp_path):
     assert not np.isclose(both.train_loss[0], both.train_loss[1], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_weights_of_every_trial_stay_and_of_other_states_the_newest_until_all_have_ended(tmp_path, monkeypatch):
     study = make_study(train={"epochs": (2, 6)})  # by default the two newest stay
     with monkeypatch.context() as patch:
@@ -83,6 +86,7 @@ def test_the_weights_of_every_trial_stay_and_of_other_states_the_newest_until_al
     assert read_weights(tmp_path / "before") == read_weights(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_load_results_is_numeric_and_lazy(tmp_path):
     run(make_study(train={"learning_rate": (1e-3, 1e30)}), tmp_path)
     results = cnnjax.load_results(str(tmp_path))
@@ -111,6 +115,7 @@ def test_load_results_is_numeric_and_lazy(tmp_path):
         _ = cnnjax.nothing
 
 
+@pytest.mark.slow
 def test_a_diverged_trial_is_recorded(tmp_path):
     rates = {"learning_rate": (1e-3, 1e30), "batch_size": 200, "epochs": (1, 3)}
     run(make_study(train=rates), tmp_path)
@@ -130,6 +135,7 @@ def test_a_diverged_trial_is_recorded(tmp_path):
 # Programs and chunks
 
 
+@pytest.mark.slow
 def test_every_program_is_traced_once_whatever_its_chunks(tmp_path, monkeypatch):
     monkeypatch.setattr(programs, "Population", Population)
     study = make_study(seeds=(0, 1, 2), train={**GRID, "batch_size": (50, 100)})
@@ -177,6 +183,7 @@ def test_a_plan_trains_every_trial_once_in_the_fewest_programs(axes, seeds, cros
             assert len({(t.stages[0].traced, t.streams, t.seed) for t in member.trials}) == 1
 
 
+@pytest.mark.slow
 def test_a_population_shrinks_to_the_members_that_still_train(tmp_path, monkeypatch):
     """Five of six members diverge in their first epochs: the last one goes on in a program of its own, as it would."""
     rates = {"learning_rate": (0.05, 1e28, 1e29, 1e30, 1e31, 1e32), "epochs": 6}
@@ -231,6 +238,7 @@ def test_a_finished_run_is_trained_again_when_asked(tmp_path, monkeypatch):
 # Memory
 
 
+@pytest.mark.slow
 def test_out_of_memory_goes_on_with_half(tmp_path, monkeypatch):
     study = make_study(seeds=(0, 1, 2, 3, 4), train={"epochs": (1, 3)})
     run(study, tmp_path / "whole")

@@ -31,6 +31,7 @@ from tests.support.studies import make_study
 pytestmark = pytest.mark.usefixtures("quick")
 
 
+@pytest.mark.slow
 def test_a_crash_before_any_write_changes_nothing(tmp_path):
     study = make_study(train={"epochs": (1, 2)})
     run(study, tmp_path / "whole")
@@ -44,6 +45,7 @@ def test_a_crash_before_any_write_changes_nothing(tmp_path):
     assert number > 15
 
 
+@pytest.mark.slow
 def test_what_is_on_disk_is_not_trained_again(tmp_path, monkeypatch):
     advance, starts = Population.advance, []
 
@@ -60,6 +62,7 @@ def test_what_is_on_disk_is_not_trained_again(tmp_path, monkeypatch):
     assert starts == [0, 1, 2, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["metrics.jsonl", "trials.jsonl"])
 def test_lost_records_are_written_again(name, tmp_path):
     study = make_study(train=GRID)
@@ -70,6 +73,7 @@ def test_lost_records_are_written_again(name, tmp_path):
     assert read_all(tmp_path) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("again", [run, lambda _, workdir: build_report(workdir)])
 def test_views_that_a_user_changed_or_deleted_are_written_again_from_the_records(again, tmp_path):
     study = make_study(train=GRID)
@@ -89,6 +93,7 @@ def uninterrupted(tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_killed_and_interrupted_again_and_again(uninterrupted, tmp_path):
     """Each launch goes on from what the one before left, until a signal comes: when a file that it names appears."""
     workdir = tmp_path / "run"
@@ -123,6 +128,7 @@ def assert_ran_on(devices, workdir, expected):
     assert_no_line_twice(workdir)
 
 
+@pytest.mark.slow
 def test_two_devices_change_nothing_nor_does_a_kill_there(uninterrupted, tmp_path):
     workdir = tmp_path / "run"
     signal_when(launch(workdir, devices=2), signal.SIGKILL, workdir, "checkpoints/p000/*/[6-9]")
@@ -131,6 +137,7 @@ def test_two_devices_change_nothing_nor_does_a_kill_there(uninterrupted, tmp_pat
     assert_ran_on(2, workdir, uninterrupted)
 
 
+@pytest.mark.slow
 def test_a_run_of_one_device_goes_on_with_four(uninterrupted, tmp_path):
     """The three members of a program do not divide among four devices: it is cut anew."""
     workdir = tmp_path / "run"

@@ -24,6 +24,7 @@ def snapshot(folder):
     return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
+@pytest.mark.slow
 def test_another_study_in_the_folder_is_refused_or_overwritten(tmp_path):
     run(make_study(), tmp_path)
     before = snapshot(tmp_path)
@@ -46,6 +47,7 @@ def write_images(path, first=0):
     path.write_text("".join(",".join(map(str, row)) + "\n" for row in [header, *rows]))
 
 
+@pytest.mark.slow
 def test_data_that_moved_are_the_same_and_others_in_their_place_are_not(tmp_path, monkeypatch):
     def ask(path):
         data = {"path": str(path), "name": "mine", "train_examples": None, "validation": 4}
@@ -119,6 +121,7 @@ def test_a_wrong_study_does_not_overwrite(tmp_path):
     assert snapshot(tmp_path) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "words"),
     [('{"seeds": [0', "cannot be read"), ("[1]", "no"), ('{"sedes": [0]}', "sedes"), ("\x00", "cannot be read")],
@@ -174,6 +177,7 @@ def test_a_wrong_study_is_refused_and_leaves_nothing(changes, words, tmp_path, m
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_data_that_is_not_there_is_said_at_once(tmp_path):
     """It takes no longer than to refuse a model, which needs the same imports and no data."""
 

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.usefixtures("quick")
 EARLY = {**UNSTEADY, "epochs": (3, 12), "early_stopping": "val_loss:1"}
 
 
+@pytest.mark.slow
 def test_rows_of_trials_that_stop_early(tmp_path, monkeypatch):
     calls = []
     advance = Population.advance
@@ -49,6 +50,7 @@ def test_rows_of_trials_that_stop_early(tmp_path, monkeypatch):
     assert f"{seen:,} images in" in said.replace("\n", " ")
 
 
+@pytest.mark.slow
 def test_images_per_second_are_those_that_were_seen(tmp_path):
     """Not those of epochs that trials which stopped early were spared."""
     run(make_study(seeds=(0, 1), train={**UNSTEADY, "epochs": (2, 400), "early_stopping": "val_loss:1"}), tmp_path)
@@ -61,6 +63,7 @@ def test_images_per_second_are_those_that_were_seen(tmp_path):
         assert rows.images_per_second.iloc[0] == pytest.approx(200 * rows.epochs_run.sum() / seconds, rel=error)
 
 
+@pytest.mark.slow
 def test_a_validation_split_of_the_data_chooses_weights_without_being_asked_for(tmp_path, monkeypatch):
     """As one that the study asks for: the second stage starts from the weights that are the best on it."""
     monkeypatch.setattr("cnnjax.training.program.Population", Population)  # each study compiles its own
@@ -86,6 +89,7 @@ def test_a_validation_split_of_the_data_chooses_weights_without_being_asked_for(
     assert cnnjax.load_results(tmp_path / "unasked").val_loss.notna().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "train",
     [

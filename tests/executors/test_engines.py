@@ -15,7 +15,7 @@ from cnnjax.runs.run_dir import RunFolder
 from cnnjax.utils.errors import RequestError
 from tests.executors.test_driver import read_all
 
-pytestmark = pytest.mark.engines
+pytestmark = [pytest.mark.engines, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """

@@ -12,6 +12,8 @@ import pytest
 from experiments.benchmarks.pack_for_gpu import closure, write_parts
 from experiments.benchmarks.trace import own_times
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PARTS = ["throughput", "layers", "profile", "grid", "deterministic", "large", "throughput_tf32", "compile"]
 

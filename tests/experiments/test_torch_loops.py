@@ -120,6 +120,7 @@ def test_peer_visits_every_example_once_an_epoch(toy):
     assert len(visited) == 660
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_both_loops_learn_the_toy(toy, optimizer):
     torch.manual_seed(0)

@@ -20,7 +20,7 @@ import cnnjax
 from cnnjax.runs.integrity import read_lines
 from cnnjax.runs.run_dir import RunFolder
 
-pytestmark = pytest.mark.engines
+pytestmark = [pytest.mark.engines, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 STUDY = {

@@ -37,6 +37,7 @@ def _reports(run: Run, configuration: int) -> list[dict]:
     return [sklearn.metrics.classification_report(labels, each.argmax(axis=1), **given) for each in logits]
 
 
+@pytest.mark.slow
 def test_table_is_the_mean_of_the_seeds_classification_reports(grid):
     run = read_run(grid)
     reports = _reports(run, run.best_of_models["complex"])
@@ -99,6 +100,7 @@ def test_the_first_section_is_the_headlines_and_stands_open(grid):
     assert page.count("<tfoot>") == 4  # and that of the effects
 
 
+@pytest.mark.slow
 def test_a_class_that_is_absent_and_one_seed(tmp_path):
     folder = make_run(tmp_path / "run", make_config([0]))
     labels = np.load(folder / "predictions" / "labels.npz")["labels"]
@@ -115,6 +117,7 @@ def test_a_class_that_is_absent_and_one_seed(tmp_path):
     assert all(row["auc"] == "" for row in read_rows(folder / "report" / "classes_baseline.csv"))
 
 
+@pytest.mark.slow
 def test_a_hundred_classes_are_not_named(tmp_path):
     folder = make_run(tmp_path / "run", make_config([0, 1]))
     rng = np.random.default_rng(0)
@@ -129,6 +132,7 @@ def test_a_hundred_classes_are_not_named(tmp_path):
         assert "name7" not in (folder / "report" / f"{figure}.svg").read_text()
 
 
+@pytest.mark.slow
 def test_only_the_best_six_models_have_more_than_a_confusion_matrix(tmp_path):
     models = list(LADDER)[:8]
     study = make_config([0], models=models, select="test_accuracy", train={"epochs": 1})

@@ -78,6 +78,7 @@ def test_a_legend_is_no_wider_than_its_figure(names, rows):
     assert axes.bbox.height == pytest.approx(3 * figure.dpi, rel=0.03)
 
 
+@pytest.mark.slow
 def test_the_history_reads_macro_measures_where_they_are(tmp_path):
     with_them = make_run(tmp_path / "with", STOPPED, stop={"t0000": 5})
     run = read_run(with_them)
@@ -104,6 +105,7 @@ def test_the_history_of_a_configuration_that_is_read_off_a_longer_one(tmp_path):
     assert len(history) == 5 * run.configurations.loc[short, "n"]
 
 
+@pytest.mark.slow
 def test_many_models_stand_in_rows(tmp_path):
     study = STOPPED | {"models": list(LADDER)[:14], "seeds": [0]}
     folder = make_run(tmp_path / "run", study, stop={"t0000": 5}, examples=100)

@@ -50,6 +50,7 @@ def test_a_gap_of_as_many_images_on_each_seed_decides_nothing(tmp_path):
     assert against.loc[0, "the winner is"] == "undecided" and not {"p", "difference_low"} & {*against.dropna(axis=1)}
 
 
+@pytest.mark.slow
 def test_equal_values_have_no_interval_on_the_page(tmp_path):
     folder = _run(tmp_path / "run", [0.8] * 3, [0.7] * 3, seeds=3)
     frame = pd.read_csv(folder / "trials.csv").assign(test_accuracy=0.1)  # whose mean is not 0.1
@@ -122,6 +123,7 @@ def test_configurations_with_fewer_seeds_are_said_to_be_unranked(tmp_path):
     assert read_answer(none) == "No trial has finished with a value to select by."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [1, 3])
 @pytest.mark.parametrize("examples", [1, 2])
 def test_a_test_set_of_one_or_two_images_is_reported(tmp_path, seeds, examples):
@@ -135,6 +137,7 @@ def test_a_test_set_of_one_or_two_images_is_reported(tmp_path, seeds, examples):
     build_report(folder)
 
 
+@pytest.mark.slow
 def test_equal_accuracies_have_neither_sources_nor_effects(tmp_path):
     crossed = make_run(tmp_path / "crossed", make_config([0], streams={"init": [0, 1, 2], "order": [0, 1, 2]}))
     grid = make_run(

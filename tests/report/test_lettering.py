@@ -54,6 +54,7 @@ def nasty_run(folder, models=("baseline",)):
     return run
 
 
+@pytest.mark.slow
 def test_a_page_of_names_that_are_anything(tmp_path, complaints, monkeypatch):
     models = ["模型", "网络", "a/b $x$", "_" * 3, "m" * 150, "#0072b2"]
     for name in models:
@@ -73,6 +74,7 @@ def test_a_page_of_names_that_are_anything(tmp_path, complaints, monkeypatch):
     assert "m" * 150 in said and "a/b \\$x\\$" in said and "a/b $x$" not in said
 
 
+@pytest.mark.slow
 def test_figures_show_names_as_they_are(tmp_path, complaints):
     build_report(nasty_run(tmp_path))
     shown = texts_of((tmp_path / "run/report/roc_baseline.svg").read_text())

@@ -47,6 +47,7 @@ def good_run(folder, seeds=3, **train):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "train", [{}, {"learning_rate": [0.01, 0.02, 0.03], "batch_size": [32, 64], "optimizer": ["adam", "sgd"]}]
 )
@@ -65,6 +66,7 @@ def test_no_axis_of_a_percentage_goes_beyond_0_and_100(tmp_path, drawn, train):
     assert seen > 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rates", [[0.01, 0.03], np.geomspace(0.001, 0.1, 12).tolist()])
 def test_no_text_of_a_figure_is_a_formula(tmp_path, drawn, rates):
     """Ticks of logarithmic axes are, by default."""
@@ -73,6 +75,7 @@ def test_no_text_of_a_figure_is_a_formula(tmp_path, drawn, rates):
     assert len(texts) > 100 and not [text for text in texts if "$" in text]
 
 
+@pytest.mark.slow
 def test_a_share_of_seeds_is_not_read_as_part_of_a_class(tmp_path):
     """The class 7 that no seed has right was "7 0 %"."""
     run = make_run(tmp_path / "run", make_config([0, 1, 2]))
@@ -88,6 +91,7 @@ def test_a_share_of_seeds_is_not_read_as_part_of_a_class(tmp_path):
     assert not any(re.search(r"\d \d+ %", text) for text in texts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [2, 3, 14])
 def test_the_histogram_of_few_seeds_counts_them(tmp_path, drawn, seeds):
     build_report(make_run(tmp_path / "run", make_config(list(range(seeds)))))
@@ -109,6 +113,7 @@ def colors_of(figure):
     return {name: handle.get_color() for name, handle in pairs if hasattr(handle, "get_color")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("models", [["baseline"], ["baseline", "medium", "complex"]])
 def test_a_configuration_has_one_color_in_all_figures(tmp_path, drawn, models):
     config = make_config([0, 1, 2], models=models, select="val_accuracy", data={"validation": 0.1})
@@ -147,6 +152,7 @@ def test_the_verdict_stands_in_front(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_phone_shows_the_first_figure_whole(tmp_path):
     """One that is wider than a phone is scrolled, and shows the names and the low values."""
     page = build_report(good_run(tmp_path)).read_text()

@@ -126,6 +126,7 @@ def _make_stuck(folder: Path, trials: tuple[str, ...], loss: float = 2.3026, lea
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trials", "how", "names"),
     [

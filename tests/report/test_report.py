@@ -43,6 +43,7 @@ def _of_configuration(rows: list[dict], configuration: dict) -> list[dict]:
     return [row for row in rows if row["status"] == "ok" and all(row[a] == configuration[a] for a in axes)]
 
 
+@pytest.mark.slow
 def test_configurations_are_recomputable_from_trials(grid):
     trials, configurations = read_rows(grid / "trials.csv"), read_rows(grid / "report" / "configurations.csv")
     assert len(configurations) == 48
@@ -153,6 +154,7 @@ def test_epochs_figure_averages_configurations_within_seeds(grid):
     assert means.loc[("complex", 10), "mean"] == pytest.approx(statistics.mean(read_floats(mine, "test_accuracy")))
 
 
+@pytest.mark.slow
 def test_figures_fit_the_axes_of_the_study(grid, tmp_path):
     bars = {f"bars_{measure}" for measure in TEST_MEASURES if measure != "test_loss"}
     curves = {"curves_loss", "curves_accuracy"}
@@ -176,6 +178,7 @@ def test_figures_fit_the_axes_of_the_study(grid, tmp_path):
     assert "the effect of another seed is unknown" in read_answer(one)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error:constrained_layout")  # matplotlib's, of names that leave no room for the rest
 def test_axes_of_words_and_switches_are_told_apart(tmp_path):
     axes = {
@@ -220,6 +223,7 @@ def test_seeds_table_holds_the_prediction_interval(tmp_path):
     assert (row["new_low"], row["new_high"]) == pytest.approx((low, high))
 
 
+@pytest.mark.slow
 def test_early_stopped_trials_are_finished(tmp_path):
     folder = make_run(tmp_path / "run", STOPPED, stop={"t0000": 5, "t0001": 7}, diverge=("t0003",))
     run = read_run(folder)
@@ -278,6 +282,7 @@ def test_names_are_escaped(tmp_path):
     assert not re.search("<b>x|<i>|<script>cifar", page)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [0, 1, 37])
 def test_a_study_that_still_runs(tmp_path, keep):
     folder = make_run(tmp_path / "run", GRID, keep=keep, examples=100)
@@ -302,6 +307,7 @@ def test_missing_predictions_cost_only_what_is_said_of_classes(tmp_path):
     assert "curves_loss" in figure_names(folder, "svg")
 
 
+@pytest.mark.slow
 def test_a_rebuilt_report_has_the_same_bytes(tmp_path):
     folder = make_run(tmp_path / "run", make_config([0, 1]))
     page = build_report(folder)
@@ -324,6 +330,7 @@ def test_a_folder_that_is_no_run_is_one_line(tmp_path, name):
     assert len(done.stderr.splitlines()) == 1 and "workdir" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_command_imports_neither_jax_nor_pyplot(tmp_path):
     folder = make_run(tmp_path / "run", make_config([0, 1]))
     code = (

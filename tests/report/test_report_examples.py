@@ -117,6 +117,7 @@ def test_thumbnails_are_few_and_small():
     assert thumbnails(many).shape == (2604, 32, 32, 3) and thumbnails(many).nbytes <= 8_000_000
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_test_images(tiny, tmp_path):
     from cnnjax.commands import run as runner
 

@@ -23,6 +23,7 @@ def benchmark(name, *flags):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_every_stage_of_a_study_that_is_not_trained(tmp_path):
     table = tmp_path / "size.csv"
     benchmark("size", "--trials=96", "--examples=20", "--stages=plan,records,resume,statistics", f"--output={table}")
@@ -44,6 +45,7 @@ def test_a_long_table_is_cut_on_the_page_and_whole_beside_it():
     assert "are shown" not in show(Table("short", "Short", "", frame[: tables.MOST_ROWS]))
 
 
+@pytest.mark.slow
 def test_curves_of_many_configurations_show_the_best(tmp_path):
     rates = [0.001 * k for k in range(1, 121)]
     folder = make_run(tmp_path / "run", make_config([0], train={"learning_rate": rates, "epochs": 1}), examples=10)

@@ -156,6 +156,7 @@ def assert_same_weights(taken, expected, what):
             np.testing.assert_array_equal(taken.variables["params"][name][key], array, str(what))
 
 
+@pytest.mark.slow
 def test_damage_to_a_finished_run(finished, tmp_path, request):
     expected, whole = numbers(finished), read_run(finished)
     for what, copy in damaged_copies(finished, tmp_path, request.config.getoption("damages")):
@@ -164,6 +165,7 @@ def test_damage_to_a_finished_run(finished, tmp_path, request):
         assert_right_or_refused(copy, expected, what)
 
 
+@pytest.mark.slow
 def test_damage_to_an_interrupted_run(finished, interrupted, tmp_path, request):
     expected = numbers(finished)
     for what, copy in damaged_copies(interrupted, tmp_path, request.config.getoption("damages")):
@@ -299,6 +301,7 @@ def test_lost_predictions_and_lines_are_written_again(finished, tmp_path):
         assert "is finished" in run(copy)
 
 
+@pytest.mark.slow
 def test_a_damaged_finished_state_is_not_predicted_with(finished, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(finished, copy)

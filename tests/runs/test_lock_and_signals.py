@@ -103,6 +103,7 @@ def numbers(workdir):
     return rows, (workdir / "metrics.jsonl").read_bytes(), predictions
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(disk, tmp_path):
     """The disk grows little by little, so that it is full at one file after another."""
     study = make_study(train={"epochs": (1, 3)})
@@ -121,6 +122,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(disk, tm
     assert numbers(disk / "run") == numbers(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_read_only_folder_is_one_line(disk):
     study = make_study(train={"epochs": (1, 2)})
     run(study, disk / "run")
@@ -181,6 +183,7 @@ ODD = {
 TAKEN = "import cnnjax, numpy as np\nprint(cnnjax.load_trial('run', 't0001').logits(np.zeros((1, 8, 8, 1), np.uint8)))"
 
 
+@pytest.mark.slow
 def test_no_environment_and_no_closed_stream_changes_what_a_run_writes(tmp_path):
     (tmp_path / "study.py").write_text(STUDY, encoding="utf-8")
     found = []

@@ -64,6 +64,7 @@ def train_until(study, url, monkeypatch, number, **options):
     return changes
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_kill_before_any_change_of_the_store_changes_nothing(url, monkeypatch, tmp_path):
     study = make_study(train={"epochs": (1, 2)})
@@ -80,6 +81,7 @@ def test_a_kill_before_any_change_of_the_store_changes_nothing(url, monkeypatch,
         assert read_weights(remote.copied(killed)) == read_weights(tmp_path / "local"), number
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_kill_while_another_study_overwrites_never_mixes_the_two(url, monkeypatch, tmp_path):
     studies = {"before": make_study(train={"epochs": 1}), "after": make_study(train={"epochs": 1}, seeds=(7,))}
@@ -102,6 +104,7 @@ def test_a_kill_while_another_study_overwrites_never_mixes_the_two(url, monkeypa
     assert outcomes == {"before", "after"}
 
 
+@pytest.mark.slow
 def test_ended_by_signals_on_one_machine_after_another(tmp_path, monkeypatch):
     overrides = ["models=baseline", "seeds=0,1,2", "data.train_examples=200", "checkpoint.every=1"]
     overrides += [f"train.{name}" for name in ("optimizer=adam", "learning_rate=0.001", "batch_size=50", "epochs=4,8")]
@@ -272,6 +275,7 @@ def bucket(request, monkeypatch, tmp_path):
     server.stop()
 
 
+@pytest.mark.slow
 def test_every_command_answers_of_a_store_as_of_a_folder(bucket, monkeypatch, tmp_path, capfd):
     url, local = f"{bucket}/runs/run", tmp_path / "local"
     flags.FLAGS.mark_as_parsed()

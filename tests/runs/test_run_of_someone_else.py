@@ -91,6 +91,7 @@ def read_much(folder):
     summarize_run(folder)
 
 
+@pytest.mark.slow
 def test_a_value_of_another_type_is_read_or_refused_in_one_line(made, tmp_path):
     """A sample of every value of every file, by every other; some by the whole report."""
     folder, every = tmp_path / "run", list(variants(made))

@@ -23,7 +23,7 @@ from tests.models.test_network import PUBLISHED
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: nothing to compare with")
 from experiments.benchmarks import torch_models  # noqa: E402
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
 MODELS = ("baseline", "medium", "complex", "base")
 OTHERS = tuple(name for name in LADDER if name not in MODELS)

@@ -19,6 +19,8 @@ from cnnjax.training.population import Population
 from cnnjax.utils.progress import Progress
 from tests.support.studies import make_study
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def wide(monkeypatch):

@@ -10,6 +10,8 @@ from cnnjax.training import population
 from tests.support.studies import make_study
 from tests.training.test_population import Bench, assert_close
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def gpu(monkeypatch):

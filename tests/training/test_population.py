@@ -17,7 +17,7 @@ from cnnjax.training.population import Population, member_batch_size, put_data
 from cnnjax.training.train import Batch, epoch_order, loss_fn, stream_key
 from tests.support.studies import make_study
 
-pytestmark = pytest.mark.usefixtures("tiny")
+pytestmark = [pytest.mark.usefixtures("tiny"), pytest.mark.slow]
 
 
 class Bench:
