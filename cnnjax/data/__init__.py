@@ -2,6 +2,6 @@
 
 from cnnjax.data.dataset import Dataset, Split
 from cnnjax.data.load import load_dataset
-from cnnjax.data.normalization import normalisation
+from cnnjax.data.normalization import normalization_map
 
-__all__ = ["Dataset", "Split", "load_dataset", "normalisation"]
+__all__ = ["Dataset", "Split", "load_dataset", "normalization_map"]

@@ -33,7 +33,7 @@ def statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.array(mean, np.float32), np.array(std, np.float32)
 
 
-def normalisation(dataset: Dataset, kind: str) -> tuple[np.ndarray, np.ndarray]:
+def normalization_map(dataset: Dataset, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns the affine map that normalizes the pixels of a data set, see `affine_map`."""
     return affine_map(dataset.mean, dataset.std, kind)
 

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from cnnjax.data import Dataset, Split, normalisation
+from cnnjax.data import Dataset, Split, normalization_map
 from cnnjax.models.network import MATMUL, build_network
 from cnnjax.multihost import processes
 from cnnjax.study.hparams import Static, Streams
@@ -45,7 +45,7 @@ def put_data(dataset: Dataset, data: DataConfig, mesh: Mesh) -> DeviceData:
         data: the study's `data` group: how pixels are normalized, and whether test images are augmented.
         mesh: the devices.
     """
-    constants = normalisation(dataset, data.normalization)
+    constants = normalization_map(dataset, data.normalization)
 
     def put(split: Split, words: jax.Array | None = None) -> DeviceSplit:
         arrays = (split.images, split.labels, *constants, words)

@@ -19,7 +19,7 @@ from PIL import Image
 from cnnjax import inspect
 from cnnjax.commands import inspect as inspection
 from cnnjax.commands.plan_table import plan_table
-from cnnjax.data import load_dataset, normalisation
+from cnnjax.data import load_dataset, normalization_map
 from cnnjax.data.normalization import black_share, level_counts, pixel_statistics
 from cnnjax.models.ladder import LADDER
 from cnnjax.models.specs import Conv, Dense
@@ -81,7 +81,7 @@ def test_the_tables_say_what_is_in_the_data(shown):
     splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
     classes, pixels = pd.read_csv(folder / "classes.csv"), pd.read_csv(folder / "pixels.csv").set_index("split")
     sizes = pd.read_csv(folder / "splits.csv").set_index("split")
-    scale, shift = normalisation(dataset, "half")
+    scale, shift = normalization_map(dataset, "half")
     for name, split in splits.items():
         assert list(classes[name]) == [(split.labels == label).sum() for label in range(10)]
         assert sizes.images[name] == len(split) and sizes["taken from"][name] == "train"

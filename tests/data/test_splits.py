@@ -1,4 +1,4 @@
-"""Splits, statistics, normalisation and resizing: against scikit-learn, NumPy, Pillow."""
+"""Splits, statistics, normalization and resizing: against scikit-learn, NumPy, Pillow."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from scipy import ndimage
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from cnnjax.data import Dataset, Split, load_dataset, normalisation
+from cnnjax.data import Dataset, Split, load_dataset, normalization_map
 from cnnjax.data.dataset import Source
 from cnnjax.data.offline_augment import flip_zoom
 from cnnjax.data.resize import resize_images
@@ -444,7 +444,7 @@ def test_statistics_are_those_of_the_final_training_split():
     np.testing.assert_allclose(dataset.mean, [dataset.train.images.mean() / 255], rtol=1e-6)
 
 
-def test_normalisation():
+def test_normalization():
     dataset = load_dataset(DataConfig(validation=0))
     x = np.float64(dataset.train.images)
     expected = {
@@ -454,18 +454,18 @@ def test_normalisation():
         "none": x,
     }
     for kind, values in expected.items():
-        scale, shift = normalisation(dataset, kind)
+        scale, shift = normalization_map(dataset, kind)
         assert scale.dtype == shift.dtype == np.float32 and scale.shape == shift.shape == (1,)
         np.testing.assert_allclose(x * scale + shift, values, atol=1e-5)
     with pytest.raises(RequestError, match="did you mean 'half'"):
-        normalisation(dataset, "halve")
+        normalization_map(dataset, "halve")
 
 
 def test_a_constant_channel_is_centered():
     images = np.full((4, 2, 2, 1), 51, np.uint8)
     part = Split(images, np.zeros(4, np.int32))
     dataset = make_splits(Source(part, part, ("x",)), DataConfig(validation=0), "x")
-    scale, shift = normalisation(dataset, "standard")
+    scale, shift = normalization_map(dataset, "standard")
     np.testing.assert_allclose(images * scale + shift, 0, atol=1e-6)
 
 

@@ -98,7 +98,7 @@ def test_a_rotation_is_torchvisions_but_on_the_edges_of_pixels(shape):
     assert compared > 0.98
 
 
-def test_what_a_rotation_brings_in_is_zero_after_normalisation_and_a_crops_padding_before():
+def test_what_a_rotation_brings_in_is_zero_after_normalization_and_a_crops_padding_before():
     white, words = np.full((1, 32, 32, 1), 255, np.uint8), random_words(200)
     assert set(np.unique(augmented(white, words, ("rotate",), 2 / 255, -1.0).round(5))) == {0, 1}
     assert set(np.unique(augmented(white, words, ("crop",), 2 / 255, -1.0).round(5))) == {-1, 1}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cnnjax.data import Dataset, Split, normalisation
+from cnnjax.data import Dataset, Split, normalization_map
 from cnnjax.data.normalization import BLACK, black_share, level_counts, pixel_statistics
 from cnnjax.report.labels import shortened
 from cnnjax.report.tables import Table
@@ -84,7 +84,7 @@ def _classes(dataset: Dataset) -> Table:
 
 def _pixels(dataset: Dataset, kind: str) -> Table:
     rows: list[dict[str, Any]] = []
-    scales, shifts = normalisation(dataset, kind)
+    scales, shifts = normalization_map(dataset, kind)
     for name, split in dataset.splits.items():
         counts_of = level_counts(split.images)
         for channel, counts, scale, shift in zip(channel_names(dataset), counts_of, scales, shifts, strict=True):

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cnnjax.data import load_dataset, normalisation
+from cnnjax.data import load_dataset, normalization_map
 from cnnjax.data import prepare as command
 from cnnjax.data.download import PUBLISHED, Archive, fetch
 from cnnjax.data.prepare import prepare
@@ -367,7 +367,7 @@ def test_cifar10(cifar10):
     assert np.bincount(cifar10.test.labels).tolist() == [1000] * 10
     np.testing.assert_allclose(cifar10.mean, [0.49140, 0.48216, 0.44653], atol=5e-6)
     np.testing.assert_allclose(cifar10.std, [0.24703, 0.24349, 0.26159], atol=6e-6)
-    for channel, scale, shift in zip(range(3), *normalisation(cifar10, "standard"), strict=True):
+    for channel, scale, shift in zip(range(3), *normalization_map(cifar10, "standard"), strict=True):
         pixels = cifar10.train.images[..., channel] * np.float64(scale) + shift
         assert abs(pixels.mean()) < 1e-5 and pixels.var() == pytest.approx(1, abs=1e-5)
     assert cifar10.classes[:2] == ("airplane", "automobile") and cifar10.image_shape == (32, 32, 3)
