@@ -1,7 +1,6 @@
 """Evaluation of one member: sums over every example of a split, divided once. Pure functions."""
 
 import operator
-from collections import namedtuple
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ from jaxtyping import Array, Float, Int
 from cnnjax.models.network import Network
 from cnnjax.study.metrics import METRICS, TRAINING_METRICS, Metric, from_counts
 from cnnjax.training.augment import gather_batch
+from cnnjax.utils.tree import tuple_type
 
 EVALUATION_BATCH = 256  # the largest number of images at a time; it changes results by rounding only
 
@@ -27,9 +27,8 @@ class DeviceSplit(NamedTuple):
     words: Array | None = None  # uint32 [N], random: they augment the images of an evaluation; None: no augmentation
 
 
-_make: Any = namedtuple  # of fields that no static checker knows
-_Sums: Any = _make("_Sums", [metric.name for metric in TRAINING_METRICS])
-_Measures: Any = _make("_Measures", [metric.name for metric in METRICS])
+_Sums: Any = tuple_type("_Sums", [metric.name for metric in TRAINING_METRICS])
+_Measures: Any = tuple_type("_Measures", [metric.name for metric in METRICS])
 
 
 class Sums(_Sums):

@@ -1,7 +1,6 @@
 """The traced hyperparameters of members as arrays, the inputs of a compiled program. Pure numpy."""
 
 import dataclasses
-from collections import namedtuple
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,22 +11,22 @@ from cnnjax.study.hparams import TRACED, Streams, Traced
 from cnnjax.study.metrics import EPOCH_MEASURES
 from cnnjax.study.plan import Member, Trial
 from cnnjax.study.schedules import factors
+from cnnjax.utils.tree import tuple_type
 
 _NEVER = Stopping("val_accuracy", 2**30)  # patience that outlasts any training
 
 
 _FIELDS = (
-    "optimizer",  # int: which of the program's, in the order of its name
-    "epochs",  # int: of the stage, at most
-    *(h.name for h in TRACED if h.is_scalar),
+    "optimizer",  # int: index in the program's optimizers, in the order of their joined name
+    "epochs",  # int: the largest number of epochs of the stage
+    *(h.name for h in TRACED if h.is_scalar),  # as `Hparam.scalar` converts them
     "schedule",  # float32 [..., epochs, 2]: factor of the learning rate at the beginning and the end of each epoch
-    "monitor",  # int: of EPOCH_MEASURES, the one that says which epoch is best
+    "monitor",  # int: index in EPOCH_MEASURES of the metric that selects the best epoch
     "patience",  # int: epochs in a row without improvement before the stage ends
-    "min_change",  # of the metric, that counts as improvement
-    "restore",  # bool: the stage ends with the best weights, not the last
+    "min_change",  # float: smallest change of the metric that counts as an improvement
+    "restore",  # bool: the stage ends with the best weights, not the newest
 )
-_make: Any = namedtuple  # of fields that no static checker knows
-_Hparams: Any = _make("_Hparams", _FIELDS)
+_Hparams: Any = tuple_type("_Hparams", _FIELDS)
 
 
 class Hparams(_Hparams):

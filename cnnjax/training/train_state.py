@@ -1,6 +1,5 @@
 """The state of a training run, and its bookkeeping after each epoch: best weights, early stopping, stages."""
 
-from collections import namedtuple
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +12,7 @@ from cnnjax.models.network import Network
 from cnnjax.study.metrics import BY_MEASURE, EPOCH_MEASURES
 from cnnjax.training.optimizers import make_optimizer
 from cnnjax.training.stacking import Hparams
+from cnnjax.utils.tree import tuple_type
 
 
 class StaticConfig(NamedTuple):
@@ -27,8 +27,7 @@ class StaticConfig(NamedTuple):
     clips: bool = False
 
 
-_make: Any = namedtuple  # of fields that no static checker knows
-_EpochMetrics: Any = _make("_EpochMetrics", EPOCH_MEASURES)
+_EpochMetrics: Any = tuple_type("_EpochMetrics", EPOCH_MEASURES)
 
 
 class EpochMetrics(_EpochMetrics):

@@ -1,7 +1,8 @@
-"""Nested mappings, such as configs and records: flattening, comparison, and conversion for JSON."""
+"""Nested mappings, such as configs and records, and named tuples, which are pytrees."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections import namedtuple
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -37,3 +38,8 @@ def finite(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def tuple_type(name: str, fields: Iterable[str]) -> Any:
+    """Returns the type of a named tuple whose fields a list declares: a type checker does not know them."""
+    return namedtuple(name, [*fields])
