@@ -1,7 +1,7 @@
 """The output of --plan: what a study would run, as a table."""
 
 from cnnjax.analysis.columns import significant
-from cnnjax.commands.run import _describe_program, _network, _repeated
+from cnnjax.commands.program_facts import describe_program, network_of, repeated_points
 from cnnjax.data import Dataset
 from cnnjax.models.summary import layer_table
 from cnnjax.study.plan import Plan
@@ -18,7 +18,7 @@ def plan_table(study: Study) -> str:
         f"data      {dataset.name}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()),
         *(f"          {note}" for note in dataset.notes),
         f"trials    {len(plan.trials)}: {plan.trained} trained, {len(plan.trials) - plan.trained} read off longer ones",
-        *(f"left out  {line}" for line in _repeated(plan)),
+        *(f"left out  {line}" for line in repeated_points(plan)),
         f"programs  {len(plan.programs)}",
         "",
         "program  model       optimizer  batch  members  at a time  parameters  memory MB  training TFLOP",
@@ -28,7 +28,7 @@ def plan_table(study: Study) -> str:
     for program in plan.programs:
         compiled = compiler.compile(program)
         size = compiled.layout[0][-1]
-        described = _describe_program(program, dataset)
+        described = describe_program(program, dataset)
         total += described["training_flops"]
         static = program.static
         lines.append(
@@ -45,7 +45,7 @@ def _convolution_lines(plan: Plan, dataset: Dataset) -> list[str]:
     """Describes how the convolutions of each network are computed, which depends on shapes and on the machine."""
     lines: dict[str, None] = {}  # an ordered set
     for program in plan.programs:
-        network = _network(program, dataset)
+        network = network_of(program, dataset)
         methods = [row.method for row in layer_table(network, dataset.image_shape) if row.method]
         static = program.static
         lines[f"{static.model:<11} {', '.join(methods)}"] = None

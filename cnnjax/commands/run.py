@@ -4,27 +4,24 @@ import contextlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 
+from cnnjax.commands.program_facts import describe_program, network_of, repeated_points
 from cnnjax.data import Dataset
 from cnnjax.data.findings import examine
 from cnnjax.data.resize import thumbnails
 from cnnjax.executors.base import Engine
 from cnnjax.executors.driver import run_tasks
-from cnnjax.models.network import Network, build_network
-from cnnjax.models.summary import forward_flops, parameter_count, training_flops
+from cnnjax.models.summary import training_flops
 from cnnjax.multihost import processes
 from cnnjax.multihost.shared_dir import held, open_folder
 from cnnjax.runs.run_dir import RunFolder, describe_plan
-from cnnjax.study.axes import where_it_matters
 from cnnjax.study.plan import Member, Plan, Program
 from cnnjax.study.schema import Study, from_config
 from cnnjax.training.program import load, prepare_jax, run_programs, waiting, write_environment, writing
 from cnnjax.utils.errors import RequestError, unwritable
 from cnnjax.utils.progress import Progress
-from cnnjax.utils.text import counted
 from cnnjax.utils.tree import differences
 
 _OPERATIONS_PER_VALUE = 1000  # network operations that take as long as gathering and augmenting one pixel value
@@ -76,7 +73,7 @@ def run(
         else:
             jax.config.update("jax_platforms", "cpu")  # this process does not train; leave the devices to the workers
         _start(folder, study, dataset, plan)
-        for note in (*dataset.notes, *(f"left out: {line}" for line in _repeated(plan))):
+        for note in (*dataset.notes, *(f"left out: {line}" for line in repeated_points(plan))):
             progress.note(note)
         if engine is None:
             write_environment(folder, progress)
@@ -106,7 +103,7 @@ def _expected_work(
     ids = {member.id for member in members}
     images = [len(dataset.train) * sum(m.epochs for m in p.members if m.id in ids) for p in programs]
     values = _OPERATIONS_PER_VALUE * math.prod(dataset.image_shape)
-    return images, [values + training_flops(_network(p, dataset), dataset.image_shape) for p in programs]
+    return images, [values + training_flops(network_of(p, dataset), dataset.image_shape) for p in programs]
 
 
 def _make(workdir: Path) -> None:
@@ -117,14 +114,6 @@ def _make(workdir: Path) -> None:
             raise
         said = f"{error.strerror}; use a folder, or a place for a new one"
         raise RequestError("workdir", str(workdir), said) from error
-
-
-def _repeated(plan: Plan) -> list[str]:
-    """Returns a line per axis that makes points of the grid equal, so that they are not trained."""
-    what = "of the grid would train as another does"
-    return [
-        f"{counted(n, 'point')} {what}: {axis} matters {where_it_matters(axis)}" for axis, n in plan.repeats.items()
-    ]
 
 
 def _check_folder(folder: RunFolder, study: Study, overwrite: bool) -> bool:
@@ -171,21 +160,6 @@ def _start(folder: RunFolder, study: Study, dataset: Dataset, plan: Plan) -> Non
     examined = (before or {}).get("examined") or examine(dataset)
     folder.write_json("data.json", data | {"examined": examined})
     if folder.read_if_intact("plan.json") is None:
-        folder.write_json("plan.json", describe_plan(plan, [_describe_program(p, dataset) for p in plan.programs]))
+        folder.write_json("plan.json", describe_plan(plan, [describe_program(p, dataset) for p in plan.programs]))
     folder.write_predictions("labels", labels=dataset.test.labels)
     folder.write_predictions("images", images=thumbnails(dataset.test.images))
-
-
-def _network(program: Program, dataset: Dataset) -> Network:
-    static = program.static
-    return build_network(static.model, len(dataset.classes), static.arithmetic, static.convolution)
-
-
-def _describe_program(program: Program, dataset: Dataset) -> dict[str, Any]:
-    network = _network(program, dataset)
-    images = sum(member.epochs for member in program.members) * len(dataset.train)
-    return {
-        "parameters": parameter_count(network, dataset.image_shape),
-        "forward_flops": forward_flops(network, dataset.image_shape),
-        "training_flops": training_flops(network, dataset.image_shape) * images,
-    }

@@ -15,7 +15,7 @@ from cnnjax.runs.schema import TEXT_COLUMNS
 from cnnjax.study.hparams import HPARAMS
 from cnnjax.study.metrics import MEASURES
 from cnnjax.study.plan import Trial
-from cnnjax.study.renamed import OLD_COLUMNS
+from cnnjax.study.renamed import modern_table, with_old_columns
 from cnnjax.utils.errors import RequestError
 
 TRIAL_COLUMNS = (
@@ -68,13 +68,9 @@ def read_table(run: Path) -> "pd.DataFrame":
         source = io.StringIO(csv_text(rows.values()))
     else:
         read_undamaged(run / "trials.csv", read_rows)
-    old = [name for name, column in OLD_COLUMNS.items() if column in TEXT_COLUMNS]
-    text = dict.fromkeys((*TEXT_COLUMNS, *old, "decay"), str)
+    text = dict.fromkeys(with_old_columns(TEXT_COLUMNS), str)
     # Only empty fields are missing values: a network may be named "null".
-    table = pd.read_csv(source, dtype=text, keep_default_na=False, na_values=[""]).rename(columns=OLD_COLUMNS)
-    if "decay" in table:
-        of_adamw = table.pop("decay") == "decoupled"
-        table.loc[of_adamw, "optimizer"] = table["optimizer"].str.replace(r"(\+|$)", r"w\1", n=-1, regex=True)
+    table = modern_table(pd.read_csv(source, dtype=text, keep_default_na=False, na_values=[""]))
     return table.drop(columns=CHECKSUM, errors="ignore")
 
 

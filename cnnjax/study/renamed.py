@@ -1,7 +1,10 @@
 """Config keys and columns of older versions. New configs may not use them. Runs with them can be read."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _DECAY = "use train.optimizer: adamw and sgdw use decoupled weight decay, adam and sgd add it to the gradient"
 _RENAMED = {
@@ -27,6 +30,21 @@ def modern_config(config: Mapping[str, Any]) -> dict[str, Any]:
     if "decay" in (modern.get("train") or ()):
         modern["train"] = _without_decay(modern["train"])
     return modern
+
+
+def with_old_columns(columns: Iterable[str]) -> list[str]:
+    """Returns columns of trials.csv, and their names in older versions."""
+    columns = [*columns]
+    return [*columns, *(old for old, new in OLD_COLUMNS.items() if new in columns), "decay"]
+
+
+def modern_table(table: "pd.DataFrame") -> "pd.DataFrame":
+    """Returns the rows of a trials.csv with the columns and the optimizers of this version."""
+    table = table.rename(columns=OLD_COLUMNS)
+    if "decay" in table:
+        pairs = zip(table["optimizer"], table.pop("decay"), strict=True)
+        table["optimizer"] = ["+".join(_named(one, decay) for one in names.split("+")) for names, decay in pairs]
+    return table
 
 
 def _without_decay(train: dict[str, Any]) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def test_a_plan_of_a_version_that_trained_copies_is_refused(quick, tmp_path):
     del plan["crc32"]
     (tmp_path / "plan.json").write_text(json.dumps({**plan, "trials": 2}))
     for ask in (run, lambda study, workdir: cnnjax.load_trial(workdir, "t0000")):
-        with pytest.raises(RequestError, match="made 2 trials, and makes 1 in this version"):
+        with pytest.raises(RequestError, match="had 2 trials, and has 1 in this version"):
             ask(study, tmp_path)
 
 

@@ -1,0 +1,35 @@
+"""Facts about the programs of a plan, for --plan and plan.json."""
+
+from typing import Any
+
+from cnnjax.data import Dataset
+from cnnjax.models.network import Network, build_network
+from cnnjax.models.summary import forward_flops, parameter_count, training_flops
+from cnnjax.study.axes import where_it_matters
+from cnnjax.study.plan import Plan, Program
+from cnnjax.utils.text import counted
+
+
+def repeated_points(plan: Plan) -> list[str]:
+    """Returns a line per axis that makes points of the grid equal, so that they are not trained."""
+    what = "of the grid would train as another does"
+    return [
+        f"{counted(n, 'point')} {what}: {axis} matters {where_it_matters(axis)}" for axis, n in plan.repeats.items()
+    ]
+
+
+def network_of(program: Program, dataset: Dataset) -> Network:
+    """Returns the network that a program trains."""
+    static = program.static
+    return build_network(static.model, len(dataset.classes), static.arithmetic, static.convolution)
+
+
+def describe_program(program: Program, dataset: Dataset) -> dict[str, Any]:
+    """Returns the number of parameters, and the FLOPs of one forward pass and of all training."""
+    network = network_of(program, dataset)
+    images = sum(member.epochs for member in program.members) * len(dataset.train)
+    return {
+        "parameters": parameter_count(network, dataset.image_shape),
+        "forward_flops": forward_flops(network, dataset.image_shape),
+        "training_flops": training_flops(network, dataset.image_shape) * images,
+    }
