@@ -25,7 +25,7 @@ from cnnjax.data.resize import resize_images
 from cnnjax.runs.integrity import replaced
 from cnnjax.study.schema import DataConfig
 from cnnjax.utils import cli
-from cnnjax.utils.errors import RequestError, Told
+from cnnjax.utils.errors import RelayedError, RequestError
 from cnnjax.utils.paths import expanded, make_folder
 from cnnjax.utils.progress import tracked
 from cnnjax.utils.text import counted
@@ -127,7 +127,7 @@ def main(options: argparse.Namespace) -> None:
         raise error.with_key("--input") from error
     except RequestError as error:  # names config keys, which are flags here
         message = str(error).replace("data.image_size", "--image_size").replace("data.resize = ", "--resize=")
-        raise Told(message) from error
+        raise RelayedError(message) from error
     print(folder)
 
 

@@ -17,7 +17,7 @@ from cnnjax.runs.run_dir import RunFolder
 from cnnjax.study.plan import Program
 from cnnjax.study.schema import Study
 from cnnjax.training.program import waiting
-from cnnjax.utils.errors import RequestError, Told
+from cnnjax.utils.errors import RelayedError, RequestError
 from cnnjax.utils.progress import Progress
 from cnnjax.utils.tree import differences
 
@@ -119,7 +119,7 @@ def _raise(failed: dict[str, Outcome]) -> None:
     if failed:
         first, *others = [_line(name, outcome) for name, outcome in failed.items()]
         more = f" (and {len(others)} more; see above)" if others else ""
-        raise Told(f"{first}{more}; the other results are kept: run the same command again to continue")
+        raise RelayedError(f"{first}{more}; the other results are kept: run the same command again to continue")
 
 
 def _line(name: str, outcome: Outcome) -> str:

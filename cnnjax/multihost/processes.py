@@ -15,7 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 
 from cnnjax.runs.environment import code_versions
-from cnnjax.utils.errors import RequestError, Told
+from cnnjax.utils.errors import RelayedError, RequestError
 from cnnjax.utils.text import first_line
 from cnnjax.utils.tree import flatten
 
@@ -116,7 +116,7 @@ def _describe(error: Exception) -> dict[str, Any]:
 
 def _read_error(described: Mapping[str, Any]) -> Exception:
     if described["is_request"]:
-        return Told(described["text"])
+        return RelayedError(described["text"])
     if described["errno"] is not None:
         return OSError(described["errno"], described["text"])
     return RuntimeError(described["text"])

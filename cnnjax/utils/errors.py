@@ -33,11 +33,11 @@ class RequestError(ValueError):
         )
 
     def __reduce__(self) -> tuple:
-        return Told, (str(self),)  # pickled as text: another process prints the same line
+        return RelayedError, (str(self),)  # pickled as text: another process prints the same line
 
 
-class Told(RequestError):
-    """A RequestError of another process, with its message."""
+class RelayedError(RequestError):
+    """A RequestError whose message is already complete, such as that of another process."""
 
     def __init__(self, line: str):
         ValueError.__init__(self, _printable(line))

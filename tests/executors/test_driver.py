@@ -19,7 +19,7 @@ from cnnjax.runs.lock import HOLDER, locked
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.training import program as programs
 from cnnjax.training.population import Population
-from cnnjax.utils.errors import RequestError, Told
+from cnnjax.utils.errors import RelayedError, RequestError
 from tests.support.runs import run
 from tests.support.studies import add_tiny, make_quick, make_study
 
@@ -244,7 +244,7 @@ def test_a_worker_that_cannot_says_why_and_nothing_is_lost(spoil, said, serial, 
             spoil(task, tmp_path)
 
     workdir = tmp_path / "run"
-    with pytest.raises(Told, match=rf"^program p000 on {socket.gethostname()}: {said}") as refused:
+    with pytest.raises(RelayedError, match=rf"^program p000 on {socket.gethostname()}: {said}") as refused:
         run(study, workdir, engine=Here(spoil_first))
     assert "\n" not in str(refused.value) and "run the same command again to continue" in str(refused.value)
     assert sorted(RunFolder(workdir).read_trials()) == ["t0004", "t0005", "t0006", "t0007"]
@@ -260,7 +260,7 @@ def test_a_worker_without_the_data_says_what_is_not_there(tmp_path):
     def lose(task):
         (tmp_path / "data.npz").unlink()
 
-    with pytest.raises(Told, match=r"^program p000 on .*: data.path='.*data.npz': "):
+    with pytest.raises(RelayedError, match=r"^program p000 on .*: data.path='.*data.npz': "):
         run(study, tmp_path / "run", engine=Here(lose))
 
 
@@ -289,6 +289,6 @@ def test_an_engine_that_is_not_installed_is_named_with_its_extra(executor, extra
 
 
 def test_what_is_wrong_can_be_sent_to_another_process():
-    for error in (RequestError("key", "\x1b[1m", "allowed: 2"), Damaged("file", "cut off"), Told("a line")):
+    for error in (RequestError("key", "\x1b[1m", "allowed: 2"), Damaged("file", "cut off"), RelayedError("a line")):
         received = pickle.loads(pickle.dumps(error))
         assert isinstance(received, RequestError) and str(received) == str(error)
