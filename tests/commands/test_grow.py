@@ -1,15 +1,21 @@
 """A study that grows in its folder: only what is missing trains, and the results are those of a run from the start."""
 
+import io
 import json
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import cnnjax
 from cnnjax.analysis.read import read_run
+from cnnjax.commands import confirm as confirmation
+from cnnjax.commands import run as runner
+from cnnjax.report.sections.protocol import check
 from cnnjax.runs.integrity import read_lines
 from cnnjax.training.population import Population
 from cnnjax.utils.errors import RequestError
+from cnnjax.utils.progress import Progress
 from tests.support.runs import assert_equal_numbers, assert_no_line_twice, crash_everywhere, run
 from tests.support.studies import make_study
 
@@ -34,7 +40,7 @@ def trained_epochs(workdir):
 
 def rows_by_trial(workdir):
     """The rows of trials.csv, with their times, by trial."""
-    header, *lines = (workdir / "trials.csv").read_text().splitlines()
+    _, *lines = (workdir / "trials.csv").read_text().splitlines()
     return {line.partition(",")[0]: line for line in lines}
 
 
@@ -185,6 +191,27 @@ def test_a_crash_before_any_write_of_growing_changes_nothing(tmp_path):
         assert_no_line_twice(workdir)
         assert trained_epochs(workdir) == 6
     assert number > 15
+
+
+@pytest.mark.slow
+def test_a_confirmation_is_made_anew_after_the_study_has_grown(tmp_path):
+    def confirm(study):
+        with Progress(Console(file=io.StringIO(), width=200)) as progress:
+            runner.run(study, tmp_path, progress=progress)
+            return confirmation.confirm(study, tmp_path, 2, progress=progress)
+
+    def findings():
+        return [finding.name for finding in check(read_run(tmp_path))]
+
+    rates = {"learning_rate": (0.05, 0.02), "epochs": 1}
+    confirm(make_study(train=rates))
+    assert "confirmation-outdated" not in findings()
+    run(make_study(seeds=(0, 1), train=rates), tmp_path)  # 1 was a fresh seed
+    assert "confirmation-outdated" in findings()
+    confirm(make_study(seeds=(0, 1), train=rates))
+    assert "confirmation-outdated" not in findings()
+    fresh = json.loads((tmp_path / "confirm/2/confirmation.json").read_text())
+    assert fresh["fresh_seeds"] == [2, 3]
 
 
 def test_what_is_no_axis_is_refused_with_what_is_allowed(tmp_path):
