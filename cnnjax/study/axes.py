@@ -76,8 +76,7 @@ def stage_content(static: Static, stages: Sequence[Stage]) -> tuple[dict[str, An
     """
     layers = LADDER.get(static.model, ())
     content = static_content(static)
-    del content["optimizer"]  # each stage has its own
-    for derived in ("clips", "keeps_best"):
+    for derived in ("optimizer", "clips", "keeps_best"):  # each stage has its own optimizer
         content.pop(derived, None)
     if not any(hasattr(layer, "kernel_size") for layer in layers):
         content.pop("convolution", None)
