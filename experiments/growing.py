@@ -41,7 +41,9 @@ def main(_: list[str]) -> None:
     assert grown["trial"].tolist() == whole["trial"].tolist()
     difference = (grown[accuracies] - whole[accuracies]).abs().max().max()
     losses = [column for column in whole if column.endswith("loss")]
-    print(f"{len(whole)} trials, grown and from the start: the same ids in the same order; accuracies differ by at most")
+    print(
+        f"{len(whole)} trials, grown and from the start: the same ids in the same order; accuracies differ by at most"
+    )
     print(f"{difference:.1e}, losses by {(grown[losses] - whole[losses]).abs().max().max():.1e}")
     assert difference <= 1e-6
 

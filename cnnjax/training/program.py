@@ -14,7 +14,7 @@ from cnnjax.data import Dataset, load_dataset
 from cnnjax.models.network import build_network
 from cnnjax.models.summary import check_fits, training_flops
 from cnnjax.multihost import processes
-from cnnjax.runs.environment import cache_folder, describe_environment, lasting
+from cnnjax.runs.environment import cache_folder, comparable, describe_environment
 from cnnjax.runs.program_records import Folder
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.study.plan import Member, Plan, Program, Trial, check_axes, make_plan
@@ -216,13 +216,13 @@ def writing(folder: RunFolder) -> Iterator[None]:
             raise
         problem, advice = (
             unwritable(error),
-            "what is there is valid, and the same command goes on when it can be written again",
+            "what is there is valid; run the same command again when it can be written",
         )
         is_gone = isinstance(error, FileNotFoundError) or not (folder.path / "config.json").exists()
         if problem is None and is_gone and str(folder.path) in str(error):
             problem, advice = (
                 "it was removed or moved while the run was in it",
-                "the same command goes on with its new path",
+                "run the same command again with its new path",
             )
         if problem is None:
             raise
@@ -243,10 +243,10 @@ def write_environment(folder: Folder, progress: Progress) -> None:
     before = folder.read_if_intact("environment.json")
     if before is not None:
         earlier = before.get("earlier", [])
-        if found := differences(lasting(before), lasting(environment)):
+        if found := differences(comparable(before), comparable(environment)):
             changes = "; ".join(f"{key} was {old!r}, is {new!r}" for key, (old, new) in found.items())
             progress.note(f"the environment has changed since the run started: {changes}")
-            earlier = [*earlier, lasting(before)]
+            earlier = [*earlier, comparable(before)]
         environment |= {"earlier": earlier} if earlier else {}
     folder.write_json("environment.json", environment)
 

@@ -133,9 +133,7 @@ def _trials(run: Run) -> Iterator[Finding]:
         yield Finding("unfinished", "note", said)
     if repeats := run.plan.get("repeats"):
         where = ", and ".join(f"{axis} matters {where_it_matters(axis)}" for axis in repeats)
-        said = (
-            f"Not every axis has an effect everywhere ({where}): points of the grid that train alike were trained once."
-        )
+        said = f"Not every axis has an effect everywhere ({where}): of points that train identically, one was trained."
         yield Finding("axis-without-effect", "note", said)
 
 
