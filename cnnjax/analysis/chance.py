@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from cnnjax.analysis.run import Run
+from cnnjax.analysis.run import Run, once_per_run
 
 _NEAR = (0.98, 1.05)  # times the entropy of the class shares, and times ln(number of classes)
 
@@ -38,6 +38,7 @@ def chance_level(run: Run) -> Chance | None:
     return Chance(accuracy, limit, (_NEAR[0] * float(-there @ np.log(there)), _NEAR[1] * math.log(classes)))
 
 
+@once_per_run
 def stuck_trials(run: Run) -> pd.DataFrame:
     """Returns the trials that never left chance, without diverged ones.
 

@@ -6,6 +6,7 @@ from collections.abc import Hashable
 from typing import Any, NamedTuple, cast
 
 from cnnjax import stats
+from cnnjax.analysis.chance import stuck_trials
 from cnnjax.analysis.columns import bounds, larger_is_better
 from cnnjax.analysis.run import Run, once_per_run
 
@@ -16,8 +17,6 @@ class Evidence(NamedTuple):
     Attributes:
         configurations: the configurations that lost no seed, the best first.
         ranks: their ranks, in the same order.
-        against: the best compared with each other configuration, in the same order, by Holm's correction for all
-            pairs.
         paired: whether configurations are compared by seed, see `stats.pairing_helps`.
         selection: what the selected configuration reaches on seeds that did not select it; None with fewer than two
             seeds.
@@ -25,19 +24,18 @@ class Evidence(NamedTuple):
 
     configurations: list[int]
     ranks: list[stats.Rank]
-    against: list[stats.Adjusted]
     paired: bool
     selection: stats.SelectionEstimate | None
 
     @property
-    def runner_up(self) -> stats.Adjusted | None:
-        """The best compared with the second; None if there is no second."""
-        return self.against[0] if self.against else None
+    def against(self) -> list[stats.Comparison]:
+        """The best compared with each other configuration, in the same order."""
+        return [rank.against for rank in self.ranks if rank.against is not None]
 
     @property
-    def pairs(self) -> int:
-        """The number of pairs of configurations."""
-        return math.comb(len(self.configurations), 2)
+    def undecided(self) -> list[int]:
+        """The places in `configurations` of those that may be the best as well, which the data do not decide."""
+        return [place for place, found in enumerate(self.against, 1) if found.verdict == "undecided"]
 
 
 @once_per_run
@@ -51,17 +49,63 @@ def weigh(run: Run) -> Evidence | None:
     select: dict[Hashable, dict[Hashable, float]] = {
         s: of_seeds for s, of_seeds in found.items() if len(of_seeds) == most
     }
-    ranks = stats.rank(select, larger_is_better=larger)
+    ranks = stats.rank(
+        select,
+        larger_is_better=larger,
+        most=greatest - least,
+        scale=scale_of(run, run.select),
+        stuck={configuration: stuck_seeds(run, cast(int, configuration)) for configuration in select},
+    )
     configurations = [cast(int, rank.name) for rank in ranks]
-    best, *others = (select[configuration] for configuration in configurations)
-    tests, paired = math.comb(len(configurations), 2), stats.pairing_helps(select)  # as the ranks are
-    options: dict[str, Any] = {"larger_is_better": larger, "most": greatest - least, "pair": paired}
-    against = [
-        stats.Adjusted(dataclasses.replace(stats.compare(best, other, **options), tests=tests), rank.p)
-        for other, rank in zip(others, ranks[1:], strict=True)
-    ]
     selection = None
     if len(ranks) > 1 and most > 1 and len(set.intersection(*map(set, select.values()))) > 1:
         test: dict[Hashable, dict[Hashable, float]] = {s: run.by_seed(s, "test_accuracy") for s in configurations}
         selection = stats.nested_selection(select, test, larger_is_better=larger, report_larger_is_better=True)
-    return Evidence(configurations, ranks, against, paired, selection)
+    paired = any(rank.against is not None and rank.against.paired for rank in ranks)
+    return Evidence(configurations, ranks, paired, selection)
+
+
+def scale_of(run: Run, measure: str) -> stats.Scale:
+    """Returns the scale on which a measure of a run is compared: logit for shares, log for losses."""
+    if not larger_is_better(measure):
+        return stats.Scale("log")
+    split = {"train": "train", "val": "validation", "test": "test"}[measure.partition("_")[0]]
+    counts = run.data.get("counts", {})
+    return stats.Scale("logit", counts.get(split) or counts.get("test") or math.inf)
+
+
+def stuck_seeds(run: Run, configuration: int) -> set[Hashable]:
+    """Returns the seeds and streams of a configuration that never left chance; none if no other seed did."""
+    stuck = stuck_trials(run)
+    trials = set(stuck.loc[stuck["configuration"] == configuration, "trial"])
+    keys = run.keys(configuration)
+    return {key for key, trial in keys.items() if trial in trials} if len(trials) < len(keys) else set()
+
+
+def trained_values(run: Run, measure: str) -> dict[int, dict[Hashable, float]]:
+    """Returns the values of each configuration by seed and streams, without seeds that are stuck."""
+    stuck = {int(s): stuck_seeds(run, int(s)) for s in run.configurations.index}
+    values = {s: run.by_seed(s, measure) for s in stuck}
+    return {s: {key: value for key, value in of.items() if key not in stuck[s]} for s, of in values.items()}
+
+
+def summarize(run: Run, configuration: int, measure: str) -> stats.Summary | None:
+    """Returns `run.summary` with the interval of the mean from the spreads of all configurations; None without values.
+
+    With fewer than three configurations it is the t interval. A configuration with stuck seeds has no interval: a mean
+    of trained networks and of others is far from normal.
+    """
+    found = run.summary(configuration, measure)
+    if found is None:
+        return None
+    key: Any = (summarize, measure)
+    if key not in run.results:
+        run.results[key] = trained_values(run, measure)
+    values, scale = run.results[key], scale_of(run, measure)
+    if len(values[configuration]) < found.n:
+        return dataclasses.replace(found, low=math.nan, high=math.nan)
+    prior = stats.borrow([scale.apply([*of.values()]) for of in values.values() if of])
+    if not prior.freedom:
+        return found
+    interval = stats.mean_interval([*values[configuration].values()], scale, prior)
+    return dataclasses.replace(found, low=interval.low, high=interval.high)

@@ -126,11 +126,15 @@ class Run:
 
     def by_seed(self, configuration: int, measure: str) -> dict[Hashable, float]:
         """The values of a measure over the trials of a configuration, by seed and streams, without missing ones."""
+        values = self._of(configuration).set_index("trial")[measure]
+        found = {key: float(values[trial]) for key, trial in self.keys(configuration).items()}
+        return {key: value for key, value in found.items() if not math.isnan(value)}
+
+    def keys(self, configuration: int) -> dict[Hashable, str]:
+        """The trials of a configuration that did not diverge, by seed and streams."""
         trials = self._of(configuration)
         names = ["seed", *(column for column in trials if column.startswith("stream_"))]
-        keys = zip(*(trials[name].tolist() for name in names), strict=True)
-        found = dict(zip(keys, trials[measure].tolist(), strict=True))
-        return {key: value for key, value in found.items() if not math.isnan(value)}
+        return dict(zip(zip(*(trials[name].tolist() for name in names), strict=True), trials["trial"], strict=True))
 
     def values(self, configuration: int, measure: str) -> list[float]:
         """The values of a measure over the trials of a configuration; missing ones are left out."""

@@ -11,7 +11,13 @@ from cnnjax.analysis.run import Run
 from cnnjax.study.metrics import BY_MEASURE
 
 MOST_ROWS = 250  # that a page shows of a table; the CSV file beside it has all
-_HEADS = {"f1": "F1", "auc": "AUC", "forward_flops": "forward FLOPs", "p_best": "P(best) %", "p_beats": "P(beats) %"}
+_HEADS = {
+    "f1": "F1",
+    "auc": "AUC",
+    "forward_flops": "forward FLOPs",
+    "certainty": "certainty %",
+    "p_beats": "P(beats) %",
+}
 _SUFFIXES = {
     "_seed_std": "std, seeds",
     "_configuration_std": "std, configurations",
@@ -19,12 +25,12 @@ _SUFFIXES = {
     "_half": "±\u00a095\u00a0%",
 }
 _KINDS = {
-    "text": {"trial", "best by", "measure", "class", "configuration", "instead of", "the winner is"}
+    "text": {"trial", "best by", "measure", "class", "configuration", "instead of", "the winner is", "may be best"}
     | {"source", "effect"},
-    "whole": {"support", "n", "seed", "seeds", "configurations", "trials", "diverged", "more_seeds", "freedom"}
+    "whole": {"support", "n", "seed", "seeds", "configurations", "trials", "diverged", "stuck", "more_seeds", "freedom"}
     | {"place", "first_place", "last_place"},
     "count": {"parameters", "forward_flops", "images_per_second"},
-    "percent": {"share", "p_best", "p_beats", "black"},
+    "percent": {"share", "certainty", "p_beats", "black"},
 }
 
 

@@ -1,8 +1,8 @@
 """Statistics over seeds: intervals, comparisons, rankings and sources of variance. Imports no jax."""
 
-from cnnjax.stats.comparison import Comparison, Difference, Share, Verdict, compare
+from cnnjax.stats.comparison import Comparison, Difference, Share, Verdict, compare, correction
 from cnnjax.stats.components import Component, Components, variance_components
-from cnnjax.stats.correction import Adjusted, adjust, holm
+from cnnjax.stats.correction import holm
 from cnnjax.stats.effects import Effect, Effects, Marginal, explain_variance, marginal_means
 from cnnjax.stats.examples import (
     AccuracySpread,
@@ -15,9 +15,11 @@ from cnnjax.stats.examples import (
     mcnemar,
     spread_accuracy,
 )
+from cnnjax.stats.moderation import NO_PRIOR, Prior, borrow, fit_prior, mean_interval, pairwise_errors
 from cnnjax.stats.pairing import have_same_seeds, pairing_helps
 from cnnjax.stats.planning import decision_power, seeds_to_decide
-from cnnjax.stats.selection import Rank, SelectionEstimate, expected_best, nested_selection, pairwise_p, rank
+from cnnjax.stats.scales import Scale
+from cnnjax.stats.selection import Rank, SelectionEstimate, expected_best, nested_selection, rank
 from cnnjax.stats.spread import (
     LEVEL,
     Interval,
@@ -32,8 +34,8 @@ from cnnjax.stats.words import amount, gap, span, verdict_sentence, what_decides
 
 __all__ = [
     "LEVEL",
+    "NO_PRIOR",
     "AccuracySpread",
-    "Adjusted",
     "Churn",
     "Comparison",
     "Component",
@@ -45,30 +47,35 @@ __all__ = [
     "Interval",
     "Marginal",
     "McNemar",
+    "Prior",
     "Rank",
+    "Scale",
     "SelectionEstimate",
     "Share",
     "Summary",
     "Verdict",
-    "adjust",
     "amount",
     "bootstrap_interval",
+    "borrow",
     "churn",
     "compare",
     "compare_predictions",
+    "correction",
     "decision_power",
     "example_interval",
     "expected_best",
     "explain_variance",
+    "fit_prior",
     "gap",
     "have_same_seeds",
     "holm",
     "interquartile_mean",
     "marginal_means",
     "mcnemar",
+    "mean_interval",
     "nested_selection",
     "pairing_helps",
-    "pairwise_p",
+    "pairwise_errors",
     "pooled_std",
     "prediction_interval",
     "rank",

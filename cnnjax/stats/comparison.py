@@ -8,8 +8,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from cnnjax.stats.moderation import NO_PRIOR, Prior, pairwise_errors
 from cnnjax.stats.permutation import exchange_p, sign_flip_p
 from cnnjax.stats.planning import seeds_to_decide
+from cnnjax.stats.scales import IDENTITY, Scale
 from cnnjax.stats.spread import (
     LEVEL,
     Interval,
@@ -34,7 +36,7 @@ class Share(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """The difference of two means, A minus B.
+    """The difference of two means, A minus B, on the scale of the test.
 
     Attributes:
         value: the difference.
@@ -72,9 +74,13 @@ class Comparison:
         paired: whether the values are paired by seed.
         margin: a difference below it is too small to matter; None without one.
         larger_is_better: False for losses.
-        tests: how many tests this is one of. `seeds` allows for it by Bonferroni's correction.
+        tests: how many configurations B is one of that A is compared with.
         most: the largest possible difference, at which the interval is clipped: 1 for accuracies.
         dropped: how many values were left out, because the other configuration lacks their seed.
+        scale: the scale of the test.
+        prior: what the spreads of other configurations say, on that scale; see `moderation.borrow`.
+        stuck: values of A and of B that never left chance. They are not in `a` and `b`, because a mixture of trained
+            networks and of others is far from normal.
     """
 
     a: np.ndarray
@@ -85,24 +91,91 @@ class Comparison:
     tests: int = 1
     most: float = math.inf
     dropped: int = 0
+    scale: Scale = IDENTITY
+    prior: Prior = NO_PRIOR
+    stuck: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
 
     @cached_property
-    def difference(self) -> Difference:
-        """The difference of the means, by the paired t test or by Welch's."""
-        return _paired_difference(self.a, self.b) if self.paired else _welch_difference(self.a, self.b)
+    def difference(self) -> float:
+        """The difference of the means, in the unit of the measure."""
+        return float(self.a.mean() - self.b.mean())
+
+    @cached_property
+    def tested(self) -> Difference:
+        """The difference on the scale of the test, with its error."""
+        samples = self._scaled
+        errors = (float(of[0, 1]) for of in pairwise_errors(samples, self.paired, self.prior))
+        return Difference(float(samples[0].mean() - samples[1].mean()), *errors)
+
+    @property
+    def has_spread(self) -> bool:
+        """Whether the difference has a standard error."""
+        return self.tested.standard_error > 0
+
+    @property
+    def _scaled(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.scale.apply(self.a), self.scale.apply(self.b)
+
+    @property
+    def level(self) -> float:
+        """The level of `interval`, which is one of `tests`; see `correction`."""
+        return 1 - (1 - LEVEL) / correction(self.tests)
 
     @cached_property
     def interval(self) -> Interval:
-        """95 % t interval of the difference."""
-        return self.difference.interval(most=self.most)
+        """Interval of the difference, in the unit of the measure: 95 %, widened for the number of tests.
+
+        It excludes zero if and only if `p` is below 5 %, but for seeds that are stuck.
+        """
+        return self.interval_at(self.level)
+
+    def interval_at(self, level: float) -> Interval:
+        """Returns the interval of a level. It is the t interval on the scale of the test, transformed back."""
+        middle = float(np.mean([sample.mean() for sample in self._scaled]))
+        low, high = np.clip(
+            self.scale.invert_difference(middle, self.tested.interval(level)), -self.most, self.most
+        ).tolist()
+        return Interval(low, high)
+
+    @cached_property
+    def p(self) -> float:
+        """P-value of the t test, corrected for the number of tests; NaN without a spread.
+
+        If the better side has the larger share of stuck seeds, it must be better with them, too: p is then the larger
+        one of both tests, the other being Welch's of all seeds.
+        """
+        if math.isnan(alone := self.tested.p):
+            return math.nan
+        if self.difference * self.tested.value < 0:
+            return 1.0
+        if self._better_is_stuck:
+            alone = max(alone, self._with_stuck_p)
+        return min(1.0, alone * correction(self.tests))
+
+    @property
+    def _better_is_stuck(self) -> bool:
+        sides = zip(self.stuck, (self.a, self.b), strict=True)
+        a, b = (len(stuck) / (len(stuck) + len(trained)) for stuck, trained in sides)
+        return (a > b) if (self.tested.value > 0) == self.larger_is_better else (b > a)
+
+    @property
+    def _with_stuck_p(self) -> float:
+        every = Comparison(*self.with_stuck, paired=False, scale=self.scale)
+        return every.tested.p if every.difference * self.difference > 0 else 1.0
+
+    @property
+    def with_stuck(self) -> tuple[np.ndarray, np.ndarray]:
+        """The values of A and of B with those of stuck seeds."""
+        a, b = (np.append(of, stuck) for of, stuck in zip((self.a, self.b), self.stuck, strict=True))
+        return a, b
 
     @cached_property
     def verdict(self) -> Verdict:
         """Whether A is better than B, worse, or equal, or whether that is undecided.
 
         equal: the 90 % interval of the difference lies within the margin, which is two one-sided tests at 5 %; or
-            `is_identical`.
-        better, worse: not equal, and the 95 % interval excludes zero.
+            `is_identical`. It is not corrected for the number of tests: it claims no difference.
+        better, worse: not equal, and `p` is below 5 %.
         undecided: otherwise, and if the values have no spread beyond the rounding of float32.
 
         References:
@@ -110,16 +183,15 @@ class Comparison:
         """
         if self.is_identical:
             return "equal"
-        if not self.difference.standard_error > 0:
+        if not self.has_spread:
             return "undecided"
         if self.margin is not None:
-            low, high = self.difference.interval(2 * LEVEL - 1)
+            low, high = self.interval_at(2 * LEVEL - 1)
             if -self.margin < low and high < self.margin:
                 return "equal"
-        low, high = self.interval
-        if low <= 0 <= high:
+        if not self.p < 1 - LEVEL:
             return "undecided"
-        return "better" if (low > 0) == self.larger_is_better else "worse"
+        return "better" if (self.tested.value > 0) == self.larger_is_better else "worse"
 
     @property
     def is_level(self) -> bool:
@@ -188,7 +260,7 @@ class Comparison:
             return math.nan
         unbiased = math.exp(gammaln(freedom / 2) - gammaln((freedom - 1) / 2)) / math.sqrt(freedom / 2)
         sign = 1 if self.larger_is_better else -1
-        return sign * unbiased * self.difference.value / math.sqrt(squares / freedom)
+        return sign * unbiased * self.difference / math.sqrt(squares / freedom)
 
     @cached_property
     def seeds(self) -> int | None:
@@ -196,19 +268,22 @@ class Comparison:
 
         See `seeds_to_decide`. None if that is more than 10,000, or without a spread.
         """
-        difference = self.difference
-        if not difference.standard_error > 0:
+        tested = self.tested
+        if not self.has_spread:
             return None
         # For n seeds on each side: the degrees of freedom over n - 1.
-        a, b = (1.0, 0.0) if self.paired else (variance(self.a), variance(self.b))
-        per_seed = (a + b) ** 2 / (a**2 + b**2)
+        a, b = (1.0, 0.0) if self.paired else map(variance, self._scaled)
+        per_seed = (a + b) ** 2 / (a**2 + b**2) if a + b > 0 else 2.0
+        middle = float(np.mean([sample.mean() for sample in self._scaled]))
+        unit = float(self.scale.invert_difference(middle, 1e-6)) / 1e-6  # of the measure, for small differences
         return seeds_to_decide(
-            difference.value,
-            difference.std,
-            freedom=difference.freedom,
+            tested.value,
+            tested.std,
+            freedom=tested.freedom,
             per_seed=per_seed,
-            margin=self.margin,
-            level=1 - (1 - LEVEL) / self.tests,
+            borrowed=self.prior.borrowed(min(len(self.a), len(self.b)) - 1),
+            margin=None if self.margin is None else self.margin / unit,
+            level=self.level,
         )
 
     @property
@@ -224,6 +299,19 @@ class Comparison:
         return max(0, seeds - n), max(0, seeds - m)
 
 
+def correction(tests: int) -> float:
+    """Returns the factor of two-sided p-values for comparisons of the winner with `tests` others.
+
+    The true best is wrongly excluded only if one of the `tests` others is found better, a one-sided test each: by
+    Bonferroni, the one-sided p-value counts `tests` times. The factor of the two-sided one is half of that, and at
+    least 1, so that two configurations are compared as in any two-sided test.
+
+    References:
+        Hsu, Constrained simultaneous confidence intervals for multiple comparisons with the best (1984).
+    """
+    return max(1.0, tests / 2)
+
+
 def compare(
     a: Values,
     b: Values,
@@ -232,6 +320,7 @@ def compare(
     larger_is_better: bool = True,
     most: float = math.inf,
     pair: bool = True,
+    **more: Any,
 ) -> Comparison:
     """Compares two configurations over their seeds.
 
@@ -246,6 +335,7 @@ def compare(
         larger_is_better: False for losses.
         most: the largest possible difference.
         pair: False never pairs by seed, unless A and B are identical.
+        more: further attributes of the comparison.
 
     Raises:
         ValueError: a side has no value, a value is not finite, or the margin is not positive.
@@ -257,21 +347,4 @@ def compare(
         a, b = ({seed: side[seed] for seed in shared} for side in (a, b))
     samples = as_sample([*a.values()]), as_sample([*b.values()])
     dropped = values - sum(map(len, samples))
-    return Comparison(*samples, paired, margin, larger_is_better, most=most, dropped=dropped)
-
-
-def _paired_difference(a: np.ndarray, b: np.ndarray) -> Difference:
-    gaps = a - b
-    std = math.sqrt(variance(gaps, max(np.abs(a).max(), np.abs(b).max())))
-    return Difference(float(gaps.mean()), std, std / math.sqrt(len(gaps)), len(gaps) - 1)
-
-
-def _welch_difference(a: np.ndarray, b: np.ndarray) -> Difference:
-    value = float(a.mean() - b.mean())
-    if min(len(a), len(b)) < 2:
-        return Difference(value, math.nan, math.nan, math.nan)
-    variances = np.array([variance(a), variance(b)])
-    parts = variances / (len(a), len(b))
-    total = float(parts.sum())
-    freedom = total**2 / float((parts**2 / (len(a) - 1, len(b) - 1)).sum()) if total else math.nan
-    return Difference(value, math.sqrt(variances.sum()), math.sqrt(total), freedom)
+    return Comparison(*samples, paired, margin, larger_is_better, most=most, dropped=dropped, **more)

@@ -1,12 +1,8 @@
-"""Correction of p-values and verdicts for multiple comparisons."""
-
-from collections.abc import Sequence
-from typing import NamedTuple
+"""Correction of p-values for multiple comparisons."""
 
 import numpy as np
 
-from cnnjax.stats.comparison import Comparison, Verdict
-from cnnjax.stats.spread import LEVEL, Sample
+from cnnjax.stats.spread import Sample
 
 
 def holm(p_values: Sample) -> np.ndarray:
@@ -27,25 +23,3 @@ def holm(p_values: Sample) -> np.ndarray:
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1)
     return adjusted
-
-
-class Adjusted(NamedTuple):
-    """One of several comparisons, with its p-value by Holm's method."""
-
-    comparison: Comparison
-    p: float
-
-    @property
-    def verdict(self) -> Verdict:
-        """The verdict by the adjusted p-value. `equal` is not corrected: it claims no difference."""
-        alone = self.comparison.verdict
-        return "undecided" if alone in ("better", "worse") and not self.p < 1 - LEVEL else alone
-
-
-def adjust(comparisons: Sequence[Comparison]) -> list[Adjusted]:
-    """Corrects the verdicts of several comparisons by Holm's method.
-
-    At most 5 % of such families find a difference between configurations that are equal.
-    """
-    p_values = holm([comparison.difference.p for comparison in comparisons])
-    return [Adjusted(comparison, float(p)) for comparison, p in zip(comparisons, p_values, strict=True)]

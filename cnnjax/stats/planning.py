@@ -22,6 +22,7 @@ def decision_power(
     *,
     freedom: float = math.inf,
     per_seed: float = 1.0,
+    borrowed: float = 0.0,
     margin: float | None = None,
     level: float = LEVEL,
 ) -> float:
@@ -34,6 +35,8 @@ def decision_power(
         freedom: degrees of freedom of that estimate. The power is averaged over its error; infinite: `std` is exact.
         per_seed: degrees of freedom of the future estimate over n - 1, if it finds the true spreads: 1 for pairs, up to
             2 otherwise. Welch's test finds fewer with two or three seeds; the power is averaged over that, too.
+        borrowed: degrees of freedom that other configurations add to the future estimate of each spread; the test then
+            has borrowed + n - 1 of them.
         margin: a difference below it is too small to matter.
         level: of the interval that must exclude zero.
 
@@ -46,10 +49,12 @@ def decision_power(
 
     # The larger share of A and B in the variance: share**2 + (1 - share)**2 is 1 / per_seed.
     share = (1 + math.sqrt(max(2 / per_seed - 1, 0))) / 2
-    found = _mean_square(n - 1)
+    found = _mean_square(n - 1 + borrowed)
     parts = share * found, (1 - share) * found[_STEP * np.arange(_NODES) % _NODES]
     found_square = parts[0] + parts[1]
     future = (n - 1) * found_square**2 / (parts[0] ** 2 + parts[1] ** 2)  # by Welch and Satterthwaite
+    if borrowed:
+        future = np.full_like(future, n - 1 + borrowed)
     true_error = (std / np.sqrt(_mean_square(freedom) * n))[:, None]  # fiducial, of the mean difference
     found_error = true_error * np.sqrt(found_square)
 
@@ -72,6 +77,7 @@ def seeds_to_decide(
     *,
     freedom: float = math.inf,
     per_seed: float = 1.0,
+    borrowed: float = 0.0,
     margin: float | None = None,
     level: float = LEVEL,
     power: float = POWER,
@@ -86,7 +92,8 @@ def seeds_to_decide(
     """
 
     def reached(n: int) -> float:
-        return decision_power(n, difference, std, freedom=freedom, per_seed=per_seed, margin=margin, level=level)
+        spread = {"freedom": freedom, "per_seed": per_seed, "borrowed": borrowed}
+        return decision_power(n, difference, std, margin=margin, level=level, **spread)
 
     high = 2
     while reached(high) < power:

@@ -1,17 +1,20 @@
 """Ranking of configurations, and the selection bias of the best one."""
 
-import functools
+import itertools
 import math
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnnjax.stats.comparison import Values
+from cnnjax.stats.comparison import Comparison, Values, compare
 from cnnjax.stats.correction import holm
+from cnnjax.stats.moderation import Prior, borrow, pairwise_errors
 from cnnjax.stats.pairing import have_same_seeds, pairing_helps
-from cnnjax.stats.spread import LEVEL, RESAMPLES, Sample, as_sample, deviations, interval_around, t_quantile, variance
+from cnnjax.stats.scales import IDENTITY, Scale
+from cnnjax.stats.spread import LEVEL, Sample, as_sample, interval_around, t_quantile, variance
 
 
 class Rank(NamedTuple):
@@ -21,20 +24,25 @@ class Rank(NamedTuple):
         name: the configuration.
         n: number of its seeds.
         mean: over its seeds.
-        best: probability that its true mean is the best, see `_probability_of_best`; NaN if a configuration has one
-            seed, or if the difference of the first two has no spread.
-        low: best rank in the simultaneous 95 % interval.
-        high: worst rank in that interval.
-        p: adjusted p-value of the difference from the first; NaN for the first itself.
+        certainty: 1 - p of the comparison of the winner with it: how certain it is that it is not the best. Of the
+            winner itself, the least of all others: how certain it is that it is the best. NaN without a spread.
+        low: best place that it may have.
+        high: worst place that it may have.
+        against: the comparison of the winner with it; None for the winner itself.
     """
 
     name: Hashable
     n: int
     mean: float
-    best: float
+    certainty: float
     low: int
     high: int
-    p: float
+    against: Comparison | None
+
+    @property
+    def may_be_best(self) -> bool:
+        """Whether it is in the 95 % confidence set of the best."""
+        return self.against is None or self.against.verdict != "better"
 
 
 class SelectionEstimate(NamedTuple):
@@ -60,85 +68,96 @@ class SelectionEstimate(NamedTuple):
     votes: dict[Hashable, int]
 
 
-def rank(groups: Mapping[Any, Values], *, larger_is_better: bool = True) -> list[Rank]:
-    """Ranks configurations by their means over seeds, the best first.
+def rank(
+    groups: Mapping[Any, Values],
+    *,
+    larger_is_better: bool = True,
+    most: float = math.inf,
+    scale: Scale = IDENTITY,
+    stuck: Mapping[Any, Collection[Hashable]] = MappingProxyType({}),
+) -> list[Rank]:
+    """Ranks configurations by their means over seeds, the best first, and compares the winner with each.
 
-    The intervals of ranks come from t tests of all pairs with Holm's correction, which say how many configurations are
-    better and worse. They cover all true ranks with probability 95 %, also if some means are equal; intervals of
-    bootstrapped ranks do not. The tests are paired by seed if `pairing_helps`.
+    Configurations of which the winner is not better form the confidence set of the best: it contains the true best with
+    probability 95 % at least. Variances are moderated by those of all configurations (`moderation`), and tests are
+    paired by seed if `pairing_helps`.
+
+    The places are those that t tests of all pairs, with Holm's correction, do not exclude. They are widened or cut so
+    that the first place is open to the confidence set, and to no other. The tests cover all true places at once with
+    95 %, also if some means are equal; intervals of bootstrapped ranks do not.
 
     Args:
         groups: the values of each configuration by seed.
         larger_is_better: False for losses.
+        most: the largest possible difference.
+        scale: the scale of the tests.
+        stuck: seeds that never left chance, by configuration. They count in means, and are left out of the tests; see
+            `Comparison.p`.
 
     References:
-        Mogstad et al., Inference for ranks with applications to mobility across neighborhoods (2024), for the
-        intervals.
+        Hsu, Constrained simultaneous confidence intervals for multiple comparisons with the best (1984); Mogstad et
+        al., Inference for ranks with applications to mobility across neighborhoods (2024), for the places.
 
     Raises:
         ValueError: there is no configuration, one has no value, or a value is not finite.
     """
-    sign = 1 if larger_is_better else -1
-    samples = [sign * sample for sample in _aligned(groups)]
-    means = np.array([sample.mean() for sample in samples])
-    order = np.argsort(-means, kind="stable")
-    p = pairwise_p(groups)
-    upper = np.triu_indices(len(p), 1)
-    adjusted = np.full(p.shape, math.nan)
-    adjusted[upper] = holm(p[upper])
-    adjusted[upper[::-1]] = adjusted[upper]
-    differs = adjusted < 1 - LEVEL
-    above = (differs & (means > means[:, None])).sum(axis=1)
-    below = (differs & (means < means[:, None])).sum(axis=1)
-    names, first_two = list(groups), tuple(order[:2])
-    best = _probability_of_best(samples, pairing_helps(groups))
-    if len(samples) > 1 and math.isnan(p[first_two]) and means[order[0]] > means[order[1]]:
-        best[:] = math.nan  # without a spread the probability is unknown
-    return [
-        Rank(
-            name=names[i],
-            n=len(samples[i]),
-            mean=float(sign * means[i]),
-            best=float(best[i]),
-            low=1 + int(above[i]),
-            high=len(samples) - int(below[i]),
-            p=float(adjusted[i, order[0]]),
-        )
-        for i in order
+    if not groups:
+        raise ValueError("there is no configuration")
+    means = {name: float(as_sample([*of.values()]).mean()) for name, of in groups.items()}
+    order = sorted(groups, key=lambda name: -means[name] if larger_is_better else means[name])
+    left_out = {name: tuple(of[seed] for seed in of if seed in stuck.get(name, ())) for name, of in groups.items()}
+    trained = {
+        name: {seed: value for seed, value in groups[name].items() if seed not in stuck.get(name, ())} for name in order
+    }
+    scaled = {name: dict(zip(of, scale.apply([*of.values()]), strict=True)) for name, of in trained.items()}
+    paired = pairing_helps(scaled)
+    prior = borrow(_aligned(scaled), paired)
+    options = {"larger_is_better": larger_is_better, "most": most, "scale": scale, "prior": prior, "pair": paired}
+
+    def against(one: Hashable, other: Hashable, tests: int) -> Comparison:
+        both = left_out[one], left_out[other]
+        return compare(trained[one], trained[other], tests=tests, stuck=both, **options)
+
+    found = {other: against(order[0], other, len(order) - 1) for other in order[1:]}
+    certainty = {other: 1 - comparison.p for other, comparison in found.items()}
+    certainty[order[0]] = min(certainty.values(), default=math.nan)
+    samples = _aligned(scaled)
+    p = _pairwise_p(samples, paired, prior)
+    for i, j in itertools.combinations(range(len(order)), 2):
+        if left_out[order[i]] or left_out[order[j]]:
+            p[i, j] = p[j, i] = against(order[i], order[j], 1).p
+    places = _places(p, np.array([sample.mean() for sample in samples]) * (1 if larger_is_better else -1))
+    ranks = [
+        Rank(name, len(groups[name]), means[name], certainty[name], *place, found.get(name))
+        for name, place in zip(order, places, strict=True)
     ]
+    alone = sum(one.may_be_best for one in ranks) == 1
+    ranks[0] = ranks[0]._replace(low=1, high=1 if alone else max(2, ranks[0].high))
+    return ranks[:1] + [one._replace(low=1 if one.may_be_best else max(2, one.low)) for one in ranks[1:]]
 
 
-def pairwise_p(groups: Mapping[Any, Values]) -> np.ndarray:
-    """Returns the p-values of the t tests of all pairs of configurations, not adjusted for their number.
-
-    The tests are paired by seed if `pairing_helps`, else Welch's.
-
-    Returns:
-        [configurations, configurations], symmetric; NaN on the diagonal and for pairs without a spread.
-    """
+def _pairwise_p(samples: list[np.ndarray], paired: bool, prior: Prior) -> np.ndarray:
+    """Returns the p-values of the t tests of all pairs [k, k], not corrected; NaN where there is no spread."""
     from scipy.special import stdtr
 
-    samples = _aligned(groups)
-    n = np.array([len(sample) for sample in samples], np.float64)
     means = np.array([sample.mean() for sample in samples])
+    found = pairwise_errors(samples, paired, prior)
     with np.errstate(divide="ignore", invalid="ignore"):
-        if pairing_helps(groups):
-            values = np.array(samples)
-            sizes = np.abs(values).max(axis=1)
-            centered = values - values.mean(axis=1, keepdims=True)
-            gaps_of = (
-                deviations(centered - row, np.maximum(sizes, size)) for row, size in zip(centered, sizes, strict=True)
-            )
-            squares = np.array([(gaps**2).sum(axis=1) for gaps in gaps_of])
-            errors, freedom = np.sqrt(squares / (n * (n - 1))), n - 1
-        else:
-            parts = np.array([variance(sample) for sample in samples]) / n
-            errors = np.sqrt(np.add.outer(parts, parts))
-            freedom = errors**4 / np.add.outer(parts**2 / (n - 1), parts**2 / (n - 1))
-        gaps = np.abs(np.subtract.outer(means, means))
-        p = np.where(errors > 0, 2 * stdtr(freedom, -gaps / errors), math.nan)
+        t = np.abs(np.subtract.outer(means, means)) / found.standard_error
+        p = np.where(found.standard_error > 0, 2 * stdtr(found.freedom, -t), math.nan)
     np.fill_diagonal(p, math.nan)
     return p
+
+
+def _places(p: np.ndarray, means: np.ndarray) -> list[tuple[int, int]]:
+    """Returns the best and the worst place of each configuration that Holm's correction of all pairs leaves open."""
+    upper = np.triu_indices(len(p), 1)
+    differs = np.zeros(p.shape, bool)
+    differs[upper] = holm(p[upper]) < 1 - LEVEL
+    differs |= differs.T
+    above = (differs & (means > means[:, None])).sum(axis=1)
+    below = (differs & (means < means[:, None])).sum(axis=1)
+    return [(1 + int(a), len(p) - int(b)) for a, b in zip(above, below, strict=True)]
 
 
 def expected_best(values: Sample, n: int, *, larger_is_better: bool = True) -> float:
@@ -235,28 +254,3 @@ def _aligned(groups: Mapping[Any, Values]) -> list[np.ndarray]:
         raise ValueError("there is no configuration")
     seeds = next(iter(groups.values())) if have_same_seeds(groups) else None
     return [as_sample([values[seed] for seed in seeds or values]) for values in groups.values()]
-
-
-def _probability_of_best(samples: list[np.ndarray], paired: bool) -> np.ndarray:
-    """Returns the share of draws of the true means in which each mean is the largest; ties share equally.
-
-    The draws are fiducial: the sample mean minus a t-distributed error, with the correlation of paired seeds. With two
-    paired configurations the first has 1 - p / 2. Bootstrapped seeds would be overconfident: with three seeds, one of
-    two equal configurations is better on every seed, and hence in every resample, in a quarter of all studies.
-    """
-    if min(map(len, samples)) < 2:
-        return np.full(len(samples), math.nan)
-    means = np.empty((RESAMPLES, len(samples)))
-    for place, sample in enumerate(samples):
-        mean = sample.mean()
-        means[:, place] = mean + _draw_weights(len(sample), 0 if paired else place) @ (sample - mean)
-    is_best = means >= means.max(axis=1, keepdims=True) - 1e-12  # equal up to rounding
-    return (is_best / is_best.sum(axis=1, keepdims=True)).mean(axis=0)
-
-
-@functools.lru_cache(64)
-def _draw_weights(n: int, stream: int) -> np.ndarray:
-    """Returns weights [RESAMPLES, n] of n >= 2 values, for sums of sem * t, t with n - 1 degrees of freedom."""
-    generator = np.random.default_rng((n, stream))
-    normal, chi_squared = generator.normal(size=(RESAMPLES, n)), generator.chisquare(n - 1, (RESAMPLES, 1))
-    return normal / np.sqrt(n * chi_squared)

@@ -3,14 +3,13 @@
 import math
 
 from cnnjax.stats.comparison import Comparison
-from cnnjax.stats.correction import Adjusted
 from cnnjax.stats.planning import MOST
 from cnnjax.stats.spread import LEVEL, Interval
 from cnnjax.utils.text import counted
 
 
 def verdict_sentence(
-    comparison: Comparison, measure: str, a: str = "A", b: str = "B", *, p: float | None = None, name: str | None = None
+    comparison: Comparison, measure: str, a: str = "A", b: str = "B", *, name: str | None = None
 ) -> str:
     """States the verdict of a comparison with its difference and interval and, if undecided, what would decide it.
 
@@ -19,39 +18,31 @@ def verdict_sentence(
         measure: the column of trials.csv that is compared; accuracies are shares.
         a: the name of A.
         b: the name of B.
-        p: the p-value after a correction for the number of comparisons; None without a correction.
         name: the measure in words; None for the name of its column.
     """
-    verdict = comparison.verdict if p is None else Adjusted(comparison, p).verdict
+    verdict = comparison.verdict
     name = name or measure.replace("_", " ")
     if comparison.is_identical:
         return f"Equal: {a} and {b} have the same {name} on each of {len(comparison.a)} seeds."
-    difference = comparison.difference
-    by = f"by {gap(difference.value, measure)} of {name}"
-    leads = "leads" if (difference.value > 0) == comparison.larger_is_better else "trails"
+    by = f"by {gap(comparison.difference, measure)} of {name}"
+    leads = "leads" if (comparison.difference > 0) == comparison.larger_is_better else "trails"
     order = f"{a} is level with {b} in {name}" if comparison.is_level else f"{a} {leads} {b} {by}"
-    if not difference.standard_error > 0:
+    if not comparison.has_spread:
         return f"Undecided: {order}. {_no_spread(comparison)}"
-    level = 2 * LEVEL - 1 if verdict == "equal" else LEVEL
-    seeds = f"{len(comparison.a)} seeds, paired" if comparison.paired else _counts(comparison)
-    interval = f"({100 * level:.0f} % interval {span(difference.interval(level, comparison.most), measure)}; {seeds})"
     if verdict == "equal":
         assert comparison.margin is not None
+        interval = f"(90 % interval {span(comparison.interval_at(2 * LEVEL - 1), measure)}; {_seeds(comparison)})"
         return f"Equal within {gap(comparison.margin, measure).lstrip('+')}: {a} and {b} differ {by} {interval}."
+    widened = f", widened for {comparison.tests} comparisons" if comparison.level > LEVEL else ""
+    interval = f"(95 % interval {span(comparison.interval, measure)}{widened}; {_seeds(comparison)})"
     if verdict == "undecided":
-        chance = ""
-        if comparison.verdict != verdict:
-            chance = (
-                f" This interval alone excludes zero, but among {comparison.tests} comparisons such a difference may "
-                f"be chance (p = {p:.2g} after Holm's correction): confirm it on fresh seeds."
-            )
-        return f"Undecided: {order} {interval}.{chance} {what_decides(comparison, a, b)}"
+        return f"Undecided: {order} {interval}. {what_decides(comparison, a, b)}"
     return f"Decided: {a} is {verdict} than {b} {by} {interval}."
 
 
 def what_decides(comparison: Comparison, a: str = "A", b: str = "B") -> str:
     """Says how many more seeds would decide a comparison, or why no number can be named."""
-    if not comparison.difference.standard_error > 0:
+    if not comparison.has_spread:
         return _no_spread(comparison)
     if comparison.is_level:
         return "The means are equal: no number of seeds is likely to tell them apart."
@@ -86,11 +77,11 @@ def span(interval: Interval, measure: str) -> str:
     return f"{gap(interval.low, measure).removesuffix(' points')} to {gap(interval.high, measure)}"
 
 
-def _counts(comparison: Comparison) -> str:
+def _seeds(comparison: Comparison) -> str:
     n, m = len(comparison.a), len(comparison.b)
-    if n == m:
-        return f"{counted(n, 'seed')} each"
-    return f"{n} and {m} seeds"
+    if comparison.paired:
+        return f"{n} seeds, paired"
+    return f"{counted(n, 'seed')} each" if n == m else f"{n} and {m} seeds"
 
 
 def _no_spread(comparison: Comparison) -> str:

@@ -15,7 +15,7 @@ from statsmodels.stats.power import TTestIndPower, TTestPower
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import ttost_ind, ttost_paired
 
-from cnnjax.stats import adjust, compare, decision_power, holm, seeds_to_decide, verdict_sentence, what_decides
+from cnnjax.stats import compare, decision_power, holm, seeds_to_decide, verdict_sentence, what_decides
 
 A = [0.741, 0.752, 0.738, 0.749, 0.744, 0.747]
 B = [0.732, 0.745, 0.736, 0.739, 0.741, 0.748]
@@ -37,16 +37,16 @@ def unpaired(a=A, b=B[:5], **options):
 def test_pairs_agree_with_scipy():
     found, expected = pair(), scipy.stats.ttest_rel(A, B)
     assert found.paired
-    assert found.difference.value == pytest.approx(np.mean(A) - np.mean(B))
-    assert found.difference.p == pytest.approx(expected.pvalue)
+    assert found.difference == pytest.approx(np.mean(A) - np.mean(B))
+    assert found.tested.p == pytest.approx(expected.pvalue)
     assert found.interval == pytest.approx(expected.confidence_interval(0.95))
 
 
 def test_what_is_not_paired_agrees_with_welch_in_scipy():
     found, expected = unpaired(), scipy.stats.ttest_ind(A, B[:5], equal_var=False)
     assert not found.paired
-    assert found.difference.freedom == pytest.approx(expected.df)
-    assert found.difference.p == pytest.approx(expected.pvalue)
+    assert found.tested.freedom == pytest.approx(expected.df)
+    assert found.tested.p == pytest.approx(expected.pvalue)
     assert found.interval == pytest.approx(expected.confidence_interval(0.95))
 
 
@@ -216,7 +216,7 @@ def test_verdicts():
 def test_no_spread_is_no_evidence():
     for found in (pair([0.5, 0.6], [0.4, 0.5]), unpaired([0.5, 0.5], [0.4, 0.4]), pair([0.5], [0.4])):
         assert (found.verdict, found.seeds, found.more_seeds) == ("undecided", None, None)
-        assert math.isnan(found.difference.p)
+        assert math.isnan(found.tested.p)
     assert math.isnan(pair([0.5], [0.4]).permutation_p)
 
 
@@ -235,7 +235,7 @@ def test_the_rounding_of_what_is_stored_is_no_spread():
     a, b = (np.float32(values).astype(float) for values in ([0.85, 0.95, 0.9], [0.8, 0.9, 0.85]))
     assert np.ptp(a - b) > 0
     found = pair(a, b)
-    assert (found.verdict, found.seeds) == ("undecided", None) and math.isnan(found.difference.p)
+    assert (found.verdict, found.seeds) == ("undecided", None) and math.isnan(found.tested.p)
     assert all(map(math.isnan, found.interval))
     same = unpaired([0.1] * 3, [0.3] * 3)  # their means are not 0.1 and 0.3
     assert same.verdict == "undecided" and math.isnan(same.effect_size) and math.isnan(same.difference.p)
@@ -250,7 +250,7 @@ def test_an_interval_ends_where_a_difference_cannot_be():
 
 
 def test_pairs_can_be_refused():
-    assert pair(pair=False).difference == compare(by_seed(A), by_seed(B, 100)).difference
+    assert pair(pair=False).tested == compare(by_seed(A), by_seed(B, 100)).tested
 
 
 @pytest.mark.parametrize("margin", [0.0, -1.0, math.nan])
@@ -269,15 +269,14 @@ def test_holm_agrees_with_statsmodels(p_values, untested):
 
 
 def test_verdicts_are_corrected_for_their_number():
-    comparisons = [pair(A, [value - shift for value in B]) for shift in (0.02, 0.0, -0.002)]
-    p_values = [comparison.difference.p for comparison in comparisons]
-    found = adjust(comparisons)
-    assert [one.p for one in found] == pytest.approx(multipletests(p_values, method="holm")[1])
-    assert [c.verdict for c in comparisons] == ["better", "better", "undecided"]
-    assert p_values[1] < 0.05 < found[1].p
-    assert [one.verdict for one in found] == ["better", "undecided", "undecided"]
-    equal = pair(A, B, margin=0.5)
-    assert adjust([equal, *comparisons])[0].verdict == "equal"
+    """By one-sided tests, each of them of one of several rivals: two count as in a single two-sided test."""
+    found = pair(A, [value - 0.0005 for value in B])
+    p = scipy.stats.ttest_rel(A, [value - 0.0005 for value in B], alternative="greater").pvalue
+    for tests, factor in ((1, 2), (2, 2), (3, 3), (11, 11)):
+        one = dataclasses.replace(found, tests=tests)
+        assert one.p == pytest.approx(min(1, factor * p))
+        assert (one.verdict == "better") == (one.interval.low > 0) == (one.p < 0.05)
+    assert found.verdict == "better" and dataclasses.replace(found, tests=11).verdict == "undecided"
 
 
 @pytest.mark.simulation
@@ -374,11 +373,11 @@ def test_the_recommendation_allows_for_a_spread_that_is_itself_estimated(pilot):
 def test_more_seeds():
     close = pair([0.71, 0.73, 0.70, 0.74], [0.70, 0.725, 0.705, 0.72])
     assert close.verdict == "undecided"
-    difference = close.difference
-    assert close.seeds == seeds_to_decide(difference.value, difference.std, freedom=3)
+    tested = close.tested
+    assert close.seeds == seeds_to_decide(tested.value, tested.std, freedom=3)
     assert close.more_seeds == (close.seeds - 4, close.seeds - 4)
     of_ten = dataclasses.replace(close, tests=10)
-    assert of_ten.seeds == seeds_to_decide(difference.value, difference.std, freedom=3, level=0.995) > close.seeds
+    assert of_ten.seeds == seeds_to_decide(tested.value, tested.std, freedom=3, level=0.99) > close.seeds
     apart = unpaired([0.71, 0.73, 0.70, 0.74], [0.70, 0.725])
     assert apart.more_seeds == (max(0, apart.seeds - 4), apart.seeds - 2)
     assert pair([0.7, 0.8, 0.7, 0.8], [0.8, 0.7, 0.7, 0.8000001]).seeds is None  # thousands would not tell

@@ -1,6 +1,7 @@
 """The comparison of two configurations by their trials and predictions, and what else differs between them."""
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from cnnjax import stats
 from cnnjax.analysis.columns import AXES, bounds, larger_is_better
 from cnnjax.analysis.compare.sides import Side
+from cnnjax.analysis.evidence import scale_of, trained_values
 from cnnjax.analysis.run import Run
 from cnnjax.runs.environment import comparable
 from cnnjax.study.metrics import TEST_MEASURES
@@ -75,13 +77,7 @@ def compare_configurations(a: Side, b: Side, measure: str | None = None, margin:
             how = f"its trainings share random streams ({', '.join(side.crossed)}), so they are not independent"
             raise RequestError("arguments", side.asked, f"{how}; use trials whose streams are not crossed")
     warnings = [*_data_warnings(a, b, measure), *_side_warnings(a, "A"), *_side_warnings(b, "B")]
-    comparison = stats.compare(
-        *values,
-        margin=margin,
-        larger_is_better=larger_is_better(measure),
-        most=most - least,
-        pair=_pairing_helps(a, b, measure),
-    )
+    comparison = compare_sides(a, b, measure, margin=margin)
     summary_a, summary_b = (stats.summarize([*side.values()], (least, most)) for side in values)
     configs = differences(_beside_the_grid(a.run.config), _beside_the_grid(b.run.config))
     if _have_same_data(a, b):
@@ -103,16 +99,45 @@ def compare_configurations(a: Side, b: Side, measure: str | None = None, margin:
     )
 
 
-def _pairing_helps(a: Side, b: Side, measure: str) -> bool:
-    """Decides on pairing by all configurations of both runs that have the shared seeds, as the report does."""
-    seeds = [seed for seed in a.values(measure) if seed in b.values(measure)]
+def compare_sides(a: Side, b: Side, measure: str, runs: Iterable[Run] = (), **options: Any) -> stats.Comparison:
+    """Compares two sides over their seeds, with spreads moderated by those of all configurations of their runs.
+
+    Args:
+        a: one side.
+        b: the other side.
+        measure: the measure.
+        runs: further runs whose spreads count.
+        options: further attributes of the comparison.
+    """
+    scale, (least, most) = scale_of(a.run, measure), bounds(measure)
+    values, stuck = [side.values(measure) for side in (a, b)], [side.stuck for side in (a, b)]
+    trained = [
+        {key: value for key, value in of.items() if key not in left} for of, left in zip(values, stuck, strict=True)
+    ]
+    left_out = [
+        tuple(value for key, value in of.items() if key in left) for of, left in zip(values, stuck, strict=True)
+    ]
     every = {
-        (side.run.workdir.resolve(), configuration): side.run.by_seed(configuration, measure)
-        for side in (a, b)
-        for configuration in side.run.configurations.index
+        (run.workdir.resolve(), configuration): dict(zip(of, scale.apply([*of.values()]), strict=True))
+        for run in (a.run, b.run, *runs)
+        for configuration, of in trained_values(run, measure).items()
+        if of
     }
-    groups = {key: {seed: of[seed] for seed in seeds} for key, of in every.items() if set(seeds) <= set(of)}
-    return bool(seeds) and stats.pairing_helps(groups)
+    shared = [seed for seed in trained[0] if seed in trained[1]]
+    same = {key: {seed: of[seed] for seed in shared} for key, of in every.items() if {*shared} <= {*of}}
+    pair = bool(shared) and stats.pairing_helps(same)
+    found = stats.compare(
+        *trained,
+        larger_is_better=larger_is_better(measure),
+        most=most - least,
+        pair=pair,
+        scale=scale,
+        stuck=tuple(left_out),
+        **options,
+    )
+    of_family = same if pair and found.paired else every
+    prior = stats.borrow([np.array([*of.values()]) for of in of_family.values()], found.paired and pair)
+    return found if found.is_identical else dataclasses.replace(found, prior=prior)
 
 
 def _shared_measure(a: Run, b: Run) -> str:
@@ -191,6 +216,11 @@ def _side_warnings(side: Side, name: str) -> list[str]:
     if side.diverged:
         total = side.diverged + len(side.trials)
         found.append(f"{side.diverged} of {total} trials of {name} diverged and are left out, which favors {name}.")
+    if stuck := len(side.stuck):
+        found.append(
+            f"{stuck} of {len(side.trials)} trials of {name} never left chance. They count in its mean and not in the "
+            "test, which needs trained networks."
+        )
     if side.rivals > 1:
         select = side.run.select
         split = " ON THE TEST SPLIT" if side.run.selects_on_test else ""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from cnnjax import stats
 from cnnjax.analysis.columns import bounds, larger_is_better
+from cnnjax.analysis.compare.evidence import compare_sides
 from cnnjax.analysis.compare.sides import Side, read_side
 from cnnjax.analysis.run import Run
 from cnnjax.runs.integrity import Damaged, read_json
@@ -28,7 +29,6 @@ class Contender(NamedTuple):
         score: mean of the measure that selected it, over the seeds of the study.
         selected: the reported measure over the seeds of the study.
         fresh: the reported measure over the fresh seeds.
-        best: probability that it is the best of all contenders, by the fresh seeds.
     """
 
     trial: str
@@ -36,7 +36,6 @@ class Contender(NamedTuple):
     score: float
     selected: stats.Summary
     fresh: stats.Summary
-    best: float
 
 
 class Against(NamedTuple):
@@ -44,8 +43,8 @@ class Against(NamedTuple):
 
     Attributes:
         trial: the runner-up's first trial.
-        verdict: on the winner, by Holm's correction for the number of runners-up.
-        p: of the t test, with that correction.
+        verdict: on the winner.
+        p: of the t test, corrected for the number of runners-up.
         difference: the winner's mean less the runner-up's.
         low: lower end of its 95 % interval.
         high: upper end.
@@ -112,28 +111,18 @@ def compute_confirmation(run: Run, number: int) -> Confirmation:
     measure = "test_f1" if run.select == "test_f1" else "test_accuracy"
     trials = contenders(run)
     sides = {trial: read_side(str(fresh_folder(run.workdir, number, trial))) for trial in trials}
-    values = {trial: side.values(measure) for trial, side in sides.items()}
-    best = {row.name: row.best for row in stats.rank(values)}
-    found = [_contender(run, trial, sides[trial], measure, best[trial]) for trial in trials]
-    winner, *others = (values[trial] for trial in trials)
-    pair = stats.pairing_helps(values)
-    adjusted = stats.adjust([stats.compare(winner, other, most=1, pair=pair) for other in others])
-    against = [
-        Against(
-            trial,
-            one.verdict,
-            one.p,
-            one.comparison.difference.value,
-            *one.comparison.interval,
-            one.comparison.more_seeds,
-        )
-        for trial, one in zip(trials[1:], adjusted, strict=True)
-    ]
+    found = [_contender(run, trial, sides[trial], measure) for trial in trials]
+    runs = [run, *(side.run for side in sides.values())]
+    against = []
+    for trial in trials[1:]:
+        # Two-sided for each runner-up, because any of them may also turn out better than the winner.
+        one = compare_sides(sides[trials[0]], sides[trial], measure, runs, tests=2 * len(trials[1:]))
+        against.append(Against(trial, one.verdict, one.p, one.difference, *one.interval, one.more_seeds))
     seeds = sorted({int(seed) for side in sides.values() for seed in side.trials["seed"]})
     return Confirmation(number, run.select, measure, found, against, tuple(seeds))
 
 
-def _contender(run: Run, trial: str, side: Side, measure: str, best: float) -> Contender:
+def _contender(run: Run, trial: str, side: Side, measure: str) -> Contender:
     configuration = int(run.trials.loc[run.trials["trial"] == trial, "configuration"].iloc[0])
     selected = stats.summarize(run.values(configuration, measure), bounds(measure))
     fresh = stats.summarize([*side.values(measure).values()], bounds(measure))
@@ -143,7 +132,6 @@ def _contender(run: Run, trial: str, side: Side, measure: str, best: float) -> C
         float(run.configurations.loc[configuration, run.select]),
         selected,
         fresh,
-        best,
     )
 
 
@@ -184,7 +172,7 @@ def read_confirmation(workdir: Path) -> Confirmation | None:
 
 def _read_contender(row: dict[str, Any]) -> Contender:
     selected, fresh = (stats.Summary(**_floats(row[name])) for name in ("selected", "fresh"))
-    rest = _floats({name: row[name] for name in ("score", "best")})
+    rest = _floats({"score": row["score"]})
     configuration = row["configuration"] if "configuration" in row else row["setting"]  # of version 0.1
     return Contender(str(row["trial"]), str(configuration), selected=selected, fresh=fresh, **rest)
 

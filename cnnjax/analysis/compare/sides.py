@@ -2,13 +2,14 @@
 
 import dataclasses
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from cnnjax.analysis.chance import stuck_trials
 from cnnjax.analysis.columns import AXES
 from cnnjax.analysis.read import read_run
 from cnnjax.analysis.run import Run
@@ -74,8 +75,17 @@ class Side:
         if measured.empty:
             has = [name for name in MEASURES if self.trials[name].notna().any()]
             raise RequestError("--measure", measure, f"{self.asked} has no such values; use one of {', '.join(has)}")
-        streams = [name for name in ("seed", *_STREAMS) if name in measured]
-        return dict(zip(measured[streams].itertuples(index=False, name=None), measured[measure], strict=True))
+        return dict(zip(self._keys(measured), measured[measure], strict=True))
+
+    @property
+    def stuck(self) -> set[Hashable]:
+        """The seeds and streams of trials that never left chance; none if no other trial did."""
+        stuck = self.trials[self.trials["trial"].isin(stuck_trials(self.run)["trial"])]
+        return {*self._keys(stuck)} if len(stuck) < len(self.trials) else set()
+
+    @staticmethod
+    def _keys(trials: pd.DataFrame) -> Iterator[Hashable]:
+        return trials[[name for name in ("seed", *_STREAMS) if name in trials]].itertuples(index=False, name=None)
 
     @cached_property
     def logits(self) -> list[np.ndarray] | None:

@@ -63,13 +63,13 @@ def _seeds(evidence: Evidence) -> _Rows:
     design = f"paired by seed, {n} pairs" if found.paired else f"not paired (Welch), {n} and {m} seeds"
     if unpaired := sum(summary.n for summary in evidence.summaries) - n - m:
         design += f"; trials without a partner do not count: {unpaired}"
-    difference = f"{gap(found.difference.value, measure)}, 95 % interval {span(found.interval, measure)}"
+    difference = f"{gap(found.difference, measure)}, 95 % interval {span(found.interval, measure)}"
     rows: _Rows = [("design", design), ("difference", difference)]
-    if found.difference.standard_error > 0:
+    if found.has_spread:
         least = found.least_permutation_p
         share, low, high = (f"{100 * value:.0f}" for value in found.beats)
         rows += [
-            ("p, t test", f"{found.difference.p:.3g}"),
+            ("p, t test", f"{found.p:.3g}{_borrowed(found)}"),
             (
                 f"p, {'sign flips' if found.paired else 'permutations'}",
                 f"{found.permutation_p:.3g} (with this number of seeds it cannot be smaller than {least:.2g})",
@@ -79,6 +79,13 @@ def _seeds(evidence: Evidence) -> _Rows:
         ]
         rows += [("to decide", stats.what_decides(found))] if found.verdict == "undecided" else []
     return rows
+
+
+def _borrowed(found: stats.Comparison) -> str:
+    """Says on which scale the test is, and where its degrees of freedom come from."""
+    scale = "" if found.scale.name == "identity" else f" ({found.scale.name} scale"
+    borrowed = f"{found.tested.freedom:.3g} degrees of freedom, with the spreads of all configurations of the runs"
+    return f"{scale}; {borrowed})" if scale and found.prior.freedom else f"{scale})" if scale else ""
 
 
 def _examples(found: stats.Disagreement) -> _Rows:
@@ -144,8 +151,9 @@ def to_json(evidence: Evidence) -> str:
         "margin": found.margin,
         **sides,
         "paired": found.paired,
-        "difference": found.difference._asdict() | found.interval._asdict() | {"p": found.difference.p},
-        "permutation_p": found.permutation_p if found.difference.standard_error > 0 else None,
+        "difference": found.tested._asdict() | found.interval._asdict() | {"value": found.difference, "p": found.p},
+        "scale": found.scale.name,
+        "permutation_p": found.permutation_p if found.has_spread else None,
         "least_permutation_p": found.least_permutation_p,
         "a_beats_b": found.beats._asdict(),
         "effect_size": found.effect_size,

@@ -72,17 +72,17 @@ def contender_table(found: Confirmation) -> Table:
             more = against.more_seeds if against and against.verdict == "undecided" else None
             shown |= {"the winner is": against.verdict if against else "", "more_seeds": max(more) if more else None}
         shown |= {"n": row.fresh.n, "fresh": row.fresh.mean, "fresh_low": row.fresh.low, "fresh_high": row.fresh.high}
-        shown |= {"selected": row.selected.mean, "p_best": row.best}
+        shown |= {"selected": row.selected.mean, "certainty": 1 - against.p if against else None}
         if against:
             shown |= {"difference": against.difference, "difference_low": against.low}
-            shown |= {"difference_high": against.high, "p": against.p}
+            shown |= {"difference_high": against.high}
         rows.append(shown)
     note = (
         f"The winner and its runners-up, trained on {found.seeds} fresh seeds that did not take part in the selection: "
         f"mean {measure_name(found.measure)} over the n that did not diverge, with its 95 % t interval. Selected: mean "
-        "over the seeds of the study. P(best): probability of the best true mean among these, by the fresh seeds "
-        "(t distribution). Difference: the winner's mean less this one's on the fresh seeds, with its 95 % t interval; "
-        "p by Holm's correction."
+        "over the seeds of the study. Certainty: that the winner and this one differ on fresh seeds; 95 % decides. "
+        "Difference: the winner's mean less this one's on the fresh seeds, with its 95 % interval, corrected for the "
+        "number of runners-up."
     )
     names = ("fresh", "fresh_low", "fresh_high", "selected", "difference", "difference_low", "difference_high")
     kinds = dict.fromkeys(names, kind_of(found.measure))

@@ -4,7 +4,7 @@ import math
 
 from cnnjax import stats
 from cnnjax.analysis.columns import measure_name, scale, significant
-from cnnjax.analysis.evidence import Evidence, weigh
+from cnnjax.analysis.evidence import Evidence, summarize, weigh
 from cnnjax.analysis.run import Run
 from cnnjax.report.sections import confirmation
 from cnnjax.report.sections.data_rules import first_three
@@ -26,9 +26,10 @@ def text(run: Run) -> tuple[str, list[tuple[str, str]]]:
     said = [_best_sentence(run, best), _seeds_sentence(run, best)]
     if confirmed:
         said += [confirmation.text(confirmed), _open_sentence(run, evidence, len(confirmed.contenders))]
-    elif evidence.runner_up is not None and not run.crossed:
+    elif evidence.against and not run.crossed:
         said.append(_verdict_sentence(run, evidence))
     details = [("Selection", _selection_sentence(run, evidence))] if evidence.selection and not run.crossed else []
+    details += [("Stuck seeds", said_of_stuck)] if (said_of_stuck := _stuck_sentence(run, evidence)) else []
     unranked = len(run.configurations) - len(evidence.configurations)
     details += [("Unranked", _unranked_sentence(run, unranked))] if unranked else []
     return " ".join(filter(None, said)), details
@@ -47,14 +48,15 @@ def _measures(run: Run) -> list[str]:
 
 
 def _interval(run: Run, configuration: int, measure: str) -> str:
-    summary = run.summary(configuration, measure)
+    summary = summarize(run, configuration, measure)
     if summary is None:
         return ""
     unit = " %" if scale(measure) == 100 else ""
     mean, low, high = (significant(scale(measure) * value) for value in (summary.mean, summary.low, summary.high))
     between = ""
     if summary.n > 1 and not run.crossed:
-        between = f" ({low} to {high})" if summary.std else " on every seed"
+        known = "" if math.isnan(summary.low) else f" ({low} to {high})"
+        between = known if summary.std else " on every seed"
     return f"{measure_name(measure)} {mean}{unit}{between}"
 
 
@@ -64,36 +66,68 @@ def _seeds_sentence(run: Run, best: int) -> str:
         return "With one seed, the effect of another seed is unknown."
     if run.crossed:
         return f"Means over {n} trainings that share random streams, so without an interval."
-    summaries = (run.summary(best, measure) for measure in _measures(run))
-    intervals = " with 95\u00a0% t intervals" if any(summary and summary.std for summary in summaries) else ""
+    summaries = (summarize(run, best, measure) for measure in _measures(run))
+    intervals = " with 95\u00a0% intervals" if any(one and one.low < one.high for one in summaries) else ""
     return f"Means over {n} seeds{intervals}."
 
 
 def _verdict_sentence(run: Run, evidence: Evidence) -> str:
     """Compares the best with the runner-up, and names the others against which the best is undecided."""
-    assert evidence.runner_up is not None
-    found, p = evidence.runner_up
+    found = evidence.against[0]
     runner_up = f"the runner-up, {run.tell_apart(evidence.configurations[1])},"
-    said = [stats.verdict_sentence(found, run.select, "it", runner_up, p=p, name=measure_name(run.select))]
-    if found.difference.standard_error > 0:
-        best = evidence.ranks[0].best
-        said += ["" if math.isnan(best) else f"P(best) = {100 * best:.0f} %.", _open_sentence(run, evidence, 2)]
+    said = [stats.verdict_sentence(found, run.select, "it", runner_up, name=measure_name(run.select))]
+    if found.has_spread or len(evidence.undecided) < len(evidence.against):
+        said += [_open_sentence(run, evidence, 2), _decided_sentence(evidence)]
     return " ".join(filter(None, said))
+
+
+def _decided_sentence(evidence: Evidence) -> str:
+    """Says how many configurations are decided not to be the best."""
+    count, worse = len(evidence.ranks), sum(not rank.may_be_best for rank in evidence.ranks)
+    if count < 3 or not worse:
+        return ""
+    if worse == count - 1:
+        return (
+            f"Of all {count} configurations it is the best, with a certainty of {percent(evidence.ranks[0].certainty)}."
+        )
+    others = "the other is" if worse == 1 else f"the other {worse} are"
+    return f"The best is one of {count - worse} configurations; {others} worse, with a certainty of 95\u00a0% or more."
+
+
+def percent(certainty: float) -> str:
+    """A certainty in percent, rounded down: 95 % is decided."""
+    return "more than 99\u00a0%" if certainty > 0.99 else f"{math.floor(100 * certainty)}\u00a0%"
+
+
+def _stuck_sentence(run: Run, evidence: Evidence) -> str:
+    """Compares configurations with stuck seeds with the best both ways: with those seeds and without them."""
+    said = []
+    for rank, configuration in zip(evidence.ranks, evidence.configurations, strict=True):
+        found = rank.against or (evidence.against[0] if evidence.against else None)
+        if found is None or not (stuck := found.stuck[rank.against is not None]):
+            continue
+        trained = found.b if rank.against else found.a
+        with_them, without = (stats.amount(mean, run.select) for mean in (rank.mean, trained.mean()))
+        text = (
+            f"{run.tell_apart(configuration)}: {len(stuck)} of {rank.n} seeds never left chance. It has "
+            f"{with_them} {measure_name(run.select)} with them, and {without} without them"
+        )
+        if rank.against:
+            still = "undecided against the best" if rank.may_be_best else "still worse than the best"
+            text += f", when it is {still}"
+        said.append(f"{text}.")
+    return first_three(said, " ")
 
 
 def _open_sentence(run: Run, evidence: Evidence, first: int) -> str:
     """Names the configurations from index `first` on that have a lower mean, but are not decided to be worse."""
     if run.crossed:
         return ""
-    places = [
-        place
-        for place in range(first, len(evidence.configurations))
-        if evidence.against[place - 1].verdict == "undecided"
-    ]
+    places = [place for place in evidence.undecided if place >= first]
     if not places:
         return ""
     names = [run.tell_apart(evidence.configurations[place]) for place in places]
-    needs = [evidence.against[place - 1].comparison.more_seeds for place in places]
+    needs = [evidence.against[place - 1].more_seeds for place in places]
     which = first_three(names, "; ")
     them = "it" if len(places) == 1 else "all of them"
     some = [max(more) for more in needs if more]

@@ -10,9 +10,10 @@ import pandas as pd
 
 from cnnjax import stats
 from cnnjax.analysis.columns import kind_of, measure_label, measure_name, scale
-from cnnjax.analysis.evidence import Evidence, weigh
+from cnnjax.analysis.evidence import Evidence, stuck_seeds, summarize, weigh
 from cnnjax.analysis.run import Run
 from cnnjax.report.labels import shortened
+from cnnjax.report.sections.headline import percent
 from cnnjax.report.tables import Table, shown_axes
 from cnnjax.report.theme import INK, MUTED, SERIES, Plot, canvas, keep_in_bounds, off_zero, render, themed
 from cnnjax.utils.text import counted
@@ -22,6 +23,10 @@ _OTHERS = 99  # rows of the winner against others over seeds, at most
 _RUNNERS_UP = 5  # rows of the winner against others on single images, at most
 _FOREMOST = 12  # configurations in the figure, at most
 _WIDTH = 48  # characters of a line in the figure
+_CERTAINTY = (
+    "Certainty: that the winner is better than this configuration; of the winner itself, that it is better than each "
+    "other."
+)
 _SMALL = 0.005  # a p-value that a permutation test of few seeds cannot reach
 
 
@@ -41,7 +46,8 @@ def _ranking(run: Run, evidence: Evidence) -> Table:
     rows = [
         {"place": place}
         | run.configurations.loc[configuration, shown_axes(run)].to_dict()
-        | {"n": rank.n, run.select: rank.mean, "p_best": rank.best}
+        | {"n": rank.n, "stuck": len(stuck_seeds(run, configuration)), run.select: rank.mean}
+        | {"certainty": rank.certainty, "may be best": "yes" if rank.may_be_best else "no"}
         | {"first_place": rank.low, "last_place": rank.high}
         for place, configuration, rank in zip(
             range(1, _RANKED + 1), evidence.configurations, evidence.ranks, strict=False
@@ -51,25 +57,26 @@ def _ranking(run: Run, evidence: Evidence) -> Table:
     some = f" The first {_RANKED} of {count} configurations." if count > _RANKED else ""
     lost = len(run.configurations) - count
     left_out = f" {counted(lost, 'configuration')} with fewer seeds left out." if lost else ""
+    frame = pd.DataFrame(rows)
+    stuck = " Stuck: seeds that never left chance, which count in the mean only." if frame["stuck"].any() else ""
     note = (
-        f"By {measure_name(run.select)}, means over n seeds.{some}{left_out} P(best): probability of the best true "
-        "mean, by the seeds (t distribution; none if they show no spread). First to last place: the places that tests "
-        "of all pairs do not exclude (95 %, Holm)."
+        f"By {measure_name(run.select)}, means over n seeds.{some}{left_out}{stuck} {_CERTAINTY} With 95 % or more it "
+        "is decided, and only the others may be the best. First to last place: the places that tests of all pairs do "
+        "not exclude (95 %, Holm)."
     )
-    return Table("ranking", "Ranking", note, pd.DataFrame(rows), (0,))
+    return Table("ranking", "Ranking", note, frame if stuck else frame.drop(columns="stuck"), (0,))
 
 
 def _over_seeds(run: Run, evidence: Evidence) -> Table:
     rows: list[dict[str, Any]] = []
-    for place, adjusted in enumerate(evidence.against[:_OTHERS], 1):
-        found, verdict = adjusted.comparison, adjusted.verdict
+    for place, found in enumerate(evidence.against[:_OTHERS], 1):
         row: dict[str, Any] = {"place": place + 1, "instead of": run.tell_apart(evidence.configurations[place])}
-        row |= {"the winner is": verdict}
-        row |= {"more_seeds": max(found.more_seeds) if verdict == "undecided" and found.more_seeds else None}
-        row |= {"difference": found.difference.value} | _ends("difference", found.interval)
-        if found.difference.standard_error > 0:
+        row |= {"the winner is": found.verdict}
+        row |= {"more_seeds": max(found.more_seeds) if found.verdict == "undecided" and found.more_seeds else None}
+        row |= {"difference": found.difference} | _ends("difference", found.interval)
+        if found.has_spread:
             row |= {"p_beats": found.beats.value} | _ends("p_beats", found.beats[1:])
-            row |= {"effect size": found.effect_size, "p": adjusted.p}
+            row |= {"effect size": found.effect_size, "p": found.p}
             row |= {"p_permutation": found.permutation_p}
         rows.append(row)
     count = len(evidence.against)
@@ -79,15 +86,16 @@ def _over_seeds(run: Run, evidence: Evidence) -> Table:
         if evidence.paired
         else "not paired: the seeds differ, or their effects are not common to the configurations"
     )
-    tests = f" of all {evidence.pairs:,} pairs of configurations" if evidence.pairs > 1 else ""
     note = (
         f"{run.tell_apart(evidence.configurations[0])} compared with each other configuration by "
         f"{measure_name(run.select)} over {evidence.ranks[0].n} {run.repeats} ({paired}).{some} More seeds: how many "
         "more each of the two needs to be told apart with 80 % power, with the correction for all tests, if this is "
-        "the true difference. Difference: the winner's mean less the other's, with its 95 % t interval. P(beats): "
+        "the true difference. Difference: the winner's mean less the other's, with its 95 % interval, which the "
+        "number of comparisons widens. P(beats): "
         "probability that one training of the winner beats one of the other, with its 95 % interval. Effect size: the "
         f"difference in standard deviations across seeds (Hedges' g), positive if the winner is better. p: of the t "
-        f"tests{tests}, by Holm's correction; the verdict follows it. p permutation: of this pair alone, without the "
+        "test with spreads moderated by those of all configurations, corrected for comparisons with the best (Hsu): "
+        "100 % less the certainty; the verdict follows it. p permutation: of this pair alone, without the "
         "assumption of normality"
         f"{_least(evidence)}."
     )
@@ -104,7 +112,7 @@ def _ends(name: str, interval: tuple[float, ...]) -> dict[str, float]:
 
 def _least(evidence: Evidence) -> str:
     """Returns the smallest possible p-value of the permutation test, if few seeds make it large."""
-    least = evidence.against[0].comparison.least_permutation_p
+    least = evidence.against[0].least_permutation_p
     if not least > _SMALL:
         return ""
     no_verdict = ", and decides nothing" if least > 1 - stats.LEVEL else ""
@@ -157,6 +165,15 @@ def figures(run: Run) -> Iterator[Plot]:
         yield _foremost(run, evidence)
 
 
+def _standing(rank: stats.Rank, evidence: Evidence) -> str:
+    """Says whether a configuration may be the best, and how certain it is."""
+    if math.isnan(rank.certainty):
+        return "may be the best"
+    if rank.against is None and len(evidence.undecided) == 0:
+        return f"the best: certainty {percent(rank.certainty)}"
+    return f"{'may be the best' if rank.may_be_best else 'worse'}: certainty {percent(rank.certainty)}"
+
+
 def _foremost(run: Run, evidence: Evidence) -> Plot:
     shown = evidence.ranks[:_FOREMOST]
     unit = scale(run.select)
@@ -172,7 +189,7 @@ def _foremost(run: Run, evidence: Evidence) -> Plot:
         values = unit * np.array(run.values(configuration, run.select))
         color = SERIES[0] if place == 0 else MUTED
         axes.plot(values, np.full(len(values), at + 0.24), "o", ms=3.5, color=color, alpha=0.5, mew=0)
-        summary = run.summary(configuration, run.select)
+        summary = summarize(run, configuration, run.select)
         if summary is not None and several:
             axes.plot([unit * summary.low, unit * summary.high], [at, at], color=INK, lw=1.6)
         axes.plot(unit * rank.mean, at, "D", ms=5.5, color=color)
@@ -181,9 +198,7 @@ def _foremost(run: Run, evidence: Evidence) -> Plot:
         name = "\n".join(shortened(line, _WIDTH) for line in name.splitlines())
         axes.annotate(name, (0, at - 0.22), **where)
         if several:
-            places = f"place {rank.low}" if rank.low == rank.high else f"place {rank.low} to {rank.high}"
-            chance = f"P(best) {100 * rank.best:.0f} %, " if np.isfinite(rank.best) else ""
-            axes.annotate(chance + places, (1, at - 0.22), ha="right", color=MUTED, **where)
+            axes.annotate(_standing(rank, evidence), (1, at - 0.22), ha="right", color=MUTED, **where)
     axes.set_yticks([])
     axes.set_ylim(at + 0.5, 0)
     axes.grid(False, axis="y")
@@ -192,8 +207,7 @@ def _foremost(run: Run, evidence: Evidence) -> Plot:
     count = len(evidence.ranks)
     which = f"The {len(shown)} best of {count} configurations" if count > len(shown) else f"All {count} configurations"
     bars = (
-        "Lines: 95 % t interval of the mean. P(best): probability of the best true mean. Places: those that tests of "
-        "all pairs do not exclude (95 %)."
+        f"Lines: 95 % interval of the mean. {_CERTAINTY}"
         if several
         else "No intervals: trainings share random streams."
         if shown[0].n > 1

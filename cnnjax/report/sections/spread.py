@@ -7,6 +7,7 @@ import pandas as pd
 
 from cnnjax import stats
 from cnnjax.analysis.columns import bounds, measure_label, scale
+from cnnjax.analysis.evidence import summarize
 from cnnjax.analysis.run import Run
 from cnnjax.report.tables import Table, shown_axes
 from cnnjax.report.theme import (
@@ -75,7 +76,7 @@ def _by_seed(run: Run) -> Plot:
         unit = scale(measure)
         for configuration in configurations:
             trials = run.ok[run.ok["configuration"] == configuration]
-            summary, color = run.summary(configuration, measure), configuration_color(run, configuration)
+            summary, color = summarize(run, configuration, measure), configuration_color(run, configuration)
             if summary is None:
                 continue
             axes.axhline(unit * summary.mean, color=color, lw=1.2)
@@ -95,7 +96,7 @@ def _by_seed(run: Run) -> Plot:
         handles = [line_handle(run.describe(s), color=color, marker="o", lw=1.2) for s, color in looks.items()]
         legend(figure, handles, columns=1)
     caption = (
-        "Test loss and accuracy by seed. Points: trials. Line: mean over seeds; band: 95 % t interval of the mean."
+        "Test loss and accuracy by seed. Points: trials. Line: mean over seeds; band: 95 % interval of the mean."
         f"{off_zero(row)}"
     )
     return render(figure, "by_seed", "Seeds", caption)
