@@ -50,7 +50,8 @@ def main(_: list[str]) -> None:
 
 def _grow(workdir: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Returns a row per step, and the trials after the last one."""
-    rows, settings, before = [], {}, pd.DataFrame(columns=["trial"])
+    settings: dict[str, str] = {}
+    rows, before = [], pd.DataFrame(columns=["trial"])
     for step, changes in STEPS.items():
         settings |= changes
         epochs = _epochs(workdir)

@@ -221,7 +221,7 @@ def _expand(study: Study) -> _Grid:
         static, stages = _compiled_and_stages(study, *outer_values)
         used, used_streams = used_by_training(static, stages, augments=bool(study.data.augment))
         number = known.setdefault(used, len(known))
-        of_trial, of_member = stage_content(static, stages)
+        of_trial, of_member = map(digest, stage_content(static, stages))
         program = f"p{digest(static_content(static))}"
         for *stream_seeds, seed in itertools.product(*[*axes.values()][-inner:]):
             values = (*outer_values, *stream_seeds, seed)
