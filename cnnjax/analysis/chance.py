@@ -46,7 +46,7 @@ def stuck_trials(run: Run) -> pd.DataFrame:
     training accuracy exceeded that noise in no epoch.
     """
     chance = chance_level(run)
-    if chance is None or run.ok.empty:
+    if chance is None or chance.limit >= 1 or run.ok.empty:
         return run.ok[:0]
     low, high = chance.losses
     at_chance = (run.ok["test_accuracy"] <= chance.limit) & run.ok["test_loss"].between(low, high)

@@ -104,8 +104,15 @@ class Comparison:
     def tested(self) -> Difference:
         """The difference on the scale of the test, with its error."""
         samples = self._scaled
+        if self.paired and not self.prior.freedom and not self._gaps_differ:
+            return Difference(float(samples[0].mean() - samples[1].mean()), math.nan, math.nan, math.nan)
         errors = (float(of[0, 1]) for of in pairwise_errors(samples, self.paired, self.prior))
         return Difference(float(samples[0].mean() - samples[1].mean()), *errors)
+
+    @property
+    def _gaps_differ(self) -> bool:
+        """Whether the difference is not the same on each seed, as of equal numbers of images."""
+        return bool(deviations(self.a - self.b, max(np.abs(self.a).max(), np.abs(self.b).max())).any())
 
     @property
     def has_spread(self) -> bool:

@@ -112,7 +112,13 @@ def rank(
     scaled = {name: dict(zip(of, scale.apply([*of.values()]), strict=True)) for name, of in trained.items()}
     paired = pairing_helps(scaled)
     prior = borrow(_aligned(scaled), paired)
-    options = {"larger_is_better": larger_is_better, "most": most, "scale": scale, "prior": prior, "pair": paired}
+    options: dict[str, Any] = {
+        "larger_is_better": larger_is_better,
+        "most": most,
+        "scale": scale,
+        "prior": prior,
+        "pair": paired,
+    }
 
     def against(one: Hashable, other: Hashable, tests: int) -> Comparison:
         both = left_out[one], left_out[other]
@@ -124,7 +130,7 @@ def rank(
     samples = _aligned(scaled)
     p = _pairwise_p(samples, paired, prior)
     for i, j in itertools.combinations(range(len(order)), 2):
-        if left_out[order[i]] or left_out[order[j]]:
+        if len(order) == 2 or left_out[order[i]] or left_out[order[j]]:
             p[i, j] = p[j, i] = against(order[i], order[j], 1).p
     places = _places(p, np.array([sample.mean() for sample in samples]) * (1 if larger_is_better else -1))
     ranks = [

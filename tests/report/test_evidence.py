@@ -1,5 +1,6 @@
 """The report's verdicts, rankings, effects and sources of variance, against the files they are computed from."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from scipy.special import softmax
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from cnnjax.analysis.evidence import weigh
+from cnnjax.analysis.evidence import scale_of, weigh
 from cnnjax.analysis.read import read_run
 from cnnjax.report.sections import hyperparameters, ranking, spread, variance
 from cnnjax.report.sections.hyperparameters import marginal_means
@@ -58,14 +59,16 @@ def test_a_clear_winner_is_called_better(tmp_path):
     assert frame["learning_rate"].tolist() == [0.03, 0.01]
     assert (frame.loc[0, "first_place"], frame.loc[0, "last_place"], frame.loc[1, "first_place"]) == (1, 1, 2)
     assert _against(folder).loc[0, "the winner is"] == "better"
-    assert frame["p_best"].tolist() == [1, 0]
+    assert (frame["certainty"] > 0.99).all() and frame["may be best"].tolist() == ["yes", "no"]
 
 
 def test_an_open_comparison_says_its_interval_and_how_many_more_seeds(tmp_path):
     values = np.array([*(0.60 + LUCK), *(0.605 + LUCK[::-1])])
     folder = _run_with(tmp_path / "run", _config(), values.tolist())
-    found = scipy.stats.ttest_ind(values[5:], values[:5], equal_var=False)  # the luck of a seed is not shared
-    low, high = found.confidence_interval()
+    scale = scale_of(read_run(folder), "val_accuracy")
+    x, y = scale.apply(values[5:]), scale.apply(values[:5])
+    found = scipy.stats.ttest_ind(x, y, equal_var=False)  # the luck of a seed is not shared
+    low, high = scale.invert_difference((x.mean() + y.mean()) / 2, found.confidence_interval())
     row = _against(folder).loc[0]
     assert (row["difference"], row["difference_low"], row["difference_high"]) == pytest.approx((0.005, low, high))
     assert (row["p"], row["the winner is"]) == (pytest.approx(found.pvalue), "undecided")
@@ -121,10 +124,11 @@ def test_many_configurations_make_one_interval_no_verdict(tmp_path):
     folder = _run_with(tmp_path / "run", _config(4, train={"learning_rate": rates}), values)
     assert _ranking(folder).loc[1, "learning_rate"] == 0.02
     second = _against(folder).loc[0]
-    assert weigh(read_run(folder)).runner_up.comparison.verdict == "better"  # alone
+    alone = dataclasses.replace(weigh(read_run(folder)).against[0], tests=1)
+    assert alone.verdict == "better"
     assert second["the winner is"] == "undecided" and second["p"] > 0.05 and second["more_seeds"] > 0
     said = read_answer(folder)
-    assert "Undecided" in said and "among 66 comparisons" in said and "fresh seeds" in said
+    assert "Undecided" in said and "widened for 11 comparisons" in said
 
 
 def test_equal_configurations_and_single_seeds(tmp_path):
@@ -137,13 +141,13 @@ def test_equal_configurations_and_single_seeds(tmp_path):
         "With one seed, the effect of another seed is unknown" in said and "One seed says nothing about seeds" in said
     )
     assert _against(single).loc[0, "the winner is"] == "undecided" and "p" not in _against(single)
-    assert "Decided" not in said and np.isnan(_ranking(single)["p_best"]).all()
+    assert "Decided" not in said and np.isnan(_ranking(single)["certainty"]).all()
 
 
 def test_configurations_that_lost_seeds_are_not_ranked(tmp_path):
     folder = make_run(tmp_path / "run", _config(), diverge=("t0000",), examples=40)
     run = read_run(folder)
-    assert weigh(run).runner_up is None
+    assert weigh(run).against == []
     (table,) = spread.tables(run)
     assert table.frame["n"].tolist() == [5, 4]
 

@@ -142,7 +142,7 @@ def test_the_verdict_stands_in_front(tmp_path):
     columns = list(ranking.tables(run)[1].frame.columns)
     assert columns[:4] == ["place", "instead of", "the winner is", "more_seeds"]
     summary = stats.summarize([0.6, 0.7, 0.8])
-    contender = Contender("t0000", "a", 0.7, summary, summary, 0.5)
+    contender = Contender("t0000", "a", 0.7, summary, summary)
     against = Against("t0001", "undecided", 0.2, 0.01, -0.02, 0.04, (7, 6))
     found = Confirmation(5, "test_accuracy", "test_accuracy", [contender] * 2, [against])
     frame = confirmation.contender_table(found).frame

@@ -238,7 +238,7 @@ def test_the_rounding_of_what_is_stored_is_no_spread():
     assert (found.verdict, found.seeds) == ("undecided", None) and math.isnan(found.tested.p)
     assert all(map(math.isnan, found.interval))
     same = unpaired([0.1] * 3, [0.3] * 3)  # their means are not 0.1 and 0.3
-    assert same.verdict == "undecided" and math.isnan(same.effect_size) and math.isnan(same.difference.p)
+    assert same.verdict == "undecided" and math.isnan(same.effect_size) and math.isnan(same.tested.p)
     assert pair(a + [0, 0, 0.01], b).verdict == "better"  # one image more is a spread
 
 

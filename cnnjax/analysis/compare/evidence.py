@@ -135,9 +135,11 @@ def compare_sides(a: Side, b: Side, measure: str, runs: Iterable[Run] = (), **op
         stuck=tuple(left_out),
         **options,
     )
+    if found.is_identical or max(len(found.a), len(found.b)) < 2:
+        return found
     of_family = same if pair and found.paired else every
     prior = stats.borrow([np.array([*of.values()]) for of in of_family.values()], found.paired and pair)
-    return found if found.is_identical else dataclasses.replace(found, prior=prior)
+    return dataclasses.replace(found, prior=prior)
 
 
 def _shared_measure(a: Run, b: Run) -> str:

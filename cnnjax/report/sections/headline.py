@@ -77,7 +77,7 @@ def _verdict_sentence(run: Run, evidence: Evidence) -> str:
     runner_up = f"the runner-up, {run.tell_apart(evidence.configurations[1])},"
     said = [stats.verdict_sentence(found, run.select, "it", runner_up, name=measure_name(run.select))]
     if found.has_spread or len(evidence.undecided) < len(evidence.against):
-        said += [_open_sentence(run, evidence, 2), _decided_sentence(evidence)]
+        said = [_decided_sentence(evidence), *said, _open_sentence(run, evidence, 2)]
     return " ".join(filter(None, said))
 
 
