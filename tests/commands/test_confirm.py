@@ -160,7 +160,7 @@ def test_the_report_says_the_mean_of_fresh_seeds_in_its_first_paragraph(tmp_path
     table = pd.read_csv(workdir / "report/confirmation.csv")
     assert table["fresh"].tolist() == pytest.approx([row.fresh.mean for row in found.contenders])
     assert table["difference"].tolist()[1:] == pytest.approx([a.difference for a in found.against])
-    assert table["p"].tolist()[1:] == pytest.approx([a.p for a in found.against])
+    assert table["certainty"].tolist()[1:] == pytest.approx([1 - a.p for a in found.against])
 
 
 def against(verdict, more=None):
@@ -242,13 +242,13 @@ def test_contenders_are_trained_on_fresh_seeds_and_a_second_call_finds_them(tiny
     monkeypatch.setattr(program, "Population", functools.cache(Population))  # compiled once: always two members
     study = make_study(train={"learning_rate": (0.05, 0.02), "epochs": 1})
     said = confirm(study, tmp_path / "run", 2)
-    folders = sorted((tmp_path / "run/confirm/2").glob("t*"))
-    assert [folder.name for folder in folders] == ["t0000", "t0001"]
+    names = [trial.id for trial in list_trials(study)]
+    folders = [tmp_path / "run/confirm/2" / name for name in names]
     for folder, rate in zip(folders, (0.05, 0.02), strict=True):
         trials = pd.read_csv(folder / "trials.csv")
         assert trials["seed"].tolist() == [1, 2] and set(trials["learning_rate"]) == {rate}
     numbers = json.loads((tmp_path / "run/confirm/2/confirmation.json").read_text())
-    assert {row["trial"] for row in numbers["contenders"]} == {"t0000", "t0001"}
+    assert {row["trial"] for row in numbers["contenders"]} == {*names}
     written = (folders[0] / "metrics.jsonl").read_bytes()
     assert sorted(reports) == sorted([*folders, tmp_path / "run"])
     assert confirm(study, tmp_path / "run", 2) == said
