@@ -1,6 +1,6 @@
 """Statistics over seeds: intervals, comparisons, rankings and sources of variance. Imports no jax."""
 
-from cnnjax.stats.comparison import Comparison, Difference, Share, Verdict, compare, correction
+from cnnjax.stats.comparison import Comparison, Difference, Share, Verdict, compare, hsu_factor
 from cnnjax.stats.components import Component, Components, variance_components
 from cnnjax.stats.correction import holm
 from cnnjax.stats.effects import Effect, Effects, Marginal, explain_variance, marginal_means
@@ -60,7 +60,6 @@ __all__ = [
     "churn",
     "compare",
     "compare_predictions",
-    "correction",
     "decision_power",
     "example_interval",
     "expected_best",
@@ -69,6 +68,7 @@ __all__ = [
     "gap",
     "have_same_seeds",
     "holm",
+    "hsu_factor",
     "interquartile_mean",
     "marginal_means",
     "mcnemar",

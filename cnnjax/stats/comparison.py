@@ -125,8 +125,8 @@ class Comparison:
 
     @property
     def level(self) -> float:
-        """The level of `interval`, which is one of `tests`; see `correction`."""
-        return 1 - (1 - LEVEL) / correction(self.tests)
+        """The level of `interval`, which is one of `tests`; see `hsu_factor`."""
+        return 1 - (1 - LEVEL) / hsu_factor(self.tests)
 
     @cached_property
     def interval(self) -> Interval:
@@ -157,7 +157,7 @@ class Comparison:
             return 1.0
         if self._better_is_stuck:
             alone = max(alone, self._with_stuck_p)
-        return min(1.0, alone * correction(self.tests))
+        return min(1.0, alone * hsu_factor(self.tests))
 
     @property
     def _better_is_stuck(self) -> bool:
@@ -306,7 +306,7 @@ class Comparison:
         return max(0, seeds - n), max(0, seeds - m)
 
 
-def correction(tests: int) -> float:
+def hsu_factor(tests: int) -> float:
     """Returns the factor of two-sided p-values for comparisons of the winner with `tests` others.
 
     The true best is wrongly excluded only if one of the `tests` others is found better, a one-sided test each: by

@@ -1,0 +1,177 @@
+"""How much studies of few seeds decide, and how often they err: by simulation, and in the committed results.
+
+    python -m experiments.evidence --output=experiments/evidence.csv     # all cells, about 20 minutes on one core
+    python -m experiments.evidence --committed                           # experiments/*/trials.csv, in seconds
+
+Errors, with equal truths: the share of studies that exclude a given true best configuration from the confidence set of
+the best (`lost`, at most 5 %), that name a single best (`named`, at most 5 %), and that tell any two apart by Holm's
+correction of all pairs (`places`, at most 5 %). Power, with the truths of committed results: the share of the
+comparisons with the winner that are decided, by Welch's tests of all pairs with Holm's correction (`before`), by the
+same correction with moderated variances (`holm`), and by comparisons with the best (`after`).
+"""
+
+import argparse
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtr
+
+from cnnjax.analysis.columns import AXES
+from cnnjax.runs.trials_csv import read_table
+from cnnjax.stats import LEVEL, NO_PRIOR, Prior, Scale, borrow, holm, hsu_factor, pairing_helps, pairwise_errors, rank
+from cnnjax.utils import cli
+
+FOLDER = Path(__file__).parent
+SEEDS, CONFIGURATIONS = (2, 3, 5, 10), (2, 12, 48)
+SPREADS = ("equal", "log-sd 0.5", "log-sd 1", "skewed", "collapsing")
+TRUTHS = {"quickstart": ("val_accuracy", 158), "cifar10_grid": ("test_accuracy", 10_000)}
+COMMITTED = {
+    **{name: TRUTHS[name] for name in TRUTHS},
+    **dict.fromkeys(("cifar10_grid_complex", "cifar10_grid_medium", "cifar10_lenets"), ("test_accuracy", 10000)),
+    **{f"cifar10_lenets/{name}": ("test_accuracy", 10_000) for name in ("decay", "wide")},
+}
+_RISK = 1 - LEVEL
+_COLLAPSE = 0.15  # the probability that a seed never leaves chance
+_COMMON = 0.7  # correlation of seeds in paired studies
+
+
+class Decided(NamedTuple):
+    """What one study decides.
+
+    Attributes:
+        excluded: [k], whether each configuration is excluded from the set of the best.
+        worse: [k], whether each is told apart from the winner by Holm's correction of all pairs.
+        pairs: how many pairs that correction tells apart.
+    """
+
+    excluded: np.ndarray
+    worse: np.ndarray
+    pairs: int
+
+
+def decide(values: np.ndarray, moderated: bool = True) -> Decided:
+    """Decides a study of values [k, n], on the scale of the tests, as `stats.rank` does."""
+    k = len(values)
+    paired = pairing_helps({i: dict(enumerate(row)) for i, row in enumerate(values)})
+    samples = list(values)
+    prior: Prior = borrow(samples, paired) if moderated else NO_PRIOR
+    found, means = pairwise_errors(samples, paired, prior), values.mean(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        p = 2 * stdtr(found.freedom, -np.abs(np.subtract.outer(means, means)) / found.standard_error)
+    winner, upper = int(means.argmax()), np.triu_indices(k, 1)
+    apart = np.zeros((k, k), bool)
+    apart[upper] = holm(p[upper]) < _RISK
+    excluded = hsu_factor(k - 1) * p[winner] < _RISK
+    excluded[winner] = False
+    return Decided(excluded, (apart | apart.T)[winner], int(apart.sum()))
+
+
+def draw(k: int, n: int, spread: str, paired: bool, generator: np.random.Generator) -> np.ndarray:
+    """Draws a study [k, n] of configurations with equal means, 0; with collapsing spreads, NaN is a stuck seed."""
+    noise = generator.normal(size=(k, n))
+    if spread == "skewed":
+        noise = 1 - generator.exponential(size=(k, n))
+    if paired:
+        noise = np.sqrt(1 - _COMMON) * noise + np.sqrt(_COMMON) * generator.normal(size=n)
+    if spread.startswith("log-sd"):
+        noise *= np.exp(generator.normal(0, float(spread.split()[1]), (k, 1)))
+    if spread == "collapsing":
+        noise[generator.random((k, n)) < _COLLAPSE] = np.nan
+    return noise
+
+
+def decide_collapsing(values: np.ndarray) -> Decided:
+    """Decides a study with stuck seeds, which are NaN in `values` and far below the others."""
+    stuck = {i: {*np.flatnonzero(np.isnan(row)).tolist()} for i, row in enumerate(values)}
+    stuck = {i: seeds if len(seeds) < values.shape[1] else set() for i, seeds in stuck.items()}
+    groups = {i: dict(enumerate(row)) for i, row in enumerate(np.nan_to_num(values, nan=-20.0))}
+    ranks = rank(groups, stuck=stuck)
+    excluded = np.zeros(len(ranks), bool)
+    excluded[[one.name for one in ranks if not one.may_be_best]] = True
+    pairs = sum(one.low > 2 or one.high < len(ranks) for one in ranks[1:])
+    return Decided(excluded, excluded, pairs)
+
+
+def errors(studies: int) -> Iterator[dict[str, Any]]:
+    """Yields a row per cell of equal truths."""
+    for k, spread, paired, n in itertools.product(CONFIGURATIONS, SPREADS, (False, True), SEEDS):
+        if spread == "collapsing" and paired:
+            continue  # stuck seeds are left out, so the seeds differ and nothing is paired
+        generator = np.random.default_rng((k, n, SPREADS.index(spread), paired))
+        decides = decide_collapsing if spread == "collapsing" else decide
+        count = studies if k < 48 or spread != "collapsing" else studies // 10
+        found = [decides(draw(k, n, spread, paired, generator)) for _ in range(count)]
+        # Any configuration is a true best; the first may be the one with a collapsed study, so take another at random.
+        lost = np.mean([one.excluded[generator.integers(k)] for one in found])
+        named = np.mean([one.excluded.sum() == k - 1 for one in found])
+        row = {"truth": "equal", "configurations": k, "spread": spread, "paired": paired, "seeds": n, "studies": count}
+        yield row | {"lost": lost, "named": named, "places": np.mean([one.pairs > 0 for one in found])}
+
+
+def read_groups(name: str) -> list[np.ndarray]:
+    """Returns the values of each configuration of a committed folder over its seeds."""
+    measure, _ = COMMITTED[name]
+    trials = read_table(FOLDER / name)
+    trials = trials[trials["status"] != "diverged"]
+    axes = [axis for axis in (*AXES, "augment", "run") if axis in trials]
+    groups = [of[measure].to_numpy() for _, of in trials.groupby(axes, sort=False, dropna=False)]
+    most = max(map(len, groups))
+    return [of for of in groups if len(of) == most]
+
+
+def power(studies: int) -> Iterator[dict[str, Any]]:
+    """Yields a row per number of seeds of the truths of committed results, whose counts of images are rounded."""
+    for truth, (_, examples) in TRUTHS.items():
+        scale = Scale("logit", examples)
+        logits = [scale.apply(of) for of in read_groups(truth)]
+        means, stds = (np.array([[f(of)] for of in logits]) for f in (np.mean, lambda of: np.std(of, ddof=1)))
+        for n in SEEDS:
+            generator = np.random.default_rng(n)
+            drawn = (scale.invert(means + stds * generator.normal(size=(len(logits), n))) for _ in range(studies))
+            counts = [np.round(of * examples) / examples for of in drawn]
+            before = [decide(of, moderated=False) for of in counts]
+            after = [decide(scale.apply(of)) for of in counts]
+            row = {"truth": truth, "configurations": len(logits), "seeds": n, "studies": studies}
+            row |= {"before": np.mean([one.worse.sum() for one in before]) / (len(logits) - 1)}
+            row |= {"holm": np.mean([one.worse.sum() for one in after]) / (len(logits) - 1)}
+            row |= {"after": np.mean([one.excluded.sum() for one in after]) / (len(logits) - 1)}
+            yield row | {"lost": np.mean([one.excluded[means.argmax()] for one in after])}
+
+
+def committed() -> Iterator[dict[str, Any]]:
+    """Yields a row per committed folder: how many of the comparisons with the winner are decided."""
+    for name, (_, examples) in COMMITTED.items():
+        groups = read_groups(name)
+        if len(groups) < 2 or len(groups[0]) < 2:
+            yield {"results": name, "configurations": len(groups), "seeds": len(groups[0])}
+            continue
+        values = np.array(groups)
+        before, after = decide(values, moderated=False), decide(Scale("logit", examples).apply(values))
+        row = {"results": name, "configurations": len(groups), "seeds": len(groups[0]), "comparisons": len(groups) - 1}
+        yield row | {"before": before.worse.sum(), "holm": after.worse.sum(), "after": after.excluded.sum()}
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Parses the command line."""
+    parser = cli.ArgumentParser(prog="python -m experiments.evidence", description=__doc__)
+    parser.add_argument("--committed", action="store_true", help="the committed results instead of simulated studies")
+    parser.add_argument("--studies", type=int, default=2000, help="studies of each cell")
+    parser.add_argument("--output", type=Path, help="where to write the table")
+    return parser.parse_args(argv[1:])
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Prints the table, and writes it."""
+    rows = committed() if arguments.committed else itertools.chain(power(arguments.studies), errors(arguments.studies))
+    table = pd.DataFrame(rows)
+    print(table.to_string(index=False, float_format="{:.3f}".format, na_rep="-"))
+    if arguments.output:
+        table.to_csv(arguments.output, index=False, lineterminator="\n", float_format="%.4g")
+
+
+if __name__ == "__main__":
+    cli.run(main, parse)
