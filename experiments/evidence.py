@@ -90,8 +90,8 @@ def decide_collapsing(values: np.ndarray) -> Decided:
     stuck = {i: seeds if len(seeds) < values.shape[1] else set() for i, seeds in stuck.items()}
     groups = {i: dict(enumerate(row)) for i, row in enumerate(np.nan_to_num(values, nan=-20.0))}
     ranks = rank(groups, stuck=stuck)
-    excluded = np.zeros(len(ranks), bool)
-    excluded[[one.name for one in ranks if not one.may_be_best]] = True
+    out = {one.name for one in ranks if not one.may_be_best}
+    excluded = np.array([i in out for i in groups])
     pairs = sum(one.low > 2 or one.high < len(ranks) for one in ranks[1:])
     return Decided(excluded, excluded, pairs)
 

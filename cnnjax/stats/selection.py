@@ -25,7 +25,7 @@ class Rank(NamedTuple):
         n: number of its seeds.
         mean: over its seeds.
         certainty: 1 - p of the comparison of the winner with it: how certain it is that it is not the best. Of the
-            winner itself, the least of all others: how certain it is that it is the best. NaN without a spread.
+            winner itself, the least of the others: how certain it is that it is the best. NaN without a spread.
         low: best place that it may have.
         high: worst place that it may have.
         against: the comparison of the winner with it; None for the winner itself.

@@ -1,6 +1,7 @@
 """The report's verdicts, rankings, effects and sources of variance, against the files they are computed from."""
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -286,3 +287,35 @@ def test_intervals_along_an_axis_end_where_the_measure_does(tmp_path):
     means = {mean.levels[0]: mean for mean in marginal_means(read_run(folder), ("model",))}
     assert means["complex"].high == 1 and 0 <= means["complex"].low < means["complex"].mean < 1
     assert 0 < means["baseline"].low < means["baseline"].mean < means["baseline"].high < 1
+
+
+def _stuck_run(folder: Path, values: np.ndarray, stuck: list[str]) -> Path:
+    """A run of these validation accuracies [configurations, seeds], some of whose trials never left chance."""
+    rates = [0.01 * k for k in range(1, len(values) + 1)]
+    make_run(folder, _config(values.shape[1], train={"learning_rate": rates}), examples=200)
+    frame = pd.read_csv(folder / "trials.csv")
+    frame["val_accuracy"] = values.ravel()
+    at_chance = frame["trial"].isin(stuck)
+    frame.loc[at_chance, ["val_accuracy", "test_accuracy", "test_loss"]] = 0.1, 0.1, np.log(10)
+    frame.to_csv(folder / "trials.csv", index=False)
+    members = frame.loc[at_chance, "member"].tolist()
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = [line | ({"train_accuracy": 0.1} if line["member"] in members else {}) for line in lines]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def test_seeds_that_never_left_chance_are_named_and_compared_both_ways(tmp_path):
+    values = 0.5 + np.arange(4)[::-1, None] / 10 + np.array([0.004, -0.004, 0.001])
+    values[1] = values[0] - 0.001  # as good as the best, where it trains at all
+    folder = _stuck_run(tmp_path / "run", values, ["t0004", "t0005", "t0007"])
+    said = read_answer(folder)
+    with_them = 100 * (values[1, 0] + 0.2) / 3
+    assert (
+        f"learning rate 0.02: 2 of 3 seeds never left chance. It has {with_them:.2f} % validation accuracy with them, "
+        f"and {100 * values[1, 0]:.2f} % without them, when it is undecided against the best." in said
+    )
+    assert "learning rate 0.03: 1 of 3 seeds never left chance" in said and "still worse than the best" in said
+    frame = _ranking(folder).set_index("learning_rate")
+    assert frame["stuck"].to_dict() == {0.01: 0, 0.02: 2, 0.03: 1, 0.04: 0}
+    assert frame.loc[0.02, "may be best"] == "yes" and frame.loc[0.04, "may be best"] == "no"

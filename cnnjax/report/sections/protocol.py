@@ -116,7 +116,7 @@ def _trials(run: Run) -> Iterator[Finding]:
         said = (
             f"{len(stuck)} of {total} finished trials never left chance ({first_three(trials)}): their test accuracy "
             f"is that of the most frequent class ({100 * chance.accuracy:.1f} %), and their loss that of a constant "
-            "prediction; they are included in every mean and interval."
+            "prediction; they count in every mean, and not in the tests of the verdict."
         )
         yield Finding("stuck", "warning", said)
     at_chance = configurations_at_chance(run)

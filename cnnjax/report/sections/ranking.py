@@ -23,10 +23,7 @@ _OTHERS = 99  # rows of the winner against others over seeds, at most
 _RUNNERS_UP = 5  # rows of the winner against others on single images, at most
 _FOREMOST = 12  # configurations in the figure, at most
 _WIDTH = 48  # characters of a line in the figure
-_CERTAINTY = (
-    "Certainty: that the winner is better than this configuration; of the winner itself, that it is better than each "
-    "other."
-)
+_CERTAINTY = "Certainty: that this configuration is not the best; of the winner, that it is the best."
 _SMALL = 0.005  # a p-value that a permutation test of few seeds cannot reach
 
 
@@ -60,9 +57,9 @@ def _ranking(run: Run, evidence: Evidence) -> Table:
     frame = pd.DataFrame(rows)
     stuck = " Stuck: seeds that never left chance, which count in the mean only." if frame["stuck"].any() else ""
     note = (
-        f"By {measure_name(run.select)}, means over n seeds.{some}{left_out}{stuck} {_CERTAINTY} With 95 % or more it "
-        "is decided, and only the others may be the best. First to last place: the places that tests of all pairs do "
-        "not exclude (95 %, Holm)."
+        f"By {measure_name(run.select)}, means over n seeds.{some}{left_out}{stuck} {_CERTAINTY} From 95 % on it "
+        "is decided: the others contain the best with 95 % certainty. First to last place: the places that tests of "
+        "all pairs do not exclude (95 %, Holm)."
     )
     return Table("ranking", "Ranking", note, frame if stuck else frame.drop(columns="stuck"), (0,))
 
@@ -167,11 +164,14 @@ def figures(run: Run) -> Iterator[Plot]:
 
 def _standing(rank: stats.Rank, evidence: Evidence) -> str:
     """Says whether a configuration may be the best, and how certain it is."""
-    if math.isnan(rank.certainty):
+    if math.isnan(rank.certainty) or not evidence.against:
         return "may be the best"
-    if rank.against is None and len(evidence.undecided) == 0:
-        return f"the best: certainty {percent(rank.certainty)}"
-    return f"{'may be the best' if rank.may_be_best else 'worse'}: certainty {percent(rank.certainty)}"
+    certain = f"{percent(rank.certainty)} certain"
+    if not rank.may_be_best:
+        return f"not the best: {certain}"
+    if rank.against is None:
+        return f"the best: {certain}" if rank.high == 1 else f"may be the best: {certain}"
+    return f"may be the best: {certain} that not"
 
 
 def _foremost(run: Run, evidence: Evidence) -> Plot:
