@@ -64,7 +64,7 @@ def test_equal_values_have_no_interval_on_the_page(tmp_path):
     page = build_report(folder).read_text()
     assert "nan" not in re.sub("<script.*?</script>|base64,[^\"']*", "", page, flags=re.DOTALL)
     figure = (folder / "report" / "ranking.svg").read_text()
-    assert "may be the best" in figure and "may be the best:" not in figure
+    assert "may be the best" in figure and "may be the best (" not in figure
 
 
 def test_level_configurations_lead_nothing(tmp_path):

@@ -96,7 +96,7 @@ def _decided_sentence(evidence: Evidence) -> str:
 
 def percent(certainty: float) -> str:
     """A certainty in percent, rounded down: 95 % is decided."""
-    return "more than 99\u00a0%" if certainty > 0.99 else f"{math.floor(100 * certainty)}\u00a0%"
+    return ">\u00a099\u00a0%" if certainty > 0.99 else f"{math.floor(100 * certainty)}\u00a0%"
 
 
 def _stuck_sentence(run: Run, evidence: Evidence) -> str:

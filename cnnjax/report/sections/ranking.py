@@ -163,15 +163,14 @@ def figures(run: Run) -> Iterator[Plot]:
 
 
 def _standing(rank: stats.Rank, evidence: Evidence) -> str:
-    """Says whether a configuration may be the best, and how certain it is."""
-    if math.isnan(rank.certainty) or not evidence.against:
-        return "may be the best"
-    certain = f"{percent(rank.certainty)} certain"
+    """Says whether a configuration may be the best, with its certainty in brackets."""
     if not rank.may_be_best:
-        return f"not the best: {certain}"
+        return f"not the best ({percent(rank.certainty)})"
+    if not evidence.against or not rank.certainty >= 0.01:  # NaN without a spread
+        return "may be the best"
     if rank.against is None:
-        return f"the best: {certain}" if rank.high == 1 else f"may be the best: {certain}"
-    return f"may be the best: {certain} that not"
+        return f"{'the best' if rank.high == 1 else 'may be the best'} ({percent(rank.certainty)})"
+    return f"may be the best ({percent(rank.certainty)} not)"
 
 
 def _foremost(run: Run, evidence: Evidence) -> Plot:
@@ -207,7 +206,8 @@ def _foremost(run: Run, evidence: Evidence) -> Plot:
     count = len(evidence.ranks)
     which = f"The {len(shown)} best of {count} configurations" if count > len(shown) else f"All {count} configurations"
     bars = (
-        f"Lines: 95 % interval of the mean. {_CERTAINTY}"
+        "Lines: 95 % interval of the mean. In brackets: how certain it is that a configuration is not the best; of the "
+        "winner, that it is the best."
         if several
         else "No intervals: trainings share random streams."
         if shown[0].n > 1
