@@ -21,6 +21,7 @@ from cnnjax.training.checkpoints import read_variables, saved_epochs
 from cnnjax.training.devices import pinned
 from cnnjax.training.evaluate import EVALUATION_BATCH
 from cnnjax.utils.errors import RequestError, nearest
+from cnnjax.utils.text import completed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +82,7 @@ def load_trial(workdir: str | Path, trial: str) -> Trained:
 
     Args:
         workdir: the run's folder.
-        trial: id of the trial, as in trials.csv.
+        trial: id of the trial, as in trials.csv, or its beginning.
 
     Raises:
         RequestError: the folder is not a run's, or it has no such trial, or no weights of the trial.
@@ -117,7 +118,7 @@ def load_trials(workdir: str | Path, trials: Sequence[str]) -> Iterator[Trained]
             return read_variables(directory, epoch, best, shapes)
 
     for name in trials:
-        trial = found.get(name) or _nearly(name, found)
+        trial = _find_trial(name, found)
         folder.check_networks([trial.static.model])
         best = trial.stages[-1].traced.early_stopping != "off"  # as in `train_state.final_variables`
         network = _network(trial, len(classes))
@@ -126,11 +127,10 @@ def load_trials(workdir: str | Path, trials: Sequence[str]) -> Iterator[Trained]
         yield Trained(trial, network, jax.tree.map(lambda leaf, index=index: leaf[index], stacked), *about_data)
 
 
-def _nearly(name: str, trials: Mapping[str, Trial]) -> Trial:
+def _find_trial(name: str, trials: Mapping[str, Trial]) -> Trial:
     """Returns the only trial whose id begins with `name`. Raises RequestError if it is not one."""
-    found = [trial for trial in trials if trial.startswith(name)]
-    if len(found) == 1 and len(name) > 1:
-        return trials[found[0]]
+    if (found := completed(name, trials)) is not None:
+        return trials[found]
     near = nearest(name, trials)
     examples = f"{', '.join([*trials][:3])}{', ...' if len(trials) > 3 else ''}"
     meant = f"did you mean {near!r}? Use an id of trials.csv" if near else "must be an id of trials.csv"
