@@ -34,7 +34,7 @@ def trained_epochs(workdir):
 
 def rows_by_trial(workdir):
     """The rows of trials.csv, with their times, by trial."""
-    header, *lines = (workdir / "trials.csv").read_text().splitlines()
+    _, *lines = (workdir / "trials.csv").read_text().splitlines()
     return {line.partition(",")[0]: line for line in lines}
 
 

@@ -64,6 +64,16 @@ def train_until(study, url, monkeypatch, number, **options):
     return changes
 
 
+def read_unordered(workdir):
+    """Every number of a run, the lines of metrics.jsonl in an order of their own.
+
+    A kill between two files of a push may leave a shorter trial without its row beside the state of a later epoch. The
+    trial is then evaluated again, after the later epoch.
+    """
+    rows, lines, predictions = read_all(workdir)
+    return rows, sorted(lines.splitlines()), predictions
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_kill_before_any_change_of_the_store_changes_nothing(url, monkeypatch, tmp_path):
@@ -77,7 +87,7 @@ def test_a_kill_before_any_change_of_the_store_changes_nothing(url, monkeypatch,
         if number % 2:
             elsewhere(monkeypatch, tmp_path)
         train(study, killed)
-        assert read_all(remote.copied(killed)) == read_all(tmp_path / "local"), number
+        assert read_unordered(remote.copied(killed)) == read_unordered(tmp_path / "local"), number
         assert read_weights(remote.copied(killed)) == read_weights(tmp_path / "local"), number
 
 
@@ -132,7 +142,7 @@ def test_ended_by_signals_on_one_machine_after_another(tmp_path, monkeypatch):
         assert process.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 130, 0: 0}[number], output
     assert "the run was fetched" in output
     monkeypatch.setenv("CNNJAX_CACHE", str(tmp_path / "here"))
-    assert read_all(store) == read_all(tmp_path / "whole")
+    assert read_unordered(store) == read_unordered(tmp_path / "whole")
     assert read_weights(remote.copied(f"file://{store}")) == read_weights(tmp_path / "whole")
     assert_no_line_twice(store)
     assert (store / "report/index.html").exists()
