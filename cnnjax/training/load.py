@@ -109,7 +109,8 @@ def load_trials(workdir: str | Path, trials: Sequence[str]) -> Iterator[Trained]
     plan = make_plan(study, [from_config(past) for past in folder.read_earlier()], numbered=folder.is_numbered())
     folder.check_plan(plan)
     ids = {program.id: [member.id for member in program.members] for program in plan.programs}
-    found = {trial.id: trial for member in plan.members.values() for trial in member.trials}
+    found = {trial.id: trial for trial in plan.trials}  # in the order of the grid, as examples in an error
+    found |= {trial.id: trial for member in plan.members.values() for trial in member.trials}
 
     @functools.lru_cache(1)  # the seeds of a configuration mostly share a state
     def read(directory: Path, epoch: int, best: bool, network: Network) -> tuple[list[str], dict]:

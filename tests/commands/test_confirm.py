@@ -22,7 +22,7 @@ from cnnjax.commands import run
 from cnnjax.report import build_report, summarize_run
 from cnnjax.report.sections.confirmation import contender_table, text, verdict
 from cnnjax.runs.run_dir import RunFolder
-from cnnjax.study.plan import list_trials, single_out
+from cnnjax.study.plan import list_trials, make_plan, single_out
 from cnnjax.study.schema import from_config
 from cnnjax.training import program
 from cnnjax.training.population import Population
@@ -91,7 +91,7 @@ def confirmed_run(folder, number=5, validation=None):
         rows = pd.read_csv(workdir / "trials.csv").assign(val_accuracy=validation)
         rows.to_csv(workdir / "trials.csv", index=False)
     study = from_config(GRID)
-    trials = {trial.id: trial for trial in list_trials(study)}
+    trials = {trial.id: trial for trial in make_plan(study, numbered=True).trials}
     for place, trial in enumerate(fresh.contenders(read_run(workdir))):
         alone = single_out(study, trials[trial], fresh.fresh_seeds(study.seeds, number))
         folder = make_run(fresh.fresh_folder(workdir, number, trial), alone.to_dict())
