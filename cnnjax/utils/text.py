@@ -1,11 +1,18 @@
-"""Short texts: counts, names in one Unicode form, and the first line of an error."""
+"""Short texts: counts, names in one Unicode form or by their beginnings, and the first line of an error."""
 
 import unicodedata
+from collections.abc import Iterable
 
 
 def composed(name: str) -> str:
     """Returns a name in Unicode's composed form (NFC), in which names that look alike are equal."""
     return unicodedata.normalize("NFC", name)
+
+
+def completed(beginning: str, names: Iterable[str]) -> str | None:
+    """Returns the only name that begins with two or more given letters, or None if none or several do."""
+    found = [name for name in names if name.startswith(beginning)]
+    return found[0] if len(found) == 1 and len(beginning) > 1 else None
 
 
 def counted(count: int, noun: str) -> str:

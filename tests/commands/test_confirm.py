@@ -22,13 +22,14 @@ from cnnjax.commands import run
 from cnnjax.report import build_report, summarize_run
 from cnnjax.report.sections.confirmation import contender_table, text, verdict
 from cnnjax.runs.run_dir import RunFolder
-from cnnjax.study.plan import list_trials, single_out
+from cnnjax.study.plan import list_trials, make_plan, single_out
 from cnnjax.study.schema import from_config
 from cnnjax.training import program
 from cnnjax.training.population import Population
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.progress import Progress
 from tests.support.made_up_run import make_config, make_run
+from tests.support.runs import trial_ids
 from tests.support.studies import make_study
 
 ROOT = Path(__file__).parents[2]
@@ -90,7 +91,7 @@ def confirmed_run(folder, number=5, validation=None):
         rows = pd.read_csv(workdir / "trials.csv").assign(val_accuracy=validation)
         rows.to_csv(workdir / "trials.csv", index=False)
     study = from_config(GRID)
-    trials = {trial.id: trial for trial in list_trials(study)}
+    trials = {trial.id: trial for trial in make_plan(study, numbered=True).trials}
     for place, trial in enumerate(fresh.contenders(read_run(workdir))):
         alone = single_out(study, trials[trial], fresh.fresh_seeds(study.seeds, number))
         folder = make_run(fresh.fresh_folder(workdir, number, trial), alone.to_dict())
@@ -246,13 +247,14 @@ def test_contenders_are_trained_on_fresh_seeds_and_a_second_call_finds_them(tiny
     monkeypatch.setattr(program, "Population", functools.cache(Population))  # compiled once: always two members
     study = make_study(train={"learning_rate": (0.05, 0.02), "epochs": 1})
     said = confirm(study, tmp_path / "run", 2)
-    folders = sorted((tmp_path / "run/confirm/2").glob("t*"))
-    assert [folder.name for folder in folders] == ["t0000", "t0001"]
+    trials = trial_ids(tmp_path / "run")
+    folders = [tmp_path / "run/confirm/2" / trial for trial in trials]
+    assert {*(tmp_path / "run/confirm/2").glob("t*")} == {*folders}
     for folder, rate in zip(folders, (0.05, 0.02), strict=True):
         trials = pd.read_csv(folder / "trials.csv")
         assert trials["seed"].tolist() == [1, 2] and set(trials["learning_rate"]) == {rate}
     numbers = json.loads((tmp_path / "run/confirm/2/confirmation.json").read_text())
-    assert {row["trial"] for row in numbers["contenders"]} == {"t0000", "t0001"}
+    assert {row["trial"] for row in numbers["contenders"]} == {*trials}
     written = (folders[0] / "metrics.jsonl").read_bytes()
     assert sorted(reports) == sorted([*folders, tmp_path / "run"])
     assert confirm(study, tmp_path / "run", 2) == said

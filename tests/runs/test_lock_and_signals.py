@@ -180,7 +180,11 @@ ODD = {
     **{"JAX_THREEFRY_PARTITIONABLE": "0", "JAX_TRANSFER_GUARD": "disallow"},
     **{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
 }
-TAKEN = "import cnnjax, numpy as np\nprint(cnnjax.load_trial('run', 't0001').logits(np.zeros((1, 8, 8, 1), np.uint8)))"
+TAKEN = """
+import cnnjax, numpy as np
+trial = cnnjax.load_results("run")["trial"][1]
+print(cnnjax.load_trial("run", trial).logits(np.zeros((1, 8, 8, 1), np.uint8)))
+"""
 
 
 @pytest.mark.slow

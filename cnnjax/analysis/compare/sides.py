@@ -15,7 +15,7 @@ from cnnjax.analysis.run import Run
 from cnnjax.runs import remote
 from cnnjax.study.metrics import MEASURES
 from cnnjax.utils.errors import RequestError, one_of
-from cnnjax.utils.text import composed
+from cnnjax.utils.text import completed, composed
 
 _STREAMS = ("stream_init", "stream_order", "stream_augment", "stream_dropout")
 _KEYS = ("trial", *AXES, "seed", *_STREAMS)
@@ -140,7 +140,8 @@ def _matches(column: pd.Series, key: str, value: str) -> pd.Series:
         except ValueError:
             raise RequestError(f"selector {key}", value, "must be a number or None") from None
     else:
-        found = column.astype(str).map(composed) == composed(value)
+        named = completed(value, column) if key == "trial" else composed(value)
+        found = column.astype(str).map(composed) == named
     if not found.any():
         there = ["None" if pd.isna(level) else str(level) for level in column.unique()]
         shown = one_of(value, there) if len(there) <= 20 else f"must be one of {there[0]} to {there[-1]}"
