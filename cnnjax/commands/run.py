@@ -69,11 +69,13 @@ def run(
         if is_new:
             folder.clear()
         if engine is None:
-            prepare_jax(plan)
+            notes = prepare_jax(plan)
         else:
+            notes = []
+            stack.callback(jax.config.update, "jax_platforms", jax.config.jax_platforms)
             jax.config.update("jax_platforms", "cpu")  # this process does not train; leave the devices to the workers
         _start(folder, study, dataset, plan)
-        for note in (*dataset.notes, *(f"left out: {line}" for line in repeated_points(plan))):
+        for note in (*notes, *dataset.notes, *(f"left out: {line}" for line in repeated_points(plan))):
             progress.note(note)
         if engine is None:
             write_environment(folder, progress)

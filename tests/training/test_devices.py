@@ -13,11 +13,11 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 SCRIPT = """
 import json, os, sys
 from cnnjax.training.devices import use_every_core
-use_every_core(int(sys.argv[1]))
+assert use_every_core(int(sys.argv[1])) is None
 import jax
 devices = jax.local_device_count()
-use_every_core(devices + 1)  # too late to change anything
-print(json.dumps([devices, jax.local_device_count(), os.environ.get("XLA_FLAGS", "")]))
+said = use_every_core(100), use_every_core(1)  # too late to change anything
+print(json.dumps([devices, jax.local_device_count(), os.environ.get("XLA_FLAGS", ""), said]))
 """
 
 EVERY_MODULE = """
@@ -60,7 +60,7 @@ def devices_for(members, flags=""):
 
 @pytest.mark.skipif(CORES < 2, reason="one core")
 def test_as_many_devices_as_cores_and_no_helping_threads():
-    assert devices_for(100) == [CORES, CORES, "--xla_cpu_multi_thread_eigen=false"]
+    assert devices_for(100) == [CORES, CORES, "--xla_cpu_multi_thread_eigen=false", [None, None]]
 
 
 def test_no_import_begins_to_use_jax():
@@ -68,13 +68,16 @@ def test_no_import_begins_to_use_jax():
     assert done.returncode == 0, done.stderr
 
 
-def test_one_member_keeps_all_threads():
-    assert devices_for(1) == [1, 1, ""]
+@pytest.mark.skipif(CORES < 2, reason="one core")
+def test_one_member_keeps_all_threads_and_a_later_study_says_that_it_lacks_cores():
+    *found, (late, one) = devices_for(1)
+    assert found == [1, 1, ""] and one is None
+    assert f"trains on 1 of {CORES} CPU cores" in late and "\n" not in late
 
 
 def test_the_users_flag_is_kept():
     flag = "--xla_force_host_platform_device_count=3"
-    assert devices_for(100, flag) == [3, 3, flag]
+    assert devices_for(100, flag) == [3, 3, flag, [None, None]]
 
 
 def test_members_spread_over_two_four_and_eight_devices_end_as_on_one():
