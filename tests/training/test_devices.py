@@ -29,6 +29,16 @@ for module in pkgutil.walk_packages(cnnjax.__path__, "cnnjax."):
 jax.config.update("jax_num_cpu_devices", 2)  # refused from jax's first use on
 """
 
+LOADED = """
+import json
+from cnnjax.study.overrides import read_study
+from cnnjax.training.program import load, prepare_jax
+dataset, plan = load(read_study({"models": ("baseline", "medium"), "seeds": range(100)}))
+notes = prepare_jax(plan)
+import jax
+print(json.dumps([jax.local_device_count(), notes]))
+"""
+
 # conftest's flag is for one device.
 SPREAD = """
 import json, os
@@ -61,6 +71,13 @@ def devices_for(members, flags=""):
 @pytest.mark.skipif(CORES < 2, reason="one core")
 def test_as_many_devices_as_cores_and_no_helping_threads():
     assert devices_for(100) == [CORES, CORES, "--xla_cpu_multi_thread_eigen=false", [None, None]]
+
+
+@pytest.mark.skipif(CORES < 2, reason="one core")
+def test_a_study_that_is_read_and_planned_still_gets_every_core():
+    environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, env=environment)
+    assert json.loads(done.stdout) == [CORES, []], done.stderr
 
 
 def test_no_import_begins_to_use_jax():
