@@ -67,7 +67,7 @@ def use_every_core(members: int, most: int | None = None) -> str | None:
         most: number of cores to use. None stands for all cores that the process may use.
 
     Returns:
-        A line that says so if JAX has been used with fewer devices; else None.
+        A line that says so if it is too late, because JAX has been used with fewer devices; else None.
     """
     if most is not None:
         os.environ["PJRT_NPROC"] = str(most)  # the size of XLA's thread pools
@@ -88,6 +88,18 @@ def use_every_core(members: int, most: int | None = None) -> str | None:
         # No core is free to help with another core's matrix products.
         os.environ["XLA_FLAGS"] = f"{flags} --{_THREADS_FLAG}=false".strip()
     return None
+
+
+def leave_devices_to_workers() -> str | None:
+    """Makes this process, which does not train, use the CPU only. Call it before anything uses JAX.
+
+    Returns:
+        A line that says so if it is too late, because JAX holds other devices; else None.
+    """
+    jax.config.update("jax_platforms", "cpu")
+    if (backend := jax.default_backend()) == "cpu":
+        return None
+    return f"JAX was used before in this process and holds memory of its {backend}: workers here may lack it"
 
 
 def make_mesh(devices: Sequence[jax.Device]) -> Mesh:

@@ -140,15 +140,14 @@ def _load_here(study: Study) -> tuple[Dataset, Plan]:
     return dataset, plan
 
 
-def prepare_jax(plan: Plan, cores: int | None = None) -> list[str]:
+def prepare_jax(plan: Plan, cores: int | None = None) -> str | None:
     """Configures JAX for a plan, on all cores or the given number. Call it before anything uses JAX.
 
     Returns:
-        A line for each setting that has no effect, because JAX has been used.
+        A line that says so if that is too late, because JAX has been used with fewer devices; else None.
     """
     enable_compilation_cache()
-    note = use_every_core(max(len(program.members) for program in plan.programs), cores)
-    return [note] if note else []
+    return use_every_core(max(len(program.members) for program in plan.programs), cores)
 
 
 def enable_compilation_cache(folder: str | None = None) -> None:
