@@ -57,6 +57,5 @@ def test_its_progress_is_a_few_lines(executed):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="a run's folder does not take more seeds yet")
 def test_its_study_grows(executed):
     assert [output.evalue for output in outputs(filter(grows, executed), "error")] == []

@@ -111,7 +111,7 @@ class StudyRun:
 
         page = build_report(self.workdir, select)
         if remote.is_url(self.place):
-            remote.put_back(self.place, "report")
+            remote.upload(self.place, "report")
         return page
 
     def load(self, trial: str) -> "Trained":

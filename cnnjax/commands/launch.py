@@ -46,7 +46,7 @@ def launch(
 
         confirmation.check_confirmable(study)
     said = []
-    with remote.at_hand(place, progress) as workdir:
+    with remote.local_copy(place, progress) as workdir:
         run.run(study, workdir, progress=progress, overwrite=overwrite, profile=profile, engine=engine)
         if report:
             said.append(processes.broadcast_from_process0(lambda: _report(workdir)))

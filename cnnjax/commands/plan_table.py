@@ -24,10 +24,10 @@ def plan_table(study: Study) -> str:
         "program  model       optimizer  batch  members  at a time  parameters  memory MB  training TFLOP",
     ]
     total = 0.0
-    compiler = Compiler(study, dataset)
+    compiler = Compiler(study, dataset, plan.members)
     for program in plan.programs:
         compiled = compiler.compile(program)
-        size = compiled.layout[0][-1]
+        size = compiled.pending[0][-1]
         described = describe_program(program, dataset)
         total += described["training_flops"]
         static = program.static

@@ -1,4 +1,4 @@
-"""Runs a study in a folder: resumes an interrupted run, trains the missing members and writes the records."""
+"""Runs a study in a folder: resumes an interrupted run, or grows it, trains what is missing and writes the records."""
 
 import contextlib
 import math
@@ -15,8 +15,9 @@ from cnnjax.models.summary import training_flops
 from cnnjax.multihost import processes
 from cnnjax.multihost.shared_dir import held, open_folder
 from cnnjax.runs.run_dir import RunFolder, describe_plan
-from cnnjax.study.plan import Member, Plan, Program
+from cnnjax.study.plan import Member, Plan, Program, list_trials
 from cnnjax.study.schema import Study, from_config
+from cnnjax.study.validation import axis_keys
 from cnnjax.training.devices import leave_devices_to_workers
 from cnnjax.training.program import load, prepare_jax, run_programs, waiting, write_environment, writing
 from cnnjax.utils.errors import RequestError, unwritable
@@ -40,7 +41,7 @@ def run(
 
     Args:
         study: the study to train.
-        workdir: the run's folder. A run of the same study in it is resumed.
+        workdir: the run's folder. A run in it is resumed, and grows if the study asks for other values of its axes.
         progress: receives every step.
         overwrite: delete the run in the folder first.
         max_members: the largest number of members trained at a time; None for as many as fit in memory.
@@ -59,22 +60,24 @@ def run(
         if is_run:  # fail fast if another process works in the folder
             stack.enter_context(held(workdir))
         is_new = _check_folder(folder, study, overwrite)
-        dataset, plan = load(study)
+        earlier = [] if is_new else _earlier(folder, study)
+        dataset, plan = load(study, earlier)
         if not is_run:
             processes.broadcast_from_process0(lambda: _make(workdir))
             stack.enter_context(held(workdir))
-            is_new = _check_folder(folder, study, overwrite)
+            if (is_new := _check_folder(folder, study, overwrite)) is False and folder.read_config() is not None:
+                raise RequestError("workdir", str(workdir), "another command has just begun a run in it; try again")
         folder.check_free()  # of workers that a killed launch left
         if is_new:
             folder.clear()
         too_late = prepare_jax(plan) if engine is None else leave_devices_to_workers()
-        _start(folder, study, dataset, plan)
+        _start(folder, study, earlier, dataset, plan)
         for note in (*dataset.notes, *(f"left out: {line}" for line in repeated_points(plan))):
             progress.note(note)
         if engine is None:
             write_environment(folder, progress)
         for program in plan.programs:
-            folder.program(program.id).repair()
+            folder.program(program.id).repair([trial for member in program.members for trial in member.trials])
         programs, members = waiting(folder, plan.programs)
         try:
             if programs:
@@ -85,7 +88,7 @@ def run(
                     run_tasks(folder, study, dataset, programs, progress, engine, max_members, profile)
                 else:
                     traces = workdir / "profile" if profile and processes.is_first() else None
-                    run_programs(folder, study, dataset, programs, progress, max_members, traces)
+                    run_programs(folder, study, dataset, plan.members, programs, progress, max_members, traces)
             else:
                 progress.note(f"{workdir} is finished: {len(plan.trials)} trials, nothing left to train")
         finally:
@@ -115,7 +118,7 @@ def _make(workdir: Path) -> None:
 
 
 def _check_folder(folder: RunFolder, study: Study, overwrite: bool) -> bool:
-    """Returns whether the folder is cleared first; raises RequestError if it holds another study."""
+    """Returns whether the folder is cleared first; raises RequestError if it holds a study that cannot grow so."""
     if overwrite:
         return folder.check_overwritable()
     found = folder.read_config()
@@ -125,7 +128,9 @@ def _check_folder(folder: RunFolder, study: Study, overwrite: bool) -> bool:
         there = from_config(found).to_dict()
     except RequestError as error:
         raise RequestError("workdir", str(folder.path), f"its config.json is not a valid study ({error})") from error
-    found = differences(there, study.to_dict())
+    folder.check_version()
+    axes = {*axis_keys(Study)}
+    found = {key: pair for key, pair in differences(there, study.to_dict()).items() if key not in axes}
     if "sha256" in (folder.read_if_intact("data.json") or {}):
         found.pop("data.path", None)  # the data may have moved; its fingerprint is compared when it is read
     differing = [f"{key} ({theirs!r} there, {ours!r} here)" for key, (theirs, ours) in found.items()]
@@ -133,17 +138,28 @@ def _check_folder(folder: RunFolder, study: Study, overwrite: bool) -> bool:
         raise RequestError(
             "workdir",
             str(folder.path),
-            f"it holds another study, which differs in {', '.join(differing)}; "
-            "choose another folder, or --overwrite it",
+            f"it holds another study, which differs in {', '.join(differing)}; only axes may have other values "
+            "(models, seeds, streams, train without its stages): choose another folder, or --overwrite it",
         )
     folder.check_networks(study.models)
     return False
 
 
-def _start(folder: RunFolder, study: Study, dataset: Dataset, plan: Plan) -> None:
+def _earlier(folder: RunFolder, study: Study) -> list[Study]:
+    """Returns the studies that the run was asked for before and that have trials which this study lacks."""
+    newest = folder.read_config()
+    if newest is None:
+        return []
+    studies = [from_config(config) for config in (*folder.read_earlier(), newest)]
+    asked = {trial.id for trial in list_trials(study)}
+    return [past for past in studies if past != study and not all(t.id in asked for t in list_trials(past))]
+
+
+def _start(folder: RunFolder, study: Study, earlier: Sequence[Study], dataset: Dataset, plan: Plan) -> None:
     """Writes the records known before training, config.json first: it marks the folder as a run."""
-    if folder.read_config() is None:
-        folder.write_config(study.to_dict())
+    before = folder.read_config()
+    if before is None or from_config(before) != study:
+        folder.write_config(study.to_dict(), [past.to_dict() for past in earlier])
     folder.remove_unfinished()
     data = dataset.describe()
     before = folder.read_if_intact("data.json")
@@ -153,11 +169,10 @@ def _start(folder: RunFolder, study: Study, dataset: Dataset, plan: Plan) -> Non
             what = f"its trials trained on other data ({key} {there} there, {here} here)"
             how = "bring the data back, choose another folder, or --overwrite it"
             raise RequestError("workdir", str(folder.path), f"{what}; {how}")
-    folder.check_version()
-    folder.check_plan(plan)
     examined = (before or {}).get("examined") or examine(dataset)
     folder.write_json("data.json", data | {"examined": examined})
-    if folder.read_if_intact("plan.json") is None:
-        folder.write_json("plan.json", describe_plan(plan, [describe_program(p, dataset) for p in plan.programs]))
+    described = describe_plan(plan, [describe_program(p, dataset) for p in plan.programs])
+    if differences(folder.read_if_intact("plan.json") or {}, described):
+        folder.write_json("plan.json", described)
     folder.write_predictions("labels", labels=dataset.test.labels)
     folder.write_predictions("images", images=thumbnails(dataset.test.images))
