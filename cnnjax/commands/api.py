@@ -143,8 +143,9 @@ def run(
 ) -> StudyRun:
     """Trains every trial of a study that has no result yet in the run's folder, as `python -m cnnjax.launch` does.
 
-    The same call again resumes an interrupted run, or finds it finished. An interruption (Ctrl-C, or a notebook's stop
-    button) raises KeyboardInterrupt; everything up to the last checkpoint is on disk.
+    The same call again resumes an interrupted run, or finds it finished. With more seeds or other values of an axis in
+    the config and the same `workdir`, the run grows: only new trials are trained. An interruption (Ctrl-C,
+    or a notebook's stop button) raises KeyboardInterrupt; everything up to the last checkpoint is on disk.
 
     Args:
         config: the study: a dict, a ConfigDict, or the path of a config file, also with an argument, as in
