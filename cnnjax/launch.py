@@ -13,7 +13,6 @@ grid. An empty value is the empty tuple. Run the same command again to resume an
 """
 
 import contextlib
-from pathlib import Path
 
 from absl import flags
 
@@ -21,13 +20,13 @@ from cnnjax.executors import EXECUTORS, Engine, make_engine
 from cnnjax.models import ladder
 from cnnjax.multihost import processes
 from cnnjax.runs import remote
-from cnnjax.study import overrides
+from cnnjax.study import flags as study_flags
 from cnnjax.study.schema import Study
 from cnnjax.utils import cli
 from cnnjax.utils.errors import RequestError
 
-flags.adopt_module_key_flags(overrides)
-WORKDIR = overrides.WORKDIR
+flags.adopt_module_key_flags(study_flags)
+WORKDIR = study_flags.WORKDIR
 PLAN = flags.DEFINE_bool("plan", False, "Print what would run, without training.")
 COMPILATION_CACHE = flags.DEFINE_string(
     "compilation_cache", None, "Folder for compiled programs (default: the user's cache folder), or off."
@@ -61,7 +60,7 @@ def main(config_overrides: list[str]) -> None:
     Raises:
         RequestError: a flag, the config or an override is invalid.
     """
-    study = overrides.requested_study(config_overrides)
+    study = study_flags.requested_study(config_overrides)
     for flag in (COORDINATOR, EXECUTOR):
         if flag.value is not None and remote.is_url(WORKDIR.value or ""):
             needed = f"must be a folder that all machines see with --{flag.name}; mount the bucket"
@@ -80,39 +79,27 @@ def main(config_overrides: list[str]) -> None:
 
 def launch(study: Study) -> str:
     """Runs the study, or only plans it with --plan. Returns the summary to print."""
-    from cnnjax.commands import plan_table, run
     from cnnjax.training import program
 
     program.enable_compilation_cache(COMPILATION_CACHE.value)
     if PLAN.value:
+        from cnnjax.commands import plan_table
+
         return plan_table.plan_table(study)
+    from cnnjax.commands import launch
     from cnnjax.utils.progress import Progress
 
-    if CONFIRM.value:
-        from cnnjax.commands import confirm
-
-        confirm.check_confirmable(study)
-    place = WORKDIR.value or overrides.default_folder("runs")
-    options = {"overwrite": OVERWRITE.value, "profile": PROFILE.value}
-    with (
-        Progress(is_shown=processes.is_first()) as progress,
-        _engine() as engine,
-        remote.local_copy(place, progress) as workdir,
-    ):
-        run.run(study, workdir, progress=progress, engine=engine, **options)
-        said = [processes.broadcast_from_process0(lambda: _report(workdir))]
-        if CONFIRM.value:
-            said.append(confirm.confirm(study, workdir, CONFIRM.value, progress=progress, engine=engine))
-    return "\n".join(said)
-
-
-def _report(workdir: Path) -> str:
-    from cnnjax.report import build_report
-    from cnnjax.runs.run_dir import RunFolder
-    from cnnjax.training.program import writing
-
-    with writing(RunFolder(workdir)):
-        return str(build_report(workdir))
+    place = WORKDIR.value or study_flags.default_folder("runs")
+    with Progress(is_shown=processes.is_first()) as progress, _engine() as engine:
+        return launch.launch(
+            study,
+            place,
+            progress=progress,
+            overwrite=OVERWRITE.value,
+            profile=PROFILE.value,
+            confirm=CONFIRM.value,
+            engine=engine,
+        )
 
 
 def _engine() -> contextlib.AbstractContextManager[Engine | None]:

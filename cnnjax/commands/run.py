@@ -5,8 +5,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
-
 from cnnjax.commands.program_facts import describe_program, network_of, repeated_points
 from cnnjax.data import Dataset
 from cnnjax.data.findings import examine
@@ -20,6 +18,7 @@ from cnnjax.runs.run_dir import RunFolder, describe_plan
 from cnnjax.study.plan import Member, Plan, Program, list_trials
 from cnnjax.study.schema import Study, from_config
 from cnnjax.study.validation import axis_keys
+from cnnjax.training.devices import leave_devices_to_workers
 from cnnjax.training.program import load, prepare_jax, run_programs, waiting, write_environment, writing
 from cnnjax.utils.errors import RequestError, unwritable
 from cnnjax.utils.progress import Progress
@@ -71,10 +70,7 @@ def run(
         folder.check_free()  # of workers that a killed launch left
         if is_new:
             folder.clear()
-        if engine is None:
-            prepare_jax(plan)
-        else:
-            jax.config.update("jax_platforms", "cpu")  # this process does not train; leave the devices to the workers
+        too_late = prepare_jax(plan) if engine is None else leave_devices_to_workers()
         _start(folder, study, earlier, dataset, plan)
         for note in (*dataset.notes, *(f"left out: {line}" for line in repeated_points(plan))):
             progress.note(note)
@@ -85,6 +81,8 @@ def run(
         programs, members = waiting(folder, plan.programs)
         try:
             if programs:
+                if too_late:
+                    progress.note(too_late)
                 progress.begin(len(programs), len(members), *_expected_work(programs, members, dataset))
                 if engine is not None:
                     run_tasks(folder, study, dataset, programs, progress, engine, max_members, profile)

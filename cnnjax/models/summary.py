@@ -17,8 +17,11 @@ from cnnjax.utils.errors import RequestError
 
 
 def check_fits(name: str, image_shape: tuple[int, int, int]) -> None:
-    """Raises RequestError if images of shape (H, W, C) are too small for a model, or the model is unknown."""
-    network = build_network(name, 1)
+    """Raises RequestError if images of shape (H, W, C) are too small for a model, or the model is unknown.
+
+    It runs before the number of JAX's devices is set, and so must not start them.
+    """
+    network = build_network(name, 1, convolution="dense")  # other methods ask for the devices
     height, width, channels = image_shape
 
     def fits(height: int, width: int) -> bool:
@@ -79,7 +82,7 @@ def layer_table(network: Network, image_shape: tuple[int, int, int]) -> list[Lay
 @functools.lru_cache(1024)
 def _apply_layer(layer: Layer, num_classes: int, shape: tuple[int, ...]) -> tuple[tuple[int, ...], dict]:
     """Returns the output shape of a layer for an input shape, and the shapes of its parameters by path."""
-    init = functools.partial(Network((layer,), num_classes, convolution="dense").init_with_output, train=False)
-    x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    output, variables = jax.eval_shape(init, jax.random.key(0), x)
+    network, x = Network((layer,), num_classes, convolution="dense"), jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    # A key that is made outside would start JAX's devices.
+    output, variables = jax.eval_shape(lambda x: network.init_with_output(jax.random.key(0), x, train=False), x)
     return output.shape[1:], flatten_dict(variables.get("params", {}))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 from cnnjax.data import Dataset, load_dataset
 from cnnjax.models.network import build_network
@@ -180,10 +181,14 @@ def _load_here(study: Study, earlier: Sequence[Study]) -> tuple[Dataset, Plan]:
     return dataset, plan
 
 
-def prepare_jax(plan: Plan, cores: int | None = None) -> None:
-    """Configures JAX for a plan, on all cores or the given number. Call it before anything uses JAX."""
-    use_every_core(max(len(program.members) for program in plan.programs), cores)
+def prepare_jax(plan: Plan, cores: int | None = None) -> str | None:
+    """Configures JAX for a plan, on all cores or the given number. Call it before anything uses JAX.
+
+    Returns:
+        A line that says so if that is too late, because JAX has been used with fewer devices; else None.
+    """
     enable_compilation_cache()
+    return use_every_core(max(len(program.members) for program in plan.programs), cores)
 
 
 def enable_compilation_cache(folder: str | None = None) -> None:
@@ -201,8 +206,11 @@ def enable_compilation_cache(folder: str | None = None) -> None:
         return
     if folder is not None:
         make_folder("--compilation_cache", Path(folder))
-    folder = folder or jax.config.jax_compilation_cache_dir or str(cache_folder() / "xla")
-    jax.config.update("jax_compilation_cache_dir", folder)
+    before = jax.config.jax_compilation_cache_dir
+    folder = folder or before or str(cache_folder() / "xla")
+    if folder != before:
+        jax.config.update("jax_compilation_cache_dir", folder)
+        compilation_cache.reset_cache()  # a process that has compiled without a cache would never use one
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)  # the default of 1 s leaves many programs out
 
 

@@ -1,4 +1,4 @@
-"""The progress of a study on stderr: a live line and a bar on a terminal, plain lines elsewhere."""
+"""The progress of a study: a live line and a bar on a terminal or in a notebook, plain lines on stderr elsewhere."""
 
 import math
 import operator
@@ -13,6 +13,7 @@ from rich.progress import track
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
+from cnnjax.utils.notebook import cell_output
 from cnnjax.utils.text import counted
 
 _Item = TypeVar("_Item")
@@ -28,7 +29,7 @@ class Progress:
     """Prints what runs and the time left. Call the methods in the order below.
 
     Args:
-        console: to write to (default: stderr).
+        console: to write to (default: the output of a notebook's cell, or stderr).
         clock: returns seconds since a fixed time.
         is_shown: False to write nothing, because another process does.
 
@@ -43,9 +44,10 @@ class Progress:
         terminal = is_shown and sys.stderr.isatty()
         self.on_checkpoint: Callable[[], None] | None = None
         self._console = console or _Console(stderr=True, force_terminal=terminal, quiet=not is_shown)
+        self._cell = cell_output() if is_shown and console is None else None
         self._clock = clock
         self._live: Live | None = None
-        self._program = ""
+        self._program, self._title = "", ""
         self._reset((), ())
 
     def _reset(self, images: Sequence[int], costs: Sequence[float]) -> None:
@@ -72,7 +74,7 @@ class Progress:
         """
         self._reset(images, costs or [1.0] * programs)
         self.note(f"{counted(programs, 'program')}, {counted(members, 'member')}, {sum(images):,} images")
-        if self._console.is_terminal and not self._console.is_dumb_terminal:
+        if self._cell is None and self._console.is_terminal and not self._console.is_dumb_terminal:
             # Without a refreshing thread, which would take time from training.
             self._live = Live(console=self._console, auto_refresh=False, transient=True)
             self._live.start()
@@ -80,7 +82,9 @@ class Progress:
     def program(self, index: int, model: str, optimizer: str, batch_size: int, members: int) -> None:
         """Reports that a program starts; `index` counts from 1."""
         self.turn(index)
-        self.note(f"{self._program} {model}, {optimizer}, batch size {batch_size}: {counted(members, 'member')}")
+        self._title = f"{self._program} {model}, {optimizer}, batch size {batch_size}: {counted(members, 'member')}"
+        if self._cell is None:
+            self.note(self._title)
         self._show(f"{self._program} compiling")
 
     def turn(self, index: int) -> None:
@@ -123,7 +127,7 @@ class Progress:
             f"{_rate(images, seconds)} images/s",
             self._left(),
         )
-        self._show("  ".join(part for part in parts if part))
+        self._show("  ".join(part for part in parts if part), is_frequent=True)
 
     def skip(self, images: int) -> None:
         """Removes images of this program from the expected work; a negative number adds images."""
@@ -132,6 +136,9 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Prints a line that stays on the screen."""
+        if self._cell is not None:
+            self._cell.note(text)
+            return
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def end(self) -> None:
@@ -141,7 +148,10 @@ class Progress:
         if self._seen:
             self.note(f"{self._seen:,} images in {duration(seconds)}, {_rate(self._seen, seconds)} images/s")
 
-    def _show(self, line: str) -> None:
+    def _show(self, line: str, is_frequent: bool = False) -> None:
+        if self._cell is not None:
+            self._cell.show([self._title, line], (self._seen, max(self._images, 1)), is_frequent)
+            return
         if self._live is None:
             self.note(line)
             return
@@ -160,6 +170,8 @@ class Progress:
         return f"about {duration(seconds)} left"
 
     def _stop(self) -> None:
+        if self._cell is not None:
+            self._cell.close()
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -173,6 +185,8 @@ def tracked(
 ) -> Iterator[_Item]:
     """Yields items and reports progress: a bar on a terminal, elsewhere a line every few seconds.
 
+    In a notebook, each line replaces the one before.
+
     Args:
         items: the items.
         description: of the work, in words.
@@ -185,14 +199,20 @@ def tracked(
 
 
 def _with_lines(items: Iterable[_Item], description: str, total: int, clock: Callable[[], float]) -> Iterator[_Item]:
-    start, due = clock(), _FIRST
+    start, due, cell = clock(), _FIRST, cell_output()
     for count, item in enumerate(items):
         seconds = clock() - start
         if count and seconds >= due:
             left = duration(seconds / count * (total - count))
-            print(f"{description}: {count:,} of {total:,}, about {left} left", file=sys.stderr, flush=True)
+            line = f"{description}: {count:,} of {total:,}, about {left} left"
+            if cell is None:
+                print(line, file=sys.stderr, flush=True)
+            else:
+                cell.show([line])
             due = seconds + _INTERVAL
         yield item
+    if cell is not None:
+        cell.close()
 
 
 def duration(seconds: float) -> str:

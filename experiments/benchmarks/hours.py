@@ -16,13 +16,13 @@ import numpy as np
 from absl import flags
 
 from cnnjax.data import Dataset, Split, load_dataset
-from cnnjax.study import overrides
+from cnnjax.study import flags as study_flags
 from cnnjax.study.plan import make_plan
 from cnnjax.training.devices import make_mesh
 from cnnjax.training.population import Population, put_data
 from cnnjax.utils import cli
 
-flags.adopt_module_key_flags(overrides)
+flags.adopt_module_key_flags(study_flags)
 EXAMPLES = flags.DEFINE_integer("examples", 2000, "Training images of the piece.")
 
 
@@ -40,7 +40,7 @@ def shorten(dataset: Dataset, examples: int) -> Dataset:
 
 def main(config_overrides: list[str]) -> None:
     """Prints a line per program, and their sum."""
-    study = overrides.requested_study(config_overrides)
+    study = study_flags.requested_study(config_overrides)
     dataset = load_dataset(study.data)
     piece, mesh, total = shorten(dataset, EXAMPLES.value), make_mesh(jax.local_devices()[:1]), 0.0
     data = put_data(piece, study.data, mesh)

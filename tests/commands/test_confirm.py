@@ -18,6 +18,7 @@ from cnnjax import launch, stats
 from cnnjax.analysis.compare import fresh
 from cnnjax.analysis.read import read_run
 from cnnjax.commands import confirm as confirmation
+from cnnjax.commands import launch as launching
 from cnnjax.commands import run
 from cnnjax.report import build_report, summarize_run
 from cnnjax.report.sections.confirmation import contender_table, text, verdict
@@ -264,7 +265,7 @@ def test_contenders_are_trained_on_fresh_seeds_and_a_second_call_finds_them(tiny
 def test_the_flag_confirms_after_the_run(monkeypatch, capsys):
     calls = []
     monkeypatch.setattr(run, "run", lambda study, workdir, **options: calls.append("run"))
-    monkeypatch.setattr(launch, "_report", lambda workdir: str(workdir / "index.html"))
+    monkeypatch.setattr(launching, "_report", lambda workdir: str(workdir / "index.html"))
     monkeypatch.setattr(program, "enable_compilation_cache", lambda folder: None)
     monkeypatch.setattr(
         confirmation, "confirm", lambda *given, progress, engine: calls.append(given[1:]) or "confirmed"

@@ -9,9 +9,12 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from cnnjax import commands, launch, training
-from cnnjax.study import overrides
+from cnnjax import commands, launch
+from cnnjax.commands import launch as launching
+from cnnjax.commands import run as running
+from cnnjax.study import flags as study_flags
 from cnnjax.study.schema import Study
+from cnnjax.training import program
 from cnnjax.utils.progress import Progress
 
 ROOT = Path(__file__).parents[2]
@@ -157,10 +160,9 @@ def runner(monkeypatch):
 
     table = SimpleNamespace(plan_table=lambda study: f"{len(study.seeds)} seeds")
     monkeypatch.setattr(commands, "plan_table", table, raising=False)
-    monkeypatch.setattr(commands, "run", SimpleNamespace(run=run), raising=False)
-    stub = SimpleNamespace(enable_compilation_cache=lambda folder: None)
-    monkeypatch.setattr(training, "program", stub, raising=False)
-    monkeypatch.setattr(launch, "_report", lambda workdir: f"{workdir}/report/index.html")
+    monkeypatch.setattr(running, "run", run)
+    monkeypatch.setattr(program, "enable_compilation_cache", lambda folder: None)
+    monkeypatch.setattr(launching, "_report", lambda workdir: f"{workdir}/report/index.html")
     flags.FLAGS.mark_as_parsed()
     return calls
 
@@ -188,7 +190,7 @@ def test_plan_prints_the_table_and_runs_nothing(runner, capsys):
 )
 def test_default_workdir(config, workdir, runner):
     with flagsaver.flagsaver(config=config):
-        assert overrides.default_folder("runs") == Path(workdir)
+        assert study_flags.default_folder("runs") == Path(workdir)
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from cnnjax import launch as launcher
 from cnnjax.commands import confirm
 from cnnjax.report import __main__ as report
 from cnnjax.runs import remote
-from cnnjax.study.overrides import requested_study
+from cnnjax.study.flags import requested_study
 from cnnjax.utils.errors import RequestError
 from tests.support.runs import ROOT, Crash, assert_no_line_twice, read_all, read_weights, run
 from tests.support.stores import Shaky, elsewhere, fsspec, local_copy, numbers, refused, said, train, write_small_run

@@ -1,6 +1,8 @@
 """The answer in words: the best configuration, its lead, the evidence for it, and the seeds that would decide it."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 from cnnjax import stats
 from cnnjax.analysis.columns import measure_name, scale, significant
@@ -32,6 +34,43 @@ def text(run: Run) -> tuple[str, list[tuple[str, str]]]:
     unranked = len(run.configurations) - len(evidence.configurations)
     details += [("Unranked", _unranked_sentence(run, unranked))] if unranked else []
     return " ".join(filter(None, said)), details
+
+
+def numbers(run: Run) -> dict[str, Any]:
+    """Returns the numbers behind the answer: the best configuration compared with its runner-up.
+
+    If fresh seeds were trained, they are of these seeds. The dict is empty if nothing is compared: without a second
+    configuration, or if trainings share random streams.
+
+    Returns:
+        `verdict`, which is `better`, `worse`, `equal` or `undecided`; `measure`, a column of trials.csv; `difference`
+        of its means, with the 95 % interval from `low` to `high` and the p-value `p` after Holm's correction; `seeds`
+        of the best; `more_seeds` of each that would decide it if it is undecided (None if unknown); `undecided`, the
+        number of all configurations with an undecided difference from the best.
+    """
+    evidence, confirmed = weigh(run), confirmation.read(run)
+    rows: Sequence[Any] = confirmed.against if confirmed else evidence.against if evidence else ()
+    if run.crossed or evidence is None or not rows:
+        return {}
+    found = rows[0]
+    if confirmed:
+        measure, seeds = confirmed.measure, confirmed.contenders[0].fresh.n
+        interval, difference, more = (found.low, found.high), found.difference, found.more_seeds
+    else:
+        measure, seeds, compared = run.select, evidence.ranks[0].n, found.comparison
+        interval, difference, more = compared.interval, compared.difference.value, compared.more_seeds
+    is_open = found.verdict == "undecided"
+    return {
+        "verdict": found.verdict,
+        "measure": measure,
+        "difference": difference,
+        "low": interval[0],
+        "high": interval[1],
+        "p": found.p,
+        "seeds": seeds,
+        "more_seeds": max(more) if is_open and more else None,
+        "undecided": sum(row.verdict == "undecided" for row in rows),
+    }
 
 
 def _best_sentence(run: Run, best: int) -> str:

@@ -34,10 +34,11 @@ def tables(run: Run) -> list[Table]:
     evidence = weigh(run)
     if evidence is None or not evidence.against or run.crossed:
         return []
-    return [_ranking(run, evidence), _over_seeds(run, evidence), *_on_images(run, evidence)]
+    return [ranking(run, evidence), _over_seeds(run, evidence), *_on_images(run, evidence)]
 
 
-def _ranking(run: Run, evidence: Evidence) -> Table:
+def ranking(run: Run, evidence: Evidence) -> Table:
+    """The configurations, the best first."""
     rows = [
         {"place": place}
         | run.configurations.loc[configuration, shown_axes(run)].to_dict()
