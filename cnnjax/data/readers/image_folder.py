@@ -63,8 +63,10 @@ def read_image_folder(root: Path, name: str, size: int | None, resize: str) -> S
         for unknown in sorted(each for each in folders if composed(each) not in labels_of):
             train = files["train"][classes[0]][0].parent.parent
             raise PathError(folders[unknown][0].parent, f"the class is missing in {train}")
-    paths = [path for folders in files.values() for each in folders.values() for path in each]
-    stats = [(str(path.relative_to(root)), path.stat()) for path in paths]
+    in_classes = [each for folders in files.values() for each in folders.values()]
+    paths = [path for each in in_classes for path in each]
+    parents = [(each, str(each[0].parent.relative_to(root))) for each in in_classes]
+    stats = [(f"{parent}/{path.name}", path.stat()) for each, parent in parents for path in each]
     key = {
         "folder": str(root.resolve()),
         "files": [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats],
