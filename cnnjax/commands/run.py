@@ -1,30 +1,29 @@
 """Runs a study in a folder: resumes an interrupted run, trains the missing members and writes the records."""
 
 import contextlib
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 
-from cnnjax.commands.program_facts import describe_program, network_of, repeated_points
+from cnnjax.commands.program_facts import describe_program, repeated_points
 from cnnjax.data import Dataset
 from cnnjax.data.findings import examine
 from cnnjax.data.resize import thumbnails
 from cnnjax.executors.base import Engine
 from cnnjax.executors.driver import run_tasks
-from cnnjax.models.summary import training_flops
 from cnnjax.multihost import processes
 from cnnjax.multihost.shared_dir import held, open_folder
 from cnnjax.runs.run_dir import RunFolder, describe_plan
+from cnnjax.runs.speeds import read_speeds
 from cnnjax.study.plan import Member, Plan, Program
 from cnnjax.study.schema import Study, from_config
+from cnnjax.training.estimate import Estimator, describe_speed
+from cnnjax.training.machine import this_machine
 from cnnjax.training.program import load, prepare_jax, run_programs, waiting, write_environment, writing
 from cnnjax.utils.errors import RequestError, unwritable
 from cnnjax.utils.progress import Progress
 from cnnjax.utils.tree import differences
-
-_OPERATIONS_PER_VALUE = 1000  # network operations that take as long as gathering and augmenting one pixel value
 
 
 def run(
@@ -98,12 +97,14 @@ def run(
 
 def _expected_work(
     programs: Sequence[Program], members: Sequence[Member], dataset: Dataset
-) -> tuple[list[int], list[float]]:
-    """Returns the number of training images that each program has left, and its operations per image."""
+) -> tuple[list[int], list[float], list[float]]:
+    """Returns the training images that each program has left, and the expected seconds of an image and to compile."""
     ids = {member.id for member in members}
     images = [len(dataset.train) * sum(m.epochs for m in p.members if m.id in ids) for p in programs]
-    values = _OPERATIONS_PER_VALUE * math.prod(dataset.image_shape)
-    return images, [values + training_flops(network_of(p, dataset), dataset.image_shape) for p in programs]
+    machine = this_machine(max(len(program.members) for program in programs))
+    estimator = Estimator(machine, read_speeds(), lambda: 1.0)  # only ratios matter
+    found = [estimator.estimate(describe_speed(p.static, dataset, machine, len(p.members))) for p in programs]
+    return images, [each.seconds_per_image for each in found], [each.compile_seconds for each in found]
 
 
 def _make(workdir: Path) -> None:

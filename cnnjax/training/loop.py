@@ -41,6 +41,13 @@ class MemberBatch(NamedTuple):
         return [*self.members, *[self.members[0]] * (self.size - len(self.members))]
 
 
+class Trained(NamedTuple):
+    """The training images of all members together, and the seconds that they took."""
+
+    images: int
+    seconds: float
+
+
 @dataclasses.dataclass
 class _Work:
     """A batch of members, and everything that its training reads and writes."""
@@ -56,6 +63,8 @@ class _Work:
     stops: list[int]  # epochs in which a trial ends
     lines: dict[tuple[str, int], dict[str, Any]]  # of metrics.jsonl, by member and epoch
     epochs_left: int = 0  # of all members together, as the progress expects them
+    images: int = 0  # that all members together have trained on since this start
+    seconds: float = 0.0  # that they took
 
     @property
     def records(self) -> ProgramRecords:
@@ -78,8 +87,8 @@ def run_members(
     dataset: Dataset,
     data: DeviceData,
     progress: Progress,
-) -> None:
-    """Trains a batch of members to its last epoch, from its newest checkpoint if there is one.
+) -> Trained:
+    """Trains a batch of members to its last epoch, from its newest checkpoint if there is one. Returns its work.
 
     A kill at any instant is harmless. Metrics are written before the checkpoint of their epoch, and a trial's row after
     it. Metrics newer than the restored checkpoint are dropped, and then written again with the same values.
@@ -88,7 +97,7 @@ def run_members(
     finished = records.finished(members)
     missing = [trial.epochs for member in members for trial in member.trials if trial.id not in finished]
     if not missing:
-        return
+        return Trained(0, 0.0)
     # Importing orbax takes a second, and a plan does not need it.
     from cnnjax.training.checkpoints import Checkpoints
 
@@ -119,6 +128,7 @@ def run_members(
                 progress.on_checkpoint()
     finally:
         checkpoints.close()
+    return Trained(work.images, work.seconds)
 
 
 def _restore_or_init(work: _Work, checkpoints: "Checkpoints", most: int, lines: list[dict[str, Any]]) -> _Checkpoint:
@@ -162,6 +172,8 @@ def _train(work: _Work, now: _Checkpoint) -> _Checkpoint:
     if population.traces > traces:  # a smaller program was compiled for the members that still train
         work.records.write_json("program.json", population.compiled)
     elapsed = time.perf_counter() - start
+    work.images += len(lines) * len(work.dataset.train)
+    work.seconds += elapsed
     _report_progress(work, epoch + epochs, elapsed, lines)
     return _Checkpoint(state, epoch + epochs, seconds + elapsed)
 

@@ -10,28 +10,28 @@ from typing import NamedTuple
 
 import jax
 
-from cnnjax.data import Dataset, load_dataset
+from cnnjax.data import Dataset
+from cnnjax.data.load import load_checked
 from cnnjax.models.network import build_network
-from cnnjax.models.summary import check_fits, training_flops
+from cnnjax.models.summary import training_flops
 from cnnjax.multihost import processes
 from cnnjax.runs.environment import cache_folder, describe_environment, lasting
 from cnnjax.runs.program_records import Folder
 from cnnjax.runs.run_dir import RunFolder
+from cnnjax.runs.speeds import add_speed
 from cnnjax.study.plan import Member, Plan, Program, check_axes, make_plan
 from cnnjax.study.schema import Study
 from cnnjax.training.devices import is_out_of_memory, make_mesh, memory_limit, pin_settings, use_every_core
+from cnnjax.training.estimate import describe_speed
 from cnnjax.training.loop import MemberBatch, run_members
-from cnnjax.training.population import DeviceData, Population, member_batch_size, put_data
+from cnnjax.training.machine import this_machine
+from cnnjax.training.memory import MEMORY_SHARE, fitting_size, most_members
+from cnnjax.training.population import DeviceData, Population, put_data
 from cnnjax.utils.errors import RequestError, unwritable
 from cnnjax.utils.paths import make_folder
 from cnnjax.utils.progress import Progress
 from cnnjax.utils.signals import interruptibly
 from cnnjax.utils.tree import differences
-
-_MEMORY_SHARE = 0.8  # of a device's memory that a population may plan to use
-# A CPU trains members one after another anyway. A small batch of members gives a line of progress and a checkpoint
-# every few minutes.
-_CPU_FLOPS_PER_EPOCH = 240 * 50e9
 
 Layout = list[list[int]]  # batches of members: [first, end, how many train together]
 
@@ -63,14 +63,12 @@ class Compiler:
             study = dataclasses.replace(study, data=dataclasses.replace(study.data, validation_from="given"))
         self._study, self._dataset = study, dataset
         self._max_members, self._profile = max_members, profile
-        self._budget = _MEMORY_SHARE * min(processes.gather(memory_limit()))  # measured before training takes memory
+        self._budget = MEMORY_SHARE * min(processes.gather(memory_limit()))  # measured before training takes memory
 
     def compile(self, program: Program, folder: RunFolder | None = None) -> Compiled:
         """Compiles a program for the layout that `folder` holds; without one, for as many members as fit."""
         start = time.perf_counter()
-        shape, num_classes = self._dataset.image_shape, len(self._dataset.classes)
-        profile = None if self._profile is None else self._profile / program.id
-        population = Population(self._study, program.static, shape, num_classes, self._mesh, profile)
+        population = self.population(program)
         layout = None if folder is None else folder.read_layout(program.id)
         if layout is not None:
             # Another number of devices may have written it. The batches keep their members, whose states are on disk.
@@ -81,19 +79,18 @@ class Compiler:
         memory = max((self._compile(population, program, size) for _, _, size in layout), default=0)
         return Compiled(program, population, layout, memory, time.perf_counter() - start)
 
+    def population(self, program: Program) -> Population:
+        """Returns the population of a program, which is not compiled yet."""
+        shape, num_classes = self._dataset.image_shape, len(self._dataset.classes)
+        profile = None if self._profile is None else self._profile / program.id
+        return Population(self._study, program.static, shape, num_classes, self._mesh, profile)
+
     def _fitting_size(self, population: Population, program: Program) -> int:
         """Returns the number of members that train together: as many as fit, by the compiler's estimate of memory."""
-        count = len(program.members)
-        most = self._max_members or count + -count % population.devices
-        if jax.default_backend() == "cpu" and self._max_members is None:
-            flops = training_flops(population.config.network, self._dataset.image_shape)
-            most = min(most, max(1, int(_CPU_FLOPS_PER_EPOCH / max(flops * len(self._dataset.train), 1))))
-        while True:
-            size = member_batch_size(count, most, population.devices)
-            needed = self._compile(population, program, size)
-            if needed <= self._budget or size <= population.devices:
-                return size
-            most = min(int(size * self._budget / needed), size - 1)
+        count, devices = len(program.members), population.devices
+        operations = training_flops(population.config.network, self._dataset.image_shape) * len(self._dataset.train)
+        most = self._max_members or most_members(jax.default_backend(), count, devices, operations)
+        return fitting_size(count, most, devices, self._budget, lambda size: self._compile(population, program, size))
 
     def _compile(self, population: Population, program: Program, size: int) -> int:
         members = MemberBatch(program.id, program.members[:size], size).filled
@@ -126,17 +123,7 @@ def _load_here(study: Study) -> tuple[Dataset, Plan]:
         build_network(name, 1, precision)  # fail fast on unknown models, before loading data
     plan = make_plan(study)
     check_axes(study, plan)
-    dataset = load_dataset(study.data)
-    for name in study.models:
-        check_fits(name, dataset.image_shape)
-    for batch_size in study.train.batch_size:
-        if batch_size > len(dataset.train):
-            problem = f"must be at most the number of training images, {len(dataset.train)}"
-            raise RequestError("train.batch_size", batch_size, problem)
-        if len(study.train.drop_last) > 1 and len(dataset.train) % batch_size == 0:
-            problem = f"both values train alike: no example is left over by batches of {batch_size}; use one value"
-            raise RequestError("train.drop_last", study.train.drop_last, problem)
-    return dataset, plan
+    return load_checked(study), plan
 
 
 def prepare_jax(plan: Plan, cores: int | None = None) -> None:
@@ -265,8 +252,12 @@ def _run_program(folder: RunFolder, compiled: Compiled, dataset: Dataset, data: 
         start, stop, size = pending[0]
         batch = MemberBatch(program.id, program.members[start:stop], size)
         try:
-            run_members(folder, population, batch, dataset, data, progress)
+            trained = run_members(folder, population, batch, dataset, data, progress)
             done.append(pending.pop(0))
+            if trained.seconds and processes.is_first():
+                entry = describe_speed(program.static, dataset, this_machine(size), len(batch.members))
+                speed = trained.images / trained.seconds
+                add_speed(entry._replace(images_per_second=speed, compile_seconds=compiled.seconds))
         except Exception as error:
             if not is_out_of_memory(error) or size <= population.devices:
                 raise
