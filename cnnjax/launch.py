@@ -13,6 +13,7 @@ grid. An empty value is the empty tuple. Run the same command again to resume an
 """
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from absl import flags
@@ -25,10 +26,30 @@ from cnnjax.study import overrides
 from cnnjax.study.schema import Study
 from cnnjax.utils import cli
 from cnnjax.utils.errors import RequestError
+from cnnjax.utils.paths import expanded
 
 flags.adopt_module_key_flags(overrides)
 WORKDIR = overrides.WORKDIR
-PLAN = flags.DEFINE_bool("plan", False, "Print what would run, without training.")
+
+
+class _PlanParser(flags.ArgumentParser):
+    """Parses --plan, --plan=measure and --noplan."""
+
+    def parse(self, argument: str) -> str | None:
+        """Returns estimate, measure, or None."""
+        known = {"true": "estimate", "measure": "measure", "false": None}
+        if argument not in known:
+            raise ValueError("use --plan, --plan=measure or --noplan")
+        return known[argument]
+
+
+PLAN = flags.DEFINE(
+    _PlanParser(),
+    "plan",
+    None,
+    "Print what would run, and about how long; --plan=measure compiles and times a few steps of each program first.",
+    boolean=True,
+)
 COMPILATION_CACHE = flags.DEFINE_string(
     "compilation_cache", None, "Folder for compiled programs (default: the user's cache folder), or off."
 )
@@ -73,20 +94,31 @@ def main(config_overrides: list[str]) -> None:
     facts = {**plain, "networks": ladder.described(study.models), **asked}
     # Imports jax from here on; an invalid request has failed before.
     with processes.initialized(*place, facts=facts, timeout=COORDINATOR_TIMEOUT.value):
-        said = launch(study)
-        if processes.is_first():
-            print(said)
+        for said in plan(study) if PLAN.value else [launch(study)]:
+            if processes.is_first():
+                print(said, flush=True)
+
+
+def plan(study: Study) -> Iterator[str]:
+    """Yields the lines of --plan."""
+    from cnnjax.commands import plan_table
+
+    place = WORKDIR.value or overrides.default_folder("runs")
+    workdir = None if remote.is_url(str(place)) else expanded("workdir", place)
+    if PLAN.value == "measure":
+        from cnnjax.training import program
+
+        program.enable_compilation_cache(COMPILATION_CACHE.value)
+    return plan_table.plan_lines(study, workdir, measure=PLAN.value == "measure")
 
 
 def launch(study: Study) -> str:
-    """Runs the study, or only plans it with --plan. Returns the summary to print."""
-    from cnnjax.commands import plan_table, run
+    """Runs the study. Returns the summary to print."""
+    from cnnjax.commands import run
     from cnnjax.training import program
+    from cnnjax.utils.progress import Progress
 
     program.enable_compilation_cache(COMPILATION_CACHE.value)
-    if PLAN.value:
-        return plan_table.plan_table(study)
-    from cnnjax.utils.progress import Progress
 
     if CONFIRM.value:
         from cnnjax.commands import confirm
