@@ -7,7 +7,7 @@ from collections.abc import Callable
 from cnnjax.data import Dataset
 from cnnjax.models.fusion import ConvPool, fused
 from cnnjax.models.ladder import find_layers
-from cnnjax.models.specs import Conv, MaxPool
+from cnnjax.models.specs import Conv, Gelu, MaxPool
 from cnnjax.models.summary import Architecture, apply_layer, parameter_count
 from cnnjax.study.hparams import Static
 from cnnjax.study.schema import Study
@@ -18,7 +18,7 @@ MEMORY_SHARE = 0.8  # of a device's memory that a population may plan to use
 # every few minutes.
 _CPU_FLOPS_PER_EPOCH = 240 * 50e9
 _FLOAT = 4  # bytes
-_TRAINING_COPIES, _IMAGE_COPIES, _CHUNK_BYTES = 2.2, 6, 3_000_000  # fitted, see `training_memory`
+_TRAINING_COPIES, _IMAGE_COPIES, _CHUNK_BYTES = 1.5, 6, 3_000_000  # fitted, see `training_memory`
 
 
 def member_batch_size(members: int, most: int, devices: int = 1) -> int:
@@ -102,12 +102,14 @@ def training_memory(study: Study, static: Static, dataset: Dataset, members: int
 def _between_layers(network: Architecture, static: Static, image_shape: tuple[int, ...], evaluated: int) -> float:
     """Returns the bytes of the arrays between the layers: all of a training batch, or two of an evaluation batch."""
     shape, sizes = image_shape, [math.prod(image_shape)]
+    inputs = 0  # that the gradients need in addition to the outputs
     for layer in fused(network.layers):
         for part in (layer.conv, MaxPool()) if isinstance(layer, ConvPool) else (layer,):
             shape = apply_layer(part, network.num_classes, shape).output
         sizes.append(math.prod(shape))
+        inputs += sizes[-2] if isinstance(layer, Gelu) else 0
     value = 2 if static.arithmetic == "bfloat16" else _FLOAT
-    training = _TRAINING_COPIES * value * static.batch_size * sum(sizes)
+    training = _TRAINING_COPIES * value * static.batch_size * (sum(sizes) + inputs)
     evaluation = value * evaluated * max(map(sum, itertools.pairwise(sizes)))
     convolves = any(isinstance(layer, Conv) for layer in network.layers)
     batch = max(static.batch_size, evaluated)

@@ -67,13 +67,23 @@ def _begins_as_image(path: Path) -> bool:
 
 def split_image_files(folder: Path) -> tuple[list[Path], list[Path]]:
     """Returns the image files of a folder and its other files; sorts and raises as `list_entries`."""
+    images, others, _ = split_entries(folder)
+    return images, others
+
+
+def split_entries(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
+    """Returns the image files, the other files and the folders in a folder; sorts and raises as `list_entries`."""
     images: list[Path] = []
     others: list[Path] = []
+    folders: list[Path] = []
     for entry in list_entries(folder):
-        if not entry.is_dir():
-            path = folder / entry.name
-            (images if entry.is_file() and _is_image(path) else others).append(path)
-    return images, others
+        path = folder / entry.name
+        if entry.is_dir():
+            folders.append(path)
+        else:
+            is_image = entry.is_file() and (entry.name.lower().endswith(_SUFFIXES) or _is_image(path))
+            (images if is_image else others).append(path)
+    return images, others, folders
 
 
 def count_notes(notes: Iterable[str]) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from cnnjax.data.readers.image_files import (
     count_notes,
     decode_image,
     is_image_file,
+    split_entries,
     split_image_files,
 )
 from cnnjax.data.resize import resize_images
@@ -125,9 +126,9 @@ def _list_classes(folder: Path) -> tuple[dict[str, list[Path]], list[Path]]:
     """Returns the image files of each class, and all other files."""
     classes, unread = {}, []
     for name in sort_class_names(each.name for each in subfolders(folder)):
-        if nested := subfolders(folder / name):
+        classes[name], others, nested = split_entries(folder / name)
+        if nested:
             raise PathError(nested[0], "the folder is within a class folder; put images there")
-        classes[name], others = split_image_files(folder / name)
         if not classes[name]:
             but = f" but {count_suffixes(others)}" if others else ""
             raise PathError(folder / name, f"the class folder has no image{but}; use files named {SUFFIXES}")
