@@ -129,7 +129,7 @@ def launch(study: Study) -> str:
     with (
         Progress(is_shown=processes.is_first()) as progress,
         _engine() as engine,
-        remote.at_hand(place, progress) as workdir,
+        remote.local_copy(place, progress) as workdir,
     ):
         run.run(study, workdir, progress=progress, engine=engine, **options)
         said = [processes.broadcast_from_process0(lambda: _report(workdir))]

@@ -10,7 +10,7 @@ from cnnjax.analysis.columns import AXES
 from cnnjax.analysis.run import Run
 from cnnjax.runs.integrity import Damaged, read_json, read_undamaged
 from cnnjax.runs.run_dir import RunFolder
-from cnnjax.runs.trials_csv import read_table, record_files
+from cnnjax.runs.trials_csv import read_shown, read_table, record_files
 from cnnjax.study.hparams import HPARAMS
 from cnnjax.study.metrics import EPOCH_MEASURES, MEASURES, SPLITS
 from cnnjax.study.renamed import modern_config
@@ -86,8 +86,8 @@ def _trials(workdir: Path) -> pd.DataFrame:
     if missing:
         raise RequestError("workdir", str(path), f"it has no column {missing[0]!r}")
     for trial in trials["trial"]:
-        if not re.fullmatch(r"t\d+", str(trial)):  # it is part of file names
-            raise RequestError("workdir", str(path), f"it has a trial named {trial!r}; use names such as t0000")
+        if not re.fullmatch(r"t[0-9a-f]+", str(trial)):  # it is part of file names
+            raise RequestError("workdir", str(path), f"it has a trial named {trial!r}; use names such as t01c9")
     measured = _floats(path, trials[[*MEASURES, *_COSTS]])
     configuration = trials.groupby(list(AXES), sort=False, dropna=False).ngroup()
     return trials.assign(**dict(measured.items()), configuration=configuration)
@@ -98,7 +98,11 @@ def _epochs(workdir: Path) -> pd.DataFrame:
     columns = ["member", "epoch", *EPOCH_MEASURES]
     path = workdir / "metrics.jsonl"
     files = record_files(workdir, path.name)
-    lines = [line for file in ([path] if files is None else files) for line in read_undamaged(file) if "member" in line]
+    every = (line for file in ([path] if files is None else files) for line in read_undamaged(file))
+    shown = read_shown(workdir)
+    lines = [line for line in every if "member" in line and shown.has_line(line)]
+    places = {member: place for place, member in enumerate(shown.epochs)}
+    lines.sort(key=lambda line: places.get(line["member"], 0))  # as if the study had not grown
     epochs = pd.DataFrame(lines, columns=columns)
     return epochs.assign(**dict(_floats(path, epochs[list(EPOCH_MEASURES)]).items()))
 

@@ -58,8 +58,8 @@ class Run:
     @cached_property
     def history(self) -> pd.DataFrame:
         """The epochs of members that did not diverge. A member has the configuration of its longest trial."""
-        trained = self.ok[["trial", "configuration"]]
-        return self.epochs.merge(trained, left_on="member", right_on="trial").drop(columns="trial")
+        trained = self.ok.sort_values("epochs", kind="stable").drop_duplicates("member", keep="last")
+        return self.epochs.merge(trained[["member", "configuration"]].sort_index(), on="member")
 
     def history_of(self, configurations: Iterable[int]) -> pd.DataFrame:
         """The epochs of the trials of some configurations, with those of trials that are read off longer ones."""

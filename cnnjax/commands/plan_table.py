@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cnnjax.commands.growth import check_folder, earlier_studies
 from cnnjax.commands.program_facts import describe_program, network_of, repeated_points
 from cnnjax.data import Dataset, cache
 from cnnjax.data.load import load_checked
@@ -42,12 +43,15 @@ def plan_lines(study: Study, workdir: Path | None = None, measure: bool = False)
     """
     for name in study.models:
         find_layers(name)  # fail fast, before loading data
-    plan = make_plan(study)
+    folder = None if workdir is None else RunFolder(workdir)
+    if folder is not None:
+        check_folder(folder, study, overwrite=False)
+    plan = make_plan(study, [] if folder is None else earlier_studies(folder, study))
     check_axes(study, plan)
-    finished = set() if workdir is None else finished_trials(workdir, plan)
+    finished, stored = (set(), {}) if folder is None else (finished_trials(folder, plan), _stored_epochs(folder))
     waiting = {program.id: members for program in plan.programs if (members := _waiting(program, finished))}
     programs = [program for program in plan.programs if program.id in waiting]
-    yield from _counts(plan, waiting, workdir, len(finished))
+    yield from _counts(plan, waiting, folder, len(finished))
     if not programs:
         yield "nothing left to train"
         return
@@ -59,39 +63,49 @@ def plan_lines(study: Study, workdir: Path | None = None, measure: bool = False)
     counts = {name: len(split) for name, split in dataset.splits.items()}
     yield f"data      {dataset.name}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items())
     yield from (f"          {note}" for note in dataset.notes)
-    sizes = {program.id: _members_at_a_time(program, study, dataset, machine) for program in programs}
+    sizes = {p.id: _members_at_a_time(p, len(waiting[p.id]), dataset, machine) for p in programs}
     if measure:
         from cnnjax.training.measure import measure_programs
 
         measure_programs(study, dataset, plan, programs, sizes)
-    yield from _table(study, dataset, programs, waiting, sizes, machine)
+    yield from _table(dataset, programs, waiting, stored, sizes, machine)
 
 
-def finished_trials(workdir: Path, plan: Plan) -> set[str]:
-    """Returns the ids of the trials of a plan that have a result in a run's folder; none without a folder."""
-    folder = RunFolder(workdir)
-    if folder.read_if_intact("config.json") is None:
-        return set()
+def finished_trials(folder: RunFolder, plan: Plan) -> set[str]:
+    """Returns the ids of the trials of a plan that have a result in a run's folder."""
     return {trial for program in plan.programs for trial in folder.program(program.id).finished(program.members)}
+
+
+def _stored_epochs(folder: RunFolder) -> dict[str, int]:
+    """Returns the epochs from which members go on, by id: those of their longest finished trials."""
+    epochs: dict[str, int] = {}
+    for row in folder.read_trials().values():
+        epochs[row["member"]] = max(int(row["epochs"]), epochs.get(row["member"], 0))
+    return epochs
+
+
+def _epochs_left(member: Member, stored: Mapping[str, int]) -> int:
+    done = stored.get(member.id, 0)
+    return member.epochs - done if done < member.epochs else member.epochs  # a shorter trial trains anew
 
 
 def _waiting(program: Program, finished: set[str]) -> list[Member]:
     return [member for member in program.members if any(trial.id not in finished for trial in member.trials)]
 
 
-def _counts(plan: Plan, waiting: Mapping[str, Sequence[Member]], workdir: Path | None, kept: int) -> Iterator[str]:
+def _counts(plan: Plan, waiting: Mapping[str, Sequence[Member]], folder: RunFolder | None, kept: int) -> Iterator[str]:
     """Yields what is known before the data is read."""
     new, trained = len(plan.trials) - kept, sum(map(len, waiting.values()))
     said = f"trials    {len(plan.trials):,}: "
-    said += f"{kept:,} kept from {workdir}, {new:,} new: " if kept else ""
+    said += f"{kept:,} kept from {folder.path}, {new:,} new: " if folder is not None and kept else ""
     yield said + f"{trained:,} trained, {max(new - trained, 0):,} read off longer ones"
-    if anew := _trained_anew(plan, workdir):
+    if anew := _trained_anew(plan, folder):
         yield f"          {anew:,} longer ones train anew: their schedules depend on the number of epochs"
     yield from (f"left out  {line}" for line in repeated_points(plan))
     yield f"programs  {len(waiting)}"
 
 
-def _trained_anew(plan: Plan, workdir: Path | None) -> int:
+def _trained_anew(plan: Plan, folder: RunFolder | None) -> int:
     """Counts the trials that have a shorter one, but do not continue it, because of their schedules."""
 
     def others(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -100,7 +114,7 @@ def _trained_anew(plan: Plan, workdir: Path | None) -> int:
 
     rows = [trial.row() for trial in plan.trials]
     names = [name for name in rows[0] if name not in ("trial", "epochs")]
-    stored = {} if workdir is None else RunFolder(workdir).read_trials()
+    stored = {} if folder is None else folder.read_trials()
     shortest: dict[tuple[str, ...], int] = {}
     for row in (*rows, *stored.values()):
         shortest[others(row)] = min(int(row["epochs"]), shortest.get(others(row), int(row["epochs"])))
@@ -113,43 +127,43 @@ def _trained_anew(plan: Plan, workdir: Path | None) -> int:
     return len(longer)
 
 
-def _members_at_a_time(program: Program, study: Study, dataset: Dataset, machine: Machine) -> int:
+def _members_at_a_time(program: Program, count: int, dataset: Dataset, machine: Machine) -> int:
     """Returns how many members would train together, by the formula of their memory."""
     operations = training_flops(network_of(program, dataset), dataset.image_shape) * len(dataset.train)
-    most = most_members(machine.platform, len(program.members), machine.devices, operations)
+    most = most_members(machine.platform, count, machine.devices, operations)
 
     def memory(size: int) -> float:
-        return training_memory(study, program.static, dataset, size // machine.devices, machine.platform)
+        return training_memory(program.static, dataset, size // machine.devices, machine.platform)
 
-    return fitting_size(len(program.members), most, machine.devices, MEMORY_SHARE * machine.memory, memory)
+    return fitting_size(count, most, machine.devices, MEMORY_SHARE * machine.memory, memory)
 
 
 def _table(
-    study: Study,
     dataset: Dataset,
     programs: Sequence[Program],
     waiting: Mapping[str, Sequence[Member]],
+    stored: Mapping[str, int],
     sizes: Mapping[str, int],
     machine: Machine,
 ) -> Iterator[str]:
     """Yields a line for each program, and the sums."""
     estimator = Estimator(machine, read_speeds(), lambda: calibrate(machine))
     yield ""
-    head = "program  model       optimizer  batch  members  at a time  parameters  memory MB  training TFLOP  minutes"
-    yield head
+    columns = "optimizer  batch  members  at a time  parameters  memory MB  training TFLOP  minutes"
+    yield f"program        model       {columns}"
     total, low, high = 0.0, _START_SECONDS, _START_SECONDS
     for program in programs:
         static, members, size = program.static, waiting[program.id], sizes[program.id]
         described = describe_program(program, dataset)
-        images = len(dataset.train) * sum(member.epochs for member in members)
+        images = len(dataset.train) * sum(_epochs_left(member, stored) for member in members)
         flops = described["training_flops"] / len(dataset.train) / sum(member.epochs for member in program.members)
-        memory = training_memory(study, static, dataset, size // machine.devices, machine.platform)
-        found = estimator.estimate(describe_speed(static, dataset, machine, min(size, len(program.members))))
+        memory = training_memory(static, dataset, size // machine.devices, machine.platform)
+        found = estimator.estimate(describe_speed(static, dataset, machine, min(size, len(members))))
         seconds = found.compile_seconds + images * found.seconds_per_image
         total += flops * images
         low, high = low + seconds / found.factor, high + seconds * found.factor
         yield (
-            f"{program.id:<8} {static.model:<11} {static.optimizer:<10} {static.batch_size:>5}  "
+            f"{program.id:<13}  {static.model:<11} {static.optimizer:<10} {static.batch_size:>5}  "
             f"{len(members):>7}  {size:>9}  {described['parameters']:>10,}  {memory / 1e6:>9,.0f}  "
             f"{significant(flops * images / 1e12):>14}  {significant(seconds / 60):>7}"
         )

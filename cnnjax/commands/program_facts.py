@@ -12,7 +12,7 @@ from cnnjax.utils.text import counted
 
 def repeated_points(plan: Plan) -> list[str]:
     """Returns a line per axis that makes points of the grid equal, so that they are not trained."""
-    what = "of the grid would train as another does"
+    what = "of the grid would train identically to another"
     return [
         f"{counted(n, 'point')} {what}: {axis} matters {where_it_matters(axis)}" for axis, n in plan.repeats.items()
     ]

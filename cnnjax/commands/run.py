@@ -1,4 +1,4 @@
-"""Runs a study in a folder: resumes an interrupted run, trains the missing members and writes the records."""
+"""Runs a study in a folder: resumes an interrupted run, or grows it, trains what is missing and writes the records."""
 
 import contextlib
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 
+from cnnjax.commands.growth import check_folder, earlier_studies
 from cnnjax.commands.program_facts import describe_program, repeated_points
 from cnnjax.data import Dataset
 from cnnjax.data.findings import examine
@@ -40,7 +41,7 @@ def run(
 
     Args:
         study: the study to train.
-        workdir: the run's folder. A run of the same study in it is resumed.
+        workdir: the run's folder. A run in it is resumed, and grows if the study asks for other values of its axes.
         progress: receives every step.
         overwrite: delete the run in the folder first.
         max_members: the largest number of members trained at a time; None for as many as fit in memory.
@@ -58,12 +59,14 @@ def run(
         is_run = folder.read_if_intact("config.json") is not None
         if is_run:  # fail fast if another process works in the folder
             stack.enter_context(held(workdir))
-        is_new = _check_folder(folder, study, overwrite)
-        dataset, plan = load(study)
+        is_new = check_folder(folder, study, overwrite)
+        earlier = [] if is_new else earlier_studies(folder, study)
+        dataset, plan = load(study, earlier)
         if not is_run:
             processes.broadcast_from_process0(lambda: _make(workdir))
             stack.enter_context(held(workdir))
-            is_new = _check_folder(folder, study, overwrite)
+            if (is_new := check_folder(folder, study, overwrite)) is False and folder.read_config() is not None:
+                raise RequestError("workdir", str(workdir), "another command has just begun a run in it; try again")
         folder.check_free()  # of workers that a killed launch left
         if is_new:
             folder.clear()
@@ -71,13 +74,13 @@ def run(
             prepare_jax(plan)
         else:
             jax.config.update("jax_platforms", "cpu")  # this process does not train; leave the devices to the workers
-        _start(folder, study, dataset, plan)
+        _start(folder, study, earlier, dataset, plan)
         for note in (*dataset.notes, *(f"left out: {line}" for line in repeated_points(plan))):
             progress.note(note)
         if engine is None:
             write_environment(folder, progress)
         for program in plan.programs:
-            folder.program(program.id).repair()
+            folder.program(program.id).repair([trial for member in program.members for trial in member.trials])
         programs, members = waiting(folder, plan.programs)
         try:
             if programs:
@@ -86,7 +89,7 @@ def run(
                     run_tasks(folder, study, dataset, programs, progress, engine, max_members, profile)
                 else:
                     traces = workdir / "profile" if profile and processes.is_first() else None
-                    run_programs(folder, study, dataset, programs, progress, max_members, traces)
+                    run_programs(folder, study, dataset, plan.members, programs, progress, max_members, traces)
             else:
                 progress.note(f"{workdir} is finished: {len(plan.trials)} trials, nothing left to train")
         finally:
@@ -117,36 +120,11 @@ def _make(workdir: Path) -> None:
         raise RequestError("workdir", str(workdir), said) from error
 
 
-def _check_folder(folder: RunFolder, study: Study, overwrite: bool) -> bool:
-    """Returns whether the folder is cleared first; raises RequestError if it holds another study."""
-    if overwrite:
-        return folder.check_overwritable()
-    found = folder.read_config()
-    if found is None:
-        return False
-    try:
-        there = from_config(found).to_dict()
-    except RequestError as error:
-        raise RequestError("workdir", str(folder.path), f"its config.json is not a valid study ({error})") from error
-    found = differences(there, study.to_dict())
-    if "sha256" in (folder.read_if_intact("data.json") or {}):
-        found.pop("data.path", None)  # the data may have moved; its fingerprint is compared when it is read
-    differing = [f"{key} ({theirs!r} there, {ours!r} here)" for key, (theirs, ours) in found.items()]
-    if differing:
-        raise RequestError(
-            "workdir",
-            str(folder.path),
-            f"it holds another study, which differs in {', '.join(differing)}; "
-            "choose another folder, or --overwrite it",
-        )
-    folder.check_networks(study.models)
-    return False
-
-
-def _start(folder: RunFolder, study: Study, dataset: Dataset, plan: Plan) -> None:
+def _start(folder: RunFolder, study: Study, earlier: Sequence[Study], dataset: Dataset, plan: Plan) -> None:
     """Writes the records known before training, config.json first: it marks the folder as a run."""
-    if folder.read_config() is None:
-        folder.write_config(study.to_dict())
+    before = folder.read_config()
+    if before is None or from_config(before) != study:
+        folder.write_config(study.to_dict(), [past.to_dict() for past in earlier])
     folder.remove_unfinished()
     data = dataset.describe()
     before = folder.read_if_intact("data.json")
@@ -156,11 +134,10 @@ def _start(folder: RunFolder, study: Study, dataset: Dataset, plan: Plan) -> Non
             what = f"its trials trained on other data ({key} {there} there, {here} here)"
             how = "bring the data back, choose another folder, or --overwrite it"
             raise RequestError("workdir", str(folder.path), f"{what}; {how}")
-    folder.check_version()
-    folder.check_plan(plan)
     examined = (before or {}).get("examined") or examine(dataset)
     folder.write_json("data.json", data | {"examined": examined})
-    if folder.read_if_intact("plan.json") is None:
-        folder.write_json("plan.json", describe_plan(plan, [describe_program(p, dataset) for p in plan.programs]))
+    described = describe_plan(plan, [describe_program(p, dataset) for p in plan.programs])
+    if differences(folder.read_if_intact("plan.json") or {}, described):
+        folder.write_json("plan.json", described)
     folder.write_predictions("labels", labels=dataset.test.labels)
     folder.write_predictions("images", images=thumbnails(dataset.test.images))

@@ -53,7 +53,9 @@ def load_checked(study: Study) -> Dataset:
             problem = f"must be at most the number of training images, {len(dataset.train)}"
             raise RequestError("train.batch_size", batch_size, problem)
         if len(study.train.drop_last) > 1 and len(dataset.train) % batch_size == 0:
-            problem = f"both values train alike: no example is left over by batches of {batch_size}; use one value"
+            problem = (
+                f"both values train identically: no example is left over by batches of {batch_size}; use one value"
+            )
             raise RequestError("train.drop_last", study.train.drop_last, problem)
     return dataset
 

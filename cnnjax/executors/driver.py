@@ -10,7 +10,7 @@ from typing import Any, cast
 from cnnjax.data import Dataset
 from cnnjax.executors.base import PATIENCE, Engine, Outcome, Task
 from cnnjax.executors.worker import CALLS, PROGRESS
-from cnnjax.runs.environment import code_versions, lasting
+from cnnjax.runs.environment import code_versions, comparable
 from cnnjax.runs.integrity import read_lines
 from cnnjax.runs.lock import holder
 from cnnjax.runs.run_dir import RunFolder
@@ -105,7 +105,7 @@ def _write_environment(folder: RunFolder, programs: Sequence[Program]) -> None:
     first = folder.read_if_intact("environment.json") or {**next(iter(found.values())), "command": sys.argv}
     tasks = first.get("tasks", {})
     for name, environment in found.items():
-        keys = {key.partition(".")[0] for key in differences(lasting(first), lasting(environment))}
+        keys = {key.partition(".")[0] for key in differences(comparable(first), comparable(environment))}
         tasks[name] = {key: environment.get(key) for key in sorted(keys)}
     tasks = {name: keys for name, keys in tasks.items() if keys}
     folder.write_json("environment.json", first | ({"tasks": tasks} if tasks else {}))

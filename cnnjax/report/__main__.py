@@ -41,7 +41,7 @@ def main(arguments: argparse.Namespace) -> None:
         return
     page = build_report(workdir, arguments.select)
     if remote.is_url(arguments.workdir):
-        remote.put_back(arguments.workdir, "report")
+        remote.upload(arguments.workdir, "report")
     print(page)
 
 

@@ -48,7 +48,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("CNNJAX_CACHE") or "~/.cache/cnnjax").expanduser()
 
 
-def lasting(environment: Mapping[str, Any]) -> dict[str, Any]:
+def comparable(environment: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the entries of an environment that can change results: not the command and not earlier environments."""
     return {key: value for key, value in environment.items() if key not in ("command", "earlier", "tasks")}
 

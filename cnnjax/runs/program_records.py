@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from cnnjax.runs.integrity import Damaged, add_checksum, append, json_lines, read_array, read_json, read_lines, replaced
 from cnnjax.study.plan import Member, Trial
+from cnnjax.utils.tree import finite
 
 
 class Folder:
@@ -66,12 +67,20 @@ class ProgramRecords(Folder):
         self._run = run
         self._known: _Recorded | None = None
 
-    def repair(self) -> None:
-        """Creates the directory, and drops damaged and incomplete lines. Call it before writing."""
+    def repair(self, trials: Iterable[Trial] = ()) -> None:
+        """Creates the directory, and drops damaged and incomplete lines. Call it before writing.
+
+        Args:
+            trials: their rows get their configurations: a study that grows may describe a trial otherwise, by another
+                value of a hyperparameter without effect.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         self._known = None
         for name in ("metrics.jsonl", "trials.jsonl"):
             self._rewrite(name, read_lines(self.path / name).intact)
+        rows = self._recorded().rows
+        described = {trial.id: finite(trial.row()) for trial in trials if trial.id in rows}
+        self.append_trials(rows[name] | row for name, row in described.items() if rows[name] != rows[name] | row)
 
     def append_metrics(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Appends lines to metrics.jsonl and waits until they are on disk; non-finite numbers become null."""

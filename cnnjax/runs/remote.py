@@ -47,7 +47,7 @@ def is_url(workdir: str | Path) -> bool:
 
 
 @contextlib.contextmanager
-def at_hand(workdir: str | Path, progress: Progress) -> Iterator[Path]:
+def local_copy(workdir: str | Path, progress: Progress) -> Iterator[Path]:
     """Fetches a run into a local folder, yields the folder, and pushes it at checkpoints and at the end.
 
     The last push happens even if the block raises. A local path is yielded without fetch and push.
@@ -92,7 +92,7 @@ def copied(workdir: str | Path, without: tuple[str, ...] = ()) -> Path:
     return copy.folder
 
 
-def put_back(workdir: str | Path, name: str) -> None:
+def upload(workdir: str | Path, name: str) -> None:
     """Pushes the subfolder `name` of the local folder of `copied`. Raises RequestError if that fails."""
     with _opened(workdir, "copies", Progress(), patience=600.0) as copy, copy.doing("pushing to"):
         copy.put(file for file in copy.files() if file.startswith(f"{name}/"))

@@ -2,19 +2,20 @@
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cnnjax.models.ladder import LADDER, changed, described
-from cnnjax.runs.integrity import Damaged, read_json, read_lines, read_rows, replaced
+from cnnjax.runs.integrity import Damaged, json_lines, read_json, read_lines, read_rows, replaced
 from cnnjax.runs.lock import HOLDER, LOCK, locked
 from cnnjax.runs.program_records import Folder, ProgramRecords
-from cnnjax.runs.trials_csv import csv_text, record_files
+from cnnjax.runs.trials_csv import csv_text, read_shown, record_files
 from cnnjax.study.plan import Plan
 from cnnjax.study.renamed import modern_config
+from cnnjax.study.schema import NOT_OF_STUDY
 from cnnjax.utils.errors import RequestError
 
 NO_RUN = "it is not empty and holds no config.json; use a new or empty folder, or the folder of a run"
@@ -86,20 +87,22 @@ class RunFolder(Folder):
             for file in self.path.glob(f"{pattern}.*.tmp"):
                 file.unlink()
 
-    def read_layout(self, program: str) -> list[list[int]] | None:
-        """Returns the batches of members of a program, or None if they are not stored.
+    def read_layout(self, program: str, members: Sequence[str] = ()) -> list[tuple[list[str], int]]:
+        """Returns the batches of members of a program: their ids, and how many train together. None may be stored.
 
-        A batch is [first member, end, number of members trained at once].
+        Args:
+            program: its id.
+            members: the ids of all members, which a run of version 0.1 stored by their places.
         """
-        try:
-            return read_json(self.path / "checkpoints" / program / "layout.json")["chunks"]
-        except (FileNotFoundError, KeyError, Damaged):
-            return None
+        layout = self.read_if_intact(f"checkpoints/{program}/layout.json") or {}
+        numbered = [(list(members[first:end]), size) for first, end, size in layout.get("chunks", ())]
+        return [(batch["members"], batch["size"]) for batch in layout.get("batches", ())] or numbered
 
-    def write_layout(self, program: str, layout: list[list[int]]) -> None:
+    def write_layout(self, program: str, layout: Iterable[tuple[Sequence[str], int]]) -> None:
         """Stores the batches of members of a program, so that a resumed run uses the same ones."""
         (self.path / "checkpoints" / program).mkdir(parents=True, exist_ok=True)
-        self.write_json(f"checkpoints/{program}/layout.json", {"chunks": layout})
+        batches = [{"members": [*members], "size": size} for members, size in layout]
+        self.write_json(f"checkpoints/{program}/layout.json", {"batches": batches})
 
     def read_config(self) -> dict[str, Any] | None:
         """Returns the config of the study in the folder, or None for a new folder.
@@ -110,11 +113,17 @@ class RunFolder(Folder):
         config = self._read_config()
         if config is None:
             return None
-        return modern_config({key: value for key, value in config.items() if key != "networks"})
+        return modern_config({key: value for key, value in config.items() if key not in NOT_OF_STUDY})
 
-    def write_config(self, config: Mapping[str, Any]) -> None:
-        """Writes config.json: the study, and the layers of its networks."""
-        self.write_json("config.json", {**config, "networks": described(config["models"])})
+    def read_earlier(self) -> list[dict[str, Any]]:
+        """Returns the configs of earlier studies that asked this run for trials that the newest does not ask for."""
+        return (self._read_config() or {}).get("earlier", [])
+
+    def write_config(self, config: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Writes config.json: the study, earlier studies of the run, and the layers of all networks."""
+        networks = {**(self._read_config() or {}).get("networks", {}), **described(config["models"])}
+        more = {"earlier": [*earlier]} if earlier else {}
+        self.write_json("config.json", {**config, **more, "networks": networks})
 
     def check_networks(self, names: Iterable[str]) -> None:
         """Raises RequestError if a network has other layers than the run's network of the same name.
@@ -129,16 +138,21 @@ class RunFolder(Folder):
             how = "change it back, or give it another name and another folder"
             raise RequestError("models", name, f"{self.path} trained another network of that name: {difference}; {how}")
 
+    def is_numbered(self) -> bool:
+        """Returns whether an older version started the run: it numbered its trials."""
+        plan = self.read_if_intact("plan.json")
+        return plan is not None and "trial_ids" not in plan
+
     def check_version(self) -> None:
-        """Raises RequestError if an older version started the run: it kept no records per program."""
-        if record_files(self.path, "") is None and (self.path / "trials.csv").exists():
+        """Raises RequestError if an older version started the run."""
+        if self.is_numbered():
             how = "continue with the version that started it, choose another folder, or --overwrite it"
             raise RequestError("workdir", str(self.path), f"an older version of cnnjax trained its trials; {how}")
 
     def check_plan(self, plan: Plan) -> None:
-        """Raises RequestError if the version that started the run planned another number of trials for its study."""
+        """Raises RequestError if the older version that started a run planned another number of trials for it."""
         before = (self.read_if_intact("plan.json") or {}).get("trials", len(plan.trials))
-        if before != len(plan.trials):
+        if self.is_numbered() and before != len(plan.trials):
             how = "continue with the version that started it, or choose another folder"
             problem = f"its study had {before} trials, and has {len(plan.trials)} in this version; {how}"
             raise RequestError("workdir", str(self.path), problem)
@@ -170,16 +184,23 @@ class RunFolder(Folder):
         return {row["trial"]: row for row in rows}
 
     def write_views(self) -> None:
-        """Writes metrics.jsonl, trials.csv and the measured values in plan.json again, from the programs' records."""
+        """Writes metrics.jsonl, trials.csv and the measured values in plan.json again, from the programs' records.
+
+        The views have the trials that the newest study asks for, in the order of its grid.
+        """
         files = record_files(self.path, "metrics.jsonl")
         if files is None:  # a run of an older version
             return
+        shown = read_shown(self.path)
         with replaced(self.path / "metrics.jsonl") as view:
             for file in files:
-                lines = file.read_bytes()
-                view.write(lines[: lines.rfind(b"\n") + 1])
+                if self.read_earlier():
+                    view.write(json_lines(line for line in read_lines(file).intact if shown.has_line(line)))
+                else:
+                    lines = file.read_bytes()
+                    view.write(lines[: lines.rfind(b"\n") + 1])
         with replaced(self.path / "trials.csv") as view:
-            view.write(csv_text(self.read_trials().values()).encode())
+            view.write(csv_text(shown.sort(self.read_trials().values())).encode())
         found = record_files(self.path, "program.json") or ()
         measured = {file.parent.name: Folder(file.parent).read_if_intact(file.name) or {} for file in found}
         plan = self.read_if_intact("plan.json") or {}
@@ -210,6 +231,7 @@ def describe_plan(plan: Plan, programs: list[dict[str, Any]]) -> dict[str, Any]:
         "trials": len(plan.trials),
         "trained": plan.trained,
         "repeats": dict(plan.repeats),
+        "trial_ids": [trial.id for trial in plan.trials],
         "programs": [
             {
                 "id": program.id,
@@ -219,6 +241,7 @@ def describe_plan(plan: Plan, programs: list[dict[str, Any]]) -> dict[str, Any]:
                 "epochs": max(member.epochs for member in program.members),
                 **more,
                 "member_ids": [member.id for member in program.members],
+                "member_epochs": [member.epochs for member in program.members],
             }
             for program, more in zip(plan.programs, programs, strict=True)
         ],

@@ -69,11 +69,12 @@ _FORMS: dict[str, Any] = {
         **{"validation_from": _OPTIONAL_NAME, "test_from": _NAME, "sha256": _NAME, "test_sha256": _NAME},
     },
     "plan.json": {
-        **{"trials": _COUNT, "trained": _COUNT, "repeats": {}},
+        **{"trials": _COUNT, "trained": _COUNT, "repeats": {}, "trial_ids": [_NAME]},
         "programs": [
             _Keys(
                 {
-                    **{"id": _NAME, "model": _NAME, "member_ids": [_NAME], "parameters": _NUMBER},
+                    **{"id": _NAME, "model": _NAME, "member_ids": [_NAME], "member_epochs": [_COUNT]},
+                    "parameters": _NUMBER,
                     **{"forward_flops": _NUMBER, "training_flops": _NUMBER, "compilations": _COUNT},
                     **{"memory_bytes": _OPTIONAL_NUMBER, "chunk_members": [_COUNT]},
                 },
@@ -85,7 +86,10 @@ _FORMS: dict[str, Any] = {
         **{"devices": [_NAME], "versions": {}, "flags": {}, "git_revision": _OPTIONAL_NAME},
         **{"earlier": [{}], "tasks": {}},
     },
-    "layout.json": _Keys({"chunks": [[_COUNT]]}, ("chunks",)),
+    "layout.json": {
+        "batches": [_Keys({"members": [_NAME], "size": _COUNT}, ("members", "size"))],
+        "chunks": [[_COUNT]],  # of version 0.1
+    },
     "metrics.jsonl": _Keys({"member": _NAME, "trial": _NAME, "epoch": _COUNT}, ("epoch",)),
     "trials.csv": _TRIAL,
     "trials.jsonl": _TRIAL,

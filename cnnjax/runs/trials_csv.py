@@ -2,15 +2,16 @@
 
 import csv
 import io
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import pandas as pd
 
-from cnnjax.runs.integrity import CHECKSUM, read_rows, read_undamaged
+from cnnjax.runs.integrity import CHECKSUM, Damaged, read_json, read_rows, read_undamaged
 from cnnjax.runs.schema import TEXT_COLUMNS
 from cnnjax.study.hparams import HPARAMS
 from cnnjax.study.metrics import MEASURES
@@ -34,12 +35,50 @@ def trial_row(trial: Trial, member: str, measured: Mapping[str, Any]) -> dict[st
     return {**trial.row(), "member": member, **measured}
 
 
+class Shown(NamedTuple):
+    """What the views of a run have: the trials that its newest study asks for.
+
+    Attributes:
+        places: of the trials in the grid, by id; None for a run of an older version, which shows all of them.
+        epochs: the maximum number of epochs of each member, by id.
+    """
+
+    places: dict[str, int] | None
+    epochs: dict[str, int]
+
+    def sort(self, rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """Returns the rows of the trials that are shown, in the order of the grid; an older version's by id."""
+        if (places := self.places) is None:
+            return sorted(rows, key=lambda row: row["trial"])
+        return sorted((row for row in rows if row["trial"] in places), key=lambda row: places[row["trial"]])
+
+    def has_line(self, line: Mapping[str, Any]) -> bool:
+        """Returns whether a line of metrics.jsonl is shown."""
+        if self.places is None:
+            return True
+        if "trial" in line:
+            return line["trial"] in self.places
+        return line["epoch"] <= self.epochs.get(line["member"], 0)
+
+
+def read_shown(run: Path) -> Shown:
+    """Returns what the views of a run have, by its plan.json."""
+    try:
+        plan = read_json(run / "plan.json")
+    except (FileNotFoundError, Damaged):  # a launch writes it again
+        plan = {}
+    if "trial_ids" not in plan:
+        return Shown(None, {})
+    pairs = (zip(p["member_ids"], p["member_epochs"], strict=True) for p in plan["programs"])
+    return Shown({trial: place for place, trial in enumerate(plan["trial_ids"])}, dict(itertools.chain(*pairs)))
+
+
 def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Returns trials.csv, sorted by trial id. Absent and non-finite values become empty cells."""
+    """Returns trials.csv. Absent and non-finite values become empty cells."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(TRIAL_COLUMNS)
-    for row in sorted(rows, key=lambda row: row["trial"]):
+    for row in rows:
         writer.writerow([_cell(row.get(column)) for column in TRIAL_COLUMNS])
     return text.getvalue()
 
@@ -65,7 +104,7 @@ def read_table(run: Path) -> "pd.DataFrame":
     source: io.StringIO | Path = run / "trials.csv"
     if (files := record_files(run, "trials.jsonl")) is not None:
         rows = {row["trial"]: row for file in files for row in read_undamaged(file)}  # the newest row of each trial
-        source = io.StringIO(csv_text(rows.values()))
+        source = io.StringIO(csv_text(read_shown(run).sort(rows.values())))
     else:
         read_undamaged(run / "trials.csv", read_rows)
     text = dict.fromkeys(with_old_columns(TEXT_COLUMNS), str)

@@ -2,12 +2,15 @@
 
 import dataclasses
 import functools
+import hashlib
+import json
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 from cnnjax.models.ladder import LADDER
 from cnnjax.study.early_stopping import read_stopping
-from cnnjax.study.hparams import HPARAMS, Stage, Static
-from cnnjax.study.schedules import factors
+from cnnjax.study.hparams import HPARAMS, TRACED, Stage, Static, Traced
+from cnnjax.study.schedules import factors, has_horizon
 
 _MATTERS = {
     "seeds": "if a stream that training uses has no seed of its own (None)",
@@ -51,6 +54,59 @@ def used_by_training(static: Static, stages: Sequence[Stage], *, augments: bool)
         "dropout": any(rate != 0 for of_stage in rates for rate in of_stage),
     }
     return used, tuple(name for name, is_used in streams.items() if is_used)
+
+
+def digest(content: object) -> str:
+    """Returns a hash of JSON values, 12 hexadecimal digits: among 100,000 trials, two agree once in 56,000 studies."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def static_content(static: Static) -> dict[str, Any]:
+    """Returns the static hyperparameters that differ from their defaults, as JSON values. They identify a program."""
+    defaults = {field.name: field.default for field in dataclasses.fields(static)}
+    return {name: value for name, value in vars(static).items() if value != defaults[name]}
+
+
+def stage_content(static: Static, stages: Sequence[Stage]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the hyperparameters that identify a trial, and those that identify its member, as JSON values.
+
+    Those that have their default values, or no effect on training, are left out, so that the ids of trials survive a
+    new hyperparameter, and a new value of an axis. The member's have no number of epochs, if a shorter trial is a
+    prefix of a longer one.
+    """
+    layers = LADDER.get(static.model, ())
+    content = static_content(static)
+    for derived in ("optimizer", "clips", "keeps_best"):  # each stage has its own optimizer
+        content.pop(derived, None)
+    if not any(hasattr(layer, "kernel_size") for layer in layers):
+        content.pop("convolution", None)
+    of_trial = [_stage_content(stage, layers) for stage in stages]
+    of_member = of_trial
+    if len(stages) == 1 and not has_horizon(stages[0].traced.schedule):
+        of_member = [{key: value for key, value in of_trial[0].items() if key != "epochs"}]
+    elif len(stages) > 1 and stages[0].traced.stage_start != "best":
+        content["stage_start"] = stages[0].traced.stage_start
+    return content | {"stages": of_trial}, content | {"stages": of_member}
+
+
+def _stage_content(stage: Stage, layers: Sequence[Any]) -> dict[str, Any]:
+    """Returns the values of a stage that differ from the defaults and have an effect."""
+    traced = stage.traced
+    has_moment = not stage.optimizer.startswith("sgd") or traced.momentum > 0
+    decouples = traced.weight_decay > 0 and has_moment
+    own_rates = {layer.rate for layer in layers if hasattr(layer, "rate")}
+    default = Traced()
+    effective = dataclasses.replace(
+        traced,
+        nesterov=traced.nesterov if has_moment else default.nesterov,
+        dropout_rate=default.dropout_rate if own_rates <= {traced.dropout_rate} else traced.dropout_rate,
+        stage_start=default.stage_start,  # of the trial, not of the stage
+    )
+    changed = [h for h in TRACED if getattr(effective, h.name) != getattr(default, h.name)]
+    values = {h.name: getattr(effective, h.name) for h in changed}
+    numbers = {h.name: h.type(values[h.name]) for h in changed if values[h.name] is not None}  # 1 and 1.0 are equal
+    optimizer = stage.optimizer if decouples else stage.optimizer.removesuffix("w")
+    return values | numbers | {"optimizer": optimizer, "epochs": stage.epochs}
 
 
 def _of_stage(stage: Stage, dropout_rates: tuple[float | None, ...]) -> Hashable:

@@ -263,7 +263,11 @@ BY_COLUMN = {h.column: h for h in HPARAMS}
 # `Any`, because type checkers do not know the fields of generated classes.
 _Static: Any = dataclasses.make_dataclass(
     "_Static",
-    [("model", str), *((h.column, h.type, h.default) for h in STATIC), ("clips", bool, False)],
+    [
+        ("model", str),
+        *((h.column, h.type, h.default) for h in STATIC),
+        *((name, bool, False) for name in ("clips", "keeps_best")),
+    ],
     frozen=True,
 )
 _Traced: Any = dataclasses.make_dataclass("_Traced", [(h.name, h.type, h.default) for h in TRACED], frozen=True)
@@ -272,8 +276,10 @@ _Traced: Any = dataclasses.make_dataclass("_Traced", [(h.name, h.type, h.default
 class Static(_Static):
     """Static hyperparameters of a trial. They are compiled into the program.
 
-    The fields are `model`, the static hyperparameters by their columns, and `clips`. `optimizer` has the optimizers of
-    all stages, joined by '+'. `clips` is whether any stage clips gradients: the norm costs a pass over them.
+    The fields are `model`, the static hyperparameters by their columns, `clips` and `keeps_best`. `optimizer` has the
+    optimizers of all stages, joined by '+'. `clips` is whether any stage clips gradients: the norm costs a pass over
+    them. `keeps_best` is whether the state has the weights of the best epoch, too: with a validation split or early
+    stopping.
     """
 
 

@@ -4,22 +4,29 @@ import dataclasses
 import itertools
 import math
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from cnnjax.models.ladder import LADDER
-from cnnjax.study.axes import used_by_training, where_it_matters
+from cnnjax.study.axes import digest, stage_content, static_content, used_by_training, where_it_matters
 from cnnjax.study.hparams import HPARAMS, STATIC, TRACED, Stage, Static, Streams, Traced
-from cnnjax.study.schedules import has_horizon
 from cnnjax.study.schema import Study
 from cnnjax.utils.errors import RequestError
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One configuration and one seed."""
+    """One configuration and one seed.
+
+    Attributes:
+        id: a hash of what training uses. A study that grows renames no trial.
+        member: the id of the training run that gives its results.
+        program: the id of the program that trains the member.
+    """
 
     id: str
+    member: str
+    program: str
     static: Static
     stages: tuple[Stage, ...]
     seed: int
@@ -61,8 +68,8 @@ class Member:
 
     @property
     def id(self) -> str:
-        """The id of the trial that is trained."""
-        return self.trials[-1].id
+        """A hash of what training uses, without the number of epochs where a shorter trial is a prefix."""
+        return self.trials[0].member
 
     @property
     def epochs(self) -> int:
@@ -86,6 +93,7 @@ class Plan:
     Attributes:
         trials: one for each point of the grid that trains differently from the earlier points.
         programs: the programs that train all trials.
+        members: all members by id, with the trials that earlier studies of the same run asked for, too.
         repeats: by axis, the number of points of the grid that train identically to an earlier point with another value
             of the axis. They are not trials.
         unread: the axes with several values that have no effect on any trial.
@@ -93,6 +101,7 @@ class Plan:
 
     trials: tuple[Trial, ...]
     programs: tuple[Program, ...]
+    members: Mapping[str, Member]
     repeats: Mapping[str, int]
     unread: tuple[str, ...]
 
@@ -105,44 +114,69 @@ class Plan:
 MOST_TRIALS = 100_000
 
 
-def make_plan(study: Study) -> Plan:
+def make_plan(study: Study, earlier: Collection[Study] = (), *, numbered: bool = False) -> Plan:
     """Lists the trials of a study and groups them into programs.
 
     Trials that differ only in `epochs` share a member: the longest is trained, and the others are prefixes of it.
     Trials do not share a member if their schedule depends on the number of epochs, or if they have several stages.
     Members with equal static hyperparameters share a program.
 
+    Args:
+        study: the study.
+        earlier: studies that the same run has asked for before.
+        numbered: whether the ids are numbers in the order of the grid, as in runs of version 0.1.
+
     Raises:
         RequestError: the grid is too large.
     """
     grid = _expand(study)
-    trials = grid.trials
-    prefixes: dict[tuple, list[Trial]] = defaultdict(list)
-    for trial in trials:
-        prefixes[(trial.static, _without_end(trial), trial.streams, trial.seed)].append(trial)
-    programs: dict[Static, list[Member]] = defaultdict(list)
-    for group in prefixes.values():
-        member = Member(tuple(sorted(group, key=lambda trial: trial.epochs)))
-        programs[group[0].static].append(member)
-    return Plan(
-        trials=trials,
+    programs: dict[str, list[Member]] = defaultdict(list)
+    for member in _members(grid.trials):
+        programs[member.trials[0].program].append(member)
+    plan = Plan(
+        trials=grid.trials,
         programs=tuple(
-            Program(f"p{index:03d}", static, tuple(members)) for index, (static, members) in enumerate(programs.items())
+            Program(name, members[0].trials[0].static, tuple(members)) for name, members in programs.items()
         ),
+        members={},
         repeats=grid.repeats,
         unread=grid.unread,
     )
+    if numbered:
+        plan = _with_numbers(plan)
+    every = {trial.id: trial for past in earlier for trial in list_trials(past)}
+    every |= {trial.id: trial for trial in plan.trials}
+    return dataclasses.replace(plan, members={member.id: member for member in _members(every.values())})
 
 
-def _without_end(trial: Trial) -> tuple[Stage, ...]:
-    """Returns the stages of a trial, with 0 epochs if the trial may be a prefix of a longer one."""
-    if len(trial.stages) > 1 or has_horizon(trial.stages[0].traced.schedule):
-        return trial.stages
-    return (dataclasses.replace(trial.stages[0], epochs=0),)
+def _members(trials: Iterable[Trial]) -> list[Member]:
+    groups: dict[str, list[Trial]] = defaultdict(list)
+    for trial in trials:
+        groups[trial.member].append(trial)
+    return [Member(tuple(sorted(group, key=lambda trial: trial.epochs))) for group in groups.values()]
+
+
+def _with_numbers(plan: Plan) -> Plan:
+    """Returns a plan with the ids of version 0.1: numbers; a member has the id of its longest trial."""
+    digits = max(4, len(str(len(plan.trials))))
+    numbers = {trial.id: f"t{number:0{digits}d}" for number, trial in enumerate(plan.trials)}
+
+    def rename(member: Member, program: str) -> Member:
+        last = numbers[member.trials[-1].id]
+        trials = (dataclasses.replace(t, id=numbers[t.id], member=last, program=program) for t in member.trials)
+        return Member(tuple(trials))
+
+    programs = tuple(
+        Program(name := f"p{number:03d}", old.static, tuple(rename(member, name) for member in old.members))
+        for number, old in enumerate(plan.programs)
+    )
+    renamed = {t.id: t for program in programs for member in program.members for t in member.trials}
+    trials = tuple(renamed[numbers[trial.id]] for trial in plan.trials)
+    return dataclasses.replace(plan, trials=trials, programs=programs)
 
 
 def list_trials(study: Study) -> tuple[Trial, ...]:
-    """Returns the trials of a study in the order of their ids: models are the outermost axis, seeds the innermost.
+    """Returns the trials of a study in the order of its grid: models are the outermost axis, seeds the innermost.
 
     If points of the grid differ only in hyperparameters without effect (the momentum of Adam, the dropout rate of a
     model without dropout), only the first of them is a trial.
@@ -180,24 +214,28 @@ def _expand(study: Study) -> _Grid:
     axes = _axes(study)
     _check_count(axes)
     known: dict[Hashable, int] = {}  # number of each combination of used hyperparameters
-    # By what training uses: the first point of the grid, and the fields of its trial.
-    found: dict[Hashable, tuple[tuple, tuple]] = {}
+    found: dict[Hashable, tuple[tuple, Trial]] = {}  # the first point of the grid, by what training uses
     repeats: Counter[str] = Counter()
     inner = 1 + len(vars(study.streams))
     for outer_values in itertools.product(*[*axes.values()][:-inner]):
         static, stages = _compiled_and_stages(study, *outer_values)
         used, used_streams = used_by_training(static, stages, augments=bool(study.data.augment))
         number = known.setdefault(used, len(known))
+        of_trial, of_member = map(digest, stage_content(static, stages))
+        program = f"p{digest(static_content(static))}"
         for *stream_seeds, seed in itertools.product(*[*axes.values()][-inner:]):
             values = (*outer_values, *stream_seeds, seed)
             streams = Streams(*(seed if given is None else given for given in stream_seeds))
             key = (number, *(getattr(streams, name) for name in used_streams))
-            first, _ = found.setdefault(key, (values, (static, stages, seed, streams)))
-            if first is not values:
-                repeats.update(axis for axis, one, other in zip(axes, first, values, strict=True) if one != other)
-    digits = max(4, len(str(len(found))))
+            if key in found:
+                pairs = zip(axes, found[key][0], values, strict=True)
+                repeats.update(axis for axis, one, other in pairs if one != other)
+                continue
+            seeds = {name: getattr(streams, name) for name in used_streams}
+            trial_id, member_id = (digest([content, seeds]) for content in (of_trial, of_member))
+            found[key] = values, Trial(f"t{trial_id}", f"m{member_id}", program, static, stages, seed, streams)
     return _Grid(
-        trials=tuple(Trial(f"t{index:0{digits}d}", *content) for index, (_, content) in enumerate(found.values())),
+        trials=tuple(trial for _, trial in found.values()),
         repeats=dict(repeats),
         unread=tuple(
             axis
@@ -227,7 +265,11 @@ def _compiled_and_stages(study: Study, model: str, *values: Any) -> tuple[Static
     """Returns the static hyperparameters and the stages at a point of the grid. `values` are those of `HPARAMS`."""
     point = {h.name: value for h, value in zip(HPARAMS, values, strict=True)}
     stages = tuple(_stage({**point, **change}) for change in study.train.stages or ({},))
-    return _static(model, point, stages), stages
+    hparams = {h.column: point[h.name] for h in STATIC}
+    hparams["optimizer"] = "+".join(sorted({stage.optimizer for stage in stages}))
+    clips = any(stage.traced.clip_norm is not None for stage in stages)
+    keeps_best = study.data.has_validation or any(stage.traced.early_stopping != "off" for stage in stages)
+    return Static(model=model, **hparams, clips=clips, keeps_best=keeps_best), stages
 
 
 def single_out(study: Study, trial: Trial, seeds: tuple[int, ...]) -> Study:
@@ -247,9 +289,3 @@ def _stage(point: dict[str, Any]) -> Stage:
     optimizer = point["optimizer"]
     used = {h.name: h.default if h.optimizers and optimizer not in h.optimizers else point[h.name] for h in TRACED}
     return Stage(optimizer, point["epochs"], Traced(**used))
-
-
-def _static(model: str, point: dict[str, Any], stages: tuple[Stage, ...]) -> Static:
-    hparams = {h.column: point[h.name] for h in STATIC}
-    hparams["optimizer"] = "+".join(sorted({stage.optimizer for stage in stages}))
-    return Static(model=model, **hparams, clips=any(stage.traced.clip_norm is not None for stage in stages))

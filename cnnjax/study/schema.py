@@ -158,6 +158,9 @@ class CheckpointConfig:
     )
 
 
+# Keys of a run's config.json: the layers of its networks, and the earlier studies of a run that has grown.
+NOT_OF_STUDY = ("networks", "earlier")
+
 # The measures for `select`: validation first, then test and training.
 SELECT = tuple(sorted(MEASURES, key=lambda name: ("val", "test", "train").index(name.partition("_")[0])))
 
@@ -207,8 +210,8 @@ def from_config(config: Mapping[str, Any]) -> Study:
 
 
 def from_run(config: Mapping[str, Any]) -> Study:
-    """Returns the study of a run's config.json, which also has the layers of its networks. Raises as `from_config`."""
-    return from_config({key: value for key, value in modern_config(config).items() if key != "networks"})
+    """Returns the study of a run's config.json, which also has the keys `NOT_OF_STUDY`. Raises as `from_config`."""
+    return from_config({key: value for key, value in modern_config(config).items() if key not in NOT_OF_STUDY})
 
 
 def _read_stages(key: str, value: Any) -> tuple[Mapping[str, Any], ...]:

@@ -107,6 +107,16 @@ def fields_of(cls: type) -> dict[str, dataclasses.Field]:
     return {field.name: field for field in dataclasses.fields(cls)}
 
 
+def axis_keys(cls: type, prefix: str = "") -> Iterator[str]:
+    """Yields the dotted keys of the axes of a config."""
+    hints = get_type_hints(cls)
+    for name, field in fields_of(cls).items():
+        if dataclasses.is_dataclass(hints[name]):
+            yield from axis_keys(hints[name], f"{prefix}{name}.")
+        elif field.metadata.get("axis"):
+            yield f"{prefix}{name}"
+
+
 def check(key: str, value: Any, field: dataclasses.Field) -> Any:
     """Checks a value by the rule of its field. Returns the value, or a tuple of values, as the field stores it."""
     if "read" in field.metadata:

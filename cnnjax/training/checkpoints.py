@@ -36,11 +36,15 @@ class Checkpoints:
         directory: of the batch of members.
         keep: how many of the newest states to keep.
         stops: epochs at which a trial ends; their states are always kept.
+
+    Attributes:
+        stale: epochs whose stored states are replaced if they are saved again.
     """
 
     def __init__(self, directory: Path, keep: int, stops: Sequence[int] = ()):
         policy = AnyPreservationPolicy([LatestN(keep), CustomSteps(stops)])
         directory.mkdir(parents=True, exist_ok=True)
+        self.stale: set[int] = set()
         self._directory = directory
         self._stack = contextlib.ExitStack()
         self._readable = self._stack.enter_context(_readable(directory))
@@ -51,10 +55,17 @@ class Checkpoints:
     def save(self, epoch: int, state: Any, meta: dict[str, Any]) -> None:
         """Starts to write the state of an epoch, a pytree of arrays, and its metadata, JSON values."""
         if epoch in self._manager.all_steps():
-            return  # saved before a resume
+            if epoch not in self.stale:
+                return  # saved before a resume
+            self._manager.delete(epoch)
+            self.stale.remove(epoch)
         meta = add_checksum({**meta, "checksums": _checksums(state)})
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
-        self._manager.save(epoch, args=arguments)
+        self._manager.save(epoch, args=arguments, force=True)  # also before a later epoch
+
+    def newest(self) -> int:
+        """Returns the last epoch whose state is stored; 0 without any."""
+        return max(self._manager.all_steps(), default=0)
 
     def restore(
         self, abstract_state: Any, most: int, say: Callable[[str], None] = lambda _: None

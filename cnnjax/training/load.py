@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -14,7 +14,7 @@ from cnnjax.data.normalization import affine_map
 from cnnjax.models.network import MATMUL, Network, build_network, variable_shapes
 from cnnjax.runs.integrity import read_json
 from cnnjax.runs.run_dir import RunFolder
-from cnnjax.study.plan import Program, Trial, make_plan
+from cnnjax.study.plan import Trial, make_plan
 from cnnjax.study.schema import from_config
 from cnnjax.training.augment import gather_batch
 from cnnjax.training.checkpoints import read_variables, saved_epochs
@@ -105,9 +105,10 @@ def load_trials(workdir: str | Path, trials: Sequence[str]) -> Iterator[Trained]
     height, width, channels = data["image_shape"]
     classes = tuple(map(str, data["classes"]))
     about_data = *affine_map(mean, std, study.data.normalization), (height, width, channels), classes
-    plan = make_plan(study)
+    plan = make_plan(study, [from_config(past) for past in folder.read_earlier()], numbered=folder.is_numbered())
     folder.check_plan(plan)
-    found = {t.id: (program, m.id, t) for program in plan.programs for m in program.members for t in m.trials}
+    ids = {program.id: [member.id for member in program.members] for program in plan.programs}
+    found = {trial.id: trial for member in plan.members.values() for trial in member.trials}
 
     @functools.lru_cache(1)  # the seeds of a configuration mostly share a state
     def read(directory: Path, epoch: int, best: bool, network: Network) -> tuple[list[str], dict]:
@@ -116,31 +117,37 @@ def load_trials(workdir: str | Path, trials: Sequence[str]) -> Iterator[Trained]
             return read_variables(directory, epoch, best, shapes)
 
     for name in trials:
-        if name not in found:
-            near = nearest(name, found)
-            meant = f"did you mean {near!r}? Use" if near else "must be"
-            raise RequestError("trial", name, f"{meant} {min(found)} to {max(found)}")
-        program, member, trial = found[name]
+        trial = found.get(name) or _nearly(name, found)
         folder.check_networks([trial.static.model])
         best = trial.stages[-1].traced.early_stopping != "off"  # as in `train_state.final_variables`
         network = _network(trial, len(classes))
-        members, stacked = read(*_find_state(folder, program, member, trial), best, network)
-        index = members.index(member)
+        members, stacked = read(*_find_state(folder, ids.get(trial.program, ()), trial), best, network)
+        index = members.index(trial.member)
         yield Trained(trial, network, jax.tree.map(lambda leaf, index=index: leaf[index], stacked), *about_data)
 
 
-def _find_state(folder: RunFolder, program: Program, member: str, trial: Trial) -> tuple[Path, int]:
+def _nearly(name: str, trials: Mapping[str, Trial]) -> Trial:
+    """Returns the only trial whose id begins with `name`. Raises RequestError if it is not one."""
+    found = [trial for trial in trials if trial.startswith(name)]
+    if len(found) == 1 and len(name) > 1:
+        return trials[found[0]]
+    near = nearest(name, trials)
+    examples = f"{', '.join([*trials][:3])}{', ...' if len(trials) > 3 else ''}"
+    meant = f"did you mean {near!r}? Use an id of trials.csv" if near else "must be an id of trials.csv"
+    raise RequestError("trial", name, f"{meant} ({examples}), or its beginning")
+
+
+def _find_state(folder: RunFolder, members: Sequence[str], trial: Trial) -> tuple[Path, int]:
     """Returns the directory and the epoch of the state in which a trial ended."""
     row = folder.read_trials().get(trial.id)
     if row is None or row["status"] == "diverged":
         problem = "it has not finished" if row is None else f"it diverged in epoch {row['epochs_run']}"
         raise RequestError("trial", trial.id, f"{problem}; use a finished trial that did not diverge")
-    ids = [m.id for m in program.members]
-    for first, end, _ in folder.read_layout(program.id) or []:
-        directory = folder.checkpoints(program.id, ids[first], ids[end - 1])
+    for ids, _ in folder.read_layout(trial.program, members):
+        directory = folder.checkpoints(trial.program, ids[0], ids[-1])
         # Every state from the last epoch of an early stopped trial to the longest possible training holds its weights.
         ended = [epoch for epoch in saved_epochs(directory) if int(row["epochs_run"]) <= epoch <= trial.epochs]
-        if member in ids[first:end] and ended:
+        if trial.member in ids and ended:
             return directory, ended[-1]
     problem = f"{folder.path / 'checkpoints'} has no state of its epoch {row['epochs_run']}"
     raise RequestError("trial", trial.id, f"{problem}; use a trial that has a checkpoint")

@@ -14,7 +14,7 @@ from cnnjax.runs.program_records import ProgramRecords
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.runs.trials_csv import trial_row
 from cnnjax.study.hparams import Streams
-from cnnjax.study.plan import Member
+from cnnjax.study.plan import Member, Trial
 from cnnjax.training.devices import get
 from cnnjax.training.population import DeviceData, Population
 from cnnjax.training.stacking import Hparams
@@ -29,11 +29,19 @@ _OPERATIONS_TO_COMPILE = 2e12  # what two CPU cores compute while they compile a
 
 
 class MemberBatch(NamedTuple):
-    """Members that train together. Copies of the first member fill the batch up to `size`."""
+    """Members that train together. Copies of the first member fill the batch up to `size`.
+
+    Attributes:
+        program: the id of their program.
+        members: the members, with the trials that any study of the run has asked for.
+        size: how many train together.
+        asked: those of the members that have something left to train, with the trials of the newest study.
+    """
 
     program: str
     members: tuple[Member, ...]
     size: int
+    asked: tuple[Member, ...] = ()
 
     @property
     def filled(self) -> list[Member]:
@@ -60,11 +68,16 @@ class _Work:
     progress: Progress
     hparams: Hparams
     streams: Streams
-    stops: list[int]  # epochs in which a trial ends
+    waiting: dict[int, list[tuple[int, Trial]]]  # trials without a result, and their members' places, by last epoch
     lines: dict[tuple[str, int], dict[str, Any]]  # of metrics.jsonl, by member and epoch
     epochs_left: int = 0  # of all members together, as the progress expects them
     images: int = 0  # that all members together have trained on since this start
     seconds: float = 0.0  # that they took
+
+    @property
+    def last(self) -> int:
+        """Returns the last epoch to train."""
+        return max(self.waiting)
 
     @property
     def records(self) -> ProgramRecords:
@@ -88,47 +101,67 @@ def run_members(
     data: DeviceData,
     progress: Progress,
 ) -> Trained:
-    """Trains a batch of members to its last epoch, from its newest checkpoint if there is one. Returns its work.
+    """Trains a batch of members until all trials that are asked for have a result, from its newest checkpoint.
+
+    Returns its work, of this start.
 
     A kill at any instant is harmless. Metrics are written before the checkpoint of their epoch, and a trial's row after
-    it. Metrics newer than the restored checkpoint are dropped, and then written again with the same values.
+    it. Metrics newer than the restored checkpoint are dropped, and then written again with the same values, except
+    those of trials that have finished.
     """
     members, records = batch.members, folder.program(batch.program)
-    finished = records.finished(members)
-    missing = [trial.epochs for member in members for trial in member.trials if trial.id not in finished]
-    if not missing:
+    finished = set(records.finished(members))
+    asked = [trial.epochs for member in batch.asked for trial in member.trials if trial.id not in finished]
+    if not asked:
         return Trained(0, 0.0)
+    waiting: dict[int, list[tuple[int, Trial]]] = {}
+    for place, member in enumerate(members):
+        for trial in member.trials:
+            if trial.id not in finished and trial.epochs <= max(asked):
+                waiting.setdefault(trial.epochs, []).append((place, trial))
     # Importing orbax takes a second, and a plan does not need it.
     from cnnjax.training.checkpoints import Checkpoints
 
     hparams, streams = population.stack(batch.filled)
-    stops = sorted({trial.epochs for member in members for trial in member.trials})
-    work = _Work(folder, population, batch, dataset, data, progress, hparams, streams, stops, {})
     interruptibly(population.compile, hparams, streams, data)
     records.write_json("program.json", population.compiled)
-    checkpoints = Checkpoints(folder.checkpoints(batch.program, members[0].id, members[-1].id), population.keep, stops)
+    ends = sorted({trial.epochs for member in members for trial in member.trials})
+    checkpoints = Checkpoints(folder.checkpoints(batch.program, members[0].id, members[-1].id), population.keep, ends)
     try:
-        lines = records.read_metrics({trial.id for member in members for trial in member.trials})
-        now = _restore_or_init(work, checkpoints, min(missing), lines)
-        work.lines.update(_drop_newer_metrics(records, members, now.epoch, lines))
-        work.epochs_left = sum(m.epochs for m in members if any(trial.id not in finished for trial in m.trials))
-        _update_expected(work, [m for m in members if m.epochs > now.epoch], now.epoch)
-        while True:
-            if now.epoch in stops:
-                _record_trials(work, now)
-            if now.epoch == stops[-1]:
-                checkpoints.keep_only(stops)
-                break
-            now = _train(work, now)
-            meta = {"epoch": now.epoch, "seconds": now.seconds, "members": [m.id for m in batch.filled]}
-            checkpoints.save(now.epoch, now.state, meta)
-            if now.epoch in stops or progress.on_checkpoint is not None:
-                checkpoints.wait()
-            if progress.on_checkpoint is not None:
-                progress.on_checkpoint()
+        newest = checkpoints.newest()
+        left, trained = sum(member.epochs for member in batch.asked), Trained(0, 0.0)
+        # A trial that is asked for after a longer one has no state to go on from. It must not hold up the others.
+        for part in ({e: t for e, t in waiting.items() if (e >= newest) == is_late} for is_late in (True, False)):
+            if part:
+                work = _Work(folder, population, batch, dataset, data, progress, hparams, streams, part, {}, left)
+                _train_and_record(work, checkpoints)
+                left = work.epochs_left
+                trained = Trained(trained.images + work.images, trained.seconds + work.seconds)
+        checkpoints.keep_only(ends)
     finally:
         checkpoints.close()
-    return Trained(work.images, work.seconds)
+    return trained
+
+
+def _train_and_record(work: _Work, checkpoints: "Checkpoints") -> None:
+    """Trains until all waiting trials have a result."""
+    members, progress, finished = work.batch.members, work.progress, set(work.records.finished(work.batch.members))
+    lines = work.records.read_metrics({m.id for m in members} | {trial.id for m in members for trial in m.trials})
+    now = _restore_or_init(work, checkpoints, min(work.waiting), lines)
+    work.lines.update(_drop_newer_metrics(work.records, members, now.epoch, lines, finished))
+    _update_expected(work, [m for m in work.batch.asked if m.epochs > now.epoch], now.epoch)
+    while True:
+        if now.epoch in work.waiting:
+            _record_trials(work, now)
+        if now.epoch == work.last:
+            break
+        now = _train(work, now)
+        meta = {"epoch": now.epoch, "seconds": now.seconds, "members": [m.id for m in work.batch.filled]}
+        checkpoints.save(now.epoch, now.state, meta)
+        if now.epoch in work.waiting or progress.on_checkpoint is not None:
+            checkpoints.wait()
+        if progress.on_checkpoint is not None:
+            progress.on_checkpoint()
 
 
 def _restore_or_init(work: _Work, checkpoints: "Checkpoints", most: int, lines: list[dict[str, Any]]) -> _Checkpoint:
@@ -145,17 +178,30 @@ def _restore_or_init(work: _Work, checkpoints: "Checkpoints", most: int, lines: 
             if (member.id, epoch) not in recorded
         ]
         if not lost:
-            return _Checkpoint(state, meta["epoch"], meta["seconds"])
+            state = work.population.with_more_epochs(state, work.hparams)
+            if not _lags(work, state, meta["epoch"]):
+                return _Checkpoint(state, meta["epoch"], meta["seconds"])
+            checkpoints.stale.add(meta["epoch"])
+            most = meta["epoch"] - 1
+            continue
         most = min(lost) - 1
         work.progress.note(f"metrics.jsonl lacks epoch {min(lost)}; going on from the state before it")
     return _Checkpoint(interruptibly(work.population.init, work.hparams, work.streams), 0, 0.0)
+
+
+def _lags(work: _Work, state: TrainState, epoch: int) -> bool:
+    """Returns whether a member that is asked for more epochs ended before, while others trained until this epoch."""
+    stage, trained, diverged = get((state.stage, state.epoch, state.diverged))
+    ended = (diverged > 0) | (stage == work.hparams.epochs.shape[1])
+    places = {place for trials in work.waiting.values() for place, _ in trials}
+    return any(not ended[place] and trained[place] < epoch for place in places)
 
 
 def _train(work: _Work, now: _Checkpoint) -> _Checkpoint:
     """Trains by one compiled call, up to the next stop at most, and writes the metrics."""
     population = work.population
     state, epoch, seconds = now
-    next_stop = min(stop for stop in work.stops if stop > epoch)
+    next_stop = min(stop for stop in work.waiting if stop > epoch)
     diverged, stage = get((state.diverged, state.stage))
     ended = (diverged > 0) | (stage == work.hparams.epochs.shape[1])
     if ended.all():
@@ -163,11 +209,11 @@ def _train(work: _Work, now: _Checkpoint) -> _Checkpoint:
         return _Checkpoint(state, next_stop, seconds)
     epochs = min(population.every, next_stop - epoch)
     operations = training_flops(population.config.network, work.dataset.image_shape) * len(work.dataset.train)
-    training = _members_to_train(work.batch, population, ended, (work.stops[-1] - epoch) * operations)
+    training = _members_to_train(work.batch, population, ended, (work.last - epoch) * operations)
     start, traces = time.perf_counter(), population.traces
     state, history = interruptibly(population.advance, state, work.hparams, work.streams, work.data, epochs, training)
     lines = _metric_lines(work, epoch, state, history)
-    work.records.append_metrics(lines)
+    work.records.append_metrics(line for line in lines if (line["member"], line["epoch"]) not in work.lines)
     work.lines.update({(line["member"], line["epoch"]): line for line in lines})
     if population.traces > traces:  # a smaller program was compiled for the members that still train
         work.records.write_json("program.json", population.compiled)
@@ -202,16 +248,24 @@ def _members_to_train(batch: MemberBatch, population: Population, ended: np.ndar
 
 
 def _drop_newer_metrics(
-    records: ProgramRecords, members: tuple[Member, ...], epoch: int, lines: list[dict[str, Any]]
+    records: ProgramRecords,
+    members: tuple[Member, ...],
+    epoch: int,
+    lines: list[dict[str, Any]],
+    finished: set[str],
 ) -> dict[tuple[str, int], dict[str, Any]]:
-    """Drops metrics that are newer than the restored state; returns the members' other lines by member and epoch."""
-    ours = {member.id for member in members}
-    ends = {trial.id: trial.epochs for member in members for trial in member.trials}  # if it does not stop early
+    """Drops metrics that are newer than the restored state, except those of finished trials.
+
+    Returns:
+        The members' other lines by member and epoch.
+    """
+    unfinished = {trial.id for member in members for trial in member.trials} - finished
+    ends = {m.id: max([epoch, *(t.epochs for t in m.trials if t.id in finished)]) for m in members}
 
     def is_kept(line: dict[str, Any]) -> bool:
         if "trial" in line:
-            return line["trial"] not in ends or ends[line["trial"]] < epoch
-        return line.get("member") not in ours or line["epoch"] <= epoch
+            return line["trial"] not in unfinished
+        return line["epoch"] <= ends.get(line["member"], line["epoch"])
 
     if not all(map(is_kept, lines)):
         records.keep_metrics(is_kept)
@@ -243,9 +297,8 @@ def _record_trials(work: _Work, now: _Checkpoint) -> None:
     diverged, ran = get((state.diverged, state.epoch))
     best = np.zeros_like(ran) if state.best is None else get(state.best.epoch)
     rows, evaluations = [], []
-    seen = len(work.lines) * len(dataset.train)  # none after a member's end
-    ending = [(m, trial) for m, member in enumerate(members) for trial in member.trials if trial.epochs == epoch]
-    for m, trial in ending:
+    seen = sum(line["epoch"] <= epoch for line in work.lines.values()) * len(dataset.train)  # none after an end
+    for m, trial in work.waiting[epoch]:
         measured: dict[str, Any] = {
             "seconds": round(seconds / len(members), 3),
             "images_per_second": round(seen / seconds, 1),
@@ -271,7 +324,7 @@ def _record_trials(work: _Work, now: _Checkpoint) -> None:
 
 def _update_expected(work: _Work, training: Sequence[Member], epoch: int) -> None:
     """Corrects the number of images that the progress expects, given the members that train after this epoch."""
-    left = sum(member.epochs - epoch for member in training)
+    left = sum(min(member.epochs, work.last) - epoch for member in training)
     work.progress.skip((work.epochs_left - left) * len(work.dataset.train))
     work.epochs_left = left
 
@@ -285,7 +338,7 @@ def _report_progress(work: _Work, epoch: int, seconds: float, lines: list[dict[s
     _update_expected(work, [member for member in members if member.id in training], epoch)
     work.progress.epoch(
         epoch,
-        work.stops[-1],
+        work.last,
         [line["train_loss"] for line in newest],
         [line["train_accuracy"] for line in newest],
         len(lines) * per_epoch,

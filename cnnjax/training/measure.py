@@ -37,18 +37,15 @@ def measure_programs(
         size, static = sizes[program.id], program.static
         batch = MemberBatch(program.id, program.members[:size], size)
         short = _shortened(dataset, _STEPS * static.batch_size)
-        compiler = Compiler(study, short, max_members=size)
-        start = time.perf_counter()
-        population = compiler.population(program)
-        arguments = population.stack(batch.filled)
-        population.compile(*arguments, compiler.data)
-        compiled = time.perf_counter() - start
+        compiler = Compiler(study, short, plan.members, max_members=size)
+        compiled = compiler.compile(program)
+        population, arguments = compiled.population, compiled.population.stack(batch.filled)
         state, _ = population.advance(population.init(*arguments), *arguments, compiler.data, 1)  # touches all memory
         start = time.perf_counter()
         population.advance(state, *arguments, compiler.data, 1)
         speed = len(batch.members) * len(short.train) / (time.perf_counter() - start)
         entry = describe_speed(static, dataset, this_machine(size), len(batch.members))
-        add_speed(entry._replace(images_per_second=speed, compile_seconds=compiled))
+        add_speed(entry._replace(images_per_second=speed, compile_seconds=compiled.seconds))
 
 
 def _shortened(dataset: Dataset, count: int) -> Dataset:

@@ -10,7 +10,6 @@ from cnnjax.models.ladder import find_layers
 from cnnjax.models.specs import Conv, Gelu, MaxPool
 from cnnjax.models.summary import Architecture, apply_layer, parameter_count
 from cnnjax.study.hparams import Static
-from cnnjax.study.schema import Study
 
 EVALUATION_BATCH = 256  # the largest number of images at a time; it changes results by rounding only
 MEMORY_SHARE = 0.8  # of a device's memory that a population may plan to use
@@ -68,7 +67,7 @@ def most_members(platform: str, count: int, devices: int, operations: float) -> 
     return min(most, max(1, int(_CPU_FLOPS_PER_EPOCH / max(operations, 1)))) if platform == "cpu" else most
 
 
-def training_memory(study: Study, static: Static, dataset: Dataset, members: int, platform: str) -> float:
+def training_memory(static: Static, dataset: Dataset, members: int, platform: str) -> float:
     """Estimates the memory that training takes on one device, without compiling it.
 
     It has the data; the states of all members (weights, moments of the optimizer, best weights) before and after; two
@@ -77,7 +76,6 @@ def training_memory(study: Study, static: Static, dataset: Dataset, members: int
     the compiler's figures. On a CPU one member after another takes a step.
 
     Args:
-        study: the study.
         static: of the program.
         dataset: its data.
         members: on the device.
@@ -89,7 +87,7 @@ def training_memory(study: Study, static: Static, dataset: Dataset, members: int
     """
     network = Architecture(find_layers(static.model), len(dataset.classes))
     weights = _FLOAT * parameter_count(network, dataset.image_shape)
-    keeps_best = dataset.validation is not None or study.train.stops_early
+    keeps_best = static.keeps_best or dataset.validation is not None
     moments = sum(2 if name.startswith("adam") else 1 for name in static.optimizer.split("+"))
     splits = {id(split): split for split in dataset.splits.values()}.values()
     data = sum(split.images.nbytes + _FLOAT * len(split) for split in splits)

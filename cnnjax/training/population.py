@@ -21,7 +21,7 @@ from cnnjax.training import devices
 from cnnjax.training.evaluate import DeviceSplit, predict
 from cnnjax.training.stacking import Hparams, stack_members
 from cnnjax.training.train import init_train_state, train_epoch
-from cnnjax.training.train_state import EpochMetrics, StaticConfig, TrainState, final_variables
+from cnnjax.training.train_state import EpochMetrics, StaticConfig, TrainState, final_variables, with_more_epochs
 
 _FAST_COMPILE = {"xla_backend_optimization_level": 0}  # compiler options
 
@@ -75,7 +75,8 @@ class Population:
 
     The member axis is sharded over the mesh. Members do not communicate, so results do not depend on the layout.
     `traces` counts how often the training function was traced. With `profile`, a directory, each call of `advance` is
-    one epoch, and the second call writes a trace of the device there, for Perfetto or XProf.
+    one epoch, and the second call writes a trace of the device there, for Perfetto or XProf. `longest` is the number of
+    epochs of the longest stage of any member, by default of the study.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Population:
         num_classes: int,
         mesh: Mesh,
         profile: Path | None = None,
+        longest: int | None = None,
     ):
         network = build_network(static.model, num_classes, static.arithmetic, static.convolution)
         self.config = StaticConfig(
@@ -98,10 +100,10 @@ class Population:
         self.traces = 0
         self._calls = 0
         self._profile = profile
-        self._longest = study.train.longest_stage
+        self._longest = longest or study.train.longest_stage
         self._monitor = study.select if study.select.startswith("val_") else "val_accuracy"
         self._image_shape = image_shape
-        self._keep_best = study.data.has_validation or study.train.stops_early
+        self._keep_best = static.keeps_best
         self._mesh = mesh
         self._functions = {
             # It runs once, so optimizing it does not pay off.
@@ -110,6 +112,7 @@ class Population:
             "predict": self._map(self._predict_member, (MEMBERS, MEMBERS, SHARED)),
         }
         self._compiled: dict[tuple[str, int], Any] = {}  # by function and number of members
+        self._continue = jax.jit(with_more_epochs)
         self._gather = jax.jit(
             lambda stacked, members: jax.tree.map(lambda a: a[members], stacked), out_shardings=self.sharding
         )
@@ -157,6 +160,11 @@ class Population:
         sizes = sorted(members for name, members in self._compiled if name == "advance")
         needed = [self._memory(size) for size in sizes]
         return {"compilations": self.traces, "chunk_members": sizes, "memory_bytes": max(needed, default=None)}
+
+    def with_more_epochs(self, state: TrainState, hparams: Hparams) -> TrainState:
+        """Returns the members, ready for more epochs than they were asked to train for before."""
+        stage = self._continue(state._replace(params={}, batch_stats={}, opt_state=(), best=None), self.put(hparams))
+        return state._replace(stage=stage.stage)
 
     def text(self, members: int) -> str:
         """Returns the optimized HLO of training for this number of members, with the source line of each operation."""

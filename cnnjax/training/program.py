@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,11 +15,11 @@ from cnnjax.data.load import load_checked
 from cnnjax.models.network import build_network
 from cnnjax.models.summary import training_flops
 from cnnjax.multihost import processes
-from cnnjax.runs.environment import cache_folder, describe_environment, lasting
+from cnnjax.runs.environment import cache_folder, comparable, describe_environment
 from cnnjax.runs.program_records import Folder
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.runs.speeds import add_speed
-from cnnjax.study.plan import Member, Plan, Program, check_axes, make_plan
+from cnnjax.study.plan import Member, Plan, Program, Trial, check_axes, make_plan
 from cnnjax.study.schema import Study
 from cnnjax.training.devices import is_out_of_memory, make_mesh, memory_limit, pin_settings, use_every_core
 from cnnjax.training.estimate import describe_speed
@@ -33,17 +33,27 @@ from cnnjax.utils.progress import Progress
 from cnnjax.utils.signals import interruptibly
 from cnnjax.utils.tree import differences
 
-Layout = list[list[int]]  # batches of members: [first, end, how many train together]
+Layout = list[tuple[list[str], int]]  # batches of members: their ids, and how many train together
 
 
 class Compiled(NamedTuple):
-    """A program that is compiled and ready to train."""
+    """A program that is compiled and ready to train.
+
+    Attributes:
+        program: the program.
+        population: its compiled functions.
+        done: the batches of members that have nothing left to train.
+        pending: the other batches.
+        memory: bytes on one device.
+        seconds: duration of compilation.
+    """
 
     program: Program
     population: Population
-    layout: Layout
-    memory: int  # bytes on one device
-    seconds: float  # of compilation
+    done: Layout
+    pending: Layout
+    memory: int
+    seconds: float
 
 
 class Compiler:
@@ -52,64 +62,90 @@ class Compiler:
     Args:
         study: the study.
         dataset: its data. The compiler puts it on the devices.
+        members: all members by id.
         max_members: upper bound of how many members train together.
         profile: directory for a trace of each program's second epoch.
     """
 
-    def __init__(self, study: Study, dataset: Dataset, max_members: int | None = None, profile: Path | None = None):
+    def __init__(
+        self,
+        study: Study,
+        dataset: Dataset,
+        members: Mapping[str, Member],
+        max_members: int | None = None,
+        profile: Path | None = None,
+    ):
         self._mesh = make_mesh(jax.devices())
         self.data = put_data(dataset, study.data, self._mesh)
-        if dataset.validation_from == "given":  # the source's own split, which the study need not name
-            study = dataclasses.replace(study, data=dataclasses.replace(study.data, validation_from="given"))
-        self._study, self._dataset = study, dataset
+        self._study, self._dataset, self._members = study, dataset, members
         self._max_members, self._profile = max_members, profile
         self._budget = MEMORY_SHARE * min(processes.gather(memory_limit()))  # measured before training takes memory
 
-    def compile(self, program: Program, folder: RunFolder | None = None) -> Compiled:
-        """Compiles a program for the layout that `folder` holds; without one, for as many members as fit."""
-        start = time.perf_counter()
-        population = self.population(program)
-        layout = None if folder is None else folder.read_layout(program.id)
-        if layout is not None:
-            # Another number of devices may have written it. The batches keep their members, whose states are on disk.
-            layout = [[first, end, size + -size % population.devices] for first, end, size in layout]
-        else:
-            size = self._fitting_size(population, program)
-            layout = split_layout([[0, len(program.members), size]], size)
-        memory = max((self._compile(population, program, size) for _, _, size in layout), default=0)
-        return Compiled(program, population, layout, memory, time.perf_counter() - start)
+    def compile(self, program: Program, layout: Layout = (), waiting: Container[str] | None = None) -> Compiled:  # type: ignore[assignment]
+        """Compiles a program for those batches of members that have something left to train.
 
-    def population(self, program: Program) -> Population:
-        """Returns the population of a program, which is not compiled yet."""
+        Args:
+            program: the program.
+            layout: the stored batches. The members that are in none of them train together, as many as fit in memory.
+            waiting: the members that have something left to train; all by default.
+        """
+        start = time.perf_counter()
+        stored = {member for ids, _ in layout for member in ids}
+        new = [member for member in program.members if member.id not in stored]
+        longest = max(stage.epochs for trial in self._trials(program, stored) for stage in trial.stages)
         shape, num_classes = self._dataset.image_shape, len(self._dataset.classes)
         profile = None if self._profile is None else self._profile / program.id
-        return Population(self._study, program.static, shape, num_classes, self._mesh, profile)
+        keeps_best = program.static.keeps_best or self._dataset.validation is not None  # the source's own split
+        static = dataclasses.replace(program.static, keeps_best=keeps_best)
+        population = Population(self._study, static, shape, num_classes, self._mesh, profile, longest)
 
-    def _fitting_size(self, population: Population, program: Program) -> int:
+        def waits(batch: tuple[list[str], int]) -> bool:
+            return waiting is None or any(member in waiting for member in batch[0])
+
+        # Another number of devices may have written it. The batches keep their members, whose states are on disk.
+        pending = [(ids, size + -size % population.devices) for ids, size in filter(waits, layout)]
+        if new:
+            size = self._fitting_size(population, new)
+            pending += split_layout([([member.id for member in new], size)], size)
+        memory = max((self._compile(population, ids, size) for ids, size in pending), default=0)
+        done = [*itertools.filterfalse(waits, layout)]
+        return Compiled(program, population, done, pending, memory, time.perf_counter() - start)
+
+    def _fitting_size(self, population: Population, new: Sequence[Member]) -> int:
         """Returns the number of members that train together: as many as fit, by the compiler's estimate of memory."""
-        count, devices = len(program.members), population.devices
+        count, ids = len(new), [member.id for member in new]
+        devices = population.devices
         operations = training_flops(population.config.network, self._dataset.image_shape) * len(self._dataset.train)
         most = self._max_members or most_members(jax.default_backend(), count, devices, operations)
-        return fitting_size(count, most, devices, self._budget, lambda size: self._compile(population, program, size))
+        return fitting_size(count, most, devices, self._budget, lambda size: self._compile(population, ids, size))
 
-    def _compile(self, population: Population, program: Program, size: int) -> int:
-        members = MemberBatch(program.id, program.members[:size], size).filled
+    def _compile(self, population: Population, ids: Sequence[str], size: int) -> int:
+        members = MemberBatch("", tuple(self._members[member] for member in ids[:size]), size).filled
         return population.compile(*population.stack(members), self.data)
+
+    def _trials(self, program: Program, stored: Iterable[str]) -> Iterator[Trial]:
+        """Yields the longest trials of the members of a program, and of those in stored batches."""
+        for member in {*stored, *(member.id for member in program.members)}:
+            yield self._members[member].trials[-1]
 
 
 def split_layout(layout: Layout, size: int) -> Layout:
-    """Splits batches of members [first, end, how many train together] into batches of at most `size` members."""
-    return [[i, min(i + size, end), size] for first, end, _ in layout for i in range(first, end, size)]
+    """Splits batches of members into batches of at most `size` members, which train together."""
+    return [(ids[i : i + size], size) for ids, _ in layout for i in range(0, len(ids), size)]
 
 
-def load(study: Study) -> tuple[Dataset, Plan]:
+def load(study: Study, earlier: Sequence[Study] = ()) -> tuple[Dataset, Plan]:
     """Returns the dataset and the plan of a study, checked against each other and equal in all processes.
+
+    Args:
+        study: the study.
+        earlier: studies that the same run has asked for before.
 
     Raises:
         RequestError: the data is missing or damaged, or the study does not fit it.
     """
     pin_settings()
-    dataset, plan = processes.raise_on_all(_load_here, study)
+    dataset, plan = processes.raise_on_all(_load_here, study, earlier)
     sums = processes.gather(dataset.describe()["sha256"]) if processes.count() > 1 else []
     for number, found in enumerate(sums):
         if found != sums[0]:
@@ -118,10 +154,10 @@ def load(study: Study) -> tuple[Dataset, Plan]:
     return dataset, plan
 
 
-def _load_here(study: Study) -> tuple[Dataset, Plan]:
+def _load_here(study: Study, earlier: Sequence[Study]) -> tuple[Dataset, Plan]:
     for name, precision in itertools.product(study.models, study.train.precision):
         build_network(name, 1, precision)  # fail fast on unknown models, before loading data
-    plan = make_plan(study)
+    plan = make_plan(study, earlier)
     check_axes(study, plan)
     return load_checked(study), plan
 
@@ -162,13 +198,13 @@ def writing(folder: RunFolder) -> Iterator[None]:
             raise
         problem, advice = (
             unwritable(error),
-            "what is there is valid, and the same command goes on when it can be written again",
+            "what is there is valid; run the same command again when it can be written",
         )
         is_gone = isinstance(error, FileNotFoundError) or not (folder.path / "config.json").exists()
         if problem is None and is_gone and str(folder.path) in str(error):
             problem, advice = (
                 "it was removed or moved while the run was in it",
-                "the same command goes on with its new path",
+                "run the same command again with its new path",
             )
         if problem is None:
             raise
@@ -189,10 +225,10 @@ def write_environment(folder: Folder, progress: Progress) -> None:
     before = folder.read_if_intact("environment.json")
     if before is not None:
         earlier = before.get("earlier", [])
-        if found := differences(lasting(before), lasting(environment)):
+        if found := differences(comparable(before), comparable(environment)):
             changes = "; ".join(f"{key} was {old!r}, is {new!r}" for key, (old, new) in found.items())
             progress.note(f"the environment has changed since the run started: {changes}")
-            earlier = [*earlier, lasting(before)]
+            earlier = [*earlier, comparable(before)]
         environment |= {"earlier": earlier} if earlier else {}
     folder.write_json("environment.json", environment)
 
@@ -213,6 +249,7 @@ def run_programs(
     folder: RunFolder,
     study: Study,
     dataset: Dataset,
+    members: Mapping[str, Member],
     programs: Sequence[Program],
     progress: Progress,
     max_members: int | None = None,
@@ -225,32 +262,43 @@ def run_programs(
         folder: the run's directory.
         study: the study.
         dataset: its data.
+        members: all members of the plan by id.
         programs: those that `waiting` returned.
         progress: the display, after `begin`.
         max_members: upper bound of how many members train together.
         profile: directory for a trace of each program's second epoch.
         write_views: whether to write the run's views of the records when a program ends.
     """
-    compiler = Compiler(study, dataset, max_members, profile)
+    compiler = Compiler(study, dataset, members, max_members, profile)
     for index, program in enumerate(programs, 1):
-        static = program.static
-        progress.program(index, static.model, static.optimizer, static.batch_size, len(program.members))
-        compiled = interruptibly(compiler.compile, program, folder)
+        static, (_, left) = program.static, waiting(folder, [program])
+        progress.program(index, static.model, static.optimizer, static.batch_size, len(left))
+        layout, asked = folder.read_layout(program.id), {member.id: member for member in left}
+        compiled = interruptibly(compiler.compile, program, layout, asked)
         progress.compiled(compiled.seconds)
-        _run_program(folder, compiled, dataset, compiler.data, progress)
+        _run_program(folder, compiled, members, asked, dataset, compiler.data, progress)
         if write_views:
             folder.write_views()
         del compiled
         jax.clear_caches()  # JAX would keep every program until it exits
 
 
-def _run_program(folder: RunFolder, compiled: Compiled, dataset: Dataset, data: DeviceData, progress: Progress) -> None:
-    program, population, pending = compiled.program, compiled.population, list(compiled.layout)
-    done: Layout = []
-    folder.write_layout(program.id, pending)
+def _run_program(
+    folder: RunFolder,
+    compiled: Compiled,
+    members: Mapping[str, Member],
+    asked: Mapping[str, Member],
+    dataset: Dataset,
+    data: DeviceData,
+    progress: Progress,
+) -> None:
+    program, population = compiled.program, compiled.population
+    done, pending = list(compiled.done), list(compiled.pending)
+    folder.write_layout(program.id, [*done, *pending])
     while pending:
-        start, stop, size = pending[0]
-        batch = MemberBatch(program.id, program.members[start:stop], size)
+        ids, size = pending[0]
+        of_batch = tuple(asked[member] for member in ids if member in asked)
+        batch = MemberBatch(program.id, tuple(members[member] for member in ids), size, of_batch)
         try:
             trained = run_members(folder, population, batch, dataset, data, progress)
             done.append(pending.pop(0))

@@ -88,7 +88,8 @@ def end_epoch(state: TrainState, metrics: EpochMetrics, hparams: Hparams, config
     """Counts an epoch, keeps the best weights, and prepares the next stage when this one ends.
 
     A stage ends after its epochs, or after `patience` epochs in a row without improvement. The next stage starts with
-    a new optimizer state, and with the best weights if `hparams.restore` says so.
+    a new optimizer state, and with the best weights if `hparams.restore` says so. After the last stage, the state stays
+    as it is, so that `with_more_epochs` can continue it.
 
     Args:
         state: after the epoch's last step.
@@ -108,22 +109,34 @@ def end_epoch(state: TrainState, metrics: EpochMetrics, hparams: Hparams, config
     epochs_since_improvement = jnp.where(improved, 0, state.epochs_since_improvement + 1)
     ended = (epochs_since_improvement >= now.patience) | (epoch - state.stage_start_epoch >= now.epochs)
     variables, opt_state = state.variables, state.opt_state
-    if best is not None:
-        variables = where(ended & now.restore & (best.epoch > 0), best.variables, variables)
+    moves_on = ended & (state.stage + 1 < len(hparams.epochs))
     if len(hparams.epochs) > 1:
+        if best is not None:
+            variables = where(moves_on & now.restore & (best.epoch > 0), best.variables, variables)
         optimizer = make_optimizer(config.optimizer, now, clips=config.clips)
-        opt_state = where(ended, optimizer.init(variables["params"]), opt_state)
+        opt_state = where(moves_on, optimizer.init(variables["params"]), opt_state)
     return TrainState(
         **variables,
         opt_state=opt_state,
         epoch=epoch,
         stage=state.stage + ended,
-        stage_start_epoch=jnp.where(ended, epoch, state.stage_start_epoch),
-        best_score=jnp.where(ended, -jnp.inf, jnp.where(improved, score, state.best_score)),
-        epochs_since_improvement=jnp.where(ended, 0, epochs_since_improvement),
+        stage_start_epoch=jnp.where(moves_on, epoch, state.stage_start_epoch),
+        best_score=jnp.where(moves_on, -jnp.inf, jnp.where(improved, score, state.best_score)),
+        epochs_since_improvement=jnp.where(moves_on, 0, epochs_since_improvement),
         diverged=state.diverged,
         best=best,
     )
+
+
+def with_more_epochs(state: TrainState, hparams: Hparams) -> TrainState:
+    """Returns a state, or stacked states, that continue training if `hparams` have more epochs than they trained.
+
+    A state that stopped early stays as it is, and so does one with several stages.
+    """
+    if hparams.epochs.shape[-1] > 1:
+        return state
+    stopped = state.epochs_since_improvement >= hparams.patience[..., 0]
+    return state._replace(stage=jnp.where((state.epoch < hparams.epochs[..., 0]) & ~stopped, 0, state.stage))
 
 
 def final_variables(state: TrainState, hparams: Hparams) -> dict:

@@ -87,7 +87,7 @@ def run(main: Callable[[Any], None], parse: Callable[[list[str]], Any] | None = 
         # Compiled code may turn KeyboardInterrupt into another error.
         if not isinstance(error, KeyboardInterrupt) and not signals.is_interrupted():
             raise
-        _print_error("interrupted: the same command goes on from the last state on disk")
+        _print_error("interrupted: run the same command again to resume from the last state on disk")
         # Threads that still compile or write would delay or crash the interpreter's shutdown. The next start ignores
         # their incomplete files.
         os._exit(130)

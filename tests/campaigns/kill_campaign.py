@@ -2,7 +2,9 @@
 
     python -m tests.campaigns.kill_campaign --kills=60
     python -m tests.campaigns.kill_campaign --kills=20 --signals=INT,TERM,INT+INT
+    python -m tests.campaigns.kill_campaign --kills=20 --grow
 
+With --grow, each run starts as a smaller study, uninterrupted, and is interrupted while it grows.
 A moment is a phase of a run, drawn at random, and a short random time after its beginning. Every run is started again
 until it is finished. Its trials.csv (but for the times), metrics.jsonl and predictions must then be
 those of the uninterrupted run, bit for bit.
@@ -34,6 +36,7 @@ SETTINGS = {
     "train.learning_rate": "0.05",
     "train.momentum": "0.9",
 }
+SMALLER = {"seeds": "0", "train.epochs": "3", "train.batch_size": "75"}  # what grows
 # What appears when a phase begins: a file of the run's folder, or nothing: the process itself.
 PHASES = {
     "starting": None,
@@ -48,10 +51,10 @@ PHASES = {
 }
 
 
-def launch(workdir: Path, *more: str) -> subprocess.Popen:
+def launch(workdir: Path, *more: str, smaller: bool = False) -> subprocess.Popen:
     """Starts the study, or goes on with it."""
     config = f"--config={ROOT}/configs/quickstart.py"
-    settings = [f"--config.{key}={value}" for key, value in SETTINGS.items()]
+    settings = [f"--config.{key}={value}" for key, value in (SETTINGS | (SMALLER if smaller else {})).items()]
     return subprocess.Popen(
         [sys.executable, "-m", "cnnjax.launch", config, f"--workdir={workdir}", *settings, *more],
         cwd=ROOT,
@@ -123,10 +126,13 @@ def check_end(process: subprocess.Popen, signals: str, output: str) -> None:
     assert "Traceback" not in output or not output.count("Error"), output
 
 
-def campaign(kills: int, signals: list[str], seed: int, folder: Path) -> None:
+def campaign(kills: int, signals: list[str], seed: int, folder: Path, grow: bool) -> None:
     """Interrupts runs until there were so many interruptions, and compares each one."""
     os.environ["CNNJAX_CACHE"] = str(folder / "cache")
     rng = random.Random(seed)
+    if grow:
+        output, _ = launch(folder / "start", smaller=True).communicate()
+        shutil.copytree(folder / "start", folder / "whole")
     process = launch(folder / "whole")
     output, _ = process.communicate()
     assert process.returncode == 0, output
@@ -136,6 +142,8 @@ def campaign(kills: int, signals: list[str], seed: int, folder: Path) -> None:
     finished = 0
     while sum(done.values()) < kills:
         workdir = folder / f"run{finished}"
+        if grow:
+            shutil.copytree(folder / "start", workdir)
         while True:
             phase, kind = rng.choice(list(PHASES)), rng.choice(signals)
             interrupts = sum(done.values()) < kills
@@ -174,9 +182,10 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--signals", default="KILL", help="of KILL, INT, TERM; INT+INT is two, a tenth second apart")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--grow", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        campaign(options.kills, options.signals.split(","), options.seed, Path(folder))
+        campaign(options.kills, options.signals.split(","), options.seed, Path(folder), options.grow)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from cnnjax.commands import plan_table
 from cnnjax.commands.plan_table import finished_trials, plan_lines
 from cnnjax.data import cache
 from cnnjax.data.load import load_dataset
+from cnnjax.runs.run_dir import RunFolder
 from cnnjax.runs.speeds import read_speeds
 from cnnjax.study.plan import make_plan
 from cnnjax.training.population import Population
@@ -77,11 +78,16 @@ def test_finished_trials_are_kept_and_their_speed_is_known(quick, tmp_path):
     study = make_study(seeds=(0, 1), train={"epochs": (1, 2)})
     run(study, tmp_path / "run")
     plan = make_plan(study)
-    assert finished_trials(tmp_path / "run", plan) == {trial.id for trial in plan.trials}
-    assert finished_trials(tmp_path / "nowhere", plan) == set()
+    assert finished_trials(RunFolder(tmp_path / "run"), plan) == {trial.id for trial in plan.trials}
+    assert finished_trials(RunFolder(tmp_path / "nowhere"), plan) == set()
     said = list(plan_lines(study, tmp_path / "run"))
     assert said[0] == f"trials    4: 4 kept from {tmp_path / 'run'}, 0 new: 0 trained, 0 read off longer ones"
     assert said[-1] == "nothing left to train"
+    assert next(plan_lines(make_study(seeds=(0, 1, 2), train={"epochs": (1, 4)}), tmp_path / "run")) == (
+        f"trials    6: 2 kept from {tmp_path / 'run'}, 4 new: 3 trained, 1 read off longer ones"
+    )
+    with pytest.raises(RequestError, match="it holds another study"):
+        list(plan_lines(make_study(data={"train_examples": 100}), tmp_path / "run"))
     (speed,) = read_speeds()
     assert (speed.model, speed.batch_size, speed.members) == ("tiny", 50, 2)
     assert list(plan_lines(study))[-1].endswith("by the speeds of earlier runs")

@@ -111,7 +111,7 @@ def test_killed_and_interrupted_again_and_again(uninterrupted, tmp_path):
             assert process.returncode == -9, output
         else:
             assert process.returncode == 130, output
-            assert "the same command goes on" in output.splitlines()[-1]
+            assert "run the same command again" in output.splitlines()[-1]
     finish(launch(workdir))
     assert read_all(workdir) == read_all(uninterrupted)
     assert read_weights(workdir) == read_weights(uninterrupted)

@@ -94,6 +94,19 @@ def test_workers_write_what_one_process_writes(serial, tmp_path):
     assert "2,400 images in" in said
 
 
+@pytest.mark.slow
+def test_workers_grow_a_study(serial, tmp_path):
+    """A worker finds the earlier study of the run, whose trials the newest does not ask for, in config.json."""
+    less = {"seeds": (0,), "train": {"batch_size": (50, 40), "epochs": 2}}
+    run(make_study(**less), tmp_path)
+    run(make_study(**TWO), tmp_path, engine=Here())
+    rows, _, predictions, _ = read_all(tmp_path)
+    expected_rows, _, expected, _ = read_all(serial)
+    assert rows == expected_rows
+    assert {name: data for name, data in predictions.items() if name in expected} == expected
+    assert len(predictions) == len(expected) + 2  # the two trials of two epochs are hidden
+
+
 def kill_in_epoch(patch, number):
     """Kills the process before the call number `number` that trains."""
     advance, calls = Population.advance, itertools.count()

@@ -120,7 +120,8 @@ def test_an_interrupt_ends_the_cluster_of_this_machine_in_order(serial, tmp_path
     wait_for_epoch(tmp_path / "run", "p000", launch)
     launch.send_signal(signal.SIGINT)
     code, said = finish(launch)
-    assert code == 130 and said.endswith("interrupted: the same command goes on from the last state on disk\n")
+    assert code == 130
+    assert said.endswith("interrupted: run the same command again to resume from the last state on disk\n")
     assert set(processes_of("raylet")) <= before
     assert (tmp_path / "run/metrics.jsonl").read_bytes()  # the view, of what the worker wrote
     code, said = finish(start(tmp_path, tmp_path / "run"))

@@ -161,7 +161,7 @@ def test_a_signal_to_all_ends_them_in_order(tmp_path):
     for process in started:  # like a batch system
         process.send_signal(signal.SIGTERM)
     for code, _, errors in outcomes(started):
-        assert code == 130 and last_line(errors).startswith("interrupted: the same command goes on"), errors
+        assert code == 130 and last_line(errors).startswith("interrupted: run the same command again"), errors
 
 
 def test_a_damaged_checkpoint_is_repaired_by_all_processes(alone, tmp_path):

@@ -244,7 +244,7 @@ def test_a_signal_ends_a_long_call_in_order(number):
     process.send_signal(number)
     output, errors = process.communicate(timeout=20)  # of the call's 600 seconds
     assert (process.returncode, output) == (130, "closing\nclosed\n")
-    assert errors == "interrupted: the same command goes on from the last state on disk\n"
+    assert errors == "interrupted: run the same command again to resume from the last state on disk\n"
 
 
 def test_a_second_signal_ends_at_once():
@@ -291,7 +291,7 @@ def test_no_signal_is_lost_where_python_or_a_library_drops_its_exception(number,
     script = f"WHERE, NUMBER, CALLS = {where!r}, {int(number)}, {calls}\n{LOSES}"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (130, "")
-    assert done.stderr == "interrupted: the same command goes on from the last state on disk\n"
+    assert done.stderr == "interrupted: run the same command again to resume from the last state on disk\n"
 
 
 # Output that nobody reads

@@ -24,7 +24,7 @@ from cnnjax.runs import remote
 from cnnjax.study.overrides import requested_study
 from cnnjax.utils.errors import RequestError
 from tests.support.runs import ROOT, Crash, assert_no_line_twice, read_all, read_weights, run
-from tests.support.stores import Shaky, at_hand, elsewhere, fsspec, numbers, refused, said, train, write_small_run
+from tests.support.stores import Shaky, elsewhere, fsspec, local_copy, numbers, refused, said, train, write_small_run
 from tests.support.studies import add_tiny, make_quick, make_study
 
 
@@ -141,7 +141,7 @@ def test_ended_by_signals_on_one_machine_after_another(tmp_path, monkeypatch):
 def test_only_what_changed_of_the_run_is_pushed(url, monkeypatch):
     pushed = []
     MemoryFileSystem().pipe_file(f"{url.removeprefix('shaky:/')}/.notes", b"mine")
-    with at_hand(url) as (folder, progress):
+    with local_copy(url) as (folder, progress):
         write_small_run(folder)
         (folder / "checkpoints/p000/5.orbax-checkpoint-tmp").write_text("")
         progress.on_checkpoint()
@@ -156,18 +156,18 @@ def test_only_what_changed_of_the_run_is_pushed(url, monkeypatch):
 
 def test_a_push_after_another_launch_pushed_is_refused_and_loses_nothing(url, monkeypatch, tmp_path):
     def meet():
-        with at_hand(url) as (folder, _):
+        with local_copy(url) as (folder, _):
             write_small_run(folder)
             with pytest.MonkeyPatch.context() as patch:
                 elsewhere(patch, tmp_path)
-                with at_hand(url) as (other, _):
+                with local_copy(url) as (other, _):
                     write_small_run(other)
                     (other / "trials.csv").write_text("the other's")
 
     line = refused(meet)
     assert "another launch has pushed to it" in line and str(tmp_path / "here") in line
     assert there(url, "trials.csv") == "the other's"
-    with at_hand(url) as (folder, progress):
+    with local_copy(url) as (folder, progress):
         assert (folder / "trials.csv").read_text() == "the other's"
     (kept,) = folder.parent.glob("run-unpushed-*")
     assert (kept / "trials.csv").read_text() == "before" and str(kept) in said(progress)
@@ -175,7 +175,7 @@ def test_a_push_after_another_launch_pushed_is_refused_and_loses_nothing(url, mo
 
 def test_a_store_that_stops_answering_stops_no_training_and_is_pushed_to_later(url, monkeypatch, tmp_path):
     def lose(end):
-        with at_hand(url) as (folder, progress):
+        with local_copy(url) as (folder, progress):
             write_small_run(folder)
             with monkeypatch.context() as patch:
                 patch.setattr(Shaky, "fault", staticmethod(fail))
@@ -186,14 +186,14 @@ def test_a_store_that_stops_answering_stops_no_training_and_is_pushed_to_later(u
     line = refused(lambda: lose(fail))
     assert "no route to host" in line and "run the same command again to push it" in line
     monkeypatch.setattr(Shaky, "fault", staticmethod(lambda change: None))
-    with at_hand(url) as (_, progress):
+    with local_copy(url) as (_, progress):
         assert "the store will get its run" in said(progress)
     assert there(url, "trials.csv") == "before"
 
 
 def test_a_long_operation_says_what_it_does(url, monkeypatch):
     monkeypatch.setattr(remote, "_SILENT", 0.05)
-    with at_hand(url) as (folder, progress):
+    with local_copy(url) as (folder, progress):
         write_small_run(folder)
         monkeypatch.setattr(Shaky, "fault", staticmethod(lambda change: time.sleep(0.1)))
     assert f"pushing to {url}" in said(progress)
@@ -233,7 +233,7 @@ def test_a_wrong_url_is_one_line(wrong, fault, words, monkeypatch):
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     if fault is not None:
         monkeypatch.setattr(Shaky, "fault", staticmethod(fault))
-    line = refused(lambda: at_hand(wrong).__enter__())
+    line = refused(lambda: local_copy(wrong).__enter__())
     assert line.startswith(f"workdir='{wrong}'") and all(word in line for word in words), line
 
 

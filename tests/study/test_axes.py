@@ -94,7 +94,7 @@ def test_two_models_with_the_same_layers_are_refused(monkeypatch):
 def test_a_run_reports_an_axis_without_effect(quick, monkeypatch, tmp_path):
     monkeypatch.setitem(LADDER, "dull", (Dense(4), Dense()))
     study = make_study(models=("tiny", "dull"), train={"dropout_rate": (0.1, 0.5)})
-    line = "1 point of the grid would train as another does: train.dropout_rate matters for models with dropout"
+    line = "1 point of the grid would train identically to another: train.dropout_rate matters for models with dropout"
     assert line in plan_table(study)
     assert line in run(study, tmp_path)
     assert json.loads((tmp_path / "plan.json").read_text())["repeats"] == {"train.dropout_rate": 1}

@@ -110,7 +110,7 @@ def test_home_is_where_a_config_and_a_folder_may_be(tmp_path, monkeypatch):
     write_config(tmp_path, "return {'seeds': 7}")
     assert load_study("~/own.py").seeds == (7,)
     assert remote.copied("~/run") == tmp_path / "run"
-    with remote.at_hand("~/run", Progress(is_shown=False)) as folder:
+    with remote.local_copy("~/run", Progress(is_shown=False)) as folder:
         assert folder == tmp_path / "run"
 
 

@@ -43,7 +43,7 @@ def make_run(folder: Path, config: dict, *, diverge=(), stop=None, keep=None, ex
     `stop` holds the epoch after which a member stops early; where it is given, macro measures are in the history.
     """
     study = from_config(config)
-    plan, rng = make_plan(study), np.random.default_rng(0)
+    plan, rng = make_plan(study, numbered=True), np.random.default_rng(0)
     has_validation = study.data.has_validation
     (folder / "predictions").mkdir(parents=True)
     labels = rng.integers(0, len(CLASSES), examples).astype(np.int32)

@@ -120,10 +120,14 @@ def crash_at(monkeypatch, number):
     crash_before(checkpoints.Checkpoints, "save")
 
 
-def crash_everywhere(study, tmp_path):
-    """For every write: its number, and the folder of a run that crashed before it and was then finished."""
+def crash_everywhere(study, tmp_path, start=lambda workdir: None):
+    """For every write: its number, and the folder of a run that crashed before it and was then finished.
+
+    `start` makes what is in the folder before.
+    """
     for number in itertools.count():
         workdir = tmp_path / str(number)
+        start(workdir)
         with pytest.MonkeyPatch.context() as patch:
             crash_at(patch, number)
             try:

@@ -55,9 +55,9 @@ def elsewhere(monkeypatch, tmp_path):
 
 
 @contextlib.contextmanager
-def at_hand(url):
+def local_copy(url):
     """The local folder, and the progress with a console of its own."""
-    with Progress(Console(file=io.StringIO(), width=1000)) as progress, remote.at_hand(url, progress) as folder:
+    with Progress(Console(file=io.StringIO(), width=1000)) as progress, remote.local_copy(url, progress) as folder:
         yield folder, progress
 
 
@@ -67,7 +67,7 @@ def said(progress):
 
 def train(study, url, **options):
     """Runs a study whose folder is in a store; returns what was said."""
-    with at_hand(url) as (folder, progress):
+    with local_copy(url) as (folder, progress):
         run.run(study, folder, progress=progress, **options)
     return said(progress)
 

@@ -9,7 +9,7 @@ from cnnjax import stats
 from cnnjax.analysis.columns import AXES, bounds, larger_is_better
 from cnnjax.analysis.compare.sides import Side
 from cnnjax.analysis.run import Run
-from cnnjax.runs.environment import lasting
+from cnnjax.runs.environment import comparable
 from cnnjax.study.metrics import TEST_MEASURES
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.tree import differences
@@ -99,7 +99,7 @@ def compare_configurations(a: Side, b: Side, measure: str | None = None, margin:
             key: pair for key, pair in differences(axes_a, axes_b).items() if str(pair[0]) != str(pair[1])
         },  # not NaN and NaN
         configs=configs | _networks(a.run.config, b.run.config),
-        environments=differences(lasting(a.run.environment), lasting(b.run.environment)),
+        environments=differences(comparable(a.run.environment), comparable(b.run.environment)),
     )
 
 

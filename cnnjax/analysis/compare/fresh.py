@@ -69,6 +69,13 @@ class Confirmation(NamedTuple):
     measure: str
     contenders: list[Contender]
     against: list[Against]
+    fresh_seeds: tuple[int, ...] = ()  # unknown in older runs
+
+
+def is_outdated(run: Run, found: Confirmation) -> bool:
+    """Returns whether the study has grown since: its seeds now include a fresh one, or it has another winner."""
+    has_other_winner = run.select == found.select and contenders(run)[0] != found.contenders[0].trial
+    return has_other_winner or bool({*found.fresh_seeds} & {*run.trials["seed"]})
 
 
 def contenders(run: Run) -> list[str]:
@@ -122,7 +129,8 @@ def compute_confirmation(run: Run, number: int) -> Confirmation:
         )
         for trial, one in zip(trials[1:], adjusted, strict=True)
     ]
-    return Confirmation(number, run.select, measure, found, against)
+    seeds = sorted({int(seed) for side in sides.values() for seed in side.trials["seed"]})
+    return Confirmation(number, run.select, measure, found, against, tuple(seeds))
 
 
 def _contender(run: Run, trial: str, side: Side, measure: str, best: float) -> Contender:
@@ -143,7 +151,8 @@ def to_dict(found: Confirmation) -> dict[str, Any]:
     """Returns a confirmation as the content of confirmation.json; NaN becomes None."""
     rows = [row._asdict() | {"selected": vars(row.selected), "fresh": vars(row.fresh)} for row in found.contenders]
     against = [row._asdict() for row in found.against]
-    return finite({"select": found.select, "measure": found.measure, "contenders": rows, "against": against})
+    names = {"select": found.select, "measure": found.measure, "fresh_seeds": found.fresh_seeds}
+    return finite({**names, "contenders": rows, "against": against})
 
 
 def read_confirmation(workdir: Path) -> Confirmation | None:
@@ -164,6 +173,7 @@ def read_confirmation(workdir: Path) -> Confirmation | None:
             OLD_COLUMNS.get(content["measure"], content["measure"]),
             [_read_contender(row) for row in content["contenders"]],
             [_read_against(row) for row in content["against"]],
+            tuple(map(int, content.get("fresh_seeds", ()))),
         )
         if found.measure not in MEASURES or len(found.against) != len(found.contenders) - 1:
             raise ValueError("not a confirmation")

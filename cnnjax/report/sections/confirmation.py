@@ -7,7 +7,7 @@ import pandas as pd
 
 from cnnjax import stats
 from cnnjax.analysis.columns import kind_of, measure_name
-from cnnjax.analysis.compare.fresh import Confirmation, read_confirmation
+from cnnjax.analysis.compare.fresh import Confirmation, is_outdated, read_confirmation
 from cnnjax.analysis.run import Run, once_per_run
 from cnnjax.report.tables import Table
 from cnnjax.report.theme import Plot
@@ -18,8 +18,9 @@ _WORDS = {"worse": "worse than", "undecided": "undecided against", "equal": "equ
 
 @once_per_run
 def read(run: Run) -> Confirmation | None:
-    """Reads the confirmation of a run; None if there is none."""
-    return read_confirmation(run.workdir)
+    """Reads the confirmation of a run; None if there is none, or if the study has grown since."""
+    found = read_confirmation(run.workdir)
+    return None if found is None or is_outdated(run, found) else found
 
 
 def text(found: Confirmation) -> str:

@@ -12,6 +12,7 @@ from cnnjax.analysis.chance import (
     stuck_trials,
 )
 from cnnjax.analysis.columns import measure_name
+from cnnjax.analysis.compare.fresh import is_outdated, read_confirmation
 from cnnjax.analysis.run import Run
 from cnnjax.report.sections.data_rules import Finding, check_data, first_three, worst_first
 from cnnjax.study.axes import where_it_matters
@@ -64,6 +65,10 @@ def _selection(run: Run) -> Iterator[Finding]:
             "measure chosen after the results are known may be chosen for its winner."
         )
         yield Finding("selection-afterwards", "warning", said)
+    confirmed = read_confirmation(run.workdir)
+    if confirmed is not None and is_outdated(run, confirmed):
+        said = "The study has grown since --confirm trained its winner on fresh seeds: confirm it again."
+        yield Finding("confirmation-outdated", "warning", said)
 
 
 def _several(run: Run, key: str) -> list[Any]:
@@ -145,9 +150,7 @@ def _trials(run: Run) -> Iterator[Finding]:
         yield Finding("unfinished", "note", said)
     if repeats := run.plan.get("repeats"):
         where = ", and ".join(f"{axis} matters {where_it_matters(axis)}" for axis in repeats)
-        said = (
-            f"Not every axis has an effect everywhere ({where}): points of the grid that train alike were trained once."
-        )
+        said = f"Not every axis has an effect everywhere ({where}): of points that train identically, one was trained."
         yield Finding("axis-without-effect", "note", said)
 
 
