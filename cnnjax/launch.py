@@ -104,7 +104,8 @@ def plan(study: Study) -> Iterator[str]:
     from cnnjax.commands import plan_table
 
     place = WORKDIR.value or overrides.default_folder("runs")
-    workdir = None if remote.is_url(str(place)) else expanded("workdir", place)
+    is_unread = OVERWRITE.value or remote.is_url(place)  # a store would have to be fetched first
+    workdir = None if is_unread else expanded("workdir", place)
     if PLAN.value == "measure":
         from cnnjax.training import program
 
