@@ -13,6 +13,7 @@ grid. An empty value is the empty tuple. Run the same command again to resume an
 """
 
 import contextlib
+from collections.abc import Iterator
 
 from absl import flags
 
@@ -24,10 +25,30 @@ from cnnjax.study import flags as study_flags
 from cnnjax.study.schema import Study
 from cnnjax.utils import cli
 from cnnjax.utils.errors import RequestError
+from cnnjax.utils.paths import expanded
 
 flags.adopt_module_key_flags(study_flags)
 WORKDIR = study_flags.WORKDIR
-PLAN = flags.DEFINE_bool("plan", False, "Print what would run, without training.")
+
+
+class _PlanParser(flags.ArgumentParser):
+    """Parses --plan, --plan=measure and --noplan."""
+
+    def parse(self, argument: str) -> str | None:
+        """Returns estimate, measure, or None."""
+        known = {"true": "estimate", "measure": "measure", "false": None}
+        if argument not in known:
+            raise ValueError("use --plan, --plan=measure or --noplan")
+        return known[argument]
+
+
+PLAN = flags.DEFINE(
+    _PlanParser(),
+    "plan",
+    None,
+    "Print what would run, and about how long; --plan=measure compiles and times a few steps of each program first.",
+    boolean=True,
+)
 COMPILATION_CACHE = flags.DEFINE_string(
     "compilation_cache", None, "Folder for compiled programs (default: the user's cache folder), or off."
 )
@@ -72,22 +93,32 @@ def main(config_overrides: list[str]) -> None:
     facts = {**plain, "networks": ladder.described(study.models), **asked}
     # Imports jax from here on; an invalid request has failed before.
     with processes.initialized(*place, facts=facts, timeout=COORDINATOR_TIMEOUT.value):
-        said = launch(study)
-        if processes.is_first():
-            print(said)
+        for said in plan(study) if PLAN.value else [launch(study)]:
+            if processes.is_first():
+                print(said, flush=True)
+
+
+def plan(study: Study) -> Iterator[str]:
+    """Yields the lines of --plan."""
+    from cnnjax.commands import plan_table
+
+    place = WORKDIR.value or study_flags.default_folder("runs")
+    is_unread = OVERWRITE.value or remote.is_url(place)  # a store would have to be fetched first
+    workdir = None if is_unread else expanded("workdir", place)
+    if PLAN.value == "measure":
+        from cnnjax.training import program
+
+        program.enable_compilation_cache(COMPILATION_CACHE.value)
+    return plan_table.plan_lines(study, workdir, measure=PLAN.value == "measure")
 
 
 def launch(study: Study) -> str:
-    """Runs the study, or only plans it with --plan. Returns the summary to print."""
+    """Runs the study. Returns the summary to print."""
+    from cnnjax.commands import launch
     from cnnjax.training import program
+    from cnnjax.utils.progress import Progress
 
     program.enable_compilation_cache(COMPILATION_CACHE.value)
-    if PLAN.value:
-        from cnnjax.commands import plan_table
-
-        return plan_table.plan_table(study)
-    from cnnjax.commands import launch
-    from cnnjax.utils.progress import Progress
 
     place = WORKDIR.value or study_flags.default_folder("runs")
     with Progress(is_shown=processes.is_first()) as progress, _engine() as engine:

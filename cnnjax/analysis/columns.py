@@ -1,6 +1,5 @@
 """Axes and measures of trials: their columns, names, bounds and units, and how values are written."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -56,13 +55,3 @@ def level(axis: str, value: Any) -> str:
     if pd.isna(value):
         return BY_COLUMN[axis].none_label if axis in BY_COLUMN else "off"
     return f"{value:g}"
-
-
-def significant(value: float) -> str:
-    """A number with four significant digits, never in exponent form between 1e-4 and 1e6."""
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
-    magnitude = int(f"{value:.3e}".partition("e")[2])  # after rounding: 99.999 is 100.0
-    if not -5 < magnitude < 6:
-        return f"{value:.3e}"
-    return f"{value:.{max(0, 3 - magnitude)}f}"

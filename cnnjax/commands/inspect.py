@@ -12,9 +12,10 @@ import pandas as pd
 
 from cnnjax.data import Dataset, load_dataset
 from cnnjax.data.findings import examine
+from cnnjax.models.conv.methods import choose
 from cnnjax.models.network import build_network
 from cnnjax.models.specs import Layer
-from cnnjax.models.summary import check_fits, layer_table
+from cnnjax.models.summary import LayerRow, check_fits, layer_table
 from cnnjax.report import html
 from cnnjax.report.sections import data
 from cnnjax.report.sections.data_rules import check_data
@@ -91,7 +92,7 @@ def _layers(study: Study, dataset: Dataset) -> Iterator[tuple[str, pd.DataFrame]
                     "output": _shape(row.output),
                     "parameters": row.parameters,
                     "forward flops": row.flops,
-                    "computed as": row.method or "",
+                    "computed as": _method(row, convolution),
                     "activation bytes": _BYTES * math.prod(row.output),
                     "parameter bytes": _BYTES * row.parameters,
                 }
@@ -100,6 +101,11 @@ def _layers(study: Study, dataset: Dataset) -> Iterator[tuple[str, pd.DataFrame]
             frame = pd.DataFrame(rows)
             total = {"layer": "all", "output": "", "computed as": ""} | _sums(frame)
             yield name, pd.concat([frame, pd.DataFrame([total])], ignore_index=True)
+
+
+def _method(row: LayerRow, convolution: str) -> str:
+    """Returns the method that computes a layer's convolution; empty for other layers."""
+    return choose(row.kernel, math.prod(row.output[:2]), convolution) if len(row.kernel) == 4 else ""
 
 
 def layer_name(layer: Layer) -> str:

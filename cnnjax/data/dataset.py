@@ -1,7 +1,9 @@
 """The types of the data: a split, the source as read, and the data set of a study."""
 
 import dataclasses
+import functools
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,7 +20,7 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, indices: np.ndarray) -> "Split":
+    def take(self, indices: np.ndarray | slice) -> "Split":
         """Returns the examples at `indices`, in that order."""
         return Split(self.images[indices], self.labels[indices])
 
@@ -74,8 +76,6 @@ class Dataset(_Splits):
         validation: the examples for model selection, or None.
         test: the examples for the final evaluation.
         classes: class names; label i is classes[i].
-        mean: float32 [C], mean of the training pixels in 0..1.
-        std: float32 [C], population standard deviation of the training pixels in 0..1.
         validation_from: the origin of the validation split: train, test, pooled (all splits of the source together),
             same_as_test, given (the source's own), or None.
         test_from: the origin of the test split: source (its own), train or pooled.
@@ -87,8 +87,6 @@ class Dataset(_Splits):
     validation: Split | None
     test: Split
     classes: tuple[str, ...]
-    mean: np.ndarray
-    std: np.ndarray
     validation_from: str | None = None
     test_from: str = "source"
     notes: tuple[str, ...] = ()
@@ -98,6 +96,20 @@ class Dataset(_Splits):
         """Height, width and channels of an image."""
         height, width, channels = self.train.images.shape[1:]
         return height, width, channels
+
+    @functools.cached_property
+    def _statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        return statistics(self.train.images)  # when asked for: a plan needs none
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean of each channel of the training pixels in 0..1: float32 [C]."""
+        return self._statistics[0]
+
+    @property
+    def std(self) -> np.ndarray:
+        """Population standard deviation of each channel of the training pixels in 0..1: float32 [C]."""
+        return self._statistics[1]
 
     def describe(self) -> dict[str, Any]:
         """Returns the identity of the data, as JSON values.
@@ -117,6 +129,30 @@ class Dataset(_Splits):
             "sha256": _sha256(self.splits),
             "test_sha256": _sha256({"test": self.test}),
         }
+
+
+def statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the mean and the population standard deviation of each channel, from exact integer sums.
+
+    Args:
+        images: uint8 [N, H, W, C].
+
+    Returns:
+        (mean, std), float32 [C], of pixels scaled to 0..1.
+    """
+    channels = images.shape[-1]
+    sums, squares = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
+    for start in range(0, len(images), 256):  # 32 bits hold the sums of squares of 256 images
+        batch = images[start : start + 256]
+        pixels = batch.reshape(len(batch), -1).astype(np.uint32)
+        for totals, values in ((sums, pixels), (squares, pixels * pixels)):
+            pixel_sums = values.sum(axis=0, dtype=np.uint32)
+            totals += pixel_sums.reshape(-1, channels).sum(axis=0, dtype=np.int64)
+    count = images.size // channels
+    pairs = list(zip(sums.tolist(), squares.tolist(), strict=True))
+    mean = [total / (255 * count) for total, _ in pairs]
+    std = [math.sqrt(count * square - total**2) / (255 * count) for total, square in pairs]
+    return np.array(mean, np.float32), np.array(std, np.float32)
 
 
 def _sha256(splits: dict[str, Split]) -> str:

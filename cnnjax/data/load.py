@@ -9,7 +9,8 @@ from cnnjax.data.readers.digits import read_digits
 from cnnjax.data.readers.tfds import read_prepared
 from cnnjax.data.resize import resize_images
 from cnnjax.data.splits import make_splits, select_classes
-from cnnjax.study.schema import DataConfig
+from cnnjax.models.summary import check_fits
+from cnnjax.study.schema import DataConfig, Study
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.paths import expanded
 from cnnjax.utils.text import composed
@@ -36,6 +37,27 @@ def load_dataset(data: DataConfig) -> Dataset:
     if size is not None:
         source = source.map_splits(lambda _, split: _resize(split, size, data.resize))
     return make_splits(source, data, name)
+
+
+def load_checked(study: Study) -> Dataset:
+    """Loads the data of a study, and checks that its models and batches fit the images.
+
+    Raises:
+        RequestError: as `load_dataset`, or the study does not fit the data.
+    """
+    dataset = load_dataset(study.data)
+    for name in study.models:
+        check_fits(name, dataset.image_shape)
+    for batch_size in study.train.batch_size:
+        if batch_size > len(dataset.train):
+            problem = f"must be at most the number of training images, {len(dataset.train)}"
+            raise RequestError("train.batch_size", batch_size, problem)
+        if len(study.train.drop_last) > 1 and len(dataset.train) % batch_size == 0:
+            problem = (
+                f"both values train identically: no example is left over by batches of {batch_size}; use one value"
+            )
+            raise RequestError("train.drop_last", study.train.drop_last, problem)
+    return dataset
 
 
 def load_source(data: DataConfig) -> tuple[str, Source]:

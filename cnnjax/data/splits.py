@@ -7,7 +7,6 @@ from decimal import Decimal
 import numpy as np
 
 from cnnjax.data.dataset import Dataset, Source, Split
-from cnnjax.data.normalization import statistics
 from cnnjax.data.offline_augment import flip_zoom
 from cnnjax.data.readers.checks import is_number
 from cnnjax.study.schema import DataConfig
@@ -116,15 +115,12 @@ def make_splits(source: Source, data: DataConfig, name: str) -> Dataset:
         train, _ = _cut(train, "data.train_examples", data.train_examples, data, _TRAIN_EXAMPLES)
     if data.stored_augment == "flip_zoom":
         train, validation = flip_zoom(train), validation and flip_zoom(validation)
-    mean, std = statistics(train.images)
     return Dataset(
         name=name,
         train=train,
         validation=validation,
         test=test,
         classes=source.classes,
-        mean=mean,
-        std=std,
         validation_from=validation_from,
         test_from=test_from,
         notes=notes,

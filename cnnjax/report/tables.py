@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from cnnjax.analysis.columns import AXES, MAIN_AXES, kind_of, level, measure_name, significant, word
+from cnnjax.analysis.columns import AXES, MAIN_AXES, kind_of, level, measure_name, word
 from cnnjax.analysis.run import Run
 from cnnjax.study.metrics import BY_MEASURE
+from cnnjax.utils.text import significant
 
 MOST_ROWS = 250  # that a page shows of a table; the CSV file beside it has all
 _HEADS = {"f1": "F1", "auc": "AUC", "forward_flops": "forward FLOPs", "p_best": "P(best) %", "p_beats": "P(beats) %"}
@@ -21,7 +22,7 @@ _SUFFIXES = {
 _KINDS = {
     "text": {"trial", "best by", "measure", "class", "configuration", "instead of", "the winner is"}
     | {"source", "effect"},
-    "whole": {"support", "n", "seed", "seeds", "configurations", "trials", "diverged", "more_seeds", "freedom"}
+    "whole": {"support", "n", "seed", "seeds", "configurations", "trials", "diverged", "stuck", "more_seeds", "freedom"}
     | {"place", "first_place", "last_place"},
     "count": {"parameters", "forward_flops", "images_per_second"},
     "percent": {"share", "p_best", "p_beats", "black"},

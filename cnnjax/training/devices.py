@@ -12,9 +12,10 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, Sharding
 
 from cnnjax.multihost import processes
+from cnnjax.training.machine import COUNT_FLAG, cpu_devices
 from cnnjax.utils.errors import RequestError
 
-_COUNT_FLAG, _THREADS_FLAG = "xla_force_host_platform_device_count", "xla_cpu_multi_thread_eigen"
+_THREADS_FLAG = "xla_cpu_multi_thread_eigen"
 
 # Options of JAX that change results, and that the user may have set (JAX_ENABLE_X64=1, for example).
 _PINNED = {
@@ -73,8 +74,8 @@ def use_every_core(members: int, most: int | None = None) -> str | None:
         os.environ["PJRT_NPROC"] = str(most)  # the size of XLA's thread pools
     flags = os.environ.get("XLA_FLAGS", "")
     cores = min(processes.usable_cores(), most or processes.usable_cores())
-    devices = min(cores, members)
-    if _COUNT_FLAG in flags or devices < 2 or processes.count() > 1:  # `processes.initialized` sets the number
+    devices = cpu_devices(members, most)
+    if COUNT_FLAG in flags or devices < 2 or processes.count() > 1:  # `processes.initialized` sets the number
         return None
     try:
         jax.config.update("jax_num_cpu_devices", devices)

@@ -12,9 +12,8 @@ from jaxtyping import Array, Float, Int
 from cnnjax.models.network import Network
 from cnnjax.study.metrics import METRICS, TRAINING_METRICS, Metric, from_counts
 from cnnjax.training.augment import gather_batch
+from cnnjax.training.memory import EVALUATION_BATCH
 from cnnjax.utils.tree import tuple_type
-
-EVALUATION_BATCH = 256  # the largest number of images at a time; it changes results by rounding only
 
 
 class DeviceSplit(NamedTuple):

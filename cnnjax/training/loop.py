@@ -49,6 +49,13 @@ class MemberBatch(NamedTuple):
         return [*self.members, *[self.members[0]] * (self.size - len(self.members))]
 
 
+class Trained(NamedTuple):
+    """The training images of all members together, and the seconds that they took."""
+
+    images: int
+    seconds: float
+
+
 @dataclasses.dataclass
 class _Work:
     """A batch of members, and everything that its training reads and writes."""
@@ -64,6 +71,8 @@ class _Work:
     waiting: dict[int, list[tuple[int, Trial]]]  # trials without a result, and their members' places, by last epoch
     lines: dict[tuple[str, int], dict[str, Any]]  # of metrics.jsonl, by member and epoch
     epochs_left: int = 0  # of all members together, as the progress expects them
+    images: int = 0  # that all members together have trained on since this start
+    seconds: float = 0.0  # that they took
 
     @property
     def last(self) -> int:
@@ -91,8 +100,10 @@ def run_members(
     dataset: Dataset,
     data: DeviceData,
     progress: Progress,
-) -> None:
+) -> Trained:
     """Trains a batch of members until all trials that are asked for have a result, from its newest checkpoint.
+
+    Returns its work, of this start.
 
     A kill at any instant is harmless. Metrics are written before the checkpoint of their epoch, and a trial's row after
     it. Metrics newer than the restored checkpoint are dropped, and then written again with the same values, except
@@ -102,7 +113,7 @@ def run_members(
     finished = set(records.finished(members))
     asked = [trial.epochs for member in batch.asked for trial in member.trials if trial.id not in finished]
     if not asked:
-        return
+        return Trained(0, 0.0)
     waiting: dict[int, list[tuple[int, Trial]]] = {}
     for place, member in enumerate(members):
         for trial in member.trials:
@@ -118,16 +129,18 @@ def run_members(
     checkpoints = Checkpoints(folder.checkpoints(batch.program, members[0].id, members[-1].id), population.keep, ends)
     try:
         newest = checkpoints.newest()
-        left = sum(member.epochs for member in batch.asked)
+        left, trained = sum(member.epochs for member in batch.asked), Trained(0, 0.0)
         # A trial that is asked for after a longer one has no state to go on from. It must not hold up the others.
         for part in ({e: t for e, t in waiting.items() if (e >= newest) == is_late} for is_late in (True, False)):
             if part:
                 work = _Work(folder, population, batch, dataset, data, progress, hparams, streams, part, {}, left)
                 _train_and_record(work, checkpoints)
                 left = work.epochs_left
+                trained = Trained(trained.images + work.images, trained.seconds + work.seconds)
         checkpoints.keep_only(ends)
     finally:
         checkpoints.close()
+    return trained
 
 
 def _train_and_record(work: _Work, checkpoints: "Checkpoints") -> None:
@@ -205,6 +218,8 @@ def _train(work: _Work, now: _Checkpoint) -> _Checkpoint:
     if population.traces > traces:  # a smaller program was compiled for the members that still train
         work.records.write_json("program.json", population.compiled)
     elapsed = time.perf_counter() - start
+    work.images += len(lines) * len(work.dataset.train)
+    work.seconds += elapsed
     _report_progress(work, epoch + epochs, elapsed, lines)
     return _Checkpoint(state, epoch + epochs, seconds + elapsed)
 

@@ -271,19 +271,3 @@ class Population:
 
     def _predict_member(self, state: TrainState, hparams: Hparams, test: DeviceSplit) -> jax.Array:
         return predict(self.config.network, final_variables(state, hparams), test, self.config.augment)
-
-
-def member_batch_size(members: int, most: int, devices: int = 1) -> int:
-    """Returns how many members train together.
-
-    All batches of members have one size, so that one program serves them all; copies of a member fill the last batch.
-    Of the sizes from half of `most` to `most`, this is the one with the fewest copies.
-
-    Args:
-        members: how many there are.
-        most: how many fit.
-        devices: the size is a multiple of it.
-    """
-    most = max(devices, min(most, members + -members % devices) // devices * devices)
-    sizes = range(most, max(-(-most // 2), devices) - 1, -devices)
-    return min(sizes, key=lambda size: -members % size)

@@ -1,8 +1,10 @@
 """The progress of a study: a live line and a bar on a terminal or in a notebook, plain lines on stderr elsewhere."""
 
+import contextlib
 import math
 import operator
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Self, TypeVar
@@ -48,14 +50,17 @@ class Progress:
         self._clock = clock
         self._live: Live | None = None
         self._program, self._title = "", ""
-        self._reset((), ())
+        self._reset((), (), ())
 
-    def _reset(self, images: Sequence[int], costs: Sequence[float]) -> None:
+    def _reset(self, images: Sequence[int], costs: Sequence[float], compiling: Sequence[float]) -> None:
         self._started = self._clock()
         self._programs, self._images, self._seen = len(images), sum(images), 0
-        self._costs, self._cost = costs, 1.0  # of an image, of each program and of the current one
+        self._costs, self._cost = costs, 1.0  # expected seconds of an image, of each program and of the current one
         self._work, self._done = sum(map(operator.mul, images, costs)), 0.0  # images times cost: in total, and seen
-        self._compiling: list[float] = []  # seconds
+        self._to_compile = dict(enumerate(compiling, 1))  # expected seconds of the programs that are not compiled yet
+        self._compiling, self._expected = 0.0, 0.0  # seconds of the compiled programs: measured, and expected
+        self._training = 0.0  # seconds
+        self._index = 0  # of the current program
 
     def __enter__(self) -> Self:
         return self
@@ -63,16 +68,25 @@ class Progress:
     def __exit__(self, *error: object) -> None:
         self._stop()
 
-    def begin(self, programs: int, members: int, images: Sequence[int], costs: Sequence[float] | None = None) -> None:
+    def begin(
+        self,
+        programs: int,
+        members: int,
+        images: Sequence[int],
+        costs: Sequence[float] | None = None,
+        compiling: Sequence[float] | None = None,
+    ) -> None:
         """Starts the clock.
 
         Args:
             programs: number of programs.
             members: number of members of all programs.
             images: number of training images that each program's members have not seen yet.
-            costs: operations per image, by program; by default all are equal.
+            costs: expected seconds per image, by program; by default all are equal. Only their ratios matter once an
+                epoch has been timed.
+            compiling: expected seconds to compile each program; by default all are equal. The same holds for them.
         """
-        self._reset(images, costs or [1.0] * programs)
+        self._reset(images, costs or [1.0] * programs, compiling or [1.0] * programs)
         self.note(f"{counted(programs, 'program')}, {counted(members, 'member')}, {sum(images):,} images")
         if self._cell is None and self._console.is_terminal and not self._console.is_dumb_terminal:
             # Without a refreshing thread, which would take time from training.
@@ -90,11 +104,12 @@ class Progress:
     def turn(self, index: int) -> None:
         """Selects the program of the following reports, because several may run at once."""
         self._program = f"[{index}/{self._programs}]"
-        self._cost = self._costs[index - 1]
+        self._index, self._cost = index, self._costs[index - 1]
 
     def compiled(self, seconds: float) -> None:
         """Reports that the program is compiled."""
-        self._compiling.append(seconds)
+        self._compiling += seconds
+        self._expected += self._to_compile.pop(self._index, 0.0)
         self._show(f"{self._program} compiled in {seconds:.1f} s")
 
     def epoch(
@@ -120,6 +135,7 @@ class Progress:
         """
         self._seen += images
         self._done += images * self._cost
+        self._training += seconds
         parts = (
             f"{self._program} {members} epoch {epoch}/{epochs}",
             f"loss {_losses(losses)}",
@@ -159,15 +175,18 @@ class Progress:
         self._live.update(Group(Text(line, no_wrap=True, overflow="ellipsis"), bar), refresh=True)
 
     def _left(self) -> str:
-        # By the clock, which includes evaluation. The remaining programs are assumed to compile as long as the others.
         if self._images <= self._seen or not self._done:
             return ""
-        compiled = sum(self._compiling)
-        per_work = max(self._clock() - self._started - compiled, 0.0) / self._done
-        seconds = per_work * max(self._work - self._done, 0.0)
-        if self._compiling:
-            seconds += compiled / len(self._compiling) * (self._programs - len(self._compiling))
-        return f"about {duration(seconds)} left"
+        elapsed, busy = self._clock() - self._started, self._training + self._compiling
+        waiting = len(self._to_compile)
+        # What is left takes longer or shorter than expected by the same factor as what is done.
+        seconds = self._training / self._done * max(self._work - self._done, 0.0)
+        if self._expected:
+            seconds += self._compiling / self._expected * sum(self._to_compile.values())
+        # The rest of the time went into writing and loading: as much for each program.
+        seconds += max(elapsed - busy, 0.0) / max(self._programs - waiting, 1) * waiting
+        # Programs that train side by side are busy longer than the clock.
+        return f"about {duration(seconds * min(1.0, elapsed / busy if busy else 1.0))} left"
 
     def _stop(self) -> None:
         if self._cell is not None:
@@ -196,6 +215,18 @@ def tracked(
     if sys.stderr.isatty():
         return iter(track(items, description, total, console=_Console(stderr=True)))
     return _with_lines(items, description, operator.length_hint(items) if total is None else total, clock)
+
+
+@contextlib.contextmanager
+def announced(what: str) -> Iterator[None]:
+    """Prints what the block does to stderr, if it takes longer than two seconds."""
+    timer = threading.Timer(_FIRST, lambda: print(f"{what} ...", file=sys.stderr, flush=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _with_lines(items: Iterable[_Item], description: str, total: int, clock: Callable[[], float]) -> Iterator[_Item]:

@@ -181,7 +181,7 @@ def random_dataset(train_examples: int, test_examples: int) -> "Dataset":
         return Split(np.resize(images, (count, *images.shape[1:])), np.resize(labels.astype(np.int32), count))
 
     train, test = split(train_examples), split(test_examples)
-    return Dataset("random", train, None, test, tuple("0123456789"), np.full(3, 0.5), np.full(3, 0.25))
+    return Dataset("random", train, None, test, tuple("0123456789"))
 
 
 def population_of(work: Work, steps: int, most: int = 1) -> tuple["Population", Callable[[int], float]]:

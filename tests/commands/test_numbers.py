@@ -12,7 +12,7 @@ import cnnjax
 from cnnjax.commands import run as runner
 from cnnjax.data.load import load_dataset
 from cnnjax.data.readers.unlabeled import read_unlabeled
-from cnnjax.models.network import LADDER
+from cnnjax.models.ladder import LADDER
 from cnnjax.models.specs import Dense, Relu
 from cnnjax.runs.integrity import read_lines
 from cnnjax.study.schema import DataConfig

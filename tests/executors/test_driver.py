@@ -174,7 +174,7 @@ def test_a_task_that_breaks_stops_no_other_and_is_raised_at_the_end(serial, tmp_
 
 def test_what_a_worker_runs_on_is_kept_and_a_change_is_said(serial, tmp_path, monkeypatch):
     def other(task):
-        patch.setattr("cnnjax.runs.environment._processor", lambda: f"processor of {task['program']}")
+        patch.setattr("cnnjax.runs.environment.processor", lambda: f"processor of {task['program']}")
 
     with pytest.MonkeyPatch.context() as patch:
         run(make_study(**TWO), tmp_path, engine=Here(other))

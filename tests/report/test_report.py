@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import scipy.stats
 
-from cnnjax.analysis.columns import significant
 from cnnjax.analysis.read import read_run
 from cnnjax.report import build_report
 from cnnjax.report.sections import spread
 from cnnjax.report.sections.measures import group_means
 from cnnjax.study.metrics import TEST_MEASURES
 from cnnjax.utils.errors import RequestError
+from cnnjax.utils.text import significant
 from tests.support.made_up_run import (
     GRID,
     SKILL,

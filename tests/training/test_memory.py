@@ -12,7 +12,7 @@ from rich.console import Console
 
 import cnnjax
 from cnnjax.commands import run as runner
-from cnnjax.models.network import LADDER
+from cnnjax.models.ladder import LADDER
 from cnnjax.models.specs import Dense, Relu
 from cnnjax.training.population import Population
 from cnnjax.utils.progress import Progress

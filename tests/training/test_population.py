@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnjax.data import load_dataset
-from cnnjax.models.network import LADDER
+from cnnjax.models.ladder import LADDER
 from cnnjax.study.plan import make_plan
 from cnnjax.training.augment import gather_batch
 from cnnjax.training.devices import is_out_of_memory, make_mesh
 from cnnjax.training.loop import MemberBatch
-from cnnjax.training.population import Population, member_batch_size, put_data
+from cnnjax.training.memory import member_batch_size
+from cnnjax.training.population import Population, put_data
 from cnnjax.training.train import Batch, epoch_order, loss_fn, stream_key
 from tests.support.studies import make_study
 

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from cnnjax.analysis import metrics
-from cnnjax.analysis.columns import significant
 from cnnjax.analysis.run import Run, once_per_run
 from cnnjax.report.labels import shortened
 from cnnjax.report.tables import Table
@@ -27,7 +26,7 @@ from cnnjax.report.theme import (
     render,
     themed,
 )
-from cnnjax.utils.text import counted
+from cnnjax.utils.text import counted, significant
 
 _WHOLE = 6  # configurations, at most, with more than a confusion matrix
 _NAMED = 12  # classes, at most, that lines or cells tell apart

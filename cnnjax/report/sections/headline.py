@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from cnnjax import stats
-from cnnjax.analysis.columns import measure_name, scale, significant
+from cnnjax.analysis.columns import measure_name, scale
 from cnnjax.analysis.evidence import Evidence, weigh
 from cnnjax.analysis.run import Run
 from cnnjax.report.sections import confirmation
 from cnnjax.report.sections.data_rules import first_three
+from cnnjax.report.sections.protocol import stuck_seeds
 from cnnjax.report.sections.variance import Sources, split_variance
-from cnnjax.utils.text import counted
+from cnnjax.utils.text import counted, significant
 
 
 def text(run: Run) -> tuple[str, list[tuple[str, str]]]:
@@ -31,6 +32,8 @@ def text(run: Run) -> tuple[str, list[tuple[str, str]]]:
     elif evidence.runner_up is not None and not run.crossed:
         said.append(_verdict_sentence(run, evidence))
     details = [("Selection", _selection_sentence(run, evidence))] if evidence.selection and not run.crossed else []
+    if stuck := stuck_seeds(run):
+        details.append(("Stuck at chance", f"{stuck} learned nothing; see the finding `stuck`."))
     unranked = len(run.configurations) - len(evidence.configurations)
     details += [("Unranked", _unranked_sentence(run, unranked))] if unranked else []
     return " ".join(filter(None, said)), details

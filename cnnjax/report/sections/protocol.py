@@ -1,10 +1,16 @@
 """Findings: rules of protocol that a run breaks, and that limit what its numbers support."""
 
 import json
+import math
 from collections.abc import Iterator
 from typing import Any
 
-from cnnjax.analysis.chance import chance_level, configurations_at_chance, stuck_trials
+from cnnjax.analysis.chance import (
+    chance_level,
+    configurations_at_chance,
+    stuck_by_configuration,
+    stuck_trials,
+)
 from cnnjax.analysis.columns import measure_name
 from cnnjax.analysis.compare.fresh import is_outdated, read_confirmation
 from cnnjax.analysis.run import Run
@@ -100,6 +106,17 @@ def _seeds(run: Run) -> Iterator[Finding]:
         yield Finding("crossed-streams", "warning", said)
 
 
+def stuck_seeds(run: Run) -> str:
+    """Returns how many of how many seeds of which configurations never left chance; empty if none."""
+    found = stuck_by_configuration(run)
+    n, total = run.configurations["n"], len(run.configurations)
+    names = [
+        f"{count} of {n[configuration]} {run.repeats}" + (f" of {run.tell_apart(configuration)}" if total > 1 else "")
+        for configuration, count in found.items()
+    ]
+    return first_three(names, "; ")
+
+
 def _trials(run: Run) -> Iterator[Finding]:
     """Trials that diverged, learned nothing, are missing or are not there twice."""
     total, chance = len(run.trials), chance_level(run)
@@ -112,11 +129,11 @@ def _trials(run: Run) -> Iterator[Finding]:
         yield Finding("diverged-left-out", "warning", said)
     stuck = stuck_trials(run)
     if len(stuck) and chance:
-        trials = [f"{row.trial} with seed {row.seed}" for row in stuck.itertuples()]
         said = (
-            f"{len(stuck)} of {total} finished trials never left chance ({first_three(trials)}): their test accuracy "
-            f"is that of the most frequent class ({100 * chance.accuracy:.1f} %), and their loss that of a constant "
-            "prediction; they are included in every mean and interval."
+            f"{len(stuck)} of {total} finished trials never left chance ({stuck_seeds(run)}): their test accuracy is "
+            f"that of the most frequent class ({100 * chance.accuracy:.1f} %), and their loss that of a constant "
+            f"prediction (at most ln {len(run.classes)} = {math.log(len(run.classes)):.2f}); they are included in "
+            "every mean and interval."
         )
         yield Finding("stuck", "warning", said)
     at_chance = configurations_at_chance(run)
