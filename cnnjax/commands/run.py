@@ -101,7 +101,8 @@ def _expected_work(
 ) -> tuple[list[int], list[float]]:
     """Returns the number of training images that each program has left, and its operations per image."""
     ids = {member.id for member in members}
-    images = [len(dataset.train) * sum(m.epochs for m in p.members if m.id in ids) for p in programs]
+    epochs = [sum(m.epochs for m in p.members if m.id in ids) for p in programs]
+    images = [n * dataset.train_size(p.static.train_examples) for n, p in zip(epochs, programs, strict=True)]
     values = _OPERATIONS_PER_VALUE * math.prod(dataset.image_shape)
     return images, [values + training_flops(network_of(p, dataset), dataset.image_shape) for p in programs]
 
@@ -162,4 +163,6 @@ def _start(folder: RunFolder, study: Study, dataset: Dataset, plan: Plan) -> Non
     if folder.read_if_intact("plan.json") is None:
         folder.write_json("plan.json", describe_plan(plan, [describe_program(p, dataset) for p in plan.programs]))
     folder.write_predictions("labels", labels=dataset.test.labels)
+    for split, labels in dataset.test_labels.items():
+        folder.write_predictions(f"labels_split{split}", labels=labels)
     folder.write_predictions("images", images=thumbnails(dataset.test.images))

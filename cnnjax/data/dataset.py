@@ -2,8 +2,8 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -64,9 +64,29 @@ class Source(_Splits):
         return dataclasses.replace(self, **splits)
 
 
+class Cut(NamedTuple):
+    """What decides the splits of a trial: the seed of its split stream, its fold, and its number of examples."""
+
+    split: int
+    fold: int | None
+    train_examples: int | None
+
+
+class Partition(NamedTuple):
+    """The splits of a trial: positions in a pool of examples, int32, in the stored order; and `Dataset.mean`, `std`."""
+
+    train: np.ndarray
+    validation: np.ndarray | None
+    test: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+
+
 @dataclasses.dataclass(frozen=True)
 class Dataset(_Splits):
     """The data set of a study.
+
+    If trials differ in their splits, `train`, `validation`, `test`, `mean` and `std` are those of the first trial.
 
     Attributes:
         name: the data set's name.
@@ -80,6 +100,9 @@ class Dataset(_Splits):
             same_as_test, given (the source's own), or None.
         test_from: the origin of the test split: source (its own), train or pooled.
         notes: notes on how the images were read.
+        pool: the examples that any trial uses; None if all trials have the same splits.
+        partitions: the splits of the trials; empty if all trials have the same.
+        source_sha256: hash of all examples that were read; None if all trials have the same splits.
     """
 
     name: str
@@ -92,6 +115,25 @@ class Dataset(_Splits):
     validation_from: str | None = None
     test_from: str = "source"
     notes: tuple[str, ...] = ()
+    pool: Split | None = None
+    partitions: Mapping[Cut, Partition] = dataclasses.field(default_factory=dict)
+    source_sha256: str | None = None
+
+    def train_size(self, train_examples: int | None) -> int:
+        """Returns the number of training examples of the trials with a value of `data.train_examples`."""
+        sizes = (len(found.train) for cut, found in self.partitions.items() if cut.train_examples == train_examples)
+        return next(sizes, len(self.train))
+
+    @property
+    def test_labels(self) -> dict[int, np.ndarray]:
+        """The labels of the test split by the seed of the split stream; empty if all trials have the same test split.
+
+        All folds of a seed have the same test split.
+        """
+        tests = {cut.split: found.test for cut, found in self.partitions.items()}
+        if self.pool is None or len({test.tobytes() for test in tests.values()}) == 1:
+            return {}
+        return {split: self.pool.labels[test] for split, test in tests.items()}
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -102,8 +144,15 @@ class Dataset(_Splits):
     def describe(self) -> dict[str, Any]:
         """Returns the identity of the data, as JSON values.
 
-        `sha256` hashes all images and labels in order, and `test_sha256` those of the test split.
+        `sha256` hashes all images and labels in order, and `test_sha256` those of the test split. If trials differ in
+        their splits, `splits` has the statistics of each, `test_splits` the seeds whose test splits differ, and
+        `source_sha256` the hash of all examples that were read.
         """
+        splits = [
+            {**cut._asdict(), "mean": found.mean.tolist(), "std": found.std.tolist()}
+            for cut, found in self.partitions.items()
+        ]
+        several = {"splits": splits, "test_splits": [*self.test_labels], "source_sha256": self.source_sha256}
         return {
             "name": self.name,
             "classes": list(self.classes),
@@ -114,12 +163,14 @@ class Dataset(_Splits):
             "notes": list(self.notes),
             "mean": [float(value) for value in self.mean],
             "std": [float(value) for value in self.std],
-            "sha256": _sha256(self.splits),
-            "test_sha256": _sha256({"test": self.test}),
+            "sha256": hash_splits(self.splits),
+            "test_sha256": hash_splits({"test": self.test}),
+            **(several if splits else {}),
         }
 
 
-def _sha256(splits: dict[str, Split]) -> str:
+def hash_splits(splits: dict[str, Split]) -> str:
+    """Returns the SHA-256 of the names, images and labels of splits, in order."""
     digest = hashlib.sha256()
     for name, split in splits.items():
         digest.update(f"{name} {split.images.shape}".encode())

@@ -1,6 +1,7 @@
 """Loads the data set of a study."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from cnnjax.data.dataset import Dataset, Source, Split
 from cnnjax.data.readers.checks import check_memory
@@ -17,11 +18,15 @@ from cnnjax.utils.text import composed
 _GENERIC_NAMES = ("train", "training", "test", "data", "images", "all")
 
 
-def load_dataset(data: DataConfig) -> Dataset:
+def load_dataset(data: DataConfig, split_seeds: Sequence[int] = (0,)) -> Dataset:
     """Reads, resizes and splits the data of a study.
 
     If `data.path` is set, it names a folder or file as in `readers.detect.ACCEPTED`, and `data.name` only labels the
     data. Otherwise `data.name` is `digits` or a data set that tensorflow-datasets has prepared. Nothing is downloaded.
+
+    Args:
+        data: the `data` group of the study.
+        split_seeds: `Study.split_seeds`.
 
     Returns:
         The data set: uint8 images [N, H, W, C] and int32 labels [N] of each split.
@@ -35,7 +40,7 @@ def load_dataset(data: DataConfig) -> Dataset:
     size = data.image_size
     if size is not None:
         source = source.map_splits(lambda _, split: _resize(split, size, data.resize))
-    return make_splits(source, data, name)
+    return make_splits(source, data, name, split_seeds)
 
 
 def load_source(data: DataConfig) -> tuple[str, Source]:

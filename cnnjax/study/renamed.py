@@ -14,6 +14,7 @@ _RENAMED = {
 # Old config keys, and the problems of their RequestErrors.
 OLD_KEYS = {f"{group}.{old}": f"use {group}.{new}" for group, names in _RENAMED.items() for old, new in names.items()}
 OLD_KEYS["train.decay"] = _DECAY
+OLD_KEYS["data.split_seed"] = "use streams.split"
 # Old columns of trials.csv, and their new names.
 OLD_COLUMNS = {
     "initialisation": "initialization",
@@ -27,6 +28,9 @@ def modern_config(config: Mapping[str, Any]) -> dict[str, Any]:
     for group, names in _RENAMED.items():
         if isinstance(modern.get(group), Mapping):
             modern[group] = {names.get(key, key): value for key, value in modern[group].items()}
+    if "split_seed" in (modern.get("data") or ()):
+        modern["data"] = dict(modern["data"])
+        modern["streams"] = {"split": modern["data"].pop("split_seed"), **modern.get("streams", {})}
     if "decay" in (modern.get("train") or ()):
         modern["train"] = _without_decay(modern["train"])
     return modern

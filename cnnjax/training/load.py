@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -101,10 +102,8 @@ def load_trials(workdir: str | Path, trials: Sequence[str]) -> Iterator[Trained]
     if lengths[:3] != [3, *data.get("image_shape", ())[2:] * 2] or not lengths[3]:
         problem = "data.json has no classes, or its image_shape, mean and std do not match; use a run's folder"
         raise RequestError("workdir", str(workdir), problem)
-    mean, std = (np.array(data[name], np.float32) for name in ("mean", "std"))
     height, width, channels = data["image_shape"]
     classes = tuple(map(str, data["classes"]))
-    about_data = *affine_map(mean, std, study.data.normalization), (height, width, channels), classes
     plan = make_plan(study)
     folder.check_plan(plan)
     found = {t.id: (program, m.id, t) for program in plan.programs for m in program.members for t in m.trials}
@@ -126,7 +125,18 @@ def load_trials(workdir: str | Path, trials: Sequence[str]) -> Iterator[Trained]
         network = _network(trial, len(classes))
         members, stacked = read(*_find_state(folder, program, member, trial), best, network)
         index = members.index(member)
-        yield Trained(trial, network, jax.tree.map(lambda leaf, index=index: leaf[index], stacked), *about_data)
+        variables = jax.tree.map(lambda leaf, index=index: leaf[index], stacked)
+        yield Trained(trial, network, variables, *_normalization(trial, data), (height, width, channels), classes)
+
+
+def _normalization(trial: Trial, data: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the scale and the shift of a trial's pixels, given data.json."""
+    traced = trial.stages[0].traced
+    cut = {"split": trial.streams.split, "fold": traced.fold, "train_examples": trial.static.train_examples}
+    same = (splits for splits in data.get("splits", ()) if {name: splits.get(name) for name in cut} == cut)
+    statistics = next(same, data)
+    mean, std = (np.array(statistics[name], np.float32) for name in ("mean", "std"))
+    return affine_map(mean, std, traced.normalization)
 
 
 def _find_state(folder: RunFolder, program: Program, member: str, trial: Trial) -> tuple[Path, int]:

@@ -19,9 +19,10 @@ from cnnjax.runs.program_records import Folder
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.study.plan import Member, Plan, Program, check_axes, make_plan
 from cnnjax.study.schema import Study
+from cnnjax.training.device_data import DeviceData, put_data
 from cnnjax.training.devices import is_out_of_memory, make_mesh, memory_limit, pin_settings, use_every_core
 from cnnjax.training.loop import MemberBatch, run_members
-from cnnjax.training.population import DeviceData, Population, member_batch_size, put_data
+from cnnjax.training.population import Population, member_batch_size
 from cnnjax.utils.errors import RequestError, unwritable
 from cnnjax.utils.paths import make_folder
 from cnnjax.utils.progress import Progress
@@ -58,7 +59,7 @@ class Compiler:
 
     def __init__(self, study: Study, dataset: Dataset, max_members: int | None = None, profile: Path | None = None):
         self._mesh = make_mesh(jax.devices())
-        self.data = put_data(dataset, study.data, self._mesh)
+        self.data = put_data(dataset, study, self._mesh)
         if dataset.validation_from == "given":  # the source's own split, which the study need not name
             study = dataclasses.replace(study, data=dataclasses.replace(study.data, validation_from="given"))
         self._study, self._dataset = study, dataset
@@ -87,7 +88,8 @@ class Compiler:
         most = self._max_members or count + -count % population.devices
         if jax.default_backend() == "cpu" and self._max_members is None:
             flops = training_flops(population.config.network, self._dataset.image_shape)
-            most = min(most, max(1, int(_CPU_FLOPS_PER_EPOCH / max(flops * len(self._dataset.train), 1))))
+            images = self._dataset.train_size(program.static.train_examples)
+            most = min(most, max(1, int(_CPU_FLOPS_PER_EPOCH / max(flops * images, 1))))
         while True:
             size = member_batch_size(count, most, population.devices)
             needed = self._compile(population, program, size)
@@ -126,14 +128,15 @@ def _load_here(study: Study) -> tuple[Dataset, Plan]:
         build_network(name, 1, precision)  # fail fast on unknown models, before loading data
     plan = make_plan(study)
     check_axes(study, plan)
-    dataset = load_dataset(study.data)
+    dataset = load_dataset(study.data, study.split_seeds)
     for name in study.models:
         check_fits(name, dataset.image_shape)
-    for batch_size in study.train.batch_size:
-        if batch_size > len(dataset.train):
-            problem = f"must be at most the number of training images, {len(dataset.train)}"
+    sizes = [dataset.train_size(count) for count in study.data.train_examples]
+    for batch_size, size in itertools.product(study.train.batch_size, sizes):
+        if batch_size > size:
+            problem = f"must be at most the number of training images, {size}"
             raise RequestError("train.batch_size", batch_size, problem)
-        if len(study.train.drop_last) > 1 and len(dataset.train) % batch_size == 0:
+        if len(study.train.drop_last) > 1 and size % batch_size == 0:
             problem = f"both values train alike: no example is left over by batches of {batch_size}; use one value"
             raise RequestError("train.drop_last", study.train.drop_last, problem)
     return dataset, plan

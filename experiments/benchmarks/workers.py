@@ -190,8 +190,9 @@ def population_of(work: Work, steps: int, most: int = 1) -> tuple["Population", 
 
     from cnnjax.study.plan import make_plan
     from cnnjax.study.schema import from_config
+    from cnnjax.training.device_data import put_data
     from cnnjax.training.devices import make_mesh
-    from cnnjax.training.population import Population, put_data
+    from cnnjax.training.population import Population
 
     rule: dict[str, Any] = {"optimizer": work.optimizer, "momentum": 0.9, "batch_size": work.batch_size}
     study = from_config(
@@ -208,7 +209,7 @@ def population_of(work: Work, steps: int, most: int = 1) -> tuple["Population", 
     dataset = random_dataset(steps * work.batch_size, work.batch_size)
     devices = jax.local_devices()
     mesh = make_mesh(devices[: math.gcd(work.members, len(devices))])  # as many as share the members equally
-    data = put_data(dataset, study.data, mesh)
+    data = put_data(dataset, study, mesh)
     population = Population(study, program.static, dataset.image_shape, 10, mesh)
     hparams, streams = population.stack(program.members)
     state = population.init(hparams, streams)

@@ -11,9 +11,10 @@ from cnnjax.data import load_dataset
 from cnnjax.models.network import LADDER
 from cnnjax.study.plan import make_plan
 from cnnjax.training.augment import gather_batch
+from cnnjax.training.device_data import put_data
 from cnnjax.training.devices import is_out_of_memory, make_mesh
 from cnnjax.training.loop import MemberBatch
-from cnnjax.training.population import Population, member_batch_size, put_data
+from cnnjax.training.population import Population, member_batch_size
 from cnnjax.training.train import Batch, epoch_order, loss_fn, stream_key
 from tests.support.studies import make_study
 
@@ -28,7 +29,7 @@ class Bench:
         (program,) = make_plan(study).programs
         mesh = make_mesh(jax.local_devices()[:devices])
         self.members = program.members
-        self.data = put_data(dataset, study.data, mesh)
+        self.data = put_data(dataset, study, mesh)
         self.population = Population(study, program.static, dataset.image_shape, len(dataset.classes), mesh)
 
     def init(self, members):
