@@ -202,7 +202,7 @@ def _cut_all(source: Source, labels: np.ndarray, data: DataConfig, cut: Cut) -> 
     if data.folds:
         folds = _fold_numbers(labels[train], source.classes, data, cut.split)
         validation, rest = train[folds == cut.fold], train[folds != cut.fold]
-        left_out = len(rest) - (len(train) - np.bincount(folds).max())
+        left_out = len(rest) - len(train) + int(np.bincount(folds).max())
         train = rest
     elif to_cut and data.validation_from == "test":
         validation, test = take(test, "data.validation", to_cut, _VALIDATION)
