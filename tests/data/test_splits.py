@@ -35,9 +35,9 @@ def ids(split: Split | None) -> list[int]:
 def split(train_count: int, test_count: int | None, classes: int = 3, **settings) -> Dataset:
     rest = None if test_count is None else numbered(10_000, test_count, classes)
     names = tuple(str(label) for label in range(classes))
-    return make_splits(
-        Source(numbered(0, train_count, classes), rest, names), DataConfig(**{"validation": 0} | settings), "x"
-    )
+    seeds = (settings.pop("split_seed", 0),)
+    settings = {"validation": 0} | settings | {"train_examples": (settings.get("train_examples"),)}
+    return make_splits(Source(numbered(0, train_count, classes), rest, names), DataConfig(**settings), "x", seeds)
 
 
 shares = st.one_of(st.just(0.0), st.floats(0, 1, exclude_max=True), st.integers(0, 60))
@@ -312,8 +312,8 @@ def test_stored_versions_stand_side_by_side_and_are_scipys(shape):
 
 @pytest.mark.parametrize("cut", [{"validation": 0.1}, {"fractions": (0.6, 0.2, 0.2)}, {}])
 def test_stored_versions_come_after_the_cuts_and_leave_the_test_split(cut):
-    plain = load_dataset(DataConfig(**cut, train_examples=500))
-    stored = load_dataset(DataConfig(**cut, train_examples=500, stored_augment="flip_zoom"))
+    plain = load_dataset(DataConfig(**cut, train_examples=(500,)))
+    stored = load_dataset(DataConfig(**cut, train_examples=(500,), stored_augment="flip_zoom"))
     counts = plain.describe()["counts"]
     assert counts["train"] == 500
     assert stored.describe()["counts"] == {**counts, "train": 2000, "validation": 4 * counts["validation"]}
@@ -440,7 +440,7 @@ def test_statistics_are_numpys(count, channels, seed):
 
 
 def test_statistics_are_those_of_the_final_training_split():
-    dataset = load_dataset(DataConfig(validation=0.1, train_examples=100))
+    dataset = load_dataset(DataConfig(validation=0.1, train_examples=(100,)))
     np.testing.assert_allclose(dataset.mean, [dataset.train.images.mean() / 255], rtol=1e-6)
 
 

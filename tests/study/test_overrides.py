@@ -78,7 +78,7 @@ def test_overrides_reach_the_study():
     assert study.train.optimizer == ("sgd",)
     assert study.train.weight_decay == (0, 0.1)
     assert study.streams.init == (3,)
-    assert study.data.augment == ()
+    assert study.data.augment == ((),)
     assert study.data.path == "some where"
     untouched = load_study(QUICKSTART)
     assert study.models == untouched.models

@@ -25,7 +25,7 @@ class Bench:
     """A study's one program, ready to train any of its members."""
 
     def __init__(self, study, devices=1):
-        dataset = load_dataset(study.data)
+        dataset = load_dataset(study.data, study.split_seeds)
         (program,) = make_plan(study).programs
         mesh = make_mesh(jax.local_devices()[:devices])
         self.members = program.members
@@ -35,8 +35,14 @@ class Bench:
     def init(self, members):
         return self.population.init(*self.population.stack(members))
 
+    @property
+    def splits(self):
+        """The splits of the first member."""
+        hparams, streams = self.population.stack(self.members[:1])
+        return self.data.of_member(member_of(hparams, 0), member_of(streams, 0), 0)
+
     def predict(self, members, state):
-        return self.population.predict(state, self.population.stack(members)[0], self.data)
+        return self.population.predict(state, *self.population.stack(members), self.data)
 
     def train(self, members, epochs, state=None):
         """Trains `members` for `epochs`, call by call: their state and metrics [members, epochs]."""
@@ -284,12 +290,13 @@ def test_out_of_memory_is_recognized():
 def test_augmented_test_images_are_those_of_a_training_step_and_validation_stays_plain():
     augment = ("flip_all", "crop", "rotate")
     plain, turned = (
-        Bench(make_study(data={"augment": augment, "augment_test": flag, "split_seed": 3})) for flag in (False, True)
+        Bench(make_study(data={"augment": augment, "augment_test": flag}, streams={"split": 3}))
+        for flag in (False, True)
     )
     state, _ = plain.train(plain.members, 1)
     there, _ = turned.train(turned.members, 1)
     assert_same(there.best, state.best)
-    test = plain.data.test
+    test = plain.splits.test
     words = jax.random.bits(jax.random.key(3), (len(test.labels),))
     images = gather_batch(
         test.images, jnp.arange(len(words)), test.scale, test.shift, augment=augment, words_B=jnp.asarray(words)
@@ -304,10 +311,11 @@ def test_augmented_test_images_are_those_of_a_training_step_and_validation_stays
 def test_a_test_split_that_validates_is_augmented_in_both_places():
     data = {"augment": ("flip_vertical_all",), "augment_test": True, "validation": 0.0}
     bench = Bench(make_study(data=data | {"validation_from": "same_as_test"}))
-    assert bench.data.validation is bench.data.test
+    assert bench.data.images["validation"] is bench.data.images["test"]
     state, history = bench.train(bench.members, 1)
-    labels = np.asarray(bench.data.test.labels)
-    upside_down = np.asarray(bench.data.test.images)[:, ::-1] * bench.data.test.scale + bench.data.test.shift
+    test = bench.splits.test
+    labels = np.asarray(test.labels)
+    upside_down = np.asarray(test.images)[:, ::-1] * test.scale + test.shift
     variables = member_of(state.variables, 0)
     expected = bench.population.config.network.apply(variables, upside_down, train=False).argmax(-1)
     assert history.val_accuracy[0, 0] == pytest.approx((np.asarray(expected) == labels).mean())
