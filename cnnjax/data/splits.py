@@ -225,10 +225,13 @@ def _fold_numbers(labels: np.ndarray, classes: Sequence[str], data: DataConfig, 
     counts = np.bincount(labels)
     smallest = int(np.where(counts > 0, counts, len(labels)).argmin())
     if data.folds > len(labels):
-        raise RequestError("data.folds", data.folds, f"there are {counted(len(labels), 'training example')}; use less")
+        raise RequestError(
+            "data.folds", data.folds, f"there are {counted(len(labels), 'training example')}; use fewer folds"
+        )
     if data.stratify and data.folds > counts[smallest]:
         has = f"class {classes[smallest]} has {counted(int(counts[smallest]), 'training example')}"
-        raise RequestError("data.folds", data.folds, f"{has}; use at most as many folds, or data.stratify=False")
+        how = f"use at most {counts[smallest]} folds, or data.stratify=False"
+        raise RequestError("data.folds", data.folds, f"{has}; {how}")
     kind = StratifiedKFold if data.stratify else KFold
     folds = np.zeros(len(labels), int)
     for number, (_, validation) in enumerate(kind(data.folds, shuffle=True, random_state=seed).split(labels, labels)):
