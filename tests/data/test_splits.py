@@ -566,6 +566,8 @@ def test_each_seed_of_the_split_stream_has_the_splits_of_a_study_of_its_own(sett
         np.testing.assert_array_equal((partition.mean, partition.std), (alone.mean, alone.std))
         np.testing.assert_array_equal(dataset.test_labels[cut.split], alone.test.labels)
         assert dataset.train_size(cut.train_examples) == len(alone.train)
+    smaller, larger = (set(dataset.partitions[Cut(3, None, count)].train) for count in (40, 50))
+    assert smaller < larger
     first = make_splits(source, dataclasses.replace(data, train_examples=(40,)), "x", (3,))
     assert dataset.describe()["sha256"] == first.describe()["sha256"]  # so that a run may grow by seeds of the split
 
