@@ -48,7 +48,8 @@ def trials_of(*members):
 def test_every_hyperparameter_is_a_column_and_an_axis():
     """Trials that differ in a hyperparameter that is no axis would count as seeds of one configuration."""
     hparams = {field.name for field in (*dataclasses.fields(Static), *dataclasses.fields(Traced))}
-    hparams = hparams - {"clips"} | {"epochs", "later_stages"}  # whether a trial clips follows from its clip_norm
+    # Whether a trial clips follows from its clip_norm, and folds repeat a configuration as seeds do.
+    hparams = hparams - {"clips", "fold"} | {"epochs", "later_stages"}
     assert set(AXES) == hparams
     assert hparams <= set(TRIAL_COLUMNS) and len(set(TRIAL_COLUMNS)) == len(TRIAL_COLUMNS)
 
