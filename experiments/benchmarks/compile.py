@@ -84,7 +84,7 @@ def compile_study(pipe: Connection, way: str, config: str, model_names: list[str
         f"train.precision={precision}",
     ]
     study = overrides.load_study(config, values)
-    dataset = random_dataset(study.data.train_examples or EXAMPLES, 10_000)
+    dataset = random_dataset(study.data.train_examples[0] or EXAMPLES, 10_000)
     mesh = make_mesh(jax.local_devices()[: 1 if jax.default_backend() != "cpu" else None])
     data = put_data(dataset, study, mesh)
     programs = make_plan(study).programs
