@@ -26,7 +26,26 @@ def statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         for totals, values in ((sums, pixels), (squares, pixels * pixels)):
             pixel_sums = values.sum(axis=0, dtype=np.uint32)
             totals += pixel_sums.reshape(-1, channels).sum(axis=0, dtype=np.int64)
-    count = images.size // channels
+    return _moments(sums, squares, images.size // channels)
+
+
+def pixel_sums(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the sums of pixels and of squared pixels of each image uint8 [N, H, W, C]: two of int64 [N, C]."""
+    sums, squares = np.zeros((2, len(images), images.shape[-1]), np.int64)
+    for start in range(0, len(images), 256):
+        pixels = (
+            images[start : start + 256].reshape(-1, math.prod(images.shape[1:3]), images.shape[-1]).astype(np.int64)
+        )
+        sums[start : start + 256], squares[start : start + 256] = pixels.sum(axis=1), (pixels**2).sum(axis=1)
+    return sums, squares
+
+
+def statistics_of_sums(sums: np.ndarray, squares: np.ndarray, pixels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the `statistics` of images of so many pixels, given their `pixel_sums`."""
+    return _moments(sums.sum(axis=0), squares.sum(axis=0), pixels * len(sums))
+
+
+def _moments(sums: np.ndarray, squares: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     pairs = list(zip(sums.tolist(), squares.tolist(), strict=True))
     mean = [total / (255 * count) for total, _ in pairs]
     std = [math.sqrt(count * square - total**2) / (255 * count) for total, square in pairs]

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import NamedTuple
@@ -10,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cnnjax.data.dataset import Cut, Dataset, Partition, Source, Split, hash_splits
-from cnnjax.data.normalization import statistics
+from cnnjax.data.normalization import pixel_sums, statistics, statistics_of_sums
 from cnnjax.data.offline_augment import flip_zoom
 from cnnjax.data.readers.checks import is_number
 from cnnjax.study.schema import DataConfig
@@ -151,10 +152,12 @@ def _with_pool(dataset: Dataset, source: Source, data: DataConfig, cuts: Mapping
         return (first[:, None] + versions).ravel()
 
     partitions = {}
+    sums, squares = pixel_sums(pool.images)  # once, for there may be many partitions
     for cut, parts in cuts.items():
         train, test = places(parts.train), places(parts.test, versions[:1])
         validation = None if parts.validation is None else places(parts.validation)
-        partitions[cut] = Partition(train, validation, test, *statistics(pool.images[train]))
+        mean_and_std = statistics_of_sums(sums[train], squares[train], math.prod(dataset.image_shape[:2]))
+        partitions[cut] = Partition(train, validation, test, *mean_and_std)
     return dataclasses.replace(dataset, pool=pool, partitions=partitions, source_sha256=hash_splits(source.splits))
 
 
