@@ -389,3 +389,12 @@ def test_the_command_answers_in_one_line_what_is_wrong(grid, tmp_path):
 
 def test_numbers_that_are_not_known_are_null(grid):
     assert find(f"{grid}:trial=t0000", f"{grid}:trial=t0010")["a"]["summary"]["std"] is None
+
+
+def test_folds_are_compared_with_a_warning(tmp_path):
+    config = make_config([0], train={"learning_rate": [0.01, 0.03]}, data={"validation": None, "folds": 4})
+    run = make_run(tmp_path / "run", config)
+    found = find(f"{run}:learning_rate=0.01", f"{run}:learning_rate=0.03")
+    assert sum("4 folds, which share training images" in warning for warning in found["warnings"]) == 2
+    assert not any("not independent" in warning for warning in found["warnings"])
+    assert [len(found[side]["trials"]) for side in "ab"] == [4, 4]

@@ -198,6 +198,8 @@ def _side_warnings(side: Side, name: str) -> list[str]:
             f"All trainings of {name} share random streams ({', '.join(side.fixed)}): they spread less than "
             "independent ones, and another seed of these streams may reverse the verdict."
         )
+    if side.run.folds:
+        found.append(f"{name}: {side.run.folds_note.strip()}")
     if side.diverged:
         total = side.diverged + len(side.trials)
         found.append(f"{side.diverged} of {total} trials of {name} diverged and are left out, which favors {name}.")
