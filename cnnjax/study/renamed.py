@@ -28,9 +28,10 @@ def modern_config(config: Mapping[str, Any]) -> dict[str, Any]:
     for group, names in _RENAMED.items():
         if isinstance(modern.get(group), Mapping):
             modern[group] = {names.get(key, key): value for key, value in modern[group].items()}
-    if "split_seed" in (modern.get("data") or ()):
-        modern["data"] = dict(modern["data"])
-        modern["streams"] = {"split": modern["data"].pop("split_seed"), **modern.get("streams", {})}
+    data, streams = modern.get("data"), modern.get("streams", {})
+    if isinstance(data, Mapping) and isinstance(streams, Mapping) and "split_seed" in data:
+        modern["streams"] = {"split": data["split_seed"], **streams}
+        modern["data"] = {key: value for key, value in data.items() if key != "split_seed"}
     if "decay" in (modern.get("train") or ()):
         modern["train"] = _without_decay(modern["train"])
     return modern
