@@ -8,8 +8,9 @@
     python -m cnnjax.launch --config=configs/grid.py --coordinator=HOST:PORT --num_processes=2 --process_id=0
 
 Override any key of the config with --config.key=value. A value is a number, a word, None, True or
-False. A comma list is a tuple; in `models`, `seeds`, `train` and `streams` it is an axis of the
-grid. An empty value is the empty tuple. Run the same command again to resume an interrupted study.
+False. A comma list is a tuple; in `models`, `seeds`, `train`, `streams` and the axes of `data` it
+is an axis of the grid: --config.data.augment=none,flip,flip+crop. An empty value is the empty
+tuple. Run the same command again to resume an interrupted study.
 """
 
 import contextlib

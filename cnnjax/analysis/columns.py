@@ -5,11 +5,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cnnjax.study.hparams import BY_COLUMN, HPARAMS
+from cnnjax.study.hparams import BY_COLUMN, HPARAMS, STREAM_COLUMNS
 from cnnjax.study.metrics import BY_MEASURE, SPLITS
 
 MAIN_AXES = ("model", *(h.column for h in HPARAMS if h.is_main))
-AXES = (*MAIN_AXES, *(h.column for h in HPARAMS if not h.is_main), "later_stages")
+AXES = (*MAIN_AXES, *(h.column for h in HPARAMS if not (h.is_main or h.is_repeat)), "later_stages")
+# What tells the trials of a configuration apart.
+REPEATS = ("seed", *STREAM_COLUMNS, *(h.column for h in HPARAMS if h.is_repeat))
+
+
+def repeats_of(trials: pd.DataFrame) -> list[str]:
+    """The columns of `REPEATS` that trials have values in."""
+    return [column for column in REPEATS if column in trials and trials[column].notna().any()]
 
 
 def bounds(measure: str) -> tuple[float, float]:

@@ -129,7 +129,8 @@ def _trained_anew(plan: Plan, folder: RunFolder | None) -> int:
 
 def _members_at_a_time(program: Program, count: int, dataset: Dataset, machine: Machine) -> int:
     """Returns how many members would train together, by the formula of their memory."""
-    operations = training_flops(network_of(program, dataset), dataset.image_shape) * len(dataset.train)
+    examples = dataset.train_size(program.static.train_examples)
+    operations = training_flops(network_of(program, dataset), dataset.image_shape) * examples
     most = most_members(machine.platform, count, machine.devices, operations)
 
     def memory(size: int) -> float:
@@ -155,8 +156,9 @@ def _table(
     for program in programs:
         static, members, size = program.static, waiting[program.id], sizes[program.id]
         described = describe_program(program, dataset)
-        images = len(dataset.train) * sum(_epochs_left(member, stored) for member in members)
-        flops = described["training_flops"] / len(dataset.train) / sum(member.epochs for member in program.members)
+        examples = dataset.train_size(static.train_examples)
+        images = examples * sum(_epochs_left(member, stored) for member in members)
+        flops = described["training_flops"] / examples / sum(member.epochs for member in program.members)
         memory = training_memory(static, dataset, size // machine.devices, machine.platform)
         found = estimator.estimate(describe_speed(static, dataset, machine, min(size, len(members))))
         seconds = found.compile_seconds + images * found.seconds_per_image

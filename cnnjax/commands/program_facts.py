@@ -26,7 +26,7 @@ def network_of(program: Program, dataset: Dataset) -> Architecture:
 def describe_program(program: Program, dataset: Dataset) -> dict[str, Any]:
     """Returns the number of parameters, and the FLOPs of one forward pass and of all training."""
     network = network_of(program, dataset)
-    images = sum(member.epochs for member in program.members) * len(dataset.train)
+    images = sum(member.epochs for member in program.members) * dataset.train_size(program.static.train_examples)
     return {
         "parameters": parameter_count(network, dataset.image_shape),
         "forward_flops": forward_flops(network, dataset.image_shape),

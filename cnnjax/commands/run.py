@@ -69,6 +69,7 @@ def run(
         folder.check_free()  # of workers that a killed launch left
         if is_new:
             folder.clear()
+        every = study.with_splits_of(earlier)
         too_late = prepare_jax(plan) if engine is None else leave_devices_to_workers()
         _start(folder, study, earlier, dataset, plan)
         for note in (*dataset.notes, *(f"left out: {line}" for line in repeated_points(plan))):
@@ -84,10 +85,10 @@ def run(
                     progress.note(too_late)
                 progress.begin(len(programs), len(members), *_expected_work(programs, members, dataset))
                 if engine is not None:
-                    run_tasks(folder, study, dataset, programs, progress, engine, max_members, profile)
+                    run_tasks(folder, every, dataset, programs, progress, engine, max_members, profile)
                 else:
                     traces = workdir / "profile" if profile and processes.is_first() else None
-                    run_programs(folder, study, dataset, plan.members, programs, progress, max_members, traces)
+                    run_programs(folder, every, dataset, plan.members, programs, progress, max_members, traces)
             else:
                 progress.note(f"{workdir} is finished: {len(plan.trials)} trials, nothing left to train")
         finally:
@@ -101,7 +102,8 @@ def _expected_work(
 ) -> tuple[list[int], list[float], list[float]]:
     """Returns the training images that each program has left, and the expected seconds of an image and to compile."""
     ids = {member.id for member in members}
-    images = [len(dataset.train) * sum(m.epochs for m in p.members if m.id in ids) for p in programs]
+    epochs = [sum(m.epochs for m in p.members if m.id in ids) for p in programs]
+    images = [n * dataset.train_size(p.static.train_examples) for n, p in zip(epochs, programs, strict=True)]
     machine = this_machine(max(len(program.members) for program in programs))
     estimator = Estimator(machine, read_speeds(), lambda: 1.0)  # only ratios matter
     found = [estimator.estimate(describe_speed(p.static, dataset, machine, len(p.members))) for p in programs]
@@ -126,9 +128,10 @@ def _start(folder: RunFolder, study: Study, earlier: Sequence[Study], dataset: D
     folder.remove_unfinished()
     data = dataset.describe()
     before = folder.read_if_intact("data.json")
-    for key in ("classes", "sha256"):
+    for key in ("classes", "source_sha256"):
         if before is not None and before.get(key) != data[key]:
-            there, here = (str(value)[:12] if key == "sha256" else value for value in (before.get(key), data[key]))
+            is_hash = key == "source_sha256"
+            there, here = (str(value)[:12] if is_hash else value for value in (before.get(key), data[key]))
             what = f"its trials trained on other data ({key} {there} there, {here} here)"
             how = "bring the data back, choose another folder, or --overwrite it"
             raise RequestError("workdir", str(folder.path), f"{what}; {how}")
@@ -138,4 +141,6 @@ def _start(folder: RunFolder, study: Study, earlier: Sequence[Study], dataset: D
     if differences(folder.read_if_intact("plan.json") or {}, described):
         folder.write_json("plan.json", described)
     folder.write_predictions("labels", labels=dataset.test.labels)
+    for split, labels in dataset.test_labels.items():
+        folder.write_predictions(f"labels_split{split}", labels=labels)
     folder.write_predictions("images", images=thumbnails(dataset.test.images))

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -102,10 +103,8 @@ def load_trials(workdir: str | Path, trials: Sequence[str]) -> Iterator[Trained]
     if lengths[:3] != [3, *data.get("image_shape", ())[2:] * 2] or not lengths[3]:
         problem = "data.json has no classes, or its image_shape, mean and std do not match; use a run's folder"
         raise RequestError("workdir", str(workdir), problem)
-    mean, std = (np.array(data[name], np.float32) for name in ("mean", "std"))
     height, width, channels = data["image_shape"]
     classes = tuple(map(str, data["classes"]))
-    about_data = *affine_map(mean, std, study.data.normalization), (height, width, channels), classes
     plan = make_plan(study, [from_config(past) for past in folder.read_earlier()], numbered=folder.is_numbered())
     folder.check_plan(plan)
     ids = {program.id: [member.id for member in program.members] for program in plan.programs}
@@ -125,7 +124,18 @@ def load_trials(workdir: str | Path, trials: Sequence[str]) -> Iterator[Trained]
         network = _network(trial, len(classes))
         members, stacked = read(*_find_state(folder, ids.get(trial.program, ()), trial), best, network)
         index = members.index(trial.member)
-        yield Trained(trial, network, jax.tree.map(lambda leaf, index=index: leaf[index], stacked), *about_data)
+        variables = jax.tree.map(lambda leaf, index=index: leaf[index], stacked)
+        yield Trained(trial, network, variables, *_normalization(trial, data), (height, width, channels), classes)
+
+
+def _normalization(trial: Trial, data: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the scale and the shift of a trial's pixels, given data.json."""
+    traced = trial.stages[0].traced
+    cut = {"split": trial.streams.split, "fold": traced.fold, "train_examples": trial.static.train_examples}
+    same = (splits for splits in data.get("splits", ()) if {name: splits.get(name) for name in cut} == cut)
+    statistics = next(same, data)
+    mean, std = (np.array(statistics[name], np.float32) for name in ("mean", "std"))
+    return affine_map(mean, std, traced.normalization)
 
 
 def _find_trial(name: str, trials: Mapping[str, Trial]) -> Trial:

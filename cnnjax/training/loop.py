@@ -15,8 +15,9 @@ from cnnjax.runs.run_dir import RunFolder
 from cnnjax.runs.trials_csv import trial_row
 from cnnjax.study.hparams import Streams
 from cnnjax.study.plan import Member, Trial
+from cnnjax.training.device_data import DeviceData
 from cnnjax.training.devices import get
-from cnnjax.training.population import DeviceData, Population
+from cnnjax.training.population import Population
 from cnnjax.training.stacking import Hparams
 from cnnjax.training.train_state import EpochMetrics, TrainState
 from cnnjax.utils.progress import Progress
@@ -78,6 +79,11 @@ class _Work:
     def last(self) -> int:
         """Returns the last epoch to train."""
         return max(self.waiting)
+
+    @property
+    def train_size(self) -> int:
+        """Returns the number of training images of each member."""
+        return self.dataset.train_size(self.batch.members[0].trials[0].static.train_examples)
 
     @property
     def records(self) -> ProgramRecords:
@@ -208,7 +214,7 @@ def _train(work: _Work, now: _Checkpoint) -> _Checkpoint:
         _update_expected(work, [], epoch)
         return _Checkpoint(state, next_stop, seconds)
     epochs = min(population.every, next_stop - epoch)
-    operations = training_flops(population.config.network, work.dataset.image_shape) * len(work.dataset.train)
+    operations = training_flops(population.config.network, work.dataset.image_shape) * work.train_size
     training = _members_to_train(work.batch, population, ended, (work.last - epoch) * operations)
     start, traces = time.perf_counter(), population.traces
     state, history = interruptibly(population.advance, state, work.hparams, work.streams, work.data, epochs, training)
@@ -293,11 +299,11 @@ def _record_trials(work: _Work, now: _Checkpoint) -> None:
     """Writes predictions, evaluation lines and rows of the trials that end at this epoch."""
     state, epoch, seconds = now
     members, dataset = work.batch.members, work.dataset
-    logits = interruptibly(work.population.predict, state, work.hparams, work.data)
+    logits = interruptibly(work.population.predict, state, work.hparams, work.streams, work.data)
     diverged, ran = get((state.diverged, state.epoch))
     best = np.zeros_like(ran) if state.best is None else get(state.best.epoch)
-    rows, evaluations = [], []
-    seen = sum(line["epoch"] <= epoch for line in work.lines.values()) * len(dataset.train)  # none after an end
+    rows, evaluations, test_labels = [], [], dataset.test_labels
+    seen = sum(line["epoch"] <= epoch for line in work.lines.values()) * work.train_size  # none after an end
     for m, trial in work.waiting[epoch]:
         measured: dict[str, Any] = {
             "seconds": round(seconds / len(members), 3),
@@ -308,7 +314,7 @@ def _record_trials(work: _Work, now: _Checkpoint) -> None:
             measured |= {"status": "diverged", "epochs_run": int(diverged[m] or ran[m])}
         else:
             work.folder.write_predictions(trial.id, logits=logits[m])
-            test = classification(logits[m], dataset.test.labels)
+            test = classification(logits[m], test_labels.get(trial.streams.split, dataset.test.labels))
             evaluations.append({"trial": trial.id, "epoch": int(ran[m]), "split": "test", **test})
             best_epoch = int(best[m] or ran[m])
             stops_early = trial.stages[-1].traced.early_stopping != "off"
@@ -325,13 +331,13 @@ def _record_trials(work: _Work, now: _Checkpoint) -> None:
 def _update_expected(work: _Work, training: Sequence[Member], epoch: int) -> None:
     """Corrects the number of images that the progress expects, given the members that train after this epoch."""
     left = sum(min(member.epochs, work.last) - epoch for member in training)
-    work.progress.skip((work.epochs_left - left) * len(work.dataset.train))
+    work.progress.skip((work.epochs_left - left) * work.train_size)
     work.epochs_left = left
 
 
 def _report_progress(work: _Work, epoch: int, seconds: float, lines: list[dict[str, Any]]) -> None:
     """Reports the trained epochs to the progress."""
-    members, per_epoch = work.batch.members, len(work.dataset.train)
+    members, per_epoch = work.batch.members, work.train_size
     newest = {line["member"]: line for line in lines}.values()
     training = {line["member"] for line in newest if line["epoch"] == epoch and "status" not in line}
     work.epochs_left -= len(lines)

@@ -5,7 +5,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from cnnjax.data import Dataset, Split
+from cnnjax.data.dataset import Partition
 from cnnjax.runs.speeds import add_speed
 from cnnjax.study.plan import Plan, Program
 from cnnjax.study.schema import Study
@@ -43,7 +46,7 @@ def measure_programs(
         state, _ = population.advance(population.init(*arguments), *arguments, compiler.data, 1)  # touches all memory
         start = time.perf_counter()
         population.advance(state, *arguments, compiler.data, 1)
-        speed = len(batch.members) * len(short.train) / (time.perf_counter() - start)
+        speed = len(batch.members) * short.train_size(static.train_examples) / (time.perf_counter() - start)
         entry = describe_speed(static, dataset, this_machine(size), len(batch.members))
         add_speed(entry._replace(images_per_second=speed, compile_seconds=compiled.seconds))
 
@@ -58,4 +61,9 @@ def _shortened(dataset: Dataset, count: int) -> Dataset:
     splits: dict[str, Any] = {name: first(split) for name, split in dataset.splits.items()}
     if dataset.validation is dataset.test:
         splits["validation"] = splits["test"]
-    return dataclasses.replace(dataset, **splits)
+
+    def shortened(part: np.ndarray | None) -> Any:
+        return None if part is None else part[: max(1, round(share * len(part)))]
+
+    partitions = {cut: Partition(*map(shortened, of[:3]), of.mean, of.std) for cut, of in dataset.partitions.items()}
+    return dataclasses.replace(dataset, **splits, partitions=partitions)

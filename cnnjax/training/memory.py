@@ -89,7 +89,8 @@ def training_memory(static: Static, dataset: Dataset, members: int, platform: st
     weights = _FLOAT * parameter_count(network, dataset.image_shape)
     keeps_best = static.keeps_best or dataset.validation is not None
     moments = sum(2 if name.startswith("adam") else 1 for name in static.optimizer.split("+"))
-    splits = {id(split): split for split in dataset.splits.values()}.values()
+    resident = dataset.splits if dataset.pool is None else {"pool": dataset.pool}
+    splits = {id(split): split for split in resident.values()}.values()
     data = sum(split.images.nbytes + _FLOAT * len(split) for split in splits)
     state = weights * (1 + moments + keeps_best)
     evaluated = 0 if dataset.validation is None else min(EVALUATION_BATCH, len(dataset.validation))

@@ -22,12 +22,13 @@ from cnnjax.runs.run_dir import RunFolder
 from cnnjax.runs.speeds import add_speed
 from cnnjax.study.plan import Member, Plan, Program, Trial, check_axes, make_plan
 from cnnjax.study.schema import Study
+from cnnjax.training.device_data import DeviceData, put_data
 from cnnjax.training.devices import is_out_of_memory, make_mesh, memory_limit, pin_settings, use_every_core
 from cnnjax.training.estimate import describe_speed
 from cnnjax.training.loop import MemberBatch, run_members
 from cnnjax.training.machine import this_machine
 from cnnjax.training.memory import MEMORY_SHARE, fitting_size, most_members
-from cnnjax.training.population import DeviceData, Population, put_data
+from cnnjax.training.population import Population
 from cnnjax.utils.errors import RequestError, unwritable
 from cnnjax.utils.paths import make_folder
 from cnnjax.utils.progress import Progress
@@ -77,7 +78,7 @@ class Compiler:
         profile: Path | None = None,
     ):
         self._mesh = make_mesh(jax.devices())
-        self.data = put_data(dataset, study.data, self._mesh)
+        self.data = put_data(dataset, study, self._mesh)
         self._study, self._dataset, self._members = study, dataset, members
         self._max_members, self._profile = max_members, profile
         self._budget = MEMORY_SHARE * min(processes.gather(memory_limit()))  # measured before training takes memory
@@ -116,7 +117,8 @@ class Compiler:
         """Returns the number of members that train together: as many as fit, by the compiler's estimate of memory."""
         count, ids = len(new), [member.id for member in new]
         devices = population.devices
-        operations = training_flops(population.config.network, self._dataset.image_shape) * len(self._dataset.train)
+        images = self._dataset.train_size(new[0].trials[0].static.train_examples)
+        operations = training_flops(population.config.network, self._dataset.image_shape) * images
         most = self._max_members or most_members(jax.default_backend(), count, devices, operations)
         return fitting_size(count, most, devices, self._budget, lambda size: self._compile(population, ids, size))
 
@@ -160,7 +162,7 @@ def _load_here(study: Study, earlier: Sequence[Study]) -> tuple[Dataset, Plan]:
         build_network(name, 1, precision)  # fail fast on unknown models, before loading data
     plan = make_plan(study, earlier)
     check_axes(study, plan)
-    return load_checked(study), plan
+    return load_checked(study, earlier, identify=True), plan
 
 
 def prepare_jax(plan: Plan, cores: int | None = None) -> str | None:

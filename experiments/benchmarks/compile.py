@@ -74,8 +74,9 @@ def compile_study(pipe: Connection, way: str, config: str, model_names: list[str
     import jax
 
     from cnnjax.study.plan import Program, make_plan
+    from cnnjax.training.device_data import put_data
     from cnnjax.training.devices import make_mesh
-    from cnnjax.training.population import Population, put_data
+    from cnnjax.training.population import Population
     from experiments.benchmarks.workers import random_dataset
 
     values = [
@@ -84,9 +85,9 @@ def compile_study(pipe: Connection, way: str, config: str, model_names: list[str
         f"train.precision={precision}",
     ]
     study = load_study(config, values)
-    dataset = random_dataset(study.data.train_examples or EXAMPLES, 10_000)
+    dataset = random_dataset(study.data.train_examples[0] or EXAMPLES, 10_000)
     mesh = make_mesh(jax.local_devices()[: 1 if jax.default_backend() != "cpu" else None])
-    data = put_data(dataset, study.data, mesh)
+    data = put_data(dataset, study, mesh)
     programs = make_plan(study).programs
     count = len(mesh.devices)
 

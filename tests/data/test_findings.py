@@ -104,7 +104,7 @@ def test_copies_are_what_a_dictionary_of_bytes_says(shape):
 def test_it_is_said_before_training_and_in_the_report(tmp_path, monkeypatch):
     dataset = load_dataset(make_study().data)
     dataset.test.images[0] = dataset.train.images[0]
-    monkeypatch.setattr(inspect, "load_dataset", lambda _: dataset)
+    monkeypatch.setattr(inspect, "load_dataset", lambda *_: dataset)
     said = inspect.inspect_study(make_study(models=("baseline",)), tmp_path / "page")
     assert "warning: in-two-splits: Identical images are in two splits" in said
     assert "<b>in-two-splits</b>" in (tmp_path / "page/index.html").read_text()

@@ -45,6 +45,7 @@ SOMEWHERE = [
     ("train.optimizer", 3, {"train": {"weight_decay": (0.0, 0.1), "optimizer": ("adam", "adamw")}}),
     ("train.schedule", 3, {"train": {"schedule": ("constant", "piecewise:7=0.1"), "epochs": (5, 10)}}),
     ("streams.order", 3, {"train": {"shuffle": (False, True)}, "streams": {"order": (0, 1)}}),
+    ("streams.augment", 3, {"data": {"augment": ("none", "flip+crop")}, "streams": {"augment": (0, 1)}}),
     ("seeds", 3, {"models": ("baseline", "medium"), "seeds": (0, 1), "streams": FIXED}),
 ]
 EVERYWHERE = {

@@ -161,8 +161,8 @@ def test_unshuffled_examples_come_in_their_order_and_the_last_ones_are_dropped()
     train = {"batch_size": 80, "epochs": 1, "shuffle": False, "drop_last": True}
     bench = Bench(make_study(train=train))
     state, history = bench.train(bench.members, 1)
-    data = bench.data._replace(train=bench.data.train._replace(images=bench.data.train.images[:160]))
-    data = data._replace(train=data.train._replace(labels=data.train.labels[:160]))
+    first = ({**arrays, "train": arrays["train"][:160]} for arrays in (bench.data.images, bench.data.labels))
+    data = bench.data._replace(**dict(zip(("images", "labels"), first, strict=True)))
     short = Bench(make_study(train={**train, "drop_last": False}))
     short.data = data
     expected, expected_history = short.train(short.members, 1)
@@ -222,7 +222,7 @@ def test_metrics_of_validation_are_scikit_learns():
 
     bench = Bench(make_study(train={"epochs": 1}))
     state, history = bench.train(bench.members, 1)
-    split = bench.data.validation
+    split = bench.splits.validation
     images = np.asarray(split.images, np.float32) * np.asarray(split.scale) + np.asarray(split.shift)
     variables = jax.tree.map(lambda leaf: leaf[0], state.variables)
     predicted = np.asarray(bench.population.config.network.apply(variables, images, train=False)).argmax(-1)

@@ -108,7 +108,8 @@ def _seeds_sentence(run: Run, best: int) -> str:
         return f"Means over {n} trainings that share random streams, so without an interval."
     summaries = (run.summary(best, measure) for measure in _measures(run))
     intervals = " with 95\u00a0% t intervals" if any(summary and summary.std for summary in summaries) else ""
-    return f"Means over {n} seeds{intervals}."
+    over = run.repeats if run.folds else "seeds"
+    return f"Means over {n} {over}{intervals}.{run.folds_note}"
 
 
 def _verdict_sentence(run: Run, evidence: Evidence) -> str:

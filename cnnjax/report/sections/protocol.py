@@ -91,13 +91,19 @@ def _seeds(run: Run) -> Iterator[Finding]:
             yield Finding("spread-of-configurations", "warning", said)
     streams = run.config.get("streams", {}).items()
     seeds = {name: values if isinstance(values, list) else [values] for name, values in streams}
-    fixed = [f"{name} = {json.dumps(of[0])}" for name, of in seeds.items() if len(of) == 1 and of != [None]]
+    fixed = [
+        f"{name} = {json.dumps(of[0])}"
+        for name, of in seeds.items()
+        if len(of) == 1 and of != [None] and name != "split"  # fixed by default
+    ]
     if fixed:
         said = (
             f"Random streams are fixed ({', '.join(fixed)}): all trainings of a configuration share them, and spread "
             "less than independent trainings."
         )
         yield Finding("fixed-streams", "warning", said)
+    if run.folds:
+        yield Finding("folds", "note", run.folds_note.strip())
     if run.crossed:
         said = (
             f"Random streams are crossed ({', '.join(run.crossed)}): trainings of a configuration share some of them, "
@@ -172,7 +178,7 @@ def _data(run: Run) -> Iterator[Finding]:
             "with any seed."
         )
         yield Finding("unshuffled", "warning", said)
-    if data.get("normalization") == "none":
+    if (run.trials["normalization"] == "none").any():
         said = (
             "Pixels are not scaled (data.normalization = none): with values of 0 to 255, training depends on the "
             "learning rate more than on the network."
@@ -200,10 +206,10 @@ def _comparability(run: Run) -> Iterator[Finding]:
             "results are not comparable with published ones."
         )
         yield Finding("pooled-test", "note", said)
-    if examples := run.config.get("data", {}).get("train_examples"):
+    if examples := sorted(run.trials["train_examples"].dropna().astype(int).unique()):
         said = (
-            f"Trained on a subset of {examples:,} training images (data.train_examples): results are not comparable "
-            "with those of the whole data set."
+            f"Trained on a subset of {' or '.join(f'{count:,}' for count in examples)} training images "
+            "(data.train_examples): results are not comparable with those of the whole data set."
         )
         yield Finding("training-subset", "note", said)
     if notes := run.data.get("notes"):

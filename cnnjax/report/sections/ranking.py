@@ -55,7 +55,7 @@ def ranking(run: Run, evidence: Evidence) -> Table:
     note = (
         f"By {measure_name(run.select)}, means over n seeds.{some}{left_out} P(best): probability of the best true "
         "mean, by the seeds (t distribution; none if they show no spread). First to last place: the places that tests "
-        "of all pairs do not exclude (95 %, Holm)."
+        f"of all pairs do not exclude (95 %, Holm).{run.folds_note}"
     )
     return Table("ranking", "Ranking", note, pd.DataFrame(rows), (0,))
 
@@ -76,7 +76,7 @@ def _over_seeds(run: Run, evidence: Evidence) -> Table:
     count = len(evidence.against)
     some = f" The first {_OTHERS} of {count}." if count > _OTHERS else ""
     paired = (
-        "paired by seed"
+        f"paired by {'fold' if run.folds else 'seed'}"
         if evidence.paired
         else "not paired: the seeds differ, or their effects are not common to the configurations"
     )
@@ -90,7 +90,7 @@ def _over_seeds(run: Run, evidence: Evidence) -> Table:
         f"difference in standard deviations across seeds (Hedges' g), positive if the winner is better. p: of the t "
         f"tests{tests}, by Holm's correction; the verdict follows it. p permutation: of this pair alone, without the "
         "assumption of normality"
-        f"{_least(evidence)}."
+        f"{_least(evidence)}.{run.folds_note}"
     )
     names = ("difference", "difference_low", "difference_high")
     kinds = dict.fromkeys(names, kind_of(run.select)) | dict.fromkeys(("p_beats_low", "p_beats_high"), "percent")
