@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from cnnjax.data import Dataset, Split
-from cnnjax.data.dataset import Partition
 from cnnjax.runs.speeds import add_speed
 from cnnjax.study.plan import Plan, Program
 from cnnjax.study.schema import Study
@@ -65,5 +64,8 @@ def _shortened(dataset: Dataset, count: int) -> Dataset:
     def shortened(part: np.ndarray | None) -> Any:
         return None if part is None else part[: max(1, round(share * len(part)))]
 
-    partitions = {cut: Partition(*map(shortened, of[:3]), of.mean, of.std) for cut, of in dataset.partitions.items()}
+    partitions = {
+        cut: of._replace(train=shortened(of.train), validation=shortened(of.validation), test=shortened(of.test))
+        for cut, of in dataset.partitions.items()
+    }
     return dataclasses.replace(dataset, **splits, partitions=partitions)

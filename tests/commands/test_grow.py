@@ -214,6 +214,29 @@ def test_a_confirmation_is_made_anew_after_the_study_has_grown(tmp_path):
     assert fresh["fresh_seeds"] == [2, 3]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("less", "more"),
+    [
+        ({"data": {"train_examples": 200}}, {"data": {"train_examples": (100, 200)}}),
+        ({"streams": {"split": 0}}, {"streams": {"split": (1, 0)}, "data": {"normalization": "standard"}}),
+        ({"data": {"augment": "flip"}}, {"data": {"augment": "none,flip,flip+crop".split(",")}}),
+        ({"data": {"normalization": "half"}}, {"data": {"normalization": ("standard", "half", "unit")}}),
+    ],
+)
+def test_axes_of_data_grow(less, more, tmp_path):
+    run(make_study(**less), tmp_path / "grown")
+    (trial,) = rows_by_trial(tmp_path / "grown")
+    for name in ("grown", "whole"):
+        run(make_study(**more), tmp_path / name)
+    assert_equal_numbers(tmp_path / "grown", tmp_path / "whole", **CLOSE)
+    images = np.random.default_rng(0).integers(0, 255, (4, 8, 8, 1)).astype(np.uint8)
+    for name in rows_by_trial(tmp_path / "whole"):
+        one, other = (cnnjax.load_trial(tmp_path / folder, name).logits(images) for folder in ("grown", "whole"))
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    assert cnnjax.load_trial(tmp_path / "grown", trial).trial.id == trial  # also if it is not asked for any more
+
+
 def test_what_is_no_axis_is_refused_with_what_is_allowed(tmp_path):
     run(make_study(), tmp_path)
     said = r"workdir=.*differs in data\.validation \(50 there, 60 here\); only axes may have other values .*--overwrite"
