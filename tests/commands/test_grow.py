@@ -220,7 +220,7 @@ def test_a_confirmation_is_made_anew_after_the_study_has_grown(tmp_path):
     [
         ({"data": {"train_examples": 200}}, {"data": {"train_examples": (100, 200)}}),
         ({"streams": {"split": 0}}, {"streams": {"split": (1, 0)}, "data": {"normalization": "standard"}}),
-        ({"data": {"augment": "flip"}}, {"data": {"augment": "none,flip,flip+crop".split(",")}}),
+        ({"data": {"augment": "flip"}}, {"data": {"augment": ["none", "flip", "flip+crop"]}}),
         ({"data": {"normalization": "half"}}, {"data": {"normalization": ("standard", "half", "unit")}}),
     ],
 )
