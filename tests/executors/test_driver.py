@@ -157,7 +157,7 @@ def test_a_task_that_breaks_stops_no_other_and_is_raised_at_the_end(serial, tmp_
     def break_first(task):
         patch.setattr(worker.programs, "load", failing if task["program"] == first else load)
 
-    def failing(study):
+    def failing(study, earlier):
         raise OSError("the cable is out")
 
     with pytest.MonkeyPatch.context() as patch:

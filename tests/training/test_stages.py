@@ -46,7 +46,7 @@ def test_a_member_stops_when_its_patience_is_over_and_takes_its_best_weights(met
         epoch, best = stops_at(getattr(history, metric)[free], *rule)
         ended.add(epoch)
         assert (state.epoch[i], state.best.epoch[i], state.stage[i]) == (epoch, best, 1)
-        assert_close(member_of(state.variables, i), member_of(states[best - 1].variables, free))
+        assert_close(member_of(state.best.variables, i), member_of(states[best - 1].variables, free))
         np.testing.assert_array_equal(logits[-1][i].argmax(-1), logits[best - 1][free].argmax(-1))
     assert len(ended) > 1  # otherwise the test is weak
 
