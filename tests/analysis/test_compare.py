@@ -373,6 +373,7 @@ def test_the_answer_comes_first_in_every_format(grid):
     assert len(tables) > 15 and all(line.endswith("|") for line in tables)
 
 
+@pytest.mark.slow
 def test_the_command_answers_in_one_line_what_is_wrong(grid, tmp_path):
     def command(*arguments):
         line = [sys.executable, "-B", "-m", "cnnjax.compare", *map(str, arguments)]

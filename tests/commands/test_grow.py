@@ -65,6 +65,7 @@ def test_every_step_trains_what_is_new_and_ends_as_a_run_from_the_start(tmp_path
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_asking_for_less_shows_less_and_deletes_nothing(tmp_path):
     whole, part = make_study(seeds=(0, 1), train={"epochs": (1, 2)}), make_study(seeds=(1,), train={"epochs": 1})
     run(whole, tmp_path)
@@ -133,6 +134,7 @@ def test_early_stopping_that_is_added_without_a_validation_split_is_another_prog
     assert len(cnnjax.load_results(tmp_path)) == 2 and len([*tmp_path.glob("programs/*")]) == 2
 
 
+@pytest.mark.slow
 def test_diverged_trials_stay_diverged(tmp_path):
     rates = {"learning_rate": (0.05, 1e9)}
     run(make_study(train=rates), tmp_path)
@@ -142,6 +144,7 @@ def test_diverged_trials_stay_diverged(tmp_path):
     assert table[table.learning_rate < 1].status.tolist() == ["ok", "ok"]
 
 
+@pytest.mark.slow
 def test_a_schedule_with_a_horizon_trains_anew(tmp_path):
     run(make_study(train={"schedule": "cosine"}), tmp_path)
     run(make_study(train={"schedule": "cosine", "epochs": (2, 4)}), tmp_path)

@@ -104,6 +104,7 @@ def test_a_trial_that_may_stop_early_predicts_with_its_best_weights(tmp_path):
         assert_stored(tmp_path, trial, cnnjax.load_trial(tmp_path, trial).logits(dataset.test.images))
 
 
+@pytest.mark.slow
 def test_a_network_is_whole_and_alone(trained):
     workdir, dataset = trained
     taken = cnnjax.load_trial(workdir, trial_ids(workdir)[7])
@@ -342,6 +343,7 @@ def test_a_run_without_a_finished_trial_is_refused(trained, tmp_path):
         prediction.predict_file(tmp_path, "new.npy", tmp_path / "labels.csv")
 
 
+@pytest.mark.slow
 def test_figures_show_every_image_under_its_class(trained, tmp_path):
     """The first 32 images, and the first 20 of each class, as pixels of the figures' own."""
     workdir, dataset = trained

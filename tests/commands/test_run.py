@@ -213,6 +213,7 @@ def recorded(advance, sizes):
     return wrapped
 
 
+@pytest.mark.slow
 def test_a_profile_is_a_trace_of_the_devices(tmp_path):
     run(make_study(checkpoint={"every": 2}), tmp_path, profile=True)  # else both epochs are one call
     (trace,) = (tmp_path / "profile").glob("p*/**/perfetto_trace.json.gz")

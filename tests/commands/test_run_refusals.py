@@ -70,6 +70,7 @@ def test_data_that_moved_are_the_same_and_others_in_their_place_are_not(tmp_path
         ask(tmp_path / "elsewhere/b.csv")
 
 
+@pytest.mark.slow
 def test_a_network_edited_under_its_name_is_refused(tmp_path, monkeypatch):
     """Its trials are neither called finished, nor resumed, nor loaded, as those of the other network."""
     study = make_study()

@@ -85,6 +85,7 @@ def serial(tmp_path_factory):
 # The same files
 
 
+@pytest.mark.slow
 def test_workers_write_what_one_process_writes(serial, tmp_path):
     said = run(make_study(**TWO), tmp_path, engine=Here())
     assert read_all(tmp_path) == read_all(serial)

@@ -138,6 +138,7 @@ NORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NORMS)
 def test_a_bias_that_batch_norm_removes_has_no_gradient_at_all(name):
     """Adam would make full steps of rounding errors. Every other bias has a gradient."""

@@ -62,6 +62,7 @@ def test_configurations_are_recomputable_from_trials(grid):
     assert means == sorted(means, reverse=True)
 
 
+@pytest.mark.slow
 def test_model_and_optimizer_table_keeps_the_two_spreads_apart(grid):
     trials, configurations = read_rows(grid / "trials.csv"), read_rows(grid / "report" / "configurations.csv")
     table = read_rows(grid / "report" / "by_model_and_optimizer.csv")

@@ -215,6 +215,7 @@ def change_a_number(state):
         writer.save(state / "state", arrays, force=True)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_goes_on(finished, interrupted, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(interrupted, copy)

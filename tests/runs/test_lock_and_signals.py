@@ -65,6 +65,7 @@ def test_a_second_process_is_refused_and_told_who_is_there(holder, tmp_path, opt
     assert {path.name for path in tmp_path.iterdir()} == {".lock", ".lock_holder", "config.json"}
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_dead_process_is_free(holder, tmp_path):
     holder.kill()
     holder.wait()

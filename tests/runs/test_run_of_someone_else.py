@@ -156,6 +156,7 @@ def test_a_link_out_of_the_folder_is_refused_and_what_it_names_stays(made, tmp_p
     assert before == (outside.read_bytes() if outside.is_file() else sorted(outside.iterdir()))
 
 
+@pytest.mark.slow
 def test_a_link_out_of_the_checkpoints_is_refused(tmp_path, quick):
     study = make_study(train={"epochs": 1})
     run(study, tmp_path / "run")

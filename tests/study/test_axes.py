@@ -92,6 +92,7 @@ def test_two_models_with_the_same_layers_are_refused(monkeypatch):
         check_axes(study, make_plan(study))
 
 
+@pytest.mark.slow
 def test_a_run_reports_an_axis_without_effect(quick, monkeypatch, tmp_path):
     monkeypatch.setitem(LADDER, "dull", (Dense(4), Dense()))
     study = make_study(models=("tiny", "dull"), train={"dropout_rate": (0.1, 0.5)})
@@ -103,6 +104,7 @@ def test_a_run_reports_an_axis_without_effect(quick, monkeypatch, tmp_path):
     assert [*zip(rows.model, rows.dropout_rate, strict=True)] == [("tiny", 0.1), ("tiny", 0.5), ("dull", 0.1)]
 
 
+@pytest.mark.slow
 def test_a_plan_of_a_version_that_trained_copies_is_refused(quick, tmp_path):
     """There, t0001 is another trial. That version numbered the trials."""
     study = make_study()

@@ -97,6 +97,7 @@ def test_the_users_flag_is_kept():
     assert devices_for(100, flag) == [3, 3, flag, [None, None]]
 
 
+@pytest.mark.slow
 def test_members_spread_over_two_four_and_eight_devices_end_as_on_one():
     done = subprocess.run(
         [sys.executable, "-c", SPREAD],
