@@ -2,10 +2,10 @@
 
     python -m cnnjax.compare runs/a runs/b
     python -m cnnjax.compare runs/grid:model=baseline runs/grid:model=complex --margin=0.005
-    python -m cnnjax.compare runs/a:trial=t0003 runs/b:learning_rate=0.01,optimizer=sgd --measure=test_loss
+    python -m cnnjax.compare runs/a:trial=t3f9 runs/b:learning_rate=0.01,optimizer=sgd --measure=test_loss
 
-Each side is the folder or URL of a run. After a colon, values of columns of its trials.csv select trials. The best
-configuration of these trials by the run's `select` is compared, over all its seeds.
+Each side is the folder or URL of a run. After a colon, values of columns of its trials.csv select trials; the beginning
+of a trial's ID is enough. The best configuration of these trials by the run's `select` is compared, over all its seeds.
 """
 
 import argparse

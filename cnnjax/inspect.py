@@ -14,12 +14,13 @@ from pathlib import Path
 from absl import flags
 
 from cnnjax.runs.run_dir import RunFolder
-from cnnjax.study import overrides
+from cnnjax.study import flags as study_flags
+from cnnjax.study.overrides import overridden
 from cnnjax.utils import cli
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.paths import expanded
 
-flags.adopt_module_key_flags(overrides)
+flags.adopt_module_key_flags(study_flags)
 OUTPUT = flags.DEFINE_string("output", None, "Folder for the page and its files (default: inspect/<config>).")
 
 
@@ -32,14 +33,14 @@ def main(config_overrides: list[str]) -> None:
     Raises:
         RequestError: a flag, the config or an override is invalid.
     """
-    if overrides.WORKDIR.value and not overrides.CONFIG.value:
-        run = RunFolder(expanded("--workdir", overrides.WORKDIR.value))
+    if study_flags.WORKDIR.value and not study_flags.CONFIG.value:
+        run = RunFolder(expanded("--workdir", study_flags.WORKDIR.value))
         if (config := run.read_config()) is None:
             raise RequestError("--workdir", str(run.path), "must be a run's folder (with config.json)")
-        study, folder = overrides.overridden(config, config_overrides), Path("inspect") / run.path.resolve().name
+        study, folder = overridden(config, config_overrides), Path("inspect") / run.path.resolve().name
         run.check_networks(study.models)
     else:
-        study, folder = overrides.requested_study(config_overrides), overrides.default_folder("inspect")
+        study, folder = study_flags.requested_study(config_overrides), study_flags.default_folder("inspect")
     folder = expanded("--output", OUTPUT.value) if OUTPUT.value else folder
 
     from cnnjax.commands import inspect  # imports jax: check the request first

@@ -8,12 +8,13 @@
     python -m cnnjax.launch --config=configs/grid.py --coordinator=HOST:PORT --num_processes=2 --process_id=0
 
 Override any key of the config with --config.key=value. A value is a number, a word, None, True or
-False. A comma list is a tuple; in `models`, `seeds`, `train` and `streams` it is an axis of the
-grid. An empty value is the empty tuple. Run the same command again to resume an interrupted study.
+False. A comma list is a tuple; in `models`, `seeds`, `train`, `streams` and the axes of `data` it
+is an axis of the grid: --config.data.augment=none,flip,flip+crop. An empty value is the empty
+tuple. Run the same command again to resume an interrupted study.
 """
 
 import contextlib
-from pathlib import Path
+from collections.abc import Iterator
 
 from absl import flags
 
@@ -21,14 +22,34 @@ from cnnjax.executors import EXECUTORS, Engine, make_engine
 from cnnjax.models import ladder
 from cnnjax.multihost import processes
 from cnnjax.runs import remote
-from cnnjax.study import overrides
+from cnnjax.study import flags as study_flags
 from cnnjax.study.schema import Study
 from cnnjax.utils import cli
 from cnnjax.utils.errors import RequestError
+from cnnjax.utils.paths import expanded
 
-flags.adopt_module_key_flags(overrides)
-WORKDIR = overrides.WORKDIR
-PLAN = flags.DEFINE_bool("plan", False, "Print what would run, without training.")
+flags.adopt_module_key_flags(study_flags)
+WORKDIR = study_flags.WORKDIR
+
+
+class _PlanParser(flags.ArgumentParser):
+    """Parses --plan, --plan=measure and --noplan."""
+
+    def parse(self, argument: str) -> str | None:
+        """Returns estimate, measure, or None."""
+        known = {"true": "estimate", "measure": "measure", "false": None}
+        if argument not in known:
+            raise ValueError("use --plan, --plan=measure or --noplan")
+        return known[argument]
+
+
+PLAN = flags.DEFINE(
+    _PlanParser(),
+    "plan",
+    None,
+    "Print what would run, and about how long; --plan=measure compiles and times a few steps of each program first.",
+    boolean=True,
+)
 COMPILATION_CACHE = flags.DEFINE_string(
     "compilation_cache", None, "Folder for compiled programs (default: the user's cache folder), or off."
 )
@@ -61,7 +82,7 @@ def main(config_overrides: list[str]) -> None:
     Raises:
         RequestError: a flag, the config or an override is invalid.
     """
-    study = overrides.requested_study(config_overrides)
+    study = study_flags.requested_study(config_overrides)
     for flag in (COORDINATOR, EXECUTOR):
         if flag.value is not None and remote.is_url(WORKDIR.value or ""):
             needed = f"must be a folder that all machines see with --{flag.name}; mount the bucket"
@@ -73,46 +94,44 @@ def main(config_overrides: list[str]) -> None:
     facts = {**plain, "networks": ladder.described(study.models), **asked}
     # Imports jax from here on; an invalid request has failed before.
     with processes.initialized(*place, facts=facts, timeout=COORDINATOR_TIMEOUT.value):
-        said = launch(study)
-        if processes.is_first():
-            print(said)
+        for said in plan(study) if PLAN.value else [launch(study)]:
+            if processes.is_first():
+                print(said, flush=True)
+
+
+def plan(study: Study) -> Iterator[str]:
+    """Yields the lines of --plan."""
+    from cnnjax.commands import plan_table
+
+    place = WORKDIR.value or study_flags.default_folder("runs")
+    is_unread = OVERWRITE.value or remote.is_url(place)  # a store would have to be fetched first
+    workdir = None if is_unread else expanded("workdir", place)
+    if PLAN.value == "measure":
+        from cnnjax.training import program
+
+        program.enable_compilation_cache(COMPILATION_CACHE.value)
+    return plan_table.plan_lines(study, workdir, measure=PLAN.value == "measure")
 
 
 def launch(study: Study) -> str:
-    """Runs the study, or only plans it with --plan. Returns the summary to print."""
-    from cnnjax.commands import plan_table, run
+    """Runs the study. Returns the summary to print."""
+    from cnnjax.commands import launch
     from cnnjax.training import program
-
-    program.enable_compilation_cache(COMPILATION_CACHE.value)
-    if PLAN.value:
-        return plan_table.plan_table(study)
     from cnnjax.utils.progress import Progress
 
-    if CONFIRM.value:
-        from cnnjax.commands import confirm
+    program.enable_compilation_cache(COMPILATION_CACHE.value)
 
-        confirm.check_confirmable(study)
-    place = WORKDIR.value or overrides.default_folder("runs")
-    options = {"overwrite": OVERWRITE.value, "profile": PROFILE.value}
-    with (
-        Progress(is_shown=processes.is_first()) as progress,
-        _engine() as engine,
-        remote.local_copy(place, progress) as workdir,
-    ):
-        run.run(study, workdir, progress=progress, engine=engine, **options)
-        said = [processes.broadcast_from_process0(lambda: _report(workdir))]
-        if CONFIRM.value:
-            said.append(confirm.confirm(study, workdir, CONFIRM.value, progress=progress, engine=engine))
-    return "\n".join(said)
-
-
-def _report(workdir: Path) -> str:
-    from cnnjax.report import build_report
-    from cnnjax.runs.run_dir import RunFolder
-    from cnnjax.training.program import writing
-
-    with writing(RunFolder(workdir)):
-        return str(build_report(workdir))
+    place = WORKDIR.value or study_flags.default_folder("runs")
+    with Progress(is_shown=processes.is_first()) as progress, _engine() as engine:
+        return launch.launch(
+            study,
+            place,
+            progress=progress,
+            overwrite=OVERWRITE.value,
+            profile=PROFILE.value,
+            confirm=CONFIRM.value,
+            engine=engine,
+        )
 
 
 def _engine() -> contextlib.AbstractContextManager[Engine | None]:

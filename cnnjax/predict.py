@@ -1,11 +1,12 @@
 """Predicts the classes of images with the trained networks of a run.
 
     python -m cnnjax.predict runs/grid --input=new.csv --output=labels.csv
-    python -m cnnjax.predict runs/grid --input=new.csv --output=labels.csv --trial=t0003
+    python -m cnnjax.predict runs/grid --input=new.csv --output=labels.csv --trial=t3f9
     python -m cnnjax.predict runs/grid --input=new.csv --output=labels.csv --figures=predicted
 
 The output has a row per image: its ID, the number and the name of its class, and the probability of each class. The
 probabilities are means over all seeds of the best configuration, or of the one that --configuration or --trial names.
+The beginning of a trial's ID in trials.csv names the trial.
 If the images lie in one folder per class, the command also prints the accuracy and writes the confusion matrix beside
 the output. --figures writes a page with the first images and the first 20 of each class.
 """

@@ -1,13 +1,14 @@
-"""Where does the spread between seeds come from? Four random streams, crossed, on CIFAR-10 at 16x16 pixels.
+"""Where does the spread between seeds come from? Five random streams, crossed, on CIFAR-10 at 16x16 pixels.
 
     python -m cnnjax.launch --config=configs/variance.py
 
 Every one of three initializations meets every one of three orders of the training images, three sequences of flips and
-crops, and three sequences of dropped units: 81 trainings of one network in one compiled program, looked at after 1, 2
-and 4 epochs. The report splits the variance of their test accuracy among the streams and their interactions.
+crops, three sequences of dropped units, and three splits, each of which draws 5,000 of CIFAR-10's training images: 243
+trainings of one network in one compiled program, looked at after 1, 2 and 4 epochs. The report splits the variance of
+their test accuracy among the streams and their interactions.
 CIFAR-10 has to be prepared once: `python -m cnnjax.data.prepare cifar10`.
-Expected run time: ten minutes on a CPU core, a minute on a GPU.
-`configs/variance.py:smoke` crosses two seeds each, on 500 images, in under a minute on a CPU.
+Expected run time: half an hour on a CPU core, minutes on a GPU.
+`configs/variance.py:smoke` crosses two seeds each, on 500 images, in a minute on a CPU.
 """
 
 from ml_collections import ConfigDict
@@ -40,7 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.train.epochs = (1, 2, 4)
 
     config.streams = ConfigDict()
-    for stream in ("init", "order", "augment", "dropout"):
+    for stream in ("init", "order", "augment", "dropout", "split"):
         config.streams[stream] = (0, 1, 2)
 
     if arg == "smoke":

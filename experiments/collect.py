@@ -15,7 +15,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from cnnjax.analysis.columns import AXES
@@ -51,11 +50,9 @@ def merge(runs: Mapping[str, Run], words: Mapping[str, str]) -> Run:
 
 
 def results(runs: Mapping[str, Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Returns the trials of all runs, with the run and its augmentation, and the epochs of all."""
+    """Returns the trials of all runs, with the run, and the epochs of all."""
     merged = merge(runs, {})
-    augment = {name: "+".join(run.config["data"]["augment"]) or "none" for name, run in runs.items()}
-    trials = merged.trials.drop(columns="configuration")
-    return trials.assign(augment=trials["run"].map(augment)), merged.epochs
+    return merged.trials.drop(columns="configuration"), merged.epochs
 
 
 def classes(runs: Mapping[str, Run]) -> pd.DataFrame:
@@ -63,9 +60,8 @@ def classes(runs: Mapping[str, Run]) -> pd.DataFrame:
     rows = []
     for name, run in runs.items():
         for configuration, trials in run.ok.groupby("configuration"):
-            logits, labels = run.predictions(int(configuration)) or ([], np.empty(0))
-            for trial, of_trial in zip(trials["trial"], logits, strict=False):
-                report = class_report(of_trial, labels)
+            for trial, tested in zip(trials["trial"], run.tested(int(configuration)), strict=False):
+                report = class_report(*tested)
                 by_class = zip(run.classes, report.precision, report.recall, report.f1, report.support, strict=True)
                 rows += [(f"{name}/{trial}", *row) for row in by_class]
     return pd.DataFrame(rows, columns=["trial", "class", "precision", "recall", "f1", "support"])

@@ -57,8 +57,9 @@ def _grow(workdir: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         epochs = _epochs(workdir)
         trials = _launch(workdir, settings)
         kept = trials[trials["trial"].isin(before["trial"])].reset_index(drop=True)
-        places = before["trial"].map({trial: place for place, trial in enumerate(trials["trial"])})
-        pd.testing.assert_frame_equal(kept, before.iloc[places.argsort()].reset_index(drop=True)[kept.columns])
+        if len(before):
+            in_order = before.set_index("trial").loc[kept["trial"]].reset_index()
+            pd.testing.assert_frame_equal(kept, in_order[kept.columns])
         images = json.loads((workdir / "data.json").read_text())["counts"]["train"]
         new = _new_epochs(trials, before) * images
         trained = (_epochs(workdir) - epochs) * images

@@ -5,11 +5,13 @@ import importlib
 import importlib.util
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 from absl import flags
 
+import cnnjax
 from cnnjax.study.overrides import load_study
 from cnnjax.study.plan import make_plan
 from cnnjax.study.schema import from_config
@@ -140,10 +142,14 @@ def test_the_studies_are_those_of_the_experiments():
         assert cells in found, found
 
 
-def test_the_studies_of_the_readme_and_the_quickstart_have_as_many_trials_as_is_said():
-    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    scope = {}
-    exec(block, scope)
+def test_the_studies_of_the_readme_and_the_quickstart_have_as_many_trials_as_is_said(monkeypatch):
+    ten, five = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert (ten.strip().count("\n"), sum(map(bool, five.splitlines()))) == (9, 5)
+    scope, calls = {}, []
+    run = SimpleNamespace(verdict=lambda: "", report=lambda: calls.append("report"))
+    monkeypatch.setattr(cnnjax, "run", lambda config: calls.append(config) or run, raising=False)
+    exec(ten + five, scope)
+    assert from_config(calls[0]).models == ("baseline", "medium") and calls[1:] == ["report"]
     plan = make_plan(from_config(scope["get_config"]().to_dict()))
     assert f"{len(plan.trials)} trials in {len(plan.programs)} programs" in README
     plan = make_plan(load_study(str(ROOT / "configs/quickstart.py")))

@@ -55,6 +55,12 @@ def stuck_trials(run: Run) -> pd.DataFrame:
     return run.ok[at_chance & (first > run.ok["epochs_run"])]
 
 
+def stuck_by_configuration(run: Run) -> dict[int, int]:
+    """Returns the number of trials that never left chance, of each configuration that has some; the most first."""
+    counts = stuck_trials(run)["configuration"].value_counts()
+    return dict(zip(counts.index.tolist(), counts.tolist(), strict=True))
+
+
 def configurations_at_chance(run: Run) -> list[int]:
     """Returns the configurations whose mean test accuracy over seeds does not exceed the noise of chance."""
     chance = chance_level(run)

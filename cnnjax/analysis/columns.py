@@ -1,16 +1,22 @@
 """Axes and measures of trials: their columns, names, bounds and units, and how values are written."""
 
-import math
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cnnjax.study.hparams import BY_COLUMN, HPARAMS
+from cnnjax.study.hparams import BY_COLUMN, HPARAMS, STREAM_COLUMNS
 from cnnjax.study.metrics import BY_MEASURE, SPLITS
 
 MAIN_AXES = ("model", *(h.column for h in HPARAMS if h.is_main))
-AXES = (*MAIN_AXES, *(h.column for h in HPARAMS if not h.is_main), "later_stages")
+AXES = (*MAIN_AXES, *(h.column for h in HPARAMS if not (h.is_main or h.is_repeat)), "later_stages")
+# What tells the trials of a configuration apart.
+REPEATS = ("seed", *STREAM_COLUMNS, *(h.column for h in HPARAMS if h.is_repeat))
+
+
+def repeats_of(trials: pd.DataFrame) -> list[str]:
+    """The columns of `REPEATS` that trials have values in."""
+    return [column for column in REPEATS if column in trials and trials[column].notna().any()]
 
 
 def bounds(measure: str) -> tuple[float, float]:
@@ -56,13 +62,3 @@ def level(axis: str, value: Any) -> str:
     if pd.isna(value):
         return BY_COLUMN[axis].none_label if axis in BY_COLUMN else "off"
     return f"{value:g}"
-
-
-def significant(value: float) -> str:
-    """A number with four significant digits, never in exponent form between 1e-4 and 1e6."""
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
-    magnitude = int(f"{value:.3e}".partition("e")[2])  # after rounding: 99.999 is 100.0
-    if not -5 < magnitude < 6:
-        return f"{value:.3e}"
-    return f"{value:.{max(0, 3 - magnitude)}f}"

@@ -14,11 +14,11 @@ from cnnjax.runs.trials_csv import read_shown, read_table, record_files
 from cnnjax.study.hparams import HPARAMS
 from cnnjax.study.metrics import EPOCH_MEASURES, MEASURES, SPLITS
 from cnnjax.study.renamed import modern_config
-from cnnjax.study.schema import SELECT, from_run
+from cnnjax.study.schema import SELECT, Study, from_run
 from cnnjax.utils.errors import RequestError, one_of
 
-# Columns that older runs lack, and what is in them: a hyperparameter that they did not have had its default.
-_LATER = {"later_stages": None, **{h.column: h.default for h in HPARAMS}}
+# Columns that older runs lack.
+_LATER: dict[str, Any] = {"later_stages": None}
 _NEEDED = (*(f"{split}_{name}" for split in SPLITS for name in ("loss", "accuracy")), "test_f1")
 _LATER |= dict.fromkeys(name for name in MEASURES if name not in _NEEDED)
 _COSTS = ("epochs_run", "best_epoch", "seconds", "images_per_second")
@@ -43,14 +43,14 @@ def read_run(workdir: Path, select: str | None = None) -> Run:
         if key not in read[name]:
             raise RequestError("workdir", str(workdir), f"{name}.json has no {key!r}; use a run's folder")
     try:
-        from_run(read["config"])
+        study = from_run(read["config"])
         read["config"] = modern_config(read["config"])
     except RequestError as error:
         raise RequestError("workdir", str(workdir), f"its config.json is not a valid study ({error})") from error
     planned = None
     if select is not None:
         planned, read["config"]["select"] = read["config"]["select"], _checked_select(read["config"], select)
-    trials, epochs = _trials(workdir), _epochs(workdir)
+    trials, epochs = _trials(workdir, study), _epochs(workdir)
     _check_complete(workdir / "metrics.jsonl", trials, epochs)
     run = Run(workdir, **read, trials=trials, epochs=epochs, planned_select=planned)
     if select is not None and len(trials) and trials[run.select].isna().all():
@@ -74,14 +74,16 @@ def _json(path: Path) -> dict[str, Any]:
         raise RequestError("workdir", str(path.parent), f"it has no {path.name}") from None
 
 
-def _trials(workdir: Path) -> pd.DataFrame:
+def _trials(workdir: Path, study: Study) -> pd.DataFrame:
     """Reads one row per trial; none if the study has just begun, and the file is missing or empty."""
     path = workdir / "trials.csv"
     try:
         trials = read_table(workdir)
     except (FileNotFoundError, pd.errors.EmptyDataError):
         trials = pd.DataFrame(columns=list(_COLUMNS))
-    trials = trials.assign(**{column: value for column, value in _LATER.items() if column not in trials})
+    # A hyperparameter that an older version did not have had its default; an axis that was none had one value.
+    later = _LATER | {h.column: h.values(study)[0] for h in HPARAMS} | {"stream_split": study.streams.split[0]}
+    trials = trials.assign(**{column: value for column, value in later.items() if column not in trials})
     missing = [column for column in _COLUMNS if column not in trials]
     if missing:
         raise RequestError("workdir", str(path), f"it has no column {missing[0]!r}")

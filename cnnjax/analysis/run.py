@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cnnjax import stats
-from cnnjax.analysis.columns import AXES, bounds, larger_is_better, level, word
+from cnnjax.analysis.columns import AXES, bounds, larger_is_better, level, repeats_of, word
 from cnnjax.runs.integrity import Damaged, read_array
 from cnnjax.study.hparams import BY_COLUMN
 from cnnjax.study.metrics import MEASURES
@@ -119,22 +119,41 @@ class Run:
         streams = self.config.get("streams", {}).items()
         return [name for name, seeds in streams if isinstance(seeds, list) and len(seeds) > 1]
 
+    @cached_property
+    def folds(self) -> int:
+        """The number of folds of cross-validation; 0 without."""
+        return int(self.trials["fold"].nunique())
+
+    @property
+    def folds_note(self) -> str:
+        """What the spread over folds says, one sentence that begins with a space; empty without folds."""
+        if not self.folds:
+            return ""
+        return (
+            f" Trials are of {self.folds} folds, which share training images: their spread is not that of seeds, and "
+            "intervals and tests take them for independent, which is too optimistic (Bengio and Grandvalet 2004)."
+        )
+
     @property
     def repeats(self) -> str:
         """What the trials of a configuration are called: seeds if they are independent of each other."""
-        return "trainings" if self.crossed else "seeds" if self.configurations["n"].max() > 1 else "seed"
+        if self.crossed:
+            return "trainings"
+        if self.folds:
+            return "folds" if self.trials["seed"].nunique() == 1 else "folds and seeds"
+        return "seeds" if self.configurations["n"].max() > 1 else "seed"
 
     def by_seed(self, configuration: int, measure: str) -> dict[Hashable, float]:
-        """The values of a measure over the trials of a configuration, by seed and streams, without missing ones."""
+        """The values of a measure over the trials of a configuration, by seed, streams and fold, if it has one."""
         values = self._of(configuration).set_index("trial")[measure]
         found = {key: float(values[trial]) for key, trial in self.keys(configuration).items()}
         return {key: value for key, value in found.items() if not math.isnan(value)}
 
     def keys(self, configuration: int) -> dict[Hashable, str]:
-        """The trials of a configuration that did not diverge, by seed and streams."""
+        """The trials of a configuration that did not diverge, by seed, streams and fold."""
         trials = self._of(configuration)
-        names = ["seed", *(column for column in trials if column.startswith("stream_"))]
-        return dict(zip(zip(*(trials[name].tolist() for name in names), strict=True), trials["trial"], strict=True))
+        keys = zip(*(trials[name].tolist() for name in repeats_of(self.trials)), strict=True)
+        return dict(zip(keys, trials["trial"], strict=True))
 
     def values(self, configuration: int, measure: str) -> list[float]:
         """The values of a measure over the trials of a configuration; missing ones are left out."""
@@ -220,8 +239,11 @@ class Run:
 
     @cached_property
     def labels(self) -> np.ndarray | None:
-        """The labels of the test images [N]; None if the folder has none."""
-        path = self.workdir / "predictions" / "labels.npz"
+        """The labels of the test images [N], of the first split if trials differ in it; None if the folder has none."""
+        return self._read_labels("labels")
+
+    def _read_labels(self, name: str) -> np.ndarray | None:
+        path = self.workdir / "predictions" / f"{name}.npz"
         if not path.exists():
             return None
         labels = read_array(path, "labels", (None,))
@@ -232,11 +254,37 @@ class Run:
     def predictions(self, configuration: int) -> tuple[list[np.ndarray], np.ndarray] | None:
         """The test logits [N, K] of each trial of a configuration, and the labels [N]; None if a file is missing.
 
+        If trials differ in their test split, only those that were tested on the first one count.
+
         Raises:
             Damaged: the checksum of a file does not match.
         """
-        logits = self.logits(self.ok.loc[self.ok["configuration"] == configuration, "trial"])
+        logits = self.logits(self.tested_alike(self._of(configuration))["trial"])
         return None if self.labels is None or not logits else (logits, self.labels)
+
+    def tested_alike(self, trials: pd.DataFrame) -> pd.DataFrame:
+        """Returns the trials that were tested on the images of `labels`."""
+        return trials[trials["stream_split"] == self._test_splits[0]] if self._test_splits else trials
+
+    @property
+    def _test_splits(self) -> list[int]:
+        """The seeds of the split stream, the first one first, if trials differ in their test split."""
+        return list(self.data.get("test_splits", ()))
+
+    def tested(self, configuration: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The test logits [N, K] of each trial of a configuration and its labels [N]; empty if a file is missing.
+
+        Raises:
+            Damaged: the checksum of a file does not match.
+        """
+        trials = self._of(configuration)
+        logits = self.logits(trials["trial"])
+        splits = trials["stream_split"].astype(int) if self._test_splits else None
+        names = ["labels"] * len(trials) if splits is None else [f"labels_split{split}" for split in splits]
+        labels = {name: self._read_labels(name) for name in dict.fromkeys(names)}
+        if not logits or any(of_split is None for of_split in labels.values()):
+            return []
+        return [(of_trial, labels[name]) for of_trial, name in zip(logits, names, strict=True)]  # type: ignore[misc]
 
     def logits(self, trials: Iterable[str]) -> list[np.ndarray] | None:
         """The test logits [N, K] of each trial; None if one of these files, or that of the labels, is missing.

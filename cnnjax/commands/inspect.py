@@ -12,14 +12,16 @@ import pandas as pd
 
 from cnnjax.data import Dataset, load_dataset
 from cnnjax.data.findings import examine
+from cnnjax.models.conv.methods import choose
 from cnnjax.models.network import build_network
 from cnnjax.models.specs import Layer
-from cnnjax.models.summary import check_fits, layer_table
+from cnnjax.models.summary import LayerRow, check_fits, layer_table
 from cnnjax.report import html
 from cnnjax.report.sections import data
 from cnnjax.report.sections.data_rules import check_data
 from cnnjax.report.tables import Table
 from cnnjax.report.theme import file_name
+from cnnjax.study.augmentation import levels as augmentations
 from cnnjax.study.schema import Study
 from cnnjax.training.augment import gather_batch
 from cnnjax.training.devices import pin_settings
@@ -47,7 +49,7 @@ def inspect_study(study: Study, folder: Path) -> str:
         RequestError: the data is missing, a model is unknown or does not fit the images, or `folder` is a file.
     """
     pin_settings()
-    dataset = load_dataset(study.data)
+    dataset = load_dataset(study.data, study.split_seeds)
     for name in study.models:
         check_fits(name, dataset.image_shape)
     make_folder("--output", folder)
@@ -91,7 +93,7 @@ def _layers(study: Study, dataset: Dataset) -> Iterator[tuple[str, pd.DataFrame]
                     "output": _shape(row.output),
                     "parameters": row.parameters,
                     "forward flops": row.flops,
-                    "computed as": row.method or "",
+                    "computed as": _method(row, convolution),
                     "activation bytes": _BYTES * math.prod(row.output),
                     "parameter bytes": _BYTES * row.parameters,
                 }
@@ -100,6 +102,11 @@ def _layers(study: Study, dataset: Dataset) -> Iterator[tuple[str, pd.DataFrame]
             frame = pd.DataFrame(rows)
             total = {"layer": "all", "output": "", "computed as": ""} | _sums(frame)
             yield name, pd.concat([frame, pd.DataFrame([total])], ignore_index=True)
+
+
+def _method(row: LayerRow, convolution: str) -> str:
+    """Returns the method that computes a layer's convolution; empty for other layers."""
+    return choose(row.kernel, math.prod(row.output[:2]), convolution) if len(row.kernel) == 4 else ""
 
 
 def layer_name(layer: Layer) -> str:
@@ -113,20 +120,19 @@ def _sums(frame: pd.DataFrame) -> dict[str, int]:
     return {str(name): int(value) for name, value in numbers.sum().items()}
 
 
-def _augmented(study: Study, dataset: Dataset) -> np.ndarray | None:
-    """Returns training images, and below them their augmentations; None without augmentation."""
-    if not study.data.augment:
-        return None
+def _augmented(study: Study, dataset: Dataset) -> dict[str, np.ndarray]:
+    """Returns training images, and below them their augmentations, by the name of each augmentation of the study."""
     count, channels = min(_IMAGES, len(dataset.train)), dataset.image_shape[-1]
     stored, (scale, shift) = dataset.train.images[:count], (jnp.ones(channels), jnp.zeros(channels))
-    rows = [stored]
-    for key in jax.random.split(jax.random.key(0), _DRAWS):
-        words = jax.random.bits(key, (count,))
-        batch = gather_batch(
-            jnp.asarray(stored), jnp.arange(count), scale, shift, augment=study.data.augment, words_B=words
-        )
-        rows.append(np.asarray(batch).astype(np.uint8))
-    return np.stack(rows)
+    found = {}
+    for augment in filter(None, study.data.augment):
+        rows = [stored]
+        for key in jax.random.split(jax.random.key(0), _DRAWS):
+            words = jax.random.bits(key, (count,))
+            batch = gather_batch(jnp.asarray(stored), jnp.arange(count), scale, shift, augment=augment, words_B=words)
+            rows.append(np.asarray(batch).astype(np.uint8))
+        found["+".join(augment)] = np.stack(rows)
+    return found
 
 
 def _facts(study: Study, dataset: Dataset) -> list[tuple[str, str]]:
@@ -138,8 +144,8 @@ def _facts(study: Study, dataset: Dataset) -> list[tuple[str, str]]:
 
 def _headline(study: Study, dataset: Dataset) -> str:
     facts = ", ".join(f"{value} {what}" for value, what in _facts(study, dataset))
-    augmentation = ", ".join(study.data.augment) or "none"
-    how = f"normalization {study.data.normalization}, augmentation {augmentation}"
+    augmentation = ", ".join(augmentations(study.data.augment))
+    how = f"normalization {', '.join(study.data.normalization)}, augmentation {augmentation}"
     return "\n".join([f"{dataset.name}: {facts}", how, *dataset.notes])
 
 

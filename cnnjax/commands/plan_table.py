@@ -1,52 +1,175 @@
-"""The output of --plan: what a study would run, as a table."""
+"""The output of --plan: what a study would run, as a table. On a CPU it imports no jax."""
 
-from cnnjax.analysis.columns import significant
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cnnjax.commands.growth import check_folder, earlier_studies
 from cnnjax.commands.program_facts import describe_program, network_of, repeated_points
-from cnnjax.data import Dataset
-from cnnjax.models.summary import layer_table
-from cnnjax.study.plan import Plan
+from cnnjax.data import Dataset, cache
+from cnnjax.data.load import load_checked
+from cnnjax.models.ladder import check_precision, find_layers
+from cnnjax.models.summary import training_flops
+from cnnjax.multihost import processes
+from cnnjax.runs.run_dir import RunFolder
+from cnnjax.runs.speeds import read_speeds
+from cnnjax.study.plan import Member, Plan, Program, check_axes, make_plan
+from cnnjax.study.schedules import has_horizon
 from cnnjax.study.schema import Study
-from cnnjax.training.program import Compiler, load, prepare_jax
+from cnnjax.training.estimate import Estimator, describe_speed, time_span
+from cnnjax.training.machine import Machine, calibrate, this_machine
+from cnnjax.training.memory import MEMORY_SHARE, fitting_size, most_members, training_memory
+from cnnjax.utils.progress import announced
+from cnnjax.utils.text import significant
+
+_START_SECONDS = 8.0  # to import, to read the data, and to write the report
 
 
-def plan_table(study: Study) -> str:
-    """Returns the trials, programs, members, parameters, memory and FLOPs of a study as text, without training."""
-    dataset, plan = load(study)
-    prepare_jax(plan)
-    counts = {name: count for name, count in dataset.describe()["counts"].items() if count}
-    lines = [
-        f"data      {dataset.name}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()),
-        *(f"          {note}" for note in dataset.notes),
-        f"trials    {len(plan.trials)}: {plan.trained} trained, {len(plan.trials) - plan.trained} read off longer ones",
-        *(f"left out  {line}" for line in repeated_points(plan)),
-        f"programs  {len(plan.programs)}",
-        "",
-        "program  model       optimizer  batch  members  at a time  parameters  memory MB  training TFLOP",
+def plan_table(study: Study, workdir: Path | None = None) -> str:
+    """Returns the lines of `plan_lines` as one text."""
+    return "\n".join(plan_lines(study, workdir))
+
+
+def plan_lines(study: Study, workdir: Path | None = None, measure: bool = False) -> Iterator[str]:
+    """Yields the trials, programs, members, parameters, memory, FLOPs and minutes of a study, without training.
+
+    Args:
+        study: the study.
+        workdir: the run's folder. Its finished trials are kept.
+        measure: compile and time a few steps of each program instead of estimating its time.
+
+    Raises:
+        RequestError: the study is not valid, or its data is missing or does not fit.
+    """
+    for name in study.models:
+        find_layers(name)  # fail fast, before loading data
+    folder = None if workdir is None else RunFolder(workdir)
+    if folder is not None:
+        check_folder(folder, study, overwrite=False)
+    plan = make_plan(study, [] if folder is None else earlier_studies(folder, study))
+    check_axes(study, plan)
+    finished, stored = (set(), {}) if folder is None else (finished_trials(folder, plan), _stored_epochs(folder))
+    waiting = {program.id: members for program in plan.programs if (members := _waiting(program, finished))}
+    programs = [program for program in plan.programs if program.id in waiting]
+    yield from _counts(plan, waiting, folder, len(finished))
+    if not programs:
+        yield "nothing left to train"
+        return
+    machine = this_machine(max(len(program.members) for program in plan.programs))
+    for precision in study.train.precision:
+        check_precision(precision, machine.platform)
+    with announced(f"reading the data of {study.data.path or study.data.name}"), cache.mapped():
+        dataset = processes.raise_on_all(load_checked, study)
+    counts = {name: len(split) for name, split in dataset.splits.items()}
+    yield f"data      {dataset.name}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    yield from (f"          {note}" for note in dataset.notes)
+    sizes = {p.id: _members_at_a_time(p, len(waiting[p.id]), dataset, machine) for p in programs}
+    if measure:
+        from cnnjax.training.measure import measure_programs
+
+        measure_programs(study, dataset, plan, programs, sizes)
+    yield from _table(dataset, programs, waiting, stored, sizes, machine)
+
+
+def finished_trials(folder: RunFolder, plan: Plan) -> set[str]:
+    """Returns the ids of the trials of a plan that have a result in a run's folder."""
+    return {trial for program in plan.programs for trial in folder.program(program.id).finished(program.members)}
+
+
+def _stored_epochs(folder: RunFolder) -> dict[str, int]:
+    """Returns the epochs from which members go on, by id: those of their longest finished trials."""
+    epochs: dict[str, int] = {}
+    for row in folder.read_trials().values():
+        epochs[row["member"]] = max(int(row["epochs"]), epochs.get(row["member"], 0))
+    return epochs
+
+
+def _epochs_left(member: Member, stored: Mapping[str, int]) -> int:
+    done = stored.get(member.id, 0)
+    return member.epochs - done if done < member.epochs else member.epochs  # a shorter trial trains anew
+
+
+def _waiting(program: Program, finished: set[str]) -> list[Member]:
+    return [member for member in program.members if any(trial.id not in finished for trial in member.trials)]
+
+
+def _counts(plan: Plan, waiting: Mapping[str, Sequence[Member]], folder: RunFolder | None, kept: int) -> Iterator[str]:
+    """Yields what is known before the data is read."""
+    new, trained = len(plan.trials) - kept, sum(map(len, waiting.values()))
+    said = f"trials    {len(plan.trials):,}: "
+    said += f"{kept:,} kept from {folder.path}, {new:,} new: " if folder is not None and kept else ""
+    yield said + f"{trained:,} trained, {max(new - trained, 0):,} read off longer ones"
+    if anew := _trained_anew(plan, folder):
+        yield f"          {anew:,} longer ones train anew: their schedules depend on the number of epochs"
+    yield from (f"left out  {line}" for line in repeated_points(plan))
+    yield f"programs  {len(waiting)}"
+
+
+def _trained_anew(plan: Plan, folder: RunFolder | None) -> int:
+    """Counts the trials that have a shorter one, but do not continue it, because of their schedules."""
+
+    def others(row: Mapping[str, Any]) -> tuple[str, ...]:
+        """All columns of a trial but its id and its epochs."""
+        return tuple(str(row.get(name)) for name in names)
+
+    rows = [trial.row() for trial in plan.trials]
+    names = [name for name in rows[0] if name not in ("trial", "epochs")]
+    stored = {} if folder is None else folder.read_trials()
+    shortest: dict[tuple[str, ...], int] = {}
+    for row in (*rows, *stored.values()):
+        shortest[others(row)] = min(int(row["epochs"]), shortest.get(others(row), int(row["epochs"])))
+    depend = [any(has_horizon(stage.traced.schedule) for stage in trial.stages) for trial in plan.trials]
+    longer = [
+        trial
+        for trial, row, depends in zip(plan.trials, rows, depend, strict=True)
+        if depends and shortest[others(row)] < trial.epochs and trial.id not in stored
     ]
-    total = 0.0
-    compiler = Compiler(study, dataset, plan.members)
-    for program in plan.programs:
-        compiled = compiler.compile(program)
-        size = compiled.pending[0][-1]
+    return len(longer)
+
+
+def _members_at_a_time(program: Program, count: int, dataset: Dataset, machine: Machine) -> int:
+    """Returns how many members would train together, by the formula of their memory."""
+    examples = dataset.train_size(program.static.train_examples)
+    operations = training_flops(network_of(program, dataset), dataset.image_shape) * examples
+    most = most_members(machine.platform, count, machine.devices, operations)
+
+    def memory(size: int) -> float:
+        return training_memory(program.static, dataset, size // machine.devices, machine.platform)
+
+    return fitting_size(count, most, machine.devices, MEMORY_SHARE * machine.memory, memory)
+
+
+def _table(
+    dataset: Dataset,
+    programs: Sequence[Program],
+    waiting: Mapping[str, Sequence[Member]],
+    stored: Mapping[str, int],
+    sizes: Mapping[str, int],
+    machine: Machine,
+) -> Iterator[str]:
+    """Yields a line for each program, and the sums."""
+    estimator = Estimator(machine, read_speeds(), lambda: calibrate(machine))
+    yield ""
+    columns = "optimizer  batch  members  at a time  parameters  memory MB  training TFLOP  minutes"
+    yield f"program        model       {columns}"
+    total, low, high = 0.0, _START_SECONDS, _START_SECONDS
+    for program in programs:
+        static, members, size = program.static, waiting[program.id], sizes[program.id]
         described = describe_program(program, dataset)
-        total += described["training_flops"]
-        static = program.static
-        lines.append(
-            f"{program.id:<8} {static.model:<11} {static.optimizer:<10} {static.batch_size:>5}  "
-            f"{len(program.members):>7}  {size:>9}  {described['parameters']:>10,}  {compiled.memory / 1e6:>9,.0f}  "
-            f"{significant(described['training_flops'] / 1e12):>14}"
+        examples = dataset.train_size(static.train_examples)
+        images = examples * sum(_epochs_left(member, stored) for member in members)
+        flops = described["training_flops"] / examples / sum(member.epochs for member in program.members)
+        memory = training_memory(static, dataset, size // machine.devices, machine.platform)
+        found = estimator.estimate(describe_speed(static, dataset, machine, min(size, len(members))))
+        seconds = found.compile_seconds + images * found.seconds_per_image
+        total += flops * images
+        low, high = low + seconds / found.factor, high + seconds * found.factor
+        yield (
+            f"{program.id:<13}  {static.model:<11} {static.optimizer:<10} {static.batch_size:>5}  "
+            f"{len(members):>7}  {size:>9}  {described['parameters']:>10,}  {memory / 1e6:>9,.0f}  "
+            f"{significant(flops * images / 1e12):>14}  {significant(seconds / 60):>7}"
         )
-    lines += ["", *_convolution_lines(plan, dataset)]
-    lines += ["", f"in all {significant(total / 1e12)} TFLOP of training (three times the forward pass)"]
-    return "\n".join(lines)
-
-
-def _convolution_lines(plan: Plan, dataset: Dataset) -> list[str]:
-    """Describes how the convolutions of each network are computed, which depends on shapes and on the machine."""
-    lines: dict[str, None] = {}  # an ordered set
-    for program in plan.programs:
-        network = network_of(program, dataset)
-        methods = [row.method for row in layer_table(network, dataset.image_shape) if row.method]
-        static = program.static
-        lines[f"{static.model:<11} {', '.join(methods)}"] = None
-    return [f"convolutions of {line}" for line in lines]
+    yield ""
+    how = "by a matrix product" if estimator.is_calibrated else "by the speeds of earlier runs"
+    yield f"in all {significant(total / 1e12)} TFLOP of training (three times the forward pass)"
+    yield f"{time_span(low, high)} on this machine, {how}"

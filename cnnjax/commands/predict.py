@@ -23,7 +23,7 @@ from cnnjax.runs.integrity import replaced
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.utils.errors import RequestError, one_of
 from cnnjax.utils.paths import expanded, make_folder
-from cnnjax.utils.text import counted
+from cnnjax.utils.text import completed, counted
 
 _COLUMNS = ("ID", "label", "class", "true class")
 _SHOWN = 12  # classes of a confusion matrix that is printed, at most
@@ -47,8 +47,9 @@ def predict_file(
             images lie in one folder per class) and the probability of each class. The column of a class has its name,
             or `probability of NAME` if the name is that of another column. The confusion matrix, if the true classes
             are known, is written beside the file.
-        trial: predict with this trial only. None predicts with `configuration`.
-        configuration: `best` or any trial of a configuration. The probabilities are means over all its seeds.
+        trial: predict with this trial only: its id or the beginning of its id. None predicts with `configuration`.
+        configuration: `best` or any trial of a configuration, by its id or the beginning of its id. The probabilities
+            are means over all its seeds.
         figures: a folder for a page with the first images and the first of each class.
 
     Returns:
@@ -73,10 +74,12 @@ def predict_file(
     from cnnjax.training.load import load_trials  # imports jax: check the request first
 
     probabilities = np.zeros((len(fitted), len(run.classes)))
+    used = []
     for trained in load_trials(workdir, trials):
         probabilities += softmax(trained.logits(fitted).astype(np.float64), axis=1) / len(trials)
+        used.append(trained.trial.id)
     _write(output, found, probabilities, run.classes)
-    by = trials[0] if len(trials) == 1 else f"the mean of {', '.join(trials)}"
+    by = used[0] if len(used) == 1 else f"the mean of {', '.join(used)}"
     said = [f"{output}: {counted(len(found.ids), 'image')}, by {by}", *found.notes]
     if truth is not None and confusion is not None:
         said.append(_write_confusion(confusion, metrics.confusion(probabilities, truth), run.classes))
@@ -165,7 +168,7 @@ def ensemble(run: Run, configuration: str) -> list[str]:
 
     Args:
         run: the run.
-        configuration: `best`, or any trial of the configuration.
+        configuration: `best`, or any trial of the configuration, by its id or the beginning of its id.
 
     Raises:
         RequestError: no trial has finished with a value to select by, or the trial does not exist or diverged.
@@ -178,7 +181,7 @@ def ensemble(run: Run, configuration: str) -> list[str]:
                 "--configuration", configuration, f"no trial of {run.workdir} has finished to select by {run.select}"
             )
     else:
-        found = run.ok.loc[run.ok["trial"] == configuration, "configuration"]
+        found = run.ok.loc[run.ok["trial"] == completed(configuration, run.trials["trial"]), "configuration"]
         if found.empty:
             raise RequestError(
                 "--configuration", configuration, "must be best, or a trial that ended well, as in trials.csv"

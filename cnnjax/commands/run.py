@@ -1,31 +1,29 @@
 """Runs a study in a folder: resumes an interrupted run, or grows it, trains what is missing and writes the records."""
 
 import contextlib
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
-
-from cnnjax.commands.program_facts import describe_program, network_of, repeated_points
+from cnnjax.commands.growth import check_folder, earlier_studies
+from cnnjax.commands.program_facts import describe_program, repeated_points
 from cnnjax.data import Dataset
 from cnnjax.data.findings import examine
 from cnnjax.data.resize import thumbnails
 from cnnjax.executors.base import Engine
 from cnnjax.executors.driver import run_tasks
-from cnnjax.models.summary import training_flops
 from cnnjax.multihost import processes
 from cnnjax.multihost.shared_dir import held, open_folder
 from cnnjax.runs.run_dir import RunFolder, describe_plan
-from cnnjax.study.plan import Member, Plan, Program, list_trials
+from cnnjax.runs.speeds import read_speeds
+from cnnjax.study.plan import Member, Plan, Program
 from cnnjax.study.schema import Study, from_config
-from cnnjax.study.validation import axis_keys
+from cnnjax.training.devices import leave_devices_to_workers
+from cnnjax.training.estimate import Estimator, describe_speed
+from cnnjax.training.machine import this_machine
 from cnnjax.training.program import load, prepare_jax, run_programs, waiting, write_environment, writing
 from cnnjax.utils.errors import RequestError, unwritable
 from cnnjax.utils.progress import Progress
 from cnnjax.utils.tree import differences
-
-_OPERATIONS_PER_VALUE = 1000  # network operations that take as long as gathering and augmenting one pixel value
 
 
 def run(
@@ -60,21 +58,19 @@ def run(
         is_run = folder.read_if_intact("config.json") is not None
         if is_run:  # fail fast if another process works in the folder
             stack.enter_context(held(workdir))
-        is_new = _check_folder(folder, study, overwrite)
-        earlier = [] if is_new else _earlier(folder, study)
+        is_new = check_folder(folder, study, overwrite)
+        earlier = [] if is_new else earlier_studies(folder, study)
         dataset, plan = load(study, earlier)
         if not is_run:
             processes.broadcast_from_process0(lambda: _make(workdir))
             stack.enter_context(held(workdir))
-            if (is_new := _check_folder(folder, study, overwrite)) is False and folder.read_config() is not None:
+            if (is_new := check_folder(folder, study, overwrite)) is False and folder.read_config() is not None:
                 raise RequestError("workdir", str(workdir), "another command has just begun a run in it; try again")
         folder.check_free()  # of workers that a killed launch left
         if is_new:
             folder.clear()
-        if engine is None:
-            prepare_jax(plan)
-        else:
-            jax.config.update("jax_platforms", "cpu")  # this process does not train; leave the devices to the workers
+        every = study.with_splits_of(earlier)
+        too_late = prepare_jax(plan) if engine is None else leave_devices_to_workers()
         _start(folder, study, earlier, dataset, plan)
         for note in (*dataset.notes, *(f"left out: {line}" for line in repeated_points(plan))):
             progress.note(note)
@@ -85,12 +81,14 @@ def run(
         programs, members = waiting(folder, plan.programs)
         try:
             if programs:
+                if too_late:
+                    progress.note(too_late)
                 progress.begin(len(programs), len(members), *_expected_work(programs, members, dataset))
                 if engine is not None:
-                    run_tasks(folder, study, dataset, programs, progress, engine, max_members, profile)
+                    run_tasks(folder, every, dataset, programs, progress, engine, max_members, profile)
                 else:
                     traces = workdir / "profile" if profile and processes.is_first() else None
-                    run_programs(folder, study, dataset, plan.members, programs, progress, max_members, traces)
+                    run_programs(folder, every, dataset, plan.members, programs, progress, max_members, traces)
             else:
                 progress.note(f"{workdir} is finished: {len(plan.trials)} trials, nothing left to train")
         finally:
@@ -101,12 +99,15 @@ def run(
 
 def _expected_work(
     programs: Sequence[Program], members: Sequence[Member], dataset: Dataset
-) -> tuple[list[int], list[float]]:
-    """Returns the number of training images that each program has left, and its operations per image."""
+) -> tuple[list[int], list[float], list[float]]:
+    """Returns the training images that each program has left, and the expected seconds of an image and to compile."""
     ids = {member.id for member in members}
-    images = [len(dataset.train) * sum(m.epochs for m in p.members if m.id in ids) for p in programs]
-    values = _OPERATIONS_PER_VALUE * math.prod(dataset.image_shape)
-    return images, [values + training_flops(network_of(p, dataset), dataset.image_shape) for p in programs]
+    epochs = [sum(m.epochs for m in p.members if m.id in ids) for p in programs]
+    images = [n * dataset.train_size(p.static.train_examples) for n, p in zip(epochs, programs, strict=True)]
+    machine = this_machine(max(len(program.members) for program in programs))
+    estimator = Estimator(machine, read_speeds(), lambda: 1.0)  # only ratios matter
+    found = [estimator.estimate(describe_speed(p.static, dataset, machine, len(p.members))) for p in programs]
+    return images, [each.seconds_per_image for each in found], [each.compile_seconds for each in found]
 
 
 def _make(workdir: Path) -> None:
@@ -119,44 +120,6 @@ def _make(workdir: Path) -> None:
         raise RequestError("workdir", str(workdir), said) from error
 
 
-def _check_folder(folder: RunFolder, study: Study, overwrite: bool) -> bool:
-    """Returns whether the folder is cleared first; raises RequestError if it holds a study that cannot grow so."""
-    if overwrite:
-        return folder.check_overwritable()
-    found = folder.read_config()
-    if found is None:
-        return False
-    try:
-        there = from_config(found).to_dict()
-    except RequestError as error:
-        raise RequestError("workdir", str(folder.path), f"its config.json is not a valid study ({error})") from error
-    folder.check_version()
-    axes = {*axis_keys(Study)}
-    found = {key: pair for key, pair in differences(there, study.to_dict()).items() if key not in axes}
-    if "sha256" in (folder.read_if_intact("data.json") or {}):
-        found.pop("data.path", None)  # the data may have moved; its fingerprint is compared when it is read
-    differing = [f"{key} ({theirs!r} there, {ours!r} here)" for key, (theirs, ours) in found.items()]
-    if differing:
-        raise RequestError(
-            "workdir",
-            str(folder.path),
-            f"it holds another study, which differs in {', '.join(differing)}; only axes may have other values "
-            "(models, seeds, streams, train without its stages): choose another folder, or --overwrite it",
-        )
-    folder.check_networks(study.models)
-    return False
-
-
-def _earlier(folder: RunFolder, study: Study) -> list[Study]:
-    """Returns the studies that the run was asked for before and that have trials which this study lacks."""
-    newest = folder.read_config()
-    if newest is None:
-        return []
-    studies = [from_config(config) for config in (*folder.read_earlier(), newest)]
-    asked = {trial.id for trial in list_trials(study)}
-    return [past for past in studies if past != study and not all(t.id in asked for t in list_trials(past))]
-
-
 def _start(folder: RunFolder, study: Study, earlier: Sequence[Study], dataset: Dataset, plan: Plan) -> None:
     """Writes the records known before training, config.json first: it marks the folder as a run."""
     before = folder.read_config()
@@ -165,9 +128,10 @@ def _start(folder: RunFolder, study: Study, earlier: Sequence[Study], dataset: D
     folder.remove_unfinished()
     data = dataset.describe()
     before = folder.read_if_intact("data.json")
-    for key in ("classes", "sha256"):
+    for key in ("classes", "source_sha256"):
         if before is not None and before.get(key) != data[key]:
-            there, here = (str(value)[:12] if key == "sha256" else value for value in (before.get(key), data[key]))
+            is_hash = key == "source_sha256"
+            there, here = (str(value)[:12] if is_hash else value for value in (before.get(key), data[key]))
             what = f"its trials trained on other data ({key} {there} there, {here} here)"
             how = "bring the data back, choose another folder, or --overwrite it"
             raise RequestError("workdir", str(folder.path), f"{what}; {how}")
@@ -177,4 +141,6 @@ def _start(folder: RunFolder, study: Study, earlier: Sequence[Study], dataset: D
     if differences(folder.read_if_intact("plan.json") or {}, described):
         folder.write_json("plan.json", described)
     folder.write_predictions("labels", labels=dataset.test.labels)
+    for split, labels in dataset.test_labels.items():
+        folder.write_predictions(f"labels_split{split}", labels=labels)
     folder.write_predictions("images", images=thumbnails(dataset.test.images))

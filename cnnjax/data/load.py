@@ -1,6 +1,8 @@
 """Loads the data set of a study."""
 
 import dataclasses
+import itertools
+from collections.abc import Sequence
 
 from cnnjax.data.dataset import Dataset, Source, Split
 from cnnjax.data.readers.checks import check_memory
@@ -9,7 +11,8 @@ from cnnjax.data.readers.digits import read_digits
 from cnnjax.data.readers.tfds import read_prepared
 from cnnjax.data.resize import resize_images
 from cnnjax.data.splits import make_splits, select_classes
-from cnnjax.study.schema import DataConfig
+from cnnjax.models.summary import check_fits
+from cnnjax.study.schema import DataConfig, Study
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.paths import expanded
 from cnnjax.utils.text import composed
@@ -17,11 +20,16 @@ from cnnjax.utils.text import composed
 _GENERIC_NAMES = ("train", "training", "test", "data", "images", "all")
 
 
-def load_dataset(data: DataConfig) -> Dataset:
+def load_dataset(data: DataConfig, split_seeds: Sequence[int] = (0,), *, identify: bool = False) -> Dataset:
     """Reads, resizes and splits the data of a study.
 
     If `data.path` is set, it names a folder or file as in `readers.detect.ACCEPTED`, and `data.name` only labels the
     data. Otherwise `data.name` is `digits` or a data set that tensorflow-datasets has prepared. Nothing is downloaded.
+
+    Args:
+        data: the `data` group of the study.
+        split_seeds: `Study.split_seeds`.
+        identify: whether to hash all examples that were read.
 
     Returns:
         The data set: uint8 images [N, H, W, C] and int32 labels [N] of each split.
@@ -35,7 +43,35 @@ def load_dataset(data: DataConfig) -> Dataset:
     size = data.image_size
     if size is not None:
         source = source.map_splits(lambda _, split: _resize(split, size, data.resize))
-    return make_splits(source, data, name)
+    return make_splits(source, data, name, split_seeds, identify=identify)
+
+
+def load_checked(study: Study, earlier: Sequence[Study] = (), *, identify: bool = False) -> Dataset:
+    """Loads the data of a study, and checks that its models and batches fit the images.
+
+    Args:
+        study: the study.
+        earlier: studies that the same run has asked for before. The data has their splits, too.
+        identify: whether to hash all examples that were read.
+
+    Raises:
+        RequestError: as `load_dataset`, or the study does not fit the data.
+    """
+    every = study.with_splits_of(earlier)
+    dataset = load_dataset(every.data, every.split_seeds, identify=identify)
+    for name in study.models:
+        check_fits(name, dataset.image_shape)
+    sizes = [dataset.train_size(count) for count in study.data.train_examples]
+    for batch_size, size in itertools.product(study.train.batch_size, sizes):
+        if batch_size > size:
+            problem = f"must be at most the number of training images, {size}"
+            raise RequestError("train.batch_size", batch_size, problem)
+        if len(study.train.drop_last) > 1 and size % batch_size == 0:
+            problem = (
+                f"both values train identically: no example is left over by batches of {batch_size}; use one value"
+            )
+            raise RequestError("train.drop_last", study.train.drop_last, problem)
+    return dataset
 
 
 def load_source(data: DataConfig) -> tuple[str, Source]:

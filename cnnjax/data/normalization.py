@@ -9,30 +9,6 @@ from cnnjax.data.dataset import Dataset
 from cnnjax.utils.errors import RequestError, one_of
 
 
-def statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the mean and the population standard deviation of each channel, from exact integer sums.
-
-    Args:
-        images: uint8 [N, H, W, C].
-
-    Returns:
-        (mean, std), float32 [C], of pixels scaled to 0..1.
-    """
-    channels = images.shape[-1]
-    sums, squares = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
-    for start in range(0, len(images), 256):  # 32 bits hold the sums of squares of 256 images
-        batch = images[start : start + 256]
-        pixels = batch.reshape(len(batch), -1).astype(np.uint32)
-        for totals, values in ((sums, pixels), (squares, pixels * pixels)):
-            pixel_sums = values.sum(axis=0, dtype=np.uint32)
-            totals += pixel_sums.reshape(-1, channels).sum(axis=0, dtype=np.int64)
-    count = images.size // channels
-    pairs = list(zip(sums.tolist(), squares.tolist(), strict=True))
-    mean = [total / (255 * count) for total, _ in pairs]
-    std = [math.sqrt(count * square - total**2) / (255 * count) for total, square in pairs]
-    return np.array(mean, np.float32), np.array(std, np.float32)
-
-
 def normalization_map(dataset: Dataset, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns the affine map that normalizes the pixels of a data set, see `affine_map`."""
     return affine_map(dataset.mean, dataset.std, kind)

@@ -64,7 +64,8 @@ def run_tasks(
         "compilation_cache": engine.compilation_cache,
     }
     _, members = waiting(folder, programs)
-    images = {member.id: len(dataset.train) * member.epochs for member in members}
+    sizes = {member.id: dataset.train_size(member.trials[0].static.train_examples) for member in members}
+    images = {member.id: sizes[member.id] * member.epochs for member in members}
     followers = {
         program.id: _Follower(folder, program, index, sum(images.get(member.id, 0) for member in program.members))
         for index, program in enumerate(programs, 1)

@@ -49,7 +49,8 @@ def _train(task: Task) -> None:
         progress.note(f"process {os.getpid()} on {socket.gethostname()} trains it")
         study = from_config(folder.read_config() or {})
         study = dataclasses.replace(study, data=dataclasses.replace(study.data, path=task["data_path"]))
-        dataset, plan = programs.load(study, [from_config(past) for past in folder.read_earlier()])
+        earlier = [from_config(past) for past in folder.read_earlier()]
+        dataset, plan = programs.load(study, earlier)
         found = dataset.describe()["sha256"]
         if found != task["data"]:
             problem = f"the launcher has other data (sha256 {task['data'][:12]}...); use the same data on every machine"
@@ -62,7 +63,7 @@ def _train(task: Task) -> None:
         waiting, _ = programs.waiting(folder, [program])
         profile = folder.path / "profile" if task["profile"] else None
         options = (task["max_members"], profile, False)
-        programs.run_programs(folder, study, dataset, plan.members, waiting, progress, *options)
+        programs.run_programs(folder, study.with_splits_of(earlier), dataset, plan.members, waiting, progress, *options)
 
 
 def _check_launch(task: Task) -> None:

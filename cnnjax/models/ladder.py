@@ -21,6 +21,26 @@ from cnnjax.models.specs import (
     Relu,
     find_problem,
 )
+from cnnjax.utils.errors import RequestError, one_of
+
+
+def find_layers(name: str) -> Layers:
+    """Returns the layers of a model.
+
+    Raises:
+        RequestError: the name is not on the ladder, or its layers are not valid.
+    """
+    if name not in LADDER:
+        raise RequestError("models", name, one_of(name, LADDER))
+    if problem := find_problem(LADDER[name]):
+        raise RequestError("models", name, problem)
+    return LADDER[name]
+
+
+def check_precision(precision: str, platform: str) -> None:
+    """Raises RequestError if the devices of a platform (cpu, gpu or tpu) lack a precision of `train.precision`."""
+    if precision == "tf32" and platform != "gpu":
+        raise RequestError("train.precision", precision, "only a GPU supports it; use bfloat16 or float32")
 
 
 def described(names: Iterable[str]) -> dict[str, list[str]]:

@@ -1,6 +1,5 @@
 """The computations of the ladder's layers, with PyTorch's arithmetic and fast gradients."""
 
-import dataclasses
 import functools
 
 import flax.linen as nn
@@ -10,40 +9,10 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from cnnjax.models.conv import convolve, convolve_and_pool, same_padding
-from cnnjax.models.specs import BatchNorm, ChannelDropout, Conv, Dense, Layer, LeakyRelu, MaxPool, Relu
-
-
-@dataclasses.dataclass(frozen=True)
-class ConvPool:
-    """A convolution, a ReLU and a max-pool, fused."""
-
-    conv: Conv
-
+from cnnjax.models.fusion import ConvPool
+from cnnjax.models.specs import BatchNorm, Conv, Dense, Layer, MaxPool
 
 _ZEROS = nn.initializers.zeros  # placeholders: `init.initial_parameters` draws all parameters at once
-
-_MONOTONE = (Relu, LeakyRelu, ChannelDropout)  # they keep the order of a channel's pixels
-
-
-def fused(layers: tuple[Layer, ...]) -> tuple[Layer | ConvPool, ...]:
-    """Returns layers that compute the same function with less work.
-
-    A max-pool moves before layers that keep the order of a channel's pixels. Convolution, max-pool and ReLU are fused.
-    """
-    moved: list[Layer] = []
-    for layer in layers:
-        place = len(moved)
-        while isinstance(layer, MaxPool) and place and isinstance(moved[place - 1], _MONOTONE):
-            place -= 1
-        moved.insert(place, layer)
-    result: list[Layer | ConvPool] = []
-    for each in moved:
-        match (*result[-2:], each):
-            case (Conv() as conv, MaxPool(), Relu()):
-                result[-2:] = [ConvPool(conv)]
-            case _:
-                result.append(each)
-    return tuple(result)
 
 
 def biases_trained(layers: tuple[Layer | ConvPool, ...]) -> list[bool]:

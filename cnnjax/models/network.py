@@ -10,9 +10,9 @@ from jaxtyping import Array, Float
 
 from cnnjax.models import modules as layers
 from cnnjax.models.conv import max_pool
+from cnnjax.models.fusion import ConvPool, fused
 from cnnjax.models.init import initial_parameters
-from cnnjax.models.ladder import LADDER
-from cnnjax.models.modules import ConvPool
+from cnnjax.models.ladder import check_precision, find_layers
 from cnnjax.models.specs import (
     BatchNorm,
     ChannelDropout,
@@ -24,9 +24,7 @@ from cnnjax.models.specs import (
     LeakyRelu,
     MaxPool,
     Relu,
-    find_problem,
 )
-from cnnjax.utils.errors import RequestError, one_of
 
 # `jax.default_matmul_precision` for each precision. By default a GPU would use tf32 for float32.
 MATMUL = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}
@@ -62,7 +60,7 @@ class Network(nn.Module):
             return f"{kind}{seen[kind] - 1}"
 
         x = x_NxHxWxC.astype(jnp.bfloat16 if self.precision == "bfloat16" else jnp.float32)
-        applied = layers.fused(self.layers)
+        applied = fused(self.layers)
         for layer, trains_bias in zip(applied, layers.biases_trained(applied), strict=True):
             match layer:
                 case Conv():
@@ -105,13 +103,10 @@ def build_network(name: str, num_classes: int, precision: str = "float32", convo
     Raises:
         RequestError: the name is not on the ladder, its layers are not valid, or this machine lacks the precision.
     """
-    if name not in LADDER:
-        raise RequestError("models", name, one_of(name, LADDER))
-    if problem := find_problem(LADDER[name]):
-        raise RequestError("models", name, problem)
-    if precision == "tf32" and jax.default_backend() != "gpu":
-        raise RequestError("train.precision", precision, "only a GPU supports it; use bfloat16 or float32")
-    return Network(LADDER[name], num_classes, precision, convolution)
+    layers = find_layers(name)
+    if precision == "tf32":
+        check_precision(precision, jax.default_backend())
+    return Network(layers, num_classes, precision, convolution)
 
 
 def initial_variables(network: Network, image_shape: tuple[int, int, int], scheme: str, key: Array) -> dict:

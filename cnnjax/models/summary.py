@@ -1,24 +1,37 @@
-"""The parameters and operations of a network, in total and for each layer."""
+"""The parameters and operations of a network, in total and for each layer. Pure Python: imports no jax."""
 
 import bisect
-import functools
 import itertools
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-import jax
-import jax.numpy as jnp
-from flax.traverse_util import flatten_dict
-
-from cnnjax.models.conv.methods import choose
-from cnnjax.models.network import Network, build_network, variable_shapes
-from cnnjax.models.specs import Layer
+from cnnjax.models.ladder import find_layers
+from cnnjax.models.specs import KINDS, BatchNorm, Conv, Dense, Layer, Layers, MaxPool
 from cnnjax.utils.errors import RequestError
+
+
+class HasLayers(Protocol):
+    """What the functions below read of a network: `network.Network` has it, and `Architecture`."""
+
+    @property
+    def layers(self) -> Layers:
+        """The layers in order."""
+
+    @property
+    def num_classes(self) -> int:
+        """The number of logits."""
+
+
+class Architecture(NamedTuple):
+    """The layers of a network without its computation."""
+
+    layers: Layers
+    num_classes: int
 
 
 def check_fits(name: str, image_shape: tuple[int, int, int]) -> None:
     """Raises RequestError if images of shape (H, W, C) are too small for a model, or the model is unknown."""
-    network = build_network(name, 1)
+    network = Architecture(find_layers(name), 1)
     height, width, channels = image_shape
 
     def fits(height: int, width: int) -> bool:
@@ -31,18 +44,17 @@ def check_fits(name: str, image_shape: tuple[int, int, int]) -> None:
         raise RequestError("models", name, f"images of {height}x{width} are too small for it; {advice}")
 
 
-def parameter_count(network: Network, image_shape: tuple[int, int, int]) -> int:
+def parameter_count(network: HasLayers, image_shape: tuple[int, int, int]) -> int:
     """Returns the number of trained parameters for images of shape (H, W, C)."""
-    shapes = variable_shapes(network, image_shape)
-    return sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
+    return sum(row.parameters for row in layer_table(network, image_shape))
 
 
-def forward_flops(network: Network, image_shape: tuple[int, int, int]) -> int:
+def forward_flops(network: HasLayers, image_shape: tuple[int, int, int]) -> int:
     """Returns the floating-point operations of one image's forward pass, see `LayerRow.flops`."""
     return sum(row.flops for row in layer_table(network, image_shape))
 
 
-def training_flops(network: Network, image_shape: tuple[int, int, int]) -> int:
+def training_flops(network: HasLayers, image_shape: tuple[int, int, int]) -> int:
     """Returns the operations of a step for one image: the gradients cost twice the forward pass."""
     return 3 * forward_flops(network, image_shape)
 
@@ -52,12 +64,12 @@ class LayerRow(NamedTuple):
 
     layer: Layer
     output: tuple[int, ...]  # shape
+    kernel: tuple[int, ...]  # shape; empty without a kernel
     parameters: int
     flops: int  # an addition and a multiplication for each use of a weight; other operations are a few percent
-    method: str | None  # of a convolution
 
 
-def layer_table(network: Network, image_shape: tuple[int, int, int]) -> list[LayerRow]:
+def layer_table(network: HasLayers, image_shape: tuple[int, int, int]) -> list[LayerRow]:
     """Returns a row for each layer of a network, in order, for images of shape (H, W, C).
 
     If the image is too small, the rows end with the layer whose output is empty.
@@ -65,21 +77,31 @@ def layer_table(network: Network, image_shape: tuple[int, int, int]) -> list[Lay
     rows: list[LayerRow] = []
     shape: tuple[int, ...] = tuple(image_shape)
     for layer in network.layers:
-        shape, parameters = _apply_layer(layer, network.num_classes, shape)
-        kernels = [leaf.shape for (*_, name), leaf in parameters.items() if name == "kernel"]
-        methods = [choose(kernel, math.prod(shape[:2]), network.convolution) for kernel in kernels if len(kernel) == 4]
-        count = sum(leaf.size for leaf in parameters.values())
-        flops = 2 * math.prod(shape[:-1]) * sum(map(math.prod, kernels))
-        rows.append(LayerRow(layer, shape, count, flops, methods[0] if methods else None))
+        row = apply_layer(layer, network.num_classes, shape)
+        rows.append(row)
+        shape = row.output
         if 0 in shape:
             break
     return rows
 
 
-@functools.lru_cache(1024)
-def _apply_layer(layer: Layer, num_classes: int, shape: tuple[int, ...]) -> tuple[tuple[int, ...], dict]:
-    """Returns the output shape of a layer for an input shape, and the shapes of its parameters by path."""
-    init = functools.partial(Network((layer,), num_classes, convolution="dense").init_with_output, train=False)
-    x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    output, variables = jax.eval_shape(init, jax.random.key(0), x)
-    return output.shape[1:], flatten_dict(variables.get("params", {}))
+def apply_layer(layer: Layer, num_classes: int, shape: tuple[int, ...]) -> LayerRow:
+    """Returns the row of a layer for an input shape. The shapes are those of the modules in `modules.py`."""
+    match layer:
+        case Conv(features, size, padding):
+            lost = 0 if padding == "same" else size - 1
+            output: tuple[int, ...] = (max(0, shape[0] - lost), max(0, shape[1] - lost), features)
+            kernel: tuple[int, ...] = (size, size, shape[-1], features)
+        case Dense(features):
+            output = (num_classes if features is None else features,)
+            kernel = (*output, math.prod(shape))
+        case BatchNorm():
+            return LayerRow(layer, shape, (), 2 * shape[-1], 0)  # scale and bias
+        case MaxPool():
+            return LayerRow(layer, (shape[0] // 2, shape[1] // 2, shape[2]), (), 0, 0)
+        case _ if type(layer) in KINDS:
+            return LayerRow(layer, shape, (), 0, 0)
+        case _:
+            raise TypeError(f"no network applies the layer {layer!r}")
+    weights = math.prod(kernel)
+    return LayerRow(layer, output, kernel, weights + output[-1], 2 * math.prod(output[:-1]) * weights)

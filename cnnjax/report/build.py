@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cnnjax.analysis.chance import stuck_trials
+from cnnjax.analysis.cost import study_cost
 from cnnjax.analysis.read import read_run
 from cnnjax.analysis.run import Run
 from cnnjax.report import html
 from cnnjax.report.sections import (
     classes,
     confirmation,
+    cost,
     curves,
     examples,
     headline,
@@ -31,6 +33,7 @@ from cnnjax.report.sections import (
 from cnnjax.report.tables import Table
 from cnnjax.report.theme import Plot
 from cnnjax.runs.run_dir import RunFolder
+from cnnjax.utils.progress import duration
 from cnnjax.utils.tree import flatten
 
 
@@ -53,6 +56,7 @@ SECTIONS: tuple[Section, ...] = (
     spread,
     hyperparameters,
     models,
+    cost,
     measures,
     curves,
 )
@@ -112,7 +116,7 @@ def study_name(run: Run) -> str:
 def _counts(run: Run) -> list[tuple[Any, str]]:
     seeds, trained = run.trials["seed"].nunique(), run.plan.get("trained", "–")
     programs, configurations, stuck = len(run.plan.get("programs", ())), len(run.configurations), len(stuck_trials(run))
-    stopped = int((run.trials["status"] == "early_stopped").sum())
+    stopped, spent = int((run.trials["status"] == "early_stopped").sum()), study_cost(run)
     counts: list[tuple[Any, str]] = [
         (f"{len(run.trials)} / {run.planned}", "trials finished"),
         (trained, "trained" if trained == run.planned else "trained, the others read off longer ones"),
@@ -120,6 +124,8 @@ def _counts(run: Run) -> list[tuple[Any, str]]:
         (configurations, "configuration" if configurations == 1 else "configurations"),
         (seeds, "seed" if seeds == 1 else "seeds"),
         (run.diverged, "diverged"),
+        (duration(spent.seconds), "of training"),
+        (f"{spent.images:,}", "training images"),
     ]
     return [*counts, *((n, words) for n, words in ((stuck, "stuck at chance"), (stopped, "stopped early")) if n)]
 

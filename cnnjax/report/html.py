@@ -58,12 +58,13 @@ def render(title: str, heading: str, sections: Iterable[Section], **opening: Any
         **opening: what stands above the sections: `answer`, one sentence or more; `details`, paragraphs each with a
             label; `findings`, of `report.sections.data_rules`; `facts`, numbers with their words.
     """
-    page = _environment().get_template("page.html")
+    page = environment().get_template("page.html")
     return page.render(title=title, heading=heading, sections=[s for s in sections if s], **opening) + "\n"
 
 
 @functools.cache
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """Returns the templates. They escape what they are given."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,

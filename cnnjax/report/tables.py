@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from cnnjax.analysis.columns import AXES, MAIN_AXES, kind_of, level, measure_name, significant, word
+from cnnjax.analysis.columns import AXES, MAIN_AXES, kind_of, level, measure_name, word
 from cnnjax.analysis.run import Run
 from cnnjax.study.metrics import BY_MEASURE
+from cnnjax.utils.text import significant
 
 MOST_ROWS = 250  # that a page shows of a table; the CSV file beside it has all
 _HEADS = {

@@ -23,7 +23,7 @@ def describe_environment(devices: Mapping[str, Any]) -> dict[str, Any]:
         "command": sys.argv,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "cpu_count": os.cpu_count(),
         "cpus_allowed": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         **devices,
@@ -53,7 +53,7 @@ def comparable(environment: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in environment.items() if key not in ("command", "earlier", "tasks")}
 
 
-def _processor() -> str:
+def processor() -> str:
     """Returns the model of the CPU, on which the order of summation depends."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from cnnjax.study.hparams import HPARAMS
+from cnnjax.study.hparams import HPARAMS, STREAM_COLUMNS
 from cnnjax.study.metrics import MEASURES
 from cnnjax.study.renamed import OLD_COLUMNS
 
@@ -18,7 +18,7 @@ TEXT_COLUMNS = ("trial", "member", "model", *_hparams_of(str), "later_stages", "
 _BOOL_COLUMNS = _hparams_of(bool)
 _INT_COLUMNS = (
     *_hparams_of(int),
-    *("seed", "stream_init", "stream_order", "stream_augment", "stream_dropout", "epochs_run", "best_epoch"),
+    *("seed", *STREAM_COLUMNS, "epochs_run", "best_epoch"),
 )
 _FLOAT_COLUMNS = (
     *_hparams_of(float),
@@ -67,6 +67,7 @@ _FORMS: dict[str, Any] = {
         **{"name": _NAME, "classes": [_NAME], "image_shape": [_COUNT], "mean": [_NUMBER], "std": [_NUMBER]},
         **{"counts": {"train": _COUNT, "validation": _COUNT, "test": _COUNT}},
         **{"validation_from": _OPTIONAL_NAME, "test_from": _NAME, "sha256": _NAME, "test_sha256": _NAME},
+        **{"source_sha256": _NAME, "test_splits": [_COUNT], "splits": [{"mean": [_NUMBER], "std": [_NUMBER]}]},
     },
     "plan.json": {
         **{"trials": _COUNT, "trained": _COUNT, "repeats": {}, "trial_ids": [_NAME]},

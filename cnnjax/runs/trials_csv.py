@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 from cnnjax.runs.integrity import CHECKSUM, Damaged, read_json, read_rows, read_undamaged
 from cnnjax.runs.schema import TEXT_COLUMNS
-from cnnjax.study.hparams import HPARAMS
+from cnnjax.study.hparams import HPARAMS, STREAM_COLUMNS
 from cnnjax.study.metrics import MEASURES
 from cnnjax.study.plan import Trial
 from cnnjax.study.renamed import modern_table, with_old_columns
@@ -23,7 +23,7 @@ TRIAL_COLUMNS = (
     *("trial", "member", "model"),
     *(h.column for h in HPARAMS),
     *("later_stages", "seed"),
-    *("stream_init", "stream_order", "stream_augment", "stream_dropout"),
+    *STREAM_COLUMNS,
     *("status", "epochs_run", "best_epoch"),
     *MEASURES,
     *("seconds", "images_per_second"),

@@ -8,17 +8,18 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 from cnnjax.models.ladder import LADDER
+from cnnjax.study.augmentation import NONE
 from cnnjax.study.early_stopping import read_stopping
 from cnnjax.study.hparams import HPARAMS, TRACED, Stage, Static, Traced
 from cnnjax.study.schedules import factors, has_horizon
 
 _MATTERS = {
     "seeds": "if a stream that training uses has no seed of its own (None)",
-    "streams.augment": "if data.augment is not empty",
+    "streams.augment": "if data.augment is not none",
     "streams.dropout": "for models with dropout, if the rate is > 0",
     "streams.init": "if it is not the seed of the trial",
     "streams.order": "if train.shuffle is True",
-    **{f"train.{h.name}": h.matters for h in HPARAMS if h.matters},
+    **{h.key: h.matters for h in HPARAMS if h.matters},
 }
 
 
@@ -27,13 +28,14 @@ def where_it_matters(axis: str) -> str:
     return _MATTERS.get(axis, "everywhere else")
 
 
-def used_by_training(static: Static, stages: Sequence[Stage], *, augments: bool) -> tuple[Hashable, tuple[str, ...]]:
+def used_by_training(static: Static, stages: Sequence[Stage]) -> tuple[Hashable, tuple[str, ...]]:
     """Returns the hyperparameters that training uses, as one hashable value, and the names of the streams that it uses.
+
+    Whether the split stream has an effect depends on the data, and is checked when they are loaded.
 
     Args:
         static: the static hyperparameters.
         stages: the stages of training.
-        augments: whether the study augments its training images.
     """
     layers = LADDER.get(static.model)  # None if there is no such model: building the network raises the error
     own_rates = [None] if layers is None else [x.rate for x in layers if hasattr(x, "rate")]
@@ -50,8 +52,9 @@ def used_by_training(static: Static, stages: Sequence[Stage], *, augments: bool)
     streams = {
         "init": True,
         "order": stages[0].traced.shuffle,
-        "augment": augments,
+        "augment": static.augment != NONE,
         "dropout": any(rate != 0 for of_stage in rates for rate in of_stage),
+        "split": True,
     }
     return used, tuple(name for name, is_used in streams.items() if is_used)
 
@@ -102,9 +105,9 @@ def _stage_content(stage: Stage, layers: Sequence[Any]) -> dict[str, Any]:
         dropout_rate=default.dropout_rate if own_rates <= {traced.dropout_rate} else traced.dropout_rate,
         stage_start=default.stage_start,  # of the trial, not of the stage
     )
-    changed = [h for h in TRACED if getattr(effective, h.name) != getattr(default, h.name)]
-    values = {h.name: getattr(effective, h.name) for h in changed}
-    numbers = {h.name: h.type(values[h.name]) for h in changed if values[h.name] is not None}  # 1 and 1.0 are equal
+    changed = [h for h in TRACED if getattr(effective, h.column) != getattr(default, h.column)]
+    values = {h.column: getattr(effective, h.column) for h in changed}
+    numbers = {h.column: h.type(values[h.column]) for h in changed if values[h.column] is not None}  # 1 equals 1.0
     optimizer = stage.optimizer if decouples else stage.optimizer.removesuffix("w")
     return values | numbers | {"optimizer": optimizer, "epochs": stage.epochs}
 

@@ -1,9 +1,9 @@
 """The hyperparameters of training, each declared once.
 
-`HPARAMS` defines the keys of a study's `train`, their validation and errors, the static and traced hyperparameters of
-trials, the arrays that a compiled program takes, the columns of trials.csv, the axes of the report, and the table in
-configs/README.md. To add a hyperparameter, add one entry here, and the code that reads its value: `hparams.NAME` inside
-a compiled program if it is traced, `static.NAME` where the program is built if it is static.
+`HPARAMS` defines the axes of a study's `train` and `data`, their validation and errors, the static and traced
+hyperparameters of trials, the arrays that a compiled program takes, the columns of trials.csv, the axes of the report,
+and the table in configs/README.md. To add a hyperparameter, add one entry here, and the code that reads its value:
+`hparams.NAME` inside a compiled program if it is traced, `static.NAME` where the program is built if it is static.
 """
 
 import dataclasses
@@ -11,70 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax.study import early_stopping, schedules
+from cnnjax.study import augmentation, early_stopping, schedules
+from cnnjax.study.hparam import Hparam
 from cnnjax.study.rules import FLAG, Rule, choice, integer, none_or, number
 
 MOST_EPOCHS = 100_000  # the schedule is a table with one row for each epoch
-
-
-@dataclasses.dataclass(frozen=True)
-class Hparam:
-    """One hyperparameter: a key of a study's `train`, and an axis of its grid.
-
-    Attributes:
-        name: the key.
-        type: the type of the values that are not None. Numbers and bools are scalars of a compiled program. Strings are
-            converted by `cnnjax.training.stacking`.
-        default: the default value.
-        rule: checks the value.
-        doc: the description in configs/README.md.
-        static: whether the value is compiled into the program. Trials with different values run in different programs.
-            Otherwise the hyperparameter is traced: the program takes an array with one element for each member.
-        in_stages: whether a stage may change the value.
-        optimizers: the optimizers that use the hyperparameter; () means all.
-        matters: the condition under which the value has an effect on training, in words; "" means always.
-        none_as: the number that represents None in a program.
-        none_label: the label of None in the report.
-        with_complement: whether a program also needs 1 - value, which in float32 would lose digits: the value becomes
-            the pair [value, 1 - value], each rounded once.
-        is_main: whether the report always shows the hyperparameter, even if all trials have the same value.
-        column: the column of trials.csv; by default `name`.
-        label: the label in the report; by default derived from `column`.
-    """
-
-    name: str
-    type: type
-    default: Any
-    rule: Rule
-    doc: str
-    _: dataclasses.KW_ONLY
-    static: bool = False
-    in_stages: bool = False
-    optimizers: tuple[str, ...] = ()
-    matters: str = ""
-    none_as: float = np.nan
-    none_label: str = "off"
-    with_complement: bool = False
-    is_main: bool = False
-    column: str = ""
-    label: str = ""
-
-    def __post_init__(self) -> None:
-        column = self.column or self.name
-        object.__setattr__(self, "column", column)
-        object.__setattr__(self, "label", self.label or column.replace("_", " "))
-
-    @property
-    def is_scalar(self) -> bool:
-        """Whether the value is a scalar of a compiled program."""
-        return not self.static and self.type is not str
-
-    def scalar(self, value: Any) -> np.generic | np.ndarray:
-        """Converts a value to the scalar, or the pair, that a compiled program takes."""
-        if self.with_complement:
-            return np.array([value, 1 - value], np.float32)
-        as_array = {float: np.float32, int: np.int32, bool: np.bool_}[self.type]
-        return as_array(self.none_as if value is None else value)
+MOST_FOLDS = 1000
+NORMALIZATIONS = ("unit", "half", "standard", "none")
 
 
 _ADAM = ("adam", "adamw")
@@ -254,6 +197,55 @@ HPARAMS = (
         static=True,
         matters="for models with convolutions",
     ),
+    Hparam(
+        "augment",
+        str,
+        "none",
+        augmentation.RULE,
+        "Random augmentations of each training image in each epoch: `flip` left-right with probability 0.5, `crop` "
+        "after padding with 4 pixels, `rotate` by up to 45 degrees. `flip_all` flips every image left-right, "
+        "`flip_vertical_all` upside down. Names joined by + are applied together, and so is a plain tuple of names: "
+        '`("flip", "crop")`. Several values: `(("flip",), ("flip", "crop"), ())`, or `none,flip,flip+crop` on the '
+        "command line.",
+        group="data",
+        static=True,
+        read=augmentation.read_axis,
+        levels=augmentation.levels,
+    ),
+    Hparam(
+        "normalization",
+        str,
+        "half",
+        choice(*NORMALIZATIONS),
+        "Scale of the pixels, which are 0 to 255: `unit` 0 to 1, `half` -1 to 1, `standard` mean 0 and variance 1 in "
+        "each channel of the trial's training split, `none` unchanged.",
+        group="data",
+        options=NORMALIZATIONS,
+    ),
+    Hparam(
+        "train_examples",
+        int,
+        None,
+        none_or(integer(1)),
+        "Number of examples of the training split to train on; None uses all. Each number is compiled separately.",
+        group="data",
+        static=True,
+        none_label="all",
+    ),
+    Hparam(
+        "folds",
+        int,
+        None,
+        none_or(integer(2, MOST_FOLDS)),
+        "k-fold cross-validation: each configuration is trained k times with each seed, and each fold validates on "
+        "another k-th of the training images. The folds are those of scikit-learn's `KFold`, with `data.stratify` "
+        "`StratifiedKFold`, with `shuffle=True` and the seed of the split as `random_state`.",
+        group="data",
+        none_as=0,
+        levels=lambda folds: (None,) if folds is None else tuple(range(folds)),
+        is_repeat=True,
+        column="fold",
+    ),
 )
 STATIC = tuple(h for h in HPARAMS if h.static)
 TRACED = tuple(h for h in HPARAMS if not h.static and h.name != "epochs")  # `epochs` is a field of Stage
@@ -270,7 +262,7 @@ _Static: Any = dataclasses.make_dataclass(
     ],
     frozen=True,
 )
-_Traced: Any = dataclasses.make_dataclass("_Traced", [(h.name, h.type, h.default) for h in TRACED], frozen=True)
+_Traced: Any = dataclasses.make_dataclass("_Traced", [(h.column, h.type, h.default) for h in TRACED], frozen=True)
 
 
 class Static(_Static):
@@ -298,9 +290,17 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class Streams:
-    """Seeds of the four random streams of a trial."""
+    """Seeds of the five random streams of a trial.
+
+    In the arrays of a program, `split` is the number of the seed among those of the study (`Study.split_seeds`).
+    """
 
     init: int
     order: int
     augment: int
     dropout: int
+    split: int = 0  # which examples train, validate and test
+
+
+STREAMS = tuple(field.name for field in dataclasses.fields(Streams))
+STREAM_COLUMNS = tuple(f"stream_{name}" for name in STREAMS)  # of trials.csv

@@ -1,4 +1,4 @@
-"""Builds a validated study from the flags `--config=path[:argument]` and `--config.key=value`.
+"""Builds a validated study from a config, or from a config file and overrides `key=value`.
 
 The rules of the study check the type of an override, not the value that it replaces. So an override may replace one
 value by an axis of the grid.
@@ -12,38 +12,39 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import ml_collections
-from absl import flags
 
 from cnnjax.study.schema import Study, from_config
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.paths import expanded
 
-CONFIG = flags.DEFINE_string("config", None, "The study: path of a config file, or path:argument.")
-
-WORKDIR = flags.DEFINE_string(
-    "workdir", None, "The folder of the run (default: runs/<config>), or its URL, as in s3://BUCKET/runs/grid."
-)
+Config: TypeAlias = str | os.PathLike | Mapping | ml_collections.ConfigDict | Study
 
 
-def requested_study(overrides: Sequence[str]) -> Study:
-    """Returns the study of the flag --config, with `key=value` overrides.
+def read_study(config: Config) -> Study:
+    """Validates a config.
+
+    Args:
+        config: nested dicts or a ConfigDict; the path of a config file, which may end in `:argument`; or a study.
 
     Raises:
-        RequestError: the flag is missing, or `load_study` raises it.
+        RequestError: the config is of another type, the file does not return a config, or the study is not valid.
     """
-    if not CONFIG.value:
-        raise RequestError("--config", CONFIG.value, "the flag is required; use --config=configs/quickstart.py")
-    return load_study(CONFIG.value, overrides)
+    if isinstance(config, Study):
+        return config
+    if isinstance(config, str | os.PathLike):
+        return load_study(os.fspath(config))
+    if not isinstance(config, Mapping | ml_collections.ConfigDict):
+        raise RequestError("config", config, "must be a mapping, a ConfigDict, or the path of a config file")
+    return from_config(_plain(config))
 
 
-def default_folder(parent: str) -> Path:
-    """Returns parent/grid for --config=configs/grid.py, and parent/grid-smoke for --config=configs/grid.py:smoke."""
-    assert CONFIG.value  # `requested_study` has checked it
-    path, argument = split_config(CONFIG.value)
-    return Path(parent) / "-".join(filter(None, (path.stem, argument)))
+def config_name(config: str) -> str:
+    """Returns the name of a config: grid for configs/grid.py, and grid-smoke for configs/grid.py:smoke."""
+    path, argument = split_config(config)
+    return "-".join(filter(None, (path.stem, argument)))
 
 
 def load_study(config: str, overrides: Sequence[str] = ()) -> Study:
@@ -128,9 +129,16 @@ def _read_config(config: str) -> dict[str, Any]:
             built = names["get_config"](*([argument] if argument else []))
         if not isinstance(built, Mapping | ml_collections.ConfigDict):
             raise RequestError("--config", config, f"get_config of {path} returned {built!r}; use a ConfigDict")
-        return ml_collections.ConfigDict(built).to_dict()
+        return _plain(built)
     except RequestError:
         raise
     except (Exception, SystemExit) as error:  # code of the user may raise anything
         reason = f"{path} raised {type(error).__name__}: {error}"
         raise RequestError("--config", config, reason) from error
+
+
+def _plain(value: Any) -> Any:
+    """Returns a config as nested dicts; ConfigDicts may also stand in dicts and tuples."""
+    if isinstance(value, Mapping | ml_collections.ConfigDict):
+        return {key: _plain(item) for key, item in value.items()}
+    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value

@@ -219,7 +219,7 @@ def _expand(study: Study) -> _Grid:
     inner = 1 + len(vars(study.streams))
     for outer_values in itertools.product(*[*axes.values()][:-inner]):
         static, stages = _compiled_and_stages(study, *outer_values)
-        used, used_streams = used_by_training(static, stages, augments=bool(study.data.augment))
+        used, used_streams = used_by_training(static, stages)
         number = known.setdefault(used, len(known))
         of_trial, of_member = map(digest, stage_content(static, stages))
         program = f"p{digest(static_content(static))}"
@@ -247,9 +247,9 @@ def _expand(study: Study) -> _Grid:
 
 def _axes(study: Study) -> dict[str, tuple]:
     """Returns the axes of the grid of a study, the outermost first."""
-    of_train = {f"train.{h.name}": getattr(study.train, h.name) for h in HPARAMS}
+    hparams = {h.key: h.values(study) for h in HPARAMS}
     of_streams = {f"streams.{name}": values for name, values in vars(study.streams).items()}
-    return {"models": study.models, **of_train, **of_streams, "seeds": study.seeds}
+    return {"models": study.models, **hparams, **of_streams, "seeds": study.seeds}
 
 
 def _check_count(axes: Mapping[str, tuple]) -> None:
@@ -273,11 +273,14 @@ def _compiled_and_stages(study: Study, model: str, *values: Any) -> tuple[Static
 
 
 def single_out(study: Study, trial: Trial, seeds: tuple[int, ...]) -> Study:
-    """Returns a study of one trial's configuration only, with other seeds and the same streams."""
-    axes = [getattr(study.train, h.name) for h in HPARAMS]
-    for model, *values in itertools.product(study.models, *axes):
-        train = dataclasses.replace(study.train, **{h.name: (value,) for h, value in zip(HPARAMS, values, strict=True)})
-        alone = dataclasses.replace(study, models=(model,), seeds=seeds, train=train)
+    """Returns a study of one trial's configuration only, with other seeds and the same streams and folds."""
+    for model, *values in itertools.product(study.models, *(h.choices(study) for h in HPARAMS)):
+        chosen = [*zip(HPARAMS, values, strict=True)]
+        groups: dict[str, Any] = {
+            group: dataclasses.replace(getattr(study, group), **{h.name: v for h, v in chosen if h.group == group})
+            for group in ("data", "train")
+        }
+        alone = dataclasses.replace(study, models=(model,), seeds=seeds, **groups)
         first = list_trials(alone)[0]
         if (first.static, first.stages) == (trial.static, trial.stages):
             return alone
@@ -287,5 +290,5 @@ def single_out(study: Study, trial: Trial, seeds: tuple[int, ...]) -> Study:
 def _stage(point: dict[str, Any]) -> Stage:
     """Returns the stage at a point of the grid. Hyperparameters that its optimizer does not use have their defaults."""
     optimizer = point["optimizer"]
-    used = {h.name: h.default if h.optimizers and optimizer not in h.optimizers else point[h.name] for h in TRACED}
+    used = {h.column: h.default if h.optimizers and optimizer not in h.optimizers else point[h.name] for h in TRACED}
     return Stage(optimizer, point["epochs"], Traced(**used))

@@ -14,6 +14,7 @@ _RENAMED = {
 # Old config keys, and the problems of their RequestErrors.
 OLD_KEYS = {f"{group}.{old}": f"use {group}.{new}" for group, names in _RENAMED.items() for old, new in names.items()}
 OLD_KEYS["train.decay"] = _DECAY
+OLD_KEYS["data.split_seed"] = "use streams.split"
 # Old columns of trials.csv, and their new names.
 OLD_COLUMNS = {
     "initialisation": "initialization",
@@ -27,6 +28,10 @@ def modern_config(config: Mapping[str, Any]) -> dict[str, Any]:
     for group, names in _RENAMED.items():
         if isinstance(modern.get(group), Mapping):
             modern[group] = {names.get(key, key): value for key, value in modern[group].items()}
+    data, streams = modern.get("data"), modern.get("streams", {})
+    if isinstance(data, Mapping) and isinstance(streams, Mapping) and "split_seed" in data:
+        modern["streams"] = {"split": data["split_seed"], **streams}
+        modern["data"] = {key: value for key, value in data.items() if key != "split_seed"}
     if "decay" in (modern.get("train") or ()):
         modern["train"] = _without_decay(modern["train"])
     return modern

@@ -5,7 +5,7 @@ this `Study`, never a ConfigDict.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cnnjax.study import early_stopping as stopping
@@ -13,7 +13,19 @@ from cnnjax.study.hparams import HPARAMS, MOST_EPOCHS
 from cnnjax.study.metrics import MEASURES
 from cnnjax.study.renamed import OLD_KEYS, modern_config
 from cnnjax.study.rules import FLAG, Rule, choice, integer, is_int, is_number, none_or, number
-from cnnjax.study.validation import axis, build, check, custom, distinct, fields_of, joint, plain, single, unknown_key
+from cnnjax.study.validation import (
+    axis,
+    build,
+    check,
+    custom,
+    declared,
+    distinct,
+    fields_of,
+    joint,
+    plain,
+    single,
+    unknown_key,
+)
 from cnnjax.utils.errors import RequestError
 
 _SEED = integer(0, 2**32 - 1)
@@ -30,8 +42,8 @@ _FRACTIONS = Rule(
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """The data: source, splits, preprocessing and augmentation."""
+class _DataKeys:
+    """The keys of `data` that are not axes."""
 
     name: str = single(
         "digits",
@@ -50,19 +62,6 @@ class DataConfig:
         None, none_or(integer(1, 4096)), "Height and width of the images after resizing; None keeps the size."
     )
     resize: str = single("pad", choice("pad", "bilinear", "nearest"), "How to resize: pad with zeros, or resample.")
-    normalization: str = single(
-        "half",
-        choice("unit", "half", "standard", "none"),
-        "Scale of the pixels, which are 0 to 255: `unit` 0 to 1, `half` -1 to 1, `standard` mean 0 and variance 1 in "
-        "each channel of the training split, `none` unchanged.",
-    )
-    augment: tuple[str, ...] = distinct(
-        (),
-        choice("flip", "crop", "flip_all", "flip_vertical_all", "rotate"),
-        "Random augmentations of each training image in each epoch: `flip` left-right with probability 0.5, `crop` "
-        "after padding with 4 pixels, `rotate` by up to 45 degrees. `flip_all` flips every image left-right, "
-        "`flip_vertical_all` upside down.",
-    )
     augment_test: bool = single(False, FLAG, "Augment test images, too: once, and identically for all trials.")
     stored_augment: str = single(
         "none",
@@ -90,10 +89,20 @@ class DataConfig:
         "keys above.",
     )
     stratify: bool = single(False, FLAG, "Split each class in the same proportions.")
-    split_seed: int = single(0, _SEED, "Seed of the splits. All trials have the same splits.")
-    train_examples: int | None = single(
-        None, none_or(integer(1)), "Number of examples of the training split to train on; None uses all."
-    )
+
+
+def _axes_of(group: str) -> list[tuple[str, Any, Any]]:
+    """Returns the fields of the hyperparameters of a group, for `make_dataclass`."""
+    return [(h.name, Any if h.is_repeat else tuple, declared(h)) for h in HPARAMS if h.group == group]
+
+
+_Data: Any = dataclasses.make_dataclass("_Data", _axes_of("data"), frozen=True)
+_Train: Any = dataclasses.make_dataclass("_Train", _axes_of("train"), frozen=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig(_Data, _DataKeys):
+    """The data: source, splits, and the axes of preprocessing and augmentation."""
 
     @property
     def has_validation(self) -> bool:
@@ -101,14 +110,9 @@ class DataConfig:
         return bool(self.validation != 0 or self.fractions or self.validation_from in ("same_as_test", "given"))
 
 
-_Axes: Any = dataclasses.make_dataclass(
-    "_Axes", [(h.name, tuple, axis(h.default, h.rule, h.doc)) for h in HPARAMS], frozen=True
-)
-
-
 @dataclasses.dataclass(frozen=True)
-class TrainConfig(_Axes):
-    """The hyperparameters of training: one axis of the grid for each entry of `HPARAMS`, and the stages."""
+class TrainConfig(_Train):
+    """The hyperparameters of training: one axis of the grid for each entry of `HPARAMS` of `train`, and the stages."""
 
     stages: tuple[Mapping[str, Any], ...] = custom(
         (),
@@ -136,7 +140,7 @@ class TrainConfig(_Axes):
 
 @dataclasses.dataclass(frozen=True)
 class StreamsConfig:
-    """Seeds of the four random streams. None uses the seed of the trial; a tuple is an axis of the grid."""
+    """Seeds of the five random streams. None uses the seed of the trial; a tuple is an axis of the grid."""
 
     init: tuple[int | None, ...] = axis(
         None, none_or(_SEED), "Seed of the initial weights; None uses the seed of the trial."
@@ -144,6 +148,12 @@ class StreamsConfig:
     order: tuple[int | None, ...] = axis(None, none_or(_SEED), "Seed of the order of the images; None as above.")
     augment: tuple[int | None, ...] = axis(None, none_or(_SEED), "Seed of augmentation; None as above.")
     dropout: tuple[int | None, ...] = axis(None, none_or(_SEED), "Seed of dropout; None as above.")
+    split: tuple[int | None, ...] = axis(
+        0,
+        none_or(_SEED),
+        "Seed of the splits and folds: which examples train, validate and test. By default all trials have the same; "
+        "None as above.",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,6 +186,21 @@ class Study:
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     streams: StreamsConfig = dataclasses.field(default_factory=StreamsConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+
+    @property
+    def split_seeds(self) -> tuple[int, ...]:
+        """The seeds of the split stream in all trials."""
+        given = ((self.seeds if seed is None else (seed,)) for seed in self.streams.split)
+        return tuple(dict.fromkeys(seed for seeds in given for seed in seeds))
+
+    def with_splits_of(self, others: Iterable["Study"]) -> "Study":
+        """Returns the study with the seeds of the split stream and the sizes of training splits of others, too."""
+        studies = [self, *others]
+        seeds = dict.fromkeys(seed for study in studies for seed in study.split_seeds)
+        sizes = dict.fromkeys(size for study in studies for size in study.data.train_examples)
+        more: dict[str, Any] = {"train_examples": tuple(sizes)}  # a type checker does not know the field
+        streams = dataclasses.replace(self.streams, split=tuple(seeds))
+        return dataclasses.replace(self, data=dataclasses.replace(self.data, **more), streams=streams)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the study as nested dicts of JSON values. Tuples become lists."""
@@ -259,7 +284,15 @@ def _check_splits(data: DataConfig) -> None:
         split = "test split" if data.validation_from == "same_as_test" else "validation split of the source"
         problem = f"data.validation_from={data.validation_from!r} uses the whole {split}; use 0.0"
         raise RequestError("data.validation", data.validation, problem)
-    if data.augment_test and not data.augment:
+    for key, value, allowed in (
+        ("validation", data.validation, None),
+        ("validation_from", data.validation_from, "train"),
+        ("fractions", data.fractions, ()),
+    ):
+        if data.folds and value != allowed:
+            problem = f"each fold of data.folds validates on other training images; use the default {allowed!r}"
+            raise RequestError(f"data.{key}", value, problem)
+    if data.augment_test and not any(data.augment):
         raise RequestError(
             "data.augment_test", True, "data.augment is empty; use False, or name augmentations in data.augment"
         )

@@ -7,6 +7,7 @@ from typing import Any, get_type_hints
 
 import numpy as np
 
+from cnnjax.study.hparam import Hparam
 from cnnjax.study.renamed import OLD_KEYS
 from cnnjax.study.rules import Rule
 from cnnjax.utils.errors import RequestError, nearest
@@ -42,6 +43,16 @@ def joint(default: tuple, rule: Rule, doc: str) -> Any:
 def axis(default: Any, rule: Rule, doc: str) -> Any:
     """Declares an axis of the grid: one value or a tuple of distinct values. It is stored as a tuple."""
     return dataclasses.field(default=(default,), metadata={"rule": rule, "doc": doc, "tuple": True, "axis": True})
+
+
+def declared(hparam: Hparam) -> Any:
+    """Declares the field of a hyperparameter: an axis, unless its key takes one value."""
+    if hparam.is_repeat:
+        return single(hparam.default, hparam.rule, hparam.doc)
+    if hparam.read is None:
+        return axis(hparam.default, hparam.rule, hparam.doc)
+    metadata = {"read": hparam.read, "rule": hparam.rule, "doc": hparam.doc, "axis": True}
+    return dataclasses.field(default=hparam.read(hparam.key, hparam.default), metadata=metadata)
 
 
 def plain(value: Any) -> Any:

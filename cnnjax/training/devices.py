@@ -12,8 +12,10 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, Sharding
 
 from cnnjax.multihost import processes
+from cnnjax.training.machine import COUNT_FLAG, cpu_devices
+from cnnjax.utils.errors import RequestError
 
-_COUNT_FLAG, _THREADS_FLAG = "xla_force_host_platform_device_count", "xla_cpu_multi_thread_eigen"
+_THREADS_FLAG = "xla_cpu_multi_thread_eigen"
 
 # Options of JAX that change results, and that the user may have set (JAX_ENABLE_X64=1, for example).
 _PINNED = {
@@ -31,9 +33,15 @@ _PINNED = {
 
 
 def pin_settings() -> None:
-    """Sets the options of JAX that change results. Call it before any computation."""
+    """Sets the options of JAX that change results. Call it before any computation.
+
+    Raises:
+        RequestError: a context manager, such as `jax.enable_x64`, sets an option for the code that it encloses.
+    """
     for name, value in _PINNED.items():
         jax.config.update(name, value)
+        if (found := getattr(jax.config, name)) != value:
+            raise RequestError(name, found, f"must be {value!r}; leave the `with` block that sets it")
 
 
 @contextlib.contextmanager
@@ -48,7 +56,7 @@ def pinned() -> Iterator[None]:
             jax.config.update(name, value)
 
 
-def use_every_core(members: int, most: int | None = None) -> None:
+def use_every_core(members: int, most: int | None = None) -> str | None:
     """Makes each CPU core a JAX device, up to the number of members. Call it before anything uses JAX.
 
     Members that train side by side, each on its own core, train faster than members that use all cores one after
@@ -58,21 +66,41 @@ def use_every_core(members: int, most: int | None = None) -> None:
     Args:
         members: the largest number of members that train at a time.
         most: number of cores to use. None stands for all cores that the process may use.
+
+    Returns:
+        A line that says so if it is too late, because JAX has been used with fewer devices; else None.
     """
     if most is not None:
         os.environ["PJRT_NPROC"] = str(most)  # the size of XLA's thread pools
     flags = os.environ.get("XLA_FLAGS", "")
     cores = min(processes.usable_cores(), most or processes.usable_cores())
-    devices = min(cores, members)
-    if _COUNT_FLAG in flags or devices < 2 or processes.count() > 1:  # `processes.initialized` sets the number
-        return
+    devices = cpu_devices(members, most)
+    if COUNT_FLAG in flags or devices < 2 or processes.count() > 1:  # `processes.initialized` sets the number
+        return None
     try:
         jax.config.update("jax_num_cpu_devices", devices)
     except RuntimeError:
-        return
+        there = jax.local_device_count()
+        if jax.default_backend() != "cpu" or there >= devices:
+            return None
+        slower = f"this study trains on {there} of {devices} CPU cores, with results equal up to rounding"
+        return f"JAX was used before in this process: {slower}; a new process uses all"
     if devices == cores and _THREADS_FLAG not in flags:
         # No core is free to help with another core's matrix products.
         os.environ["XLA_FLAGS"] = f"{flags} --{_THREADS_FLAG}=false".strip()
+    return None
+
+
+def leave_devices_to_workers() -> str | None:
+    """Makes this process, which does not train, use the CPU only. Call it before anything uses JAX.
+
+    Returns:
+        A line that says so if it is too late, because JAX holds other devices; else None.
+    """
+    jax.config.update("jax_platforms", "cpu")
+    if (backend := jax.default_backend()) == "cpu":
+        return None
+    return f"JAX was used before in this process and holds memory of its {backend}: workers here may lack it"
 
 
 def make_mesh(devices: Sequence[jax.Device]) -> Mesh:

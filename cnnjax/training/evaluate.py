@@ -12,9 +12,8 @@ from jaxtyping import Array, Float, Int
 from cnnjax.models.network import Network
 from cnnjax.study.metrics import METRICS, TRAINING_METRICS, Metric, from_counts
 from cnnjax.training.augment import gather_batch
+from cnnjax.training.memory import EVALUATION_BATCH
 from cnnjax.utils.tree import tuple_type
-
-EVALUATION_BATCH = 256  # the largest number of images at a time; it changes results by rounding only
 
 
 class DeviceSplit(NamedTuple):
@@ -24,7 +23,18 @@ class DeviceSplit(NamedTuple):
     labels: Array  # int32 [N]
     scale: Array  # float32 [C]
     shift: Array  # float32 [C]
-    words: Array | None = None  # uint32 [N], random: they augment the images of an evaluation; None: no augmentation
+    words: Array | None = None  # uint32 [n], random: they augment the images of an evaluation; None: no augmentation
+    indices: Array | None = None  # int32 [n]: the examples of the split among the N; None: all
+    counted: Array | None = None  # int32: how many of the n count, the first ones; None: all
+
+    @property
+    def size(self) -> int:
+        """The number n of examples."""
+        return (self.labels if self.indices is None else self.indices).shape[0]
+
+    def examples(self, positions: Array) -> Array:
+        """Returns the indices of the split's examples at `positions` in `images` and `labels`."""
+        return positions if self.indices is None else self.indices[positions]
 
 
 _Sums: Any = tuple_type("_Sums", [metric.name for metric in TRAINING_METRICS])
@@ -89,21 +99,20 @@ def evaluate(network: Network, variables: dict, split: DeviceSplit, augment: tup
         split: the split.
         augment: of the images, see `gather_batch`; used if the split has random words.
     """
-    count, num_classes = split.labels.shape[0], network.num_classes
-
+    count, num_classes = split.size if split.counted is None else split.counted, network.num_classes
     means = [metric for metric in METRICS if metric.of_examples]
 
     def visit(carry: tuple[tuple[Array, ...], Array], indices: Array) -> tuple[tuple[tuple[Array, ...], Array], None]:
         sums, confusion = carry
         logits = _logits(network, variables, split, augment, indices)
-        labels, counts = split.labels[indices], indices < count
+        labels, counts = split.labels[split.examples(indices)], indices < count
         sums = tuple(total + _sum(metric, logits, labels, counts) for total, metric in zip(sums, means, strict=True))
         true = jax.nn.one_hot(labels, num_classes) * counts[:, None]
         # Whole numbers: exact up to 2^24 examples.
         return (sums, confusion + true.T @ jax.nn.one_hot(logits.argmax(-1), num_classes)), None
 
     nothing = (jnp.zeros(()),) * len(means), jnp.zeros((num_classes, num_classes))
-    (sums, confusion), _ = over_batches(visit, nothing, count)
+    (sums, confusion), _ = over_batches(visit, nothing, split.size)
     found = from_counts({m.name: total / count for m, total in zip(means, sums, strict=True)}, confusion)
     return Measures(*(jnp.where(jnp.isnan(found["loss"]), jnp.nan, value) for value in found.values()))
 
@@ -122,12 +131,14 @@ def predict(
         shifted = logits - logits.max(-1, keepdims=True)
         return carry, jnp.maximum(shifted, jnp.finfo(jnp.float16).min).astype(jnp.float16)
 
-    return over_batches(visit, jnp.zeros(()), split.labels.shape[0])[1]
+    return over_batches(visit, jnp.zeros(()), split.size)[1]
 
 
 def _logits(network: Network, variables: dict, split: DeviceSplit, augment: tuple[str, ...], indices: Array) -> Array:
     words = None if split.words is None else split.words[indices]
-    images = gather_batch(split.images, indices, split.scale, split.shift, augment=augment, words_B=words)
+    images = gather_batch(
+        split.images, split.examples(indices), split.scale, split.shift, augment=augment, words_B=words
+    )
     logits = network.apply(variables, images, train=False)
     assert isinstance(logits, jnp.ndarray)
     return logits

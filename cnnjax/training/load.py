@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from cnnjax.training.checkpoints import read_variables, saved_epochs
 from cnnjax.training.devices import pinned
 from cnnjax.training.evaluate import EVALUATION_BATCH
 from cnnjax.utils.errors import RequestError, nearest
+from cnnjax.utils.text import completed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +83,7 @@ def load_trial(workdir: str | Path, trial: str) -> Trained:
 
     Args:
         workdir: the run's folder.
-        trial: id of the trial, as in trials.csv.
+        trial: id of the trial, as in trials.csv, or its beginning.
 
     Raises:
         RequestError: the folder is not a run's, or it has no such trial, or no weights of the trial.
@@ -101,14 +103,13 @@ def load_trials(workdir: str | Path, trials: Sequence[str]) -> Iterator[Trained]
     if lengths[:3] != [3, *data.get("image_shape", ())[2:] * 2] or not lengths[3]:
         problem = "data.json has no classes, or its image_shape, mean and std do not match; use a run's folder"
         raise RequestError("workdir", str(workdir), problem)
-    mean, std = (np.array(data[name], np.float32) for name in ("mean", "std"))
     height, width, channels = data["image_shape"]
     classes = tuple(map(str, data["classes"]))
-    about_data = *affine_map(mean, std, study.data.normalization), (height, width, channels), classes
     plan = make_plan(study, [from_config(past) for past in folder.read_earlier()], numbered=folder.is_numbered())
     folder.check_plan(plan)
     ids = {program.id: [member.id for member in program.members] for program in plan.programs}
-    found = {trial.id: trial for member in plan.members.values() for trial in member.trials}
+    found = {trial.id: trial for trial in plan.trials}  # in the order of the grid, as examples in an error
+    found |= {trial.id: trial for member in plan.members.values() for trial in member.trials}
 
     @functools.lru_cache(1)  # the seeds of a configuration mostly share a state
     def read(directory: Path, epoch: int, best: bool, network: Network) -> tuple[list[str], dict]:
@@ -117,20 +118,30 @@ def load_trials(workdir: str | Path, trials: Sequence[str]) -> Iterator[Trained]
             return read_variables(directory, epoch, best, shapes)
 
     for name in trials:
-        trial = found.get(name) or _nearly(name, found)
+        trial = _find_trial(name, found)
         folder.check_networks([trial.static.model])
         best = trial.stages[-1].traced.early_stopping != "off"  # as in `train_state.final_variables`
         network = _network(trial, len(classes))
         members, stacked = read(*_find_state(folder, ids.get(trial.program, ()), trial), best, network)
         index = members.index(trial.member)
-        yield Trained(trial, network, jax.tree.map(lambda leaf, index=index: leaf[index], stacked), *about_data)
+        variables = jax.tree.map(lambda leaf, index=index: leaf[index], stacked)
+        yield Trained(trial, network, variables, *_normalization(trial, data), (height, width, channels), classes)
 
 
-def _nearly(name: str, trials: Mapping[str, Trial]) -> Trial:
+def _normalization(trial: Trial, data: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the scale and the shift of a trial's pixels, given data.json."""
+    traced = trial.stages[0].traced
+    cut = {"split": trial.streams.split, "fold": traced.fold, "train_examples": trial.static.train_examples}
+    same = (splits for splits in data.get("splits", ()) if {name: splits.get(name) for name in cut} == cut)
+    statistics = next(same, data)
+    mean, std = (np.array(statistics[name], np.float32) for name in ("mean", "std"))
+    return affine_map(mean, std, traced.normalization)
+
+
+def _find_trial(name: str, trials: Mapping[str, Trial]) -> Trial:
     """Returns the only trial whose id begins with `name`. Raises RequestError if it is not one."""
-    found = [trial for trial in trials if trial.startswith(name)]
-    if len(found) == 1 and len(name) > 1:
-        return trials[found[0]]
+    if (found := completed(name, trials)) is not None:
+        return trials[found]
     near = nearest(name, trials)
     examples = f"{', '.join([*trials][:3])}{', ...' if len(trials) > 3 else ''}"
     meant = f"did you mean {near!r}? Use an id of trials.csv" if near else "must be an id of trials.csv"

@@ -15,8 +15,9 @@ from cnnjax.runs.run_dir import RunFolder
 from cnnjax.runs.trials_csv import trial_row
 from cnnjax.study.hparams import Streams
 from cnnjax.study.plan import Member, Trial
+from cnnjax.training.device_data import DeviceData
 from cnnjax.training.devices import get
-from cnnjax.training.population import DeviceData, Population
+from cnnjax.training.population import Population
 from cnnjax.training.stacking import Hparams
 from cnnjax.training.train_state import EpochMetrics, TrainState
 from cnnjax.utils.progress import Progress
@@ -49,6 +50,13 @@ class MemberBatch(NamedTuple):
         return [*self.members, *[self.members[0]] * (self.size - len(self.members))]
 
 
+class Trained(NamedTuple):
+    """The training images of all members together, and the seconds that they took."""
+
+    images: int
+    seconds: float
+
+
 @dataclasses.dataclass
 class _Work:
     """A batch of members, and everything that its training reads and writes."""
@@ -64,11 +72,18 @@ class _Work:
     waiting: dict[int, list[tuple[int, Trial]]]  # trials without a result, and their members' places, by last epoch
     lines: dict[tuple[str, int], dict[str, Any]]  # of metrics.jsonl, by member and epoch
     epochs_left: int = 0  # of all members together, as the progress expects them
+    images: int = 0  # that all members together have trained on since this start
+    seconds: float = 0.0  # that they took
 
     @property
     def last(self) -> int:
         """Returns the last epoch to train."""
         return max(self.waiting)
+
+    @property
+    def train_size(self) -> int:
+        """Returns the number of training images of each member."""
+        return self.dataset.train_size(self.batch.members[0].trials[0].static.train_examples)
 
     @property
     def records(self) -> ProgramRecords:
@@ -91,8 +106,10 @@ def run_members(
     dataset: Dataset,
     data: DeviceData,
     progress: Progress,
-) -> None:
+) -> Trained:
     """Trains a batch of members until all trials that are asked for have a result, from its newest checkpoint.
+
+    Returns its work, of this start.
 
     A kill at any instant is harmless. Metrics are written before the checkpoint of their epoch, and a trial's row after
     it. Metrics newer than the restored checkpoint are dropped, and then written again with the same values, except
@@ -102,7 +119,7 @@ def run_members(
     finished = set(records.finished(members))
     asked = [trial.epochs for member in batch.asked for trial in member.trials if trial.id not in finished]
     if not asked:
-        return
+        return Trained(0, 0.0)
     waiting: dict[int, list[tuple[int, Trial]]] = {}
     for place, member in enumerate(members):
         for trial in member.trials:
@@ -118,16 +135,18 @@ def run_members(
     checkpoints = Checkpoints(folder.checkpoints(batch.program, members[0].id, members[-1].id), population.keep, ends)
     try:
         newest = checkpoints.newest()
-        left = sum(member.epochs for member in batch.asked)
+        left, trained = sum(member.epochs for member in batch.asked), Trained(0, 0.0)
         # A trial that is asked for after a longer one has no state to go on from. It must not hold up the others.
         for part in ({e: t for e, t in waiting.items() if (e >= newest) == is_late} for is_late in (True, False)):
             if part:
                 work = _Work(folder, population, batch, dataset, data, progress, hparams, streams, part, {}, left)
                 _train_and_record(work, checkpoints)
                 left = work.epochs_left
+                trained = Trained(trained.images + work.images, trained.seconds + work.seconds)
         checkpoints.keep_only(ends)
     finally:
         checkpoints.close()
+    return trained
 
 
 def _train_and_record(work: _Work, checkpoints: "Checkpoints") -> None:
@@ -195,7 +214,7 @@ def _train(work: _Work, now: _Checkpoint) -> _Checkpoint:
         _update_expected(work, [], epoch)
         return _Checkpoint(state, next_stop, seconds)
     epochs = min(population.every, next_stop - epoch)
-    operations = training_flops(population.config.network, work.dataset.image_shape) * len(work.dataset.train)
+    operations = training_flops(population.config.network, work.dataset.image_shape) * work.train_size
     training = _members_to_train(work.batch, population, ended, (work.last - epoch) * operations)
     start, traces = time.perf_counter(), population.traces
     state, history = interruptibly(population.advance, state, work.hparams, work.streams, work.data, epochs, training)
@@ -205,6 +224,8 @@ def _train(work: _Work, now: _Checkpoint) -> _Checkpoint:
     if population.traces > traces:  # a smaller program was compiled for the members that still train
         work.records.write_json("program.json", population.compiled)
     elapsed = time.perf_counter() - start
+    work.images += len(lines) * len(work.dataset.train)
+    work.seconds += elapsed
     _report_progress(work, epoch + epochs, elapsed, lines)
     return _Checkpoint(state, epoch + epochs, seconds + elapsed)
 
@@ -278,11 +299,11 @@ def _record_trials(work: _Work, now: _Checkpoint) -> None:
     """Writes predictions, evaluation lines and rows of the trials that end at this epoch."""
     state, epoch, seconds = now
     members, dataset = work.batch.members, work.dataset
-    logits = interruptibly(work.population.predict, state, work.hparams, work.data)
+    logits = interruptibly(work.population.predict, state, work.hparams, work.streams, work.data)
     diverged, ran = get((state.diverged, state.epoch))
     best = np.zeros_like(ran) if state.best is None else get(state.best.epoch)
-    rows, evaluations = [], []
-    seen = sum(line["epoch"] <= epoch for line in work.lines.values()) * len(dataset.train)  # none after an end
+    rows, evaluations, test_labels = [], [], dataset.test_labels
+    seen = sum(line["epoch"] <= epoch for line in work.lines.values()) * work.train_size  # none after an end
     for m, trial in work.waiting[epoch]:
         measured: dict[str, Any] = {
             "seconds": round(seconds / len(members), 3),
@@ -293,7 +314,7 @@ def _record_trials(work: _Work, now: _Checkpoint) -> None:
             measured |= {"status": "diverged", "epochs_run": int(diverged[m] or ran[m])}
         else:
             work.folder.write_predictions(trial.id, logits=logits[m])
-            test = classification(logits[m], dataset.test.labels)
+            test = classification(logits[m], test_labels.get(trial.streams.split, dataset.test.labels))
             evaluations.append({"trial": trial.id, "epoch": int(ran[m]), "split": "test", **test})
             best_epoch = int(best[m] or ran[m])
             stops_early = trial.stages[-1].traced.early_stopping != "off"
@@ -310,13 +331,13 @@ def _record_trials(work: _Work, now: _Checkpoint) -> None:
 def _update_expected(work: _Work, training: Sequence[Member], epoch: int) -> None:
     """Corrects the number of images that the progress expects, given the members that train after this epoch."""
     left = sum(min(member.epochs, work.last) - epoch for member in training)
-    work.progress.skip((work.epochs_left - left) * len(work.dataset.train))
+    work.progress.skip((work.epochs_left - left) * work.train_size)
     work.epochs_left = left
 
 
 def _report_progress(work: _Work, epoch: int, seconds: float, lines: list[dict[str, Any]]) -> None:
     """Reports the trained epochs to the progress."""
-    members, per_epoch = work.batch.members, len(work.dataset.train)
+    members, per_epoch = work.batch.members, work.train_size
     newest = {line["member"]: line for line in lines}.values()
     training = {line["member"] for line in newest if line["epoch"] == epoch and "status" not in line}
     work.epochs_left -= len(lines)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +11,15 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from cnnjax.data import Dataset, Split, normalization_map
 from cnnjax.models.network import MATMUL, build_network
 from cnnjax.multihost import processes
+from cnnjax.study.augmentation import names
 from cnnjax.study.hparams import Static, Streams
 from cnnjax.study.plan import Member
-from cnnjax.study.schema import DataConfig, Study
+from cnnjax.study.schema import Study
 from cnnjax.training import devices
-from cnnjax.training.evaluate import DeviceSplit, predict
+from cnnjax.training.device_data import DeviceData
+from cnnjax.training.evaluate import predict
 from cnnjax.training.stacking import Hparams, stack_members
 from cnnjax.training.train import init_train_state, train_epoch
 from cnnjax.training.train_state import EpochMetrics, StaticConfig, TrainState, final_variables, with_more_epochs
@@ -27,36 +28,6 @@ _FAST_COMPILE = {"xla_backend_optimization_level": 0}  # compiler options
 
 MEMBERS = PartitionSpec("members")
 SHARED = PartitionSpec()
-
-
-class DeviceData(NamedTuple):
-    """The splits of a study, resident on every device as uint8."""
-
-    train: DeviceSplit
-    validation: DeviceSplit | None
-    test: DeviceSplit
-
-
-def put_data(dataset: Dataset, data: DataConfig, mesh: Mesh) -> DeviceData:
-    """Copies the splits of a dataset to every device of a mesh.
-
-    Args:
-        dataset: the data.
-        data: the study's `data` group: how pixels are normalized, and whether test images are augmented.
-        mesh: the devices.
-    """
-    constants = normalization_map(dataset, data.normalization)
-
-    def put(split: Split, words: jax.Array | None = None) -> DeviceSplit:
-        arrays = (split.images, split.labels, *constants, words)
-        return DeviceSplit(*devices.put(arrays, NamedSharding(mesh, SHARED)))
-
-    seed = jax.random.key(data.split_seed)
-    test = put(dataset.test, jax.random.bits(seed, (len(dataset.test),)) if data.augment_test else None)
-    if dataset.validation is dataset.test:
-        return DeviceData(put(dataset.train), test, test)
-    validation = None if dataset.validation is None else put(dataset.validation)
-    return DeviceData(put(dataset.train), validation, test)
 
 
 def map_members(function: Callable[[Any], Any], stacked: Any) -> Any:
@@ -91,7 +62,7 @@ class Population:
     ):
         network = build_network(static.model, num_classes, static.arithmetic, static.convolution)
         self.config = StaticConfig(
-            *(network, static.initialization, static.optimizer, static.batch_size, study.data.augment),
+            *(network, static.initialization, static.optimizer, static.batch_size, names(static.augment)),
             drop_last=static.drop_last,
             clips=static.clips,
         )
@@ -100,6 +71,8 @@ class Population:
         self.traces = 0
         self._calls = 0
         self._profile = profile
+        self._split_seeds = study.split_seeds
+        self._train_number = study.data.train_examples.index(static.train_examples)
         self._longest = longest or study.train.longest_stage
         self._monitor = study.select if study.select.startswith("val_") else "val_accuracy"
         self._image_shape = image_shape
@@ -109,7 +82,7 @@ class Population:
             # It runs once, so optimizing it does not pay off.
             "init": self._map(self._init_member, (MEMBERS, MEMBERS), _FAST_COMPILE),
             "advance": self._map(self._advance_member, (MEMBERS, MEMBERS, MEMBERS, SHARED, SHARED)),
-            "predict": self._map(self._predict_member, (MEMBERS, MEMBERS, SHARED)),
+            "predict": self._map(self._predict_member, (MEMBERS, MEMBERS, MEMBERS, SHARED)),
         }
         self._compiled: dict[tuple[str, int], Any] = {}  # by function and number of members
         self._continue = jax.jit(with_more_epochs)
@@ -146,7 +119,7 @@ class Population:
 
     def stack(self, members: Sequence[Member]) -> tuple[Hparams, Streams]:
         """Returns the stacked hyperparameters and streams of members of this program."""
-        return stack_members(members, self._longest, self._monitor)
+        return stack_members(members, self._longest, self._monitor, self._split_seeds)
 
     def init(self, hparams: Hparams, streams: Streams) -> TrainState:
         """Returns the members before their first epoch."""
@@ -189,7 +162,7 @@ class Population:
         state = self.abstract_state(hparams, streams)
         self._executable("init", *stacked)
         self._executable("advance", state, *stacked, data, self._replicate(0))
-        self._executable("predict", state, stacked[0], data.test)
+        self._executable("predict", state, *stacked, data)
         return self._memory(devices.count_members(streams))
 
     def _executable(self, name: str, *arguments: Any) -> Any:
@@ -247,9 +220,9 @@ class Population:
             return nullcontext()
         return jax.profiler.trace(str(self._profile), create_perfetto_trace=True)
 
-    def predict(self, state: TrainState, hparams: Hparams, data: DeviceData) -> np.ndarray:
+    def predict(self, state: TrainState, hparams: Hparams, streams: Streams, data: DeviceData) -> np.ndarray:
         """Returns the test logits of every member, float16 [members, examples, classes], rows shifted to maximum 0."""
-        arguments = (state, self.put(hparams), data.test)
+        arguments = (state, *self.put((hparams, streams)), data)
         predict = self._executable("predict", *arguments)
         return devices.get(processes.raise_on_all(lambda: jax.block_until_ready(predict(*arguments))))
 
@@ -260,30 +233,16 @@ class Population:
         self, state: TrainState, hparams: Hparams, streams: Streams, data: DeviceData, epochs: jax.Array
     ) -> tuple[TrainState, EpochMetrics]:
         self.traces += 1  # runs when jax traces, not when the program runs
+        ours = data.of_member(hparams, streams, self._train_number)
 
         def one_epoch(i: jax.Array, carry: tuple[TrainState, EpochMetrics]) -> tuple:
             state, history = carry
-            state, metrics = train_epoch(state, hparams, streams, data.train, data.validation, self.config)
+            state, metrics = train_epoch(state, hparams, streams, ours.train, ours.validation, self.config)
             return state, jax.tree.map(lambda row, value: row.at[i].set(value), history, metrics)
 
         history = EpochMetrics(*(jnp.full(self.every, jnp.nan) for _ in EpochMetrics._fields))
         return lax.fori_loop(0, epochs, one_epoch, (state, history))
 
-    def _predict_member(self, state: TrainState, hparams: Hparams, test: DeviceSplit) -> jax.Array:
+    def _predict_member(self, state: TrainState, hparams: Hparams, streams: Streams, data: DeviceData) -> jax.Array:
+        test = data.of_member(hparams, streams, self._train_number).test
         return predict(self.config.network, final_variables(state, hparams), test, self.config.augment)
-
-
-def member_batch_size(members: int, most: int, devices: int = 1) -> int:
-    """Returns how many members train together.
-
-    All batches of members have one size, so that one program serves them all; copies of a member fill the last batch.
-    Of the sizes from half of `most` to `most`, this is the one with the fewest copies.
-
-    Args:
-        members: how many there are.
-        most: how many fit.
-        devices: the size is a multiple of it.
-    """
-    most = max(devices, min(most, members + -members % devices) // devices * devices)
-    sizes = range(most, max(-(-most // 2), devices) - 1, -devices)
-    return min(sizes, key=lambda size: -members % size)

@@ -9,29 +9,31 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
-from cnnjax.data import Dataset, load_dataset
+from cnnjax.data import Dataset
+from cnnjax.data.load import load_checked
 from cnnjax.models.network import build_network
-from cnnjax.models.summary import check_fits, training_flops
+from cnnjax.models.summary import training_flops
 from cnnjax.multihost import processes
 from cnnjax.runs.environment import cache_folder, comparable, describe_environment
 from cnnjax.runs.program_records import Folder
 from cnnjax.runs.run_dir import RunFolder
+from cnnjax.runs.speeds import add_speed
 from cnnjax.study.plan import Member, Plan, Program, Trial, check_axes, make_plan
 from cnnjax.study.schema import Study
+from cnnjax.training.device_data import DeviceData, put_data
 from cnnjax.training.devices import is_out_of_memory, make_mesh, memory_limit, pin_settings, use_every_core
+from cnnjax.training.estimate import describe_speed
 from cnnjax.training.loop import MemberBatch, run_members
-from cnnjax.training.population import DeviceData, Population, member_batch_size, put_data
+from cnnjax.training.machine import this_machine
+from cnnjax.training.memory import MEMORY_SHARE, fitting_size, most_members
+from cnnjax.training.population import Population
 from cnnjax.utils.errors import RequestError, unwritable
 from cnnjax.utils.paths import make_folder
 from cnnjax.utils.progress import Progress
 from cnnjax.utils.signals import interruptibly
 from cnnjax.utils.tree import differences
-
-_MEMORY_SHARE = 0.8  # of a device's memory that a population may plan to use
-# A CPU trains members one after another anyway. A small batch of members gives a line of progress and a checkpoint
-# every few minutes.
-_CPU_FLOPS_PER_EPOCH = 240 * 50e9
 
 Layout = list[tuple[list[str], int]]  # batches of members: their ids, and how many train together
 
@@ -76,10 +78,10 @@ class Compiler:
         profile: Path | None = None,
     ):
         self._mesh = make_mesh(jax.devices())
-        self.data = put_data(dataset, study.data, self._mesh)
+        self.data = put_data(dataset, study, self._mesh)
         self._study, self._dataset, self._members = study, dataset, members
         self._max_members, self._profile = max_members, profile
-        self._budget = _MEMORY_SHARE * min(processes.gather(memory_limit()))  # measured before training takes memory
+        self._budget = MEMORY_SHARE * min(processes.gather(memory_limit()))  # measured before training takes memory
 
     def compile(self, program: Program, layout: Layout = (), waiting: Container[str] | None = None) -> Compiled:  # type: ignore[assignment]
         """Compiles a program for those batches of members that have something left to train.
@@ -114,16 +116,11 @@ class Compiler:
     def _fitting_size(self, population: Population, new: Sequence[Member]) -> int:
         """Returns the number of members that train together: as many as fit, by the compiler's estimate of memory."""
         count, ids = len(new), [member.id for member in new]
-        most = self._max_members or count + -count % population.devices
-        if jax.default_backend() == "cpu" and self._max_members is None:
-            flops = training_flops(population.config.network, self._dataset.image_shape)
-            most = min(most, max(1, int(_CPU_FLOPS_PER_EPOCH / max(flops * len(self._dataset.train), 1))))
-        while True:
-            size = member_batch_size(count, most, population.devices)
-            needed = self._compile(population, ids, size)
-            if needed <= self._budget or size <= population.devices:
-                return size
-            most = min(int(size * self._budget / needed), size - 1)
+        devices = population.devices
+        images = self._dataset.train_size(new[0].trials[0].static.train_examples)
+        operations = training_flops(population.config.network, self._dataset.image_shape) * images
+        most = self._max_members or most_members(jax.default_backend(), count, devices, operations)
+        return fitting_size(count, most, devices, self._budget, lambda size: self._compile(population, ids, size))
 
     def _compile(self, population: Population, ids: Sequence[str], size: int) -> int:
         members = MemberBatch("", tuple(self._members[member] for member in ids[:size]), size).filled
@@ -165,25 +162,17 @@ def _load_here(study: Study, earlier: Sequence[Study]) -> tuple[Dataset, Plan]:
         build_network(name, 1, precision)  # fail fast on unknown models, before loading data
     plan = make_plan(study, earlier)
     check_axes(study, plan)
-    dataset = load_dataset(study.data)
-    for name in study.models:
-        check_fits(name, dataset.image_shape)
-    for batch_size in study.train.batch_size:
-        if batch_size > len(dataset.train):
-            problem = f"must be at most the number of training images, {len(dataset.train)}"
-            raise RequestError("train.batch_size", batch_size, problem)
-        if len(study.train.drop_last) > 1 and len(dataset.train) % batch_size == 0:
-            problem = (
-                f"both values train identically: no example is left over by batches of {batch_size}; use one value"
-            )
-            raise RequestError("train.drop_last", study.train.drop_last, problem)
-    return dataset, plan
+    return load_checked(study, earlier, identify=True), plan
 
 
-def prepare_jax(plan: Plan, cores: int | None = None) -> None:
-    """Configures JAX for a plan, on all cores or the given number. Call it before anything uses JAX."""
-    use_every_core(max(len(program.members) for program in plan.programs), cores)
+def prepare_jax(plan: Plan, cores: int | None = None) -> str | None:
+    """Configures JAX for a plan, on all cores or the given number. Call it before anything uses JAX.
+
+    Returns:
+        A line that says so if that is too late, because JAX has been used with fewer devices; else None.
+    """
     enable_compilation_cache()
+    return use_every_core(max(len(program.members) for program in plan.programs), cores)
 
 
 def enable_compilation_cache(folder: str | None = None) -> None:
@@ -201,8 +190,11 @@ def enable_compilation_cache(folder: str | None = None) -> None:
         return
     if folder is not None:
         make_folder("--compilation_cache", Path(folder))
-    folder = folder or jax.config.jax_compilation_cache_dir or str(cache_folder() / "xla")
-    jax.config.update("jax_compilation_cache_dir", folder)
+    before = jax.config.jax_compilation_cache_dir
+    folder = folder or before or str(cache_folder() / "xla")
+    if folder != before:
+        jax.config.update("jax_compilation_cache_dir", folder)
+        compilation_cache.reset_cache()  # a process that has compiled without a cache would never use one
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)  # the default of 1 s leaves many programs out
 
 
@@ -318,8 +310,12 @@ def _run_program(
         of_batch = tuple(asked[member] for member in ids if member in asked)
         batch = MemberBatch(program.id, tuple(members[member] for member in ids), size, of_batch)
         try:
-            run_members(folder, population, batch, dataset, data, progress)
+            trained = run_members(folder, population, batch, dataset, data, progress)
             done.append(pending.pop(0))
+            if trained.seconds and processes.is_first():
+                entry = describe_speed(program.static, dataset, this_machine(size), len(batch.members))
+                speed = trained.images / trained.seconds
+                add_speed(entry._replace(images_per_second=speed, compile_seconds=compiled.seconds))
         except Exception as error:
             if not is_out_of_memory(error) or size <= population.devices:
                 raise

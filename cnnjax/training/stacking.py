@@ -19,7 +19,7 @@ _NEVER = Stopping("val_accuracy", 2**30)  # patience that outlasts any training
 _FIELDS = (
     "optimizer",  # int: index in the program's optimizers, in the order of their joined name
     "epochs",  # int: the largest number of epochs of the stage
-    *(h.name for h in TRACED if h.is_scalar),  # as `Hparam.scalar` converts them
+    *(h.column for h in TRACED if h.is_scalar),  # as `Hparam.scalar` converts them
     "schedule",  # float32 [..., epochs, 2]: factor of the learning rate at the beginning and the end of each epoch
     "monitor",  # int: index in EPOCH_MEASURES of the metric that selects the best epoch
     "patience",  # int: epochs in a row without improvement before the stage ends
@@ -35,13 +35,16 @@ class Hparams(_Hparams):
     __slots__ = ()
 
 
-def stack_members(members: Sequence[Member], longest: int, monitor: str) -> tuple[Hparams, Streams]:
+def stack_members(
+    members: Sequence[Member], longest: int, monitor: str, split_seeds: Sequence[int]
+) -> tuple[Hparams, Streams]:
     """Returns the hyperparameters and stream seeds of members as arrays with the member axis first.
 
     Args:
         members: of one program, all with the same number of stages.
         longest: epochs of the longest stage of the program.
         monitor: the metric that selects the best epoch, unless early stopping names another.
+        split_seeds: the seeds of the split stream in the study. A member's stream has the number of its seed.
     """
     trials = [member.trials[-1] for member in members]
     rows = [[_row(trial, number, longest, monitor) for number in range(len(trial.stages))] for trial in trials]
@@ -52,6 +55,7 @@ def stack_members(members: Sequence[Member], longest: int, monitor: str) -> tupl
         field.name: np.array([getattr(trial.streams, field.name) for trial in trials], np.uint32)
         for field in dataclasses.fields(Streams)
     }
+    seeds["split"] = np.array([split_seeds.index(trial.streams.split) for trial in trials], np.int32)
     return hparams, Streams(**seeds)
 
 
@@ -64,7 +68,7 @@ def _row(trial: Trial, number: int, longest: int, monitor: str) -> Hparams:
     return Hparams(
         optimizer=np.int32(trial.static.optimizer.split("+").index(stage.optimizer)),
         epochs=np.int32(stage.epochs),
-        **{h.name: h.scalar(getattr(traced, h.name)) for h in TRACED if h.is_scalar},
+        **{h.column: h.scalar(getattr(traced, h.column)) for h in TRACED if h.is_scalar},
         schedule=factors(traced.schedule, stage.epochs, longest),
         monitor=np.int32(EPOCH_MEASURES.index(watched.metric)),
         patience=np.int32(watched.patience),

@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from cnnjax.models.network import Network, initial_variables
-from cnnjax.study.hparams import Streams
+from cnnjax.study.hparams import STREAMS, Streams
 from cnnjax.training.augment import gather_batch
 from cnnjax.training.evaluate import DeviceSplit, Measures, Sums, batch_sums, evaluate, zero_sums
 from cnnjax.training.optimizers import make_optimizer
@@ -27,8 +27,7 @@ from cnnjax.training.train_state import (
     where,
 )
 
-STREAMS = ("init", "order", "augment", "dropout")
-jax.tree_util.register_dataclass(Streams, data_fields=STREAMS, meta_fields=())
+jax.tree_util.register_dataclass(Streams, data_fields=[*STREAMS], meta_fields=())
 
 
 class Batch(NamedTuple):
@@ -173,9 +172,9 @@ def _train_batches(
         The state, and each of `TRAINING_METRICS`, a mean over the examples.
     """
     hparams = hparams_of_stage(hparams, state.stage)
-    count = train.labels.shape[0]
+    count = train.size
     shuffled = epoch_order(stream_key(streams, "order", state.epoch), count)
-    order = jnp.where(hparams.shuffle, shuffled, jnp.arange(count))
+    order = train.examples(jnp.where(hparams.shuffle, shuffled, jnp.arange(count)))
     # One random word an example decides its augmentation; an epoch's words are drawn at once.
     words = jax.random.bits(stream_key(streams, "augment", state.epoch), (count,))
     dropout_key = stream_key(streams, "dropout", state.epoch)

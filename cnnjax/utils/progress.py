@@ -1,8 +1,10 @@
-"""The progress of a study on stderr: a live line and a bar on a terminal, plain lines elsewhere."""
+"""The progress of a study: a live line and a bar on a terminal or in a notebook, plain lines on stderr elsewhere."""
 
+import contextlib
 import math
 import operator
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Self, TypeVar
@@ -13,6 +15,7 @@ from rich.progress import track
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
+from cnnjax.utils.notebook import cell_output
 from cnnjax.utils.text import counted
 
 _Item = TypeVar("_Item")
@@ -28,7 +31,7 @@ class Progress:
     """Prints what runs and the time left. Call the methods in the order below.
 
     Args:
-        console: to write to (default: stderr).
+        console: to write to (default: the output of a notebook's cell, or stderr).
         clock: returns seconds since a fixed time.
         is_shown: False to write nothing, because another process does.
 
@@ -43,17 +46,21 @@ class Progress:
         terminal = is_shown and sys.stderr.isatty()
         self.on_checkpoint: Callable[[], None] | None = None
         self._console = console or _Console(stderr=True, force_terminal=terminal, quiet=not is_shown)
+        self._cell = cell_output() if is_shown and console is None else None
         self._clock = clock
         self._live: Live | None = None
-        self._program = ""
-        self._reset((), ())
+        self._program, self._title = "", ""
+        self._reset((), (), ())
 
-    def _reset(self, images: Sequence[int], costs: Sequence[float]) -> None:
+    def _reset(self, images: Sequence[int], costs: Sequence[float], compiling: Sequence[float]) -> None:
         self._started = self._clock()
         self._programs, self._images, self._seen = len(images), sum(images), 0
-        self._costs, self._cost = costs, 1.0  # of an image, of each program and of the current one
+        self._costs, self._cost = costs, 1.0  # expected seconds of an image, of each program and of the current one
         self._work, self._done = sum(map(operator.mul, images, costs)), 0.0  # images times cost: in total, and seen
-        self._compiling: list[float] = []  # seconds
+        self._to_compile = dict(enumerate(compiling, 1))  # expected seconds of the programs that are not compiled yet
+        self._compiling, self._expected = 0.0, 0.0  # seconds of the compiled programs: measured, and expected
+        self._training = 0.0  # seconds
+        self._index = 0  # of the current program
 
     def __enter__(self) -> Self:
         return self
@@ -61,18 +68,27 @@ class Progress:
     def __exit__(self, *error: object) -> None:
         self._stop()
 
-    def begin(self, programs: int, members: int, images: Sequence[int], costs: Sequence[float] | None = None) -> None:
+    def begin(
+        self,
+        programs: int,
+        members: int,
+        images: Sequence[int],
+        costs: Sequence[float] | None = None,
+        compiling: Sequence[float] | None = None,
+    ) -> None:
         """Starts the clock.
 
         Args:
             programs: number of programs.
             members: number of members of all programs.
             images: number of training images that each program's members have not seen yet.
-            costs: operations per image, by program; by default all are equal.
+            costs: expected seconds per image, by program; by default all are equal. Only their ratios matter once an
+                epoch has been timed.
+            compiling: expected seconds to compile each program; by default all are equal. The same holds for them.
         """
-        self._reset(images, costs or [1.0] * programs)
+        self._reset(images, costs or [1.0] * programs, compiling or [1.0] * programs)
         self.note(f"{counted(programs, 'program')}, {counted(members, 'member')}, {sum(images):,} images")
-        if self._console.is_terminal and not self._console.is_dumb_terminal:
+        if self._cell is None and self._console.is_terminal and not self._console.is_dumb_terminal:
             # Without a refreshing thread, which would take time from training.
             self._live = Live(console=self._console, auto_refresh=False, transient=True)
             self._live.start()
@@ -80,17 +96,20 @@ class Progress:
     def program(self, index: int, model: str, optimizer: str, batch_size: int, members: int) -> None:
         """Reports that a program starts; `index` counts from 1."""
         self.turn(index)
-        self.note(f"{self._program} {model}, {optimizer}, batch size {batch_size}: {counted(members, 'member')}")
+        self._title = f"{self._program} {model}, {optimizer}, batch size {batch_size}: {counted(members, 'member')}"
+        if self._cell is None:
+            self.note(self._title)
         self._show(f"{self._program} compiling")
 
     def turn(self, index: int) -> None:
         """Selects the program of the following reports, because several may run at once."""
         self._program = f"[{index}/{self._programs}]"
-        self._cost = self._costs[index - 1]
+        self._index, self._cost = index, self._costs[index - 1]
 
     def compiled(self, seconds: float) -> None:
         """Reports that the program is compiled."""
-        self._compiling.append(seconds)
+        self._compiling += seconds
+        self._expected += self._to_compile.pop(self._index, 0.0)
         self._show(f"{self._program} compiled in {seconds:.1f} s")
 
     def epoch(
@@ -116,6 +135,7 @@ class Progress:
         """
         self._seen += images
         self._done += images * self._cost
+        self._training += seconds
         parts = (
             f"{self._program} {members} epoch {epoch}/{epochs}",
             f"loss {_losses(losses)}",
@@ -123,7 +143,7 @@ class Progress:
             f"{_rate(images, seconds)} images/s",
             self._left(),
         )
-        self._show("  ".join(part for part in parts if part))
+        self._show("  ".join(part for part in parts if part), is_frequent=True)
 
     def skip(self, images: int) -> None:
         """Removes images of this program from the expected work; a negative number adds images."""
@@ -132,6 +152,9 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Prints a line that stays on the screen."""
+        if self._cell is not None:
+            self._cell.note(text)
+            return
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def end(self) -> None:
@@ -141,7 +164,10 @@ class Progress:
         if self._seen:
             self.note(f"{self._seen:,} images in {duration(seconds)}, {_rate(self._seen, seconds)} images/s")
 
-    def _show(self, line: str) -> None:
+    def _show(self, line: str, is_frequent: bool = False) -> None:
+        if self._cell is not None:
+            self._cell.show([self._title, line], (self._seen, max(self._images, 1)), is_frequent)
+            return
         if self._live is None:
             self.note(line)
             return
@@ -149,17 +175,22 @@ class Progress:
         self._live.update(Group(Text(line, no_wrap=True, overflow="ellipsis"), bar), refresh=True)
 
     def _left(self) -> str:
-        # By the clock, which includes evaluation. The remaining programs are assumed to compile as long as the others.
         if self._images <= self._seen or not self._done:
             return ""
-        compiled = sum(self._compiling)
-        per_work = max(self._clock() - self._started - compiled, 0.0) / self._done
-        seconds = per_work * max(self._work - self._done, 0.0)
-        if self._compiling:
-            seconds += compiled / len(self._compiling) * (self._programs - len(self._compiling))
-        return f"about {duration(seconds)} left"
+        elapsed, busy = self._clock() - self._started, self._training + self._compiling
+        waiting = len(self._to_compile)
+        # What is left takes longer or shorter than expected by the same factor as what is done.
+        seconds = self._training / self._done * max(self._work - self._done, 0.0)
+        if self._expected:
+            seconds += self._compiling / self._expected * sum(self._to_compile.values())
+        # The rest of the time went into writing and loading: as much for each program.
+        seconds += max(elapsed - busy, 0.0) / max(self._programs - waiting, 1) * waiting
+        # Programs that train side by side are busy longer than the clock.
+        return f"about {duration(seconds * min(1.0, elapsed / busy if busy else 1.0))} left"
 
     def _stop(self) -> None:
+        if self._cell is not None:
+            self._cell.close()
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -173,6 +204,8 @@ def tracked(
 ) -> Iterator[_Item]:
     """Yields items and reports progress: a bar on a terminal, elsewhere a line every few seconds.
 
+    In a notebook, each line replaces the one before.
+
     Args:
         items: the items.
         description: of the work, in words.
@@ -184,15 +217,33 @@ def tracked(
     return _with_lines(items, description, operator.length_hint(items) if total is None else total, clock)
 
 
+@contextlib.contextmanager
+def announced(what: str) -> Iterator[None]:
+    """Prints what the block does to stderr, if it takes longer than two seconds."""
+    timer = threading.Timer(_FIRST, lambda: print(f"{what} ...", file=sys.stderr, flush=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def _with_lines(items: Iterable[_Item], description: str, total: int, clock: Callable[[], float]) -> Iterator[_Item]:
-    start, due = clock(), _FIRST
+    start, due, cell = clock(), _FIRST, cell_output()
     for count, item in enumerate(items):
         seconds = clock() - start
         if count and seconds >= due:
             left = duration(seconds / count * (total - count))
-            print(f"{description}: {count:,} of {total:,}, about {left} left", file=sys.stderr, flush=True)
+            line = f"{description}: {count:,} of {total:,}, about {left} left"
+            if cell is None:
+                print(line, file=sys.stderr, flush=True)
+            else:
+                cell.show([line])
             due = seconds + _INTERVAL
         yield item
+    if cell is not None:
+        cell.close()
 
 
 def duration(seconds: float) -> str:

@@ -18,10 +18,11 @@ from typing import Any
 
 from absl import app, flags
 
-from cnnjax.study import overrides
+from cnnjax.study import flags as study_flags
+from cnnjax.study.overrides import load_study
 from experiments.benchmarks.tables import kept_rows, write_table
 
-flags.adopt_module_key_flags(overrides)  # --config, by default configs/grid.py
+flags.adopt_module_key_flags(study_flags)  # --config, by default configs/grid.py
 MODELS = flags.DEFINE_list("models", ["baseline", "medium", "complex"], "Which networks.")
 SEEDS = flags.DEFINE_integer("seeds", 5, "Seeds of each configuration.")
 PRECISION = flags.DEFINE_enum("precision", "float32", ["float32", "tf32", "bfloat16"], "Of the layers' arithmetic.")
@@ -42,7 +43,7 @@ def main(argv: list[str]) -> None:
         if way in done:
             continue
         ours, theirs = context.Pipe()
-        config = overrides.CONFIG.value or "configs/grid.py"
+        config = study_flags.CONFIG.value or "configs/grid.py"
         arguments = (theirs, way, config, MODELS.value, SEEDS.value, PRECISION.value)
         process = context.Process(target=compile_study, args=arguments, daemon=True)
         process.start()
@@ -73,8 +74,9 @@ def compile_study(pipe: Connection, way: str, config: str, model_names: list[str
     import jax
 
     from cnnjax.study.plan import Program, make_plan
+    from cnnjax.training.device_data import put_data
     from cnnjax.training.devices import make_mesh
-    from cnnjax.training.population import Population, put_data
+    from cnnjax.training.population import Population
     from experiments.benchmarks.workers import random_dataset
 
     values = [
@@ -82,10 +84,10 @@ def compile_study(pipe: Connection, way: str, config: str, model_names: list[str
         f"seeds={','.join(map(str, range(seeds)))}",
         f"train.precision={precision}",
     ]
-    study = overrides.load_study(config, values)
-    dataset = random_dataset(study.data.train_examples or EXAMPLES, 10_000)
+    study = load_study(config, values)
+    dataset = random_dataset(study.data.train_examples[0] or EXAMPLES, 10_000)
     mesh = make_mesh(jax.local_devices()[: 1 if jax.default_backend() != "cpu" else None])
-    data = put_data(dataset, study.data, mesh)
+    data = put_data(dataset, study, mesh)
     programs = make_plan(study).programs
     count = len(mesh.devices)
 

@@ -29,8 +29,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from cnnjax.models.conv import convolve, convolve_and_pool, same_padding
 from cnnjax.models.conv.methods import METHODS, choose
-from cnnjax.models.modules import ConvPool, fused
-from cnnjax.models.network import LADDER, MATMUL, build_network
+from cnnjax.models.fusion import ConvPool, fused
+from cnnjax.models.ladder import LADDER
+from cnnjax.models.network import MATMUL, build_network
 from cnnjax.models.specs import Conv
 from cnnjax.models.summary import layer_table
 from cnnjax.training.devices import is_out_of_memory, make_mesh, put, use_every_core

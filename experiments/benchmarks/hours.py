@@ -10,19 +10,21 @@ stop early counts with all its epochs.
 
 import dataclasses
 import time
+from typing import Any
 
 import jax
 import numpy as np
 from absl import flags
 
 from cnnjax.data import Dataset, Split, load_dataset
-from cnnjax.study import overrides
+from cnnjax.study import flags as study_flags
 from cnnjax.study.plan import make_plan
+from cnnjax.training.device_data import put_data
 from cnnjax.training.devices import make_mesh
-from cnnjax.training.population import Population, put_data
+from cnnjax.training.population import Population
 from cnnjax.utils import cli
 
-flags.adopt_module_key_flags(overrides)
+flags.adopt_module_key_flags(study_flags)
 EXAMPLES = flags.DEFINE_integer("examples", 2000, "Training images of the piece.")
 
 
@@ -35,15 +37,16 @@ def shorten(dataset: Dataset, examples: int) -> Dataset:
 
     validation = dataset.validation and first(dataset.validation, share)
     test = dataset.test.take(np.arange(10))
-    return dataclasses.replace(dataset, train=first(dataset.train, share), validation=validation, test=test)
+    parts: dict[str, Any] = {"train": first(dataset.train, share), "validation": validation, "test": test}
+    return dataclasses.replace(dataset, **parts, pool=None, partitions={})  # the first split stands for all
 
 
 def main(config_overrides: list[str]) -> None:
     """Prints a line per program, and their sum."""
-    study = overrides.requested_study(config_overrides)
-    dataset = load_dataset(study.data)
+    study = study_flags.requested_study(config_overrides)
+    dataset = load_dataset(study.data, study.split_seeds)
     piece, mesh, total = shorten(dataset, EXAMPLES.value), make_mesh(jax.local_devices()[:1]), 0.0
-    data = put_data(piece, study.data, mesh)
+    data = put_data(piece, study, mesh)
     print("model             optimizer     batch  images/s  members  epochs  hours")
     for program in make_plan(study).programs:
         static, members = program.static, program.members
@@ -55,7 +58,7 @@ def main(config_overrides: list[str]) -> None:
         population.advance(state, *one, data, 1)
         speed = len(piece.train) / (time.process_time() - start)
         epochs = sum(member.epochs for member in members)
-        hours = epochs * len(dataset.train) / speed / 3600
+        hours = epochs * dataset.train_size(static.train_examples) / speed / 3600
         total += hours
         print(
             f"{static.model:<17} {static.optimizer:<13} {static.batch_size:<6} {speed:<9,.0f} {len(members):<8} "

@@ -82,7 +82,7 @@ class MadeUp:
         luck = [np.random.default_rng(member.trials[-1].seed).normal(0, 0.008) for member in members]
         fast = [np.log10(member.trials[-1].stages[0].traced.learning_rate / 0.003) ** 2 for member in members]
         self._of_members = self._skill + np.array(luck) - 0.04 * np.array(fast)
-        return stack_members(members, 10, "val_accuracy")
+        return stack_members(members, 10, "val_accuracy", (0,))
 
     def compile(self, *arguments: Any) -> int:
         """Compiles nothing."""

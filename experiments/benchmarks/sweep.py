@@ -27,13 +27,14 @@ import pandas as pd
 from absl import app, flags
 
 from cnnjax.data.prepare import data_folder
-from cnnjax.study import overrides
+from cnnjax.study import flags as study_flags
+from cnnjax.study.overrides import load_study
 from cnnjax.study.plan import Plan, Trial, make_plan
 from experiments.benchmarks import workers
 from experiments.benchmarks.tables import write_table
 from experiments.benchmarks.workers import Work
 
-flags.adopt_module_key_flags(overrides)  # --config, by default configs/grid.py
+flags.adopt_module_key_flags(study_flags)  # --config, by default configs/grid.py
 MODELS = flags.DEFINE_list("models", ["baseline"], "Which networks.")
 SEEDS = flags.DEFINE_integer("seeds", 5, "Seeds of each configuration.")
 EXAMPLES = flags.DEFINE_integer("examples", 50_000, "Training images.")
@@ -56,7 +57,7 @@ def main(argv: list[str]) -> None:
         f"data.train_examples={EXAMPLES.value}",
         f"train.precision={PRECISION.value}",
     ]
-    plan = make_plan(overrides.load_study(study_path(), values))
+    plan = make_plan(load_study(study_path(), values))
     before = speeds_of_peers(plan)
     with tempfile.TemporaryDirectory() as folder:
         ours = run_study(Path(folder), values)
@@ -72,7 +73,7 @@ def main(argv: list[str]) -> None:
 
 def study_path() -> str:
     """Returns which study runs."""
-    return overrides.CONFIG.value or "configs/grid.py"
+    return study_flags.CONFIG.value or "configs/grid.py"
 
 
 def run_study(folder: Path, values: list[str]) -> dict[str, Any]:

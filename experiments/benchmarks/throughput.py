@@ -7,8 +7,8 @@ Every contender lives in a process of its own and runs when it is told to, one a
 machine's speed meets all of them alike. A large matrix product runs along, as the machine's peak. Writes throughput.csv
 and throughput.png beside this file, after each network: medians over the rounds with their range, cnnjax's ratio to
 each contender taken round by round, and the share of the peak that the arithmetic of the layers reaches. A contender
-that fails, for want of memory say, is named and left out. The contender `deterministic` is cnnjax with operations on a
-GPU that give equal bits each time.
+that fails, for want of memory say, is named and left out. The contender `own splits` is cnnjax with another split of
+the data for each member, `deterministic` cnnjax with operations on a GPU that give equal bits each time.
 """
 
 import contextlib
@@ -35,7 +35,9 @@ PRECISIONS = flags.DEFINE_multi_enum(
     "precision", ["float32"], ["float32", "tf32", "bfloat16"], "Of the layers' arithmetic; may be given several times."
 )
 CONTENDERS = flags.DEFINE_list(
-    "contenders", ["cnnjax", "pytorch", "torch.func", "source loop"], "Who runs; `deterministic` may, too."
+    "contenders",
+    ["cnnjax", "pytorch", "torch.func", "source loop"],
+    "Who runs; `own splits`, `deterministic` may.",
 )
 CONVOLUTION = flags.DEFINE_string("convolution", "auto", "How cnnjax convolves, as train.convolution.")
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Interleaved repetitions.")
@@ -49,6 +51,7 @@ Unit = tuple[str, int, str]  # model, batch size and precision: what is measured
 WORKERS = {
     "matrix product": workers.matrix_product,
     "cnnjax": workers.cnnjax,
+    "own splits": workers.own_splits,
     "deterministic": workers.deterministic,
     "pytorch": workers.pytorch,
     "torch.func": workers.torch_func,
@@ -81,6 +84,7 @@ def contenders() -> list[Contender]:
     populations = [int(members) for members in POPULATIONS.value]
     members = {
         "cnnjax": populations,
+        "own splits": populations,
         "deterministic": populations,
         "torch.func": [members for members in populations if members > 1],
     }

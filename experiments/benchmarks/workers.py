@@ -136,7 +136,7 @@ def source_loop(pipe: Connection, work: Work) -> None:
     answer(pipe, loop.run, work.batch_size, work.seconds, memory)
 
 
-def cnnjax(pipe: Connection, work: Work) -> None:
+def cnnjax(pipe: Connection, work: Work, own: bool = False) -> None:
     """A population as a study trains it, in whole epochs, of which each has the same number of steps."""
     from cnnjax.training.devices import use_every_core
 
@@ -149,8 +149,13 @@ def cnnjax(pipe: Connection, work: Work) -> None:
         return (stats() or {}).get("peak_bytes_in_use", 0) or host_memory()
 
     steps = _steps_of_an_epoch(work, jax.default_backend())
-    compiled = functools.cache(lambda: population_of(work, steps, _MOST_EPOCHS)[1])  # on the first call, which is timed
+    compiled = functools.cache(lambda: population_of(work, steps, _MOST_EPOCHS, own)[1])  # on the timed first call
     answer(pipe, lambda epochs: compiled()(epochs), steps * work.batch_size * work.members, work.seconds, memory)
+
+
+def own_splits(pipe: Connection, work: Work) -> None:
+    """The same population, but each member takes its own half of a pool of images by a table of indices."""
+    cnnjax(pipe, work, own=True)
 
 
 def deterministic(pipe: Connection, work: Work) -> None:
@@ -181,17 +186,22 @@ def random_dataset(train_examples: int, test_examples: int) -> "Dataset":
         return Split(np.resize(images, (count, *images.shape[1:])), np.resize(labels.astype(np.int32), count))
 
     train, test = split(train_examples), split(test_examples)
-    return Dataset("random", train, None, test, tuple("0123456789"), np.full(3, 0.5), np.full(3, 0.25))
+    return Dataset("random", train, None, test, tuple("0123456789"))
 
 
-def population_of(work: Work, steps: int, most: int = 1) -> tuple["Population", Callable[[int], float]]:
+def population_of(
+    work: Work, steps: int, most: int = 1, own_splits: bool = False
+) -> tuple["Population", Callable[[int], float]]:
     """Compiles a study whose epoch has so many steps; returns it and what times some epochs, at most so many."""
     import jax
 
+    from cnnjax.data.dataset import Source
+    from cnnjax.data.splits import make_splits
     from cnnjax.study.plan import make_plan
     from cnnjax.study.schema import from_config
+    from cnnjax.training.device_data import put_data
     from cnnjax.training.devices import make_mesh
-    from cnnjax.training.population import Population, put_data
+    from cnnjax.training.population import Population
 
     rule: dict[str, Any] = {"optimizer": work.optimizer, "momentum": 0.9, "batch_size": work.batch_size}
     study = from_config(
@@ -199,16 +209,20 @@ def population_of(work: Work, steps: int, most: int = 1) -> tuple["Population", 
             "models": work.model,
             "seeds": tuple(range(work.members)),
             "select": "train_loss",
-            "data": {"augment": ("flip", "crop"), "validation": 0},
+            "data": {"augment": ("flip", "crop"), "validation": 0, "train_examples": steps * work.batch_size},
+            "streams": {"split": None if own_splits else 0},
             "train": {**rule, "learning_rate": 1e-3, "precision": work.precision, "convolution": work.convolution},
             "checkpoint": {"every": most},
         }
     )
     (program,) = make_plan(study).programs
-    dataset = random_dataset(steps * work.batch_size, work.batch_size)
+    dataset = random_dataset((1 + own_splits) * steps * work.batch_size, work.batch_size)
+    if own_splits:
+        source = Source(dataset.train, dataset.test, dataset.classes)
+        dataset = make_splits(source, study.data, dataset.name, study.split_seeds)
     devices = jax.local_devices()
     mesh = make_mesh(devices[: math.gcd(work.members, len(devices))])  # as many as share the members equally
-    data = put_data(dataset, study.data, mesh)
+    data = put_data(dataset, study, mesh)
     population = Population(study, program.static, dataset.image_shape, 10, mesh)
     hparams, streams = population.stack(program.members)
     state = population.init(hparams, streams)

@@ -50,6 +50,7 @@ def test_outcomes_are_ordered_by_confidence():
     assert calibration.outcomes(probabilities, np.ones(4, int)).always_wrong.tolist() == [1, 3, 2, 0]
 
 
+@pytest.mark.slow
 def test_calibration_is_that_of_scikit_learn(seeds):
     probabilities, labels = seeds
     found = calibration.calibration(probabilities, labels)

@@ -233,10 +233,12 @@ def test_configurations_that_differ_in_a_later_stage_are_told_apart(tmp_path):
 def test_what_differs_beside_the_configurations_is_listed(grid, tmp_path):
     other = copy_of(grid, tmp_path / "other")
     config = json.loads((other / "config.json").read_text())
-    edit_json(other, "config", data=config["data"] | {"normalization": "unit"})
+    edit_json(other, "config", data=config["data"] | {"resize": "nearest"})
+    edit_trials(other, lambda trials: trials.assign(normalization="unit"))
     edit_json(other, "environment", jax="0.11.0", command=["elsewhere"])
     found = find(f"{grid}:model=baseline", f"{other}:model=medium")["differences"]
-    assert found["studies"] == {"data.normalization": ["half", "unit"]}
+    assert found["studies"] == {"data.resize": ["pad", "nearest"]}
+    assert found["configurations"]["normalization"] == ["half", "unit"]
     assert found["environments"] == {"jax": ["0.10.2", "0.11.0"]}
 
 
@@ -309,6 +311,7 @@ def test_augmented_test_images_are_warned_of(grid, tmp_path):
     other = copy_of(grid, tmp_path / "other")
     config = json.loads((other / "config.json").read_text())
     edit_json(other, "config", data=config["data"] | {"augment": ["flip"], "augment_test": True})
+    edit_trials(other, lambda trials: trials.assign(augment="flip"))
     assert "TEST IMAGES DIFFER" in find(f"{grid}:model=baseline", f"{other}:model=medium")["warnings"][0]
 
 
@@ -377,6 +380,7 @@ def test_the_answer_comes_first_in_every_format(grid):
     assert len(tables) > 15 and all(line.endswith("|") for line in tables)
 
 
+@pytest.mark.slow
 def test_the_command_answers_in_one_line_what_is_wrong(grid, tmp_path):
     def command(*arguments):
         line = [sys.executable, "-B", "-m", "cnnjax.compare", *map(str, arguments)]
@@ -393,3 +397,12 @@ def test_the_command_answers_in_one_line_what_is_wrong(grid, tmp_path):
 
 def test_numbers_that_are_not_known_are_null(grid):
     assert find(f"{grid}:trial=t0000", f"{grid}:trial=t0010")["a"]["summary"]["std"] is None
+
+
+def test_folds_are_compared_with_a_warning(tmp_path):
+    config = make_config([0], train={"learning_rate": [0.01, 0.03]}, data={"validation": None, "folds": 4})
+    run = make_run(tmp_path / "run", config)
+    found = find(f"{run}:learning_rate=0.01", f"{run}:learning_rate=0.03")
+    assert sum("4 folds, which share training images" in warning for warning in found["warnings"]) == 2
+    assert not any("not independent" in warning for warning in found["warnings"])
+    assert [len(found[side]["trials"]) for side in "ab"] == [4, 4]

@@ -209,9 +209,10 @@ def _read_run(path: Path) -> None:
 
 def _override(data: bytes, _: Path) -> None:
     text = data.decode("utf-8", "replace")
-    program = make_plan(load_study(str(ROOT / "configs/quickstart.py"), text.split("\n--config."))).programs[0]
+    study = load_study(str(ROOT / "configs/quickstart.py"), text.split("\n--config."))
+    program = make_plan(study).programs[0]
     longest = max(stage.epochs for member in program.members for stage in member.trials[-1].stages)
-    stack_members(program.members[:2], longest, "val_accuracy")
+    stack_members(program.members[:2], longest, "val_accuracy", study.split_seeds)
 
 
 # Parser: what makes valid inputs, and what reads one.

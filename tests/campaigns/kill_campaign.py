@@ -43,7 +43,7 @@ PHASES = {
     "compiling": "data.json",
     "training": "programs/*/metrics.jsonl",
     "checkpointing": "checkpoints/*/*/*orbax-checkpoint-tmp*",
-    "second program": "checkpoints/p001",
+    "second program": "checkpoints/p*",
     "recording": "predictions/.t*.tmp",
     "row": "programs/*/trials.jsonl",
     "views": ".trials.csv.*.tmp",

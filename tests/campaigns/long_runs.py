@@ -24,7 +24,7 @@ import psutil
 from rich.console import Console
 
 from cnnjax.commands import run
-from cnnjax.models.network import LADDER
+from cnnjax.models.ladder import LADDER
 from cnnjax.models.specs import Dense, Relu
 from cnnjax.study.hparams import Static
 from cnnjax.study.schema import from_config

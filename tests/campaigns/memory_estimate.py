@@ -18,8 +18,9 @@ import psutil
 from cnnjax.data import Dataset, Split
 from cnnjax.study.plan import make_plan
 from cnnjax.study.schema import from_config
+from cnnjax.training.device_data import put_data
 from cnnjax.training.devices import make_mesh
-from cnnjax.training.population import Population, put_data
+from cnnjax.training.population import Population
 
 IMAGES = 512
 
@@ -28,8 +29,8 @@ def make_dataset() -> Dataset:
     """Noise with labels."""
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (IMAGES, 32, 32, 3), np.uint8), rng.integers(0, 10, IMAGES).astype(np.int32)
-    split, mean = Split(images, labels), np.full(3, 0.5, np.float32)
-    return Dataset("noise", split, split, split, tuple("0123456789"), mean, mean)
+    split = Split(images, labels)
+    return Dataset("noise", split, split, split, tuple("0123456789"))
 
 
 def peak() -> int:
@@ -44,7 +45,7 @@ def measure(model: str, members: int, batch_size: int) -> tuple[int, int]:
     study = from_config(config | {"select": "val_accuracy", "train": {"batch_size": batch_size, "epochs": 1}})
     (program,) = make_plan(study).programs
     dataset, mesh = make_dataset(), make_mesh(jax.local_devices())
-    data = put_data(dataset, study.data, mesh)
+    data = put_data(dataset, study, mesh)
     resident = sum(leaf.nbytes for leaf in jax.tree.leaves(data))
     population = Population(study, program.static, dataset.image_shape, 10, mesh)
     settings, streams = population.stack(program.members)

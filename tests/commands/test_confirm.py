@@ -17,6 +17,7 @@ from cnnjax import launch, stats
 from cnnjax.analysis.compare import fresh
 from cnnjax.analysis.read import read_run
 from cnnjax.commands import confirm as confirmation
+from cnnjax.commands import launch as launching
 from cnnjax.commands import run
 from cnnjax.report import build_report, summarize_run
 from cnnjax.report.sections.confirmation import contender_table, text, verdict
@@ -28,6 +29,7 @@ from cnnjax.training.population import Population
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.progress import Progress
 from tests.support.made_up_run import make_config, make_run
+from tests.support.runs import trial_ids
 from tests.support.studies import make_study
 
 ROOT = Path(__file__).parents[2]
@@ -242,13 +244,14 @@ def test_contenders_are_trained_on_fresh_seeds_and_a_second_call_finds_them(tiny
     monkeypatch.setattr(program, "Population", functools.cache(Population))  # compiled once: always two members
     study = make_study(train={"learning_rate": (0.05, 0.02), "epochs": 1})
     said = confirm(study, tmp_path / "run", 2)
-    names = [trial.id for trial in list_trials(study)]
-    folders = [tmp_path / "run/confirm/2" / name for name in names]
+    trials = trial_ids(tmp_path / "run")
+    folders = [tmp_path / "run/confirm/2" / trial for trial in trials]
+    assert {*(tmp_path / "run/confirm/2").glob("t*")} == {*folders}
     for folder, rate in zip(folders, (0.05, 0.02), strict=True):
         trials = pd.read_csv(folder / "trials.csv")
         assert trials["seed"].tolist() == [1, 2] and set(trials["learning_rate"]) == {rate}
     numbers = json.loads((tmp_path / "run/confirm/2/confirmation.json").read_text())
-    assert {row["trial"] for row in numbers["contenders"]} == {*names}
+    assert {row["trial"] for row in numbers["contenders"]} == {*trials}
     written = (folders[0] / "metrics.jsonl").read_bytes()
     assert sorted(reports) == sorted([*folders, tmp_path / "run"])
     assert confirm(study, tmp_path / "run", 2) == said
@@ -258,7 +261,7 @@ def test_contenders_are_trained_on_fresh_seeds_and_a_second_call_finds_them(tiny
 def test_the_flag_confirms_after_the_run(monkeypatch, capsys):
     calls = []
     monkeypatch.setattr(run, "run", lambda study, workdir, **options: calls.append("run"))
-    monkeypatch.setattr(launch, "_report", lambda workdir: str(workdir / "index.html"))
+    monkeypatch.setattr(launching, "_report", lambda workdir: str(workdir / "index.html"))
     monkeypatch.setattr(program, "enable_compilation_cache", lambda folder: None)
     monkeypatch.setattr(
         confirmation, "confirm", lambda *given, progress, engine: calls.append(given[1:]) or "confirmed"

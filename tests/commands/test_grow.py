@@ -65,6 +65,7 @@ def test_every_step_trains_what_is_new_and_ends_as_a_run_from_the_start(tmp_path
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_asking_for_less_shows_less_and_deletes_nothing(tmp_path):
     whole, part = make_study(seeds=(0, 1), train={"epochs": (1, 2)}), make_study(seeds=(1,), train={"epochs": 1})
     run(whole, tmp_path)
@@ -133,6 +134,7 @@ def test_early_stopping_that_is_added_without_a_validation_split_is_another_prog
     assert len(cnnjax.load_results(tmp_path)) == 2 and len([*tmp_path.glob("programs/*")]) == 2
 
 
+@pytest.mark.slow
 def test_diverged_trials_stay_diverged(tmp_path):
     rates = {"learning_rate": (0.05, 1e9)}
     run(make_study(train=rates), tmp_path)
@@ -142,6 +144,7 @@ def test_diverged_trials_stay_diverged(tmp_path):
     assert table[table.learning_rate < 1].status.tolist() == ["ok", "ok"]
 
 
+@pytest.mark.slow
 def test_a_schedule_with_a_horizon_trains_anew(tmp_path):
     run(make_study(train={"schedule": "cosine"}), tmp_path)
     run(make_study(train={"schedule": "cosine", "epochs": (2, 4)}), tmp_path)
@@ -212,6 +215,29 @@ def test_a_confirmation_is_made_anew_after_the_study_has_grown(tmp_path):
     assert "confirmation-outdated" not in findings()
     fresh = json.loads((tmp_path / "confirm/2/confirmation.json").read_text())
     assert fresh["fresh_seeds"] == [2, 3]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("less", "more"),
+    [
+        ({"data": {"train_examples": 200}}, {"data": {"train_examples": (100, 200)}}),
+        ({"streams": {"split": 0}}, {"streams": {"split": (1, 0)}, "data": {"normalization": "standard"}}),
+        ({"data": {"augment": "flip"}}, {"data": {"augment": ["none", "flip", "flip+crop"]}}),
+        ({"data": {"normalization": "half"}}, {"data": {"normalization": ("standard", "half", "unit")}}),
+    ],
+)
+def test_axes_of_data_grow(less, more, tmp_path):
+    run(make_study(**less), tmp_path / "grown")
+    (trial,) = rows_by_trial(tmp_path / "grown")
+    for name in ("grown", "whole"):
+        run(make_study(**more), tmp_path / name)
+    assert_equal_numbers(tmp_path / "grown", tmp_path / "whole", **CLOSE)
+    images = np.random.default_rng(0).integers(0, 255, (4, 8, 8, 1)).astype(np.uint8)
+    for name in rows_by_trial(tmp_path / "whole"):
+        one, other = (cnnjax.load_trial(tmp_path / folder, name).logits(images) for folder in ("grown", "whole"))
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    assert cnnjax.load_trial(tmp_path / "grown", trial).trial.id == trial  # also if it is not asked for any more
 
 
 def test_what_is_no_axis_is_refused_with_what_is_allowed(tmp_path):

@@ -148,7 +148,7 @@ def test_augmented_images_are_windows_of_the_padded_ones(tiny):
     """Each is one of the 162 that a flip and an offset make, and flips, rows and columns all occur."""
     study = make_study(data={"augment": ("flip", "crop")})
     dataset = load_dataset(study.data)
-    stored, *draws = inspection._augmented(study, dataset)
+    stored, *draws = inspection._augmented(study, dataset)["flip+crop"]
     np.testing.assert_array_equal(stored, dataset.train.images[:10])
     places = []
     for batch in draws:
@@ -162,7 +162,7 @@ def test_augmented_images_are_windows_of_the_padded_ones(tiny):
 
 def test_without_augmentation_or_validation_their_figures_are_left_out(tiny):
     dataset = load_dataset(make_study(select="train_loss", data={"validation": 0}).data)
-    names = [plot.name for plot in draw_data(dataset, None)]
+    names = [plot.name for plot in draw_data(dataset, {})]
     assert names == ["samples_train", "samples_test", "class_counts", "split_sizes", "levels"]
 
 
@@ -172,7 +172,7 @@ def test_black_pixels_are_left_out_where_they_are_most(tiny):
     captions = {}
     for name, images in (("digits", dataset.train.images), ("dark", dark)):
         object.__setattr__(dataset.train, "images", images)
-        captions[name] = draw_data(dataset, None)[-1].caption
+        captions[name] = draw_data(dataset, {})[-1].caption
     assert "All training pixels" in captions["digits"]
     assert f"{100 * (dark <= 10).mean():.1f} % are at most 10. Shown are the others" in captions["dark"]
 

@@ -9,9 +9,13 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from cnnjax import commands, launch, training
-from cnnjax.study import overrides
+from cnnjax import commands, launch
+from cnnjax.commands import launch as launching
+from cnnjax.commands import run as running
+from cnnjax.study import flags as study_flags
 from cnnjax.study.schema import Study
+from cnnjax.training import program
+from cnnjax.training.machine import _may_accelerate
 from cnnjax.utils.progress import Progress
 
 ROOT = Path(__file__).parents[2]
@@ -115,7 +119,7 @@ cli.run(main)
     assert "careful" in done.stderr and "chatter" not in done.stderr
 
 
-HEAVY = ("jax", "flax", "orbax", "matplotlib.pyplot", "tensorflow_datasets", "sklearn")
+HEAVY = ("jax", "flax", "optax", "orbax", "pandas", "scipy", "matplotlib.pyplot", "tensorflow_datasets", "sklearn")
 
 
 def imported(tmp_path, *arguments):
@@ -138,13 +142,22 @@ def test_help_and_errors_do_not_wait_for_jax(tmp_path):
     assert imported(tmp_path, f"--config={QUICKSTART}", "--config.seeds=-1") == (2, set())
 
 
-@pytest.mark.slow
-def test_plan_does_not_wait_for_what_it_does_not_use(tmp_path):
-    one = ("--config.models=baseline", "--config.train.optimizer=sgd")
-    code, names = imported(tmp_path, f"--config={QUICKSTART}:smoke", "--plan", *one)
-    assert code == 0
-    assert not names & {"orbax", "matplotlib.pyplot"}
+@pytest.mark.skipif(_may_accelerate(), reason="on a machine with accelerators JAX has to be asked")
+def test_plan_does_not_wait_for_jax(tmp_path):
+    assert imported(tmp_path, f"--config={QUICKSTART}", "--plan") == (0, set())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "value"),
+    [([], None), (["--plan"], "estimate"), (["--plan=measure"], "measure"), (["--plan", "--noplan"], None)],
+)
+def test_plan_takes_no_value_or_measure(arguments, value):
+    with flagsaver.flagsaver():
+        flags.FLAGS(["launch", *arguments])
+        assert launch.PLAN.value == value
+    with flagsaver.flagsaver(), pytest.raises(flags.IllegalFlagValueError, match=r"--plan=maybe: use --plan, --plan=m"):
+        flags.FLAGS(["launch", "--plan=maybe"])
 
 
 @pytest.fixture
@@ -155,12 +168,14 @@ def runner(monkeypatch):
     def run(study, workdir, *, progress, overwrite, profile, engine):
         calls.append((study, workdir, overwrite, progress))
 
-    table = SimpleNamespace(plan_table=lambda study: f"{len(study.seeds)} seeds")
+    def lines(study, workdir, measure):
+        yield from (f"{len(study.seeds)} seeds in {workdir}", f"measure: {measure}")
+
+    table = SimpleNamespace(plan_lines=lines)
     monkeypatch.setattr(commands, "plan_table", table, raising=False)
-    monkeypatch.setattr(commands, "run", SimpleNamespace(run=run), raising=False)
-    stub = SimpleNamespace(enable_compilation_cache=lambda folder: None)
-    monkeypatch.setattr(training, "program", stub, raising=False)
-    monkeypatch.setattr(launch, "_report", lambda workdir: f"{workdir}/report/index.html")
+    monkeypatch.setattr(running, "run", run)
+    monkeypatch.setattr(program, "enable_compilation_cache", lambda folder: None)
+    monkeypatch.setattr(launching, "_report", lambda workdir: f"{workdir}/report/index.html")
     flags.FLAGS.mark_as_parsed()
     return calls
 
@@ -176,9 +191,17 @@ def test_launch_runs_the_study_and_says_where_the_report_is(runner, capsys):
 
 
 def test_plan_prints_the_table_and_runs_nothing(runner, capsys):
-    with flagsaver.flagsaver(config=QUICKSTART, plan=True):
+    with flagsaver.flagsaver(config=QUICKSTART, plan="estimate"):
         launch.main(["seeds=5,6"])
-    assert capsys.readouterr().out == "2 seeds\n"
+    with flagsaver.flagsaver(config=QUICKSTART, plan="measure", workdir="there"):
+        launch.main(["seeds=5"])
+    with flagsaver.flagsaver(config=QUICKSTART, plan="estimate", workdir="s3://bucket/run"):
+        launch.main(["seeds=5"])  # a store is not asked for what it holds
+    assert capsys.readouterr().out.splitlines() == [
+        *("2 seeds in runs/quickstart", "measure: False"),
+        *("1 seeds in there", "measure: True"),
+        *("1 seeds in None", "measure: False"),
+    ]
     assert runner == []
 
 
@@ -188,7 +211,7 @@ def test_plan_prints_the_table_and_runs_nothing(runner, capsys):
 )
 def test_default_workdir(config, workdir, runner):
     with flagsaver.flagsaver(config=config):
-        assert overrides.default_folder("runs") == Path(workdir)
+        assert study_flags.default_folder("runs") == Path(workdir)
 
 
 @pytest.mark.slow

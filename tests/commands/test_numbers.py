@@ -12,7 +12,7 @@ import cnnjax
 from cnnjax.commands import run as runner
 from cnnjax.data.load import load_dataset
 from cnnjax.data.readers.unlabeled import read_unlabeled
-from cnnjax.models.network import LADDER
+from cnnjax.models.ladder import LADDER
 from cnnjax.models.specs import Dense, Relu
 from cnnjax.runs.integrity import read_lines
 from cnnjax.study.schema import DataConfig
@@ -91,7 +91,7 @@ def test_images_of_one_pixel_are_too_small_for_a_network(tmp_path):
     data = write_npz(tmp_path / "dots.npz", np.arange(100).reshape(100, 1, 1), np.arange(100) % 2)
     with pytest.raises(RequestError, match=r"models='tiny'.*1x1.*too small"):
         run(tmp_path / "run", data=data)
-    assert load_dataset(DataConfig(**{**data, "image_size": 8})).image_shape == (8, 8, 1)
+    assert load_dataset(DataConfig(**{**data, "image_size": 8, "train_examples": (None,)})).image_shape == (8, 8, 1)
 
 
 # Data

@@ -28,6 +28,7 @@ from cnnjax.runs.run_dir import RunFolder
 from cnnjax.training.evaluate import EVALUATION_BATCH
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.progress import Progress
+from tests.support.runs import batch_sizes, trial_ids
 from tests.support.studies import add_tiny, make_study
 
 # Two configurations of two seeds and two lengths, trained as one chunk of four members.
@@ -81,7 +82,7 @@ def test_every_trial_predicts_what_its_run_wrote_down(trained):
     workdir, dataset = trained
     results = cnnjax.load_results(workdir)
     assert len(results) == 8 and set(results.epochs_run) == {1, 3}
-    assert [size for _, _, size in RunFolder(workdir).read_layout("p000")] == [4]
+    assert batch_sizes(workdir) == [(4, 4)]
     assert len(dataset.test) > EVALUATION_BATCH and len(dataset.test) % EVALUATION_BATCH
     for row in results.itertuples():
         taken = cnnjax.load_trial(str(workdir), row.trial)
@@ -103,9 +104,10 @@ def test_a_trial_that_may_stop_early_predicts_with_its_best_weights(tmp_path):
         assert_stored(tmp_path, trial, cnnjax.load_trial(tmp_path, trial).logits(dataset.test.images))
 
 
+@pytest.mark.slow
 def test_a_network_is_whole_and_alone(trained):
     workdir, dataset = trained
-    taken = cnnjax.load_trial(workdir, "t0007")
+    taken = cnnjax.load_trial(workdir, trial_ids(workdir)[7])
     assert (taken.image_shape, taken.classes) == (dataset.image_shape, dataset.classes)
     assert set(taken.variables) == {"params", "batch_stats"}
     assert taken.variables["params"]["dense1"]["kernel"].shape == (10, 16)
@@ -120,52 +122,59 @@ def test_a_network_is_whole_and_alone(trained):
             taken.logits(other)
 
 
-@pytest.mark.parametrize(
-    ("trial", "words"),
-    [
-        ("t00007", ["did you mean 't0007'?", "t0000 to t0007"]),
-        ("best", ["trial", "t0000 to t0007"]),
-    ],
-)
-def test_an_unknown_trial_is_refused(trained, trial, words):
-    with pytest.raises(RequestError) as error:
-        cnnjax.load_trial(trained[0], trial)
-    assert all(word in str(error.value) for word in words), error.value
+def beginning(trial, trials):
+    """The first letters of a trial's id that no other trial has."""
+    return next(trial[:count] for count in range(2, 14) if sum(t.startswith(trial[:count]) for t in trials) == 1)
+
+
+def test_the_beginning_of_an_id_names_a_trial(trained):
+    trials = trial_ids(trained[0])
+    for trial in trials:
+        assert cnnjax.load_trial(trained[0], beginning(trial, trials)).trial.id == trial
+
+
+def test_an_unknown_trial_is_refused(trained):
+    trials = trial_ids(trained[0])
+    listed = f"an id of trials.csv ({', '.join(trials[:3])}, ...), or its beginning"
+    for trial, words in ((f"{trials[7]}0", f"did you mean {trials[7]!r}? Use {listed}"), ("t", listed), ("", listed)):
+        with pytest.raises(RequestError) as error:
+            cnnjax.load_trial(trained[0], trial)
+        assert words in str(error.value)
 
 
 def test_a_trial_without_weights_is_refused(trained, tmp_path):
-    workdir = tmp_path / "copy"
+    workdir, trials = tmp_path / "copy", trial_ids(trained[0])
     shutil.copytree(trained[0], workdir)
     (chunk,) = workdir.glob("checkpoints/*/*/")
     shutil.rmtree(chunk / "1")
-    with pytest.raises(RequestError, match=r"'t0000'.*checkpoints has no state of its epoch 1"):
-        cnnjax.load_trial(workdir, "t0000")
-    assert cnnjax.load_trial(workdir, "t0002").trial.epochs == 3
+    with pytest.raises(RequestError, match=rf"'{trials[0]}'.*checkpoints has no state of its epoch 1"):
+        cnnjax.load_trial(workdir, trials[0])
+    assert cnnjax.load_trial(workdir, trials[2]).trial.epochs == 3
     (file,) = workdir.glob("programs/*/trials.jsonl")
-    file.write_text("".join(line for line in file.open() if '"t0004"' not in line))
-    with pytest.raises(RequestError, match=r"'t0004'.*it has not finished"):
-        cnnjax.load_trial(workdir, "t0004")
+    file.write_text("".join(line for line in file.open() if trials[4] not in line))
+    with pytest.raises(RequestError, match=rf"'{trials[4]}'.*it has not finished"):
+        cnnjax.load_trial(workdir, trials[4])
     shutil.rmtree(workdir / "checkpoints")
-    with pytest.raises(RequestError, match=r"'t0005'.*checkpoints has no state"):
-        cnnjax.load_trial(workdir, "t0005")
+    with pytest.raises(RequestError, match=rf"'{trials[5]}'.*checkpoints has no state"):
+        cnnjax.load_trial(workdir, trials[5])
 
 
 @pytest.mark.slow
 def test_a_diverged_trial_is_refused_and_no_part_of_an_ensemble(tmp_path):
     train(tmp_path, train={"learning_rate": (0.05, 1e30)}, select="val_loss")
-    with pytest.raises(RequestError, match=r"'t0001'.*it diverged in epoch 1"):
-        cnnjax.load_trial(tmp_path, "t0001")
-    run = read_run(tmp_path)
-    assert prediction.ensemble(run, "best") == ["t0000"]
-    with pytest.raises(RequestError, match=r"--configuration must be best, or a trial .* got 't0001'"):
-        prediction.ensemble(run, "t0001")
+    run, (ended, diverged) = read_run(tmp_path), trial_ids(tmp_path)
+    with pytest.raises(RequestError, match=rf"'{diverged}'.*it diverged in epoch 1"):
+        cnnjax.load_trial(tmp_path, diverged)
+    assert prediction.ensemble(run, "best") == [ended]
+    with pytest.raises(RequestError, match=rf"--configuration must be best, or a trial .* got '{diverged}'"):
+        prediction.ensemble(run, diverged)
 
 
 @pytest.mark.parametrize("make", [lambda folder: None, lambda folder: (folder / "file").touch()])
 def test_a_folder_that_is_no_run_is_refused(tmp_path, make):
     make(tmp_path)
     with pytest.raises(RequestError, match=r"workdir.*config\.json"):
-        cnnjax.load_trial(tmp_path, "t0000")
+        cnnjax.load_trial(tmp_path, "t3f9")
 
 
 # Files of unlabeled images
@@ -209,14 +218,16 @@ def test_no_two_columns_have_one_name(tmp_path):
 
 
 def test_one_trial_or_any_configuration_can_be_named(trained, tmp_path):
-    workdir, dataset = trained
+    (workdir, dataset), run = trained, read_run(trained[0])
     source, output = save(tmp_path, dataset.test.images), tmp_path / "labels.csv"
-    prediction.predict_file(workdir, source, output, trial="t0002")
-    np.testing.assert_array_equal(pd.read_csv(output).label, stored_logits(workdir, "t0002").argmax(1))
     results = cnnjax.load_results(workdir).set_index("trial")
+    named = beginning(results.index[2], results.index)
+    assert prediction.predict_file(workdir, source, output, trial=named).endswith(f"by {results.index[2]}")
+    np.testing.assert_array_equal(pd.read_csv(output).label, stored_logits(workdir, results.index[2]).argmax(1))
     for trial in results.index:
         alike = (results[["learning_rate", "epochs"]] == results.loc[trial, ["learning_rate", "epochs"]]).all(axis=1)
-        assert prediction.ensemble(read_run(workdir), trial) == list(results.index[alike])
+        for named in (trial, beginning(trial, results.index)):
+            assert prediction.ensemble(run, named) == list(results.index[alike])
 
 
 @pytest.mark.slow
@@ -238,7 +249,9 @@ def test_images_are_brought_to_size_as_the_study_brings_its_own(resize, tmp_path
         np.testing.assert_array_equal(fitted, dataset.test.images)
     output = tmp_path / "labels.csv"
     prediction.predict_file(tmp_path / "run", save(tmp_path, gray.test.images), output)
-    np.testing.assert_array_equal(pd.read_csv(output).label, stored_logits(tmp_path / "run", "t0000").argmax(1))
+    np.testing.assert_array_equal(
+        pd.read_csv(output).label, stored_logits(tmp_path / "run", *trial_ids(tmp_path / "run")).argmax(1)
+    )
 
 
 def test_images_of_several_sizes_meet_in_one():
@@ -280,7 +293,7 @@ def test_an_image_that_does_not_fit_is_named(shape, data, words):
         ({"figures": "run/report"}, ["--figures", "it is the run's own; use another folder"]),
         ({"figures": "run"}, ["--figures", "it is the run's own"]),
         ({"figures": "new.npy"}, ["--figures", "File exists", "use a folder"]),
-        ({"trial": "t99"}, ["trial", "t99", " to t"]),
+        ({"trial": "tx"}, ["trial", "tx", "an id of trials.csv"]),
         ({"configuration": "bets"}, ["--configuration", "bets", "best"]),
         ({"workdir": "nowhere"}, ["workdir", "nowhere", "config.json"]),
     ],
@@ -312,14 +325,14 @@ def test_an_output_that_is_a_link_stays_one(before, trained, tmp_path):
         (tmp_path / "kept/labels.csv").write_text(before)
     (tmp_path / "labels.csv").symlink_to("kept/labels.csv")
     source = save(tmp_path, trained[1].test.images[:3])
-    prediction.predict_file(trained[0], source, tmp_path / "labels.csv", trial="t0001")
+    prediction.predict_file(trained[0], source, tmp_path / "labels.csv", trial=trial_ids(trained[0])[1])
     assert (tmp_path / "labels.csv").is_symlink() and len(pd.read_csv(tmp_path / "kept/labels.csv")) == 3
 
 
 @pytest.mark.parametrize("name", ["l" * 251, "é" * 125])
 def test_the_output_may_have_as_long_a_name_as_the_system_allows(name, trained, tmp_path):
     source = save(tmp_path, trained[1].test.images[:3])
-    prediction.predict_file(trained[0], source, tmp_path / f"{name}.csv", trial="t0001")
+    prediction.predict_file(trained[0], source, tmp_path / f"{name}.csv", trial=trial_ids(trained[0])[1])
     assert len(pd.read_csv(tmp_path / f"{name}.csv")) == 3
 
 
@@ -330,6 +343,7 @@ def test_a_run_without_a_finished_trial_is_refused(trained, tmp_path):
         prediction.predict_file(tmp_path, "new.npy", tmp_path / "labels.csv")
 
 
+@pytest.mark.slow
 def test_figures_show_every_image_under_its_class(trained, tmp_path):
     """The first 32 images, and the first 20 of each class, as pixels of the figures' own."""
     workdir, dataset = trained
@@ -376,18 +390,19 @@ def test_images_in_folders_of_their_classes_are_judged(trained, tmp_path):
     images, labels = dataset.test.images[:90], dataset.test.labels[:90]
     order = save_by_class(tmp_path / "photos", images, labels, dataset.classes)
     (tmp_path / "photos" / "3" / "more.HEIC").touch()
-    said = prediction.predict_file(workdir, str(tmp_path / "photos"), tmp_path / "labels.csv", trial="t0005")
+    trial = trial_ids(workdir)[5]
+    said = prediction.predict_file(workdir, str(tmp_path / "photos"), tmp_path / "labels.csv", trial=trial)
     table = pd.read_csv(tmp_path / "labels.csv")
     assert list(table["ID"]) == [f"{labels[i]}/{i:04d}.png" for i in order]
     assert list(table["true class"]) == list(labels[order])
-    predicted = stored_logits(workdir, "t0005")[:90].argmax(1)
+    predicted = stored_logits(workdir, trial)[:90].argmax(1)
     assert list(table["class"]) == list(predicted[order])
     confusion = pd.read_csv(tmp_path / "labels.confusion.csv", index_col="true class")
     np.testing.assert_array_equal(confusion, confusion_matrix(labels, predicted, labels=range(10)))
     assert list(confusion.columns) == list(confusion.index.astype(str)) == list(dataset.classes)
     hits = (predicted == labels).sum()
     first, note, accuracy, *matrix = said.splitlines()
-    assert first.endswith("90 images, by t0005") and note == "left out, not read as images: 1 .HEIC"
+    assert first.endswith(f"90 images, by {trial}") and note == "left out, not read as images: 1 .HEIC"
     assert (
         accuracy.startswith(f"accuracy {100 * hits / 90:.2f} % ({hits} of 90)") and "labels.confusion.csv" in accuracy
     )
@@ -423,7 +438,7 @@ def test_one_image_and_floating_point_are_predicted_as_their_bytes(trained, tmp_
     }
     rows = {}
     for name, source in sources.items():
-        prediction.predict_file(workdir, source, tmp_path / "labels.csv", trial="t0005")
+        prediction.predict_file(workdir, source, tmp_path / "labels.csv", trial=trial_ids(workdir)[5])
         rows[name] = (tmp_path / "labels.csv").read_text().splitlines()
     assert rows["unit"] == rows["range"] == rows["bytes"] and len(rows["one"]) == 2
     assert rows["one"][1].split(",")[:3] == ["one.png", *rows["bytes"][1].split(",")[1:3]]
@@ -436,10 +451,11 @@ def test_the_command_line_says_which_trials(trained, tmp_path, capsys):
     workdir, dataset = trained
     source, output = save(tmp_path, dataset.test.images[:4]), tmp_path / "labels.csv"
     words = ["predict", str(workdir), f"--input={source}", f"--output={output}"]
-    for more, trials in ([], 2), (["--trial=t0001"], 1), (["--configuration", "t0001"], 2):
+    trials = trial_ids(workdir)
+    for more, count in ([], 2), ([f"--trial={trials[1]}"], 1), (["--configuration", trials[1]], 2):
         predict.main(predict.parse([*words, *more]))
         said = capsys.readouterr().out
-        assert said.startswith(f"{output}: 4 images, by ") and said.count("t000") == trials
+        assert said.startswith(f"{output}: 4 images, by ") and sum(trial in said for trial in trials) == count
     assert len(pd.read_csv(output)) == 4
 
 
@@ -467,10 +483,11 @@ def test_a_wrong_request_is_one_line_and_leaves_nothing(arguments, words, tmp_pa
 def test_statistics_of_the_run_are_used_not_those_of_the_new_images(trained, tmp_path):
     """One image alone is predicted as among the others; and data.json is where the constants come from."""
     workdir, dataset = trained
-    taken = cnnjax.load_trial(workdir, "t0004")
+    trial = trial_ids(workdir)[4]
+    taken = cnnjax.load_trial(workdir, trial)
     alone, among = taken.logits(dataset.test.images[3:4]), taken.logits(dataset.test.images)[3:4]
     np.testing.assert_allclose(alone, among, rtol=1e-5, atol=1e-5)
     shutil.copytree(workdir, tmp_path / "copy")
     data = RunFolder(workdir).read_if_intact("data.json")
     RunFolder(tmp_path / "copy").write_json("data.json", data | {"mean": [0.9]})
-    assert not np.allclose(cnnjax.load_trial(tmp_path / "copy", "t0004").shift, taken.shift)
+    assert not np.allclose(cnnjax.load_trial(tmp_path / "copy", trial).shift, taken.shift)

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 import cnnjax
 from cnnjax.runs.integrity import read_lines
-from cnnjax.runs.run_dir import RunFolder
 from cnnjax.study.plan import make_plan
 from cnnjax.study.schema import from_config
 from cnnjax.training import checkpoints, loop
@@ -29,9 +28,11 @@ from tests.support.runs import (
     Crash,
     assert_equal_numbers,
     assert_no_line_twice,
+    batch_sizes,
     read_all,
     read_weights,
     run,
+    trial_ids,
 )
 from tests.support.studies import make_study
 
@@ -97,7 +98,9 @@ def test_load_results_is_numeric_and_lazy(tmp_path):
         "initialization",
         "optimizer",
         "arithmetic",
+        "augment",
         "convolution",
+        "normalization",
         "schedule",
         "early_stopping",
         "stage_start",
@@ -105,7 +108,7 @@ def test_load_results_is_numeric_and_lazy(tmp_path):
         "status",
     }
     assert {c for c in results if not pd.api.types.is_numeric_dtype(results[c])} == texts
-    assert list(results.trial) == ["t0000", "t0001"]
+    assert list(results.trial) == trial_ids(tmp_path)
     with pytest.raises(RequestError, match=r"trials\.csv"):
         cnnjax.load_results(tmp_path / "nowhere")
     script = "import sys, cnnjax; print('pandas' in sys.modules, 'numpy' in sys.modules, callable(cnnjax.load_results))"
@@ -210,9 +213,10 @@ def recorded(advance, sizes):
     return wrapped
 
 
+@pytest.mark.slow
 def test_a_profile_is_a_trace_of_the_devices(tmp_path):
     run(make_study(checkpoint={"every": 2}), tmp_path, profile=True)  # else both epochs are one call
-    (trace,) = (tmp_path / "profile" / "p000").glob("**/perfetto_trace.json.gz")
+    (trace,) = (tmp_path / "profile").glob("p*/**/perfetto_trace.json.gz")
     names = {event.get("name") for event in json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]}
     assert any("dot" in str(name) for name in names)  # a matrix product of the compiled program
 
@@ -254,8 +258,8 @@ def test_out_of_memory_goes_on_with_half(tmp_path, monkeypatch):
         said = run(study, tmp_path / "halved")
     assert "out of memory with 5 members at a time; going on with 3" in said
     assert "out of memory with 3 members at a time; going on with 2" in said
-    layout = [[0, 2, 2], [2, 3, 2], [3, 5, 2]]
-    assert RunFolder(tmp_path / "halved").read_layout("p000") == layout
+    layout = [(2, 2), (1, 2), (2, 2)]
+    assert batch_sizes(tmp_path / "halved") == layout
     assert_equal_numbers(tmp_path / "whole", tmp_path / "halved", **CLOSE)
     assert_no_line_twice(tmp_path / "halved")
 
@@ -272,7 +276,7 @@ def test_out_of_memory_goes_on_with_half(tmp_path, monkeypatch):
         with pytest.raises(Crash):
             run(study, tmp_path / "resumed")
     assert "out of memory" not in run(study, tmp_path / "resumed")
-    assert RunFolder(tmp_path / "resumed").read_layout("p000") == layout
+    assert batch_sizes(tmp_path / "resumed") == layout
     assert sorted(read_all(tmp_path / "resumed")[0]) == sorted(read_all(tmp_path / "halved")[0])
     assert_equal_numbers(tmp_path / "halved", tmp_path / "resumed", rtol=0, atol=0)
     assert_no_line_twice(tmp_path / "resumed")

@@ -10,7 +10,6 @@ import pytest
 
 import cnnjax
 from cnnjax.report import build_report
-from cnnjax.runs.run_dir import RunFolder
 from cnnjax.training.population import Population
 from tests.support.runs import (
     CLOSE,
@@ -18,9 +17,11 @@ from tests.support.runs import (
     Crash,
     assert_equal_numbers,
     assert_no_line_twice,
+    batch_sizes,
     crash_everywhere,
     finish,
     launch,
+    program_ids,
     read_all,
     read_weights,
     run,
@@ -68,7 +69,7 @@ def test_lost_records_are_written_again(name, tmp_path):
     study = make_study(train=GRID)
     run(study, tmp_path)
     expected = read_all(tmp_path)
-    (tmp_path / "programs/p000" / name).unlink()
+    (tmp_path / "programs" / program_ids(tmp_path)[0] / name).unlink()
     run(study, tmp_path)
     assert read_all(tmp_path) == expected
 
@@ -96,12 +97,12 @@ def uninterrupted(tmp_path_factory):
 @pytest.mark.slow
 def test_killed_and_interrupted_again_and_again(uninterrupted, tmp_path):
     """Each launch goes on from what the one before left, until a signal comes: when a file that it names appears."""
-    workdir = tmp_path / "run"
+    workdir, (first, second) = tmp_path / "run", program_ids(uninterrupted)
     moments = [
-        (signal.SIGKILL, "programs/p000/metrics.jsonl"),  # before the first checkpoint is whole
-        (signal.SIGTERM, "checkpoints/p000/*/[6-9]"),
-        (signal.SIGKILL, "checkpoints/p001"),
-        (signal.SIGINT, "checkpoints/p001/*/[3-9]"),
+        (signal.SIGKILL, f"programs/{first}/metrics.jsonl"),  # before the first checkpoint is whole
+        (signal.SIGTERM, f"checkpoints/{first}/*/[6-9]"),
+        (signal.SIGKILL, f"checkpoints/{second}"),
+        (signal.SIGINT, f"checkpoints/{second}/*/[3-9]"),
         (signal.SIGKILL, "report"),
     ]
     for number, awaited in moments:
@@ -131,7 +132,7 @@ def assert_ran_on(devices, workdir, expected):
 @pytest.mark.slow
 def test_two_devices_change_nothing_nor_does_a_kill_there(uninterrupted, tmp_path):
     workdir = tmp_path / "run"
-    signal_when(launch(workdir, devices=2), signal.SIGKILL, workdir, "checkpoints/p000/*/[6-9]")
+    signal_when(launch(workdir, devices=2), signal.SIGKILL, workdir, "checkpoints/*/*/[6-9]")
     assert not (workdir / "report").exists()
     finish(launch(workdir, devices=2))
     assert_ran_on(2, workdir, uninterrupted)
@@ -144,7 +145,7 @@ def test_a_run_of_one_device_goes_on_with_four(uninterrupted, tmp_path):
     shutil.copytree(uninterrupted, workdir)
     for file in workdir.glob("programs/*/trials.jsonl"):
         file.unlink()
-    assert RunFolder(workdir).read_layout("p000") == [[0, 3, 3]]
+    assert batch_sizes(workdir) == [(3, 3)] * 2
     finish(launch(workdir, devices=4))
-    assert RunFolder(workdir).read_layout("p000") == [[0, 3, 4]]
+    assert batch_sizes(workdir) == [(3, 4)] * 2
     assert_ran_on(4, workdir, uninterrupted)

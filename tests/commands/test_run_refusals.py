@@ -14,7 +14,7 @@ from cnnjax.models.ladder import LADDER
 from cnnjax.models.specs import Gelu, Relu
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.utils.errors import RequestError
-from tests.support.runs import ROOT, run
+from tests.support.runs import ROOT, run, trial_ids
 from tests.support.studies import make_study
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -28,12 +28,12 @@ def snapshot(folder):
 def test_another_study_in_the_folder_is_refused_or_overwritten(tmp_path):
     run(make_study(), tmp_path)
     before = snapshot(tmp_path)
-    other = make_study(seeds=(3,), train={"learning_rate": 0.5})
+    other = make_study(seeds=(3,), select="train_loss", data={"validation": 60})
     with pytest.raises(RequestError) as refused:
         run(other, tmp_path)
-    for words in ("seeds ([0] there, [3] here)", "train.learning_rate ([0.05] there, [0.5] here)", "--overwrite"):
+    for words in ("data.validation (50 there, 60 here)", "select (", "only axes may", "--overwrite"):
         assert words in str(refused.value)
-    assert "epochs" not in str(refused.value)
+    assert "seeds (" not in str(refused.value)
     assert snapshot(tmp_path) == before
     run(other, tmp_path, overwrite=True)
     assert list(cnnjax.load_results(tmp_path).seed) == [3]
@@ -70,6 +70,7 @@ def test_data_that_moved_are_the_same_and_others_in_their_place_are_not(tmp_path
         ask(tmp_path / "elsewhere/b.csv")
 
 
+@pytest.mark.slow
 def test_a_network_edited_under_its_name_is_refused(tmp_path, monkeypatch):
     """Its trials are neither called finished, nor resumed, nor loaded, as those of the other network."""
     study = make_study()
@@ -78,7 +79,7 @@ def test_a_network_edited_under_its_name_is_refused(tmp_path, monkeypatch):
     assert RunFolder(tmp_path).read_config() == study.to_dict()
     monkeypatch.setitem(LADDER, "tiny", tuple(Gelu() if layer == Relu() else layer for layer in LADDER["tiny"]))
     said = r"models='tiny'.* trained another network of that name: layer 3 was Relu\(\) and is Gelu\(\)"
-    for ask in (run, lambda study, workdir: cnnjax.load_trial(workdir, "t0000")):
+    for ask in (run, lambda study, workdir: cnnjax.load_trial(workdir, *trial_ids(workdir))):
         with pytest.raises(RequestError, match=said):
             ask(study, tmp_path)
     assert snapshot(tmp_path) == before
@@ -98,9 +99,10 @@ def test_a_network_edited_under_its_name_is_refused_whatever_was_lost(tmp_path, 
 
 def test_a_network_that_is_not_on_the_ladder_here_is_said_to_be_the_studys_own(tmp_path, monkeypatch):
     run(make_study(), tmp_path)
+    (trial,) = trial_ids(tmp_path)
     monkeypatch.delitem(LADDER, "tiny")
     with pytest.raises(RequestError, match=r"models='tiny'.* the study's file adds to the ladder"):
-        cnnjax.load_trial(tmp_path, "t0000")
+        cnnjax.load_trial(tmp_path, trial)
 
 
 def test_a_run_that_stored_no_layers_goes_on(tmp_path):
@@ -110,7 +112,7 @@ def test_a_run_that_stored_no_layers_goes_on(tmp_path):
         json.dumps({k: v for k, v in config.items() if k not in ("networks", "crc32")})
     )
     assert "is finished" in run(make_study(), tmp_path)
-    assert cnnjax.load_trial(tmp_path, "t0000").trial.id == "t0000"
+    assert cnnjax.load_trial(tmp_path, *trial_ids(tmp_path)).trial.epochs == 2
 
 
 def test_a_wrong_study_does_not_overwrite(tmp_path):

@@ -1,5 +1,6 @@
 """What is wrong with a data set is counted pixel by pixel and said: before training, and in the report."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -25,7 +26,7 @@ def make_split(counts, seed):
 
 def make_dataset(train=(20, 20, 20), test=(5, 5, 5), validation=None):
     splits = [make_split(counts, seed) if counts else None for seed, counts in enumerate((train, validation, test))]
-    return Dataset("made up", *splits, CLASSES, np.zeros(2), np.ones(2))
+    return Dataset("made up", *splits, CLASSES)
 
 
 def names_of(dataset):
@@ -68,7 +69,7 @@ def test_images_in_two_splits_and_under_two_labels():
 
 def test_the_test_split_that_validates_is_no_second_split():
     dataset = make_dataset()
-    alike = Dataset(**{**vars(dataset), "validation": dataset.test, "validation_from": "same_as_test"})
+    alike = dataclasses.replace(dataset, validation=dataset.test, validation_from="same_as_test")
     assert names_of(alike) == {}
 
 
@@ -90,7 +91,7 @@ def test_copies_are_what_a_dictionary_of_bytes_says(shape):
     kinds = rng.integers(0, 256, (900, *shape)).astype(np.uint8)
     which, labels = rng.integers(0, 900, 1500), rng.integers(0, 3, 1500).astype(np.int32)
     train, test = (Split(kinds[which[part]], labels[part]) for part in (slice(1200), slice(1200, None)))
-    found = examine(Dataset("made up", train, None, test, CLASSES, np.zeros(1), np.ones(1)))
+    found = examine(Dataset("made up", train, None, test, CLASSES))
     seen = {image.tobytes() for image in train.images}
     labels_of = {}
     for image, label in zip(kinds[which], labels, strict=True):
@@ -103,7 +104,7 @@ def test_copies_are_what_a_dictionary_of_bytes_says(shape):
 def test_it_is_said_before_training_and_in_the_report(tmp_path, monkeypatch):
     dataset = load_dataset(make_study().data)
     dataset.test.images[0] = dataset.train.images[0]
-    monkeypatch.setattr(inspect, "load_dataset", lambda _: dataset)
+    monkeypatch.setattr(inspect, "load_dataset", lambda *_: dataset)
     said = inspect.inspect_study(make_study(models=("baseline",)), tmp_path / "page")
     assert "warning: in-two-splits: Identical images are in two splits" in said
     assert "<b>in-two-splits</b>" in (tmp_path / "page/index.html").read_text()

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 
 from cnnjax.data import Dataset, Split, load_dataset, normalization_map
-from cnnjax.data.dataset import Source
+from cnnjax.data.dataset import Cut, Source
 from cnnjax.data.offline_augment import flip_zoom
 from cnnjax.data.resize import resize_images
 from cnnjax.data.splits import make_splits, select_classes
@@ -35,9 +35,9 @@ def ids(split: Split | None) -> list[int]:
 def split(train_count: int, test_count: int | None, classes: int = 3, **settings) -> Dataset:
     rest = None if test_count is None else numbered(10_000, test_count, classes)
     names = tuple(str(label) for label in range(classes))
-    return make_splits(
-        Source(numbered(0, train_count, classes), rest, names), DataConfig(**{"validation": 0} | settings), "x"
-    )
+    seeds = (settings.pop("split_seed", 0),)
+    settings = {"validation": 0} | settings | {"train_examples": (settings.get("train_examples"),)}
+    return make_splits(Source(numbered(0, train_count, classes), rest, names), DataConfig(**settings), "x", seeds)
 
 
 shares = st.one_of(st.just(0.0), st.floats(0, 1, exclude_max=True), st.integers(0, 60))
@@ -312,8 +312,8 @@ def test_stored_versions_stand_side_by_side_and_are_scipys(shape):
 
 @pytest.mark.parametrize("cut", [{"validation": 0.1}, {"fractions": (0.6, 0.2, 0.2)}, {}])
 def test_stored_versions_come_after_the_cuts_and_leave_the_test_split(cut):
-    plain = load_dataset(DataConfig(**cut, train_examples=500))
-    stored = load_dataset(DataConfig(**cut, train_examples=500, stored_augment="flip_zoom"))
+    plain = load_dataset(DataConfig(**cut, train_examples=(500,)))
+    stored = load_dataset(DataConfig(**cut, train_examples=(500,), stored_augment="flip_zoom"))
     counts = plain.describe()["counts"]
     assert counts["train"] == 500
     assert stored.describe()["counts"] == {**counts, "train": 2000, "validation": 4 * counts["validation"]}
@@ -440,7 +440,7 @@ def test_statistics_are_numpys(count, channels, seed):
 
 
 def test_statistics_are_those_of_the_final_training_split():
-    dataset = load_dataset(DataConfig(validation=0.1, train_examples=100))
+    dataset = load_dataset(DataConfig(validation=0.1, train_examples=(100,)))
     np.testing.assert_allclose(dataset.mean, [dataset.train.images.mean() / 255], rtol=1e-6)
 
 
@@ -524,3 +524,88 @@ def test_image_size_reaches_every_split():
     for part in (dataset.train, dataset.validation, dataset.test):
         assert part.images.shape[1:] == (10, 10, 1)
         assert not part.images[:, 0].any() and part.images[:, 1:9, 1:9].any()
+
+
+@pytest.mark.parametrize("stratify", [False, True])
+@pytest.mark.parametrize("count", [60, 62])
+def test_folds_are_those_of_scikit_learn(count, stratify):
+    source = Source(numbered(0, count, 3), numbered(10_000, 9, 3), ("a", "b", "c"))
+    dataset = make_splits(source, DataConfig(folds=5, stratify=stratify), "x", (7,))
+    kind = StratifiedKFold if stratify else KFold
+    labels = source.train.labels
+    folds = [*kind(5, shuffle=True, random_state=7).split(labels, labels)]
+    assert [*dataset.partitions] == [Cut(7, fold, None) for fold in range(5)]
+    fewest = min(len(train) for train, _ in folds)
+    for (train, validation), partition in zip(folds, dataset.partitions.values(), strict=True):
+        assert ids(dataset.pool.take(partition.validation)) == validation.tolist()
+        assert set(ids(dataset.pool.take(partition.train))) <= set(train.tolist())
+        assert len(partition.train) == fewest >= len(train) - 1
+        assert ids(dataset.pool.take(partition.test)) == ids(source.test)
+    assert ids(dataset.validation) == folds[0][1].tolist()
+    left_out = ("all folds train on 49 images; where there is one more, it is left out",)
+    assert dataset.notes == (() if count == 60 else left_out)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"validation": 0.2}, {"fractions": (0.6, 0.2, 0.2)}, {"stored_augment": "flip_zoom"}]
+)
+def test_each_seed_of_the_split_stream_has_the_splits_of_a_study_of_its_own(settings):
+    digits = load_digits()
+    images = digits.images.astype(np.uint8)[:300, ..., None]
+    source = Source(Split(images, digits.target[:300].astype(np.int32)), None, tuple("0123456789"))
+    data = DataConfig(train_examples=(40, 50), **settings)
+    dataset = make_splits(source, data, "x", (3, 8))
+    assert [*dataset.partitions] == [Cut(seed, None, count) for seed in (3, 8) for count in (40, 50)]
+    for cut, partition in dataset.partitions.items():
+        alone = make_splits(source, dataclasses.replace(data, train_examples=(cut.train_examples,)), "x", (cut.split,))
+        assert alone.pool is None
+        for name, split in alone.splits.items():
+            found = dataset.pool.take(getattr(partition, name))
+            np.testing.assert_array_equal(found.images, split.images)
+            np.testing.assert_array_equal(found.labels, split.labels)
+        np.testing.assert_array_equal((partition.mean, partition.std), (alone.mean, alone.std))
+        np.testing.assert_array_equal(dataset.test_labels[cut.split], alone.test.labels)
+        assert dataset.train_size(cut.train_examples) == len(alone.train)
+    smaller, larger = (set(dataset.partitions[Cut(3, None, count)].train) for count in (40, 50))
+    assert smaller < larger
+    first = make_splits(source, dataclasses.replace(data, train_examples=(40,)), "x", (3,))
+    assert dataset.describe()["sha256"] == first.describe()["sha256"]  # so that a run may grow by seeds of the split
+
+
+@pytest.mark.parametrize(
+    ("settings", "seeds", "message"),
+    [
+        ({"folds": 61}, (0,), r"^data\.folds=61: there are 60 training examples; use fewer folds$"),
+        (
+            {"folds": 30, "stratify": True},
+            (0,),
+            r"^data\.folds=30: class a has 17 training examples; use at most 17 folds, or data\.stratify=False$",
+        ),
+        ({"folds": 5, "train_examples": (49,)}, (0,), r"^data\.train_examples=49: .* 49 of 48 examples; use 1 to 48$"),
+        ({"validation": 0, "train_examples": (60, None)}, (0,), r"^data\.train_examples=.* 60 and None are the same"),
+        ({"validation": 0}, (0, 1), r"^streams\.split=\(0, 1\): all seeds give the same splits: the data gives its"),
+    ],
+)
+def test_splits_that_cannot_differ_as_asked_are_refused(settings, seeds, message):
+    source = Source(numbered(0, 60, 3), numbered(10_000, 9, 3), ("a", "b", "c"))
+    with pytest.raises(RequestError, match=message):
+        make_splits(source, DataConfig(**settings), "x", seeds)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"folds": 1}, r"^data\.folds must be a whole number >= 2 and <= 1000, or None, got 1$"),
+        ({"folds": (3, 5)}, r"^data\.folds must be a whole number"),
+        (
+            {"folds": 5, "validation": 0.1},
+            r"^data\.validation=0\.1: each fold of data\.folds validates .* use the default None",
+        ),
+        ({"folds": 5, "validation": 0}, r"^data\.validation=0: "),
+        ({"folds": 5, "validation_from": "test"}, r"^data\.validation_from='test': "),
+        ({"folds": 5, "fractions": (0.6, 0.2, 0.2)}, r"^data\.fractions=.* use the default \(\)"),
+    ],
+)
+def test_folds_that_contradict_are_refused(data, message):
+    with pytest.raises(RequestError, match=message):
+        from_config({"data": data})

@@ -144,6 +144,7 @@ def test_a_failure_leaves_no_file(folder, monkeypatch):
     assert list((folder / "out").iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not FASHION_MNIST, reason="CNNJAX_FASHION_MNIST names no folder")
 def test_fashion_mnist_has_the_published_rows_and_mean(tmp_path):
     command.main(command.parse(["to_csv", f"--input={FASHION_MNIST}", f"--output={tmp_path}"]))

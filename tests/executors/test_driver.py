@@ -20,7 +20,7 @@ from cnnjax.runs.run_dir import RunFolder
 from cnnjax.training import program as programs
 from cnnjax.training.population import Population
 from cnnjax.utils.errors import RelayedError, RequestError
-from tests.support.runs import run
+from tests.support.runs import program_ids, run, trial_ids
 from tests.support.studies import add_tiny, make_quick, make_study
 
 # Two programs of two members; a trial of each member is read off a longer one.
@@ -85,12 +85,13 @@ def serial(tmp_path_factory):
 # The same files
 
 
+@pytest.mark.slow
 def test_workers_write_what_one_process_writes(serial, tmp_path):
     said = run(make_study(**TWO), tmp_path, engine=Here())
     assert read_all(tmp_path) == read_all(serial)
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in serial.iterdir()}
-    for program in ("p000", "p001"):
-        assert f"{program}: process " in said and re.search(rf"{program} t\d+-t\d+ epoch 3/3", said)
+    for program in program_ids(serial):
+        assert f"{program}: process " in said and re.search(rf"{program} m\w+-m\w+ epoch 3/3", said)
     assert "2,400 images in" in said
 
 
@@ -152,19 +153,19 @@ def test_an_interrupt_ends_the_workers_and_keeps_what_they_wrote(serial, tmp_pat
 
 
 def test_a_task_that_breaks_stops_no_other_and_is_raised_at_the_end(serial, tmp_path):
-    study = make_study(**TWO)
+    study, (first, _) = make_study(**TWO), program_ids(serial)
 
     def break_first(task):
-        patch.setattr(worker.programs, "load", failing if task["program"] == "p000" else load)
+        patch.setattr(worker.programs, "load", failing if task["program"] == first else load)
 
-    def failing(study):
+    def failing(study, earlier):
         raise OSError("the cable is out")
 
     with pytest.MonkeyPatch.context() as patch:
         load = programs.load
-        with pytest.raises(RuntimeError, match=r"program p000 on .*: Traceback (.|\n)*OSError: the cable is out"):
+        with pytest.raises(RuntimeError, match=rf"program {first} on .*: Traceback (.|\n)*OSError: the cable is out"):
             run(study, tmp_path, engine=Here(break_first))
-    assert sorted(RunFolder(tmp_path).read_trials()) == ["t0004", "t0005", "t0006", "t0007"]
+    assert RunFolder(tmp_path).read_trials().keys() == {*trial_ids(serial)[4:]}
     run(study, tmp_path)
     assert read_all(tmp_path) == read_all(serial)
 
@@ -174,14 +175,14 @@ def test_a_task_that_breaks_stops_no_other_and_is_raised_at_the_end(serial, tmp_
 
 def test_what_a_worker_runs_on_is_kept_and_a_change_is_said(serial, tmp_path, monkeypatch):
     def other(task):
-        patch.setattr("cnnjax.runs.environment._processor", lambda: f"processor of {task['program']}")
+        patch.setattr("cnnjax.runs.environment.processor", lambda: f"processor of {task['program']}")
 
     with pytest.MonkeyPatch.context() as patch:
         run(make_study(**TWO), tmp_path, engine=Here(other))
-    environment = read_json(tmp_path / "environment.json")
-    assert environment["processor"] == "processor of p000"
-    assert environment["tasks"] == {"p001": {"processor": "processor of p001"}}
-    assert "processor was 'processor of p000', is " in run(make_study(**TWO), tmp_path)
+    environment, (first, second) = read_json(tmp_path / "environment.json"), program_ids(tmp_path)
+    assert environment["processor"] == f"processor of {first}"
+    assert environment["tasks"] == {second: {"processor": f"processor of {second}"}}
+    assert f"processor was 'processor of {first}', is " in run(make_study(**TWO), tmp_path)
 
 
 # One process in a program's directory
@@ -200,9 +201,10 @@ def killed(study, workdir):
 def test_a_program_that_is_held_is_refused_and_its_holder_named(options, tmp_path):
     study = make_study(**TWO)
     killed(study, tmp_path)
-    with locked(tmp_path / "programs/p000"), pytest.raises(RequestError, match=r"p000.*process \d+ on .* works in it"):
+    records = tmp_path / "programs" / program_ids(tmp_path)[0]
+    with locked(records), pytest.raises(RequestError, match=rf"{records.name}.*process \d+ on .* works in it"):
         run(study, tmp_path, **options)
-    assert (tmp_path / "programs/p000/metrics.jsonl").exists() and (tmp_path / "config.json").exists()
+    assert (records / "metrics.jsonl").exists() and (tmp_path / "config.json").exists()
     run(study, tmp_path, **options)
     assert len(RunFolder(tmp_path).read_trials()) == 8
 
@@ -217,7 +219,7 @@ def test_a_job_of_an_earlier_launch_that_starts_late_does_nothing(serial, tmp_pa
     (tmp_path / HOLDER).write_text(task["launch"])  # as a launch leaves it that could not end in order
     assert worker.work(task)["error"] is None
     (tmp_path / HOLDER).unlink()
-    assert RunFolder(tmp_path).read_trials().keys() == {"t0000", "t0001", "t0002", "t0003"}
+    assert RunFolder(tmp_path).read_trials().keys() == {*trial_ids(serial)[:4]}
     run(make_study(**TWO), tmp_path)
     assert read_all(tmp_path) == read_all(serial)
 
@@ -250,17 +252,17 @@ def with_other_data(task, tmp_path):
     ],
 )
 def test_a_worker_that_cannot_says_why_and_nothing_is_lost(spoil, said, serial, tmp_path):
-    study = make_study(**TWO)
+    study, (first, _) = make_study(**TWO), program_ids(serial)
 
     def spoil_first(task):
-        if task["program"] == "p000":
+        if task["program"] == first:
             spoil(task, tmp_path)
 
     workdir = tmp_path / "run"
-    with pytest.raises(RelayedError, match=rf"^program p000 on {socket.gethostname()}: {said}") as refused:
+    with pytest.raises(RelayedError, match=rf"^program {first} on {socket.gethostname()}: {said}") as refused:
         run(study, workdir, engine=Here(spoil_first))
     assert "\n" not in str(refused.value) and "run the same command again to continue" in str(refused.value)
-    assert sorted(RunFolder(workdir).read_trials()) == ["t0004", "t0005", "t0006", "t0007"]
+    assert RunFolder(workdir).read_trials().keys() == {*trial_ids(serial)[4:]}
     run(study, workdir)
     assert read_all(workdir) == read_all(serial)
 
@@ -273,7 +275,7 @@ def test_a_worker_without_the_data_says_what_is_not_there(tmp_path):
     def lose(task):
         (tmp_path / "data.npz").unlink()
 
-    with pytest.raises(RelayedError, match=r"^program p000 on .*: data.path='.*data.npz': "):
+    with pytest.raises(RelayedError, match=r"^program p\w+ on .*: data.path='.*data.npz': "):
         run(study, tmp_path / "run", engine=Here(lose))
 
 

@@ -84,6 +84,7 @@ def test_every_claim_is_of_something_that_the_ladder_has():
     assert len({(*claim.of.items(), claim.measure) for claim in every}) == len(every)
 
 
+@pytest.mark.slow
 def test_runs_are_collected_into_one_folder(tmp_path):
     whole = make_config([0, 1], train={"batch_size": 64})
     make_run(tmp_path / "first", whole)

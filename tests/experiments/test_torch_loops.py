@@ -145,6 +145,7 @@ def test_both_loops_learn_the_toy(toy, optimizer):
     assert peer.hits.item() > 0.15 * 64 * peer.steps  # chance is 0.10
 
 
+@pytest.mark.slow
 def test_stacked_members_learn_the_toy_each_for_itself(toy):
     torch.manual_seed(0)
     stacked = torch_vmap.StackedPeer("complex", "sgd", 64, 3, "cpu", *toy)

@@ -18,7 +18,7 @@ import pytest
 
 import cnnjax
 from cnnjax.runs.integrity import read_lines
-from cnnjax.runs.run_dir import RunFolder
+from tests.support.runs import batch_sizes, trial_ids
 
 pytestmark = [pytest.mark.engines, pytest.mark.slow]
 
@@ -129,7 +129,7 @@ def alone(tmp_path_factory):
 
 def test_two_processes_killed_and_resumed_by_two_by_one_and_by_four_end_with_the_numbers_of_one(alone, tmp_path):
     workdir = tmp_path / "run"
-    moments = [(2, 1, "checkpoints/p000/*/2"), (2, 0, "checkpoints/p000/*/5"), (1, 0, "checkpoints/p000/*/7")]
+    moments = [(2, 1, "checkpoints/*/*/2"), (2, 0, "checkpoints/*/*/5"), (1, 0, "checkpoints/*/*/7")]
     for number, victim, awaited in moments:
         started = start_all(number, workdir) if number > 1 else [start(workdir)]
         wait_for(workdir, awaited)
@@ -138,26 +138,26 @@ def test_two_processes_killed_and_resumed_by_two_by_one_and_by_four_end_with_the
         assert ends[victim][0] == -9, ends
         for code, _, errors in ends[:victim] + ends[victim + 1 :]:
             assert code not in (0, 2) and errors, errors  # JAX's own message
-    saved = max(int(step.name) for step in workdir.glob("checkpoints/p000/*/*") if step.name.isdigit())
+    saved = max(int(step.name) for step in workdir.glob("checkpoints/*/*/*") if step.name.isdigit())
     ends = outcomes(start_all(4, workdir))
     assert [code for code, *_ in ends] == [0] * 4, ends
     assert f"epoch {saved}/" not in ends[0][2] and f"epoch {saved + 1}/12" in ends[0][2]  # no epoch was lost
     assert str(workdir / "report/index.html") in ends[0][1] and workdir.name not in "".join(o for _, o, _ in ends[1:])
     assert not any("epoch" in errors for *_, errors in ends[1:])  # only process 0 prints
-    assert RunFolder(workdir).read_layout("p000") == [[0, 3, 4]]
+    assert batch_sizes(workdir) == [(3, 4)]
     assert_equal_runs(alone, workdir)
     seen = json.loads((workdir / "environment.json").read_text())
     assert len(seen["devices"]) == 4 and len(seen["earlier"][0]["devices"]) == 2
     # The checkpoints of the trials of four epochs were written by two processes, and not changed by four.
     images = np.load(alone / "predictions/images.npz")["images"]
-    one, other = (cnnjax.load_trial(folder, "t0000").logits(images) for folder in (alone, workdir))
+    one, other = (cnnjax.load_trial(folder, trial_ids(alone)[0]).logits(images) for folder in (alone, workdir))
     np.testing.assert_allclose(one, other, atol=0.01)
 
 
 def test_a_signal_to_all_ends_them_in_order(tmp_path):
     workdir = tmp_path / "run"
     started = start_all(2, workdir)
-    wait_for(workdir, "checkpoints/p000/*/1")
+    wait_for(workdir, "checkpoints/*/*/1")
     for process in started:  # like a batch system
         process.send_signal(signal.SIGTERM)
     for code, _, errors in outcomes(started):
@@ -167,8 +167,9 @@ def test_a_signal_to_all_ends_them_in_order(tmp_path):
 def test_a_damaged_checkpoint_is_repaired_by_all_processes(alone, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(alone, workdir)
-    (workdir / "programs/p000/trials.jsonl").unlink()
-    (chunk,) = workdir.glob("checkpoints/p000/*/")
+    (records,) = workdir.glob("programs/*/trials.jsonl")
+    records.unlink()
+    (chunk,) = workdir.glob("checkpoints/*/*/")
     file = max((chunk / "4/state").rglob("*"), key=lambda path: path.stat().st_size)
     content = file.read_bytes()
     file.write_bytes(content[: len(content) // 2])

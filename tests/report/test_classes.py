@@ -52,6 +52,7 @@ def test_table_is_the_mean_of_the_seeds_classification_reports(grid):
             assert float(row[f"{column}_std"]) == pytest.approx(statistics.stdev(values))
 
 
+@pytest.mark.slow
 def test_the_confusion_matrix_is_sklearns_summed_over_seeds(grid):
     run = read_run(grid)
     logits, labels = _predictions(run, run.best_of_models["complex"])

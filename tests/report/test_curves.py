@@ -26,6 +26,7 @@ def _by_epoch(folder: Path, member: str, column: str) -> list[float]:
     return [line[column] for line in lines if line["member"] == member]
 
 
+@pytest.mark.slow
 def test_a_mean_over_seeds_ends_with_the_first_that_stops(tmp_path):
     folder = make_run(tmp_path / "run", STOPPED, stop={"t0000": 5, "t0001": 7})
     run = read_run(folder)

@@ -153,6 +153,7 @@ def test_equal_accuracies_have_neither_sources_nor_effects(tmp_path):
     assert explain(read_run(grid)) is None
 
 
+@pytest.mark.slow
 def test_one_of_anything_is_not_several(tmp_path):
     page = build_report(make_run(tmp_path / "run", make_config([0]), examples=40)).read_text()
     for one in ("compiled program", "configuration", "seed"):

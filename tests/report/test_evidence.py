@@ -15,7 +15,7 @@ from statsmodels.stats.multitest import multipletests
 
 from cnnjax.analysis.evidence import scale_of, weigh
 from cnnjax.analysis.read import read_run
-from cnnjax.report.sections import hyperparameters, ranking, spread, variance
+from cnnjax.report.sections import hyperparameters, protocol, ranking, spread, variance
 from cnnjax.report.sections.hyperparameters import marginal_means
 from cnnjax.report.sections.search import expected_bests
 from cnnjax.report.sections.variance import split_variance
@@ -319,3 +319,31 @@ def test_seeds_that_never_left_chance_are_named_and_compared_both_ways(tmp_path)
     frame = _ranking(folder).set_index("learning_rate")
     assert frame["stuck"].to_dict() == {0.01: 0, 0.02: 2, 0.03: 1, 0.04: 0}
     assert frame.loc[0.02, "may be best"] == "yes" and frame.loc[0.04, "may be best"] == "no"
+
+
+def test_folds_are_no_seeds_and_the_report_says_so(tmp_path):
+    config = make_config([0], train={"learning_rate": [0.01, 0.03]}, data={"validation": None, "folds": 4})
+    found = read_run(make_run(tmp_path / "run", config))
+    assert (found.folds, found.repeats, [*found.configurations["n"]]) == (4, "folds", [4, 4])
+    assert {key[-1] for key in found.by_seed(0, "test_accuracy")} == {0, 1, 2, 3}
+    said = "Trials are of 4 folds, which share training images: their spread is not that of seeds"
+    assert said in read_answer(tmp_path / "run")
+    tables = [*spread.tables(found), *ranking.tables(found)]
+    assert sum(said in table.note for table in tables) == 3
+    assert [finding.severity for finding in protocol.check(found) if finding.name == "folds"] == ["note"]
+
+
+def test_each_trial_is_measured_with_the_labels_of_its_own_test_split(tmp_path):
+    folder = make_run(tmp_path / "run", make_config([0, 1], streams={"split": None}))
+    labels = np.load(folder / "predictions/labels.npz")["labels"]
+    np.savez(folder / "predictions/labels_split0.npz", labels=labels)
+    np.savez(folder / "predictions/labels_split1.npz", labels=labels[::-1])
+    data = json.loads((folder / "data.json").read_text())
+    (folder / "data.json").write_text(json.dumps(data | {"test_splits": [0, 1]}))
+    run = read_run(folder)
+    (_, first), (_, second) = run.tested(0)
+    np.testing.assert_array_equal((first, second), (labels, labels[::-1]))
+    logits, of_all = run.predictions(0)  # single images are compared on one test split
+    assert len(logits) == 1 and of_all.tolist() == labels.tolist()
+    (folder / "predictions/labels_split1.npz").unlink()
+    assert read_run(folder).tested(0) == []

@@ -90,8 +90,8 @@ def test_figures_show_names_as_they_are(tmp_path, complaints):
 def test_data_and_predictions_of_such_names_are_drawn(complaints):
     rng = np.random.default_rng(0)
     split = Split(rng.integers(0, 256, (20, 5, 5, 1)).astype(np.uint8), np.arange(20, dtype=np.int32) % 10)
-    dataset = Dataset("made up", split, None, split, tuple(NAMES), np.zeros(1), np.ones(1))
-    plots = [*data.figures(dataset, None), *predictions.figures(split.images, split.labels, NAMES)]
+    dataset = Dataset("made up", split, None, split, tuple(NAMES))
+    plots = [*data.figures(dataset, {}), *predictions.figures(split.images, split.labels, NAMES)]
     assert complaints == []
     assert sum("$x$" in texts_of(plot.svg) for plot in plots) == 5
 

@@ -12,7 +12,7 @@ from cnnjax.analysis.read import read_run
 from cnnjax.report import build_report
 from cnnjax.report.sections import protocol
 from cnnjax.report.sections.data_rules import Finding
-from tests.support.made_up_run import STOPPED, make_config, make_run
+from tests.support.made_up_run import STOPPED, make_config, make_run, read_answer, read_rows
 
 GRID = {"learning_rate": [0.01, 0.03]}
 
@@ -143,8 +143,15 @@ def test_seeds_that_never_left_chance_are_named(tmp_path, trials, how, names):
     found = {finding.name: finding.sentence for finding in protocol.check(read_run(folder))}
     assert list(found) == names
     if "stuck" in names:
-        assert found["stuck"].startswith(f"{len(trials)} of 6 finished trials never left chance (t0000 with seed 0, ")
+        of_seeds = f"{len(trials)} of 3 seeds of learning rate 0.01"
+        assert found["stuck"].startswith(f"{len(trials)} of 6 finished trials never left chance ({of_seeds}): ")
         assert f"<b>{len(trials)}</b>stuck at chance" in build_report(folder).read_text()
+        assert f"Stuck at chance: {of_seeds} learned nothing" in read_answer(folder)
+        rows = read_rows(folder / "report" / "configurations.csv")
+        assert sorted((row["learning_rate"], row["stuck"]) for row in rows) == [
+            ("0.01", f"{len(trials)}"),
+            ("0.03", "0"),
+        ]
     if "at-chance" in names:
         assert found["at-chance"].startswith("1 of 2 configurations") and "(learning rate 0.01)" in found["at-chance"]
 

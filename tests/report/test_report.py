@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import scipy.stats
 
-from cnnjax.analysis.columns import significant
 from cnnjax.analysis.read import read_run
 from cnnjax.report import build_report
 from cnnjax.report.sections import spread
 from cnnjax.report.sections.measures import group_means
 from cnnjax.study.metrics import TEST_MEASURES
 from cnnjax.utils.errors import RequestError
+from cnnjax.utils.text import significant
 from tests.support.made_up_run import (
     GRID,
     SKILL,
@@ -62,6 +62,7 @@ def test_configurations_are_recomputable_from_trials(grid):
     assert means == sorted(means, reverse=True)
 
 
+@pytest.mark.slow
 def test_model_and_optimizer_table_keeps_the_two_spreads_apart(grid):
     trials, configurations = read_rows(grid / "trials.csv"), read_rows(grid / "report" / "configurations.csv")
     table = read_rows(grid / "report" / "by_model_and_optimizer.csv")

@@ -27,10 +27,11 @@ from cnnjax.training import checkpoints, program
 from cnnjax.training.population import Population
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.progress import Progress
+from tests.support.runs import program_ids, trial_ids
 from tests.support.studies import add_tiny, make_study
 
-RECORDS = ("programs/p000/metrics.jsonl", "programs/p000/trials.jsonl")
 STUDY = make_study(seeds=(0, 1), train={"epochs": (2, 4)}, checkpoint={"keep": 1})
+RECORDS = ("metrics.jsonl", "trials.jsonl")  # of the only program
 
 
 class Crash(BaseException):
@@ -92,6 +93,12 @@ def files_of(workdir):
     return sorted(p.relative_to(workdir) for p in workdir.rglob("*") if p.is_file() and p.name != ".lock")
 
 
+def path_of(workdir, name):
+    """The path of a file of a run. Those of the program are named without its directory."""
+    (program,) = program_ids(workdir)
+    return workdir / "programs" / program / name if name in RECORDS else workdir / name
+
+
 def damage(path, kind, rng):
     data = bytearray(path.read_bytes())
     start = rng.randrange(max(len(data), 1))
@@ -140,7 +147,8 @@ def assert_report_is_right_or_refused(whole, copy, what):
 
 
 def assert_weights_are_right_or_refused(whole, copy, what):
-    for trial in ("t0000", "t0003"):
+    trials = trial_ids(whole)
+    for trial in (trials[0], trials[3]):
         try:
             taken = cnnjax.load_trial(copy, trial)
         except RequestError as error:
@@ -207,6 +215,7 @@ def change_a_number(state):
         writer.save(state / "state", arrays, force=True)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_goes_on(finished, interrupted, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(interrupted, copy)
@@ -238,9 +247,10 @@ def test_a_damaged_name_of_a_checksum_is_found(finished, tmp_path, name):
     """It is none of a record that was written by hand, without a checksum."""
     copy = tmp_path / "run"
     shutil.copytree(finished, copy)
-    data = bytearray((copy / name).read_bytes())
+    path = path_of(copy, name)
+    data = bytearray(path.read_bytes())
     data[data.index(b"crc32") + 2] ^= 1
-    (copy / name).write_bytes(data)
+    path.write_bytes(data)
     with pytest.raises(RequestError, match=f"{name}.*damaged"):
         read_run(copy)
     assert_right_or_refused(copy, numbers(finished), f"flip in {name}")
@@ -259,13 +269,13 @@ def test_arrays_of_another_shape_are_refused_before_they_are_read(finished, tmp_
     monkeypatch.setattr(ocp.Checkpointer, "restore", None)
     said = rf"params/{layer}/kernel has shape \(4, 7, 7\), expected \(2, 3, 3, "
     with pytest.raises(RequestError, match=said):
-        cnnjax.load_trial(copy, "t0002")
+        cnnjax.load_trial(copy, trial_ids(copy)[2])
 
 
 def test_arrays_for_which_there_is_no_memory_are_refused(finished, monkeypatch):
     monkeypatch.setattr(checkpoints.psutil, "virtual_memory", lambda: types.SimpleNamespace(available=1000))
     with pytest.raises(RequestError, match=r"arrays take 0\.0 GB, but 0\.0 GB are free"):
-        cnnjax.load_trial(finished, "t0002")
+        cnnjax.load_trial(finished, trial_ids(finished)[2])
 
 
 def test_a_state_for_which_there_is_no_memory_is_refused_and_stays(interrupted, tmp_path, monkeypatch):
@@ -281,9 +291,9 @@ def test_a_state_for_which_there_is_no_memory_is_refused_and_stays(interrupted, 
     assert set(before) <= set(files_of(copy))
 
 
-@pytest.mark.parametrize("name", ["t0000.npz", "labels.npz"])
-def test_damaged_predictions_are_not_compared(finished, tmp_path, name):
-    copy = tmp_path / "run"
+@pytest.mark.parametrize("of", ["trial", "labels"])
+def test_damaged_predictions_are_not_compared(finished, tmp_path, of):
+    copy, name = tmp_path / "run", f"{trial_ids(finished)[0] if of == 'trial' else of}.npz"
     shutil.copytree(finished, copy)
     flip(copy / "predictions" / name)
     sides = comparison.read_side(f"{copy}:epochs=2"), comparison.read_side(str(finished))
@@ -292,10 +302,11 @@ def test_damaged_predictions_are_not_compared(finished, tmp_path, name):
 
 
 def test_lost_predictions_and_lines_are_written_again(finished, tmp_path):
-    for name in ("predictions/t0000.npz", "predictions/t0003.npz", *RECORDS):
+    trials = trial_ids(finished)
+    for name in (f"predictions/{trials[0]}.npz", f"predictions/{trials[3]}.npz", *RECORDS):
         copy = tmp_path / name.replace("/", "-")
         shutil.copytree(finished, copy)
-        flip(copy / name)
+        flip(path_of(copy, name))
         run(copy)
         assert numbers(copy) == numbers(finished), name
         assert "is finished" in run(copy)
@@ -306,25 +317,26 @@ def test_a_damaged_finished_state_is_not_predicted_with(finished, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(finished, copy)
     (state,) = copy.glob("checkpoints/*/*/4/")
-    expected, said = cnnjax.load_trial(finished, "t0002"), []
+    of_state = trial_ids(finished)[2:]
+    expected, said = cnnjax.load_trial(finished, of_state[0]), []
     for path, at in itertools.product(arrays_of(state), np.linspace(0.05, 0.95, 8)):
         flip(path, at)
         try:  # a bit of the optimizer's state is no matter
-            assert_same_weights(cnnjax.load_trial(copy, "t0002"), expected, at)
+            assert_same_weights(cnnjax.load_trial(copy, of_state[0]), expected, at)
         except RequestError as error:
             said.append(str(error))
         flip(path, at)
     change_a_number(state)
     with pytest.raises(RequestError, match="checksum of params/dense0/kernel"):
-        cnnjax.load_trial(copy, "t0002")
+        cnnjax.load_trial(copy, of_state[0])
     assert all(str(state) in line and "delete it" in line and "\n" not in line for line in said)
     # As it says:
     shutil.rmtree(state)
-    for trial in ("t0002", "t0003"):
+    for trial in of_state:
         (copy / f"predictions/{trial}.npz").unlink()
     run(copy)
     assert numbers(copy) == numbers(finished)
-    assert cnnjax.load_trial(copy, "t0002")
+    assert cnnjax.load_trial(copy, of_state[0])
 
 
 @pytest.mark.parametrize(
@@ -340,7 +352,7 @@ def test_other_data_of_the_same_name_is_refused(finished, tmp_path, change, word
     shutil.copytree(finished, copy)
     folder = RunFolder(copy)
     folder.write_json("data.json", folder.read_if_intact("data.json") | change)
-    (copy / RECORDS[1]).unlink()
+    path_of(copy, "trials.jsonl").unlink()
     with pytest.raises(RequestError, match=rf"its trials trained on other data {words}"):
         run(copy)
 

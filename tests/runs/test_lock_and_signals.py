@@ -65,6 +65,7 @@ def test_a_second_process_is_refused_and_told_who_is_there(holder, tmp_path, opt
     assert {path.name for path in tmp_path.iterdir()} == {".lock", ".lock_holder", "config.json"}
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_dead_process_is_free(holder, tmp_path):
     holder.kill()
     holder.wait()
@@ -180,7 +181,11 @@ ODD = {
     **{"JAX_THREEFRY_PARTITIONABLE": "0", "JAX_TRANSFER_GUARD": "disallow"},
     **{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
 }
-TAKEN = "import cnnjax, numpy as np\nprint(cnnjax.load_trial('run', 't0001').logits(np.zeros((1, 8, 8, 1), np.uint8)))"
+TAKEN = """
+import cnnjax, numpy as np
+trial = cnnjax.load_results("run")["trial"][1]
+print(cnnjax.load_trial("run", trial).logits(np.zeros((1, 8, 8, 1), np.uint8)))
+"""
 
 
 @pytest.mark.slow

@@ -48,7 +48,9 @@ def trials_of(*members):
 def test_every_hyperparameter_is_a_column_and_an_axis():
     """Trials that differ in a hyperparameter that is no axis would count as seeds of one configuration."""
     hparams = {field.name for field in (*dataclasses.fields(Static), *dataclasses.fields(Traced))}
-    hparams = hparams - {"clips"} | {"epochs", "later_stages"}  # whether a trial clips follows from its clip_norm
+    # Whether a trial clips, or keeps its best weights, follows from the others and from the data; folds repeat a
+    # configuration as seeds do.
+    hparams = hparams - {"clips", "keeps_best", "fold"} | {"epochs", "later_stages"}
     assert set(AXES) == hparams
     assert hparams <= set(TRIAL_COLUMNS) and len(set(TRIAL_COLUMNS)) == len(TRIAL_COLUMNS)
 
@@ -83,7 +85,8 @@ def test_cached_records_equal_the_files(tmp_path):
 
 
 def test_files_are_read_once_for_any_number_of_batches(tmp_path, monkeypatch):
-    records, reads = begin(tmp_path), []
+    begin(tmp_path)
+    records, reads = RunFolder(tmp_path).program("p000"), []
     read = program_records.read_lines
     monkeypatch.setattr(program_records, "read_lines", lambda path: reads.append(path.name) or read(path))
     for member in MEMBERS:
@@ -121,6 +124,7 @@ def test_of_a_trial_that_was_trained_again_the_newest_row_counts(tmp_path):
     for loss in (0.5, 0.25):
         records.append_trials([trial_row(MEMBERS[0].trials[0], "t0000", {"status": "ok", "test_loss": loss})])
     assert load_results(tmp_path)["test_loss"].tolist() == [0.25]
+    RunFolder(tmp_path).write_json("config.json", STUDY)
     RunFolder(tmp_path).write_views()
     assert pd.read_csv(tmp_path / "trials.csv")["test_loss"].tolist() == [0.25]
 
@@ -160,7 +164,8 @@ def test_an_older_row_that_is_damaged_is_refused(older):
 def test_an_older_run_is_not_continued(older):
     with pytest.raises(RequestError, match=r"an older version of cnnjax trained its trials; continue with the version"):
         RunFolder(older).check_version()
-    begin(older)
+    plan = RunFolder(older).read_if_intact("plan.json")
+    RunFolder(older).write_json("plan.json", plan | {"trial_ids": []})
     RunFolder(older).check_version()
 
 

@@ -259,6 +259,7 @@ def test_a_margin_is_positive(margin):
         pair(margin=margin)
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.integers(0, 3))
 def test_holm_agrees_with_statsmodels(p_values, untested):

@@ -111,6 +111,7 @@ def test_what_is_not_crossed_is_refused(change, words):
         split(change(cross((2, 3), a=1.0)))
 
 
+@pytest.mark.slow
 @pytest.mark.simulation
 @pytest.mark.parametrize(
     "truth",

@@ -35,6 +35,7 @@ def compared(values, **options):
     return compare(groups[0], groups[1], pair=pairing_helps(groups), **options)
 
 
+@pytest.mark.slow
 @pytest.mark.simulation
 @pytest.mark.parametrize(("configurations", "spread"), [(2, 1.0), (2, 3.0), (12, 1.0)])
 @pytest.mark.parametrize("n", [3, 5, 10])

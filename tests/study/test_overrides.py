@@ -78,7 +78,7 @@ def test_overrides_reach_the_study():
     assert study.train.optimizer == ("sgd",)
     assert study.train.weight_decay == (0, 0.1)
     assert study.streams.init == (3,)
-    assert study.data.augment == ()
+    assert study.data.augment == ((),)
     assert study.data.path == "some where"
     untouched = load_study(QUICKSTART)
     assert study.models == untouched.models
@@ -182,7 +182,7 @@ def test_texts_that_break_parsers_are_values_too(text):
         ("quickstart", 36, 36, 6),
         ("grid", 240, 120, 12),
         ("seeds", 5, 5, 1),
-        ("variance", 243, 81, 1),
+        ("variance", 729, 243, 1),
         ("learning_rates", 12, 12, 1),
         ("regularisation", 30, 30, 10),
         ("depth", 27, 27, 9),
@@ -190,7 +190,7 @@ def test_texts_that_break_parsers_are_values_too(text):
         ("quickstart:smoke", 12, 12, 6),
         ("grid:smoke", 48, 24, 6),
         ("seeds:smoke", 2, 2, 1),
-        ("variance:smoke", 32, 16, 1),
+        ("variance:smoke", 64, 32, 1),
         ("learning_rates:smoke", 8, 8, 1),
         ("regularisation:smoke", 20, 20, 10),
         ("depth:smoke", 18, 18, 9),

@@ -3,6 +3,7 @@
 import functools
 import io
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -34,6 +35,27 @@ def run(study, workdir, **options):
     with Progress(console) as progress:
         runner.run(study, workdir, progress=progress, **options)
     return console.file.getvalue()
+
+
+def read_plan(workdir):
+    return json.loads((workdir / "plan.json").read_text())
+
+
+def trial_ids(workdir):
+    """The ids of a run's trials, in the order of the grid."""
+    return read_plan(workdir)["trial_ids"]
+
+
+def program_ids(workdir):
+    """The ids of a run's programs, in the order in which they train."""
+    return [program["id"] for program in read_plan(workdir)["programs"]]
+
+
+def batch_sizes(workdir):
+    """Of each batch of members of a run: the number of members, and how many train together."""
+    folder = RunFolder(workdir)
+    layouts = [folder.read_layout(program) for program in program_ids(workdir)]
+    return [(len(members), size) for layout in layouts for members, size in layout]
 
 
 def read_all(workdir):

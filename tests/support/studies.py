@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cnnjax.models.network import LADDER
+from cnnjax.models.ladder import LADDER
 from cnnjax.study.schema import Study, from_config
 
 TINY = {

@@ -13,11 +13,11 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 SCRIPT = """
 import json, os, sys
 from cnnjax.training.devices import use_every_core
-use_every_core(int(sys.argv[1]))
+assert use_every_core(int(sys.argv[1])) is None
 import jax
 devices = jax.local_device_count()
-use_every_core(devices + 1)  # too late to change anything
-print(json.dumps([devices, jax.local_device_count(), os.environ.get("XLA_FLAGS", "")]))
+said = use_every_core(100), use_every_core(1)  # too late to change anything
+print(json.dumps([devices, jax.local_device_count(), os.environ.get("XLA_FLAGS", ""), said]))
 """
 
 EVERY_MODULE = """
@@ -27,6 +27,16 @@ for module in pkgutil.walk_packages(cnnjax.__path__, "cnnjax."):
     if not module.name.endswith(("__main__", "_engine")):
         importlib.import_module(module.name)
 jax.config.update("jax_num_cpu_devices", 2)  # refused from jax's first use on
+"""
+
+LOADED = """
+import json
+from cnnjax.study.overrides import read_study
+from cnnjax.training.program import load, prepare_jax
+dataset, plan = load(read_study({"models": ("baseline", "medium"), "seeds": range(100)}))
+too_late = prepare_jax(plan)
+import jax
+print(json.dumps([jax.local_device_count(), too_late]))
 """
 
 # conftest's flag is for one device.
@@ -60,7 +70,14 @@ def devices_for(members, flags=""):
 
 @pytest.mark.skipif(CORES < 2, reason="one core")
 def test_as_many_devices_as_cores_and_no_helping_threads():
-    assert devices_for(100) == [CORES, CORES, "--xla_cpu_multi_thread_eigen=false"]
+    assert devices_for(100) == [CORES, CORES, "--xla_cpu_multi_thread_eigen=false", [None, None]]
+
+
+@pytest.mark.skipif(CORES < 2, reason="one core")
+def test_a_study_that_is_read_and_planned_still_gets_every_core():
+    environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, env=environment)
+    assert json.loads(done.stdout) == [CORES, None], done.stderr
 
 
 def test_no_import_begins_to_use_jax():
@@ -68,15 +85,19 @@ def test_no_import_begins_to_use_jax():
     assert done.returncode == 0, done.stderr
 
 
-def test_one_member_keeps_all_threads():
-    assert devices_for(1) == [1, 1, ""]
+@pytest.mark.skipif(CORES < 2, reason="one core")
+def test_one_member_keeps_all_threads_and_a_later_study_says_that_it_lacks_cores():
+    *found, (late, one) = devices_for(1)
+    assert found == [1, 1, ""] and one is None
+    assert f"trains on 1 of {CORES} CPU cores" in late and "\n" not in late
 
 
 def test_the_users_flag_is_kept():
     flag = "--xla_force_host_platform_device_count=3"
-    assert devices_for(100, flag) == [3, 3, flag]
+    assert devices_for(100, flag) == [3, 3, flag, [None, None]]
 
 
+@pytest.mark.slow
 def test_members_spread_over_two_four_and_eight_devices_end_as_on_one():
     done = subprocess.run(
         [sys.executable, "-c", SPREAD],

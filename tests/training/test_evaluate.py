@@ -14,6 +14,7 @@ from cnnjax.training import evaluate
 from cnnjax.training.evaluate import DeviceSplit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 6, 7, 8, 9, 22])
 def test_every_example_counts_once(count, monkeypatch):
     monkeypatch.setattr(evaluate, "EVALUATION_BATCH", 8)

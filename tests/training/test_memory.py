@@ -12,11 +12,11 @@ from rich.console import Console
 
 import cnnjax
 from cnnjax.commands import run as runner
-from cnnjax.models.network import LADDER
+from cnnjax.models.ladder import LADDER
 from cnnjax.models.specs import Dense, Relu
-from cnnjax.runs.run_dir import RunFolder
 from cnnjax.training.population import Population
 from cnnjax.utils.progress import Progress
+from tests.support.runs import batch_sizes
 from tests.support.studies import make_study
 
 pytestmark = pytest.mark.slow
@@ -57,8 +57,8 @@ def test_a_real_out_of_memory_halves_the_batch_of_members(tmp_path, monkeypatch)
     monkeypatch.setattr(Population, "advance", advance_with_little_memory)
     said = run(study, tmp_path / "halved")
     assert "out of memory with 4 members at a time; going on with 2" in said
-    layout = RunFolder(tmp_path / "halved").read_layout("p000")
-    assert all(size < 4 for _, _, size in layout) and (layout[0][0], layout[-1][1]) == (0, 4)
+    sizes = batch_sizes(tmp_path / "halved")
+    assert all(size < 4 for _, size in sizes) and sum(count for count, _ in sizes) == 4
     whole, halved = (cnnjax.load_results(tmp_path / name) for name in ("whole", "halved"))
     measured = ["seed", "status", "train_loss", "val_loss", "test_loss", "test_accuracy"]
     pd.testing.assert_frame_equal(whole[measured], halved[measured], rtol=1e-3)

@@ -20,12 +20,17 @@ def gpu(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("model", "augment"),
-    [("tiny", ()), ("tiny", ("flip", "crop")), ("tiny", ("rotate", "flip_all")), ("medium", ("flip", "crop"))],
+    ("model", "augment", "split"),
+    [
+        ("tiny", (), 0),
+        ("tiny", ("flip", "crop"), None),
+        ("tiny", ("rotate", "flip_all"), 0),
+        ("medium", ("flip", "crop"), 0),
+    ],
 )
-def test_members_side_by_side_train_as_one_after_another(model, augment, gpu, tiny):
+def test_members_side_by_side_train_as_one_after_another(model, augment, split, gpu, tiny):
     train = {"learning_rate": (1e-3, 1e-2), "weight_decay": 1e-3, "momentum": (0.0, 0.9)}
-    study = make_study(models=model, seeds=(0, 1), data={"augment": augment}, train=train)
+    study = make_study(models=model, seeds=(0, 1), streams={"split": split}, data={"augment": augment}, train=train)
     trained = []
     for backend in (lambda: None, gpu):
         backend()

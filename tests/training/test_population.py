@@ -8,12 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnjax.data import load_dataset
-from cnnjax.models.network import LADDER
+from cnnjax.models.ladder import LADDER
 from cnnjax.study.plan import make_plan
 from cnnjax.training.augment import gather_batch
+from cnnjax.training.device_data import put_data
 from cnnjax.training.devices import is_out_of_memory, make_mesh
 from cnnjax.training.loop import MemberBatch
-from cnnjax.training.population import Population, member_batch_size, put_data
+from cnnjax.training.memory import member_batch_size
+from cnnjax.training.population import Population
 from cnnjax.training.train import Batch, epoch_order, loss_fn, stream_key
 from tests.support.studies import make_study
 
@@ -24,18 +26,24 @@ class Bench:
     """A study's one program, ready to train any of its members."""
 
     def __init__(self, study, devices=1):
-        dataset = load_dataset(study.data)
+        dataset = load_dataset(study.data, study.split_seeds)
         (program,) = make_plan(study).programs
         mesh = make_mesh(jax.local_devices()[:devices])
         self.members = program.members
-        self.data = put_data(dataset, study.data, mesh)
+        self.data = put_data(dataset, study, mesh)
         self.population = Population(study, program.static, dataset.image_shape, len(dataset.classes), mesh)
 
     def init(self, members):
         return self.population.init(*self.population.stack(members))
 
+    @property
+    def splits(self):
+        """The splits of the first member."""
+        hparams, streams = self.population.stack(self.members[:1])
+        return self.data.of_member(member_of(hparams, 0), member_of(streams, 0), 0)
+
     def predict(self, members, state):
-        return self.population.predict(state, self.population.stack(members)[0], self.data)
+        return self.population.predict(state, *self.population.stack(members), self.data)
 
     def train(self, members, epochs, state=None):
         """Trains `members` for `epochs`, call by call: their state and metrics [members, epochs]."""
@@ -151,14 +159,15 @@ def test_within_an_epoch_the_rate_moves_from_step_to_step():
     hparams, streams = (jax.tree.map(lambda leaf: leaf[0], tree) for tree in bench.population.stack(bench.members))
     start = member_of(bench.init(bench.members).variables, 0)
     params, batch_stats = start["params"], start["batch_stats"]
-    order = epoch_order(stream_key(streams, "order", 0), len(bench.data.train.labels))
+    split = bench.splits.train
+    order = epoch_order(stream_key(streams, "order", 0), len(split.labels))
     key = stream_key(streams, "dropout", 0)
     grad_fn = jax.jit(jax.grad(loss_fn, has_aux=True), static_argnums=5)
     for step, factor in enumerate((1, 0.75, 0.5, 0.25)):
         batch = order[50 * step : 50 * (step + 1)]
-        images = gather_batch(bench.data.train.images, batch, bench.data.train.scale, bench.data.train.shift)
+        images = gather_batch(split.images, batch, split.scale, split.shift)
         grads, (batch_stats, _) = grad_fn(
-            *(params, batch_stats, Batch(images, bench.data.train.labels[batch]), hparams),
+            *(params, batch_stats, Batch(images, split.labels[batch]), hparams),
             *(jax.random.fold_in(key, step), bench.population.config.network),
         )
         params = jax.tree.map(lambda p, g, factor=factor: p - 0.1 * factor * g, params, grads)
@@ -243,7 +252,7 @@ def test_predictions_are_those_of_the_weights():
     state, _ = bench.train(bench.members, 1)
     logits = bench.predict(bench.members, state)
     layer = member_of(state.variables["params"]["dense0"], 0)
-    images = np.asarray(bench.data.test.images, np.float64).reshape(len(logits[0]), -1) / 255
+    images = np.asarray(bench.splits.test.images, np.float64).reshape(len(logits[0]), -1) / 255
     expected = images @ layer["kernel"].T + layer["bias"]
     assert logits.dtype == np.float16
     np.testing.assert_allclose(logits[0], expected - expected.max(1, keepdims=True), atol=2e-3)
@@ -283,12 +292,13 @@ def test_out_of_memory_is_recognized():
 def test_augmented_test_images_are_those_of_a_training_step_and_validation_stays_plain():
     augment = ("flip_all", "crop", "rotate")
     plain, turned = (
-        Bench(make_study(data={"augment": augment, "augment_test": flag, "split_seed": 3})) for flag in (False, True)
+        Bench(make_study(data={"augment": augment, "augment_test": flag}, streams={"split": 3}))
+        for flag in (False, True)
     )
     state, _ = plain.train(plain.members, 1)
     there, _ = turned.train(turned.members, 1)
     assert_same(there.best, state.best)
-    test = plain.data.test
+    test = plain.splits.test
     words = jax.random.bits(jax.random.key(3), (len(test.labels),))
     images = gather_batch(
         test.images, jnp.arange(len(words)), test.scale, test.shift, augment=augment, words_B=jnp.asarray(words)
@@ -303,11 +313,60 @@ def test_augmented_test_images_are_those_of_a_training_step_and_validation_stays
 def test_a_test_split_that_validates_is_augmented_in_both_places():
     data = {"augment": ("flip_vertical_all",), "augment_test": True, "validation": 0.0}
     bench = Bench(make_study(data=data | {"validation_from": "same_as_test"}))
-    assert bench.data.validation is bench.data.test
+    assert bench.data.images["validation"] is bench.data.images["test"]
     state, history = bench.train(bench.members, 1)
-    labels = np.asarray(bench.data.test.labels)
-    upside_down = np.asarray(bench.data.test.images)[:, ::-1] * bench.data.test.scale + bench.data.test.shift
+    test = bench.splits.test
+    labels = np.asarray(test.labels)
+    upside_down = np.asarray(test.images)[:, ::-1] * test.scale + test.shift
     variables = member_of(state.variables, 0)
     expected = bench.population.config.network.apply(variables, upside_down, train=False).argmax(-1)
     assert history.val_accuracy[0, 0] == pytest.approx((np.asarray(expected) == labels).mean())
     assert (bench.predict(bench.members, state)[0].argmax(-1) == np.asarray(expected)).all()
+
+
+def test_members_of_one_program_have_their_own_splits_and_normalization():
+    """As studies of one split each train, whose data are no pool."""
+    data = {"normalization": ("standard", "unit"), "augment": "flip+crop"}
+    bench = Bench(make_study(streams={"split": (0, 7)}, data=data))
+    state, history = bench.train(bench.members, 2)
+    logits = bench.predict(bench.members, state)
+    assert bench.population.traces == 1 and [*bench.data.images] == ["pool"]
+    for place, member in enumerate(bench.members):
+        trial = member.trials[0]
+        kind = trial.stages[0].traced.normalization
+        alone = Bench(make_study(streams={"split": trial.streams.split}, data=data | {"normalization": kind}))
+        assert [*alone.data.images] == ["train", "validation", "test"]
+        there, expected = alone.train(alone.members, 2)
+        assert_close(member_of(state.variables, place), member_of(there.variables, 0))
+        assert_close(member_of(history, place), member_of(expected, 0))
+        np.testing.assert_allclose(logits[place], alone.predict(alone.members, there)[0], atol=2e-3)
+
+
+def test_folds_of_unequal_size_validate_on_each_example_once():
+    """1,438 images leave folds of 288 and 287: their accuracies are those of the last weights on the fold's images."""
+    data = {"folds": 5, "validation": None, "train_examples": None, "stored_augment": "none"}
+    study = make_study(data=data, train={"epochs": 1})
+    bench, dataset = Bench(study), load_dataset(study.data)
+    state, history = bench.train(bench.members, 1)
+    assert bench.population.traces == 1 and len(bench.members) == 5
+    network, sizes = bench.population.config.network, []
+    for place, partition in enumerate(dataset.partitions.values()):
+        images = dataset.pool.images[partition.validation] / np.float32(127.5) - 1
+        predicted = network.apply(member_of(state.variables, place), images, train=False).argmax(-1)
+        expected = (np.asarray(predicted) == dataset.pool.labels[partition.validation]).mean()
+        assert history.val_accuracy[place, 0] == pytest.approx(expected, abs=1e-6)
+        sizes.append(len(partition.validation))
+    assert sorted(sizes) == [287, 287, 288, 288, 288]
+
+
+def test_each_program_trains_on_its_number_of_examples():
+    study = make_study(data={"train_examples": (50, 100)}, train={"epochs": 1})
+    dataset, mesh = load_dataset(study.data), make_mesh(jax.local_devices()[:1])
+    together, data = make_plan(study).programs, put_data(dataset, study, mesh)
+    for program in together:
+        population = Population(study, program.static, dataset.image_shape, 10, mesh)
+        stacked = population.stack(program.members)
+        state, history = population.advance(population.init(*stacked), *stacked, data, 1)
+        alone = Bench(make_study(data={"train_examples": program.static.train_examples}, train={"epochs": 1}))
+        expected, there = alone.train(alone.members, 1)
+        assert_close((member_of(state.variables, 0), history), (member_of(expected.variables, 0), there))

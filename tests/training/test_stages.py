@@ -28,6 +28,7 @@ def stops_at(values, metric, patience, min_change):
     return epoch, int(scores[:epoch].argmax()) + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["val_loss", "val_accuracy", "train_loss", "val_f1"])
 def test_a_member_stops_when_its_patience_is_over_and_takes_its_best_weights(metric):
     train = {**UNSTEADY, "epochs": 8, "early_stopping": ("off", f"{metric}:1", f"{metric}:2", f"{metric}:2:0.2")}
@@ -46,7 +47,7 @@ def test_a_member_stops_when_its_patience_is_over_and_takes_its_best_weights(met
         epoch, best = stops_at(getattr(history, metric)[free], *rule)
         ended.add(epoch)
         assert (state.epoch[i], state.best.epoch[i], state.stage[i]) == (epoch, best, 1)
-        assert_close(member_of(state.variables, i), member_of(states[best - 1].variables, free))
+        assert_close(member_of(state.best.variables, i), member_of(states[best - 1].variables, free))
         np.testing.assert_array_equal(logits[-1][i].argmax(-1), logits[best - 1][free].argmax(-1))
     assert len(ended) > 1  # otherwise the test is weak
 
@@ -63,6 +64,7 @@ def rule_of(member):
     return read_stopping(member.trials[0].stages[0].traced.early_stopping)
 
 
+@pytest.mark.slow
 def test_the_best_weights_are_judged_where_time_runs_out_first():
     """A trial that is a prefix of a longer one ends after its own epochs, with its best weights until then."""
     train = {**UNSTEADY, "epochs": (3, 6), "early_stopping": "val_loss:5"}
@@ -78,6 +80,7 @@ def test_the_best_weights_are_judged_where_time_runs_out_first():
         assert_same(logits[-1][i], logits[epoch][i])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["best", "last"])
 def test_stages_follow_each_other(start):
     """Two stages equal two studies, of which the second starts from the best or the last weights of the first."""
@@ -104,6 +107,7 @@ def test_stages_follow_each_other(start):
         np.testing.assert_allclose(np.concatenate([one, two], 1), whole, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_every_stage_begins_without_moments():
     stages = ({"optimizer": "adam"}, {"optimizer": "sgd"})
     bench = Bench(make_study(train={"momentum": 0.9, "epochs": 1, "stages": stages}))
@@ -120,6 +124,7 @@ def test_the_best_weights_need_something_to_tell_them():
     assert make_study(train={**stages, "early_stopping": "train_loss:2"}, data={"validation": 0.0}, select="train_loss")
 
 
+@pytest.mark.slow
 def test_the_second_stage_starts_when_patience_ends_the_first():
     stages = ({"epochs": 6, "early_stopping": "val_loss:1"}, {"epochs": 1, "learning_rate": 1e-9})
     bench = Bench(make_study(seeds=(0, 1, 2), train={**UNSTEADY, "stages": stages}))
@@ -132,6 +137,7 @@ def test_the_second_stage_starts_when_patience_ends_the_first():
         assert_close(member_of(state.variables["params"], i), member_of(then.variables["params"], i))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("metrics", "rate", "better"),
     [(("val_accuracy", "val_loss"), 0.1, 2), ((None, "val_loss"), 0.1, 2), (("val_loss", "val_f1"), 3.0, 1)],
@@ -156,13 +162,14 @@ def test_a_stage_holds_its_epochs_against_the_best_so_far_by_its_own_metric(metr
     assert better in {1 + (epoch > 4) for epoch in ended}  # otherwise another rule gives the same result
 
 
+@pytest.mark.slow
 def test_unshuffled_examples_come_in_their_order_and_the_last_ones_are_dropped():
     """Without shuffling, dropping the last 40 examples equals training on the first 160."""
     train = {"batch_size": 80, "epochs": 1, "shuffle": False, "drop_last": True}
     bench = Bench(make_study(train=train))
     state, history = bench.train(bench.members, 1)
-    data = bench.data._replace(train=bench.data.train._replace(images=bench.data.train.images[:160]))
-    data = data._replace(train=data.train._replace(labels=data.train.labels[:160]))
+    first = ({**arrays, "train": arrays["train"][:160]} for arrays in (bench.data.images, bench.data.labels))
+    data = bench.data._replace(**dict(zip(("images", "labels"), first, strict=True)))
     short = Bench(make_study(train={**train, "drop_last": False}))
     short.data = data
     expected, expected_history = short.train(short.members, 1)
@@ -216,13 +223,14 @@ def test_any_text_is_answered(text):
         assert rule.metric in EPOCH_MEASURES and rule.patience >= 1 and 0 <= rule.min_change < np.inf
 
 
+@pytest.mark.slow
 def test_metrics_of_validation_are_scikit_learns():
     """Macro precision, recall and F1 of an epoch, from the logits of its last weights."""
     from sklearn.metrics import precision_recall_fscore_support
 
     bench = Bench(make_study(train={"epochs": 1}))
     state, history = bench.train(bench.members, 1)
-    split = bench.data.validation
+    split = bench.splits.validation
     images = np.asarray(split.images, np.float32) * np.asarray(split.scale) + np.asarray(split.shift)
     variables = jax.tree.map(lambda leaf: leaf[0], state.variables)
     predicted = np.asarray(bench.population.config.network.apply(variables, images, train=False)).argmax(-1)

@@ -83,6 +83,7 @@ def assert_weights_agree(state, network):
         np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=2e-4, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_the_loss_and_its_sums(smoothing):
     state, hparams, config, network = start("sgd", label_smoothing=smoothing)
@@ -116,6 +117,7 @@ def test_steps_are_those_of_pytorch(optimizer, values, make):
         assert_weights_agree(state, network)
 
 
+@pytest.mark.slow
 def test_a_step_changes_nothing_but_weights_and_moments():
     state, hparams, config, _ = start("sgd", momentum=0.9)
     after, _ = train_step(state, draw_batch(0), hparams, jax.random.key(0), config)

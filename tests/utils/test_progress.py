@@ -89,6 +89,37 @@ def test_the_time_left_weighs_programs_by_their_operations(plain):
     assert output.seen.splitlines()[-1].endswith("about 3 min 20 s left")
 
 
+def test_the_time_left_has_what_is_not_compiled_and_not_begun(plain):
+    """The second program compiles three times as long, and everything takes twice the expected time."""
+    progress, output, clock = plain
+    progress.begin(2, 4, [100, 100], costs=[0.1, 0.2], compiling=[5.0, 15.0])
+    progress.program(1, "medium", "sgd", 64, members=2)
+    progress.compiled(10.0)
+    clock.now = 10.0 + 10.0 + 3.0  # and 3 s to write
+    progress.epoch(1, 2, [0.5], [0.9], 50, 10.0, "members 1-2")
+    assert output.seen.splitlines()[-1].endswith("about 1 min 23 s left")  # 10 + 40 to train, 30 to compile, 3 to write
+    progress.skip(50)
+    progress.program(2, "complex", "sgd", 64, members=2)
+    progress.compiled(30.0)
+    clock.now = 23.0 + 30.0 + 20.0
+    progress.epoch(1, 2, [0.5], [0.9], 50, 20.0, "members 3-4")
+    assert output.seen.splitlines()[-1].endswith("about 20 s left")
+
+
+def test_programs_side_by_side_take_the_time_of_one(plain):
+    progress, output, clock = plain
+    progress.begin(2, 4, [100, 100], costs=[1.0, 1.0], compiling=[1.0, 1.0])
+    for index in (1, 2):
+        progress.turn(index)
+        progress.compiled(10.0)
+    clock.now = 30.0
+    for index in (1, 2):
+        progress.turn(index)
+        progress.epoch(1, 2, [0.5], [0.9], 50, 20.0, "members")
+    assert output.seen.splitlines()[-1].endswith("about 20 s left")
+
+
+@pytest.mark.slow
 def test_what_is_left_is_right_whenever_a_study_is_interrupted(tmp_path, quick, monkeypatch):
     """Members of a batch train for different numbers of epochs, and some have finished when the study is resumed."""
     study = make_study(seeds=(0, 1), train={"epochs": (1, 6), "learning_rate": (0.02, 0.05), "batch_size": (50, 100)})

@@ -12,6 +12,8 @@ from cnnjax.analysis.compare.sides import Side
 from cnnjax.analysis.evidence import scale_of, trained_values
 from cnnjax.analysis.run import Run
 from cnnjax.runs.environment import comparable
+from cnnjax.study.augmentation import NONE
+from cnnjax.study.hparams import HPARAMS
 from cnnjax.study.metrics import TEST_MEASURES
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.tree import differences
@@ -147,13 +149,14 @@ def _shared_measure(a: Run, b: Run) -> str:
 
 
 def _data(run: Run) -> dict[str, Any]:
-    return {**run.data, "examined": None}  # missing in older runs
+    """Returns data.json without what older runs lack, and without the splits of each trial."""
+    return {key: value for key, value in run.data.items() if key not in ("examined", "splits", "test_splits")}
 
 
 def _examples(a: Side, b: Side) -> stats.Disagreement | None:
     if a.run.labels is None or b.run.labels is None or not np.array_equal(a.run.labels, b.run.labels):
         return None
-    if a.logits is None or b.logits is None:
+    if not a.logits or not b.logits:
         return None
     return stats.compare_predictions(a.logits, b.logits, a.run.labels)
 
@@ -161,8 +164,7 @@ def _examples(a: Side, b: Side) -> stats.Disagreement | None:
 def _data_warnings(a: Side, b: Side, measure: str) -> list[str]:
     """Returns warnings on differing data; raises RequestError for results on different test images."""
     one, other = _data(a.run), _data(b.run)
-    seen = [side.run.config.get("data", {}) for side in (a, b)]
-    augmented = [config.get("augment", []) if config.get("augment_test") else [] for config in seen]
+    augmented = [_augment_of_test(side) for side in (a, b)]
     warnings = []
     if measure.startswith("train"):
         warnings.append(
@@ -170,8 +172,9 @@ def _data_warnings(a: Side, b: Side, measure: str) -> list[str]:
         )
     if augmented[0] != augmented[1]:
         warnings.append("THE TEST IMAGES DIFFER as the networks see them: data.augment_test augments those of one run.")
-    if _have_same_data(a, b):  # under any name of the file or folder
-        one, other = ({key: value for key, value in data.items() if key != "name"} for data in (one, other))
+    if _have_same_data(a, b):  # under any name of the file or folder, and whatever the splits of the first trial
+        left_out = ("name", "sha256", "test_sha256", "mean", "std")
+        one, other = ({key: value for key, value in data.items() if key not in left_out} for data in (one, other))
     if one == other:
         return warnings
     keys = ("name", "classes", "counts", "image_shape", "validation_from", "test_from")
@@ -189,8 +192,15 @@ def _data_warnings(a: Side, b: Side, measure: str) -> list[str]:
     return [*warnings, f"THE DATA DIFFER: {what}. {tested}"]
 
 
+def _augment_of_test(side: Side) -> str:
+    """Returns the augmentation of the test images of a side."""
+    augments = side.run.config.get("data", {}).get("augment_test")
+    return str(side.run.configurations.loc[side.configuration, "augment"]) if augments else NONE
+
+
 def _have_same_data(a: Side, b: Side) -> bool:
-    return a.run.data.get("sha256") is not None and a.run.data["sha256"] == b.run.data.get("sha256")
+    pairs = ((side.run.data.get(key) for side in (a, b)) for key in ("sha256", "source_sha256"))
+    return any(one is not None and one == other for one, other in pairs)
 
 
 def _may_be_tested_alike(a: Side, b: Side) -> bool:
@@ -215,6 +225,8 @@ def _side_warnings(side: Side, name: str) -> list[str]:
             f"All trainings of {name} share random streams ({', '.join(side.fixed)}): they spread less than "
             "independent ones, and another seed of these streams may reverse the verdict."
         )
+    if side.run.folds:
+        found.append(f"{name}: {side.run.folds_note.strip()}")
     if side.diverged:
         total = side.diverged + len(side.trials)
         found.append(f"{side.diverged} of {total} trials of {name} diverged and are left out, which favors {name}.")
@@ -237,7 +249,10 @@ def _side_warnings(side: Side, name: str) -> list[str]:
 
 def _beside_the_grid(config: dict[str, Any]) -> dict[str, Any]:
     """Returns a study's config without the axes of its grid, which the configurations contain."""
-    return {key: value for key, value in config.items() if key not in ("models", "networks", "seeds", "train")}
+    axes = [h.name for h in HPARAMS if h.group == "data" and not h.is_repeat]
+    data = {key: value for key, value in config.get("data", {}).items() if key not in axes}
+    rest = {key: value for key, value in config.items() if key not in ("models", "networks", "seeds", "train")}
+    return rest | {"data": data}
 
 
 def _networks(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

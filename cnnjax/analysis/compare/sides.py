@@ -10,16 +10,16 @@ import numpy as np
 import pandas as pd
 
 from cnnjax.analysis.chance import stuck_trials
-from cnnjax.analysis.columns import AXES
+from cnnjax.analysis.columns import AXES, REPEATS, repeats_of
 from cnnjax.analysis.read import read_run
 from cnnjax.analysis.run import Run
 from cnnjax.runs import remote
+from cnnjax.study.hparams import STREAM_COLUMNS
 from cnnjax.study.metrics import MEASURES
 from cnnjax.utils.errors import RequestError, one_of
-from cnnjax.utils.text import composed
+from cnnjax.utils.text import completed, composed
 
-_STREAMS = ("stream_init", "stream_order", "stream_augment", "stream_dropout")
-_KEYS = ("trial", *AXES, "seed", *_STREAMS)
+_KEYS = ("trial", *AXES, *REPEATS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,20 +51,25 @@ class Side:
 
     @property
     def fixed(self) -> list[str]:
-        """The random streams that all of several trials share."""
-        return [name for name, levels in self._levels.items() if levels == 1 < len(self.trials)]
+        """The random streams that all of several trials share. The splits are shared by default, and do not count."""
+        return [name for name, levels in self._levels.items() if levels == 1 < len(self.trials) and name != "split"]
 
     @property
     def crossed(self) -> list[str]:
-        """The random streams that some trials share, so that they are not independent."""
-        return [name for name, levels in self._levels.items() if 1 < levels < len(self.trials)]
+        """The random streams that some trials share, so that they are not independent. Folds share the others."""
+        trials = len(self.trials[["seed", *self._streams]].drop_duplicates())
+        return [name for name, levels in self._levels.items() if 1 < levels < trials]
 
     @property
     def _levels(self) -> dict[str, int]:
-        return {name.removeprefix("stream_"): self.trials[name].nunique() for name in _STREAMS if name in self.trials}
+        return {name.removeprefix("stream_"): self.trials[name].nunique() for name in self._streams}
+
+    @property
+    def _streams(self) -> list[str]:
+        return [name for name in STREAM_COLUMNS if name in self.trials]
 
     def values(self, measure: str) -> dict[Hashable, float]:
-        """The values of a measure over the trials, by seed and streams.
+        """The values of a measure over the trials, by seed, streams and fold.
 
         Raises:
             RequestError: the measure does not exist, or no trial has it.
@@ -85,16 +90,16 @@ class Side:
 
     @staticmethod
     def _keys(trials: pd.DataFrame) -> Iterator[Hashable]:
-        return trials[[name for name in ("seed", *_STREAMS) if name in trials]].itertuples(index=False, name=None)
+        return trials[repeats_of(trials)].itertuples(index=False, name=None)
 
     @cached_property
     def logits(self) -> list[np.ndarray] | None:
-        """The test logits [N, K] of each trial; None if a file is missing.
+        """The test logits [N, K] of each trial that was tested on the images of `Run.labels`; None if one is missing.
 
         Raises:
             Damaged: the checksum of a file does not match.
         """
-        return self.run.logits(self.trials["trial"])
+        return self.run.logits(self.run.tested_alike(self.trials)["trial"])
 
 
 def read_side(asked: str) -> Side:
@@ -150,7 +155,8 @@ def _matches(column: pd.Series, key: str, value: str) -> pd.Series:
         except ValueError:
             raise RequestError(f"selector {key}", value, "must be a number or None") from None
     else:
-        found = column.astype(str).map(composed) == composed(value)
+        named = completed(value, column) if key == "trial" else composed(value)
+        found = column.astype(str).map(composed) == named
     if not found.any():
         there = ["None" if pd.isna(level) else str(level) for level in column.unique()]
         shown = one_of(value, there) if len(there) <= 20 else f"must be one of {there[0]} to {there[-1]}"

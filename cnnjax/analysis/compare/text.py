@@ -60,7 +60,8 @@ def _sides(evidence: Evidence) -> _Rows:
 def _seeds(evidence: Evidence) -> _Rows:
     found, measure = evidence.comparison, evidence.measure
     n, m = len(found.a), len(found.b)
-    design = f"paired by seed, {n} pairs" if found.paired else f"not paired (Welch), {n} and {m} seeds"
+    unit = "fold" if evidence.a.run.folds else "seed"
+    design = f"paired by {unit}, {n} pairs" if found.paired else f"not paired (Welch), {n} and {m} seeds"
     if unpaired := sum(summary.n for summary in evidence.summaries) - n - m:
         design += f"; trials without a partner do not count: {unpaired}"
     difference = f"{gap(found.difference, measure)}, 95 % interval {span(found.interval, measure)}"

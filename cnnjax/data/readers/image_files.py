@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from cnnjax.data.readers.checks import PathError, list_folder
+from cnnjax.data.readers.checks import PathError, list_entries
 from cnnjax.utils.text import counted, first_line
 
 if TYPE_CHECKING:
@@ -44,9 +44,11 @@ class DecodedImage(NamedTuple):
 
 def is_image_file(path: Path) -> bool:
     """Whether a file is a supported image, by its suffix, or by its content if it has none. Hidden files are not."""
-    if path.name.startswith(".") or not path.is_file():
-        return False
-    return path.suffix.lower() in _SUFFIXES if path.suffix else _begins_as_image(path)
+    return not path.name.startswith(".") and path.is_file() and _is_image(path)
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in _SUFFIXES if file.suffix else _begins_as_image(file)
 
 
 def _begins_as_image(path: Path) -> bool:
@@ -64,13 +66,24 @@ def _begins_as_image(path: Path) -> bool:
 
 
 def split_image_files(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Returns the image files of a folder and its other files, sorted; raises as `list_folder`."""
+    """Returns the image files of a folder and its other files; sorts and raises as `list_entries`."""
+    images, others, _ = split_entries(folder)
+    return images, others
+
+
+def split_entries(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
+    """Returns the image files, the other files and the folders in a folder; sorts and raises as `list_entries`."""
     images: list[Path] = []
     others: list[Path] = []
-    for path in list_folder(folder):
-        if not path.is_dir():
-            (images if is_image_file(path) else others).append(path)
-    return images, others
+    folders: list[Path] = []
+    for entry in list_entries(folder):
+        path = folder / entry.name
+        if entry.is_dir():
+            folders.append(path)
+        else:
+            is_image = entry.is_file() and (entry.name.lower().endswith(_SUFFIXES) or _is_image(path))
+            (images if is_image else others).append(path)
+    return images, others, folders
 
 
 def count_notes(notes: Iterable[str]) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from cnnjax.data.readers.image_files import (
     count_notes,
     decode_image,
     is_image_file,
+    split_entries,
     split_image_files,
 )
 from cnnjax.data.resize import resize_images
@@ -63,8 +64,10 @@ def read_image_folder(root: Path, name: str, size: int | None, resize: str) -> S
         for unknown in sorted(each for each in folders if composed(each) not in labels_of):
             train = files["train"][classes[0]][0].parent.parent
             raise PathError(folders[unknown][0].parent, f"the class is missing in {train}")
-    paths = [path for folders in files.values() for each in folders.values() for path in each]
-    stats = [(str(path.relative_to(root)), path.stat()) for path in paths]
+    in_classes = [each for folders in files.values() for each in folders.values()]
+    paths = [path for each in in_classes for path in each]
+    parents = [(each, str(each[0].parent.relative_to(root))) for each in in_classes]
+    stats = [(f"{parent}/{path.name}", path.stat()) for each, parent in parents for path in each]
     key = {
         "folder": str(root.resolve()),
         "files": [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats],
@@ -123,9 +126,9 @@ def _list_classes(folder: Path) -> tuple[dict[str, list[Path]], list[Path]]:
     """Returns the image files of each class, and all other files."""
     classes, unread = {}, []
     for name in sort_class_names(each.name for each in subfolders(folder)):
-        if nested := subfolders(folder / name):
+        classes[name], others, nested = split_entries(folder / name)
+        if nested:
             raise PathError(nested[0], "the folder is within a class folder; put images there")
-        classes[name], others = split_image_files(folder / name)
         if not classes[name]:
             but = f" but {count_suffixes(others)}" if others else ""
             raise PathError(folder / name, f"the class folder has no image{but}; use files named {SUFFIXES}")

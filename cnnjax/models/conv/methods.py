@@ -83,9 +83,9 @@ def choose(kernel_shape: tuple[int, ...], pixels: int, wanted: str = "auto") -> 
     after another, are faster. The threshold was measured for few networks only.
     """
     size, _, channels, features = kernel_shape
-    is_cpu = jax.default_backend() == "cpu"
     if wanted != "auto" and METHODS[wanted].fits(size):
         return wanted
+    is_cpu = jax.default_backend() == "cpu"
     if channels <= 4 and METHODS["block_patches"].fits(size) and not (is_cpu and features >= 48):
         return "block_patches"
     if not is_cpu:

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from cnnjax.analysis import metrics
-from cnnjax.analysis.columns import significant
 from cnnjax.analysis.run import Run, once_per_run
 from cnnjax.report.labels import shortened
 from cnnjax.report.tables import Table
@@ -27,7 +26,7 @@ from cnnjax.report.theme import (
     render,
     themed,
 )
-from cnnjax.utils.text import counted
+from cnnjax.utils.text import counted, significant
 
 _WHOLE = 6  # configurations, at most, with more than a confusion matrix
 _NAMED = 12  # classes, at most, that lines or cells tell apart
@@ -65,20 +64,19 @@ def _results(run: Run) -> list[_Results]:
     """Returns the results of the best configuration of each model, the one of the headline first."""
     found: list[_Results] = []
     for configuration in (s for s in run.ranked if s in run.best_of_models.values()):
-        predictions = run.predictions(configuration)
-        if predictions is None:
+        results = run.tested(configuration)
+        if not results:
             continue
-        logits, labels = predictions
-        counts = np.sum([metrics.confusion(of_seed, labels) for of_seed in logits], axis=0)
-        logits = logits if len(found) < _WHOLE else []
-        curves = [metrics.roc(of_seed, labels) for of_seed in logits]
+        counts = np.sum([metrics.confusion(*of_seed) for of_seed in results], axis=0)
+        results = results if len(found) < _WHOLE else []
+        curves = [metrics.roc(*of_seed) for of_seed in results]
         found.append(
             _Results(
                 configuration,
                 run.describe(configuration),
                 file_name(str(run.configurations.loc[configuration, "model"])),
                 counts,
-                [metrics.class_report(of_seed, labels) for of_seed in logits],
+                [metrics.class_report(*of_seed) for of_seed in results],
                 np.array([[_rates(curve) for curve in of_seed] for of_seed in curves]),
                 np.array([[curve.auc for curve in of_seed] for of_seed in curves]),
                 np.array([metrics.macro_auc(of_seed) for of_seed in curves]),

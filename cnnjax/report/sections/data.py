@@ -1,6 +1,6 @@
 """The data of a study: samples, classes, splits and pixels. Imports no jax."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,29 +23,30 @@ _LONGEST = 24  # characters of a class's name
 _GAP = 1  # pixel between two images
 
 
-def tables(dataset: Dataset, kind: str) -> list[Table]:
+def tables(dataset: Dataset, kinds: Sequence[str]) -> list[Table]:
     """Returns tables of a data set's splits, classes and pixels.
 
     Args:
         dataset: the data.
-        kind: how a study normalizes it, see `data.normalization`.
+        kinds: how a study normalizes it, see `data.normalization`. Each kind has a table of pixels.
     """
-    return [_splits(dataset), _classes(dataset), _pixels(dataset, kind)]
+    named = {kind: "pixels" if len(kinds) == 1 else f"pixels_{kind}" for kind in kinds}
+    return [_splits(dataset), _classes(dataset), *(_pixels(dataset, kind, name) for kind, name in named.items())]
 
 
 @themed
-def figures(dataset: Dataset, augmented: np.ndarray | None) -> Iterator[Plot]:
+def figures(dataset: Dataset, augmented: Mapping[str, np.ndarray]) -> Iterator[Plot]:
     """Draws a data set.
 
     Args:
         dataset: the data.
-        augmented: the same N training images in each row, uint8 [R, N, H, W, C]: as stored in the first row, augmented
-            in the others; None without augmentation.
+        augmented: for each augmentation of the study, the same N training images in each row, uint8 [R, N, H, W, C]:
+            as stored in the first row, augmented in the others.
     """
     for name, split in dataset.splits.items():
         yield _samples(name, split, dataset.classes)
-    if augmented is not None:
-        yield _augmented(augmented)
+    for number, (name, images) in enumerate(augmented.items(), 1):
+        yield _augmented(name, images, "augmented" if len(augmented) == 1 else f"augmented_{number}")
     yield _class_counts(dataset)
     yield _split_sizes(dataset)
     yield _levels(dataset)
@@ -82,7 +83,7 @@ def _classes(dataset: Dataset) -> Table:
     return Table("classes", "Classes", "The number of images of each class in each split.", frame, kinds=kinds)
 
 
-def _pixels(dataset: Dataset, kind: str) -> Table:
+def _pixels(dataset: Dataset, kind: str, file: str) -> Table:
     rows: list[dict[str, Any]] = []
     scales, shifts = normalization_map(dataset, kind)
     for name, split in dataset.splits.items():
@@ -97,7 +98,7 @@ def _pixels(dataset: Dataset, kind: str) -> Table:
         f"deviation. Black: share of pixels of at most {BLACK}."
     )
     kinds = {"split": "text", "channel": "text"} | dict.fromkeys(("pixels", "min", "max"), "count")
-    return Table("pixels", "Pixels", note, pd.DataFrame(rows), kinds=kinds)
+    return Table(file, "Pixels", note, pd.DataFrame(rows), kinds=kinds)
 
 
 def mosaic(images: np.ndarray) -> np.ndarray:
@@ -154,13 +155,13 @@ def _samples(name: str, split: Split, classes: tuple[str, ...]) -> Plot:
     return render(figure, f"samples_{name}", "Samples by class", caption)
 
 
-def _augmented(images: np.ndarray) -> Plot:
+def _augmented(name: str, images: np.ndarray, file: str) -> Plot:
     names = ["stored", *(f"draw {row}" for row in range(1, len(images)))]
     caption = (
         "The same training images as stored, and as the network sees them: each row below the first is another draw of "
-        "the study's augmentation, before normalization."
+        f"the study's augmentation ({name}), before normalization."
     )
-    return render(_show(images, names), "augmented", "What the network sees", caption)
+    return render(_show(images, names), file, "What the network sees", caption)
 
 
 def _class_counts(dataset: Dataset) -> Plot:

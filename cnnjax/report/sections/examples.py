@@ -8,7 +8,7 @@ import pandas as pd
 
 from cnnjax import stats
 from cnnjax.analysis import calibration
-from cnnjax.analysis.columns import measure_label, significant
+from cnnjax.analysis.columns import measure_label
 from cnnjax.analysis.run import Run, once_per_run
 from cnnjax.report.labels import shortened
 from cnnjax.report.tables import Table
@@ -28,6 +28,7 @@ from cnnjax.report.theme import (
     render,
     themed,
 )
+from cnnjax.utils.text import significant
 
 _CONFIGURATIONS = 6  # at most
 _SEEDS = 64  # of a configuration, at most

@@ -1,15 +1,18 @@
 """The answer in words: the best configuration, its lead, the evidence for it, and the seeds that would decide it."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 from cnnjax import stats
-from cnnjax.analysis.columns import measure_name, scale, significant
+from cnnjax.analysis.columns import measure_name, scale
 from cnnjax.analysis.evidence import Evidence, summarize, weigh
 from cnnjax.analysis.run import Run
 from cnnjax.report.sections import confirmation
 from cnnjax.report.sections.data_rules import first_three
+from cnnjax.report.sections.protocol import stuck_seeds
 from cnnjax.report.sections.variance import Sources, split_variance
-from cnnjax.utils.text import counted
+from cnnjax.utils.text import counted, significant
 
 
 def text(run: Run) -> tuple[str, list[tuple[str, str]]]:
@@ -29,10 +32,49 @@ def text(run: Run) -> tuple[str, list[tuple[str, str]]]:
     elif evidence.against and not run.crossed:
         said.append(_verdict_sentence(run, evidence))
     details = [("Selection", _selection_sentence(run, evidence))] if evidence.selection and not run.crossed else []
-    details += [("Stuck seeds", said_of_stuck)] if (said_of_stuck := _stuck_sentence(run, evidence)) else []
+    if stuck := stuck_seeds(run):
+        said_of_stuck = f"{stuck} learned nothing; see the finding `stuck`. {_stuck_sentence(run, evidence)}"
+        details.append(("Stuck at chance", said_of_stuck.rstrip()))
     unranked = len(run.configurations) - len(evidence.configurations)
     details += [("Unranked", _unranked_sentence(run, unranked))] if unranked else []
     return " ".join(filter(None, said)), details
+
+
+def numbers(run: Run) -> dict[str, Any]:
+    """Returns the numbers behind the answer: the best configuration compared with its runner-up.
+
+    If fresh seeds were trained, they are of these seeds. The dict is empty if nothing is compared: without a second
+    configuration, or if trainings share random streams.
+
+    Returns:
+        `verdict`, which is `better`, `worse`, `equal` or `undecided`; `measure`, a column of trials.csv; `difference`
+        of its means, with the 95 % interval from `low` to `high` and the p-value `p`, both corrected for the number of
+        comparisons; `seeds` of the best; `more_seeds` of each that would decide it if it is undecided (None if
+        unknown); `undecided`, the number of all configurations with an undecided difference from the best.
+    """
+    evidence, confirmed = weigh(run), confirmation.read(run)
+    rows: Sequence[Any] = confirmed.against if confirmed else evidence.against if evidence else ()
+    if run.crossed or evidence is None or not rows:
+        return {}
+    found = rows[0]
+    if confirmed:
+        measure, seeds = confirmed.measure, confirmed.contenders[0].fresh.n
+        interval, difference, more = (found.low, found.high), found.difference, found.more_seeds
+    else:
+        measure, seeds = run.select, evidence.ranks[0].n
+        interval, difference, more = found.interval, found.difference, found.more_seeds
+    is_open = found.verdict == "undecided"
+    return {
+        "verdict": found.verdict,
+        "measure": measure,
+        "difference": difference,
+        "low": interval[0],
+        "high": interval[1],
+        "p": found.p,
+        "seeds": seeds,
+        "more_seeds": max(more) if is_open and more else None,
+        "undecided": sum(row.verdict == "undecided" for row in rows),
+    }
 
 
 def _best_sentence(run: Run, best: int) -> str:
@@ -68,7 +110,8 @@ def _seeds_sentence(run: Run, best: int) -> str:
         return f"Means over {n} trainings that share random streams, so without an interval."
     summaries = (summarize(run, best, measure) for measure in _measures(run))
     intervals = " with 95\u00a0% intervals" if any(one and one.low < one.high for one in summaries) else ""
-    return f"Means over {n} seeds{intervals}."
+    over = run.repeats if run.folds else "seeds"
+    return f"Means over {n} {over}{intervals}.{run.folds_note}"
 
 
 def _verdict_sentence(run: Run, evidence: Evidence) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from cnnjax import stats
+from cnnjax.analysis.chance import stuck_by_configuration
 from cnnjax.analysis.columns import larger_is_better, measure_label, measure_name, scale, word
 from cnnjax.analysis.run import Run
 from cnnjax.report.labels import legend_label, shortened
@@ -128,6 +129,8 @@ def _configurations(run: Run) -> Table:
     """Returns every configuration, the best by the study's measure first."""
     configurations = run.configurations
     frame = configurations[[*shown_axes(run), "n", "diverged"]].copy()
+    if stuck := stuck_by_configuration(run):
+        frame["stuck"] = pd.Series(stuck).reindex(frame.index, fill_value=0)
     for split in ("train", "val"):
         if configurations[f"{split}_accuracy"].notna().any():
             frame[f"{split}_accuracy"] = configurations[f"{split}_accuracy"]
@@ -150,6 +153,7 @@ def _configurations(run: Run) -> Table:
         f"Means over n seeds, sorted by {run.config['select']}; std across seeds, and ± half the 95 % t interval of "
         "the mean. The configuration of the headline is highlighted."
     )
+    note += " Stuck: seeds that never left chance." if stuck else ""
     marked = () if run.best is None else (order.get_loc(run.best),)
     return Table("configurations", "Every configuration", note, frame.loc[order], marked)
 

@@ -1,10 +1,16 @@
 """Findings: rules of protocol that a run breaks, and that limit what its numbers support."""
 
 import json
+import math
 from collections.abc import Iterator
 from typing import Any
 
-from cnnjax.analysis.chance import chance_level, configurations_at_chance, stuck_trials
+from cnnjax.analysis.chance import (
+    chance_level,
+    configurations_at_chance,
+    stuck_by_configuration,
+    stuck_trials,
+)
 from cnnjax.analysis.columns import measure_name
 from cnnjax.analysis.compare.fresh import is_outdated, read_confirmation
 from cnnjax.analysis.run import Run
@@ -85,19 +91,36 @@ def _seeds(run: Run) -> Iterator[Finding]:
             yield Finding("spread-of-configurations", "warning", said)
     streams = run.config.get("streams", {}).items()
     seeds = {name: values if isinstance(values, list) else [values] for name, values in streams}
-    fixed = [f"{name} = {json.dumps(of[0])}" for name, of in seeds.items() if len(of) == 1 and of != [None]]
+    fixed = [
+        f"{name} = {json.dumps(of[0])}"
+        for name, of in seeds.items()
+        if len(of) == 1 and of != [None] and name != "split"  # fixed by default
+    ]
     if fixed:
         said = (
             f"Random streams are fixed ({', '.join(fixed)}): all trainings of a configuration share them, and spread "
             "less than independent trainings."
         )
         yield Finding("fixed-streams", "warning", said)
+    if run.folds:
+        yield Finding("folds", "note", run.folds_note.strip())
     if run.crossed:
         said = (
             f"Random streams are crossed ({', '.join(run.crossed)}): trainings of a configuration share some of them, "
             "they are not independent, and intervals that assume independence are too narrow."
         )
         yield Finding("crossed-streams", "warning", said)
+
+
+def stuck_seeds(run: Run) -> str:
+    """Returns how many of how many seeds of which configurations never left chance; empty if none."""
+    found = stuck_by_configuration(run)
+    n, total = run.configurations["n"], len(run.configurations)
+    names = [
+        f"{count} of {n[configuration]} {run.repeats}" + (f" of {run.tell_apart(configuration)}" if total > 1 else "")
+        for configuration, count in found.items()
+    ]
+    return first_three(names, "; ")
 
 
 def _trials(run: Run) -> Iterator[Finding]:
@@ -112,11 +135,11 @@ def _trials(run: Run) -> Iterator[Finding]:
         yield Finding("diverged-left-out", "warning", said)
     stuck = stuck_trials(run)
     if len(stuck) and chance:
-        trials = [f"{row.trial} with seed {row.seed}" for row in stuck.itertuples()]
         said = (
-            f"{len(stuck)} of {total} finished trials never left chance ({first_three(trials)}): their test accuracy "
-            f"is that of the most frequent class ({100 * chance.accuracy:.1f} %), and their loss that of a constant "
-            "prediction; they count in every mean, and not in the tests of the verdict."
+            f"{len(stuck)} of {total} finished trials never left chance ({stuck_seeds(run)}): their test accuracy is "
+            f"that of the most frequent class ({100 * chance.accuracy:.1f} %), and their loss that of a constant "
+            f"prediction (at most ln {len(run.classes)} = {math.log(len(run.classes)):.2f}); they are included in "
+            "every mean and interval."
         )
         yield Finding("stuck", "warning", said)
     at_chance = configurations_at_chance(run)
@@ -155,7 +178,7 @@ def _data(run: Run) -> Iterator[Finding]:
             "with any seed."
         )
         yield Finding("unshuffled", "warning", said)
-    if data.get("normalization") == "none":
+    if (run.trials["normalization"] == "none").any():
         said = (
             "Pixels are not scaled (data.normalization = none): with values of 0 to 255, training depends on the "
             "learning rate more than on the network."
@@ -183,10 +206,10 @@ def _comparability(run: Run) -> Iterator[Finding]:
             "results are not comparable with published ones."
         )
         yield Finding("pooled-test", "note", said)
-    if examples := run.config.get("data", {}).get("train_examples"):
+    if examples := sorted(run.trials["train_examples"].dropna().astype(int).unique()):
         said = (
-            f"Trained on a subset of {examples:,} training images (data.train_examples): results are not comparable "
-            "with those of the whole data set."
+            f"Trained on a subset of {' or '.join(f'{count:,}' for count in examples)} training images "
+            "(data.train_examples): results are not comparable with those of the whole data set."
         )
         yield Finding("training-subset", "note", said)
     if notes := run.data.get("notes"):

@@ -36,10 +36,11 @@ def tables(run: Run) -> list[Table]:
     evidence = weigh(run)
     if evidence is None or not evidence.against or run.crossed:
         return []
-    return [_ranking(run, evidence), _over_seeds(run, evidence), *_on_images(run, evidence)]
+    return [ranking(run, evidence), _over_seeds(run, evidence), *_on_images(run, evidence)]
 
 
-def _ranking(run: Run, evidence: Evidence) -> Table:
+def ranking(run: Run, evidence: Evidence) -> Table:
+    """The configurations, the best first."""
     rows = [
         {"place": place}
         | run.configurations.loc[configuration, shown_axes(run)].to_dict()
@@ -59,7 +60,7 @@ def _ranking(run: Run, evidence: Evidence) -> Table:
     note = (
         f"By {measure_name(run.select)}, means over n seeds.{some}{left_out}{stuck} {_CERTAINTY} From 95 % on it "
         "is decided: the others contain the best with 95 % certainty. First to last place: the places that tests of "
-        "all pairs do not exclude (95 %, Holm)."
+        f"all pairs do not exclude (95 %, Holm).{run.folds_note}"
     )
     return Table("ranking", "Ranking", note, frame if stuck else frame.drop(columns="stuck"), (0,))
 
@@ -79,7 +80,7 @@ def _over_seeds(run: Run, evidence: Evidence) -> Table:
     count = len(evidence.against)
     some = f" The first {_OTHERS} of {count}." if count > _OTHERS else ""
     paired = (
-        "paired by seed"
+        f"paired by {'fold' if run.folds else 'seed'}"
         if evidence.paired
         else "not paired: the seeds differ, or their effects are not common to the configurations"
     )
@@ -94,7 +95,7 @@ def _over_seeds(run: Run, evidence: Evidence) -> Table:
         "test with spreads moderated by those of all configurations, corrected for comparisons with the best (Hsu): "
         "100 % less the certainty; the verdict follows it. p permutation: of this pair alone, without the "
         "assumption of normality"
-        f"{_least(evidence)}."
+        f"{_least(evidence)}.{run.folds_note}"
     )
     names = ("difference", "difference_low", "difference_high")
     kinds = dict.fromkeys(names, kind_of(run.select)) | dict.fromkeys(("p_beats_low", "p_beats_high"), "percent")

@@ -54,7 +54,7 @@ def tables(run: Run) -> list[Table]:
     note = (
         f"{'Test accuracy' if several else 'Each measure'} over the n {run.repeats} of a configuration, "
         f"{'in %' if several else 'as stored (accuracies are shares)'}. std: standard deviation across them. "
-        f"{shared if run.crossed else intervals}"
+        f"{shared if run.crossed else intervals}{run.folds_note}"
     )
     frame = pd.DataFrame(rows)
     kinds = dict.fromkeys(frame.columns[len(shown_axes(run)) + 1 :], "percent") if several else {}

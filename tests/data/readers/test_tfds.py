@@ -361,6 +361,7 @@ def cifar10(tmp_path_factory):
     return first
 
 
+@pytest.mark.slow
 def test_cifar10(cifar10):
     assert cifar10.describe()["counts"] == {"train": 50_000, "validation": 0, "test": 10_000}
     assert np.bincount(cifar10.train.labels).tolist() == [5000] * 10

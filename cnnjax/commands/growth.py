@@ -1,0 +1,46 @@
+"""Whether a study continues or grows the run in a folder. Imports no jax."""
+
+from cnnjax.runs.run_dir import RunFolder
+from cnnjax.study.plan import list_trials
+from cnnjax.study.schema import Study, from_config
+from cnnjax.study.validation import axis_keys
+from cnnjax.utils.errors import RequestError
+from cnnjax.utils.tree import differences
+
+
+def check_folder(folder: RunFolder, study: Study, overwrite: bool) -> bool:
+    """Returns whether the folder is cleared first; raises RequestError if it holds a study that cannot grow so."""
+    if overwrite:
+        return folder.check_overwritable()
+    found = folder.read_config()
+    if found is None:
+        return False
+    try:
+        there = from_config(found).to_dict()
+    except RequestError as error:
+        raise RequestError("workdir", str(folder.path), f"its config.json is not a valid study ({error})") from error
+    folder.check_version()
+    axes = {*axis_keys(Study)}
+    found = {key: pair for key, pair in differences(there, study.to_dict()).items() if key not in axes}
+    if "sha256" in (folder.read_if_intact("data.json") or {}):
+        found.pop("data.path", None)  # the data may have moved; its fingerprint is compared when it is read
+    differing = [f"{key} ({theirs!r} there, {ours!r} here)" for key, (theirs, ours) in found.items()]
+    if differing:
+        raise RequestError(
+            "workdir",
+            str(folder.path),
+            f"it holds another study, which differs in {', '.join(differing)}; only axes may have other values "
+            "(models, seeds, streams, train without its stages): choose another folder, or --overwrite it",
+        )
+    folder.check_networks(study.models)
+    return False
+
+
+def earlier_studies(folder: RunFolder, study: Study) -> list[Study]:
+    """Returns the studies that the run was asked for before and that have trials which this study lacks."""
+    newest = folder.read_config()
+    if newest is None:
+        return []
+    studies = [from_config(config) for config in (*folder.read_earlier(), newest)]
+    asked = {trial.id for trial in list_trials(study)}
+    return [past for past in studies if past != study and not all(t.id in asked for t in list_trials(past))]

@@ -1,0 +1,62 @@
+"""Trains a study in a folder or a store, builds its report and confirms its winner."""
+
+from pathlib import Path
+
+from cnnjax.commands import run
+from cnnjax.executors.base import Engine
+from cnnjax.multihost import processes
+from cnnjax.runs import remote
+from cnnjax.runs.run_dir import RunFolder
+from cnnjax.study.schema import Study
+from cnnjax.training.program import writing
+from cnnjax.utils.progress import Progress
+
+
+def launch(
+    study: Study,
+    place: str | Path,
+    *,
+    progress: Progress,
+    overwrite: bool = False,
+    profile: bool = False,
+    confirm: int | None = None,
+    report: bool = True,
+    engine: Engine | None = None,
+) -> str:
+    """Runs a study: resumes a run of it in the folder, or starts one.
+
+    Args:
+        study: the study.
+        place: the run's folder, or its URL.
+        progress: receives every step.
+        overwrite: delete the run in the folder first.
+        profile: write a trace of each program's second epoch into the folder `profile` of the run.
+        confirm: train the winner and two runners-up on this number of fresh seeds afterwards.
+        report: build the run's report before the confirmation, which builds it again.
+        engine: trains the programs on workers; None trains in this process.
+
+    Returns:
+        The path of the report and the text of the confirmation, a line or more for each that was asked for.
+
+    Raises:
+        RequestError: the folder, the data or the study is invalid, or the folder or store cannot be written.
+    """
+    if confirm is not None:
+        from cnnjax.commands import confirm as confirmation  # imports plots
+
+        confirmation.check_confirmable(study)
+    said = []
+    with remote.local_copy(place, progress) as workdir:
+        run.run(study, workdir, progress=progress, overwrite=overwrite, profile=profile, engine=engine)
+        if report:
+            said.append(processes.broadcast_from_process0(lambda: _report(workdir)))
+        if confirm is not None:
+            said.append(confirmation.confirm(study, workdir, confirm, progress=progress, engine=engine))
+    return "\n".join(said)
+
+
+def _report(workdir: Path) -> str:
+    from cnnjax.report import build_report
+
+    with writing(RunFolder(workdir)):
+        return str(build_report(workdir))

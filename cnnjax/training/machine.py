@@ -1,0 +1,98 @@
+"""The devices of this machine, for plans and estimates. Imports jax only if this machine may have an accelerator."""
+
+import importlib.metadata
+import importlib.util
+import os
+import re
+import sys
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import psutil
+
+from cnnjax.multihost import processes
+from cnnjax.runs.environment import processor
+
+COUNT_FLAG = "xla_force_host_platform_device_count"
+_SIDE = 1024  # of the matrices of `calibrate`
+
+
+class Machine(NamedTuple):
+    """The devices that train.
+
+    Attributes:
+        platform: cpu, gpu or tpu.
+        device: kind of a device; of a CPU, the model of the processor.
+        devices: number of devices that members are spread over.
+        memory: bytes that are free for training on one device.
+    """
+
+    platform: str
+    device: str
+    devices: int
+    memory: int
+
+
+def this_machine(members: int) -> Machine:
+    """Returns the devices of a study whose largest program has this number of members."""
+    if "jax" in sys.modules or _may_accelerate():
+        return _ask_jax()
+    devices = cpu_devices(members)
+    return Machine("cpu", processor(), devices, psutil.virtual_memory().available // devices)
+
+
+def cpu_devices(members: int, most: int | None = None) -> int:
+    """Returns the number of JAX devices on a CPU: that of XLA_FLAGS, or else one for each core and member.
+
+    Args:
+        members: the largest number of members that train at a time.
+        most: number of cores to use. None stands for all cores that the process may use.
+    """
+    if given := re.search(rf"{COUNT_FLAG}=(\d+)", os.environ.get("XLA_FLAGS", "")):
+        return max(1, int(given[1]))
+    cores = processes.usable_cores()
+    return max(1, min(cores, most or cores, members))
+
+
+def _may_accelerate() -> bool:
+    """Returns whether JAX has a plugin for accelerators, and the user has not chosen the CPU."""
+    if os.environ.get("JAX_PLATFORMS", "").lower() == "cpu":
+        return False
+    plugins = importlib.metadata.entry_points(group="jax_plugins")
+    return bool(plugins) or any(importlib.util.find_spec(name) for name in ("jax_plugins", "libtpu"))
+
+
+def _ask_jax() -> Machine:
+    import jax
+
+    from cnnjax.training.devices import memory_limit
+
+    platform, kind = jax.default_backend(), jax.devices()[0].device_kind
+    return Machine(platform, processor() if platform == "cpu" else kind, jax.device_count(), memory_limit())
+
+
+def calibrate(machine: Machine) -> float:
+    """Returns the operations per second of a matrix product on all devices, timed for some tenths of a second."""
+    if machine.platform == "cpu":
+        matrix = np.ones((_SIDE, _SIDE), np.float32)
+        seconds, operations = _time(lambda: matrix @ matrix), 2 * _SIDE**3
+        return operations / seconds
+    import jax
+    import jax.numpy as jnp
+
+    side = 4 * _SIDE
+    ones = jnp.ones((side, side), jnp.float32)
+    product = jax.jit(lambda a: a @ a)
+    return machine.devices * 2 * side**3 / _time(lambda: jax.block_until_ready(product(ones)))
+
+
+def _time(run: Callable[[], object]) -> float:
+    """Returns the seconds of the fastest of several calls, after a first one."""
+    run()
+    fastest, until = float("inf"), time.perf_counter() + 0.15
+    while (start := time.perf_counter()) < until:
+        run()
+        fastest = min(fastest, time.perf_counter() - start)
+    return fastest
