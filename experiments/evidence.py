@@ -23,6 +23,7 @@ from scipy.special import stdtr
 from cnnjax.analysis.columns import AXES
 from cnnjax.runs.trials_csv import read_table
 from cnnjax.stats import LEVEL, NO_PRIOR, Prior, Scale, borrow, holm, hsu_factor, pairing_helps, pairwise_errors, rank
+from cnnjax.stats.scales import IDENTITY
 from cnnjax.utils import cli
 
 FOLDER = Path(__file__).parent
@@ -53,12 +54,12 @@ class Decided(NamedTuple):
     pairs: int
 
 
-def decide(values: np.ndarray, moderated: bool = True) -> Decided:
-    """Decides a study of values [k, n], on the scale of the tests, as `stats.rank` does."""
-    k = len(values)
+def decide(values: np.ndarray, moderated: bool = True, scale: Scale = IDENTITY) -> Decided:
+    """Decides a study of values [k, n], to be tested on a scale, as `stats.rank` does."""
+    k, values = len(values), scale.apply(values)
     paired = pairing_helps({i: dict(enumerate(row)) for i, row in enumerate(values)})
     samples = list(values)
-    prior: Prior = borrow(samples, paired) if moderated else NO_PRIOR
+    prior: Prior = borrow(samples, paired, scale) if moderated else NO_PRIOR
     found, means = pairwise_errors(samples, paired, prior), values.mean(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         p = 2 * stdtr(found.freedom, -np.abs(np.subtract.outer(means, means)) / found.standard_error)
@@ -134,7 +135,7 @@ def power(studies: int) -> Iterator[dict[str, Any]]:
             drawn = (scale.invert(means + stds * generator.normal(size=(len(logits), n))) for _ in range(studies))
             counts = [np.round(of * examples) / examples for of in drawn]
             before = [decide(of, moderated=False) for of in counts]
-            after = [decide(scale.apply(of)) for of in counts]
+            after = [decide(of, scale=scale) for of in counts]
             row = {"truth": truth, "configurations": len(logits), "seeds": n, "studies": studies}
             row |= {"before": np.mean([one.worse.sum() for one in before]) / (len(logits) - 1)}
             row |= {"holm": np.mean([one.worse.sum() for one in after]) / (len(logits) - 1)}
@@ -150,7 +151,7 @@ def committed() -> Iterator[dict[str, Any]]:
             yield {"results": name, "configurations": len(groups), "seeds": len(groups[0])}
             continue
         values = np.array(groups)
-        before, after = decide(values, moderated=False), decide(Scale("logit", examples).apply(values))
+        before, after = decide(values, moderated=False), decide(values, scale=Scale("logit", examples))
         row = {"results": name, "configurations": len(groups), "seeds": len(groups[0]), "comparisons": len(groups) - 1}
         yield row | {"before": before.worse.sum(), "holm": after.worse.sum(), "after": after.excluded.sum()}
 

@@ -104,7 +104,7 @@ def summarize(run: Run, configuration: int, measure: str) -> stats.Summary | Non
     values, scale = run.results[key], scale_of(run, measure)
     if len(values[configuration]) < found.n:
         return dataclasses.replace(found, low=math.nan, high=math.nan)
-    prior = stats.borrow([scale.apply([*of.values()]) for of in values.values() if of])
+    prior = stats.borrow([scale.apply([*of.values()]) for of in values.values() if of], scale=scale)
     if not prior.freedom:
         return found
     interval = stats.mean_interval([*values[configuration].values()], scale, prior)

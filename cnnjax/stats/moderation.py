@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cnnjax.stats.scales import Scale
+from cnnjax.stats.scales import IDENTITY, Scale
 from cnnjax.stats.spread import Interval, as_sample, deviations, interval_around, t_quantile, variance
 
 _LEAST_SPREADS = 3  # two variances say nothing about their distribution
@@ -46,11 +46,13 @@ class Prior(NamedTuple):
 NO_PRIOR = Prior()
 
 
-def fit_prior(variances: np.ndarray, freedom: np.ndarray, caution: float | None = None) -> Prior:
+def fit_prior(
+    variances: np.ndarray, freedom: np.ndarray, caution: float | None = None, least: np.ndarray | float = 0.0
+) -> Prior:
     """Fits s0² and d0 to variances s² with d degrees of freedom: s² / s0² has the F distribution with d and d0.
 
-    The moments of log s² give d0 by the inverse of trigamma, then s0². Variances of zero, which few test images cause,
-    count as 1e-5 of the median.
+    The moments of log s² give d0 by the inverse of trigamma, then s0². Variances of zero count as 1e-5 of the median,
+    or as `least`.
 
     With few configurations the moments miss that spreads differ, and claim too many degrees of freedom. The variance of
     log s² is therefore raised by `caution` standard errors, which keeps error rates in simulated studies.
@@ -59,6 +61,8 @@ def fit_prior(variances: np.ndarray, freedom: np.ndarray, caution: float | None 
         variances: [k], at least three with d > 0; others are left out.
         freedom: [k], d.
         caution: standard errors; 0 gives the numbers of limma, None is max(1/2, 6/k).
+        least: variances below count as this one: that of rounding, see `Scale.rounding`. With few test images, seeds
+            are often equal by chance, which says little about the spread.
 
     Returns:
         The prior; without a spread, or with fewer variances, one of weight 0.
@@ -74,7 +78,7 @@ def fit_prior(variances: np.ndarray, freedom: np.ndarray, caution: float | None 
     if len(s2) < _LEAST_SPREADS or not (s2 > 0).any():
         return NO_PRIOR
     median = float(np.median(s2)) or 1.0
-    s2 = np.maximum(s2, _ZERO * median)
+    s2 = np.maximum(s2, np.maximum(_ZERO * median, np.broadcast_to(least, used.shape)[used]))
     logs = np.log(s2) - digamma(d / 2) + np.log(d / 2)
     by_chance = polygamma(1, d / 2)
     error = math.sqrt(float((polygamma(3, d / 2) + 2 * by_chance**2).mean()) / len(s2))
@@ -106,24 +110,26 @@ def trigamma_inverse(x: float) -> float:
     return y
 
 
-def borrow(samples: Sequence[np.ndarray], paired: bool = False) -> Prior:
+def borrow(samples: Sequence[np.ndarray], paired: bool = False, scale: Scale = IDENTITY) -> Prior:
     """Returns the prior of a family of configurations.
 
     Args:
         samples: the values of each over its seeds, on the scale of the tests.
         paired: whether configurations are compared by seed. The samples are then in the same order of seeds, and the
             prior is that of differences: twice the residual variance without the common effect of the seeds.
+        scale: that scale.
     """
     if len(samples) < _LEAST_SPREADS:
         return NO_PRIOR
+    least = np.array([scale.rounding(float(sample.mean())) for sample in samples])
     if not paired:
         freedom = np.array([len(sample) - 1.0 for sample in samples])
-        return fit_prior(np.array([variance(sample) for sample in samples]), freedom)
+        return fit_prior(np.array([variance(sample) for sample in samples]), freedom, least=least)
     values = np.array(samples)
     (k, n), size = values.shape, np.abs(values).max()
     rest = deviations(values - values.mean(axis=0), size)
     freedom = np.full(k, (n - 1) * (k - 1) / k)
-    found = fit_prior((rest**2).sum(axis=1) / freedom, freedom)
+    found = fit_prior((rest**2).sum(axis=1) / freedom, freedom, least=least)
     return found._replace(variance=2 * found.variance)
 
 

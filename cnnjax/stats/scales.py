@@ -45,6 +45,13 @@ class Scale:
         n = min(self.examples, 1 / _LEAST)
         return np.clip(((n + 1) / (1 + np.exp(-np.clip(values, -700, 700))) - 0.5) / n, 0, 1)
 
+    def rounding(self, value: float) -> float:
+        """Returns the variance that rounding to whole examples causes around a value of this scale: 1/12 of a step²."""
+        if self.name != "logit" or math.isinf(self.examples):
+            return 0.0
+        share = float(np.clip(self.invert(value), 1 / self.examples, 1 - 1 / self.examples))
+        return (1 / (self.examples * share * (1 - share))) ** 2 / 12
+
     def invert_difference(self, middle: float, difference: Any) -> np.ndarray:
         """Returns a difference of this scale as one of the measure, of two values around `middle`, a value here.
 

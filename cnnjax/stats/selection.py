@@ -111,7 +111,7 @@ def rank(
     }
     scaled = {name: dict(zip(of, scale.apply([*of.values()]), strict=True)) for name, of in trained.items()}
     paired = pairing_helps(scaled)
-    prior = borrow(_aligned(scaled), paired)
+    prior = borrow(_aligned(scaled), paired, scale)
     options: dict[str, Any] = {
         "larger_is_better": larger_is_better,
         "most": most,

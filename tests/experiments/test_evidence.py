@@ -45,7 +45,7 @@ def test_three_seeds_decide_three_times_as_much_of_the_quickstart_as_before():
     means, stds = (np.array([[f(of)] for of in logits]) for f in (np.mean, lambda of: np.std(of, ddof=1)))
     for _ in range(200):
         values = np.round(scale.invert(means + stds * generator.normal(size=(12, 3))) * 158) / 158
-        before, after = evidence.decide(values, moderated=False), evidence.decide(scale.apply(values))
+        before, after = evidence.decide(values, moderated=False), evidence.decide(values, scale=scale)
         shares.append((before.worse.sum() / 11, after.excluded.sum() / 11))
     before, after = np.mean(shares, axis=0)
     assert after > 0.6 and after > 3 * before

@@ -117,3 +117,15 @@ def test_the_interval_of_a_mean_is_the_t_interval_of_the_moderated_variance():
     middle = LOGIT.apply([0.9, 0.92, 0.94]).mean()
     half = scipy.stats.t.ppf(0.975, 24) * math.sqrt(0.04 / 3)
     assert (low, high) == pytest.approx(tuple(LOGIT.invert([middle - half, middle + half])))
+
+
+def test_equal_seeds_of_few_images_spread_by_their_rounding():
+    """Twelve configurations, one of whose two seeds are equal by chance: the others still lend their strength."""
+    rounding = LOGIT.rounding(float(LOGIT.apply(0.8)))
+    uniform = np.random.default_rng(0).uniform(0.795, 0.805, 100_000)
+    assert rounding == pytest.approx(LOGIT.apply(uniform).var(), rel=0.05)
+    spread = np.random.default_rng(1).normal(0, 0.03, (12, 2))
+    values = np.round(100 * (0.8 + spread)) / 100
+    values[0] = 0.8
+    samples = [LOGIT.apply(of) for of in values]
+    assert borrow(samples, scale=LOGIT).freedom > 3 * borrow(samples).freedom

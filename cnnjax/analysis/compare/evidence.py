@@ -140,7 +140,7 @@ def compare_sides(a: Side, b: Side, measure: str, runs: Iterable[Run] = (), **op
     if found.is_identical or max(len(found.a), len(found.b)) < 2:
         return found
     of_family = same if pair and found.paired else every
-    prior = stats.borrow([np.array([*of.values()]) for of in of_family.values()], found.paired and pair)
+    prior = stats.borrow([np.array([*of.values()]) for of in of_family.values()], found.paired and pair, scale)
     return dataclasses.replace(found, prior=prior)
 
 
