@@ -244,14 +244,14 @@ def test_contenders_are_trained_on_fresh_seeds_and_a_second_call_finds_them(tiny
     monkeypatch.setattr(program, "Population", functools.cache(Population))  # compiled once: always two members
     study = make_study(train={"learning_rate": (0.05, 0.02), "epochs": 1})
     said = confirm(study, tmp_path / "run", 2)
-    trials = trial_ids(tmp_path / "run")
-    folders = [tmp_path / "run/confirm/2" / trial for trial in trials]
+    names = trial_ids(tmp_path / "run")
+    folders = [tmp_path / "run/confirm/2" / name for name in names]
     assert {*(tmp_path / "run/confirm/2").glob("t*")} == {*folders}
     for folder, rate in zip(folders, (0.05, 0.02), strict=True):
         trials = pd.read_csv(folder / "trials.csv")
         assert trials["seed"].tolist() == [1, 2] and set(trials["learning_rate"]) == {rate}
     numbers = json.loads((tmp_path / "run/confirm/2/confirmation.json").read_text())
-    assert {row["trial"] for row in numbers["contenders"]} == {*trials}
+    assert {row["trial"] for row in numbers["contenders"]} == {*names}
     written = (folders[0] / "metrics.jsonl").read_bytes()
     assert sorted(reports) == sorted([*folders, tmp_path / "run"])
     assert confirm(study, tmp_path / "run", 2) == said

@@ -123,6 +123,8 @@ def test_many_configurations_make_one_interval_no_verdict(tmp_path):
     luck = [rng.normal(0, 0.01, 4) for _ in rates[2:]]
     values = [*(0.60 + luck[0] + gap), *(0.60 + luck[0]), *np.ravel([0.59 + of_rate for of_rate in luck])]
     folder = _run_with(tmp_path / "run", _config(4, train={"learning_rate": rates}), values)
+    data = json.loads((folder / "data.json").read_text())
+    (folder / "data.json").write_text(json.dumps(data | {"counts": {"test": 10_000}}))
     assert _ranking(folder).loc[1, "learning_rate"] == 0.02
     second = _against(folder).loc[0]
     alone = dataclasses.replace(weigh(read_run(folder)).against[0], tests=1)
