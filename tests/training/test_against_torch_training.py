@@ -152,7 +152,7 @@ def our_grads(network, variables, images, labels, hparams):
 
 
 @pytest.mark.parametrize(
-    ("name", "smoothing"), [*itertools.product(MODELS, (0.0, 0.1)), *((name, 0.1) for name in OTHERS)]
+    ("name", "smoothing"), [*zip(MODELS, itertools.cycle((0.1, 0.0))), *((name, 0.1) for name in OTHERS)]
 )
 def test_logits_loss_gradients_and_statistics(name, smoothing):
     network, variables, module = pair(name)

@@ -9,10 +9,10 @@ import pytest
 from cnnjax.data import Dataset, Split
 from cnnjax.models.ladder import LADDER
 from cnnjax.study.plan import make_plan
+from cnnjax.training.device_data import put_data
 from cnnjax.training.devices import make_mesh
-from cnnjax.training.evaluate import DeviceSplit
 from cnnjax.training.memory import fitting_size, most_members, training_memory
-from cnnjax.training.population import DeviceData, Population
+from cnnjax.training.population import Population
 from tests.models.test_network import PUBLISHED
 from tests.support.studies import make_study
 
@@ -31,15 +31,16 @@ def make_dataset(name):
 def compiled_memory(study, program, dataset):
     """The bytes of arguments, results and temporaries. Without LLVM's optimizations, which do not change them."""
 
-    def put(split):
-        constants = np.zeros(dataset.image_shape[-1], np.float32)
-        arrays = (split.images, split.labels, constants, constants)
-        return DeviceSplit(*(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in arrays))
+    def abstract(arrays):
+        return {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in arrays.items()}
 
     mesh = make_mesh(jax.local_devices())
     population = Population(study, program.static, dataset.image_shape, len(dataset.classes), mesh)
     hparams, streams = population.stack(program.members)
-    data = DeviceData(put(dataset.train), put(dataset.validation), put(dataset.test))
+    small = dataclasses.replace(dataset, **{name: split.take(slice(1)) for name, split in dataset.splits.items()})
+    images = abstract({name: split.images for name, split in dataset.splits.items()})
+    labels = abstract({name: split.labels for name, split in dataset.splits.items()})
+    data = put_data(small, study, mesh)._replace(images=images, labels=labels)
     arguments = (population.abstract_state(hparams, streams), hparams, streams, data, 0)
     lowered = population._functions["advance"].lower(*arguments)
     sizes = lowered.compile(compiler_options={"xla_backend_optimization_level": 0}).memory_analysis()
@@ -55,13 +56,13 @@ def check(name, members=2, **train):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", LADDER)
+@pytest.mark.parametrize("name", [*LADDER][::5])  # tests/campaigns/memory_formula.py takes all of them
 def test_the_formula_is_within_30_percent_of_the_compiler(name):
     check(name)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["baseline", "medium", "complex", "cnn_final", "lenet_64_128"])
+@pytest.mark.parametrize("name", ["medium"])
 @pytest.mark.parametrize(
     "train",
     [
