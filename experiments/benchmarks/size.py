@@ -110,7 +110,7 @@ class MadeUp:
         stage = (done >= hparams.epochs[:, 0]).astype(int)
         return state._replace(epoch=done, stage=stage), EpochMetrics(**seen)
 
-    def predict(self, state: Any, hparams: Any, data: Any) -> np.ndarray:
+    def predict(self, state: Any, hparams: Any, streams: Any, data: Any) -> np.ndarray:
         """Test logits."""
         skill = self._of_members * (1 - 0.4 * 0.7**state.epoch)
         shape = (len(skill), len(self._labels), len(CLASSES))
@@ -127,6 +127,10 @@ class NoCheckpoints:
 
     def restore(self, *arguments: Any) -> None:
         """Nothing."""
+
+    def newest(self) -> int:
+        """None."""
+        return 0
 
     def save(self, *arguments: Any) -> None:
         """Nowhere."""
@@ -159,6 +163,8 @@ def records(study: Study, workdir: Path) -> int:
         train=range(TRAIN_EXAMPLES),
         validation=range(TRAIN_EXAMPLES // 9),
         test=SimpleNamespace(labels=labels),
+        test_labels={},
+        train_size=lambda train_examples: TRAIN_EXAMPLES,
         image_shape=(32, 32, 3),
     )
     folder, count = RunFolder(workdir), 0
@@ -170,7 +176,8 @@ def records(study: Study, workdir: Path) -> int:
             population: Any = MadeUp(program.static.model, labels)
             folder.program(program.id).repair()
             for first in range(0, len(program.members), size):
-                batch = loop.MemberBatch(program.id, program.members[first : first + size], size)
+                members = program.members[first : first + size]
+                batch = loop.MemberBatch(program.id, members, size, members)
                 loop.run_members(folder, population, batch, dataset, None, progress)  # type: ignore[arg-type]
                 count += 1
     return count
