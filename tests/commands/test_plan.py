@@ -116,7 +116,7 @@ def test_mapped_images_are_the_cached_ones(tmp_path):
         (tmp_path / "photos" / str(index % 2)).mkdir(parents=True, exist_ok=True)
         pixels = np.random.default_rng(index).integers(0, 256, (8, 8, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / "photos" / str(index % 2) / f"{index}.png")
-    data = dataclasses.replace(make_study().data, path=str(tmp_path / "photos"), train_examples=None, validation=1)
+    data = dataclasses.replace(make_study().data, path=str(tmp_path / "photos"), train_examples=(None,), validation=1)
     decoded = load_dataset(data)
     with cache.mapped():
         mapped = load_dataset(data)

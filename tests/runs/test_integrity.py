@@ -342,7 +342,7 @@ def test_a_damaged_finished_state_is_not_predicted_with(finished, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"sha256": "0" * 64}, r"\(sha256 000000000000 there"),
+        ({"source_sha256": "0" * 64}, r"\(source_sha256 000000000000 there"),
         ({"classes": ["0", "1", "10"]}, r"\(classes \['0', '1', '10'\] there, "),
     ],
 )
