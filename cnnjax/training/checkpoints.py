@@ -63,9 +63,9 @@ class Checkpoints:
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         self._manager.save(epoch, args=arguments, force=True)  # also before a later epoch
 
-    def newest(self) -> int:
-        """Returns the last epoch whose state is stored; 0 without any."""
-        return max(self._manager.all_steps(), default=0)
+    def epochs(self) -> list[int]:
+        """Returns the epochs whose states are stored."""
+        return sorted(self._manager.all_steps())
 
     def restore(
         self, abstract_state: Any, most: int, say: Callable[[str], None] = lambda _: None

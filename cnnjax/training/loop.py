@@ -134,19 +134,28 @@ def run_members(
     ends = sorted({trial.epochs for member in members for trial in member.trials})
     checkpoints = Checkpoints(folder.checkpoints(batch.program, members[0].id, members[-1].id), population.keep, ends)
     try:
-        newest = checkpoints.newest()
         left, trained = sum(member.epochs for member in batch.asked), Trained(0, 0.0)
-        # A trial that is asked for after a longer one has no state to go on from. It must not hold up the others.
-        for part in ({e: t for e, t in waiting.items() if (e >= newest) == is_late} for is_late in (True, False)):
-            if part:
-                work = _Work(folder, population, batch, dataset, data, progress, hparams, streams, part, {}, left)
-                _train_and_record(work, checkpoints)
-                left = work.epochs_left
-                trained = Trained(trained.images + work.images, trained.seconds + work.seconds)
+        for epochs in _parts(sorted(waiting), checkpoints.epochs()):
+            part = {epoch: waiting[epoch] for epoch in epochs}
+            work = _Work(folder, population, batch, dataset, data, progress, hparams, streams, part, {}, left)
+            _train_and_record(work, checkpoints)
+            left = work.epochs_left
+            trained = Trained(trained.images + work.images, trained.seconds + work.seconds)
         checkpoints.keep_only(ends)
     finally:
         checkpoints.close()
     return trained
+
+
+def _parts(ends: list[int], stored: list[int]) -> list[list[int]]:
+    """Returns the last epochs of waiting trials in parts, each of which trains on from one state.
+
+    Trials whose state is stored come first, each alone. A trial that is asked for after a longer one has no state to
+    go on from: it comes last, and does not hold up the others.
+    """
+    newest = max(stored, default=0)
+    late, early = [end for end in ends if end >= newest], [end for end in ends if end < newest and end not in stored]
+    return [*([end] for end in ends if end < newest and end in stored), *filter(None, (late, early))]
 
 
 def _train_and_record(work: _Work, checkpoints: "Checkpoints") -> None:

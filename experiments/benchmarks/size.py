@@ -128,9 +128,9 @@ class NoCheckpoints:
     def restore(self, *arguments: Any) -> None:
         """Nothing."""
 
-    def newest(self) -> int:
+    def epochs(self) -> list[int]:
         """None."""
-        return 0
+        return []
 
     def save(self, *arguments: Any) -> None:
         """Nowhere."""

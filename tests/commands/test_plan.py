@@ -87,7 +87,7 @@ def test_finished_trials_are_kept_and_their_speed_is_known(quick, tmp_path):
         f"trials    6: 2 kept from {tmp_path / 'run'}, 4 new: 3 trained, 1 read off longer ones"
     )
     with pytest.raises(RequestError, match="it holds another study"):
-        list(plan_lines(make_study(data={"train_examples": 100}), tmp_path / "run"))
+        list(plan_lines(make_study(data={"validation": 60}), tmp_path / "run"))
     (speed,) = read_speeds()
     assert (speed.model, speed.batch_size, speed.members) == ("tiny", 50, 2)
     assert list(plan_lines(study))[-1].endswith("by the speeds of earlier runs")
@@ -99,7 +99,7 @@ def test_a_measured_plan_trains_a_few_steps_and_writes_no_run(quick, tmp_path, m
     advance = Population.advance
 
     def watched(self, state, hparams, streams, data, epochs, some=None):
-        seen.append((len(data.train.labels), epochs))
+        seen.append((len(data.labels["train"]), epochs))
         return advance(self, state, hparams, streams, data, epochs, some)
 
     monkeypatch.setattr(Population, "advance", watched)

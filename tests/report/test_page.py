@@ -129,7 +129,7 @@ def test_a_configuration_has_one_color_in_all_figures(tmp_path, drawn, models):
                 found.setdefault(rate[1], []).append(color)
             elif name.endswith(", test"):
                 continue  # a line to hold bars against
-            elif name in models or (len(models) > 1 and rate is None and model in models):
+            elif len(models) > 1 and (name in models or (rate is None and model in models)):
                 found.setdefault(model, []).append(color)
     assert len(found) == max(len(models), 4 if len(models) == 1 else 0)
     assert all(len(colors) > 1 and len(set(colors)) == 1 for colors in found.values()), found

@@ -168,7 +168,7 @@ def test_figures_fit_the_axes_of_the_study(grid, tmp_path):
     history = {"history", "models_train_loss", "models_best_accuracy"}
     galleries = {f"examples_{kind}" for kind in ("always_right", "always_wrong", "coin_flips")}
     assert figure_names(grid, "svg") - galleries == bars | curves | models | history | {
-        *("f1_by_learning_rate", "accuracy_by_epochs"),
+        *("f1_by_learning_rate", "accuracy_by_epochs", "time_and_accuracy"),
         *("ranking", "search", "parallel_coordinates", "effects", "marginal_means", "interactions"),
         *("reliability", *over_seeds),
     }

@@ -116,7 +116,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(disk, tm
             run(study, disk / "run")
             break
         except RequestError as error:
-            assert "No space left on device" in str(error) and "goes on" in str(error)
+            assert "No space left on device" in str(error) and "run the same command again" in str(error)
             assert str(disk) in str(error) and "\n" not in str(error)
             refused += 1
     assert refused > 5
@@ -130,7 +130,9 @@ def test_a_read_only_folder_is_one_line(disk):
     before = numbers(disk / "run")
     resize(disk, "ro")
     for workdir in (disk / "run", disk / "new"):
-        with pytest.raises(RequestError, match=r"Read-only file system.*goes on when it can be written") as refused:
+        with pytest.raises(
+            RequestError, match=r"Read-only file system.*run the same command again when it can be written"
+        ) as refused:
             run(study, workdir)
         assert str(workdir) in str(refused.value)
     for module, *arguments in (["report", disk / "run"], ["predict", disk / "run", "--input=x.npy", "--output=y.csv"]):
