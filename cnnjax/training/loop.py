@@ -163,7 +163,9 @@ def _train_and_record(work: _Work, checkpoints: "Checkpoints") -> None:
     members, progress, finished = work.batch.members, work.progress, set(work.records.finished(work.batch.members))
     lines = work.records.read_metrics({m.id for m in members} | {trial.id for m in members for trial in m.trials})
     now = _restore_or_init(work, checkpoints, min(work.waiting), lines)
-    work.lines.update(_drop_newer_metrics(work.records, members, now.epoch, lines, finished))
+    # If nothing is to be trained, the metrics up to the newest state are those of other parts.
+    until = now.epoch if now.epoch < work.last else max(now.epoch, *checkpoints.epochs())
+    work.lines.update(_drop_newer_metrics(work.records, members, until, lines, finished))
     _update_expected(work, [m for m in work.batch.asked if m.epochs > now.epoch], now.epoch)
     while True:
         if now.epoch in work.waiting:
