@@ -1,9 +1,9 @@
 """A lock that admits one process at a time to a folder."""
 
 import contextlib
+import datetime
 import os
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,7 +37,8 @@ def locked(folder: Path, patience: float = 0.0, name: str | None = None) -> Iter
         problem = f"{holder(folder) or 'another process'} works in it; wait for its end, or choose another folder"
         raise RequestError("workdir", name or str(folder), problem) from None
     try:
-        process = f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}"
+        since = datetime.datetime.now().isoformat(" ", timespec="milliseconds")  # a launch is known by this text
+        process = f"process {os.getpid()} on {socket.gethostname()}, since {since}"
         (folder / HOLDER).write_text(f"{process}\n", encoding="utf-8")
         yield
     finally:
