@@ -124,6 +124,7 @@ def test_the_speeds_are_those_of_the_benchmark():
         assert float(alone) == pytest.approx(float(rows[model, "pytorch", 1]["cnnjax_1_ratio"]), abs=0.0051)
 
 
+@pytest.mark.slow
 def test_the_studies_are_those_of_the_experiments():
     row = r"^\| .*\| `(\w[\w/]*)` \| .*? \| (\d+) \| (.*) \| (.*) \| (.*) \| (yes|no) \|$"
     written = re.findall(row, README, re.MULTILINE)

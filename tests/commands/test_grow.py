@@ -82,6 +82,7 @@ def test_asking_for_less_shows_less_and_deletes_nothing(tmp_path):
     assert "earlier" not in json.loads((tmp_path / "config.json").read_text())
 
 
+@pytest.mark.slow
 def test_other_values_of_an_axis_keep_those_that_are_there(tmp_path):
     run(make_study(train={"learning_rate": 0.02}), tmp_path)
     run(make_study(train={"learning_rate": 0.05}), tmp_path)

@@ -165,6 +165,7 @@ def test_pictures_of_mixed_sizes_are_refused_by_name_or_resized(tmp_path):
     assert data.image_shape == (9, 9, 1)
 
 
+@pytest.mark.slow
 def test_a_picture_that_would_fill_the_memory_is_refused_by_its_header(tmp_path):
     bomb = io.BytesIO()
     Image.new("1", (30000, 30000)).save(bomb, "png")

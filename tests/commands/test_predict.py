@@ -127,6 +127,7 @@ def beginning(trial, trials):
     return next(trial[:count] for count in range(2, 14) if sum(t.startswith(trial[:count]) for t in trials) == 1)
 
 
+@pytest.mark.slow
 def test_the_beginning_of_an_id_names_a_trial(trained):
     trials = trial_ids(trained[0])
     for trial in trials:

@@ -221,6 +221,7 @@ def test_a_profile_is_a_trace_of_the_devices(tmp_path):
     assert any("dot" in str(name) for name in names)  # a matrix product of the compiled program
 
 
+@pytest.mark.slow
 def test_a_finished_run_trains_nothing_and_says_so(tmp_path, monkeypatch):
     study = make_study()
     run(study, tmp_path)
@@ -282,6 +283,7 @@ def test_out_of_memory_goes_on_with_half(tmp_path, monkeypatch):
     assert_no_line_twice(tmp_path / "resumed")
 
 
+@pytest.mark.slow
 def test_what_is_not_out_of_memory_is_raised(tmp_path, monkeypatch):
     def broken(*_):
         raise RuntimeError("shapes do not match")

@@ -87,6 +87,7 @@ def test_a_network_edited_under_its_name_is_refused(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "config.json").read_text())["networks"]["tiny"][2] == "Gelu()"
 
 
+@pytest.mark.slow
 def test_a_network_edited_under_its_name_is_refused_whatever_was_lost(tmp_path, monkeypatch):
     """A plan.json that is gone or damaged is written anew, of the networks as they are now."""
     study = make_study()

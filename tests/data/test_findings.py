@@ -101,6 +101,7 @@ def test_copies_are_what_a_dictionary_of_bytes_says(shape):
     assert found["two_labels"]["images"] == sum(len(of) > 1 for of in labels_of.values())
 
 
+@pytest.mark.slow
 def test_it_is_said_before_training_and_in_the_report(tmp_path, monkeypatch):
     dataset = load_dataset(make_study().data)
     dataset.test.images[0] = dataset.train.images[0]

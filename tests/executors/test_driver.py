@@ -120,6 +120,7 @@ def kill_in_epoch(patch, number):
     patch.setattr(Population, "advance", killed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["serial", "workers"])
 @pytest.mark.parametrize("epoch", [2, 4])
 def test_a_study_goes_on_with_workers_and_without(first, epoch, serial, tmp_path):
@@ -209,6 +210,7 @@ def test_a_program_that_is_held_is_refused_and_its_holder_named(options, tmp_pat
     assert len(RunFolder(tmp_path).read_trials()) == 8
 
 
+@pytest.mark.slow
 def test_a_job_of_an_earlier_launch_that_starts_late_does_nothing(serial, tmp_path):
     (task,) = killed(make_study(**TWO), tmp_path)
     before = {file: file.read_bytes() for file in tmp_path.rglob("*.json*")}

@@ -99,6 +99,7 @@ def test_pool_before_relu_changes_neither_logits_nor_gradients(name):
             np.testing.assert_allclose(other_gradients[layer][leaf], gradient, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_peer_feeds_the_model_scaled_images(toy):
     """With black images every pixel, padding too, is -1."""
     images, labels = toy

@@ -62,6 +62,7 @@ def test_the_confusion_matrix_is_sklearns_summed_over_seeds(grid):
     assert [[int(row[f"predicted {name}"]) for name in CLASSES] for row in rows] == expected.tolist()
 
 
+@pytest.mark.slow
 def test_areas_are_the_means_of_sklearns(grid):
     run = read_run(grid)
     logits, labels = _predictions(run, run.best_of_models["medium"])

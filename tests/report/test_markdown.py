@@ -46,6 +46,7 @@ def test_a_study_that_has_just_begun(tmp_path):
     assert "No trial has finished" in summarize_run(folder)
 
 
+@pytest.mark.slow
 def test_the_command_prints_it_and_refuses_in_one_line(tmp_path):
     folder = make_run(tmp_path / "run", make_config([0, 1]), examples=40)
     command = [sys.executable, "-m", "cnnjax.report", str(folder)]

@@ -31,6 +31,7 @@ def _check(folder: Path, config: dict, data: dict | None = None, **more) -> dict
     return {finding.name: finding for finding in protocol.check(read_run(folder))}
 
 
+@pytest.mark.slow
 def test_a_study_that_keeps_every_rule(tmp_path):
     config = make_config([0, 1], select="val_accuracy", train=GRID, data={"validation": 0.1})
     assert _check(tmp_path / "run", config) == {}

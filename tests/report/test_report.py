@@ -79,6 +79,7 @@ def test_model_and_optimizer_table_keeps_the_two_spreads_apart(grid):
         assert float(row["test_f1_seed_std"]) == pytest.approx((within / sum(freedoms)) ** 0.5)
 
 
+@pytest.mark.slow
 def test_best_trials_and_top_configurations(grid):
     trials = [row for row in read_rows(grid / "trials.csv") if row["status"] == "ok"]
     by_accuracy, by_f1 = read_rows(grid / "report" / "best_trials.csv")
@@ -274,6 +275,7 @@ def test_page_is_whole_and_loads_nothing(grid):
     assert "prefers-color-scheme: dark" in page and "#0072b2" not in page.split("</style>")[1]
 
 
+@pytest.mark.slow
 def test_names_are_escaped(tmp_path):
     folder = make_run(tmp_path / "run", make_config([0, 1]))
     for name in ("trials.csv", "config.json", "data.json"):

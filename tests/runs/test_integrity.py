@@ -227,6 +227,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_goes_on(finished, i
     assert numbers(copy) == numbers(finished)
 
 
+@pytest.mark.slow
 def test_a_state_of_another_version_is_refused_and_stays(interrupted, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(interrupted, copy)
@@ -301,6 +302,7 @@ def test_damaged_predictions_are_not_compared(finished, tmp_path, of):
         comparison.compare_configurations(*sides, "test_accuracy", None)
 
 
+@pytest.mark.slow
 def test_lost_predictions_and_lines_are_written_again(finished, tmp_path):
     trials = trial_ids(finished)
     for name in (f"predictions/{trials[0]}.npz", f"predictions/{trials[3]}.npz", *RECORDS):

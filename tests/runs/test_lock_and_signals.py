@@ -145,6 +145,7 @@ def test_a_read_only_folder_is_one_line(disk):
     assert "is finished" in run(study, disk / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("again", [False, True])
 @pytest.mark.parametrize(
     "how",

@@ -356,6 +356,7 @@ def test_the_recommended_number_of_seeds_reaches_its_power_and_fewer_do_not(diff
     assert decided(n - 1, difference, 1.0, margin) <= 0.8 + 4 * error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pilot", [4, 10])
 def test_the_recommendation_allows_for_a_spread_that_is_itself_estimated(pilot):
     """A first study estimates the spread of pairs; its recommendation, followed, decides in 80 % of the studies."""

@@ -47,6 +47,7 @@ def test_equal_configurations_are_seldom_told_apart(rho, n, configurations, spre
     assert np.mean([_told_apart(study, [0, 1]) for study in studies]) <= 0.05 + SLACK
 
 
+@pytest.mark.slow
 @pytest.mark.simulation
 @pytest.mark.parametrize(("rho", "n"), [(0.0, 3), (0.5, 5), (0.9, 10)])
 def test_all_pairs_together_seldom_err(rho, n):

@@ -112,6 +112,7 @@ def test_equal_configurations_tested_on_few_images_are_not_told_apart(n):
     assert told / 200 <= 0.05 + 4 * math.sqrt(0.05 * 0.95 / 200)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("means", [[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 2.0]])
 def test_the_ranges_of_places_hold_all_true_places_at_once(means):
     generator, held = np.random.default_rng(4), 0

@@ -69,6 +69,7 @@ def test_the_folder_of_a_run_is_an_argument_or_workdir_as_in_launch(command):
             command.parse(["", *more, *given])
 
 
+@pytest.mark.slow
 def test_a_run_is_inspected_by_its_folder(tmp_path):
     workdir = make_run(tmp_path / "run", make_config([0, 1], data={"name": "digits"}), examples=40)
     command = [sys.executable, "-m", "cnnjax.inspect", f"--workdir={workdir}"]
@@ -78,6 +79,7 @@ def test_a_run_is_inspected_by_its_folder(tmp_path):
     assert done.returncode == 2 and "a run's folder" in done.stderr and done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_report_selects_by_another_measure_when_it_is_asked_to_and_says_so(tmp_path):
     config = make_config([0, 1], select="val_accuracy", data={"validation": 0.1}, train={"learning_rate": [0.1, 0.2]})
     workdir = make_run(tmp_path / "run", config, examples=40)
@@ -104,6 +106,7 @@ def test_every_recorded_measure_can_be_selected_by():
     assert set(SELECT) == {*EPOCH_MEASURES} | tested
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_study_that_selects_by_another_measure_ranks_by_it(tmp_path):
     study = make_study(select="val_f1", data={"validation": 0.2}, train={"learning_rate": (0.01, 0.1)})

@@ -57,6 +57,7 @@ def one_by_one(image, word, augment, scale, shift):
     return rotated(image, ANGLES[angle_numbers(jnp.array([word]))[0]]) if "rotate" in augment else image
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(augment=st.lists(st.sampled_from(NAMES), min_size=1, unique=True), seed=st.integers(0, 2**32 - 1))
 @pytest.mark.parametrize("shape", [(12, 12, 1), (9, 14, 3)])
@@ -67,6 +68,7 @@ def test_every_combination_is_its_steps_in_order(shape, augment, seed):
     np.testing.assert_array_equal(augmented(images, words, tuple(augment), scale, shift), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_rotation_is_pillows_to_the_pixel(shape):
     (image,), words = random_images(shape, count=1), random_words(500)
@@ -75,6 +77,7 @@ def test_a_rotation_is_pillows_to_the_pixel(shape):
         np.testing.assert_array_equal(result, rotated(np.float32(image), angle))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_rotation_is_torchvisions_but_on_the_edges_of_pixels(shape):
     torch = pytest.importorskip("torch")

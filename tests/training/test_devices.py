@@ -80,6 +80,7 @@ def test_a_study_that_is_read_and_planned_still_gets_every_core():
     assert json.loads(done.stdout) == [CORES, None], done.stderr
 
 
+@pytest.mark.slow
 def test_no_import_begins_to_use_jax():
     done = subprocess.run([sys.executable, "-c", EVERY_MODULE], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

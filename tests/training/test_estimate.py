@@ -46,6 +46,7 @@ def test_without_any_speed_a_matrix_product_tells_it_once():
     assert first.factor > 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("low", "high", "words"),
     [

@@ -95,6 +95,7 @@ def test_the_loss_and_its_sums(smoothing):
     assert sums.accuracy == (logits.argmax(1).numpy() == batch.labels).sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "values", "make"),
     [
