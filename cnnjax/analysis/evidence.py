@@ -85,8 +85,7 @@ def stuck_seeds(run: Run, configuration: int) -> set[Hashable]:
 def trained_values(run: Run, measure: str) -> dict[int, dict[Hashable, float]]:
     """Returns the values of each configuration by seed and streams, without seeds that are stuck."""
     stuck = {int(s): stuck_seeds(run, int(s)) for s in run.configurations.index}
-    values = {s: run.by_seed(s, measure) for s in stuck}
-    return {s: {key: value for key, value in of.items() if key not in stuck[s]} for s, of in values.items()}
+    return {s: stats.split_stuck(run.by_seed(s, measure), of)[0] for s, of in stuck.items()}
 
 
 def summarize(run: Run, configuration: int, measure: str) -> stats.Summary | None:

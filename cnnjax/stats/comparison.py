@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Hashable, Mapping
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from cnnjax.stats.effect_size import Share, hedges_g, superiority
 from cnnjax.stats.moderation import NO_PRIOR, Prior, pairwise_errors
 from cnnjax.stats.permutation import exchange_p, sign_flip_p
 from cnnjax.stats.planning import seeds_to_decide
@@ -18,21 +19,12 @@ from cnnjax.stats.spread import (
     as_sample,
     deviations,
     interval_around,
-    sum_of_squares,
     t_quantile,
     variance,
 )
 
 Verdict = Literal["better", "worse", "equal", "undecided"]
 Values = Mapping[Any, float]  # by seed
-
-
-class Share(NamedTuple):
-    """An estimated probability with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 class Difference(NamedTuple):
@@ -230,44 +222,17 @@ class Comparison:
 
     @cached_property
     def beats(self) -> Share:
-        """Probability that one training of A beats one of B, counting a tie as one half.
-
-        Paired values: on the same seed, with Wilson's interval. Otherwise: on any two seeds, the Mann-Whitney statistic
-        U / (n m) with Newcombe's interval. SciPy has neither Wilson's interval of shares with ties, nor Newcombe's.
-
-        References:
-            Wilson (1927); Newcombe, Confidence intervals for an effect size measure based on the Mann-Whitney
-            statistic, part 2 (2006), method 5.
-        """
-        a, b = (self.a, self.b) if self.larger_is_better else (-self.a, -self.b)
-        gaps = a - b if self.paired else np.subtract.outer(a, b)
-        share = float((np.sign(gaps) + 1).mean() / 2)
-        theta = np.linspace(0, 1, 10_001)
-        variance = theta * (1 - theta) / gaps.size
-        if not self.paired:
-            others = (len(a) + len(b)) / 2 - 1
-            variance *= 1 + others * ((1 - theta) / (2 - theta) + theta / (1 + theta))
-        # The probabilities within 1.96 of their own standard errors from the share.
-        inside = theta[(theta - share) ** 2 <= t_quantile(math.inf) ** 2 * variance + 1e-12]
-        return Share(share, float(inside[0]), float(inside[-1]))
+        """Probability that one training of A beats one of B, on the same seed if paired; see `superiority`."""
+        return superiority(*self._signed, self.paired)
 
     @cached_property
     def effect_size(self) -> float:
-        """Hedges' g: the difference over the pooled standard deviation across seeds; positive if A is better.
+        """Hedges' g, positive if A is better; see `hedges_g`."""
+        return hedges_g(*self._signed)
 
-        References:
-            Hedges, Distribution theory for Glass's estimator of effect size and related estimators (1981).
-        """
-        from scipy.special import gammaln
-
-        n, m = len(self.a), len(self.b)
-        freedom = n + m - 2
-        squares = sum_of_squares(self.a) + sum_of_squares(self.b)
-        if freedom < 2 or not squares > 0:
-            return math.nan
-        unbiased = math.exp(gammaln(freedom / 2) - gammaln((freedom - 1) / 2)) / math.sqrt(freedom / 2)
-        sign = 1 if self.larger_is_better else -1
-        return sign * unbiased * self.difference / math.sqrt(squares / freedom)
+    @property
+    def _signed(self) -> tuple[np.ndarray, np.ndarray]:
+        return (self.a, self.b) if self.larger_is_better else (-self.a, -self.b)
 
     @cached_property
     def seeds(self) -> int | None:
@@ -317,6 +282,12 @@ def hsu_factor(tests: int) -> float:
         Hsu, Constrained simultaneous confidence intervals for multiple comparisons with the best (1984).
     """
     return max(1.0, tests / 2)
+
+
+def split_stuck(values: Values, stuck: Collection[Hashable]) -> tuple[dict[Any, float], tuple[float, ...]]:
+    """Returns the values of trained seeds by seed, and the values of stuck seeds."""
+    trained = {seed: value for seed, value in values.items() if seed not in stuck}
+    return trained, tuple(value for seed, value in values.items() if seed in stuck)
 
 
 def compare(

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnnjax.stats.comparison import Comparison, Values, compare
+from cnnjax.stats.comparison import Comparison, Values, compare, split_stuck
 from cnnjax.stats.correction import holm
 from cnnjax.stats.moderation import Prior, borrow, pairwise_errors
 from cnnjax.stats.pairing import have_same_seeds, pairing_helps
@@ -105,20 +105,15 @@ def rank(
         raise ValueError("there is no configuration")
     means = {name: float(as_sample([*of.values()]).mean()) for name, of in groups.items()}
     order = sorted(groups, key=lambda name: -means[name] if larger_is_better else means[name])
-    left_out = {name: tuple(of[seed] for seed in of if seed in stuck.get(name, ())) for name, of in groups.items()}
-    trained = {
-        name: {seed: value for seed, value in groups[name].items() if seed not in stuck.get(name, ())} for name in order
-    }
+    split = {name: split_stuck(groups[name], stuck.get(name, ())) for name in order}
+    trained = {name: values for name, (values, _) in split.items()}
+    left_out = {name: values for name, (_, values) in split.items()}
     scaled = {name: dict(zip(of, scale.apply([*of.values()]), strict=True)) for name, of in trained.items()}
     paired = pairing_helps(scaled)
-    prior = borrow(_aligned(scaled), paired, scale)
-    options: dict[str, Any] = {
-        "larger_is_better": larger_is_better,
-        "most": most,
-        "scale": scale,
-        "prior": prior,
-        "pair": paired,
-    }
+    samples = _aligned(scaled)
+    prior = borrow(samples, paired, scale)
+    options: dict[str, Any] = {"larger_is_better": larger_is_better, "most": most}
+    options |= {"scale": scale, "prior": prior, "pair": paired}
 
     def against(one: Hashable, other: Hashable, tests: int) -> Comparison:
         both = left_out[one], left_out[other]
@@ -127,7 +122,6 @@ def rank(
     found = {other: against(order[0], other, len(order) - 1) for other in order[1:]}
     certainty = {other: 1 - comparison.p for other, comparison in found.items()}
     certainty[order[0]] = min(certainty.values(), default=math.nan)
-    samples = _aligned(scaled)
     p = _pairwise_p(samples, paired, prior)
     for i, j in itertools.combinations(range(len(order)), 2):
         if len(order) == 2 or left_out[order[i]] or left_out[order[j]]:
@@ -137,9 +131,15 @@ def rank(
         Rank(name, len(groups[name]), means[name], certainty[name], *place, found.get(name))
         for name, place in zip(order, places, strict=True)
     ]
-    alone = sum(one.may_be_best for one in ranks) == 1
-    ranks[0] = ranks[0]._replace(low=1, high=1 if alone else max(2, ranks[0].high))
-    return ranks[:1] + [one._replace(low=1 if one.may_be_best else max(2, one.low)) for one in ranks[1:]]
+    return _open_first_place(ranks)
+
+
+def _open_first_place(ranks: list[Rank]) -> list[Rank]:
+    """Returns ranks, the winner first, of which those that may be the best have the first place, and no others."""
+    winner, *others = ranks
+    is_alone = not any(one.may_be_best for one in others)
+    winner = winner._replace(low=1, high=1 if is_alone else max(2, winner.high))
+    return [winner, *(one._replace(low=1 if one.may_be_best else max(2, one.low)) for one in others)]
 
 
 def _pairwise_p(samples: list[np.ndarray], paired: bool, prior: Prior) -> np.ndarray:

@@ -112,13 +112,8 @@ def compare_sides(a: Side, b: Side, measure: str, runs: Iterable[Run] = (), **op
         options: further attributes of the comparison.
     """
     scale, (least, most) = scale_of(a.run, measure), bounds(measure)
-    values, stuck = [side.values(measure) for side in (a, b)], [side.stuck for side in (a, b)]
-    trained = [
-        {key: value for key, value in of.items() if key not in left} for of, left in zip(values, stuck, strict=True)
-    ]
-    left_out = [
-        tuple(value for key, value in of.items() if key in left) for of, left in zip(values, stuck, strict=True)
-    ]
+    split = [stats.split_stuck(side.values(measure), side.stuck) for side in (a, b)]
+    trained, left_out = zip(*split, strict=True)
     every = {
         (run.workdir.resolve(), configuration): dict(zip(of, scale.apply([*of.values()]), strict=True))
         for run in (a.run, b.run, *runs)
@@ -134,7 +129,7 @@ def compare_sides(a: Side, b: Side, measure: str, runs: Iterable[Run] = (), **op
         most=most - least,
         pair=pair,
         scale=scale,
-        stuck=tuple(left_out),
+        stuck=left_out,
         **options,
     )
     if found.is_identical or max(len(found.a), len(found.b)) < 2:
