@@ -10,7 +10,7 @@ from cnnjax.analysis.evidence import Evidence, summarize, weigh
 from cnnjax.analysis.run import Run
 from cnnjax.report.sections import confirmation
 from cnnjax.report.sections.data_rules import first_three
-from cnnjax.report.sections.protocol import stuck_seeds
+from cnnjax.report.sections.protocol import list_stuck_seeds
 from cnnjax.report.sections.variance import Sources, split_variance
 from cnnjax.utils.text import counted, significant
 
@@ -32,7 +32,7 @@ def text(run: Run) -> tuple[str, list[tuple[str, str]]]:
     elif evidence.against and not run.crossed:
         said.append(_verdict_sentence(run, evidence))
     details = [("Selection", _selection_sentence(run, evidence))] if evidence.selection and not run.crossed else []
-    if stuck := stuck_seeds(run):
+    if stuck := list_stuck_seeds(run):
         said_of_stuck = f"{stuck} learned nothing; see the finding `stuck`. {_stuck_sentence(run, evidence)}"
         details.append(("Stuck at chance", said_of_stuck.rstrip()))
     unranked = len(run.configurations) - len(evidence.configurations)

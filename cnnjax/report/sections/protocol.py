@@ -112,7 +112,7 @@ def _seeds(run: Run) -> Iterator[Finding]:
         yield Finding("crossed-streams", "warning", said)
 
 
-def stuck_seeds(run: Run) -> str:
+def list_stuck_seeds(run: Run) -> str:
     """Returns how many of how many seeds of which configurations never left chance; empty if none."""
     found = stuck_by_configuration(run)
     n, total = run.configurations["n"], len(run.configurations)
@@ -136,10 +136,10 @@ def _trials(run: Run) -> Iterator[Finding]:
     stuck = stuck_trials(run)
     if len(stuck) and chance:
         said = (
-            f"{len(stuck)} of {total} finished trials never left chance ({stuck_seeds(run)}): their test accuracy is "
-            f"that of the most frequent class ({100 * chance.accuracy:.1f} %), and their loss that of a constant "
-            f"prediction (at most ln {len(run.classes)} = {math.log(len(run.classes)):.2f}); they are included in "
-            "every mean and interval."
+            f"{len(stuck)} of {total} finished trials never left chance ({list_stuck_seeds(run)}): their test accuracy "
+            f"is that of the most frequent class ({100 * chance.accuracy:.1f} %), and their loss that of a constant "
+            f"prediction (at most ln {len(run.classes)} = {math.log(len(run.classes)):.2f}). They count in means; "
+            "tests of configurations leave them out, unless all seeds of a configuration are stuck."
         )
         yield Finding("stuck", "warning", said)
     at_chance = configurations_at_chance(run)
