@@ -26,11 +26,12 @@ def check_folder(folder: RunFolder, study: Study, overwrite: bool) -> bool:
         found.pop("data.path", None)  # the data may have moved; its fingerprint is compared when it is read
     differing = [f"{key} ({theirs!r} there, {ours!r} here)" for key, (theirs, ours) in found.items()]
     if differing:
+        of_data = ", ".join(sorted(key for key in axes if key.startswith("data.")))
         raise RequestError(
             "workdir",
             str(folder.path),
             f"it holds another study, which differs in {', '.join(differing)}; only axes may have other values "
-            "(models, seeds, streams, train without its stages): choose another folder, or --overwrite it",
+            f"(models, seeds, {of_data}, streams, train without its stages): choose another folder, or --overwrite it",
         )
     folder.check_networks(study.models)
     return False
@@ -41,6 +42,8 @@ def earlier_studies(folder: RunFolder, study: Study) -> list[Study]:
     newest = folder.read_config()
     if newest is None:
         return []
-    studies = [from_config(config) for config in (*folder.read_earlier(), newest)]
+    others = [past for config in (*folder.read_earlier(), newest) if (past := from_config(config)) != study]
+    if not others:
+        return []
     asked = {trial.id for trial in list_trials(study)}
-    return [past for past in studies if past != study and not all(t.id in asked for t in list_trials(past))]
+    return [past for past in others if any(trial.id not in asked for trial in list_trials(past))]

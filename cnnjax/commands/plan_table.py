@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from cnnjax.commands.growth import check_folder, earlier_studies
-from cnnjax.commands.program_facts import describe_program, network_of, repeated_points
+from cnnjax.commands.program_facts import network_of, repeated_points
 from cnnjax.data import Dataset, cache
 from cnnjax.data.load import load_checked
 from cnnjax.models.ladder import check_precision, find_layers
-from cnnjax.models.summary import training_flops
+from cnnjax.models.summary import parameter_count, training_flops
 from cnnjax.multihost import processes
-from cnnjax.runs.run_dir import RunFolder
+from cnnjax.runs.run_dir import RunFolder, finished_trials
 from cnnjax.runs.speeds import read_speeds
 from cnnjax.study.plan import Member, Plan, Program, check_axes, make_plan
 from cnnjax.study.schedules import has_horizon
@@ -48,10 +48,11 @@ def plan_lines(study: Study, workdir: Path | None = None, measure: bool = False)
         check_folder(folder, study, overwrite=False)
     plan = make_plan(study, [] if folder is None else earlier_studies(folder, study))
     check_axes(study, plan)
-    finished, stored = (set(), {}) if folder is None else (finished_trials(folder, plan), _stored_epochs(folder))
-    waiting = {program.id: members for program in plan.programs if (members := _waiting(program, finished))}
-    programs = [program for program in plan.programs if program.id in waiting]
-    yield from _counts(plan, waiting, folder, len(finished))
+    finished, stored = set[str](), dict[str, int]()
+    if folder is not None:
+        finished, stored = finished_trials(folder, plan.programs), _stored_epochs(folder)
+    programs = [left for program in plan.programs if (left := program.without(finished)).members]
+    yield from _counts(plan, programs, folder, len(finished))
     if not programs:
         yield "nothing left to train"
         return
@@ -63,17 +64,12 @@ def plan_lines(study: Study, workdir: Path | None = None, measure: bool = False)
     counts = {name: len(split) for name, split in dataset.splits.items()}
     yield f"data      {dataset.name}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items())
     yield from (f"          {note}" for note in dataset.notes)
-    sizes = {p.id: _members_at_a_time(p, len(waiting[p.id]), dataset, machine) for p in programs}
+    sizes = {program.id: _members_at_a_time(program, dataset, machine) for program in programs}
     if measure:
         from cnnjax.training.measure import measure_programs
 
         measure_programs(study, dataset, plan, programs, sizes)
-    yield from _table(dataset, programs, waiting, stored, sizes, machine)
-
-
-def finished_trials(folder: RunFolder, plan: Plan) -> set[str]:
-    """Returns the ids of the trials of a plan that have a result in a run's folder."""
-    return {trial for program in plan.programs for trial in folder.program(program.id).finished(program.members)}
+    yield from _table(dataset, programs, stored, sizes, machine)
 
 
 def _stored_epochs(folder: RunFolder) -> dict[str, int]:
@@ -89,20 +85,16 @@ def _epochs_left(member: Member, stored: Mapping[str, int]) -> int:
     return member.epochs - done if done < member.epochs else member.epochs  # a shorter trial trains anew
 
 
-def _waiting(program: Program, finished: set[str]) -> list[Member]:
-    return [member for member in program.members if any(trial.id not in finished for trial in member.trials)]
-
-
-def _counts(plan: Plan, waiting: Mapping[str, Sequence[Member]], folder: RunFolder | None, kept: int) -> Iterator[str]:
-    """Yields what is known before the data is read."""
-    new, trained = len(plan.trials) - kept, sum(map(len, waiting.values()))
+def _counts(plan: Plan, programs: Sequence[Program], folder: RunFolder | None, kept: int) -> Iterator[str]:
+    """Yields what is known before the data is read. `programs` have the members to train."""
+    new, trained = len(plan.trials) - kept, sum(len(program.members) for program in programs)
     said = f"trials    {len(plan.trials):,}: "
     said += f"{kept:,} kept from {folder.path}, {new:,} new: " if folder is not None and kept else ""
     yield said + f"{trained:,} trained, {max(new - trained, 0):,} read off longer ones"
     if anew := _trained_anew(plan, folder):
         yield f"          {anew:,} longer ones train anew: their schedules depend on the number of epochs"
     yield from (f"left out  {line}" for line in repeated_points(plan))
-    yield f"programs  {len(waiting)}"
+    yield f"programs  {len(programs)}"
 
 
 def _trained_anew(plan: Plan, folder: RunFolder | None) -> int:
@@ -127,8 +119,9 @@ def _trained_anew(plan: Plan, folder: RunFolder | None) -> int:
     return len(longer)
 
 
-def _members_at_a_time(program: Program, count: int, dataset: Dataset, machine: Machine) -> int:
+def _members_at_a_time(program: Program, dataset: Dataset, machine: Machine) -> int:
     """Returns how many members would train together, by the formula of their memory."""
+    count = len(program.members)
     examples = dataset.train_size(program.static.train_examples)
     operations = training_flops(network_of(program, dataset), dataset.image_shape) * examples
     most = most_members(machine.platform, count, machine.devices, operations)
@@ -142,7 +135,6 @@ def _members_at_a_time(program: Program, count: int, dataset: Dataset, machine: 
 def _table(
     dataset: Dataset,
     programs: Sequence[Program],
-    waiting: Mapping[str, Sequence[Member]],
     stored: Mapping[str, int],
     sizes: Mapping[str, int],
     machine: Machine,
@@ -154,20 +146,20 @@ def _table(
     yield f"program        model       {columns}"
     total, low, high = 0.0, _START_SECONDS, _START_SECONDS
     for program in programs:
-        static, members, size = program.static, waiting[program.id], sizes[program.id]
-        described = describe_program(program, dataset)
-        examples = dataset.train_size(static.train_examples)
-        images = examples * sum(_epochs_left(member, stored) for member in members)
-        flops = described["training_flops"] / examples / sum(member.epochs for member in program.members)
+        static, members, size = program.static, program.members, sizes[program.id]
+        network = network_of(program, dataset)
+        images = dataset.train_size(static.train_examples) * sum(_epochs_left(member, stored) for member in members)
+        flops = images * training_flops(network, dataset.image_shape)
         memory = training_memory(static, dataset, size // machine.devices, machine.platform)
         found = estimator.estimate(describe_speed(static, dataset, machine, min(size, len(members))))
         seconds = found.compile_seconds + images * found.seconds_per_image
-        total += flops * images
+        total += flops
         low, high = low + seconds / found.factor, high + seconds * found.factor
+        parameters = parameter_count(network, dataset.image_shape)
         yield (
             f"{program.id:<13}  {static.model:<11} {static.optimizer:<10} {static.batch_size:>5}  "
-            f"{len(members):>7}  {size:>9}  {described['parameters']:>10,}  {memory / 1e6:>9,.0f}  "
-            f"{significant(flops * images / 1e12):>14}  {significant(seconds / 60):>7}"
+            f"{len(members):>7}  {size:>9}  {parameters:>10,}  {memory / 1e6:>9,.0f}  "
+            f"{significant(flops / 1e12):>14}  {significant(seconds / 60):>7}"
         )
     yield ""
     how = "by a matrix product" if estimator.is_calibrated else "by the speeds of earlier runs"

@@ -7,6 +7,7 @@ from cnnjax.models.ladder import find_layers
 from cnnjax.models.summary import Architecture, forward_flops, parameter_count, training_flops
 from cnnjax.study.axes import where_it_matters
 from cnnjax.study.plan import Plan, Program
+from cnnjax.training.estimate import training_images
 from cnnjax.utils.text import counted
 
 
@@ -26,9 +27,8 @@ def network_of(program: Program, dataset: Dataset) -> Architecture:
 def describe_program(program: Program, dataset: Dataset) -> dict[str, Any]:
     """Returns the number of parameters, and the FLOPs of one forward pass and of all training."""
     network = network_of(program, dataset)
-    images = sum(member.epochs for member in program.members) * dataset.train_size(program.static.train_examples)
     return {
         "parameters": parameter_count(network, dataset.image_shape),
         "forward_flops": forward_flops(network, dataset.image_shape),
-        "training_flops": training_flops(network, dataset.image_shape) * images,
+        "training_flops": training_flops(network, dataset.image_shape) * training_images(program, dataset),
     }

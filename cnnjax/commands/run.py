@@ -13,17 +13,16 @@ from cnnjax.executors.base import Engine
 from cnnjax.executors.driver import run_tasks
 from cnnjax.multihost import processes
 from cnnjax.multihost.shared_dir import held, open_folder
-from cnnjax.runs.run_dir import RunFolder, describe_plan
+from cnnjax.runs.run_dir import RunFolder, describe_plan, waiting_programs
 from cnnjax.runs.speeds import read_speeds
-from cnnjax.study.plan import Member, Plan, Program
+from cnnjax.study.plan import Plan, Program
 from cnnjax.study.schema import Study, from_config
 from cnnjax.training.devices import leave_devices_to_workers
-from cnnjax.training.estimate import Estimator, describe_speed
+from cnnjax.training.estimate import Estimator, describe_speed, training_images
 from cnnjax.training.machine import this_machine
-from cnnjax.training.program import load, prepare_jax, run_programs, waiting, write_environment, writing
+from cnnjax.training.program import load, prepare_jax, run_programs, write_environment, writing
 from cnnjax.utils.errors import RequestError, unwritable
 from cnnjax.utils.progress import Progress
-from cnnjax.utils.tree import differences
 
 
 def run(
@@ -78,12 +77,13 @@ def run(
             write_environment(folder, progress)
         for program in plan.programs:
             folder.program(program.id).repair([trial for member in program.members for trial in member.trials])
-        programs, members = waiting(folder, plan.programs)
+        programs = waiting_programs(folder, plan.programs)
         try:
             if programs:
                 if too_late:
                     progress.note(too_late)
-                progress.begin(len(programs), len(members), *_expected_work(programs, members, dataset))
+                members = sum(len(program.members) for program in programs)
+                progress.begin(len(programs), members, *_expected_work(programs, dataset))
                 if engine is not None:
                     run_tasks(folder, every, dataset, programs, progress, engine, max_members, profile)
                 else:
@@ -97,13 +97,9 @@ def run(
                 RunFolder(workdir).write_views()
 
 
-def _expected_work(
-    programs: Sequence[Program], members: Sequence[Member], dataset: Dataset
-) -> tuple[list[int], list[float], list[float]]:
+def _expected_work(programs: Sequence[Program], dataset: Dataset) -> tuple[list[int], list[float], list[float]]:
     """Returns the training images that each program has left, and the expected seconds of an image and to compile."""
-    ids = {member.id for member in members}
-    epochs = [sum(m.epochs for m in p.members if m.id in ids) for p in programs]
-    images = [n * dataset.train_size(p.static.train_examples) for n, p in zip(epochs, programs, strict=True)]
+    images = [training_images(program, dataset) for program in programs]
     machine = this_machine(max(len(program.members) for program in programs))
     estimator = Estimator(machine, read_speeds(), lambda: 1.0)  # only ratios matter
     found = [estimator.estimate(describe_speed(p.static, dataset, machine, len(p.members))) for p in programs]
@@ -137,9 +133,10 @@ def _start(folder: RunFolder, study: Study, earlier: Sequence[Study], dataset: D
             raise RequestError("workdir", str(folder.path), f"{what}; {how}")
     examined = (before or {}).get("examined") or examine(dataset)
     folder.write_json("data.json", data | {"examined": examined})
-    described = describe_plan(plan, [describe_program(p, dataset) for p in plan.programs])
-    if differences(folder.read_if_intact("plan.json") or {}, described):
-        folder.write_json("plan.json", described)
+    # The ids decide everything else in the plan. `write_views` adds what was measured.
+    stored = folder.read_if_intact("plan.json") or {}
+    if stored.get("trial_ids") != [trial.id for trial in plan.trials] or stored.get("repeats") != plan.repeats:
+        folder.write_json("plan.json", describe_plan(plan, [describe_program(p, dataset) for p in plan.programs]))
     folder.write_predictions("labels", labels=dataset.test.labels)
     for split, labels in dataset.test_labels.items():
         folder.write_predictions(f"labels_split{split}", labels=labels)

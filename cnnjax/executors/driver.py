@@ -16,7 +16,7 @@ from cnnjax.runs.lock import holder
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.study.plan import Program
 from cnnjax.study.schema import Study
-from cnnjax.training.program import waiting
+from cnnjax.training.estimate import training_images
 from cnnjax.utils.errors import RelayedError, RequestError
 from cnnjax.utils.progress import Progress
 from cnnjax.utils.tree import differences
@@ -42,7 +42,7 @@ def run_tasks(
         folder: the run's folder.
         study: the study.
         dataset: its data.
-        programs: the programs to train.
+        programs: those that `waiting_programs` returned.
         progress: shows the workers' progress.
         engine: an entered engine.
         max_members: largest number of members trained at once.
@@ -63,11 +63,8 @@ def run_tasks(
         "profile": profile,
         "compilation_cache": engine.compilation_cache,
     }
-    _, members = waiting(folder, programs)
-    sizes = {member.id: dataset.train_size(member.trials[0].static.train_examples) for member in members}
-    images = {member.id: sizes[member.id] * member.epochs for member in members}
     followers = {
-        program.id: _Follower(folder, program, index, sum(images.get(member.id, 0) for member in program.members))
+        program.id: _Follower(folder, program, index, training_images(program, dataset))
         for index, program in enumerate(programs, 1)
     }
     failed: dict[str, Outcome] = {}

@@ -13,7 +13,7 @@ from cnnjax.executors.base import PATIENCE, Outcome, Task
 from cnnjax.runs.environment import code_versions
 from cnnjax.runs.integrity import append
 from cnnjax.runs.lock import holder, locked
-from cnnjax.runs.run_dir import RunFolder
+from cnnjax.runs.run_dir import RunFolder, waiting_programs
 from cnnjax.study.schema import from_config
 from cnnjax.training import program as programs
 from cnnjax.utils.errors import RequestError
@@ -60,7 +60,7 @@ def _train(task: Task) -> None:
         programs.prepare_jax(plan, task["cpus"])
         programs.write_environment(records, progress)
         program = next(program for program in plan.programs if program.id == task["program"])
-        waiting, _ = programs.waiting(folder, [program])
+        waiting = waiting_programs(folder, [program])
         profile = folder.path / "profile" if task["profile"] else None
         options = (task["max_members"], profile, False)
         programs.run_programs(folder, study.with_splits_of(earlier), dataset, plan.members, waiting, progress, *options)

@@ -13,7 +13,7 @@ from cnnjax.runs.integrity import Damaged, json_lines, read_json, read_lines, re
 from cnnjax.runs.lock import HOLDER, LOCK, locked
 from cnnjax.runs.program_records import Folder, ProgramRecords
 from cnnjax.runs.trials_csv import csv_text, read_shown, record_files
-from cnnjax.study.plan import Plan
+from cnnjax.study.plan import Plan, Program
 from cnnjax.study.renamed import modern_config
 from cnnjax.study.schema import NOT_OF_STUDY
 from cnnjax.utils.errors import RequestError
@@ -223,6 +223,17 @@ class RunFolder(Folder):
         (self.path / "predictions").mkdir(exist_ok=True)
         with replaced(self.path / "predictions" / f"{name}.npz") as file:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+def finished_trials(folder: RunFolder, programs: Iterable[Program]) -> set[str]:
+    """Returns the ids of the trials of programs that have a result in a run's folder."""
+    return {trial for program in programs for trial in folder.program(program.id).finished(program.members)}
+
+
+def waiting_programs(folder: RunFolder, programs: Sequence[Program]) -> list[Program]:
+    """Returns the programs that have trials without a result, each with only the members of such trials."""
+    finished = finished_trials(folder, programs)
+    return [left for program in programs if (left := program.without(finished)).members]
 
 
 def describe_plan(plan: Plan, programs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Collection, Container, Hashable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from cnnjax.models.ladder import LADDER
@@ -84,6 +84,11 @@ class Program:
     id: str
     static: Static
     members: tuple[Member, ...]
+
+    def without(self, finished: Container[str]) -> "Program":
+        """Returns the program with only those members that have a trial which is not finished."""
+        left = (member for member in self.members if any(trial.id not in finished for trial in member.trials))
+        return dataclasses.replace(self, members=tuple(left))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ from cnnjax.models.ladder import find_layers
 from cnnjax.models.summary import Architecture, layer_table, training_flops
 from cnnjax.runs.speeds import Speed
 from cnnjax.study.hparams import Static
+from cnnjax.study.plan import Program
 from cnnjax.training.machine import Machine
 
 _OPERATIONS_PER_VALUE = 1000  # network operations that take as long as gathering and augmenting one pixel value
@@ -33,6 +34,11 @@ class Estimate(NamedTuple):
     seconds_per_image: float
     compile_seconds: float
     factor: float
+
+
+def training_images(program: Program, dataset: Dataset) -> int:
+    """Returns the number of images that the members of a program train on, each counted in each epoch."""
+    return sum(member.epochs for member in program.members) * dataset.train_size(program.static.train_examples)
 
 
 def describe_speed(static: Static, dataset: Dataset, machine: Machine, members: int) -> Speed:

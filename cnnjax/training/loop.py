@@ -1,6 +1,5 @@
 """Trains a batch of members to the last epoch, and writes the results to the run's directory."""
 
-import dataclasses
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,16 +9,15 @@ import numpy as np
 from cnnjax.analysis.metrics import classification
 from cnnjax.data import Dataset
 from cnnjax.models.summary import training_flops
-from cnnjax.runs.program_records import ProgramRecords
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.runs.trials_csv import trial_row
-from cnnjax.study.hparams import Streams
 from cnnjax.study.plan import Member, Trial
 from cnnjax.training.device_data import DeviceData
 from cnnjax.training.devices import get
 from cnnjax.training.population import Population
-from cnnjax.training.stacking import Hparams
+from cnnjax.training.resume import drop_newer_metrics, restore_or_init, split_into_parts
 from cnnjax.training.train_state import EpochMetrics, TrainState
+from cnnjax.training.work import Checkpoint, MemberBatch, Work
 from cnnjax.utils.progress import Progress
 from cnnjax.utils.signals import interruptibly
 
@@ -29,74 +27,11 @@ if TYPE_CHECKING:
 _OPERATIONS_TO_COMPILE = 2e12  # what two CPU cores compute while they compile a program
 
 
-class MemberBatch(NamedTuple):
-    """Members that train together. Copies of the first member fill the batch up to `size`.
-
-    Attributes:
-        program: the id of their program.
-        members: the members, with the trials that any study of the run has asked for.
-        size: how many train together.
-        asked: those of the members that have something left to train, with the trials of the newest study.
-    """
-
-    program: str
-    members: tuple[Member, ...]
-    size: int
-    asked: tuple[Member, ...] = ()
-
-    @property
-    def filled(self) -> list[Member]:
-        """The members with the copies, as the program takes them."""
-        return [*self.members, *[self.members[0]] * (self.size - len(self.members))]
-
-
 class Trained(NamedTuple):
     """The training images of all members together, and the seconds that they took."""
 
     images: int
     seconds: float
-
-
-@dataclasses.dataclass
-class _Work:
-    """A batch of members, and everything that its training reads and writes."""
-
-    folder: RunFolder
-    population: Population
-    batch: MemberBatch
-    dataset: Dataset
-    data: DeviceData
-    progress: Progress
-    hparams: Hparams
-    streams: Streams
-    waiting: dict[int, list[tuple[int, Trial]]]  # trials without a result, and their members' places, by last epoch
-    lines: dict[tuple[str, int], dict[str, Any]]  # of metrics.jsonl, by member and epoch
-    epochs_left: int = 0  # of all members together, as the progress expects them
-    images: int = 0  # that all members together have trained on since this start
-    seconds: float = 0.0  # that they took
-
-    @property
-    def last(self) -> int:
-        """Returns the last epoch to train."""
-        return max(self.waiting)
-
-    @property
-    def train_size(self) -> int:
-        """Returns the number of training images of each member."""
-        return self.dataset.train_size(self.batch.members[0].trials[0].static.train_examples)
-
-    @property
-    def records(self) -> ProgramRecords:
-        """Returns the records of the members' program."""
-        return self.folder.program(self.batch.program)
-
-
-class _Checkpoint(NamedTuple):
-    """The members after some of their epochs."""
-
-    state: TrainState
-    epoch: int
-    seconds: float  # of training so far
 
 
 def run_members(
@@ -134,38 +69,25 @@ def run_members(
     ends = sorted({trial.epochs for member in members for trial in member.trials})
     checkpoints = Checkpoints(folder.checkpoints(batch.program, members[0].id, members[-1].id), population.keep, ends)
     try:
-        left, trained = sum(member.epochs for member in batch.asked), Trained(0, 0.0)
-        for epochs in _parts(sorted(waiting), checkpoints.epochs()):
-            part = {epoch: waiting[epoch] for epoch in epochs}
-            work = _Work(folder, population, batch, dataset, data, progress, hparams, streams, part, {}, left)
+        work = Work(folder, population, batch, dataset, data, progress, hparams, streams, waiting, finished)
+        work.epochs_left = sum(member.epochs for member in batch.asked)
+        for epochs in split_into_parts(sorted(waiting), checkpoints.epochs()):
+            work.waiting = {epoch: waiting[epoch] for epoch in epochs}
             _train_and_record(work, checkpoints)
-            left = work.epochs_left
-            trained = Trained(trained.images + work.images, trained.seconds + work.seconds)
         checkpoints.keep_only(ends)
     finally:
         checkpoints.close()
-    return trained
+    return Trained(work.images, work.seconds)
 
 
-def _parts(ends: list[int], stored: list[int]) -> list[list[int]]:
-    """Returns the last epochs of waiting trials in parts, each of which trains on from one state.
-
-    Trials whose state is stored come first, each alone. A trial that is asked for after a longer one has no state to
-    go on from: it comes last, and does not hold up the others.
-    """
-    newest = max(stored, default=0)
-    late, early = [end for end in ends if end >= newest], [end for end in ends if end < newest and end not in stored]
-    return [*([end] for end in ends if end < newest and end in stored), *filter(None, (late, early))]
-
-
-def _train_and_record(work: _Work, checkpoints: "Checkpoints") -> None:
+def _train_and_record(work: Work, checkpoints: "Checkpoints") -> None:
     """Trains until all waiting trials have a result."""
-    members, progress, finished = work.batch.members, work.progress, set(work.records.finished(work.batch.members))
+    members, progress = work.batch.members, work.progress
     lines = work.records.read_metrics({m.id for m in members} | {trial.id for m in members for trial in m.trials})
-    now = _restore_or_init(work, checkpoints, min(work.waiting), lines)
+    now = restore_or_init(work, checkpoints, min(work.waiting), lines)
     # If nothing is to be trained, the metrics up to the newest state are those of other parts.
     until = now.epoch if now.epoch < work.last else max(now.epoch, *checkpoints.epochs())
-    work.lines.update(_drop_newer_metrics(work.records, members, until, lines, finished))
+    work.lines = drop_newer_metrics(work, until, lines)
     _update_expected(work, [m for m in work.batch.asked if m.epochs > now.epoch], now.epoch)
     while True:
         if now.epoch in work.waiting:
@@ -181,40 +103,7 @@ def _train_and_record(work: _Work, checkpoints: "Checkpoints") -> None:
             progress.on_checkpoint()
 
 
-def _restore_or_init(work: _Work, checkpoints: "Checkpoints", most: int, lines: list[dict[str, Any]]) -> _Checkpoint:
-    """Returns the newest intact checkpoint of epoch `most` or before whose metrics are recorded, else a new state."""
-    recorded = {(line["member"], line["epoch"]) for line in lines if "member" in line}
-    abstract = work.population.abstract_state(work.hparams, work.streams)
-    while restored := checkpoints.restore(abstract, most, work.progress.note):
-        state, meta = restored
-        last = np.maximum(*get((state.diverged, state.epoch))).clip(max=meta["epoch"])
-        lost = [
-            epoch
-            for member, ran in zip(work.batch.members, last, strict=False)
-            for epoch in range(1, int(ran) + 1)
-            if (member.id, epoch) not in recorded
-        ]
-        if not lost:
-            state = work.population.with_more_epochs(state, work.hparams)
-            if not _lags(work, state, meta["epoch"]):
-                return _Checkpoint(state, meta["epoch"], meta["seconds"])
-            checkpoints.stale.add(meta["epoch"])
-            most = meta["epoch"] - 1
-            continue
-        most = min(lost) - 1
-        work.progress.note(f"metrics.jsonl lacks epoch {min(lost)}; going on from the state before it")
-    return _Checkpoint(interruptibly(work.population.init, work.hparams, work.streams), 0, 0.0)
-
-
-def _lags(work: _Work, state: TrainState, epoch: int) -> bool:
-    """Returns whether a member that is asked for more epochs ended before, while others trained until this epoch."""
-    stage, trained, diverged = get((state.stage, state.epoch, state.diverged))
-    ended = (diverged > 0) | (stage == work.hparams.epochs.shape[1])
-    places = {place for trials in work.waiting.values() for place, _ in trials}
-    return any(not ended[place] and trained[place] < epoch for place in places)
-
-
-def _train(work: _Work, now: _Checkpoint) -> _Checkpoint:
+def _train(work: Work, now: Checkpoint) -> Checkpoint:
     """Trains by one compiled call, up to the next stop at most, and writes the metrics."""
     population = work.population
     state, epoch, seconds = now
@@ -223,7 +112,7 @@ def _train(work: _Work, now: _Checkpoint) -> _Checkpoint:
     ended = (diverged > 0) | (stage == work.hparams.epochs.shape[1])
     if ended.all():
         _update_expected(work, [], epoch)
-        return _Checkpoint(state, next_stop, seconds)
+        return Checkpoint(state, next_stop, seconds)
     epochs = min(population.every, next_stop - epoch)
     operations = training_flops(population.config.network, work.dataset.image_shape) * work.train_size
     training = _members_to_train(work.batch, population, ended, (work.last - epoch) * operations)
@@ -235,10 +124,10 @@ def _train(work: _Work, now: _Checkpoint) -> _Checkpoint:
     if population.traces > traces:  # a smaller program was compiled for the members that still train
         work.records.write_json("program.json", population.compiled)
     elapsed = time.perf_counter() - start
-    work.images += len(lines) * len(work.dataset.train)
+    work.images += len(lines) * work.train_size
     work.seconds += elapsed
     _report_progress(work, epoch + epochs, elapsed, lines)
-    return _Checkpoint(state, epoch + epochs, seconds + elapsed)
+    return Checkpoint(state, epoch + epochs, seconds + elapsed)
 
 
 def _members_to_train(batch: MemberBatch, population: Population, ended: np.ndarray, left: float) -> np.ndarray | None:
@@ -264,32 +153,7 @@ def _members_to_train(batch: MemberBatch, population: Population, ended: np.ndar
     return np.resize(active, size)
 
 
-def _drop_newer_metrics(
-    records: ProgramRecords,
-    members: tuple[Member, ...],
-    epoch: int,
-    lines: list[dict[str, Any]],
-    finished: set[str],
-) -> dict[tuple[str, int], dict[str, Any]]:
-    """Drops metrics that are newer than the restored state, except those of finished trials.
-
-    Returns:
-        The members' other lines by member and epoch.
-    """
-    unfinished = {trial.id for member in members for trial in member.trials} - finished
-    ends = {m.id: max([epoch, *(t.epochs for t in m.trials if t.id in finished)]) for m in members}
-
-    def is_kept(line: dict[str, Any]) -> bool:
-        if "trial" in line:
-            return line["trial"] not in unfinished
-        return line["epoch"] <= ends.get(line["member"], line["epoch"])
-
-    if not all(map(is_kept, lines)):
-        records.keep_metrics(is_kept)
-    return {(line["member"], line["epoch"]): line for line in filter(is_kept, lines) if "member" in line}
-
-
-def _metric_lines(work: _Work, epoch: int, state: TrainState, history: EpochMetrics) -> list[dict[str, Any]]:
+def _metric_lines(work: Work, epoch: int, state: TrainState, history: EpochMetrics) -> list[dict[str, Any]]:
     """Returns one line per epoch and member, up to the epoch in which the member ended."""
     diverged, last = get((state.diverged, state.epoch))
     validates = work.dataset.validation is not None
@@ -306,7 +170,7 @@ def _metric_lines(work: _Work, epoch: int, state: TrainState, history: EpochMetr
     return lines
 
 
-def _record_trials(work: _Work, now: _Checkpoint) -> None:
+def _record_trials(work: Work, now: Checkpoint) -> None:
     """Writes predictions, evaluation lines and rows of the trials that end at this epoch."""
     state, epoch, seconds = now
     members, dataset = work.batch.members, work.dataset
@@ -337,16 +201,17 @@ def _record_trials(work: _Work, now: _Checkpoint) -> None:
         rows.append(trial_row(trial, members[m].id, measured))
     work.records.append_metrics(evaluations)
     work.records.append_trials(rows)
+    work.finished.update(trial.id for _, trial in work.waiting[epoch])
 
 
-def _update_expected(work: _Work, training: Sequence[Member], epoch: int) -> None:
+def _update_expected(work: Work, training: Sequence[Member], epoch: int) -> None:
     """Corrects the number of images that the progress expects, given the members that train after this epoch."""
     left = sum(min(member.epochs, work.last) - epoch for member in training)
     work.progress.skip((work.epochs_left - left) * work.train_size)
     work.epochs_left = left
 
 
-def _report_progress(work: _Work, epoch: int, seconds: float, lines: list[dict[str, Any]]) -> None:
+def _report_progress(work: Work, epoch: int, seconds: float, lines: list[dict[str, Any]]) -> None:
     """Reports the trained epochs to the progress."""
     members, per_epoch = work.batch.members, work.train_size
     newest = {line["member"]: line for line in lines}.values()

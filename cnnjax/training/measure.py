@@ -13,9 +13,9 @@ from cnnjax.study.plan import Plan, Program
 from cnnjax.study.schema import Study
 from cnnjax.training.devices import pin_settings
 from cnnjax.training.estimate import describe_speed
-from cnnjax.training.loop import MemberBatch
 from cnnjax.training.machine import this_machine
 from cnnjax.training.program import Compiler, prepare_jax
+from cnnjax.training.work import MemberBatch
 from cnnjax.utils.progress import tracked
 
 _STEPS = 10  # of each program

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 import time
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,17 +25,19 @@ from cnnjax.study.schema import Study
 from cnnjax.training.device_data import DeviceData, put_data
 from cnnjax.training.devices import is_out_of_memory, make_mesh, memory_limit, pin_settings, use_every_core
 from cnnjax.training.estimate import describe_speed
-from cnnjax.training.loop import MemberBatch, run_members
+from cnnjax.training.loop import run_members
 from cnnjax.training.machine import this_machine
 from cnnjax.training.memory import MEMORY_SHARE, fitting_size, most_members
 from cnnjax.training.population import Population
+from cnnjax.training.work import MemberBatch
 from cnnjax.utils.errors import RequestError, unwritable
 from cnnjax.utils.paths import make_folder
 from cnnjax.utils.progress import Progress
 from cnnjax.utils.signals import interruptibly
 from cnnjax.utils.tree import differences
 
-Layout = list[tuple[list[str], int]]  # batches of members: their ids, and how many train together
+Batch = tuple[list[str], int]  # the ids of members, and how many train together
+Layout = list[Batch]
 
 
 class Compiled(NamedTuple):
@@ -83,16 +85,16 @@ class Compiler:
         self._max_members, self._profile = max_members, profile
         self._budget = MEMORY_SHARE * min(processes.gather(memory_limit()))  # measured before training takes memory
 
-    def compile(self, program: Program, layout: Layout = (), waiting: Container[str] | None = None) -> Compiled:  # type: ignore[assignment]
+    def compile(self, program: Program, layout: Sequence[Batch] = ()) -> Compiled:
         """Compiles a program for those batches of members that have something left to train.
 
         Args:
-            program: the program.
+            program: the program, with only the members that have something left to train.
             layout: the stored batches. The members that are in none of them train together, as many as fit in memory.
-            waiting: the members that have something left to train; all by default.
         """
         start = time.perf_counter()
         stored = {member for ids, _ in layout for member in ids}
+        asked = {member.id for member in program.members}
         new = [member for member in program.members if member.id not in stored]
         longest = max(stage.epochs for trial in self._trials(program, stored) for stage in trial.stages)
         shape, num_classes = self._dataset.image_shape, len(self._dataset.classes)
@@ -101,16 +103,13 @@ class Compiler:
         static = dataclasses.replace(program.static, keeps_best=keeps_best)
         population = Population(self._study, static, shape, num_classes, self._mesh, profile, longest)
 
-        def waits(batch: tuple[list[str], int]) -> bool:
-            return waiting is None or any(member in waiting for member in batch[0])
-
         # Another number of devices may have written it. The batches keep their members, whose states are on disk.
-        pending = [(ids, size + -size % population.devices) for ids, size in filter(waits, layout)]
+        pending = [(ids, size + -size % population.devices) for ids, size in layout if not asked.isdisjoint(ids)]
         if new:
             size = self._fitting_size(population, new)
             pending += split_layout([([member.id for member in new], size)], size)
         memory = max((self._compile(population, ids, size) for ids, size in pending), default=0)
-        done = [*itertools.filterfalse(waits, layout)]
+        done = [(ids, size) for ids, size in layout if asked.isdisjoint(ids)]
         return Compiled(program, population, done, pending, memory, time.perf_counter() - start)
 
     def _fitting_size(self, population: Population, new: Sequence[Member]) -> int:
@@ -243,18 +242,6 @@ def write_environment(folder: Folder, progress: Progress) -> None:
     folder.write_json("environment.json", environment)
 
 
-def waiting(folder: RunFolder, programs: Iterable[Program]) -> tuple[list[Program], list[Member]]:
-    """Returns the programs and the members that have a trial without a result."""
-    programs = list(programs)
-    finished = {trial for program in programs for trial in folder.program(program.id).finished(program.members)}
-
-    def waits(member: Member) -> bool:
-        return any(trial.id not in finished for trial in member.trials)
-
-    members = [member for program in programs for member in program.members if waits(member)]
-    return [program for program in programs if any(map(waits, program.members))], members
-
-
 def run_programs(
     folder: RunFolder,
     study: Study,
@@ -273,7 +260,7 @@ def run_programs(
         study: the study.
         dataset: its data.
         members: all members of the plan by id.
-        programs: those that `waiting` returned.
+        programs: those that `waiting_programs` returned.
         progress: the display, after `begin`.
         max_members: upper bound of how many members train together.
         profile: directory for a trace of each program's second epoch.
@@ -281,12 +268,11 @@ def run_programs(
     """
     compiler = Compiler(study, dataset, members, max_members, profile)
     for index, program in enumerate(programs, 1):
-        static, (_, left) = program.static, waiting(folder, [program])
-        progress.program(index, static.model, static.optimizer, static.batch_size, len(left))
-        layout, asked = folder.read_layout(program.id), {member.id: member for member in left}
-        compiled = interruptibly(compiler.compile, program, layout, asked)
+        static = program.static
+        progress.program(index, static.model, static.optimizer, static.batch_size, len(program.members))
+        compiled = interruptibly(compiler.compile, program, folder.read_layout(program.id))
         progress.compiled(compiled.seconds)
-        _run_program(folder, compiled, members, asked, dataset, compiler.data, progress)
+        _run_program(folder, compiled, members, dataset, compiler.data, progress)
         if write_views:
             folder.write_views()
         del compiled
@@ -297,12 +283,12 @@ def _run_program(
     folder: RunFolder,
     compiled: Compiled,
     members: Mapping[str, Member],
-    asked: Mapping[str, Member],
     dataset: Dataset,
     data: DeviceData,
     progress: Progress,
 ) -> None:
     program, population = compiled.program, compiled.population
+    asked = {member.id: member for member in program.members}
     done, pending = list(compiled.done), list(compiled.pending)
     folder.write_layout(program.id, [*done, *pending])
     while pending:

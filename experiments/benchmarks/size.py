@@ -155,7 +155,7 @@ def records(study: Study, workdir: Path) -> int:
     """What the training of every chunk writes."""
     from rich.console import Console
 
-    from cnnjax.training import checkpoints, loop
+    from cnnjax.training import checkpoints, loop, work
     from cnnjax.utils.progress import Progress
 
     labels = np.random.default_rng(1).integers(0, len(CLASSES), EXAMPLES.value).astype(np.int32)
@@ -177,7 +177,7 @@ def records(study: Study, workdir: Path) -> int:
             folder.program(program.id).repair()
             for first in range(0, len(program.members), size):
                 members = program.members[first : first + size]
-                batch = loop.MemberBatch(program.id, members, size, members)
+                batch = work.MemberBatch(program.id, members, size, members)
                 loop.run_members(folder, population, batch, dataset, None, progress)  # type: ignore[arg-type]
                 count += 1
     return count

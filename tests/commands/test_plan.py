@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from cnnjax.commands import plan_table
-from cnnjax.commands.plan_table import finished_trials, plan_lines
+from cnnjax.commands.plan_table import plan_lines
 from cnnjax.data import cache
 from cnnjax.data.load import load_dataset
-from cnnjax.runs.run_dir import RunFolder
+from cnnjax.runs.run_dir import RunFolder, finished_trials
 from cnnjax.runs.speeds import read_speeds
 from cnnjax.study.plan import make_plan
 from cnnjax.training.population import Population
@@ -78,8 +78,8 @@ def test_finished_trials_are_kept_and_their_speed_is_known(quick, tmp_path):
     study = make_study(seeds=(0, 1), train={"epochs": (1, 2)})
     run(study, tmp_path / "run")
     plan = make_plan(study)
-    assert finished_trials(RunFolder(tmp_path / "run"), plan) == {trial.id for trial in plan.trials}
-    assert finished_trials(RunFolder(tmp_path / "nowhere"), plan) == set()
+    assert finished_trials(RunFolder(tmp_path / "run"), plan.programs) == {trial.id for trial in plan.trials}
+    assert finished_trials(RunFolder(tmp_path / "nowhere"), plan.programs) == set()
     said = list(plan_lines(study, tmp_path / "run"))
     assert said[0] == f"trials    4: 4 kept from {tmp_path / 'run'}, 0 new: 0 trained, 0 read off longer ones"
     assert said[-1] == "nothing left to train"

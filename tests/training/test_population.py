@@ -13,10 +13,10 @@ from cnnjax.study.plan import make_plan
 from cnnjax.training.augment import gather_batch
 from cnnjax.training.device_data import put_data
 from cnnjax.training.devices import is_out_of_memory, make_mesh
-from cnnjax.training.loop import MemberBatch
 from cnnjax.training.memory import member_batch_size
 from cnnjax.training.population import Population
 from cnnjax.training.train import Batch, epoch_order, loss_fn, stream_key
+from cnnjax.training.work import MemberBatch
 from tests.support.studies import make_study
 
 pytestmark = [pytest.mark.usefixtures("tiny"), pytest.mark.slow]

@@ -1,0 +1,80 @@
+"""What is trained together: a batch of members, and all that its training reads and writes."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+from cnnjax.data import Dataset
+from cnnjax.runs.program_records import ProgramRecords
+from cnnjax.runs.run_dir import RunFolder
+from cnnjax.study.hparams import Streams
+from cnnjax.study.plan import Member, Trial
+from cnnjax.training.device_data import DeviceData
+from cnnjax.training.population import Population
+from cnnjax.training.stacking import Hparams
+from cnnjax.training.train_state import TrainState
+from cnnjax.utils.progress import Progress
+
+
+class MemberBatch(NamedTuple):
+    """Members that train together. Copies of the first member fill the batch up to `size`.
+
+    Attributes:
+        program: the id of their program.
+        members: the members, with the trials that any study of the run has asked for.
+        size: how many train together.
+        asked: those of the members that have something left to train, with the trials of the newest study.
+    """
+
+    program: str
+    members: tuple[Member, ...]
+    size: int
+    asked: tuple[Member, ...] = ()
+
+    @property
+    def filled(self) -> list[Member]:
+        """The members with the copies, as the program takes them."""
+        return [*self.members, *[self.members[0]] * (self.size - len(self.members))]
+
+
+@dataclasses.dataclass
+class Work:
+    """A batch of members, and everything that its training reads and writes."""
+
+    folder: RunFolder
+    population: Population
+    batch: MemberBatch
+    dataset: Dataset
+    data: DeviceData
+    progress: Progress
+    hparams: Hparams
+    streams: Streams
+    waiting: dict[int, list[tuple[int, Trial]]]  # trials without a result, and their members' places, by last epoch
+    finished: set[str]  # the ids of trials with a result
+    # Of metrics.jsonl, by member and epoch.
+    lines: dict[tuple[str, int], dict[str, Any]] = dataclasses.field(default_factory=dict)
+    epochs_left: int = 0  # of all members together, as the progress expects them
+    images: int = 0  # that all members together have trained on since this start
+    seconds: float = 0.0  # that they took
+
+    @property
+    def last(self) -> int:
+        """Returns the last epoch to train."""
+        return max(self.waiting)
+
+    @property
+    def train_size(self) -> int:
+        """Returns the number of training images of each member."""
+        return self.dataset.train_size(self.batch.members[0].trials[0].static.train_examples)
+
+    @property
+    def records(self) -> ProgramRecords:
+        """Returns the records of the members' program."""
+        return self.folder.program(self.batch.program)
+
+
+class Checkpoint(NamedTuple):
+    """The members after some of their epochs."""
+
+    state: TrainState
+    epoch: int
+    seconds: float  # of training so far
