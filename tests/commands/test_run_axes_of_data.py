@@ -46,7 +46,7 @@ def test_five_folds_of_two_models(tmp_path):
     assert [(program["model"], program["members"]) for program in plan["programs"]] == [("tiny", 5), ("baseline", 5)]
     found = read_run(tmp_path)
     assert found.repeats == "folds" and [*found.configurations.n] == [5, 5]
-    comparison = weigh(found).runner_up.comparison
+    comparison = weigh(found).against[0]
     assert len(comparison.a) == len(comparison.b) == 5
     page = build_report(tmp_path).read_text()
     assert page.count("Trials are of 5 folds, which share training images: their spread is not that of seeds") > 2
