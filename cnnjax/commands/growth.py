@@ -9,7 +9,7 @@ from cnnjax.utils.tree import differences
 
 
 def check_folder(folder: RunFolder, study: Study, overwrite: bool) -> bool:
-    """Returns whether the folder is cleared first; raises RequestError if it holds a study that cannot grow so."""
+    """Returns whether the folder is cleared first. Raises RequestError if its study differs in more than axes."""
     if overwrite:
         return folder.check_overwritable()
     found = folder.read_config()

@@ -42,9 +42,9 @@ def run_members(
     data: DeviceData,
     progress: Progress,
 ) -> Trained:
-    """Trains a batch of members until all trials that are asked for have a result, from its newest checkpoint.
+    """Trains a batch of members from its newest checkpoint, until all trials that are asked for have a result.
 
-    Returns its work, of this start.
+    Returns the images and the seconds of training in this call.
 
     A kill at any instant is harmless. Metrics are written before the checkpoint of their epoch, and a trial's row after
     it. Metrics newer than the restored checkpoint are dropped, and then written again with the same values, except
@@ -85,7 +85,7 @@ def _train_and_record(work: Work, checkpoints: "Checkpoints") -> None:
     members, progress = work.batch.members, work.progress
     lines = work.records.read_metrics({m.id for m in members} | {trial.id for m in members for trial in m.trials})
     now = restore_or_init(work, checkpoints, min(work.waiting), lines)
-    # If nothing is to be trained, the metrics up to the newest state are those of other parts.
+    # A part without training keeps the metrics up to the newest state, which other parts need.
     until = now.epoch if now.epoch < work.last else max(now.epoch, *checkpoints.epochs())
     work.lines = drop_newer_metrics(work, until, lines)
     _update_expected(work, [m for m in work.batch.asked if m.epochs > now.epoch], now.epoch)

@@ -1,4 +1,4 @@
-"""Where the training of a batch of members goes on: its newest state of which everything is recorded."""
+"""Finds the state from which the training of a batch of members resumes: the newest one with all metrics recorded."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def split_into_parts(ends: list[int], stored: list[int]) -> list[list[int]]:
-    """Returns the last epochs of waiting trials in parts, each of which trains on from one state.
+    """Divides the last epochs of waiting trials into parts. Each part resumes from one state.
 
-    Trials whose state is stored come first, each alone. A trial that is asked for after a longer one has no state to
-    go on from: it comes last, and does not hold up the others.
+    Trials whose state is stored come first, each alone: nothing is to be trained. Then the trials train that end after
+    the newest state. Trials that end before it and have no stored state come last: they train from an older state.
     """
     newest = max(stored, default=0)
     late, early = [end for end in ends if end >= newest], [end for end in ends if end < newest and end not in stored]
@@ -50,7 +50,7 @@ def restore_or_init(work: Work, checkpoints: "Checkpoints", most: int, lines: li
 
 
 def _lags(work: Work, state: TrainState, epoch: int) -> bool:
-    """Returns whether a member that is asked for more epochs ended before, while others trained until this epoch."""
+    """Returns whether a waiting member ended before this epoch, because it was asked for fewer epochs than others."""
     stage, trained, diverged = get((state.stage, state.epoch, state.diverged))
     ended = (diverged > 0) | (stage == work.hparams.epochs.shape[1])
     places = {place for trials in work.waiting.values() for place, _ in trials}
