@@ -29,7 +29,7 @@ def resnet(p, x):
     norms = iter(f"BatchNorm_{n}" for n in range(6))
     convs = iter(f"Conv_{n}" for n in range(6))
     x = F.relu(norm(conv(x.permute(0, 3, 1, 2), p[next(convs)], 1, 1), p[next(norms)]))
-    for features, stride in ((4, 1), (8, 2)):
+    for stride in (1, 2):
         y = F.relu(norm(conv(x, p[next(convs)], stride, 1), p[next(norms)]))
         y = norm(conv(y, p[next(convs)], 1, 1), p[next(norms)])
         if x.shape != y.shape:
