@@ -3,7 +3,6 @@
 `network.Network` applies the layers in order.
 """
 
-import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -19,6 +18,7 @@ from cnnjax.models.specs import (
     LeakyRelu,
     MaxPool,
     Relu,
+    describe,
     find_problem,
 )
 from cnnjax.utils.errors import RequestError, one_of
@@ -44,21 +44,9 @@ def check_precision(precision: str, platform: str) -> None:
 
 
 def described(names: Iterable[str]) -> dict[str, list[str]]:
-    """Returns the layers of each model by name, as a run stores them; unknown and invalid models are left out.
-
-    A layer's text has only the arguments that differ from their defaults, so that a new argument changes no text.
-    """
+    """Returns the layers of each model by name, as a run stores them; unknown and invalid models are left out."""
     valid = [name for name in names if name in LADDER and not find_problem(LADDER[name])]
-    return {name: [_described(layer) for layer in LADDER[name]] for name in valid}
-
-
-def _described(layer: Layer) -> str:
-    arguments = [
-        f"{field.name}={value!r}"
-        for field in dataclasses.fields(layer)
-        if (value := getattr(layer, field.name)) != field.default
-    ]
-    return f"{type(layer).__name__}({', '.join(arguments)})"
+    return {name: [describe(layer) for layer in LADDER[name]] for name in valid}
 
 
 def changed(names: Iterable[str], stored: Mapping[str, Sequence[str]]) -> dict[str, str]:
