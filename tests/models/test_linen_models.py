@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from cnnjax.models.ladder import LADDER
 from cnnjax.models.patch_networks import MlpMixer, VisionTransformer, mixer, vit
 from cnnjax.models.resnet import ResNet, WideBlock, WideResNet, resnet18, resnet20, resnet32, resnet56, wrn16_4
+from cnnjax.models.summary import describe_network, parameter_count
 
 COLOR = (32, 32, 3)
 
@@ -59,6 +61,8 @@ def test_a_module_has_its_published_number_of_parameters(name):
     logits, variables = jax.eval_shape(lambda x: module.init_with_output(jax.random.key(0), x, train=False), images)
     assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == count
     assert logits.shape == (2, num_classes)
+    if name in LADDER:
+        assert parameter_count(describe_network(name, num_classes, shape), shape) == count
 
 
 @pytest.mark.parametrize("make", [vit, mixer])

@@ -10,7 +10,7 @@ import pytest
 
 from cnnjax.models.fusion import ConvPool, fused
 from cnnjax.models.init import initial_parameters
-from cnnjax.models.ladder import LADDER, changed, described
+from cnnjax.models.ladder import LADDER, changed, described, layers_of
 from cnnjax.models.network import Network, build_network, initial_variables, variable_shapes
 from cnnjax.models.specs import (
     KINDS,
@@ -79,7 +79,7 @@ class Cube:
 
 
 def test_every_model_has_its_published_number_of_parameters():
-    assert set(PUBLISHED) == set(LADDER)
+    assert set(PUBLISHED) == {name for name in LADDER if layers_of(name) is not None}
     for name, (shape, num_classes, count) in PUBLISHED.items():
         assert parameter_count(build_network(name, num_classes), shape) == count, name
 
@@ -97,7 +97,7 @@ def test_the_table_of_layers_agrees_with_the_network(name):
     assert forward_flops(network, shape) == pytest.approx(lowered.cost_analysis()["flops"], rel=0.1)
 
 
-@pytest.mark.parametrize("name", LADDER)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_the_parameters_of_the_layers_sum_to_those_of_the_network(name):
     shape, num_classes, _ = PUBLISHED[name]
     network = build_network(name, num_classes)

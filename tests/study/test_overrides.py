@@ -195,6 +195,7 @@ def test_texts_that_break_parsers_are_values_too(text):
         ("regularisation:smoke", 20, 20, 10),
         ("depth:smoke", 18, 18, 9),
         ("lenets:smoke", 20, 10, 5),
+        ("resnets:smoke", 2, 2, 2),
     ],
 )
 def test_configs(name, trials, trained, programs):

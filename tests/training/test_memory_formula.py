@@ -57,7 +57,7 @@ def check(name, members=2, **train):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*LADDER][::5])  # tests/campaigns/memory_formula.py takes all of them
+@pytest.mark.parametrize("name", [*PUBLISHED][::5])  # tests/campaigns/memory_formula.py takes all of them
 def test_the_formula_is_within_30_percent_of_the_compiler(name):
     check(name)
 
