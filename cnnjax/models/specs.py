@@ -154,20 +154,23 @@ def describe(layer: Layer) -> str:
 
 def find_problem(layers: Layers) -> str:
     """Returns the reason why layers are not a valid model, in words; empty if they are valid."""
-    problem, _ = _find_problem(layers, "it", flat=False)
+    if not isinstance(layers, list | tuple):
+        return f"it is {layers!r}; use a tuple of layers, or a Flax module"
+    problem, _ = _find_problem(layers, flat=False)
     if not problem and not (layers and isinstance(layers[-1], Dense) and layers[-1].features is None):
         return "its last layer gives no logits; use Dense()"
     return problem
 
 
-def _find_problem(layers: Any, name: str, flat: bool) -> tuple[str, bool]:
+def _find_problem(layers: Layers, flat: bool) -> tuple[str, bool]:
     """Returns the problem of a sequence of layers, and whether its output is a vector; `flat` if its input is one."""
-    if not isinstance(layers, list | tuple):
-        return f"{name} is {layers!r}; use a tuple of layers", flat
     for layer in layers:
         if type(layer) is Residual and layer.layers:
-            problem, is_vector = _find_problem(layer.layers, "a branch", flat)
-            problem = problem or _find_problem(layer.shortcut, "a shortcut", flat)[0]
+            problem, is_vector = _find_problem(layer.layers, flat)
+            if not isinstance(layer.shortcut, list | tuple):
+                problem = problem or f"a shortcut is {layer.shortcut!r}; use a tuple of layers"
+            elif not problem:
+                problem, _ = _find_problem(layer.shortcut, flat)
             if problem:
                 return problem, flat
             flat = is_vector

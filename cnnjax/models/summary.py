@@ -24,7 +24,7 @@ from cnnjax.models.specs import (
     describe,
     find_problem,
 )
-from cnnjax.utils.errors import RequestError
+from cnnjax.utils.errors import RequestError, UnfitCode
 
 
 class HasLayers(Protocol):
@@ -78,11 +78,20 @@ def _describe_module(
     return ModuleParts(tuple(module_table(built, image_shape)), num_classes)
 
 
-def check_fits(name: str, image_shape: tuple[int, int, int], num_classes: int = 1) -> None:
-    """Raises RequestError if images of shape (H, W, C) do not fit a model, or the model is unknown.
+def check_fits(name: str, image_shape: tuple[int, int, int], num_classes: int = 1) -> tuple[str, ...]:
+    """Checks that a model fits images. Traces a training step of a Flax module, and passes on any error.
 
-    They may be too small, have channels that do not split into the groups of a layer, or give the branch and the
-    shortcut of a `Residual` different shapes. Traces a training step of Flax modules, and passes on any error.
+    Args:
+        name: of the model.
+        image_shape: (H, W, C).
+        num_classes: the number of logits.
+
+    Returns:
+        The hyperparameters of `train` that the model cannot take, because a Flax module decides them itself.
+
+    Raises:
+        RequestError: the model is unknown, or the images are too small, have channels that do not split into the groups
+            of a layer, or give the branch and the shortcut of a `Residual` different shapes.
     """
     layers = find_model(name)
     if callable(layers):
@@ -91,9 +100,9 @@ def check_fits(name: str, image_shape: tuple[int, int, int], num_classes: int = 
         built = build_module(layers, num_classes, image_shape)
         if not isinstance(built, tuple):
             check_module(built, image_shape)
-            return
+            return ("initialization",) if built.takes_dropout_rate else ("initialization", "dropout_rate")
         if problem := find_problem(built):
-            raise ValueError(problem)
+            raise UnfitCode(problem)
         layers = built
     network = Architecture(layers, 1)
     height, width, channels = image_shape
@@ -113,6 +122,7 @@ def check_fits(name: str, image_shape: tuple[int, int, int], num_classes: int = 
         layer_table(network, image_shape)
     except ValueError as error:
         raise RequestError("models", name, str(error)) from error
+    return ()
 
 
 def parameter_count(network: HasLayers | ModuleParts, image_shape: tuple[int, int, int]) -> int:
