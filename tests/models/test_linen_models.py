@@ -1,6 +1,8 @@
 """The Linen modules of the ladder: published sizes, and residual networks against PyTorch with the same weights."""
 
 import functools
+import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +10,10 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from cnnjax.models.ladder import LADDER
+from cnnjax.models.ladder import LADDER, layers_of
 from cnnjax.models.patch_networks import MlpMixer, VisionTransformer, mixer, vit
 from cnnjax.models.resnet import ResNet, WideBlock, WideResNet, resnet18, resnet20, resnet32, resnet56, wrn16_4
+from cnnjax.models.specs import KINDS
 from cnnjax.models.summary import describe_network, parameter_count
 
 COLOR = (32, 32, 3)
@@ -65,6 +68,20 @@ def test_a_module_has_its_published_number_of_parameters(name):
         assert parameter_count(describe_network(name, num_classes, shape), shape) == count
 
 
+def test_the_page_of_models_lists_every_layer_and_published_network():
+    page = (Path(__file__).parents[2] / "docs/reference/models.md").read_text()
+    layers, networks = page.split("## Published networks")
+    rows = [row.split("|")[1:] for row in layers.splitlines() if row.startswith("| `")]
+    assert {call for row in rows for call in re.findall(r"(\w+)\(", row[0])} == {kind.__name__ for kind in KINDS}
+    rows = [row.split("|")[1:] for row in networks.splitlines() if row.startswith("| `")]
+    listed = dict(
+        pair for row in rows for pair in zip(*(row[i].replace("`", "").split(", ") for i in (0, 2)), strict=True)
+    )
+    counts = {name.strip(): int(count.replace(",", "")) for name, count in listed.items()}
+    assert counts == {name: count for name, (*_, count) in SIZES.items() if name in LADDER}
+    assert {*counts} == {name for name in LADDER if layers_of(name) is None}
+
+
 @pytest.mark.parametrize("make", [vit, mixer])
 def test_images_that_are_no_whole_number_of_patches_are_an_error(make):
     with pytest.raises(ValueError, match="images of 32x30 cannot be cut into patches of 4x4"):
@@ -95,27 +112,23 @@ def pytorch_agrees(module, reference, images, **options):
     reference.double()
     their_images = torch.tensor(images.transpose(0, 3, 1, 2)).double()
 
-    @functools.partial(jax.jit, static_argnames="train")
-    def value_and_grads(params, train):
-        def weighted(params):
-            logits, _ = module.apply({**variables, "params": params}, images, train=train, mutable=["batch_stats"])
-            return (logits * jnp.cos(jnp.arange(logits.size)).reshape(logits.shape)).sum(), logits
+    def weighted(params):
+        logits, _ = module.apply({**variables, "params": params}, images, train=True, mutable=["batch_stats"])
+        return (logits * jnp.cos(jnp.arange(logits.size)).reshape(logits.shape)).sum(), logits
 
-        return jax.grad(weighted, has_aux=True)(params)
-
-    for train in (False, True):
-        grads, logits = value_and_grads(variables["params"], train)
+    evaluated = jax.jit(functools.partial(module.apply, train=False))(variables, images)
+    grads, logits = jax.jit(jax.grad(weighted, has_aux=True))(variables["params"])
+    for train, ours in ((False, evaluated), (True, logits)):
         theirs = reference.train(train)(their_images)
         theirs = theirs.permute(0, 2, 3, 1) if theirs.ndim == 4 else theirs
-        np.testing.assert_allclose(logits, theirs.detach(), rtol=1e-3, atol=1e-4 * np.abs(logits).max())
-        reference.zero_grad()
-        (theirs * torch.cos(torch.arange(theirs.numel())).reshape(theirs.shape)).sum().backward()
-        expected = torch_resnet.gradients(reference)
-        flat = flatten_dict(grads, sep="/")
-        assert flat.keys() == expected.keys()
-        for name, grad in flat.items():
-            scale = np.abs(expected[name]).max()
-            np.testing.assert_allclose(grad, expected[name], atol=1e-3 * scale, err_msg=name)
+        np.testing.assert_allclose(ours, theirs.detach(), rtol=1e-3, atol=1e-4 * np.abs(ours).max())
+    (theirs * torch.cos(torch.arange(theirs.numel())).reshape(theirs.shape)).sum().backward()
+    expected = torch_resnet.gradients(reference)
+    flat = flatten_dict(grads, sep="/")
+    assert flat.keys() == expected.keys()
+    for name, grad in flat.items():
+        scale = np.abs(expected[name]).max()
+        np.testing.assert_allclose(grad, expected[name], atol=1e-3 * scale, err_msg=name)
 
 
 @pytest.mark.torch

@@ -81,7 +81,7 @@ def test_also_of_other_batches_and_members(name, train):
 def test_also_of_residuals_norms_and_strides(monkeypatch):
     first, second, around = Conv(32, stride=2, bias=False), Conv(32, bias=False), (Conv(32, 1, stride=2),)
     block = (Residual(first, BatchNorm(), Relu(), second, GroupNorm(4), shortcut=around), Silu())
-    layers = (Conv(16, bias=False), BatchNorm(), Relu(), *block, MaxPool(3, 2), GlobalAvgPool(), Dense())
+    layers = (Conv(16), Relu(), *block, MaxPool(3, 2), GlobalAvgPool(), Dense())
     monkeypatch.setitem(LADDER, "medium", layers)
     check("medium")
 
