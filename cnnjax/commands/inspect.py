@@ -13,7 +13,7 @@ import pandas as pd
 from cnnjax.data import Dataset, load_dataset
 from cnnjax.data.findings import examine
 from cnnjax.models.conv.methods import choose
-from cnnjax.models.specs import Layer
+from cnnjax.models.specs import Layer, Residual
 from cnnjax.models.summary import LayerRow, check_fits, describe_network, layer_table
 from cnnjax.report import html
 from cnnjax.report.sections import data
@@ -28,6 +28,7 @@ from cnnjax.training.devices import pin_settings
 from cnnjax.utils.paths import make_folder
 
 _BYTES = 4  # of a float32
+_SHOWN = ("kernel_size", "padding", "window")  # arguments of layers, also at their defaults
 _IMAGES, _DRAWS = 10, 4  # shown of the augmentation
 _KINDS = {
     **{"model": "text", "layer": "text", "output": "text", "computed as": "text"},
@@ -91,7 +92,7 @@ def _layers(study: Study, dataset: Dataset) -> Iterator[tuple[str, pd.DataFrame]
             name = model if len(study.train.convolution) == 1 else f"{model}, convolution {convolution}"
             rows = [
                 {
-                    "layer": layer_name(row.layer),
+                    "layer": f"{row.part}: {layer_name(row.layer)}" if row.part else layer_name(row.layer),
                     "output": _shape(row.output),
                     "parameters": row.parameters,
                     "forward flops": row.flops,
@@ -114,11 +115,14 @@ def _method(row: LayerRow, convolution: str) -> str:
 
 
 def layer_name(layer: Layer | str) -> str:
-    """Returns a layer's kind and fields, as in `Conv features=16 kernel_size=3 padding=same`; or the path of a part."""
+    """Returns a layer's kind and arguments, as in `Conv features=16 kernel_size=3 padding=same`; or a part's path."""
     if isinstance(layer, str):
         return layer
-    fields = dataclasses.asdict(layer).items()
-    return " ".join([type(layer).__name__, *(f"{name}={value}" for name, value in fields if value is not None)])
+    if isinstance(layer, Residual):  # the rows above have its layers
+        return "Residual"
+    values = [(field.name, getattr(layer, field.name), field.default) for field in dataclasses.fields(layer)]
+    shown = (f"{name}={value}" for name, value, default in values if name in _SHOWN or value != default)
+    return " ".join([type(layer).__name__, *shown])
 
 
 def _sums(frame: pd.DataFrame) -> dict[str, int]:

@@ -8,6 +8,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 from cnnjax.models.ladder import layers_of
+from cnnjax.models.specs import flatten
 from cnnjax.study.augmentation import NONE
 from cnnjax.study.early_stopping import read_stopping
 from cnnjax.study.hparams import HPARAMS, TRACED, Stage, Static, Traced
@@ -38,8 +39,8 @@ def used_by_training(static: Static, stages: Sequence[Stage]) -> tuple[Hashable,
         stages: the stages of training.
     """
     layers = layers_of(static.model)  # None: not known without running code
-    own_rates = [None] if layers is None else [x.rate for x in layers if hasattr(x, "rate")]
-    convolves = layers is None or any(hasattr(layer, "kernel_size") for layer in layers)
+    own_rates = [None] if layers is None else [x.rate for x in flatten(layers) if hasattr(x, "rate")]
+    convolves = layers is None or any(hasattr(layer, "kernel_size") for layer in flatten(layers))
     rates = [
         tuple(own if stage.traced.dropout_rate is None else stage.traced.dropout_rate for own in own_rates)
         for stage in stages
