@@ -61,6 +61,9 @@ def load_checked(study: Study, earlier: Sequence[Study] = (), *, identify: bool 
     dataset = load_dataset(every.data, every.split_seeds, identify=identify)
     for name in study.models:
         check_fits(name, dataset.image_shape)
+    for weights in study.train.class_weights:
+        if isinstance(weights, tuple) and len(weights) != len(dataset.classes):
+            raise RequestError("train.class_weights", weights, f"must be {len(dataset.classes)} numbers, one per class")
     sizes = [dataset.train_size(count) for count in study.data.train_examples]
     for batch_size, size in itertools.product(study.train.batch_size, sizes):
         if batch_size > size:

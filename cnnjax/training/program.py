@@ -28,6 +28,7 @@ from cnnjax.training.estimate import describe_speed
 from cnnjax.training.loop import run_members
 from cnnjax.training.machine import this_machine
 from cnnjax.training.memory import MEMORY_SHARE, fitting_size, most_members
+from cnnjax.training.own_functions import check_functions
 from cnnjax.training.population import Population
 from cnnjax.training.work import MemberBatch
 from cnnjax.utils.errors import RequestError, unwritable
@@ -159,9 +160,12 @@ def load(study: Study, earlier: Sequence[Study] = ()) -> tuple[Dataset, Plan]:
 def _load_here(study: Study, earlier: Sequence[Study]) -> tuple[Dataset, Plan]:
     for name, precision in itertools.product(study.models, study.train.precision):
         build_network(name, 1, precision)  # fail fast on unknown models, before loading data
+    check_functions(study)
     plan = make_plan(study, earlier)
     check_axes(study, plan)
-    return load_checked(study, earlier, identify=True), plan
+    dataset = load_checked(study, earlier, identify=True)
+    check_functions(study, len(dataset.classes))
+    return dataset, plan
 
 
 def prepare_jax(plan: Plan, cores: int | None = None) -> str | None:

@@ -29,7 +29,6 @@ from cnnjax.report.theme import (
     render,
     themed,
 )
-from cnnjax.study.metrics import TEST_MEASURES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +40,8 @@ _NO_BAND = _NO_BARS.replace("error bars", "band").capitalize()
 
 def scores(run: Run) -> list[str]:
     """Returns the recorded measures of the test split of which larger values are better."""
-    return [measure for measure in TEST_MEASURES if larger_is_better(measure) and run.ok[measure].notna().any()]
+    of_test = (measure for measure in run.measures if measure.startswith("test_"))
+    return [measure for measure in of_test if larger_is_better(measure) and run.ok[measure].notna().any()]
 
 
 def tables(run: Run) -> list[Table]:
