@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from cnnjax.models.network import Network
+from cnnjax.models.network import AnyNetwork
 from cnnjax.study.metrics import METRICS, TRAINING_METRICS, Metric, from_counts
 from cnnjax.training.augment import gather_batch
 from cnnjax.training.memory import EVALUATION_BATCH
@@ -82,7 +82,7 @@ def over_batches(visit: Callable, carry: Any, count: int) -> tuple:
 
 
 def evaluate(
-    network: Network,
+    network: AnyNetwork,
     variables: dict,
     split: DeviceSplit,
     augment: tuple[str, ...] = (),
@@ -120,7 +120,7 @@ def evaluate(
 
 
 def predict(
-    network: Network, variables: dict, split: DeviceSplit, augment: tuple[str, ...] = ()
+    network: AnyNetwork, variables: dict, split: DeviceSplit, augment: tuple[str, ...] = ()
 ) -> Float[Array, "N K"]:
     """Returns float16 logits of a whole split in order, each row shifted so that its maximum is zero.
 
@@ -136,7 +136,9 @@ def predict(
     return over_batches(visit, jnp.zeros(()), split.size)[1]
 
 
-def _logits(network: Network, variables: dict, split: DeviceSplit, augment: tuple[str, ...], indices: Array) -> Array:
+def _logits(
+    network: AnyNetwork, variables: dict, split: DeviceSplit, augment: tuple[str, ...], indices: Array
+) -> Array:
     words = None if split.words is None else split.words[indices]
     images = gather_batch(
         split.images, split.examples(indices), split.scale, split.shift, augment=augment, words_B=words

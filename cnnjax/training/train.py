@@ -11,7 +11,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from cnnjax.models.network import Network, initial_variables
+from cnnjax.models.network import AnyNetwork, initial_variables
 from cnnjax.study.hparams import STREAMS, Streams
 from cnnjax.training.augment import gather_batch
 from cnnjax.training.evaluate import DeviceSplit, Sums, batch_sums, evaluate, zero_sums
@@ -79,7 +79,7 @@ def loss_fn(
     batch: Batch,
     hparams: Hparams,
     dropout_key: Array,
-    network: Network,
+    network: AnyNetwork,
     loss: Loss | None = None,
 ) -> tuple[Float[Array, ""], tuple[dict, Sums]]:
     """Returns the loss of a batch: the weighted mean over its examples, with label smoothing.

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from cnnjax.models.network import Network
+from cnnjax.models.network import AnyNetwork
 from cnnjax.study.metrics import METRICS, Metric, measures_of, metric_of, of_epochs
 from cnnjax.training.losses import Loss
 from cnnjax.training.optimizers import make_optimizer
@@ -19,7 +19,7 @@ from cnnjax.utils.tree import tuple_type
 class StaticConfig(NamedTuple):
     """The part of the configuration that is compiled in. All members of a program share it."""
 
-    network: Network
+    network: AnyNetwork
     initialization: str
     optimizer: str  # a name that `make_optimizer` takes
     batch_size: int
