@@ -74,10 +74,10 @@ def read_shown(run: Path) -> Shown:
 
 
 def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Returns trials.csv. Absent and non-finite values become empty cells. Metrics of the user are the last columns."""
+    """Returns trials.csv. Absent and non-finite values become empty cells. The user's metrics are columns, too."""
     rows, text = [*rows], io.StringIO()
     own = (column for row in rows for column in row if is_measure(column))
-    columns = [*dict.fromkeys((*TRIAL_COLUMNS, *own))]
+    columns = [*dict.fromkeys((*TRIAL_COLUMNS[:-2], *own, *TRIAL_COLUMNS[-2:]))]  # before the speed
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     for row in rows:

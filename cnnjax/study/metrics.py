@@ -152,6 +152,12 @@ def metrics_of(names: Sequence[str], load: Callable[[str], Callable] | None = No
     return *built_in, *(own_metric(_name(reference), load and load(reference)) for reference in references)
 
 
+def describe_own(names: Sequence[str]) -> list[str]:
+    """Returns a line on each metric of the user: which of its values count as better."""
+    own = (own_metric(_name(name)) for name in names if name not in _BUILT_IN)
+    return [f"metric {m.name}: {'larger' if m.larger_is_better else 'smaller'} values are better" for m in own]
+
+
 def columns_of(names: Sequence[str]) -> tuple[str, ...]:
     """Returns the measures in the tables of a study: all built-in ones, recorded or not, and those of its user."""
     return measures_of(dict.fromkeys((*METRICS, *metrics_of(names))))
