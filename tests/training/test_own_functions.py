@@ -2,10 +2,13 @@
 
 import hashlib
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from cnnjax.study import own_code
 from cnnjax.study.schema import from_config
+from cnnjax.training.losses import load_loss, losses_of
 from cnnjax.training.own_functions import check_functions, load_metrics
 from cnnjax.utils.errors import RequestError
 
@@ -107,6 +110,13 @@ def test_a_function_is_called_with_the_number_of_classes_of_the_data(own):
     check_functions(study)
     check_functions(study, 3)
     assert f"{own}, line {line_of('of_three') + 1}: " in problem_of("metrics", "of_three")
+
+
+def test_an_own_loss_gets_targets_with_label_smoothing(own):
+    logits, labels = jnp.array([[1.0, 2.0, -1.0], [0.0, 0.0, 3.0]]), jnp.array([2, 1])
+    check_functions(from_config({"train": {"loss": "own.py:good"}}), 3)
+    ours, built_in = (losses_of(load_loss(name), logits, labels, 0.1) for name in ("own.py:good", "cross_entropy"))
+    np.testing.assert_allclose(ours, built_in, rtol=1e-6)
 
 
 def test_the_metrics_of_a_study_are_the_chosen_ones_and_three_more(own):
