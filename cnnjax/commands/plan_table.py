@@ -45,6 +45,7 @@ def plan_lines(study: Study, workdir: Path | None = None, measure: bool = False)
     own_code.prepare(study.code, study.models)
     for name in study.models:
         find_model(name)  # fail fast, before loading data
+    _check_functions(study)
     folder = None if workdir is None else RunFolder(workdir)
     if folder is not None:
         check_folder(folder, study, overwrite=False)
@@ -67,6 +68,7 @@ def plan_lines(study: Study, workdir: Path | None = None, measure: bool = False)
         prepare_jax(plan)
     with announced(f"reading the data of {study.data.path or study.data.name}"), cache.mapped():
         dataset = processes.raise_on_all(load_checked, study)
+    _check_functions(study, len(dataset.classes))
     counts = {name: len(split) for name, split in dataset.splits.items()}
     yield f"data      {dataset.name}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items())
     yield from (f"          {note}" for note in dataset.notes)
@@ -76,6 +78,13 @@ def plan_lines(study: Study, workdir: Path | None = None, measure: bool = False)
 
         measure_programs(study, dataset, plan, programs, sizes)
     yield from _table(dataset, programs, stored, sizes, machine)
+
+
+def _check_functions(study: Study, num_classes: int | None = None) -> None:
+    if any(map(own_code.is_reference, (*study.train.loss, *study.metrics))):
+        from cnnjax.training.own_functions import check_functions  # imports jax
+
+        check_functions(study, num_classes)
 
 
 def _stored_epochs(folder: RunFolder) -> dict[str, int]:

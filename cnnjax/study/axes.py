@@ -12,6 +12,7 @@ from cnnjax.models.specs import flatten
 from cnnjax.study.augmentation import NONE
 from cnnjax.study.early_stopping import read_stopping
 from cnnjax.study.hparams import HPARAMS, TRACED, Stage, Static, Traced
+from cnnjax.study.losses import canonical
 from cnnjax.study.schedules import factors, has_horizon
 
 _MATTERS = {
@@ -46,7 +47,9 @@ def used_by_training(static: Static, stages: Sequence[Stage]) -> tuple[Hashable,
         for stage in stages
     ]
     used = (
-        dataclasses.replace(static, convolution=static.convolution if convolves else "", optimizer=""),
+        dataclasses.replace(
+            static, convolution=static.convolution if convolves else "", optimizer="", loss=canonical(static.loss)
+        ),
         tuple(map(_of_stage, stages, rates)),
         stages[0].traced.stage_start if len(stages) > 1 else None,
     )

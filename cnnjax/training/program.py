@@ -28,6 +28,7 @@ from cnnjax.training.estimate import describe_speed, network_of
 from cnnjax.training.loop import run_members
 from cnnjax.training.machine import this_machine
 from cnnjax.training.memory import MEMORY_SHARE, fitting_size, most_members
+from cnnjax.training.own_functions import check_functions
 from cnnjax.training.population import Population
 from cnnjax.training.work import MemberBatch
 from cnnjax.utils.errors import RequestError, unwritable
@@ -153,6 +154,7 @@ def load_plan(study: Study, earlier: Sequence[Study] = ()) -> Plan:
             find_model(name)
             if precision == "tf32":
                 check_precision(precision, jax.default_backend())
+        check_functions(study)
         plan = make_plan(study, earlier)
         check_axes(study, plan)
         return plan
@@ -165,8 +167,14 @@ def load_data(study: Study, earlier: Sequence[Study] = ()) -> Dataset:
 
     Arguments and errors are those of `load_plan`, and of `data.load.load_checked`.
     """
+
+    def here() -> Dataset:
+        dataset = load_checked(study, earlier, identify=True)
+        check_functions(study, len(dataset.classes))
+        return dataset
+
     pin_settings()
-    dataset = processes.raise_on_all(lambda: load_checked(study, earlier, identify=True))
+    dataset = processes.raise_on_all(here)
     sums = processes.gather(dataset.describe()["sha256"]) if processes.count() > 1 else []
     for number, found in enumerate(sums):
         if found != sums[0]:
