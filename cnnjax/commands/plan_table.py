@@ -13,6 +13,7 @@ from cnnjax.models.summary import parameter_count, training_flops
 from cnnjax.multihost import processes
 from cnnjax.runs.run_dir import RunFolder, finished_trials
 from cnnjax.runs.speeds import read_speeds
+from cnnjax.study.augmentation import own_functions
 from cnnjax.study.plan import Member, Plan, Program, check_axes, make_plan
 from cnnjax.study.schedules import has_horizon
 from cnnjax.study.schema import Study
@@ -43,6 +44,11 @@ def plan_lines(study: Study, workdir: Path | None = None, measure: bool = False)
     """
     for name in study.models:
         find_layers(name)  # fail fast, before loading data
+    own = bool(own_functions(study.data.augment))
+    if own:
+        from cnnjax.training.augment import own as own_augmentation  # imports jax: a plan does without if it can
+
+        own_augmentation.load_functions(study)
     folder = None if workdir is None else RunFolder(workdir)
     if folder is not None:
         check_folder(folder, study, overwrite=False)
@@ -61,6 +67,8 @@ def plan_lines(study: Study, workdir: Path | None = None, measure: bool = False)
         check_precision(precision, machine.platform)
     with announced(f"reading the data of {study.data.path or study.data.name}"), cache.mapped():
         dataset = processes.raise_on_all(load_checked, study)
+    if own:
+        own_augmentation.check_functions(study, dataset.image_shape, len(dataset.classes))
     counts = {name: len(split) for name, split in dataset.splits.items()}
     yield f"data      {dataset.name}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items())
     yield from (f"          {note}" for note in dataset.notes)

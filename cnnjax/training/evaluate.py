@@ -11,7 +11,8 @@ from jaxtyping import Array, Float, Int
 
 from cnnjax.models.network import Network
 from cnnjax.study.metrics import METRICS, TRAINING_METRICS, Metric, from_counts
-from cnnjax.training.augment import gather_batch
+from cnnjax.training.augment.batch import gather_batch
+from cnnjax.training.augment.test_time import averaged_logits
 from cnnjax.training.memory import EVALUATION_BATCH
 from cnnjax.utils.tree import tuple_type
 
@@ -87,7 +88,9 @@ def over_batches(visit: Callable, carry: Any, count: int) -> tuple:
     return carry, None if outputs is None else outputs.reshape(-1, *outputs.shape[2:])[:count]
 
 
-def evaluate(network: Network, variables: dict, split: DeviceSplit, augment: tuple[str, ...] = ()) -> Measures:
+def evaluate(
+    network: Network, variables: dict, split: DeviceSplit, augment: tuple[str, ...] = (), test_time: str = "none"
+) -> Measures:
     """Returns the metrics of a network on a whole split, each example once.
 
     A class that is never predicted, or never true, counts as 0 in the macro means. If a logit is NaN, all metrics are
@@ -98,13 +101,14 @@ def evaluate(network: Network, variables: dict, split: DeviceSplit, augment: tup
         variables: of the network.
         split: the split.
         augment: of the images, see `gather_batch`; used if the split has random words.
+        test_time: the views of an image whose logits are averaged, see `averaged_logits`.
     """
     count, num_classes = split.size if split.counted is None else split.counted, network.num_classes
     means = [metric for metric in METRICS if metric.of_examples]
 
     def visit(carry: tuple[tuple[Array, ...], Array], indices: Array) -> tuple[tuple[tuple[Array, ...], Array], None]:
         sums, confusion = carry
-        logits = _logits(network, variables, split, augment, indices)
+        logits = _logits(network, variables, split, augment, test_time, indices)
         labels, counts = split.labels[split.examples(indices)], indices < count
         sums = tuple(total + _sum(metric, logits, labels, counts) for total, metric in zip(sums, means, strict=True))
         true = jax.nn.one_hot(labels, num_classes) * counts[:, None]
@@ -118,7 +122,7 @@ def evaluate(network: Network, variables: dict, split: DeviceSplit, augment: tup
 
 
 def predict(
-    network: Network, variables: dict, split: DeviceSplit, augment: tuple[str, ...] = ()
+    network: Network, variables: dict, split: DeviceSplit, augment: tuple[str, ...] = (), test_time: str = "none"
 ) -> Float[Array, "N K"]:
     """Returns float16 logits of a whole split in order, each row shifted so that its maximum is zero.
 
@@ -127,18 +131,18 @@ def predict(
     """
 
     def visit(carry: Array, indices: Array) -> tuple[Array, Array]:
-        logits = _logits(network, variables, split, augment, indices)
+        logits = _logits(network, variables, split, augment, test_time, indices)
         shifted = logits - logits.max(-1, keepdims=True)
         return carry, jnp.maximum(shifted, jnp.finfo(jnp.float16).min).astype(jnp.float16)
 
     return over_batches(visit, jnp.zeros(()), split.size)[1]
 
 
-def _logits(network: Network, variables: dict, split: DeviceSplit, augment: tuple[str, ...], indices: Array) -> Array:
+def _logits(
+    network: Network, variables: dict, split: DeviceSplit, augment: tuple[str, ...], test_time: str, indices: Array
+) -> Array:
     words = None if split.words is None else split.words[indices]
     images = gather_batch(
         split.images, split.examples(indices), split.scale, split.shift, augment=augment, words_B=words
     )
-    logits = network.apply(variables, images, train=False)
-    assert isinstance(logits, jnp.ndarray)
-    return logits
+    return averaged_logits(lambda images: network.apply(variables, images, train=False), images, test_time)

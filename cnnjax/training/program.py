@@ -22,6 +22,7 @@ from cnnjax.runs.run_dir import RunFolder
 from cnnjax.runs.speeds import add_speed
 from cnnjax.study.plan import Member, Plan, Program, Trial, check_axes, make_plan
 from cnnjax.study.schema import Study
+from cnnjax.training.augment.own import check_functions, load_functions
 from cnnjax.training.device_data import DeviceData, put_data
 from cnnjax.training.devices import is_out_of_memory, make_mesh, memory_limit, pin_settings, use_every_core
 from cnnjax.training.estimate import describe_speed
@@ -159,9 +160,12 @@ def load(study: Study, earlier: Sequence[Study] = ()) -> tuple[Dataset, Plan]:
 def _load_here(study: Study, earlier: Sequence[Study]) -> tuple[Dataset, Plan]:
     for name, precision in itertools.product(study.models, study.train.precision):
         build_network(name, 1, precision)  # fail fast on unknown models, before loading data
+    load_functions(study)
     plan = make_plan(study, earlier)
     check_axes(study, plan)
-    return load_checked(study, earlier, identify=True), plan
+    dataset = load_checked(study, earlier, identify=True)
+    check_functions(study, dataset.image_shape, len(dataset.classes))
+    return dataset, plan
 
 
 def prepare_jax(plan: Plan, cores: int | None = None) -> str | None:

@@ -3,8 +3,6 @@
 `population` maps `train_epoch` over members.
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -13,7 +11,8 @@ from jaxtyping import Array, Float, Int
 
 from cnnjax.models.network import Network, initial_variables
 from cnnjax.study.hparams import STREAMS, Streams
-from cnnjax.training.augment import gather_batch
+from cnnjax.training.augment.batch import Batch, augmented_batch
+from cnnjax.training.augment.draws import EVERY_EPOCH, alternate_flips
 from cnnjax.training.evaluate import DeviceSplit, Measures, Sums, batch_sums, evaluate, zero_sums
 from cnnjax.training.optimizers import make_optimizer
 from cnnjax.training.stacking import Hparams
@@ -28,13 +27,6 @@ from cnnjax.training.train_state import (
 )
 
 jax.tree_util.register_dataclass(Streams, data_fields=[*STREAMS], meta_fields=())
-
-
-class Batch(NamedTuple):
-    """A batch of training examples."""
-
-    images: Float[Array, "B H W C"]  # normalized and augmented
-    labels: Int[Array, " B"]
 
 
 def init_train_state(
@@ -99,6 +91,8 @@ def loss_fn(
         log_probabilities = jax.nn.log_softmax(logits)
         # Smoothing gives every class the same share of the target (Szegedy et al. 2016, section 7).
         of_label = -jnp.take_along_axis(log_probabilities, batch.labels[:, None], axis=-1)[:, 0]
+        if batch.targets is not None:
+            of_label = -(batch.targets * log_probabilities).sum(-1)
         of_all = -log_probabilities.mean(-1)
         smoothing = hparams.label_smoothing
         loss = ((1 - smoothing) * of_label + smoothing * of_all).mean()
@@ -154,7 +148,7 @@ def train_epoch(
     trained, training = _train_batches(state, hparams, streams, train, config)
     measures = Measures(*[jnp.array(jnp.nan)] * len(Measures._fields))
     if validation is not None:
-        measures = evaluate(config.network, trained.variables, validation, config.augment)
+        measures = evaluate(config.network, trained.variables, validation, config.augment, config.test_time_augment)
     metrics = EpochMetrics(*training, *measures)
 
     trained = end_epoch(trained, metrics, hparams, config)
@@ -177,6 +171,8 @@ def _train_batches(
     order = train.examples(jnp.where(hparams.shuffle, shuffled, jnp.arange(count)))
     # One random word an example decides its augmentation; an epoch's words are drawn at once.
     words = jax.random.bits(stream_key(streams, "augment", state.epoch), (count,))
+    if "alternating_flip" in config.augment:
+        words = alternate_flips(words, stream_key(streams, "augment", EVERY_EPOCH), order, state.epoch)
     dropout_key = stream_key(streams, "dropout", state.epoch)
     full, rest = divmod(count, config.batch_size)
     if config.drop_last:
@@ -190,10 +186,11 @@ def _train_batches(
         state, sums = carry
         number, indices, words = batch
         factor = first + (last - first) * (number / steps)
-        images = gather_batch(train.images, indices, train.scale, train.shift, augment=config.augment, words_B=words)
+        split, num_classes = (train.images, train.labels), config.network.num_classes
+        normalization = (train.scale, train.shift)
         state, metrics = train_step(
             state,
-            Batch(images, train.labels[indices]),
+            augmented_batch(*split, indices, *normalization, num_classes, augment=config.augment, words_B=words),
             hparams._replace(learning_rate=hparams.learning_rate * factor),
             jax.random.fold_in(dropout_key, number),
             config,

@@ -25,6 +25,7 @@ class StaticConfig(NamedTuple):
     augment: tuple[str, ...] = ()
     drop_last: bool = False
     clips: bool = False
+    test_time_augment: str = "none"
 
 
 _EpochMetrics: Any = tuple_type("_EpochMetrics", EPOCH_MEASURES)
