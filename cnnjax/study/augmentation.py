@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from cnnjax.study.own_code import is_reference
+from cnnjax.study.own_code import is_reference, load
 from cnnjax.study.rules import Rule, integer, number
 from cnnjax.utils.errors import RequestError
 
@@ -159,6 +159,12 @@ def names(text: str) -> tuple[str, ...]:
 def own_functions(values: Iterable[tuple[str, ...]]) -> list[str]:
     """Returns the functions of files in the values of `data.augment`, each once."""
     return list(dict.fromkeys(text for value in values for text in value if is_reference(text)))
+
+
+def load_functions(values: Iterable[tuple[str, ...]]) -> None:
+    """Imports the files of own functions. Raises RequestError if one cannot be imported, or lacks the function."""
+    for reference in own_functions(values):
+        load("data.augment", reference)
 
 
 def check_fits(values: Iterable[tuple[str, ...]], test_time: str, image_shape: tuple[int, int, int]) -> None:

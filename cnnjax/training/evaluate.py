@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from cnnjax.models.network import Network
+from cnnjax.models.network import AnyNetwork
 from cnnjax.study.metrics import METRICS, TRAINING_METRICS, Metric, from_counts
 from cnnjax.training.augment.batch import gather_batch
 from cnnjax.training.augment.test_time import averaged_logits
@@ -89,7 +89,7 @@ def over_batches(visit: Callable, carry: Any, count: int) -> tuple:
 
 
 def evaluate(
-    network: Network, variables: dict, split: DeviceSplit, augment: tuple[str, ...] = (), test_time: str = "none"
+    network: AnyNetwork, variables: dict, split: DeviceSplit, augment: tuple[str, ...] = (), test_time: str = "none"
 ) -> Measures:
     """Returns the metrics of a network on a whole split, each example once.
 
@@ -122,7 +122,7 @@ def evaluate(
 
 
 def predict(
-    network: Network, variables: dict, split: DeviceSplit, augment: tuple[str, ...] = (), test_time: str = "none"
+    network: AnyNetwork, variables: dict, split: DeviceSplit, augment: tuple[str, ...] = (), test_time: str = "none"
 ) -> Float[Array, "N K"]:
     """Returns float16 logits of a whole split in order, each row shifted so that its maximum is zero.
 
@@ -139,7 +139,7 @@ def predict(
 
 
 def _logits(
-    network: Network, variables: dict, split: DeviceSplit, augment: tuple[str, ...], test_time: str, indices: Array
+    network: AnyNetwork, variables: dict, split: DeviceSplit, augment: tuple[str, ...], test_time: str, indices: Array
 ) -> Array:
     words = None if split.words is None else split.words[indices]
     images = gather_batch(

@@ -51,12 +51,6 @@ def _misfit(function: object, reference: str, problem: str) -> RequestError:
     return RequestError(_KEY, reference, f"{where}{problem}")
 
 
-def load_functions(study: Study) -> None:
-    """Raises RequestError if a file of an own function cannot be imported, or does not have the function."""
-    for reference in own_functions(study.data.augment):
-        own_code.load(_KEY, reference)
-
-
 def check_functions(study: Study, image_shape: tuple[int, int, int], num_classes: int) -> None:
     """Calls the own functions of a study on abstract arrays. Raises RequestError as `call_own`, before training."""
     batch = max(study.train.batch_size)

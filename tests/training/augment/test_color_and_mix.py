@@ -1,4 +1,4 @@
-"""Brightness, contrast, cutout, mixup, cutmix and alternating flips: closed forms, SciPy's distributions, torchvision."""
+"""Brightness, contrast, cutout, mixup, cutmix and alternating flips, against closed forms and SciPy."""
 
 import jax
 import jax.numpy as jnp
