@@ -53,6 +53,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help="average over the image and its mirror image, and over shifts by a pixel (default: as the study)",
     )
     parser.add_argument("--figures", type=Path, help="a folder for a page of images with their predicted classes")
+    parser.add_argument(
+        "--trust_code",
+        action="store_true",
+        help="run the copies of own code in the run's folder, if the original files have changed or are gone",
+    )
     return parser.parse_args(argv[1:])
 
 
@@ -66,8 +71,9 @@ def main(arguments: argparse.Namespace) -> None:
 
     output = expanded("--output", arguments.output)
     figures = arguments.figures and expanded("--figures", arguments.figures)
-    given = arguments.input, output, arguments.trial, arguments.configuration, figures, arguments.augment
-    print(predict.predict_file(remote.copied(arguments.workdir), *given))
+    given = arguments.input, output, arguments.trial, arguments.configuration, figures
+    options = {"augment": arguments.augment, "trust_code": arguments.trust_code}
+    print(predict.predict_file(remote.copied(arguments.workdir), *given, **options))
 
 
 if __name__ == "__main__":
