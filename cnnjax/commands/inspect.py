@@ -14,7 +14,7 @@ from cnnjax.data import Dataset, load_dataset
 from cnnjax.data.findings import examine
 from cnnjax.data.normalization import affine_map
 from cnnjax.models.conv.methods import choose
-from cnnjax.models.specs import Layer
+from cnnjax.models.specs import Layer, Residual
 from cnnjax.models.summary import LayerRow, check_fits, describe_network, layer_table
 from cnnjax.report import html
 from cnnjax.report.sections import data
@@ -24,11 +24,12 @@ from cnnjax.report.theme import file_name
 from cnnjax.study import augmentation, own_code
 from cnnjax.study.schema import Study
 from cnnjax.training.augment.batch import augmented_batch
-from cnnjax.training.augment.own import check_functions
+from cnnjax.training.augment.own import check_augmentations
 from cnnjax.training.devices import pin_settings
 from cnnjax.utils.paths import make_folder
 
 _BYTES = 4  # of a float32
+_SHOWN = ("kernel_size", "padding", "window")  # arguments of layers, also at their defaults
 _IMAGES, _DRAWS = 10, 4  # shown of the augmentation
 _KINDS = {
     **{"model": "text", "layer": "text", "output": "text", "computed as": "text"},
@@ -57,7 +58,7 @@ def inspect_study(study: Study, folder: Path) -> str:
         with own_code.blamed("models", name):
             check_fits(name, dataset.image_shape, len(dataset.classes))
     augmentation.check_fits(study.data.augment, study.data.test_time_augment, dataset.image_shape)
-    check_functions(study, dataset.image_shape, len(dataset.classes))
+    check_augmentations(study, dataset.image_shape, len(dataset.classes))
     make_folder("--output", folder)
     of_data = data.tables(dataset, study.data.normalization)
     of_models = model_tables(study, dataset)
@@ -95,7 +96,7 @@ def _layers(study: Study, dataset: Dataset) -> Iterator[tuple[str, pd.DataFrame]
             name = model if len(study.train.convolution) == 1 else f"{model}, convolution {convolution}"
             rows = [
                 {
-                    "layer": layer_name(row.layer),
+                    "layer": f"{row.part}: {layer_name(row.layer)}" if row.part else layer_name(row.layer),
                     "output": _shape(row.output),
                     "parameters": row.parameters,
                     "forward flops": row.flops,
@@ -118,11 +119,14 @@ def _method(row: LayerRow, convolution: str) -> str:
 
 
 def layer_name(layer: Layer | str) -> str:
-    """Returns a layer's kind and fields, as in `Conv features=16 kernel_size=3 padding=same`; or the path of a part."""
+    """Returns a layer's kind and arguments, as in `Conv features=16 kernel_size=3 padding=same`; or a part's path."""
     if isinstance(layer, str):
         return layer
-    fields = dataclasses.asdict(layer).items()
-    return " ".join([type(layer).__name__, *(f"{name}={value}" for name, value in fields if value is not None)])
+    if isinstance(layer, Residual):  # the rows above have its layers
+        return "Residual"
+    values = [(field.name, getattr(layer, field.name), field.default) for field in dataclasses.fields(layer)]
+    shown = (f"{name}={value}" for name, value, default in values if name in _SHOWN or value != default)
+    return " ".join([type(layer).__name__, *shown])
 
 
 def _sums(frame: pd.DataFrame) -> dict[str, int]:
@@ -143,8 +147,10 @@ def _augmented(study: Study, dataset: Dataset) -> dict[str, np.ndarray]:
         rows = [stored]
         for key in jax.random.split(jax.random.key(0), _DRAWS):
             words = jax.random.bits(key, (count,))
-            batch = augmented_batch(*images_and_labels, jnp.arange(count), *constants, augment=augment, words_B=words)
-            pixels = (np.asarray(batch.images) - shift) / scale
+            images, _ = augmented_batch(
+                *images_and_labels, jnp.arange(count), *constants, augment=augment, words_B=words
+            )
+            pixels = (np.asarray(images) - shift) / scale
             rows.append(np.rint(pixels.clip(0, 255)).astype(np.uint8))
         found["+".join(augment)] = np.stack(rows)
     return found

@@ -96,20 +96,6 @@ def test_the_loss_and_its_sums(smoothing):
 
 
 @pytest.mark.slow
-def test_the_loss_of_mixed_labels():
-    """Its sums are of the class with the largest share."""
-    state, hparams, config, network = start("sgd", label_smoothing=0.1)
-    images, _, _ = draw_batch(1)
-    targets = np.random.default_rng(2).dirichlet(np.ones(CLASSES), 8).astype(np.float32)
-    batch = Batch(images, targets.argmax(1).astype(np.int32), targets)
-    loss, (_, sums) = loss_fn(state.params, state.batch_stats, batch, hparams, jax.random.key(0), config.network)
-    logits, of_labels = torch_loss(network, batch)
-    theirs = torch.nn.functional.cross_entropy(logits, torch.tensor(targets).double(), label_smoothing=0.1)
-    np.testing.assert_allclose(loss, theirs.item(), rtol=1e-5)
-    np.testing.assert_allclose(sums.loss, 8 * of_labels.item(), rtol=1e-5)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "values", "make"),
     [

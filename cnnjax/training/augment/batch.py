@@ -1,7 +1,5 @@
 """Batches: images gathered, augmented and normalized, and their labels."""
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8, UInt32
@@ -13,14 +11,7 @@ from cnnjax.training.augment.geometry import GEOMETRY, gather_moved
 from cnnjax.training.augment.mix import cut_mix, cut_out, mix_up
 from cnnjax.training.augment.own import call_own
 from cnnjax.training.augment.randaugment import rand_augment
-
-
-class Batch(NamedTuple):
-    """A batch of training examples."""
-
-    images: Float[Array, "B H W C"]  # normalized and augmented
-    labels: Int[Array, " B"]  # the class with the largest target, if there are targets
-    targets: Float[Array, "B K"] | None = None  # the share of each class, if an augmentation changes labels
+from cnnjax.training.losses import Labels
 
 
 @jax.named_scope("augment")
@@ -85,16 +76,16 @@ def augmented_batch(
     *,
     augment: tuple[str, ...] = (),
     words_B: UInt32[Array, " B"] | None = None,
-) -> Batch:
-    """Returns a batch for training: that of `gather_batch`, changed by functions of files and mixed.
+) -> tuple[Float[Array, "B H W C"], Labels]:
+    """Returns a batch for training: that of `gather_batch`, changed by functions of files and mixed, and its labels.
 
-    The functions are called one after another. Then 'mixup:0.2' or 'cutmix:1' mixes the examples, see `mix`. The other
-    arguments are those of `gather_batch`.
+    The functions are called one after another. Then 'mixup:0.2' or 'cutmix:1' mixes the examples, see `mix`. The labels
+    are soft only if an augmentation changes them. The other arguments are those of `gather_batch`.
     """
     images = gather_batch(images_NxHxWxC, indices_B, scale_C, shift_C, augment=augment, words_B=words_B)
     labels = labels_N[indices_B]
     if words_B is None:
-        return Batch(images, labels)
+        return images, labels
     one_hot = targets = jax.nn.one_hot(labels, num_classes)
     for number, reference in enumerate(own_functions([augment])):
         images, targets = call_own(reference, images, targets, batch_key(words_B, number))
@@ -102,8 +93,7 @@ def augmented_batch(
         if name in MIXES:
             mix = mix_up if name == "mixup" else cut_mix
             images, targets = mix(images, targets, *arguments, words_B)
-    # Without a change of the labels the loss reads them by their numbers, which is faster.
-    return Batch(images, labels) if targets is one_hot else Batch(images, targets.argmax(-1), targets)
+    return images, labels if targets is one_hot else targets
 
 
 def _normalize(pixels: Array, scale_C: Array, shift_C: Array) -> Array:

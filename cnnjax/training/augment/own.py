@@ -51,7 +51,7 @@ def _misfit(function: object, reference: str, problem: str) -> RequestError:
     return RequestError(_KEY, reference, f"{where}{problem}")
 
 
-def check_functions(study: Study, image_shape: tuple[int, int, int], num_classes: int) -> None:
+def check_augmentations(study: Study, image_shape: tuple[int, int, int], num_classes: int) -> None:
     """Calls the own functions of a study on abstract arrays. Raises RequestError as `call_own`, before training."""
     batch = max(study.train.batch_size)
     images = jax.ShapeDtypeStruct((batch, *image_shape), jnp.float32)

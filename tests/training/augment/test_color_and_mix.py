@@ -8,6 +8,7 @@ from scipy import stats
 
 from cnnjax.training.augment.batch import augmented_batch, gather_batch
 from cnnjax.training.augment.draws import alternate_flips
+from cnnjax.training.train import Batch
 from tests.support.studies import make_study
 
 COUNT, CLASSES = 3000, 4
@@ -27,7 +28,8 @@ def augmented(images, augment, scale=1.0, shift=0.0, words=None, labels=None):
     @jax.jit  # of a new function, so that it is traced anew
     def batch(images, labels, words):
         indices = jnp.arange(len(images))
-        return augmented_batch(images, labels, indices, *constants, CLASSES, augment=augment, words_B=words)
+        split = images, labels, indices, *constants
+        return Batch(*augmented_batch(*split, CLASSES, augment=augment, words_B=words))
 
     return jax.tree.map(np.asarray, batch(jnp.asarray(images), labels, words))
 
@@ -101,21 +103,20 @@ def test_mixup_mixes_pairs_and_their_labels_by_weights_from_a_beta_distribution(
     images = np.stack([images, 250 - images], -1).astype(np.uint8)[:, None, None]
     labels = np.arange(COUNT) % CLASSES
     batch = augmented(images, ("mixup:0.5",), labels=labels)
-    np.testing.assert_allclose(batch.targets.sum(1), 1, atol=1e-6)
-    np.testing.assert_array_equal(batch.labels, batch.targets.argmax(1))
+    np.testing.assert_allclose(batch.labels.sum(1), 1, atol=1e-6)
     np.testing.assert_allclose(batch.images.sum(-1), 250, atol=1e-3)  # an affine mixture keeps the sum
     single = np.arange(CLASSES) == labels[:, None]
-    weights = batch.targets[single]  # of those whose partner has another label
-    mixed = batch.targets.max(1) < 1 - 1e-6
-    quantiles = np.quantile(weights[(batch.targets > 0).sum(1) == 2], np.linspace(0.05, 0.95, 19))
+    weights = batch.labels[single]  # of those whose partner has another label
+    mixed = batch.labels.max(1) < 1 - 1e-6
+    quantiles = np.quantile(weights[(batch.labels > 0).sum(1) == 2], np.linspace(0.05, 0.95, 19))
     np.testing.assert_allclose(quantiles, stats.beta(0.5, 0.5).ppf(np.linspace(0.05, 0.95, 19)), atol=0.05)
     assert mixed.mean() > 0.6
     # The images follow from the labels where classes differ: image = weight * own + (1 - weight) * partner.
-    weight, own = batch.targets[single], images[:, 0, 0, 0].astype(float)
-    clear = mixed & (weight < 0.9) & ((batch.targets > 0).sum(1) == 2)
+    weight, own = batch.labels[single], images[:, 0, 0, 0].astype(float)
+    clear = mixed & (weight < 0.9) & ((batch.labels > 0).sum(1) == 2)
     partner = (batch.images[:, 0, 0, 0] - weight * own)[clear] / (1 - weight[clear])
     np.testing.assert_allclose(partner, np.rint(partner), atol=0.02)
-    others = np.argsort(batch.targets[clear], 1)
+    others = np.argsort(batch.labels[clear], 1)
     partner_label = np.where(others[:, -1] == labels[clear], others[:, -2], others[:, -1])
     for value, label in zip(np.rint(partner), partner_label, strict=True):
         assert label in labels[own == value]
@@ -132,7 +133,7 @@ def test_cutmix_pastes_a_box_and_weighs_labels_by_pixels():
     for place, of_image in enumerate(numbers):
         pasted = of_image != place
         if not pasted.any():
-            assert batch.targets[place, labels[place]] == pytest.approx(1)
+            assert batch.labels[place, labels[place]] == pytest.approx(1)
             continue
         (partner,) = np.unique(of_image[pasted])
         rows, columns = pasted.any(1), pasted.any(0)
@@ -140,7 +141,7 @@ def test_cutmix_pastes_a_box_and_weighs_labels_by_pixels():
         assert (np.diff(np.flatnonzero(rows)) == 1).all() and (np.diff(np.flatnonzero(columns)) == 1).all()
         expected = np.zeros(CLASSES)
         np.add.at(expected, [labels[place], labels[partner]], [1 - pasted.mean(), pasted.mean()])
-        np.testing.assert_allclose(batch.targets[place], expected, atol=1e-6)
+        np.testing.assert_allclose(batch.labels[place], expected, atol=1e-6)
         partners.append(partner)
     assert len(set(partners)) == len(partners)  # a permutation
     # Boxes before the border cuts them have int(side * sqrt(1 - weight)) pixels, here with 1 - weight uniform.
@@ -209,10 +210,10 @@ def test_gpus_and_cpus_augment_alike(text, monkeypatch):
     np.testing.assert_array_equal(augmented(images, tuple(text.split("+")), words=words).images, cpu.images)
 
 
-def test_without_a_change_of_labels_there_are_no_targets():
+def test_labels_are_soft_only_if_an_augmentation_changes_them():
     images = np.zeros((4, 5, 5, 1), np.uint8)
-    assert augmented(images, ("flip", "cutout:2")).targets is None
-    assert augmented(images, ("cutmix:1",)).targets.shape == (4, CLASSES)
+    assert augmented(images, ("flip", "cutout:2")).labels.ndim == 1
+    assert augmented(images, ("cutmix:1",)).labels.shape == (4, CLASSES)
 
 
 def test_a_study_takes_every_name():
