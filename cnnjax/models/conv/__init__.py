@@ -24,6 +24,7 @@ from cnnjax.models.conv.blocks import (
     pad_to,
     to_winner,
 )
+from cnnjax.models.conv.pooling import avg_pool as avg_pool
 from cnnjax.models.conv.pooling import max_pool as max_pool
 from cnnjax.models.conv.products import correlate, image_grad, kernel_grad
 from cnnjax.models.conv.windows import PLAIN, Window

@@ -1,4 +1,4 @@
-"""Max-pooling with a gradient that is fast on a CPU; that of XLA's reduce_window is slow there (select and scatter)."""
+"""Max-pool and average pool with gradients that are fast on a CPU; those of XLA's reduce_window are slow there."""
 
 import functools
 import itertools
@@ -40,6 +40,17 @@ def max_pool(
     if tuple(window_shape) == strides == (2, 2) and before == (0, 0):
         return _pool_blocks(pad_to(x_NxHxWxC, before, (rows * 2, columns * 2)))
     return _pool(x_NxHxWxC, tuple(window_shape), before, (rows, columns), Window(strides))
+
+
+def avg_pool(
+    x_NxHxWxC: Float[Array, "N H W C"], window_shape: Pair = (2, 2), strides: Pair | None = None
+) -> Float[Array, "N P Q C"]:
+    """Returns the mean over windows; incomplete windows at the end of a row or column are dropped."""
+    window = Window(strides or window_shape)
+    extents = zip(x_NxHxWxC.shape[1:3], window_shape, window.strides, strict=True)
+    rows, columns = ((length - extent) // stride + 1 for length, extent, stride in extents)
+    first, *others = window.slices(x_NxHxWxC, window_shape, (rows, columns))
+    return sum(others, start=first) / math.prod(window_shape)
 
 
 @jax.custom_vjp
