@@ -63,8 +63,12 @@ class Convolution(nn.Module):
         padding = same_padding(layer.dilation * (size - 1) + 1) if layer.padding == "same" else ((0, 0), (0, 0))
         if self.pools:
             return convolve_and_pool(x_NxHxWxC, kernel, bias, padding, self.method)
-        window = {"strides": (layer.stride,) * 2, "dilation": (layer.dilation,) * 2, "groups": layer.groups}
-        output = convolve(x_NxHxWxC, kernel, padding, self.method, **window)
+        output = convolve(
+            *(x_NxHxWxC, kernel, padding, self.method),
+            strides=(layer.stride, layer.stride),
+            dilation=(layer.dilation, layer.dilation),
+            groups=layer.groups,
+        )
         return output + bias[None, None, None] if layer.bias else output
 
 

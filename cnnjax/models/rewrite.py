@@ -105,8 +105,8 @@ def _while(eqn: core.JaxprEqn) -> Evaluation:
     of_condition, of_body = (eqn.params[f"{name}_nconsts"] for name in ("cond", "body"))
 
     def evaluation(*inputs: Any) -> list[Any]:
-        ours, consts, carry = np.split([*range(len(inputs))], [of_condition, of_condition + of_body])
-        ours, consts, carry = ([inputs[n] for n in part] for part in (ours, consts, carry))
+        ours, others = inputs[:of_condition], inputs[of_condition:]
+        consts, carry = others[:of_body], [*others[of_body:]]
         return lax.while_loop(lambda carry: condition(*ours, *carry)[0], lambda carry: body(*consts, *carry), carry)
 
     return evaluation

@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from cnnjax.models.conv.blocks import Pair, join, largest, pad_to, split, to_winner
-from cnnjax.models.conv.windows import Window
+from cnnjax.models.conv.windows import Window, explicit_padding
 
 
 def max_pool(
@@ -31,15 +31,14 @@ def max_pool(
         padding: 'SAME', 'VALID', or pixels ((above, below), (left, right)) that are never the maximum.
     """
     _, *image_size, _ = x_NxHxWxC.shape
-    strides = tuple(strides or window_shape)
-    if isinstance(padding, str):
-        padding = lax.padtype_to_pads(image_size, window_shape, strides, padding)
-    extents = zip(image_size, padding, window_shape, strides, strict=True)
+    window, shape = Window(strides or window_shape), (window_shape[0], window_shape[1])
+    pairs = explicit_padding(padding, image_size, shape, window.strides)
+    extents = zip(image_size, pairs, shape, window.strides, strict=True)
     rows, columns = ((length + sum(around) - extent) // stride + 1 for length, around, extent, stride in extents)
-    before = padding[0][0], padding[1][0]
-    if tuple(window_shape) == strides == (2, 2) and before == (0, 0):
+    before = pairs[0][0], pairs[1][0]
+    if shape == tuple(window.strides) == (2, 2) and before == (0, 0):
         return _pool_blocks(pad_to(x_NxHxWxC, before, (rows * 2, columns * 2)))
-    return _pool(x_NxHxWxC, tuple(window_shape), before, (rows, columns), Window(strides))
+    return _pool(x_NxHxWxC, shape, before, (rows, columns), window)
 
 
 def avg_pool(
