@@ -1,6 +1,7 @@
 """The computations of the ladder's layers, with PyTorch's arithmetic and fast gradients."""
 
 import functools
+import itertools
 
 import flax.linen as nn
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from cnnjax.models.conv import Padding, convolve, convolve_and_pool, same_padding
+from cnnjax.models.conv import convolve, convolve_and_pool, same_padding
 from cnnjax.models.fusion import ConvPool
 from cnnjax.models.specs import AvgPool, BatchNorm, Conv, Dense, GlobalAvgPool, Layer, MaxPool, Residual
 
@@ -63,20 +64,10 @@ class Convolution(nn.Module):
         padding = same_padding(layer.dilation * (size - 1) + 1) if layer.padding == "same" else ((0, 0), (0, 0))
         if self.pools:
             return convolve_and_pool(x_NxHxWxC, kernel, bias, padding, self.method)
-        if (layer.stride, layer.groups, layer.dilation) == (1, 1, 1):
-            output = convolve(x_NxHxWxC, kernel, padding, self.method)
-        else:
-            output = _convolve_general(x_NxHxWxC, kernel, padding, layer)
+        strides, dilation = (layer.stride, layer.stride), (layer.dilation, layer.dilation)
+        arguments = {"strides": strides, "dilation": dilation, "groups": layer.groups}
+        output = convolve(x_NxHxWxC, kernel, padding, self.method, **arguments)
         return output + bias[None, None, None] if layer.bias else output
-
-
-def _convolve_general(images: Array, kernel: Array, padding: Padding, layer: Conv) -> Float[Array, "N P Q F"]:
-    return lax.conv_general_dilated(
-        *(images, kernel, (layer.stride, layer.stride), padding),
-        rhs_dilation=(layer.dilation, layer.dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=layer.groups,
-    )
 
 
 def _bias(module: nn.Module, features: int) -> Float[Array, " F"]:
@@ -185,6 +176,22 @@ def _normalize_batch_backward(epsilon: float, saved: tuple, grads: tuple) -> tup
 
 
 _normalize_batch.defvjp(_normalize_batch_forward, _normalize_batch_backward)
+
+
+def avg_pool(x_NxHxWxC: Float[Array, "N H W C"], window: int, stride: int) -> Float[Array, "N P Q C"]:
+    """Returns the mean over square windows; incomplete windows at the end of a row or column are dropped.
+
+    The gradient of XLA's `reduce_window` is slow on a CPU. Those of slices are zeros around them.
+    """
+    n, height, width, channels = x_NxHxWxC.shape
+    rows, columns = ((size - window) // stride * stride + 1 for size in (height, width))
+
+    def at(y: int, x: int) -> Array:
+        """Returns the pixel of each window at one place of the window."""
+        ends, steps = (n, y + rows, x + columns, channels), (1, stride, stride, 1)
+        return lax.slice(x_NxHxWxC, (0, y, x, 0), ends, steps)
+
+    return sum(at(*place) for place in itertools.product(range(window), repeat=2)) / window**2
 
 
 class GroupNormalization(nn.Module):
