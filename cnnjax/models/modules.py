@@ -65,8 +65,8 @@ class Convolution(nn.Module):
         if self.pools:
             return convolve_and_pool(x_NxHxWxC, kernel, bias, padding, self.method)
         strides, dilation = (layer.stride, layer.stride), (layer.dilation, layer.dilation)
-        arguments = {"strides": strides, "dilation": dilation, "groups": layer.groups}
-        output = convolve(x_NxHxWxC, kernel, padding, self.method, **arguments)
+        groups = layer.groups
+        output = convolve(x_NxHxWxC, kernel, padding, self.method, strides=strides, dilation=dilation, groups=groups)
         return output + bias[None, None, None] if layer.bias else output
 
 
