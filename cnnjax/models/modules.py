@@ -1,7 +1,6 @@
 """The computations of the ladder's layers, with PyTorch's arithmetic and fast gradients."""
 
 import functools
-import itertools
 
 import flax.linen as nn
 import jax
@@ -179,22 +178,6 @@ def _normalize_batch_backward(epsilon: float, saved: tuple, grads: tuple) -> tup
 
 
 _normalize_batch.defvjp(_normalize_batch_forward, _normalize_batch_backward)
-
-
-def avg_pool(x_NxHxWxC: Float[Array, "N H W C"], window: int, stride: int) -> Float[Array, "N P Q C"]:
-    """Returns the mean over square windows; incomplete windows at the end of a row or column are dropped.
-
-    The gradient of XLA's `reduce_window` is slow on a CPU. Those of slices are zeros around them.
-    """
-    n, height, width, channels = x_NxHxWxC.shape
-    rows, columns = ((size - window) // stride * stride + 1 for size in (height, width))
-
-    def at(y: int, x: int) -> Array:
-        """Returns the pixel of each window at one place of the window."""
-        ends, steps = (n, y + rows, x + columns, channels), (1, stride, stride, 1)
-        return lax.slice(x_NxHxWxC, (0, y, x, 0), ends, steps)
-
-    return sum(at(*place) for place in itertools.product(range(window), repeat=2)) / window**2
 
 
 class GroupNormalization(nn.Module):

@@ -1,6 +1,7 @@
 """Layers with stride, groups, other pools and norms, and residuals, against PyTorch with the same weights."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -55,7 +56,7 @@ def test_logits_and_gradients(name):
     variables = initial_variables(network, SHAPE, "pytorch", jax.random.key(0))
 
     @jax.jit
-    def value_and_grads(params, images):
+    def value_and_grads(params):
         def weighted(params):
             logits, _ = network.apply({**variables, "params": params}, images, train=True, mutable=["batch_stats"])
             return (logits * weights).sum(), logits
@@ -68,7 +69,7 @@ def test_logits_and_gradients(name):
         layer: leaves if "kernel" in leaves else {k: v + 0.3 * next(noise)[: len(v)] for k, v in leaves.items()}
         for layer, leaves in variables["params"].items()
     }
-    grads, logits = value_and_grads(params, images)
+    grads, logits = value_and_grads(params)
     theirs = jax.tree.map(lambda leaf: torch.tensor(np.asarray(leaf, np.float64), requires_grad=True), params)
     their_logits = torch_layers.apply(NETWORKS[name], theirs, torch.tensor(images).double())
     np.testing.assert_allclose(logits, their_logits.detach().numpy(), rtol=1e-4, atol=1e-5)
@@ -80,14 +81,16 @@ def test_logits_and_gradients(name):
             np.testing.assert_allclose(grads[layer][key], leaf.grad.numpy(), atol=2e-5 * largest, err_msg=message)
 
 
-@pytest.mark.parametrize(("window", "stride"), [(3, 2), (2, 1), (2, 2)])
-def test_average_pools(window, stride):
+@pytest.mark.parametrize(("window", "stride"), [(3, 2), (2, 1), (3, 3), (2, 2)])
+def test_pools_of_pixels_with_equal_values(window, stride):
+    """The gradient of the maximum goes to the first of them."""
     rng = np.random.default_rng(0)
-    images = rng.normal(size=(2, 7, 6, 2)).astype(np.float32)
+    images = rng.integers(0, 3, (2, 7, 6, 2)).astype(np.float32)
     theirs = torch.tensor(images.transpose(0, 3, 1, 2), requires_grad=True)
-    expected = torch.nn.functional.avg_pool2d(theirs, window, stride)
-    cotangent = rng.normal(size=expected.shape).astype(np.float32)
-    expected.backward(torch.tensor(cotangent))
+    for pool, their_pool in ((max_pool, torch.nn.functional.max_pool2d), (avg_pool, torch.nn.functional.avg_pool2d)):
+        theirs.grad, expected = None, their_pool(theirs, window, stride)
+        cotangent = rng.normal(size=expected.shape).astype(np.float32)
+        expected.backward(torch.tensor(cotangent))
 
         @jax.jit
         def pooled_and_grad(images, cotangent, pool=pool):
