@@ -168,6 +168,7 @@ def records(study: Study, workdir: Path) -> int:
         test_labels={},
         train_size=lambda train_examples: TRAIN_EXAMPLES,
         image_shape=(32, 32, 3),
+        classes=CLASSES,
     )
     folder, count = RunFolder(workdir), 0
     folder.write_predictions("labels", labels=labels)
