@@ -171,7 +171,8 @@ ALL = "alternating_flip+crop:2:reflect+flip_all+flip_vertical_all+rotate+brightn
 RANDOM = "flip+crop+randaugment:1:9"
 
 
-@pytest.mark.parametrize("text", [ALL, pytest.param(RANDOM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("text", [ALL, RANDOM])
 def test_an_image_depends_on_its_word_alone(text):
     """Not on its batch, on members beside it, or on the order of the names. What it is on a GPU, it is on a CPU."""
     images = np.random.default_rng(0).integers(0, 256, (6, 10, 10, 3), np.uint8)
