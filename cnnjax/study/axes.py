@@ -11,7 +11,7 @@ from cnnjax.models.ladder import LADDER
 from cnnjax.study.augmentation import NONE
 from cnnjax.study.early_stopping import read_stopping
 from cnnjax.study.hparams import HPARAMS, TRACED, Stage, Static, Traced
-from cnnjax.study.schedules import factors, has_horizon
+from cnnjax.study.schedules import factors, has_horizon, is_by_step, read_plateau
 
 _MATTERS = {
     "seeds": "if a stream that training uses has no seed of its own (None)",
@@ -79,7 +79,7 @@ def stage_content(static: Static, stages: Sequence[Stage]) -> tuple[dict[str, An
     """
     layers = LADDER.get(static.model, ())
     content = static_content(static)
-    for derived in ("optimizer", "clips", "keeps_best"):  # each stage has its own optimizer
+    for derived in ("optimizer", "clips", "keeps_best", "plateaus"):  # each stage has its own optimizer
         content.pop(derived, None)
     if not any(hasattr(layer, "kernel_size") for layer in layers):
         content.pop("convolution", None)
@@ -132,5 +132,8 @@ def _of_stage(stage: Stage, dropout_rates: tuple[float | None, ...]) -> Hashable
 
 
 @functools.lru_cache(1024)
-def _table(schedule: str, epochs: int) -> bytes:
-    return factors(schedule, epochs).tobytes()
+def _table(schedule: str, epochs: float) -> Hashable:
+    """Returns what identifies the effect of a schedule. The number of steps in an epoch is not known yet."""
+    if is_by_step(schedule):
+        return schedule
+    return read_plateau(schedule), factors(schedule, epochs).tobytes()

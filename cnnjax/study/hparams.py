@@ -258,7 +258,7 @@ _Static: Any = dataclasses.make_dataclass(
     [
         ("model", str),
         *((h.column, h.type, h.default) for h in STATIC),
-        *((name, bool, False) for name in ("clips", "keeps_best")),
+        *((name, bool, False) for name in ("clips", "keeps_best", "plateaus")),
     ],
     frozen=True,
 )
@@ -268,10 +268,10 @@ _Traced: Any = dataclasses.make_dataclass("_Traced", [(h.column, h.type, h.defau
 class Static(_Static):
     """Static hyperparameters of a trial. They are compiled into the program.
 
-    The fields are `model`, the static hyperparameters by their columns, `clips` and `keeps_best`. `optimizer` has the
-    optimizers of all stages, joined by '+'. `clips` is whether any stage clips gradients: the norm costs a pass over
-    them. `keeps_best` is whether the state has the weights of the best epoch, too: with a validation split or early
-    stopping.
+    The fields are `model`, the static hyperparameters by their columns, and `clips`, `keeps_best` and `plateaus`.
+    `optimizer` has the optimizers of all stages, joined by '+'. `clips` is whether any stage clips gradients: the norm
+    costs a pass over them. `keeps_best` is whether the state has the weights of the best epoch, too: with a validation
+    split or early stopping. `plateaus` is whether any stage reduces the learning rate on a plateau.
     """
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from cnnjax.models.ladder import LADDER
 from cnnjax.study.axes import digest, stage_content, static_content, used_by_training, where_it_matters
 from cnnjax.study.hparams import HPARAMS, STATIC, TRACED, Stage, Static, Streams, Traced
+from cnnjax.study.schedules import read_plateau
 from cnnjax.study.schema import Study
 from cnnjax.utils.errors import RequestError
 
@@ -274,7 +275,8 @@ def _compiled_and_stages(study: Study, model: str, *values: Any) -> tuple[Static
     hparams["optimizer"] = "+".join(sorted({stage.optimizer for stage in stages}))
     clips = any(stage.traced.clip_norm is not None for stage in stages)
     keeps_best = study.data.has_validation or any(stage.traced.early_stopping != "off" for stage in stages)
-    return Static(model=model, **hparams, clips=clips, keeps_best=keeps_best), stages
+    plateaus = any(read_plateau(stage.traced.schedule) is not None for stage in stages)
+    return Static(model=model, **hparams, clips=clips, keeps_best=keeps_best, plateaus=plateaus), stages
 
 
 def single_out(study: Study, trial: Trial, seeds: tuple[int, ...]) -> Study:

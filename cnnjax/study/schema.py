@@ -13,6 +13,7 @@ from cnnjax.study.hparams import HPARAMS, MOST_EPOCHS
 from cnnjax.study.metrics import MEASURES
 from cnnjax.study.renamed import OLD_KEYS, modern_config
 from cnnjax.study.rules import FLAG, Rule, choice, integer, is_int, is_number, none_or, number
+from cnnjax.study.schedules import read_plateau
 from cnnjax.study.validation import (
     axis,
     build,
@@ -268,6 +269,15 @@ def _check_stopping(study: Study) -> None:
         if rule is not None and rule.metric.startswith("val_") and not study.data.has_validation:
             problem = "needs a validation split; use data.validation=0.1, or data.validation_from='given'"
             raise RequestError("train.early_stopping", text, problem)
+    for stage in study.train.stages or ({},):
+        texts = (stage["schedule"],) if "schedule" in stage else study.train.schedule
+        rules = (stage["early_stopping"],) if "early_stopping" in stage else study.train.early_stopping
+        plateaus = [text for text in texts if read_plateau(text) is not None]
+        if plateaus and "off" in rules and not study.data.has_validation:
+            problem = (
+                "it monitors a metric of a validation split; use data.validation=0.1, or early_stopping by train_loss"
+            )
+            raise RequestError("train.schedule", plateaus[0], problem)
     if len(study.train.stage_start) > 1 and not (study.data.has_validation or study.train.stops_early):
         problem = "needs a validation split or early stopping; use data.validation=0.1, or stage_start='last'"
         raise RequestError("train.stage_start", "best", problem)

@@ -1,16 +1,16 @@
 """The traced hyperparameters of members as arrays, the inputs of a compiled program. Pure numpy."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cnnjax.study.early_stopping import Stopping, read_stopping
-from cnnjax.study.hparams import TRACED, Streams, Traced
+from cnnjax.study.hparams import TRACED, Stage, Streams, Traced
 from cnnjax.study.metrics import EPOCH_MEASURES
 from cnnjax.study.plan import Member, Trial
-from cnnjax.study.schedules import factors
+from cnnjax.study.schedules import Plateau, factors, is_by_step, read_plateau
 from cnnjax.utils.tree import tuple_type
 
 _NEVER = Stopping("val_accuracy", 2**30)  # patience that outlasts any training
@@ -20,7 +20,9 @@ _FIELDS = (
     "optimizer",  # int: index in the program's optimizers, in the order of their joined name
     "epochs",  # int: the largest number of epochs of the stage
     *(h.column for h in TRACED if h.is_scalar),  # as `Hparam.scalar` converts them
-    "schedule",  # float32 [..., epochs, 2]: factor of the learning rate at the beginning and the end of each epoch
+    "schedule",  # float32 [..., epochs, 2 or steps + 1]: factor of the learning rate, as `TableSize` says
+    "plateau_factor",  # float: multiplies the learning rate on a plateau
+    "plateau_patience",  # int: epochs in a row without improvement that are no plateau yet
     "monitor",  # int: index in EPOCH_MEASURES of the metric that selects the best epoch
     "patience",  # int: epochs in a row without improvement before the stage ends
     "min_change",  # float: smallest change of the metric that counts as an improvement
@@ -35,19 +37,46 @@ class Hparams(_Hparams):
     __slots__ = ()
 
 
+class TableSize(NamedTuple):
+    """The size of the schedules' tables in a program.
+
+    Attributes:
+        epochs: of the longest stage: the number of rows.
+        steps: in an epoch.
+        by_step: whether a row has the factor of each step, and at the end of the epoch. Otherwise the factors of all
+            schedules are linear within each epoch, and a row has those at its start and its end.
+    """
+
+    epochs: int
+    steps: int = 0
+    by_step: bool = False
+
+
+def table_size(stages: Iterable[Stage], steps: int) -> TableSize:
+    """Returns the size of the tables of a program that trains these stages, with this number of steps in an epoch."""
+    stages = [*stages]
+    by_step = any(is_by_step(stage.traced.schedule) for stage in stages)
+    return TableSize(max(stage.epochs for stage in stages), steps, by_step)
+
+
+def steps_per_epoch(examples: int, batch_size: int, drop_last: bool) -> int:
+    """Returns the number of steps in an epoch of this number of examples."""
+    return examples // batch_size if drop_last else -(-examples // batch_size)
+
+
 def stack_members(
-    members: Sequence[Member], longest: int, monitor: str, split_seeds: Sequence[int]
+    members: Sequence[Member], tables: TableSize, monitor: str, split_seeds: Sequence[int]
 ) -> tuple[Hparams, Streams]:
     """Returns the hyperparameters and stream seeds of members as arrays with the member axis first.
 
     Args:
         members: of one program, all with the same number of stages.
-        longest: epochs of the longest stage of the program.
+        tables: the size of the program's tables.
         monitor: the metric that selects the best epoch, unless early stopping names another.
         split_seeds: the seeds of the split stream in the study. A member's stream has the number of its seed.
     """
     trials = [member.trials[-1] for member in members]
-    rows = [[_row(trial, number, longest, monitor) for number in range(len(trial.stages))] for trial in trials]
+    rows = [[_row(trial, number, tables, monitor) for number in range(len(trial.stages))] for trial in trials]
     hparams = Hparams(
         *(np.stack([np.stack([getattr(stage, name) for stage in row]) for row in rows]) for name in Hparams._fields)
     )
@@ -59,17 +88,21 @@ def stack_members(
     return hparams, Streams(**seeds)
 
 
-def _row(trial: Trial, number: int, longest: int, monitor: str) -> Hparams:
+def _row(trial: Trial, number: int, tables: TableSize, monitor: str) -> Hparams:
     stage = trial.stages[number]
     traced: Traced = stage.traced
     stopping = read_stopping(traced.early_stopping)
     is_last = number == len(trial.stages) - 1
     watched = stopping or _NEVER._replace(metric=monitor)
+    assert tables.by_step or not is_by_step(traced.schedule)
+    plateau = read_plateau(traced.schedule) or Plateau(1.0, _NEVER.patience)
     return Hparams(
         optimizer=np.int32(trial.static.optimizer.split("+").index(stage.optimizer)),
         epochs=np.int32(stage.epochs),
         **{h.column: h.scalar(getattr(traced, h.column)) for h in TRACED if h.is_scalar},
-        schedule=factors(traced.schedule, stage.epochs, longest),
+        schedule=factors(traced.schedule, stage.epochs, tables.steps if tables.by_step else 1, tables.epochs),
+        plateau_factor=np.float32(plateau.factor),
+        plateau_patience=np.int32(plateau.patience),
         monitor=np.int32(EPOCH_MEASURES.index(watched.metric)),
         patience=np.int32(watched.patience),
         min_change=np.float32(watched.min_change),

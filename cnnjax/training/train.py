@@ -16,7 +16,7 @@ from cnnjax.study.hparams import STREAMS, Streams
 from cnnjax.training.augment import gather_batch
 from cnnjax.training.evaluate import DeviceSplit, Measures, Sums, batch_sums, evaluate, zero_sums
 from cnnjax.training.optimizers import make_optimizer
-from cnnjax.training.stacking import Hparams
+from cnnjax.training.stacking import Hparams, steps_per_epoch
 from cnnjax.training.train_state import (
     BestWeights,
     EpochMetrics,
@@ -24,6 +24,7 @@ from cnnjax.training.train_state import (
     TrainState,
     end_epoch,
     hparams_of_stage,
+    new_plateau,
     where,
 )
 
@@ -66,6 +67,7 @@ def init_train_state(
         **dict.fromkeys(("epoch", "stage", "stage_start_epoch", "epochs_since_improvement", "diverged"), zero),
         best_score=jnp.array(-jnp.inf),
         best=BestWeights(params, batch_stats, worst, zero) if keep_best else None,
+        plateau=new_plateau() if config.plateaus else None,
     )
 
 
@@ -181,20 +183,24 @@ def _train_batches(
     full, rest = divmod(count, config.batch_size)
     if config.drop_last:
         count, rest = count - rest, 0
-    steps = full + (rest > 0)
-    # The schedule's factor moves linearly from its value at the epoch's first step to that after the last.
+    steps = steps_per_epoch(train.size, config.batch_size, config.drop_last)
     epoch_of_stage = jnp.minimum(state.epoch - state.stage_start_epoch, len(hparams.schedule) - 1)
-    first, last = hparams.schedule[epoch_of_stage]
+    factors = hparams.schedule[epoch_of_stage]
+    assert len(factors) in (2, steps + 1)
+
+    def factor(number: Array) -> Array:
+        """Returns the schedule's factor of a step: from the table, or on the line from the epoch's start to its end."""
+        by_table = factors[number] if len(factors) > 2 else factors[0] + (factors[1] - factors[0]) * (number / steps)
+        return by_table if state.plateau is None else by_table * state.plateau.scale
 
     def step(carry: tuple[TrainState, Sums], batch: tuple[Array, Array, Array]) -> tuple:
         state, sums = carry
         number, indices, words = batch
-        factor = first + (last - first) * (number / steps)
         images = gather_batch(train.images, indices, train.scale, train.shift, augment=config.augment, words_B=words)
         state, metrics = train_step(
             state,
             Batch(images, train.labels[indices]),
-            hparams._replace(learning_rate=hparams.learning_rate * factor),
+            hparams._replace(learning_rate=hparams.learning_rate * factor(number)),
             jax.random.fold_in(dropout_key, number),
             config,
         )

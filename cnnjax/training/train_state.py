@@ -25,6 +25,7 @@ class StaticConfig(NamedTuple):
     augment: tuple[str, ...] = ()
     drop_last: bool = False
     clips: bool = False
+    plateaus: bool = False  # whether the state has a `Plateau`
 
 
 _EpochMetrics: Any = tuple_type("_EpochMetrics", EPOCH_MEASURES)
@@ -59,6 +60,14 @@ class BestWeights(NamedTuple):
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
+class Plateau(NamedTuple):
+    """The state of a schedule that reduces the learning rate on a plateau, as PyTorch's ReduceLROnPlateau."""
+
+    scale: Float[Array, ""]  # of the learning rate
+    best: Float[Array, ""]  # score
+    bad_epochs: Int[Array, ""]  # in a row without improvement
+
+
 class TrainState(NamedTuple):
     """The state of one training run. Populations stack it along the first axis of every array."""
 
@@ -72,6 +81,7 @@ class TrainState(NamedTuple):
     epochs_since_improvement: Int[Array, ""]
     diverged: Int[Array, ""]  # the epoch whose training loss was not finite; 0 if there is none
     best: BestWeights | None  # None without a metric that tells which epoch is best
+    plateau: Plateau | None = None
 
     @property
     def variables(self) -> dict:
@@ -125,7 +135,33 @@ def end_epoch(state: TrainState, metrics: EpochMetrics, hparams: Hparams, config
         epochs_since_improvement=jnp.where(moves_on, 0, epochs_since_improvement),
         diverged=state.diverged,
         best=best,
+        plateau=_next_plateau(state.plateau, score, now, moves_on) if state.plateau is not None else None,
     )
+
+
+def new_plateau() -> Plateau:
+    """Returns the state at the start of a stage."""
+    return Plateau(jnp.array(1.0), jnp.array(-jnp.inf), jnp.zeros((), jnp.int32))
+
+
+def _next_plateau(plateau: Plateau, score: Array, hparams: Hparams, starts_stage: Array) -> Plateau:
+    """Returns the state after an epoch, with PyTorch's defaults.
+
+    An epoch improves if its metric is better than the best by more than 0.0001 of it. The learning rate stays if it
+    would change by 1e-8 or less.
+    """
+    sign = jnp.array(_SIGNS)[hparams.monitor]
+    improved = score > plateau.best * (1 + 1e-4 * sign)
+    bad_epochs = jnp.where(improved, 0, plateau.bad_epochs + 1)
+    is_plateau = bad_epochs > hparams.plateau_patience
+    smaller = plateau.scale * hparams.plateau_factor
+    matters = hparams.learning_rate * (plateau.scale - smaller) > 1e-8
+    after = Plateau(
+        scale=jnp.where(is_plateau & matters, smaller, plateau.scale),
+        best=jnp.where(improved, score, plateau.best),
+        bad_epochs=jnp.where(is_plateau, 0, bad_epochs),
+    )
+    return where(starts_stage, new_plateau(), after)
 
 
 def with_more_epochs(state: TrainState, hparams: Hparams) -> TrainState:
