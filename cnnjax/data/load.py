@@ -12,6 +12,7 @@ from cnnjax.data.readers.tfds import read_prepared
 from cnnjax.data.resize import resize_images
 from cnnjax.data.splits import make_splits, select_classes
 from cnnjax.models.summary import check_fits
+from cnnjax.study import own_code
 from cnnjax.study.schema import DataConfig, Study
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.paths import expanded
@@ -60,7 +61,8 @@ def load_checked(study: Study, earlier: Sequence[Study] = (), *, identify: bool 
     every = study.with_splits_of(earlier)
     dataset = load_dataset(every.data, every.split_seeds, identify=identify)
     for name in study.models:
-        check_fits(name, dataset.image_shape)
+        with own_code.blamed("models", name):
+            check_fits(name, dataset.image_shape, len(dataset.classes))
     sizes = [dataset.train_size(count) for count in study.data.train_examples]
     for batch_size, size in itertools.product(study.train.batch_size, sizes):
         if batch_size > size:

@@ -5,7 +5,8 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from cnnjax.models.specs import (
     BatchNorm,
@@ -24,17 +25,26 @@ from cnnjax.models.specs import (
 from cnnjax.utils.errors import RequestError, one_of
 
 
-def find_layers(name: str) -> Layers:
-    """Returns the layers of a model.
+def find_model(name: str) -> Layers | Callable[..., Any]:
+    """Returns a model of the ladder or of the study's own code: its layers, or a Flax module class or factory.
 
     Raises:
-        RequestError: the name is not on the ladder, or its layers are not valid.
+        RequestError: there is no such model, or its layers are not valid.
     """
-    if name not in LADDER:
+    model = OWN.get(name, LADDER.get(name))
+    if model is None and name.endswith(".py"):
+        raise RequestError("models", name, f"must name a network of the file, as in {name}:Net")
+    if model is None:
         raise RequestError("models", name, one_of(name, LADDER))
-    if problem := find_problem(LADDER[name]):
+    if not callable(model) and (problem := find_problem(model)):
         raise RequestError("models", name, problem)
-    return LADDER[name]
+    return model
+
+
+def layers_of(name: str) -> Layers | None:
+    """Returns the layers of a model of the ladder, or None for Flax modules, own models and unknown names."""
+    layers = LADDER.get(name)
+    return None if callable(layers) else layers
 
 
 def check_precision(precision: str, platform: str) -> None:
@@ -48,8 +58,8 @@ def described(names: Iterable[str]) -> dict[str, list[str]]:
 
     A layer's text has only the arguments that differ from their defaults, so that a new argument changes no text.
     """
-    valid = [name for name in names if name in LADDER and not find_problem(LADDER[name])]
-    return {name: [_described(layer) for layer in LADDER[name]] for name in valid}
+    found = {name: layers for name in names if (layers := layers_of(name)) is not None}
+    return {name: [*map(_described, layers)] for name, layers in found.items() if not find_problem(layers)}
 
 
 def _described(layer: Layer) -> str:
@@ -209,4 +219,7 @@ _LENETS: dict[str, Layers] = {
     ),
 }
 
-LADDER: dict[str, Layers] = _ARCHITECTURES | _IMPROVEMENT | _REGULARIZATION | _DEPTH_AND_WIDTH | _LENETS
+# Layers, or a Flax module class or a function that returns one of the two.
+LADDER: dict[str, Any] = _ARCHITECTURES | _IMPROVEMENT | _REGULARIZATION | _DEPTH_AND_WIDTH | _LENETS
+
+OWN: dict[str, Any] = {}  # the own models of the study that this process runs, by their references

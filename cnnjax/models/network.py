@@ -1,7 +1,7 @@
 """The Flax module that applies the layers of a model, and its variables before training."""
 
 from collections import Counter
-from typing import Any
+from typing import Any, TypeAlias
 
 import flax.linen as nn
 import jax
@@ -12,7 +12,8 @@ from cnnjax.models import modules as layers
 from cnnjax.models.conv import max_pool
 from cnnjax.models.fusion import ConvPool, fused
 from cnnjax.models.init import initial_parameters
-from cnnjax.models.ladder import check_precision, find_layers
+from cnnjax.models.ladder import check_precision, find_model
+from cnnjax.models.own import FlaxNetwork, build_module
 from cnnjax.models.specs import (
     BatchNorm,
     ChannelDropout,
@@ -91,33 +92,46 @@ class Network(nn.Module):
         return x.astype(jnp.float32)
 
 
-def build_network(name: str, num_classes: int, precision: str = "float32", convolution: str = "auto") -> Network:
-    """Returns the network of a model of the ladder.
+AnyNetwork: TypeAlias = Network | FlaxNetwork
+
+
+def build_network(
+    name: str,
+    num_classes: int,
+    precision: str = "float32",
+    convolution: str = "auto",
+    image_shape: tuple[int, int, int] = (32, 32, 3),
+) -> AnyNetwork:
+    """Returns the network of a model.
 
     Args:
         name: of the model.
         num_classes: number of logits.
         precision: of the arithmetic between the layers, as in a study's `train.precision`.
         convolution: the method, as in a study's `train.convolution`.
+        image_shape: (H, W, C), for Flax modules that take it.
 
     Raises:
-        RequestError: the name is not on the ladder, its layers are not valid, or this machine lacks the precision.
+        RequestError: there is no such model, its layers are not valid, or this machine lacks the precision.
     """
-    layers = find_layers(name)
+    model = find_model(name)
     if precision == "tf32":
         check_precision(precision, jax.default_backend())
-    return Network(layers, num_classes, precision, convolution)
+    built = build_module(model, num_classes, image_shape, precision) if callable(model) else model
+    return Network(built, num_classes, precision, convolution) if isinstance(built, tuple) else built
 
 
-def initial_variables(network: Network, image_shape: tuple[int, int, int], scheme: str, key: Array) -> dict:
+def initial_variables(network: AnyNetwork, image_shape: tuple[int, int, int], scheme: str, key: Array) -> dict:
     """Returns a network's variables before training: 'params', and 'batch_stats' where there is batch norm.
 
     Args:
         network: from `build_network`.
         image_shape: (H, W, C).
-        scheme: of the initial parameters, see `init.initial_parameters`.
+        scheme: of the initial parameters, see `init.initial_parameters`. Flax modules have their own.
         key: random key.
     """
+    if isinstance(network, FlaxNetwork):
+        return network.init_variables(key)
     shapes = variable_shapes(network, image_shape)
     variables = {"params": initial_parameters(scheme, shapes["params"], key)}
     if "batch_stats" in shapes:
@@ -128,7 +142,9 @@ def initial_variables(network: Network, image_shape: tuple[int, int, int], schem
     return variables
 
 
-def variable_shapes(network: Network, image_shape: tuple[int, int, int]) -> dict:
+def variable_shapes(network: AnyNetwork, image_shape: tuple[int, int, int]) -> dict:
     """Returns the variables of one member as a nested dict of jax.ShapeDtypeStruct."""
+    if isinstance(network, FlaxNetwork):
+        return jax.eval_shape(network.init_variables, jax.random.key(0))
     x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     return dict(jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), x))

@@ -1,17 +1,19 @@
-"""The parameters and operations of a network, in total and for each layer. Pure Python: imports no jax."""
+"""The parameters and operations of a network, in total and for each layer. Imports jax only for Flax modules."""
 
 import bisect
+import functools
 import itertools
 import math
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from cnnjax.models.ladder import find_layers
-from cnnjax.models.specs import KINDS, BatchNorm, Conv, Dense, Layer, Layers, MaxPool
+from cnnjax.models.ladder import find_model
+from cnnjax.models.specs import KINDS, BatchNorm, Conv, Dense, Layer, Layers, MaxPool, find_problem
 from cnnjax.utils.errors import RequestError
 
 
 class HasLayers(Protocol):
-    """What the functions below read of a network: `network.Network` has it, and `Architecture`."""
+    """What the functions below read of a network of layers: `network.Network` has it, and `Architecture`."""
 
     @property
     def layers(self) -> Layers:
@@ -29,9 +31,55 @@ class Architecture(NamedTuple):
     num_classes: int
 
 
-def check_fits(name: str, image_shape: tuple[int, int, int]) -> None:
-    """Raises RequestError if images of shape (H, W, C) are too small for a model, or the model is unknown."""
-    network = Architecture(find_layers(name), 1)
+class ModuleParts(NamedTuple):
+    """The parts of a Flax module for images of one shape."""
+
+    rows: tuple["LayerRow", ...]
+    num_classes: int
+
+
+def describe_network(name: str, num_classes: int, image_shape: tuple[int, int, int]) -> "Architecture | ModuleParts":
+    """Returns the layers of a model, or the parts of a Flax module for images of shape (H, W, C).
+
+    Raises:
+        RequestError: there is no such model.
+    """
+    model = find_model(name)
+    if not callable(model):
+        return Architecture(model, num_classes)
+    return _describe_module(model, num_classes, image_shape)
+
+
+@functools.lru_cache(100)
+def _describe_module(
+    model: Callable, num_classes: int, image_shape: tuple[int, int, int]
+) -> "Architecture | ModuleParts":
+    from cnnjax.models.module_table import module_table  # imports jax
+    from cnnjax.models.own import build_module
+
+    built = build_module(model, num_classes, image_shape)
+    if isinstance(built, tuple):
+        return Architecture(built, num_classes)
+    return ModuleParts(tuple(module_table(built, image_shape)), num_classes)
+
+
+def check_fits(name: str, image_shape: tuple[int, int, int], num_classes: int = 1) -> None:
+    """Raises RequestError if images of shape (H, W, C) are too small for a model, or the model is unknown.
+
+    Traces a training step of Flax modules, and passes on any error.
+    """
+    layers = find_model(name)
+    if callable(layers):
+        from cnnjax.models.own import build_module, check_module  # imports jax
+
+        built = build_module(layers, num_classes, image_shape)
+        if not isinstance(built, tuple):
+            check_module(built, image_shape)
+            return
+        if problem := find_problem(built):
+            raise ValueError(problem)
+        layers = built
+    network = Architecture(layers, 1)
     height, width, channels = image_shape
 
     def fits(height: int, width: int) -> bool:
@@ -44,36 +92,38 @@ def check_fits(name: str, image_shape: tuple[int, int, int]) -> None:
         raise RequestError("models", name, f"images of {height}x{width} are too small for it; {advice}")
 
 
-def parameter_count(network: HasLayers, image_shape: tuple[int, int, int]) -> int:
+def parameter_count(network: HasLayers | ModuleParts, image_shape: tuple[int, int, int]) -> int:
     """Returns the number of trained parameters for images of shape (H, W, C)."""
     return sum(row.parameters for row in layer_table(network, image_shape))
 
 
-def forward_flops(network: HasLayers, image_shape: tuple[int, int, int]) -> int:
+def forward_flops(network: HasLayers | ModuleParts, image_shape: tuple[int, int, int]) -> int:
     """Returns the floating-point operations of one image's forward pass, see `LayerRow.flops`."""
     return sum(row.flops for row in layer_table(network, image_shape))
 
 
-def training_flops(network: HasLayers, image_shape: tuple[int, int, int]) -> int:
+def training_flops(network: HasLayers | ModuleParts, image_shape: tuple[int, int, int]) -> int:
     """Returns the operations of a step for one image: the gradients cost twice the forward pass."""
     return 3 * forward_flops(network, image_shape)
 
 
 class LayerRow(NamedTuple):
-    """One layer, applied to one image."""
+    """One layer, or one part of a Flax module, applied to one image."""
 
-    layer: Layer
+    layer: Layer | str  # the path of a part
     output: tuple[int, ...]  # shape
     kernel: tuple[int, ...]  # shape; empty without a kernel
     parameters: int
     flops: int  # an addition and a multiplication for each use of a weight; other operations are a few percent
 
 
-def layer_table(network: HasLayers, image_shape: tuple[int, int, int]) -> list[LayerRow]:
+def layer_table(network: HasLayers | ModuleParts, image_shape: tuple[int, int, int]) -> list[LayerRow]:
     """Returns a row for each layer of a network, in order, for images of shape (H, W, C).
 
     If the image is too small, the rows end with the layer whose output is empty.
     """
+    if isinstance(network, ModuleParts):
+        return list(network.rows)
     rows: list[LayerRow] = []
     shape: tuple[int, ...] = tuple(image_shape)
     for layer in network.layers:

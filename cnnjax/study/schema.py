@@ -22,6 +22,7 @@ from cnnjax.study.validation import (
     declared,
     distinct,
     fields_of,
+    internal,
     joint,
     plain,
     single,
@@ -187,6 +188,7 @@ class Study:
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     streams: StreamsConfig = dataclasses.field(default_factory=StreamsConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    code: Mapping[str, Mapping[str, Any]] = internal({})  # of the files that the study refers to, see `own_code`
 
     @property
     def split_seeds(self) -> tuple[int, ...]:
@@ -205,7 +207,8 @@ class Study:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the study as nested dicts of JSON values. Tuples become lists."""
-        return {k: _plain(v) for k, v in dataclasses.asdict(self).items()}
+        values = {k: _plain(v) for k, v in dataclasses.asdict(self).items()}
+        return values if self.code else {key: value for key, value in values.items() if key != "code"}
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from cnnjax.models.network import Network
+from cnnjax.models.network import AnyNetwork
 from cnnjax.study.metrics import METRICS, TRAINING_METRICS, Metric, from_counts
 from cnnjax.training.augment import gather_batch
 from cnnjax.training.memory import EVALUATION_BATCH
@@ -87,7 +87,7 @@ def over_batches(visit: Callable, carry: Any, count: int) -> tuple:
     return carry, None if outputs is None else outputs.reshape(-1, *outputs.shape[2:])[:count]
 
 
-def evaluate(network: Network, variables: dict, split: DeviceSplit, augment: tuple[str, ...] = ()) -> Measures:
+def evaluate(network: AnyNetwork, variables: dict, split: DeviceSplit, augment: tuple[str, ...] = ()) -> Measures:
     """Returns the metrics of a network on a whole split, each example once.
 
     A class that is never predicted, or never true, counts as 0 in the macro means. If a logit is NaN, all metrics are
@@ -118,7 +118,7 @@ def evaluate(network: Network, variables: dict, split: DeviceSplit, augment: tup
 
 
 def predict(
-    network: Network, variables: dict, split: DeviceSplit, augment: tuple[str, ...] = ()
+    network: AnyNetwork, variables: dict, split: DeviceSplit, augment: tuple[str, ...] = ()
 ) -> Float[Array, "N K"]:
     """Returns float16 logits of a whole split in order, each row shifted so that its maximum is zero.
 
@@ -134,7 +134,9 @@ def predict(
     return over_batches(visit, jnp.zeros(()), split.size)[1]
 
 
-def _logits(network: Network, variables: dict, split: DeviceSplit, augment: tuple[str, ...], indices: Array) -> Array:
+def _logits(
+    network: AnyNetwork, variables: dict, split: DeviceSplit, augment: tuple[str, ...], indices: Array
+) -> Array:
     words = None if split.words is None else split.words[indices]
     images = gather_batch(
         split.images, split.examples(indices), split.scale, split.shift, augment=augment, words_B=words

@@ -14,6 +14,7 @@ from cnnjax.runs.trials_csv import trial_row
 from cnnjax.study.plan import Member, Trial
 from cnnjax.training.device_data import DeviceData
 from cnnjax.training.devices import get
+from cnnjax.training.estimate import network_of
 from cnnjax.training.population import Population
 from cnnjax.training.resume import drop_newer_metrics, restore_or_init, split_into_parts
 from cnnjax.training.train_state import EpochMetrics, TrainState
@@ -114,7 +115,8 @@ def _train(work: Work, now: Checkpoint) -> Checkpoint:
         _update_expected(work, [], epoch)
         return Checkpoint(state, next_stop, seconds)
     epochs = min(population.every, next_stop - epoch)
-    operations = training_flops(population.config.network, work.dataset.image_shape) * work.train_size
+    network = network_of(work.batch.members[0].trials[0].static, work.dataset)
+    operations = training_flops(network, work.dataset.image_shape) * work.train_size
     training = _members_to_train(work.batch, population, ended, (work.last - epoch) * operations)
     start, traces = time.perf_counter(), population.traces
     state, history = interruptibly(population.advance, state, work.hparams, work.streams, work.data, epochs, training)

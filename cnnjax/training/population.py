@@ -60,7 +60,7 @@ class Population:
         profile: Path | None = None,
         tables: TableSize | None = None,
     ):
-        network = build_network(static.model, num_classes, static.arithmetic, static.convolution)
+        network = build_network(static.model, num_classes, static.arithmetic, static.convolution, image_shape)
         self.config = StaticConfig(
             *(network, static.initialization, static.optimizer, static.batch_size, names(static.augment)),
             drop_last=static.drop_last,

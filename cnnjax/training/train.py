@@ -11,7 +11,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from cnnjax.models.network import Network, initial_variables
+from cnnjax.models.network import AnyNetwork, initial_variables
 from cnnjax.study.hparams import STREAMS, Streams
 from cnnjax.training.augment import gather_batch
 from cnnjax.training.evaluate import DeviceSplit, Measures, Sums, batch_sums, evaluate, zero_sums
@@ -72,7 +72,7 @@ def init_train_state(
 
 
 def loss_fn(
-    params: dict, batch_stats: dict, batch: Batch, hparams: Hparams, dropout_key: Array, network: Network
+    params: dict, batch_stats: dict, batch: Batch, hparams: Hparams, dropout_key: Array, network: AnyNetwork
 ) -> tuple[Float[Array, ""], tuple[dict, Sums]]:
     """Returns the loss of a batch: the mean cross-entropy with label smoothing.
 

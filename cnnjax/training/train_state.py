@@ -8,7 +8,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from cnnjax.models.network import Network
+from cnnjax.models.network import AnyNetwork
 from cnnjax.study.metrics import BY_MEASURE, EPOCH_MEASURES
 from cnnjax.training.optimizers import make_optimizer
 from cnnjax.training.stacking import Hparams
@@ -18,7 +18,7 @@ from cnnjax.utils.tree import tuple_type
 class StaticConfig(NamedTuple):
     """The part of the configuration that is compiled in. All members of a program share it."""
 
-    network: Network
+    network: AnyNetwork
     initialization: str
     optimizer: str  # a name that `make_optimizer` takes
     batch_size: int
