@@ -79,13 +79,13 @@ def stage_content(static: Static, stages: Sequence[Stage]) -> tuple[dict[str, An
     """
     layers = layers_of(static.model)
     content = static_content(static)
-    for derived in ("optimizer", "clips", "keeps_best", "plateaus"):  # each stage has its own optimizer
+    for derived in ("optimizer", "clips", "keeps_best", "plateaus", "parts"):  # each stage has its own optimizer
         content.pop(derived, None)
     if layers is not None and not any(hasattr(layer, "kernel_size") for layer in layers):
         content.pop("convolution", None)
     of_trial = [_stage_content(stage, layers) for stage in stages]
     of_member = of_trial
-    if len(stages) == 1 and not has_horizon(stages[0].traced.schedule):
+    if len(stages) == 1 and not stages[0].has_part and not has_horizon(stages[0].traced.schedule):
         of_member = [{key: value for key, value in of_trial[0].items() if key != "epochs"}]
     elif len(stages) > 1 and stages[0].traced.stage_start != "best":
         content["stage_start"] = stages[0].traced.stage_start

@@ -18,19 +18,24 @@ Step i, counted from 0, belongs to epoch e = floor(i / S):
     restarts:10:2              a cosine of 10 epochs, then one of 20, 40, ...; without the second number, each of 10
                                (Loshchilov & Hutter 2017)
     plateau:0.1:10             1, and 0.1 times less after more than 10 epochs in a row without improvement
+    sched.py:wave              wave(i / N), a function of a file: it takes a float and returns a number >= 0
 """
 
 import functools
 import math
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
 
+from cnnjax.study import own_code
+from cnnjax.utils.errors import RequestError
+
 ALLOWED = (
     "must be constant, cosine, linear:0.1, polynomial:2, triangle:0.23, onecycle, restarts:10:2, warmup:2, "
-    "exponential:0.95, piecewise:22=0.1/30=0.01, plateau:0.1:10, or several joined by +"
+    "exponential:0.95, piecewise:22=0.1/30=0.01, plateau:0.1:10, a function as in sched.py:wave, or several joined by +"
 )
 
 
@@ -49,13 +54,19 @@ class _Time(NamedTuple):
     step: np.ndarray  # the same in steps
     total: int  # the number of steps of training
 
+    @property
+    def progress(self) -> np.ndarray:
+        """The share of training that is completed, 0..1."""
+        return np.minimum(self.step / self.total, 1)
+
 
 def is_schedule(text: object) -> bool:
-    """Returns whether a value is a valid schedule."""
+    """Returns whether a value is a valid schedule. Own functions are not called."""
     if not isinstance(text, str):
         return False
     try:
-        factors(text, 1)
+        if others := [term for term in text.split("+") if not own_code.is_reference(term)]:
+            factors("+".join(others), 1)
         read_plateau(text)
     except ValueError:
         return False
@@ -65,6 +76,8 @@ def is_schedule(text: object) -> bool:
 @functools.cache
 def has_horizon(text: str) -> bool:
     """Returns whether the factors of the first epochs depend on the number of epochs, as those of `cosine` do."""
+    if any(map(own_code.is_reference, text.split("+"))):
+        return True
     with np.errstate(all="ignore"):  # the factors may overflow
         shorter, longer = (factors(text, epochs) for epochs in (100, 200))
         return not np.allclose(shorter, longer[:100], atol=0, equal_nan=True)
@@ -110,6 +123,7 @@ def factors(
 
     Raises:
         ValueError: the schedule is not valid.
+        RequestError: an own function fails.
     """
     epoch = np.arange(math.ceil(epochs), dtype=np.float64)[:, None]
     within = np.arange(steps + 1)
@@ -118,13 +132,37 @@ def factors(
     table = np.full((length or len(epoch), steps + 1), np.nan, np.float32)
     with np.errstate(over="ignore"):  # an infinite learning rate makes the trial diverge, which is recorded
         for term in text.split("+"):
-            product *= _term(term, time)
+            product *= _own(term, time) if own_code.is_reference(term) else _term(term, time)
         table[: len(epoch)] = product
     return table
 
 
+def check_own(texts: Iterable[str]) -> None:
+    """Raises RequestError if an own function of schedules cannot be loaded, or fails within 1,000 steps."""
+    for text in texts:
+        if any(map(own_code.is_reference, text.split("+"))):
+            factors(text, 1, 1000)
+
+
+def _own(term: str, time: _Time) -> np.ndarray:
+    """Returns the values of an own function, as `cnnjax.study.own_code` loads it."""
+    key, function = "train.schedule", own_code.load("train.schedule", term)
+    values = []
+    for progress in time.progress.flat:
+        with own_code.blamed(key, term):
+            value = function(float(progress))
+        array = np.asarray(value)
+        if array.shape or array.dtype.kind not in "iuf" or not 0 <= array < math.inf:
+            code = getattr(function, "__code__", None)
+            where = f"{code.co_filename}, line {code.co_firstlineno}: " if code else ""
+            returned = " ".join(repr(value).split())[:100]
+            raise RequestError(key, term, f"{where}it returned {returned} at {progress:g}; return a number >= 0")
+        values.append(float(array))
+    return np.reshape(values, time.step.shape)
+
+
 def _term(term: str, time: _Time) -> np.ndarray:
-    progress = np.minimum(time.step / time.total, 1)
+    progress = time.progress
     match term.split(":"):
         case ["constant"]:
             return np.ones_like(time.step)

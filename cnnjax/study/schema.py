@@ -5,6 +5,7 @@ this `Study`, never a ConfigDict.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -126,8 +127,14 @@ class TrainConfig(_Train):
 
     @property
     def longest_stage(self) -> int:
-        """The largest number of epochs of any stage of any trial."""
-        return max(max(self.epochs) if "epochs" not in stage else stage["epochs"] for stage in self.stages or ({},))
+        """The largest number of epochs of any stage of any trial. The last of a stage may be a part of one."""
+        stages = self.stages or ({},)
+        return math.ceil(max(max(self.epochs) if "epochs" not in stage else stage["epochs"] for stage in stages))
+
+    @property
+    def schedules(self) -> tuple[str, ...]:
+        """The schedules of all stages."""
+        return (*self.schedule, *(stage["schedule"] for stage in self.stages if "schedule" in stage))
 
     @property
     def stopping(self) -> tuple[str, ...]:

@@ -66,6 +66,7 @@ class Population:
             drop_last=static.drop_last,
             clips=static.clips,
             plateaus=static.plateaus,
+            parts=static.parts,
         )
         self.every = 1 if profile else study.checkpoint.every
         self.keep = study.checkpoint.keep

@@ -21,6 +21,7 @@ from cnnjax.runs.program_records import Folder
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.runs.speeds import add_speed
 from cnnjax.study.plan import Member, Plan, Program, Trial, check_axes, make_plan
+from cnnjax.study.schedules import check_own
 from cnnjax.study.schema import Study
 from cnnjax.training.device_data import DeviceData, put_data
 from cnnjax.training.devices import is_out_of_memory, make_mesh, memory_limit, pin_settings, use_every_core
@@ -157,6 +158,7 @@ def load_plan(study: Study, earlier: Sequence[Study] = ()) -> Plan:
             find_model(name)
             if precision == "tf32":
                 check_precision(precision, jax.default_backend())
+        check_own(study.train.schedules)
         plan = make_plan(study, earlier)
         check_axes(study, plan)
         return plan

@@ -1,7 +1,8 @@
 """The traced hyperparameters of members as arrays, the inputs of a compiled program. Pure numpy."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from cnnjax.study.early_stopping import Stopping, read_stopping
 from cnnjax.study.hparams import TRACED, Stage, Streams, Traced
 from cnnjax.study.metrics import EPOCH_MEASURES
 from cnnjax.study.plan import Member, Trial
-from cnnjax.study.schedules import Plateau, factors, is_by_step, read_plateau
+from cnnjax.study.schedules import Plateau, factors, is_by_step, read_plateau, total_steps
 from cnnjax.utils.tree import tuple_type
 
 _NEVER = Stopping("val_accuracy", 2**30)  # patience that outlasts any training
@@ -18,7 +19,8 @@ _NEVER = Stopping("val_accuracy", 2**30)  # patience that outlasts any training
 
 _FIELDS = (
     "optimizer",  # int: index in the program's optimizers, in the order of their joined name
-    "epochs",  # int: the largest number of epochs of the stage
+    "epochs",  # int: the largest number of epochs of the stage, of which the last may be a part of one
+    "last_steps",  # int: the number of steps in the last epoch
     *(h.column for h in TRACED if h.is_scalar),  # as `Hparam.scalar` converts them
     "schedule",  # float32 [..., epochs, 2 or steps + 1]: factor of the learning rate, as `TableSize` says
     "plateau_factor",  # float: multiplies the learning rate on a plateau
@@ -48,7 +50,7 @@ class TableSize(NamedTuple):
     """
 
     epochs: int
-    steps: int = 0
+    steps: int = 1
     by_step: bool = False
 
 
@@ -56,7 +58,7 @@ def table_size(stages: Iterable[Stage], steps: int) -> TableSize:
     """Returns the size of the tables of a program that trains these stages, with this number of steps in an epoch."""
     stages = [*stages]
     by_step = any(is_by_step(stage.traced.schedule) for stage in stages)
-    return TableSize(max(stage.epochs for stage in stages), steps, by_step)
+    return TableSize(max(stage.whole_epochs for stage in stages), steps, by_step)
 
 
 def steps_per_epoch(examples: int, batch_size: int, drop_last: bool) -> int:
@@ -76,7 +78,15 @@ def stack_members(
         split_seeds: the seeds of the split stream in the study. A member's stream has the number of its seed.
     """
     trials = [member.trials[-1] for member in members]
-    rows = [[_row(trial, number, tables, monitor) for number in range(len(trial.stages))] for trial in trials]
+
+    @functools.cache  # members share them, and own functions are slow
+    def table(schedule: str, epochs: float) -> np.ndarray:
+        assert tables.by_step or not is_by_step(schedule)
+        return factors(schedule, epochs, tables.steps if tables.by_step else 1, tables.epochs)
+
+    rows = [
+        [_row(trial, number, table, tables.steps, monitor) for number in range(len(trial.stages))] for trial in trials
+    ]
     hparams = Hparams(
         *(np.stack([np.stack([getattr(stage, name) for stage in row]) for row in rows]) for name in Hparams._fields)
     )
@@ -88,19 +98,19 @@ def stack_members(
     return hparams, Streams(**seeds)
 
 
-def _row(trial: Trial, number: int, tables: TableSize, monitor: str) -> Hparams:
+def _row(trial: Trial, number: int, table: Callable, steps: int, monitor: str) -> Hparams:
     stage = trial.stages[number]
     traced: Traced = stage.traced
     stopping = read_stopping(traced.early_stopping)
     is_last = number == len(trial.stages) - 1
     watched = stopping or _NEVER._replace(metric=monitor)
-    assert tables.by_step or not is_by_step(traced.schedule)
     plateau = read_plateau(traced.schedule) or Plateau(1.0, _NEVER.patience)
     return Hparams(
         optimizer=np.int32(trial.static.optimizer.split("+").index(stage.optimizer)),
-        epochs=np.int32(stage.epochs),
+        epochs=np.int32(stage.whole_epochs),
+        last_steps=np.int32(total_steps(stage.epochs, steps) - (stage.whole_epochs - 1) * steps),
         **{h.column: h.scalar(getattr(traced, h.column)) for h in TRACED if h.is_scalar},
-        schedule=factors(traced.schedule, stage.epochs, tables.steps if tables.by_step else 1, tables.epochs),
+        schedule=table(traced.schedule, stage.epochs),
         plateau_factor=np.float32(plateau.factor),
         plateau_patience=np.int32(plateau.patience),
         monitor=np.int32(EPOCH_MEASURES.index(watched.metric)),

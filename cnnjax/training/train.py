@@ -3,7 +3,8 @@
 `population` maps `train_epoch` over members.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -170,6 +171,8 @@ def _train_batches(
 ) -> tuple[TrainState, tuple[Array, ...]]:
     """Trains on each batch of the training split: a scan of full batches, then one step for the remainder.
 
+    If a stage may end within an epoch, the number of steps is dynamic.
+
     Returns:
         The state, and each of `TRAINING_METRICS`, a mean over the examples.
     """
@@ -207,14 +210,34 @@ def _train_batches(
         return (state, jax.tree.map(jnp.add, sums, metrics)), None
 
     examples = (order[:count], words[:count])
-    carry = (state, zero_sums())
-    if full:
-        batches = (a[: count - rest].reshape(full, config.batch_size) for a in examples)
-        carry, _ = lax.scan(step, carry, (jnp.arange(full), *batches))
-    if rest:
-        carry, _ = step(carry, (jnp.array(full), *(a[count - rest :] for a in examples)))
-    state, sums = carry
-    return state, tuple(total / count for total in sums)
+    batches = tuple(a[: count - rest].reshape(full, config.batch_size) for a in examples)
+    remainder = tuple(a[count - rest :] for a in examples) if rest else None
+    carry, trained = (state, zero_sums()), count
+    if config.parts:
+        ends = state.epoch - state.stage_start_epoch + 1 >= hparams.epochs
+        limit = jnp.where(ends, hparams.last_steps, steps)
+        trained = jnp.minimum(limit * config.batch_size, count)
+        state, sums = _loop(step, carry, batches, remainder, limit)
+    else:
+        if full:
+            carry, _ = lax.scan(step, carry, (jnp.arange(full), *batches))
+        if remainder:
+            carry, _ = step(carry, (jnp.array(full), *remainder))
+        state, sums = carry
+    return state, tuple(total / trained for total in sums)
+
+
+def _loop(step: Callable, carry: Any, batches: tuple, remainder: tuple | None, limit: Array) -> Any:
+    """Returns the carry after the first `limit` steps of an epoch: a scan has no dynamic number of steps."""
+
+    def numbered(number: Array, carry: Any) -> Any:
+        return step(carry, (number, *(a[number] for a in batches)))[0]
+
+    full = len(batches[0])
+    carry = lax.fori_loop(0, jnp.minimum(limit, full), numbered, carry)
+    if remainder is None:
+        return carry
+    return lax.cond(limit > full, lambda carry: step(carry, (jnp.array(full), *remainder))[0], lambda c: c, carry)
 
 
 def epoch_order(key: Array, count: int) -> Int[Array, " count"]:

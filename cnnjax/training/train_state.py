@@ -26,6 +26,7 @@ class StaticConfig(NamedTuple):
     drop_last: bool = False
     clips: bool = False
     plateaus: bool = False  # whether the state has a `Plateau`
+    parts: bool = False  # whether a stage may end within an epoch
 
 
 _EpochMetrics: Any = tuple_type("_EpochMetrics", EPOCH_MEASURES)

@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnjax.study.schedules import factors, has_horizon, is_by_step, is_schedule, read_plateau, total_steps
+from cnnjax.study import own_code
+from cnnjax.study.schedules import check_own, factors, has_horizon, is_by_step, is_schedule, read_plateau, total_steps
+from cnnjax.utils.errors import RequestError
+from tests.support.studies import make_study
 
 EPOCHS, STEPS = 12, 7
 TOTAL = EPOCHS * STEPS
@@ -191,3 +194,65 @@ def test_which_schedules_depend_on_the_end():
 def test_a_new_form_that_depends_on_the_end_is_read_off_no_longer_training(monkeypatch):
     monkeypatch.setattr("cnnjax.study.schedules._term", lambda term, time: 1 - time.step / time.total)
     assert has_horizon("new")
+
+
+WAVES = """
+import math
+import numpy as np
+
+def wave(progress):
+    return 1 + math.sin(progress)
+
+def array(progress):
+    return np.ones(3)
+
+def nothing(progress):
+    pass
+
+def negative(progress):
+    return 0.5 - progress
+
+def late(progress):
+    return 1 / (0.9 - progress) if progress < 0.9 else 1 / 0
+
+nan = lambda progress: math.nan
+number = 3
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Returns the schedule of an own function, given its name. Its file is part of the active study."""
+    file = tmp_path / "waves.py"
+    file.write_text(WAVES)
+    own_code.activate(own_code.find_files({"schedule": f"{file}:wave"}, tmp_path))
+    return lambda name: f"{file}:{name}"
+
+
+def test_an_own_function_takes_the_progress(own):
+    text = own("wave")
+    assert is_schedule(text) and has_horizon(text) and is_by_step(text) and is_schedule(f"{text}+warmup:2")
+    np.testing.assert_allclose(at_steps(text), 1 + np.sin(np.arange(TOTAL) / TOTAL), rtol=1e-6)
+    product = factors("warmup:2", EPOCHS, STEPS) * factors(text, EPOCHS, STEPS)
+    np.testing.assert_allclose(factors(f"warmup:2+{text}", EPOCHS, STEPS), product, rtol=1e-6)
+    check_own(("constant", text, f"{text}+cosine"))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("array", r"waves\.py, line 8: it returned array\(\[1\., 1\., 1\.\]\) at 0; return a number >= 0"),
+        ("nothing", r"waves\.py, line 11: it returned None at 0"),
+        ("negative", r"waves\.py, line 14: it returned -0\.001.* at 0\.501"),
+        ("late", r"waves\.py, line 18: ZeroDivisionError: division by zero"),
+        ("nan", r"waves\.py, line 20: it returned nan at 0"),
+        ("number", r"TypeError: 'int' object is not callable"),
+        ("wav", r"has no 'wav'; did you mean 'wave'"),
+    ],
+)
+def test_an_own_function_that_fails_is_refused_in_one_line(own, name, words):
+    """Before training, and not where a config is read."""
+    study = make_study(train={"schedule": ("constant", own(name))})
+    with pytest.raises(RequestError, match=rf"^train\.schedule='.*waves\.py:{name}': .*{words}") as caught:
+        check_own(study.train.schedules)
+    assert "\n" not in str(caught.value)
