@@ -158,7 +158,7 @@ HPARAMS = (
         str,
         "constant",
         Rule(schedules.is_schedule, schedules.ALLOWED),
-        "Learning-rate schedule ([schedules.py](../cnnjax/study/schedules.py)).",
+        "[Learning-rate schedule](../docs/reference/schedules.md).",
         in_stages=True,
         matters="if the schedules differ within the trained epochs",
     ),

@@ -30,7 +30,7 @@ def test_an_epoch_ends_after_its_part(tmp_path):
     bench = Bench(make_study(train={**train, "epochs": tuple(STEPS)}))
     assert [member.epochs for member in bench.members] == [1, 1, 1, 1, 2, 2]
     state, history = bench.train(bench.members, 2)
-    assert (state.stage == 1).all() and (state.epoch == [1, 1, 1, 1, 2, 2]).all()
+    assert (state.stage == 1).all() and list(state.epoch) == [1, 1, 1, 1, 2, 2]
     schedules = [f"{file}:until{k}" for k in STEPS.values()]
     whole = Bench(make_study(train={**train, "schedule": tuple(schedules)}))
     expected, _ = whole.train(whole.members, 2)
