@@ -114,11 +114,11 @@ class StudyRun:
             remote.upload(self.place, "report")
         return page
 
-    def load(self, trial: str) -> "Trained":
+    def load(self, trial: str, *, trust_code: bool = False) -> "Trained":
         """Returns the network of a trial with its weights; see `cnnjax.load_trial`."""
         from cnnjax.training.load import load_trial
 
-        return load_trial(remote.copied(self.place), trial)
+        return load_trial(remote.copied(self.place), trial, trust_code=trust_code)
 
     def __repr__(self) -> str:
         return f"StudyRun({str(self.place)!r}, {len(self._run.trials)} of {self._run.planned} trials)"

@@ -67,7 +67,7 @@ KINDS = get_args(Layer)
 def find_problem(layers: Layers) -> str:
     """Returns the reason why layers are not a valid model, in words; empty if they are valid."""
     if not isinstance(layers, list | tuple):
-        return f"it is {layers!r}; use a tuple of layers"
+        return f"it is {layers!r}; use a tuple of layers, or a Flax module"
     flat = False  # since the first dense layer
     for layer in layers:
         if allowed := _allowed(layer, flat):

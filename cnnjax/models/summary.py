@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from cnnjax.models.ladder import find_model
 from cnnjax.models.specs import KINDS, BatchNorm, Conv, Dense, Layer, Layers, MaxPool, find_problem
-from cnnjax.utils.errors import RequestError
+from cnnjax.utils.errors import RequestError, UnfitCode
 
 
 class HasLayers(Protocol):
@@ -63,10 +63,19 @@ def _describe_module(
     return ModuleParts(tuple(module_table(built, image_shape)), num_classes)
 
 
-def check_fits(name: str, image_shape: tuple[int, int, int], num_classes: int = 1) -> None:
-    """Raises RequestError if images of shape (H, W, C) are too small for a model, or the model is unknown.
+def check_fits(name: str, image_shape: tuple[int, int, int], num_classes: int = 1) -> tuple[str, ...]:
+    """Checks that a model fits images. Traces a training step of a Flax module, and passes on any error.
 
-    Traces a training step of Flax modules, and passes on any error.
+    Args:
+        name: of the model.
+        image_shape: (H, W, C).
+        num_classes: the number of logits.
+
+    Returns:
+        The hyperparameters of `train` that the model cannot take, because a Flax module decides them itself.
+
+    Raises:
+        RequestError: the images are too small, or the model is unknown.
     """
     layers = find_model(name)
     if callable(layers):
@@ -75,9 +84,9 @@ def check_fits(name: str, image_shape: tuple[int, int, int], num_classes: int = 
         built = build_module(layers, num_classes, image_shape)
         if not isinstance(built, tuple):
             check_module(built, image_shape)
-            return
+            return ("initialization",) if built.takes_dropout_rate else ("initialization", "dropout_rate")
         if problem := find_problem(built):
-            raise ValueError(problem)
+            raise UnfitCode(problem)
         layers = built
     network = Architecture(layers, 1)
     height, width, channels = image_shape
@@ -90,6 +99,7 @@ def check_fits(name: str, image_shape: tuple[int, int, int], num_classes: int = 
         least = bisect.bisect_left(range(most), True, lo=1, key=lambda side: fits(side, side))
         advice = f"set data.image_size to at least {least}x{least}"
         raise RequestError("models", name, f"images of {height}x{width} are too small for it; {advice}")
+    return ()
 
 
 def parameter_count(network: HasLayers | ModuleParts, image_shape: tuple[int, int, int]) -> int:

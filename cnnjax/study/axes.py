@@ -122,7 +122,7 @@ def _of_stage(stage: Stage, dropout_rates: tuple[float | None, ...]) -> Hashable
         "nesterov": traced.nesterov and has_moment,
         "dropout_rate": dropout_rates,
         "schedule": _table(traced.schedule, stage.epochs),
-        "early_stopping": stopping and stopping._replace(patience=min(stopping.patience, stage.epochs)),
+        "early_stopping": stopping and stopping._replace(patience=min(stopping.patience, stage.whole_epochs)),
         "stage_start": None,  # a hyperparameter of the trial, not of the stage
     }
     # Without momentum or adaptive moments, decoupled weight decay equals L2.

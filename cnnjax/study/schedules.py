@@ -179,14 +179,14 @@ def _term(term: str, time: _Time) -> np.ndarray:
         case ["cosine"]:
             return _cosine(1, 0, progress)
         case ["linear", *end] if len(end) < 2:
-            return 1 + (_number(*(end or ["0"]), least=0) - 1) * progress
+            return 1 + (_number(end[0] if end else "0", least=0) - 1) * progress
         case ["polynomial", power]:
             return (1 - progress) ** _number(power)
         case ["triangle", peak, *ends] if len(ends) in (0, 2):
-            start, end = (_number(value, least=0) for value in ends or ("0.2", "0.07"))
-            return np.interp(time.step, [0, int(_fraction(peak) * time.total), time.total], [start, 1, end])
+            first, last = (_number(value, least=0) for value in ends or ("0.2", "0.07"))
+            return np.interp(time.step, [0, int(_fraction(peak) * time.total), time.total], [first, 1.0, last])
         case ["onecycle", *peak] if len(peak) < 2:
-            return _onecycle(_fraction(*(peak or ["0.3"])), time)
+            return _onecycle(_fraction(peak[0] if peak else "0.3"), time)
         case ["restarts", *lengths] if len(lengths) in (1, 2):
             return _restarts(time.epochs, *map(_whole, lengths))
         case ["plateau", _, _]:
