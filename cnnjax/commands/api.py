@@ -11,7 +11,6 @@ from cnnjax.analysis.columns import AXES, MAIN_AXES
 from cnnjax.analysis.read import read_run
 from cnnjax.executors.base import Engine
 from cnnjax.runs import remote
-from cnnjax.study.metrics import MEASURES
 from cnnjax.study.overrides import Config, config_name, read_study
 from cnnjax.study.schema import Study
 from cnnjax.utils.errors import RequestError
@@ -83,7 +82,7 @@ class StudyRun:
             return None
         row = run.configurations.loc[run.best]
         axes = [axis for axis in AXES if axis in MAIN_AXES or axis in run.varying]
-        measures = [measure for measure in MEASURES if row[measure] == row[measure]]  # not NaN
+        measures = [measure for measure in run.measures if row[measure] == row[measure]]  # not NaN
         trials = run.ok.loc[run.ok["configuration"] == run.best, "trial"].tolist()
         return {**finite(row[[*axes, "n", *measures]].to_dict()), "trials": trials}
 

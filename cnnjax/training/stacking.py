@@ -25,7 +25,7 @@ _FIELDS = (
     "schedule",  # float32 [..., epochs, 2 or steps + 1]: factor of the learning rate, as `TableSize` says
     "plateau_factor",  # float: multiplies the learning rate on a plateau
     "plateau_patience",  # int: epochs in a row without improvement that are no plateau yet
-    "monitor",  # int: index in EPOCH_MEASURES of the metric that selects the best epoch
+    "monitor",  # int: index in the measures of an epoch of the one that selects the best epoch
     "patience",  # int: epochs in a row without improvement before the stage ends
     "min_change",  # float: smallest change of the metric that counts as an improvement
     "restore",  # bool: the stage ends with the best weights, not the newest
@@ -67,7 +67,11 @@ def steps_per_epoch(examples: int, batch_size: int, drop_last: bool) -> int:
 
 
 def stack_members(
-    members: Sequence[Member], tables: TableSize, monitor: str, split_seeds: Sequence[int]
+    members: Sequence[Member],
+    tables: TableSize,
+    monitor: str,
+    split_seeds: Sequence[int],
+    measures: Sequence[str] = EPOCH_MEASURES,
 ) -> tuple[Hparams, Streams]:
     """Returns the hyperparameters and stream seeds of members as arrays with the member axis first.
 
@@ -76,6 +80,7 @@ def stack_members(
         tables: the size of the program's tables.
         monitor: the metric that selects the best epoch, unless early stopping names another.
         split_seeds: the seeds of the split stream in the study. A member's stream has the number of its seed.
+        measures: those of an epoch, in their order.
     """
     trials = [member.trials[-1] for member in members]
 
@@ -85,7 +90,8 @@ def stack_members(
         return factors(schedule, epochs, tables.steps if tables.by_step else 1, tables.epochs)
 
     rows = [
-        [_row(trial, number, table, tables.steps, monitor) for number in range(len(trial.stages))] for trial in trials
+        [_row(trial, number, table, tables.steps, monitor, measures) for number in range(len(trial.stages))]
+        for trial in trials
     ]
     hparams = Hparams(
         *(np.stack([np.stack([getattr(stage, name) for stage in row]) for row in rows]) for name in Hparams._fields)
@@ -98,7 +104,7 @@ def stack_members(
     return hparams, Streams(**seeds)
 
 
-def _row(trial: Trial, number: int, table: Callable, steps: int, monitor: str) -> Hparams:
+def _row(trial: Trial, number: int, table: Callable, steps: int, monitor: str, measures: Sequence[str]) -> Hparams:
     stage = trial.stages[number]
     traced: Traced = stage.traced
     stopping = read_stopping(traced.early_stopping)
@@ -113,7 +119,7 @@ def _row(trial: Trial, number: int, table: Callable, steps: int, monitor: str) -
         schedule=table(traced.schedule, stage.epochs),
         plateau_factor=np.float32(plateau.factor),
         plateau_patience=np.int32(plateau.patience),
-        monitor=np.int32(EPOCH_MEASURES.index(watched.metric)),
+        monitor=np.int32(measures.index(watched.metric)),
         patience=np.int32(watched.patience),
         min_change=np.float32(watched.min_change),
         restore=np.bool_(stopping is not None if is_last else traced.stage_start == "best"),

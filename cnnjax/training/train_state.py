@@ -1,6 +1,6 @@
 """The state of a training run, and its bookkeeping after each epoch: best weights, early stopping, stages."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,8 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from cnnjax.models.network import AnyNetwork
-from cnnjax.study.metrics import BY_MEASURE, EPOCH_MEASURES
+from cnnjax.study.metrics import METRICS, Metric, measures_of, metric_of, of_epochs
+from cnnjax.training.losses import Loss
 from cnnjax.training.optimizers import make_optimizer
 from cnnjax.training.stacking import Hparams
 from cnnjax.utils.tree import tuple_type
@@ -27,21 +28,22 @@ class StaticConfig(NamedTuple):
     clips: bool = False
     plateaus: bool = False  # whether the state has a `Plateau`
     parts: bool = False  # whether a stage may end within an epoch
+    test_time_augment: str = "none"
+    loss: Loss | None = None  # as `load_loss` returns it
+    class_weights: str | None = None  # a level of `train.class_weights`
+    metrics: tuple[Metric, ...] = METRICS  # to evaluate on the validation split
 
 
-_EpochMetrics: Any = tuple_type("_EpochMetrics", EPOCH_MEASURES)
+EpochMetrics: TypeAlias = Any
 
 
-class EpochMetrics(_EpochMetrics):
-    """The metrics of an epoch. The training metrics are means over the batches, each before its update.
+def epoch_metrics(metrics: tuple[Metric, ...]) -> Any:
+    """Returns the type of the metrics of an epoch: a named tuple with a field for each measure.
 
-    The validation metrics are NaN without a validation split.
+    The training metrics are means over the batches, each before its update. The validation metrics are NaN without a
+    validation split.
     """
-
-    __slots__ = ()
-
-
-_SIGNS = np.array([1.0 if BY_MEASURE[name].larger_is_better else -1.0 for name in EPOCH_MEASURES], np.float32)
+    return tuple_type("EpochMetrics", of_epochs(measures_of(metrics)))
 
 
 class BestWeights(NamedTuple):
@@ -110,11 +112,12 @@ def end_epoch(state: TrainState, metrics: EpochMetrics, hparams: Hparams, config
     """
     now = hparams_of_stage(hparams, state.stage)
     epoch, best = state.epoch + 1, state.best
-    scores = jnp.stack(metrics) * _SIGNS
+    signs = np.array([1.0 if metric_of(name).larger_is_better else -1.0 for name in metrics._fields], np.float32)
+    scores = jnp.stack(metrics) * signs
     scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)  # NaN is never best
     score = scores[now.monitor]
     if best is not None:
-        newest = BestWeights(state.params, state.batch_stats, EpochMetrics(*scores), epoch)
+        newest = BestWeights(state.params, state.batch_stats, metrics._make(scores), epoch)
         best = where(score > jnp.stack(best.scores)[now.monitor], newest, best)
     improved = score > state.best_score + now.min_change
     epochs_since_improvement = jnp.where(improved, 0, state.epochs_since_improvement + 1)
@@ -136,7 +139,9 @@ def end_epoch(state: TrainState, metrics: EpochMetrics, hparams: Hparams, config
         epochs_since_improvement=jnp.where(moves_on, 0, epochs_since_improvement),
         diverged=state.diverged,
         best=best,
-        plateau=_next_plateau(state.plateau, score, now, moves_on) if state.plateau is not None else None,
+        plateau=None
+        if state.plateau is None
+        else _next_plateau(state.plateau, score, jnp.array(signs)[now.monitor], now, moves_on),
     )
 
 
@@ -145,13 +150,12 @@ def new_plateau() -> Plateau:
     return Plateau(jnp.array(1.0), jnp.array(-jnp.inf), jnp.zeros((), jnp.int32))
 
 
-def _next_plateau(plateau: Plateau, score: Array, hparams: Hparams, starts_stage: Array) -> Plateau:
-    """Returns the state after an epoch, with PyTorch's defaults.
+def _next_plateau(plateau: Plateau, score: Array, sign: Array, hparams: Hparams, starts_stage: Array) -> Plateau:
+    """Returns the state after an epoch with a score, which is the metric times its sign, with PyTorch's defaults.
 
     An epoch improves if its metric is better than the best by more than 0.0001 of it. The learning rate stays if it
     would change by 1e-8 or less.
     """
-    sign = jnp.array(_SIGNS)[hparams.monitor]
     improved = score > plateau.best * (1 + 1e-4 * sign)
     bad_epochs = jnp.where(improved, 0, plateau.bad_epochs + 1)
     is_plateau = bad_epochs > hparams.plateau_patience

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnnjax.study.metrics import EPOCH_MEASURES
+from cnnjax.study.metrics import EPOCH_MEASURES, METRICS
 from cnnjax.study.plan import make_plan
 from cnnjax.training.population import Population
 from cnnjax.training.stacking import TableSize, stack_members
-from cnnjax.training.train_state import EpochMetrics, StaticConfig, TrainState, end_epoch, new_plateau
+from cnnjax.training.train_state import StaticConfig, TrainState, end_epoch, epoch_metrics, new_plateau
 from cnnjax.utils.errors import RequestError
 from tests.support.runs import run
 from tests.support.studies import make_study
@@ -54,7 +54,7 @@ def test_each_member_follows_pytorch():
     walks[rng.random(walks.shape) < 0.05] = np.nan
     scales = []
     for metrics in walks:
-        state = after(state, EpochMetrics(*metrics), hparams)
+        state = after(state, epoch_metrics(METRICS)(*metrics), hparams)
         scales.append(np.asarray(state.plateau.scale))
     for m, member in enumerate(members):
         traced = member.trials[0].stages[0].traced
