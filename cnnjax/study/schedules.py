@@ -183,8 +183,8 @@ def _term(term: str, time: _Time) -> np.ndarray:
         case ["polynomial", power]:
             return (1 - progress) ** _number(power)
         case ["triangle", peak, *ends] if len(ends) in (0, 2):
-            first, last = (_number(value, least=0) for value in ends or ("0.2", "0.07"))
-            return np.interp(time.step, [0, int(_fraction(peak) * time.total), time.total], [first, 1.0, last])
+            before, after = (_number(value, least=0) for value in ends or ("0.2", "0.07"))
+            return np.interp(time.step, [0, int(_fraction(peak) * time.total), time.total], [before, 1.0, after])
         case ["onecycle", *peak] if len(peak) < 2:
             return _onecycle(_fraction(peak[0] if peak else "0.3"), time)
         case ["restarts", *lengths] if len(lengths) in (1, 2):
