@@ -79,12 +79,12 @@ class MadeUp:
 
     def stack(self, members: list) -> tuple[Any, Any]:
         """As a population does; remembers how good each member will be."""
-        from cnnjax.training.stacking import stack_members
+        from cnnjax.training.stacking import TableSize, stack_members
 
         luck = [np.random.default_rng(member.trials[-1].seed).normal(0, 0.008) for member in members]
         fast = [np.log10(member.trials[-1].stages[0].traced.learning_rate / 0.003) ** 2 for member in members]
         self._of_members = self._skill + np.array(luck) - 0.04 * np.array(fast)
-        return stack_members(members, 10, "val_accuracy", (0,))
+        return stack_members(members, TableSize(10), "val_accuracy", (0,))
 
     def compile(self, *arguments: Any) -> int:
         """Compiles nothing."""
