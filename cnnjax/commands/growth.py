@@ -21,7 +21,11 @@ def check_folder(folder: RunFolder, study: Study, overwrite: bool) -> bool:
         raise RequestError("workdir", str(folder.path), f"its config.json is not a valid study ({error})") from error
     folder.check_version()
     axes = {*axis_keys(Study)}
-    found = {key: pair for key, pair in differences(there, study.to_dict()).items() if key not in axes}
+    found = {
+        key: pair
+        for key, pair in differences(there, study.to_dict()).items()
+        if key not in axes and not key.startswith("train.optimizer_args.")
+    }
     if "sha256" in (folder.read_if_intact("data.json") or {}):
         found.pop("data.path", None)  # the data may have moved; its fingerprint is compared when it is read
     differing = [f"{key} ({theirs!r} there, {ours!r} here)" for key, (theirs, ours) in found.items()]

@@ -13,15 +13,16 @@ if TYPE_CHECKING:
 
 from cnnjax.runs.integrity import CHECKSUM, Damaged, read_json, read_rows, read_undamaged
 from cnnjax.runs.schema import TEXT_COLUMNS
-from cnnjax.study.hparams import HPARAMS, STREAM_COLUMNS
+from cnnjax.study.hparams import COLUMNS, STREAM_COLUMNS
 from cnnjax.study.metrics import MEASURES
+from cnnjax.study.optimizers import COLUMN as ARGUMENT
 from cnnjax.study.plan import Trial
 from cnnjax.study.renamed import modern_table, with_old_columns
 from cnnjax.utils.errors import RequestError
 
 TRIAL_COLUMNS = (
     *("trial", "member", "model"),
-    *(h.column for h in HPARAMS),
+    *COLUMNS,
     *("later_stages", "seed"),
     *STREAM_COLUMNS,
     *("status", "epochs_run", "best_epoch"),
@@ -74,12 +75,18 @@ def read_shown(run: Path) -> Shown:
 
 
 def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Returns trials.csv. Absent and non-finite values become empty cells."""
-    text = io.StringIO()
+    """Returns trials.csv. Absent and non-finite values become empty cells.
+
+    Each argument of an optimizer that a trial has is a column.
+    """
+    rows, text = [*rows], io.StringIO()
+    place = TRIAL_COLUMNS.index("later_stages")
+    arguments = sorted({column for row in rows for column in row if column.startswith(ARGUMENT)})
+    columns = (*TRIAL_COLUMNS[:place], *arguments, *TRIAL_COLUMNS[place:])
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(TRIAL_COLUMNS)
+    writer.writerow(columns)
     for row in rows:
-        writer.writerow([_cell(row.get(column)) for column in TRIAL_COLUMNS])
+        writer.writerow([_cell(row.get(column)) for column in columns])
     return text.getvalue()
 
 

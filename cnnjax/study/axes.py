@@ -11,6 +11,7 @@ from cnnjax.models.ladder import LADDER
 from cnnjax.study.augmentation import NONE
 from cnnjax.study.early_stopping import read_stopping
 from cnnjax.study.hparams import HPARAMS, TRACED, Stage, Static, Traced
+from cnnjax.study.optimizers import OWN, SGD, changed
 from cnnjax.study.schedules import factors, has_horizon
 
 _MATTERS = {
@@ -95,40 +96,48 @@ def stage_content(static: Static, stages: Sequence[Stage]) -> tuple[dict[str, An
 def _stage_content(stage: Stage, layers: Sequence[Any]) -> dict[str, Any]:
     """Returns the values of a stage that differ from the defaults and have an effect."""
     traced = stage.traced
-    has_moment = not stage.optimizer.startswith("sgd") or traced.momentum > 0
-    decouples = traced.weight_decay > 0 and has_moment
     own_rates = {layer.rate for layer in layers if hasattr(layer, "rate")}
     default = Traced()
     effective = dataclasses.replace(
         traced,
-        nesterov=traced.nesterov if has_moment else default.nesterov,
+        nesterov=traced.nesterov if _has_moment(stage) else default.nesterov,
         dropout_rate=default.dropout_rate if own_rates <= {traced.dropout_rate} else traced.dropout_rate,
         stage_start=default.stage_start,  # of the trial, not of the stage
+        optimizer_args=changed(stage.optimizer, traced.optimizer_args),
     )
-    changed = [h for h in TRACED if getattr(effective, h.column) != getattr(default, h.column)]
-    values = {h.column: getattr(effective, h.column) for h in changed}
-    numbers = {h.column: h.type(values[h.column]) for h in changed if values[h.column] is not None}  # 1 equals 1.0
-    optimizer = stage.optimizer if decouples else stage.optimizer.removesuffix("w")
-    return values | numbers | {"optimizer": optimizer, "epochs": stage.epochs}
+    differing = [h for h in TRACED if getattr(effective, h.column) != getattr(default, h.column)]
+    values = {h.column: getattr(effective, h.column) for h in differing}
+    numbers = {h.column: h.type(values[h.column]) for h in differing if values[h.column] is not None}  # 1 equals 1.0
+    return values | numbers | {"optimizer": _effective_optimizer(stage), "epochs": stage.epochs}
+
+
+def _effective_optimizer(stage: Stage) -> str:
+    """Returns the optimizer of a stage, with L2 decay if it trains as with decoupled decay."""
+    if stage.optimizer not in OWN:
+        return stage.optimizer
+    # Without momentum or adaptive moments, decoupled weight decay equals L2.
+    decouples = stage.traced.weight_decay > 0 and _has_moment(stage)
+    return stage.optimizer if decouples else stage.optimizer.removesuffix("w")
+
+
+def _has_moment(stage: Stage) -> bool:
+    return stage.optimizer not in SGD or stage.traced.momentum > 0
 
 
 def _of_stage(stage: Stage, dropout_rates: tuple[float | None, ...]) -> Hashable:
     """Returns the hyperparameters of a stage. Values with the same effect on training are replaced by equal values."""
     traced = stage.traced
-    has_moment = not stage.optimizer.startswith("sgd") or traced.momentum > 0
     stopping = read_stopping(traced.early_stopping)
     used = {
         **vars(traced),
-        "nesterov": traced.nesterov and has_moment,
+        "nesterov": traced.nesterov and _has_moment(stage),
+        "optimizer_args": changed(stage.optimizer, traced.optimizer_args),
         "dropout_rate": dropout_rates,
         "schedule": _table(traced.schedule, stage.epochs),
         "early_stopping": stopping and stopping._replace(patience=min(stopping.patience, stage.epochs)),
         "stage_start": None,  # a hyperparameter of the trial, not of the stage
     }
-    # Without momentum or adaptive moments, decoupled weight decay equals L2.
-    decouples = traced.weight_decay > 0 and has_moment
-    optimizer = stage.optimizer if decouples else stage.optimizer.removesuffix("w")
-    return optimizer, stage.epochs, tuple(used.values())
+    return _effective_optimizer(stage), stage.epochs, tuple(used.values())
 
 
 @functools.lru_cache(1024)

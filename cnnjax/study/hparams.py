@@ -11,17 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax.study import augmentation, early_stopping, schedules
+from cnnjax.study import augmentation, early_stopping, optimizers, schedules
 from cnnjax.study.hparam import Hparam
+from cnnjax.study.optimizers import ADAM, OWN, SGD
 from cnnjax.study.rules import FLAG, Rule, choice, integer, none_or, number
 
 MOST_EPOCHS = 100_000  # the schedule is a table with one row for each epoch
 MOST_FOLDS = 1000
 NORMALIZATIONS = ("unit", "half", "standard", "none")
-
-
-_ADAM = ("adam", "adamw")
-_SGD = ("sgd", "sgdw")
 
 # In the order of the axes of the grid, the outermost first.
 HPARAMS = (
@@ -37,10 +34,12 @@ HPARAMS = (
         "optimizer",
         str,
         "adam",
-        choice("adam", "adamw", "sgd", "sgdw"),
-        "Adam (epsilon 1e-8) or SGD. adamw and sgdw use decoupled weight decay (Loshchilov & Hutter 2019); adam and "
-        "sgd add it to the gradient (L2).",
+        Rule(lambda name: name in OWN, optimizers.ALLOWED),
+        "Adam (epsilon 1e-8) or SGD with PyTorch's arithmetic, or any [optimizer of Optax](../docs/how-to/optimizers.md)"
+        ". adamw and sgdw use decoupled weight decay (Loshchilov & Hutter 2019); adam and sgd add it to the "
+        "gradient (L2).",
         static=True,
+        read=optimizers.read_names,
         matters="between adam and adamw if weight_decay > 0, and between sgd and sgdw if momentum > 0 as well",
         in_stages=True,
         is_main=True,
@@ -61,7 +60,7 @@ HPARAMS = (
         number(0, 1),
         "Momentum of SGD.",
         in_stages=True,
-        optimizers=_SGD,
+        optimizers=SGD,
         matters="for sgd and sgdw",
     ),
     Hparam(
@@ -71,7 +70,7 @@ HPARAMS = (
         FLAG,
         "Use Nesterov momentum in SGD.",
         in_stages=True,
-        optimizers=_SGD,
+        optimizers=SGD,
         matters="for sgd and sgdw if momentum > 0",
     ),
     Hparam(
@@ -81,7 +80,7 @@ HPARAMS = (
         number(0, 1),
         "Decay rate of Adam's mean of the gradients.",
         in_stages=True,
-        optimizers=_ADAM,
+        optimizers=ADAM,
         matters="for adam and adamw",
         with_complement=True,
     ),
@@ -92,11 +91,31 @@ HPARAMS = (
         number(0, 1),
         "Decay rate of Adam's mean of the squared gradients.",
         in_stages=True,
-        optimizers=_ADAM,
+        optimizers=ADAM,
         matters="for adam and adamw",
         with_complement=True,
     ),
-    Hparam("weight_decay", float, 0.0, number(0), "Strength of weight decay.", in_stages=True),
+    Hparam(
+        "weight_decay",
+        float,
+        0.0,
+        number(0),
+        "Strength of weight decay.",
+        in_stages=True,
+        optimizers=OWN,
+    ),
+    Hparam(
+        "optimizer_args",
+        tuple,
+        {},
+        Rule(lambda _: False, 'must be a mapping, as in `{"b2": (0.95, 0.999), "eps": 1e-8}`'),
+        "Arguments of the optimizer; each is an axis. Numbers are traced, other values are compiled. Of several "
+        "optimizers, those that take an argument have it.",
+        in_stages=True,
+        matters="if the optimizer takes them",
+        read=optimizers.read_arguments,
+        levels=optimizers.combinations,
+    ),
     Hparam(
         "clip_norm",
         float,
@@ -249,6 +268,9 @@ HPARAMS = (
 )
 STATIC = tuple(h for h in HPARAMS if h.static)
 TRACED = tuple(h for h in HPARAMS if not h.static and h.name != "epochs")  # `epochs` is a field of Stage
+COLUMNS = tuple(
+    h.column for h in HPARAMS if h.type is not tuple
+)  # of trials.csv, with those of the optimizer's arguments
 BY_COLUMN = {h.column: h for h in HPARAMS}
 
 
@@ -262,16 +284,18 @@ _Static: Any = dataclasses.make_dataclass(
     ],
     frozen=True,
 )
-_Traced: Any = dataclasses.make_dataclass("_Traced", [(h.column, h.type, h.default) for h in TRACED], frozen=True)
+_Traced: Any = dataclasses.make_dataclass(
+    "_Traced", [(h.column, h.type, () if h.type is tuple else h.default) for h in TRACED], frozen=True
+)
 
 
 class Static(_Static):
     """Static hyperparameters of a trial. They are compiled into the program.
 
     The fields are `model`, the static hyperparameters by their columns, `clips` and `keeps_best`. `optimizer` has the
-    optimizers of all stages, joined by '+'. `clips` is whether any stage clips gradients: the norm costs a pass over
-    them. `keeps_best` is whether the state has the weights of the best epoch, too: with a validation split or early
-    stopping.
+    optimizers of all stages with their static arguments, as `optimizers.spec_of` writes them, joined by '+'. `clips` is
+    whether any stage clips gradients: the norm costs a pass over them. `keeps_best` is whether the state has the
+    weights of the best epoch, too: with a validation split or early stopping.
     """
 
 
@@ -286,6 +310,11 @@ class Stage:
     optimizer: str
     epochs: int  # the maximum; early stopping may end the stage before
     traced: Traced
+
+    @property
+    def spec(self) -> str:
+        """The optimizer with its static arguments, as a program compiles it."""
+        return optimizers.spec_of(self.optimizer, self.traced.optimizer_args)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from cnnjax.models.ladder import LADDER
 from cnnjax.study.axes import digest, stage_content, static_content, used_by_training, where_it_matters
 from cnnjax.study.hparams import HPARAMS, STATIC, TRACED, Stage, Static, Streams, Traced
+from cnnjax.study.optimizers import KEYS, OWN, arguments_of, row_of
 from cnnjax.study.schema import Study
 from cnnjax.utils.errors import RequestError
 
@@ -43,17 +44,24 @@ class Trial:
         With several stages, it has the hyperparameters of the first one. `later_stages` has the changes of the others.
         """
         streams = {f"stream_{name}": seed for name, seed in dataclasses.asdict(self.streams).items()}
-        axes = {**dataclasses.asdict(self.static), **dataclasses.asdict(self.stages[0].traced)}
+        axes = {**vars(self.static), **_values(self.stages[0])}
         later = " > ".join(_changes(*pair) for pair in itertools.pairwise(self.stages)) or None
-        axes |= {"later_stages": later, "epochs": self.epochs}
+        optimizer = "+".join(sorted({stage.optimizer for stage in self.stages}))
+        axes |= {"later_stages": later, "epochs": self.epochs, "optimizer": optimizer}
         return {"trial": self.id, **axes, "seed": self.seed, **streams}
+
+
+def _values(stage: Stage) -> dict[str, Any]:
+    """Returns the traced hyperparameters of a stage and the arguments of its optimizer, by their columns."""
+    values = dict(vars(stage.traced))
+    return values | row_of(stage.optimizer, values.pop("optimizer_args"))
 
 
 def _changes(before: Stage, stage: Stage) -> str:
     """Returns the changes of a stage: its optimizer, and key=value for each hyperparameter that differs."""
-    old, new = ({**dataclasses.asdict(each.traced), "epochs": each.epochs} for each in (before, stage))
+    old, new = ({**_values(each), "epochs": each.epochs} for each in (before, stage))
     optimizer = [stage.optimizer] if stage.optimizer != before.optimizer else []
-    return " ".join(optimizer + [f"{name}={new[name]}" for name in new if new[name] != old[name]]) or "the same"
+    return " ".join(optimizer + [f"{name}={new[name]}" for name in new if new[name] != old.get(name)]) or "the same"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,7 +279,7 @@ def _compiled_and_stages(study: Study, model: str, *values: Any) -> tuple[Static
     point = {h.name: value for h, value in zip(HPARAMS, values, strict=True)}
     stages = tuple(_stage({**point, **change}) for change in study.train.stages or ({},))
     hparams = {h.column: point[h.name] for h in STATIC}
-    hparams["optimizer"] = "+".join(sorted({stage.optimizer for stage in stages}))
+    hparams["optimizer"] = "+".join(sorted({stage.spec for stage in stages}))
     clips = any(stage.traced.clip_norm is not None for stage in stages)
     keeps_best = study.data.has_validation or any(stage.traced.early_stopping != "off" for stage in stages)
     return Static(model=model, **hparams, clips=clips, keeps_best=keeps_best), stages
@@ -295,5 +303,10 @@ def single_out(study: Study, trial: Trial, seeds: tuple[int, ...]) -> Study:
 def _stage(point: dict[str, Any]) -> Stage:
     """Returns the stage at a point of the grid. Hyperparameters that its optimizer does not use have their defaults."""
     optimizer = point["optimizer"]
+    arguments = arguments_of(optimizer, point["optimizer_args"])
+    if optimizer in OWN:  # their arguments are hyperparameters, but for epsilon
+        point = point | {name: value for name, value in arguments if name in KEYS}
+        arguments = tuple((name, value) for name, value in arguments if name not in KEYS)
+    point = point | {"optimizer_args": arguments}
     used = {h.column: h.default if h.optimizers and optimizer not in h.optimizers else point[h.name] for h in TRACED}
     return Stage(optimizer, point["epochs"], Traced(**used))

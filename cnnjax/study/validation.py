@@ -52,7 +52,8 @@ def declared(hparam: Hparam) -> Any:
     if hparam.read is None:
         return axis(hparam.default, hparam.rule, hparam.doc)
     metadata = {"read": hparam.read, "rule": hparam.rule, "doc": hparam.doc, "axis": True}
-    return dataclasses.field(default=hparam.read(hparam.key, hparam.default), metadata=metadata)
+    default = hparam.read(hparam.key, hparam.default)
+    return dataclasses.field(default_factory=lambda: default, metadata=metadata)
 
 
 def plain(value: Any) -> Any:
@@ -165,6 +166,7 @@ def _keys_rows(config: Any, prefix: str) -> Iterator[str]:
         if dataclasses.is_dataclass(value):
             yield from _keys_rows(value, f"{prefix}{name}.")
             continue
-        default, is_axis = (value[0], "axis") if about.get("axis") else (value, "")
+        is_axis = "axis" if about.get("axis") else ""
+        default = value[0] if is_axis and not isinstance(value, Mapping) else value
         takes = about["takes"] if "takes" in about else about["rule"].allowed.removeprefix("must be ")
         yield f"| `{prefix}{name}` | `{default!r}` | {is_axis} | {takes} | {about['doc']} |"

@@ -88,7 +88,7 @@ def training_memory(static: Static, dataset: Dataset, members: int, platform: st
     network = Architecture(find_layers(static.model), len(dataset.classes))
     weights = _FLOAT * parameter_count(network, dataset.image_shape)
     keeps_best = static.keeps_best or dataset.validation is not None
-    moments = sum(2 if name.startswith("adam") else 1 for name in static.optimizer.split("+"))
+    moments = sum(1 if spec.startswith(("sgd", "lion", "muon")) else 2 for spec in static.optimizer.split("+"))
     resident = dataset.splits if dataset.pool is None else {"pool": dataset.pool}
     splits = {id(split): split for split in resident.values()}.values()
     data = sum(split.images.nbytes + _FLOAT * len(split) for split in splits)

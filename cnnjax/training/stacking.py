@@ -1,11 +1,13 @@
 """The traced hyperparameters of members as arrays, the inputs of a compiled program. Pure numpy."""
 
 import dataclasses
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from cnnjax.study import optimizers
 from cnnjax.study.early_stopping import Stopping, read_stopping
 from cnnjax.study.hparams import TRACED, Streams, Traced
 from cnnjax.study.metrics import EPOCH_MEASURES
@@ -20,6 +22,7 @@ _FIELDS = (
     "optimizer",  # int: index in the program's optimizers, in the order of their joined name
     "epochs",  # int: the largest number of epochs of the stage
     *(h.column for h in TRACED if h.is_scalar),  # as `Hparam.scalar` converts them
+    "optimizer_args",  # float32 by name: all traced arguments of the program's optimizers
     "schedule",  # float32 [..., epochs, 2]: factor of the learning rate at the beginning and the end of each epoch
     "monitor",  # int: index in EPOCH_MEASURES of the metric that selects the best epoch
     "patience",  # int: epochs in a row without improvement before the stage ends
@@ -48,9 +51,13 @@ def stack_members(
     """
     trials = [member.trials[-1] for member in members]
     rows = [[_row(trial, number, longest, monitor) for number in range(len(trial.stages))] for trial in trials]
-    hparams = Hparams(
-        *(np.stack([np.stack([getattr(stage, name) for stage in row]) for row in rows]) for name in Hparams._fields)
-    )
+
+    def stacked(read: Callable[[Hparams], Any]) -> np.ndarray:
+        return np.stack([np.stack([read(stage) for stage in row]) for row in rows])
+
+    arrays = {name: stacked(operator.attrgetter(name)) for name in Hparams._fields if name != "optimizer_args"}
+    arguments = {name: stacked(lambda row, name=name: row.optimizer_args[name]) for name in rows[0][0].optimizer_args}
+    hparams = Hparams(**arrays, optimizer_args=arguments)
     seeds: dict[str, Any] = {
         field.name: np.array([getattr(trial.streams, field.name) for trial in trials], np.uint32)
         for field in dataclasses.fields(Streams)
@@ -60,15 +67,18 @@ def stack_members(
 
 
 def _row(trial: Trial, number: int, longest: int, monitor: str) -> Hparams:
-    stage = trial.stages[number]
+    stage, specs = trial.stages[number], trial.static.optimizer.split("+")
+    names = dict.fromkeys(name for spec in specs for name in optimizers.read_spec(spec)[2])
     traced: Traced = stage.traced
+    arguments = optimizers.traced(stage.optimizer, traced.optimizer_args)
     stopping = read_stopping(traced.early_stopping)
     is_last = number == len(trial.stages) - 1
     watched = stopping or _NEVER._replace(metric=monitor)
     return Hparams(
-        optimizer=np.int32(trial.static.optimizer.split("+").index(stage.optimizer)),
+        optimizer=np.int32(specs.index(stage.spec)),
         epochs=np.int32(stage.epochs),
         **{h.column: h.scalar(getattr(traced, h.column)) for h in TRACED if h.is_scalar},
+        optimizer_args={name: np.float32(arguments.get(name, np.nan)) for name in names},
         schedule=factors(traced.schedule, stage.epochs, longest),
         monitor=np.int32(EPOCH_MEASURES.index(watched.metric)),
         patience=np.int32(watched.patience),

@@ -81,7 +81,7 @@ class TrainState(NamedTuple):
 
 def hparams_of_stage(hparams: Hparams, stage: Array) -> Hparams:
     """Returns the hyperparameters of one stage; after the last stage, those of the last."""
-    return Hparams(*(rows[jnp.minimum(stage, len(rows) - 1)] for rows in hparams))
+    return jax.tree.map(lambda rows: rows[jnp.minimum(stage, len(rows) - 1)], hparams)
 
 
 def end_epoch(state: TrainState, metrics: EpochMetrics, hparams: Hparams, config: StaticConfig) -> TrainState:

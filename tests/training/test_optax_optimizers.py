@@ -1,0 +1,131 @@
+"""Optimizers of Optax: their steps against Optax alone, their arguments, and Muon's matrices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from optax import contrib
+
+from cnnjax.study.plan import make_plan
+from cnnjax.study.schema import from_config
+from cnnjax.training.optimizers import make_optimizer
+from cnnjax.training.stacking import stack_members
+
+SHAPES = {"conv0": {"kernel": (3, 3, 2, 4), "bias": (4,)}, "dense0": {"kernel": (5, 8), "bias": (5,)}}
+STEPS = 4
+
+IN_TURN = [
+    ("lion", {"b2": 0.95}, lambda: optax.lion(0.05, b2=0.95)),
+    ("rmsprop", {"momentum": 0.9, "centered": True, "nesterov": True}, None),
+    ("adagrad", {"initial_accumulator_value": 0.2}, None),
+    ("nadam", {"b1": 0.8, "eps": 1e-6}, None),
+    ("lamb", {"weight_decay": 0.1}, None),
+    ("adabelief", {}, None),
+    ("radam", {"threshold": 2.0}, None),
+    ("yogi", {"b2": 0.9}, None),
+    ("amsgrad", {"mu_dtype": "bfloat16"}, None),
+    ("adamaxw", {"weight_decay": 0.1}, None),
+    ("ademamix", {"alpha": 3}, lambda: contrib.ademamix(0.05, alpha=3.0)),
+    ("prodigy", {}, lambda: contrib.prodigy(0.05)),
+]
+
+
+def draw(seed):
+    rng = np.random.default_rng(seed)
+    return [
+        {layer: {n: rng.normal(size=s).astype(np.float32) for n, s in of.items()} for layer, of in SHAPES.items()}
+        for _ in range(STEPS + 1)
+    ]
+
+
+def stacked(train):
+    """The optimizers of the one program of a study, and the stacked hyperparameters of its members."""
+    (program,) = make_plan(from_config({"train": {"learning_rate": 0.05, **train}})).programs
+    return program.static.optimizer, stack_members(program.members, 10, "val_loss", (0,))[0]
+
+
+def our_steps(train, member=0, stage=0, drawn=None):
+    """The parameters after each step, of one member of the program of a study."""
+    name, hparams = stacked(train)
+    params, *grads = drawn or draw(0)
+
+    @jax.jit
+    def step(hparams, params, state, grad):
+        updates, state = make_optimizer(name, hparams).update(grad, state, params)
+        return optax.apply_updates(params, updates), state
+
+    of_stage = jax.tree.map(lambda leaf: jnp.asarray(leaf[member, stage]), hparams)
+    state = make_optimizer(name, of_stage).init(params)
+    for grad in grads:
+        params, state = step(of_stage, params, state, grad)
+    return params
+
+
+def their_steps(optimizer, drawn=None):
+    params, *grads = drawn or draw(0)
+    state = optimizer.init(params)
+    for grad in grads:
+        updates, state = optimizer.update(grad, state, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+def assert_close(one, other, **tolerance):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **{"rtol": 1e-4, "atol": 1e-5, **tolerance}), one, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "make"), IN_TURN, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_steps_are_those_of_optax(name, arguments, make):
+    make = make or (lambda: getattr(optax, name)(0.05, **arguments))
+    tolerance = {"atol": 2e-3} if "mu_dtype" in arguments else {}  # bfloat16 rounds another product
+    assert_close(our_steps({"optimizer": name, "optimizer_args": arguments}), their_steps(make()), **tolerance)
+
+
+def test_numbers_are_traced_and_members_differ_in_them():
+    axes = {"optimizer": "lion", "optimizer_args": {"b1": (0.5, 0.9), "b2": (0.8, 0.99)}}
+    for member, (b1, b2) in enumerate([(0.5, 0.8), (0.5, 0.99), (0.9, 0.8), (0.9, 0.99)]):
+        assert_close(our_steps(axes, member), their_steps(optax.lion(0.05, b1=b1, b2=b2)))
+
+
+def test_stages_of_own_and_of_optax_optimizers_share_a_program():
+    stages = (
+        {"optimizer": "adam", "optimizer_args": {"eps": 1e-3}},
+        {"optimizer": "lion", "optimizer_args": {"b1": 0.5}},
+        {"optimizer": "lion", "learning_rate": 0.01},
+    )
+    for stage, optimizer in enumerate((optax.adam(0.05, eps=1e-3), optax.lion(0.05, b1=0.5), optax.lion(0.01))):
+        assert_close(our_steps({"stages": stages}, stage=stage), their_steps(optimizer))
+
+
+def test_muon_orthogonalizes_kernels_as_matrices_and_trains_the_rest_by_adam():
+    """Against Muon on matrices [D, F] of two dimensions, whose axes are Optax's default."""
+    drawn = draw(0)
+    found = our_steps({"optimizer": "muon", "optimizer_args": {"beta": 0.9}}, drawn=drawn)
+    as_matrix = {"conv0": lambda kernel: kernel.reshape(-1, 4), "dense0": np.transpose}
+
+    def flat(tree):
+        return {layer: {**of, "kernel": as_matrix[layer](of["kernel"])} for layer, of in tree.items()}
+
+    assert_close(flat(found), their_steps(contrib.muon(0.05, beta=0.9), [*map(flat, drawn)]))
+
+
+def test_stacked_members_train_by_muon_as_each_alone():
+    name, hparams = stacked(
+        {"optimizer": "muon", "learning_rate": (0.01, 0.05), "optimizer_args": {"beta": (0.8, 0.9)}}
+    )
+    params, grad, *_ = draw(0)
+
+    def step(hparams):
+        optimizer = make_optimizer(name, hparams)
+        updates, _ = optimizer.update(grad, optimizer.init(params), params)
+        return updates
+
+    of_stage = jax.tree.map(lambda leaf: jnp.asarray(leaf[:, 0]), hparams)
+    together, in_turn = jax.vmap(step)(of_stage), jax.lax.map(step, of_stage)
+    for member in range(4):
+        alone = step(jax.tree.map(lambda leaf, member=member: leaf[member], of_stage))
+        for stack in (together, in_turn):
+            assert_close(jax.tree.map(lambda leaf, member=member: leaf[member], stack), alone, rtol=1e-3)
