@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax.study import augmentation, early_stopping, optimizers, schedules
+from cnnjax.study import augmentation, early_stopping, optimizers, parameter_groups, schedules
 from cnnjax.study.hparam import Hparam
 from cnnjax.study.optimizers import ADAM, OWN, SGD
 from cnnjax.study.rules import FLAG, Rule, choice, integer, none_or, number
@@ -35,9 +35,9 @@ HPARAMS = (
         str,
         "adam",
         Rule(lambda name: name in OWN, optimizers.ALLOWED),
-        "Adam (epsilon 1e-8) or SGD with PyTorch's arithmetic, or any [optimizer of Optax](../docs/how-to/optimizers.md)"
-        ". adamw and sgdw use decoupled weight decay (Loshchilov & Hutter 2019); adam and sgd add it to the "
-        "gradient (L2).",
+        "Adam (epsilon 1e-8) or SGD with PyTorch's arithmetic, or any optimizer of Optax "
+        "([how to](../docs/how-to/optimizers.md)). adamw and sgdw use decoupled weight decay (Loshchilov & Hutter "
+        "2019); adam and sgd add it to the gradient (L2).",
         static=True,
         read=optimizers.read_names,
         matters="between adam and adamw if weight_decay > 0, and between sgd and sgdw if momentum > 0 as well",
@@ -115,6 +115,16 @@ HPARAMS = (
         matters="if the optimizer takes them",
         read=optimizers.read_arguments,
         levels=optimizers.combinations,
+    ),
+    Hparam(
+        "groups",
+        str,
+        parameter_groups.NONE,
+        Rule(lambda _: False, parameter_groups.ALLOWED),
+        "Factors of the learning rate and weight decay of the parameters whose dotted name, such as `conv0.bias`, "
+        "matches a regular expression (`re.search`). The factors of several matching patterns are multiplied.",
+        static=True,
+        read=parameter_groups.read_axis,
     ),
     Hparam(
         "clip_norm",

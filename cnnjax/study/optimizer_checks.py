@@ -6,6 +6,7 @@ from typing import Any
 
 from cnnjax.study.hparams import BY_COLUMN
 from cnnjax.study.optimizers import KEYS, OTHER, OWN, parameters, read_arguments, read_names
+from cnnjax.study.parameter_groups import read_groups
 from cnnjax.study.rules import is_number
 from cnnjax.utils.errors import RequestError, one_of
 
@@ -20,6 +21,12 @@ def check_optimizers(train: Any) -> None:
     stages = train.stages or ({},)
     names = [read_names("", stage.get("optimizer", train.optimizer)) for stage in stages]
     _check_arguments("train.optimizer_args", train.optimizer_args, {*itertools.chain(*names)})
+    for groups in map(read_groups, train.groups):
+        lacks = [
+            name for name in itertools.chain(*names) if not any("weight_decay" in each for each in parameters(name))
+        ]
+        if lacks and any(factors.weight_decay != 1 for factors in groups.values()):
+            raise RequestError("train.groups", groups, f"{lacks[0]} has no weight decay; use learning_rate only")
     for place, (stage, takers) in enumerate(zip(stages, names, strict=True)):
         if "optimizer_args" in stage:
             key = f"train.stages[{place}].optimizer_args"

@@ -1,7 +1,8 @@
 """Optax's optimizers with traced hyperparameters. Adam and SGD equal PyTorch's."""
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,12 +13,13 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from cnnjax.study.optimizers import OWN, SGD, read_spec
+from cnnjax.study.parameter_groups import NONE, Factors, factors_of, read_groups
 from cnnjax.training.stacking import Hparams
-from cnnjax.utils.errors import RequestError
-from cnnjax.utils.text import first_line
 
 
-def make_optimizer(name: str, hparams: Hparams, *, clips: bool = False) -> optax.GradientTransformation:
+def make_optimizer(
+    name: str, hparams: Hparams, *, clips: bool = False, groups: str = NONE
+) -> optax.GradientTransformation:
     """Returns the optimizer of one stage of a trial; its hyperparameters may be traced scalars.
 
     Args:
@@ -30,17 +32,60 @@ def make_optimizer(name: str, hparams: Hparams, *, clips: bool = False) -> optax
             `hparams.optimizer` is the index of the one to use.
         hparams: of the stage.
         clips: whether to clip the global norm of the gradients to `hparams.clip_norm`.
+        groups: of parameters, as a trial has them. Their learning rates and weight decays are multiplied by factors.
     """
+    clip = [optax.clip_by_global_norm(hparams.clip_norm)] if clips else []
+    if found := read_groups(groups):
+        return optax.chain(*clip, _grouped(name, hparams, found))
+    return optax.chain(*clip, *_steps(name, hparams))
+
+
+def _steps(name: str, hparams: Hparams) -> list[optax.GradientTransformation]:
+    """Returns the transformations of an optimizer, one after another."""
     specs, scale = name.split("+"), optax.scale(-hparams.learning_rate)
     if all(read_spec(spec)[0] in OWN for spec in specs):
-        steps = [_select([_own(spec, hparams) for spec in specs], hparams.optimizer), scale]
-    else:
-        rules = [
-            optax.chain(_own(spec, hparams), scale) if read_spec(spec)[0] in OWN else _of_optax(spec, hparams)
-            for spec in specs
-        ]
-        steps = [_select(rules, hparams.optimizer)]
-    return optax.chain(*([optax.clip_by_global_norm(hparams.clip_norm)] if clips else []), *steps)
+        return [_select([_own(spec, hparams) for spec in specs], hparams.optimizer), scale]
+    rules = [
+        optax.chain(_own(spec, hparams), scale) if read_spec(spec)[0] in OWN else _of_optax(spec, hparams)
+        for spec in specs
+    ]
+    return [_select(rules, hparams.optimizer)]
+
+
+def _grouped(name: str, hparams: Hparams, groups: Mapping[str, Factors]) -> optax.GradientTransformation:
+    """Returns an optimizer for each group of parameters with equal factors, joined by `optax.partition`."""
+
+    def partition(params: optax.Params) -> optax.GradientTransformation:
+        factors = {path: factors_of(path, groups) for path in parameter_names(params)}
+        labels = jax.tree_util.tree_map_with_path(lambda path, _: repr(factors[_dotted(path)]), params)
+        each = {repr(of): optax.chain(*_steps(name, _scaled(hparams, of))) for of in factors.values()}
+        return optax.partition(each, labels)
+
+    def update(grads: optax.Updates, state: Any, params: optax.Params | None = None) -> tuple:
+        return partition(grads).update(grads, state, params)
+
+    return optax.GradientTransformation(lambda params: partition(params).init(params), update)
+
+
+def _scaled(hparams: Hparams, factors: Factors) -> Hparams:
+    """Returns the hyperparameters of a group of parameters."""
+
+    def scale(name: str, value: Array) -> Array:
+        return math.prod(factor for key, factor in factors._asdict().items() if key in name) * value
+
+    return hparams._replace(
+        **{name: scale(name, getattr(hparams, name)) for name in Factors._fields},
+        optimizer_args={name: scale(name, value) for name, value in hparams.optimizer_args.items()},
+    )
+
+
+def parameter_names(params: optax.Params) -> list[str]:
+    """Returns the dotted names of parameters, such as `conv0.bias`."""
+    return [_dotted(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+
+
+def _dotted(path: tuple) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
 def _own(spec: str, hparams: Hparams) -> optax.GradientTransformation:
@@ -71,7 +116,7 @@ def _matrices(params: optax.Params) -> Any:
     """
 
     def axes(path: Any, leaf: Any) -> Any:
-        *_, layer, name = ["", *(str(getattr(key, "key", key)) for key in path)]
+        *_, layer, name = ["", *_dotted(path).split(".")]
         if name != "kernel" or leaf.ndim < 2:
             return None
         *rows, column = range(leaf.ndim)
@@ -80,29 +125,6 @@ def _matrices(params: optax.Params) -> Any:
         return optax.contrib.MuonDimensionNumbers(tuple(rows), (column,))
 
     return jax.tree_util.tree_map_with_path(axes, params)
-
-
-def check_optimizer(name: str, hparams: Hparams, **options: Any) -> None:
-    """Raises RequestError, before any training, if an optimizer of Optax cannot be used with its arguments.
-
-    Args:
-        name: the optimizer, as in `make_optimizer`.
-        hparams: of one stage.
-        options: of `make_optimizer`.
-    """
-    shapes = {"conv0": {"kernel": (3, 3, 3, 8), "bias": (8,)}, "dense0": {"kernel": (10, 32), "bias": (10,)}}
-    params = {layer: {leaf: jnp.zeros(shape) for leaf, shape in of.items()} for layer, of in shapes.items()}
-
-    def step(hparams: Hparams, params: optax.Params) -> Any:
-        optimizer = make_optimizer(name, hparams, **options)
-        updates, _ = optimizer.update(params, optimizer.init(params), params)
-        return optax.apply_updates(params, updates)
-
-    try:
-        jax.eval_shape(step, hparams, params)
-    except Exception as error:  # code of Optax may raise anything
-        problem = f"Optax refuses it with these arguments ({first_line(error)[:160]}); use others"
-        raise RequestError("train.optimizer", name, problem) from error
 
 
 def _adam(b1: Float[Array, "2"], b2: Float[Array, "2"], eps: Array | float) -> optax.GradientTransformation:

@@ -65,6 +65,7 @@ class Population:
             *(network, static.initialization, static.optimizer, static.batch_size, names(static.augment)),
             drop_last=static.drop_last,
             clips=static.clips,
+            groups=static.groups,
         )
         self.every = 1 if profile else study.checkpoint.every
         self.keep = study.checkpoint.keep

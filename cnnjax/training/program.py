@@ -20,7 +20,6 @@ from cnnjax.runs.environment import cache_folder, comparable, describe_environme
 from cnnjax.runs.program_records import Folder
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.runs.speeds import add_speed
-from cnnjax.study.optimizers import OWN
 from cnnjax.study.plan import Member, Plan, Program, Trial, check_axes, make_plan
 from cnnjax.study.schema import Study
 from cnnjax.training.device_data import DeviceData, put_data
@@ -29,9 +28,8 @@ from cnnjax.training.estimate import describe_speed
 from cnnjax.training.loop import run_members
 from cnnjax.training.machine import this_machine
 from cnnjax.training.memory import MEMORY_SHARE, fitting_size, most_members
-from cnnjax.training.optimizers import check_optimizer
+from cnnjax.training.optimizer_checks import check_groups, check_optimizers
 from cnnjax.training.population import Population
-from cnnjax.training.stacking import stack_members
 from cnnjax.training.work import MemberBatch
 from cnnjax.utils.errors import RequestError, unwritable
 from cnnjax.utils.paths import make_folder
@@ -164,13 +162,10 @@ def _load_here(study: Study, earlier: Sequence[Study]) -> tuple[Dataset, Plan]:
         build_network(name, 1, precision)  # fail fast on unknown models, before loading data
     plan = make_plan(study, earlier)
     check_axes(study, plan)
-    for program in plan.programs:
-        if set(program.static.optimizer.split("+")) - {*OWN}:
-            longest = max(stage.epochs for stage in program.members[0].trials[-1].stages)
-            hparams, _ = stack_members(program.members[:1], longest, "val_loss", study.split_seeds)
-            first = jax.tree.map(lambda leaf: leaf[0, 0], hparams)
-            check_optimizer(program.static.optimizer, first, clips=program.static.clips)
-    return load_checked(study, earlier, identify=True), plan
+    check_optimizers(plan, study)
+    dataset = load_checked(study, earlier, identify=True)
+    check_groups(study, dataset.image_shape, len(dataset.classes))
+    return dataset, plan
 
 
 def prepare_jax(plan: Plan, cores: int | None = None) -> str | None:

@@ -15,7 +15,6 @@ from cnnjax.models.network import Network, initial_variables
 from cnnjax.study.hparams import STREAMS, Streams
 from cnnjax.training.augment import gather_batch
 from cnnjax.training.evaluate import DeviceSplit, Measures, Sums, batch_sums, evaluate, zero_sums
-from cnnjax.training.optimizers import make_optimizer
 from cnnjax.training.stacking import Hparams
 from cnnjax.training.train_state import (
     BestWeights,
@@ -58,7 +57,7 @@ def init_train_state(
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     zero = jnp.zeros((), jnp.int32)
     worst = EpochMetrics(*[jnp.array(-jnp.inf)] * len(EpochMetrics._fields))
-    optimizer = make_optimizer(config.optimizer, hparams_of_stage(hparams, zero), clips=config.clips)
+    optimizer = config.optimizer_of(hparams_of_stage(hparams, zero))
     return TrainState(
         params=params,
         batch_stats=batch_stats,
@@ -124,7 +123,7 @@ def train_step(
         state.params, state.batch_stats, batch, hparams, dropout_key, config.network
     )
     with jax.named_scope("update"):
-        optimizer = make_optimizer(config.optimizer, hparams, clips=config.clips)
+        optimizer = config.optimizer_of(hparams)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
     return state._replace(params=params, batch_stats=batch_stats, opt_state=opt_state), metrics

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from cnnjax.models.network import Network
 from cnnjax.study.metrics import BY_MEASURE, EPOCH_MEASURES
+from cnnjax.study.parameter_groups import NONE
 from cnnjax.training.optimizers import make_optimizer
 from cnnjax.training.stacking import Hparams
 from cnnjax.utils.tree import tuple_type
@@ -25,6 +26,11 @@ class StaticConfig(NamedTuple):
     augment: tuple[str, ...] = ()
     drop_last: bool = False
     clips: bool = False
+    groups: str = NONE  # of parameters, as a trial has them
+
+    def optimizer_of(self, hparams: Hparams) -> optax.GradientTransformation:
+        """Returns the optimizer, with the hyperparameters of a stage."""
+        return make_optimizer(self.optimizer, hparams, clips=self.clips, groups=self.groups)
 
 
 _EpochMetrics: Any = tuple_type("_EpochMetrics", EPOCH_MEASURES)
@@ -113,7 +119,7 @@ def end_epoch(state: TrainState, metrics: EpochMetrics, hparams: Hparams, config
     if len(hparams.epochs) > 1:
         if best is not None:
             variables = where(moves_on & now.restore & (best.epoch > 0), best.variables, variables)
-        optimizer = make_optimizer(config.optimizer, now, clips=config.clips)
+        optimizer = config.optimizer_of(now)
         opt_state = where(moves_on, optimizer.init(variables["params"]), opt_state)
     return TrainState(
         **variables,

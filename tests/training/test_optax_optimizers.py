@@ -40,23 +40,26 @@ def draw(seed):
 
 
 def stacked(train):
-    """The optimizers of the one program of a study, and the stacked hyperparameters of its members."""
+    """The static configuration of the one program of a study, and the stacked hyperparameters of its members."""
     (program,) = make_plan(from_config({"train": {"learning_rate": 0.05, **train}})).programs
-    return program.static.optimizer, stack_members(program.members, 10, "val_loss", (0,))[0]
+    return program.static, stack_members(program.members, 10, "val_loss", (0,))[0]
 
 
 def our_steps(train, member=0, stage=0, drawn=None):
     """The parameters after each step, of one member of the program of a study."""
-    name, hparams = stacked(train)
+    static, hparams = stacked(train)
     params, *grads = drawn or draw(0)
+
+    def make(hparams):
+        return make_optimizer(static.optimizer, hparams, groups=static.groups)
 
     @jax.jit
     def step(hparams, params, state, grad):
-        updates, state = make_optimizer(name, hparams).update(grad, state, params)
+        updates, state = make(hparams).update(grad, state, params)
         return optax.apply_updates(params, updates), state
 
     of_stage = jax.tree.map(lambda leaf: jnp.asarray(leaf[member, stage]), hparams)
-    state = make_optimizer(name, of_stage).init(params)
+    state = make(of_stage).init(params)
     for grad in grads:
         params, state = step(of_stage, params, state, grad)
     return params
@@ -100,6 +103,7 @@ def test_stages_of_own_and_of_optax_optimizers_share_a_program():
         assert_close(our_steps({"stages": stages}, stage=stage), their_steps(optimizer))
 
 
+@pytest.mark.slow
 def test_muon_orthogonalizes_kernels_as_matrices_and_trains_the_rest_by_adam():
     """Against Muon on matrices [D, F] of two dimensions, whose axes are Optax's default."""
     drawn = draw(0)
@@ -112,14 +116,15 @@ def test_muon_orthogonalizes_kernels_as_matrices_and_trains_the_rest_by_adam():
     assert_close(flat(found), their_steps(contrib.muon(0.05, beta=0.9), [*map(flat, drawn)]))
 
 
+@pytest.mark.slow
 def test_stacked_members_train_by_muon_as_each_alone():
-    name, hparams = stacked(
+    static, hparams = stacked(
         {"optimizer": "muon", "learning_rate": (0.01, 0.05), "optimizer_args": {"beta": (0.8, 0.9)}}
     )
     params, grad, *_ = draw(0)
 
     def step(hparams):
-        optimizer = make_optimizer(name, hparams)
+        optimizer = make_optimizer(static.optimizer, hparams)
         updates, _ = optimizer.update(grad, optimizer.init(params), params)
         return updates
 
@@ -129,3 +134,44 @@ def test_stacked_members_train_by_muon_as_each_alone():
         alone = step(jax.tree.map(lambda leaf, member=member: leaf[member], of_stage))
         for stack in (together, in_turn):
             assert_close(jax.tree.map(lambda leaf, member=member: leaf[member], stack), alone, rtol=1e-3)
+
+
+def test_groups_are_parameter_groups_of_pytorch():
+    torch = pytest.importorskip("torch")
+    groups = {"bias": {"learning_rate": 4}, "conv|bias": {"weight_decay": 0.5}, "dense": {"weight_decay": 0}}
+    train = {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.1, "groups": groups}
+    rates = {("conv0", "kernel"): (0.05, 0.05), ("conv0", "bias"): (0.2, 0.05)}
+    rates |= {("dense0", "kernel"): (0.05, 0.0), ("dense0", "bias"): (0.2, 0.0)}
+    start, *grads = draw(0)
+    weights = {key: torch.tensor(start[key[0]][key[1]], requires_grad=True) for key in rates}
+    each = [{"params": [weights[key]], "lr": lr, "weight_decay": decay} for key, (lr, decay) in rates.items()]
+    optimizer = torch.optim.SGD(each, lr=1, momentum=0.9)
+    for grad in grads:
+        for (layer, leaf), weight in weights.items():
+            weight.grad = torch.tensor(grad[layer][leaf])
+        optimizer.step()
+    found = our_steps(train)
+    for (layer, leaf), weight in weights.items():
+        np.testing.assert_allclose(found[layer][leaf], weight.detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_groups_of_optax_optimizers_are_those_of_partition():
+    for name in ("lion", "muon"):
+        make = getattr(optax, name, None) or getattr(contrib, name)
+        decays = {"weight_decay": 0.1} | ({"adam_weight_decay": 0.2} if name == "muon" else {})
+        rest = make(0.05, **decays)
+        if name == "muon":  # of matrices of two dimensions, Muon's are the kernels [D, F]
+            decays["nesterov"], rest = False, make(0.05, nesterov=False, **decays)
+        biases = make(0.05 * 64, **{key: 0 if "decay" in key else value for key, value in decays.items()})
+        label = {layer: {"kernel": "rest", "bias": "biases"} for layer in SHAPES}
+        drawn = [
+            {layer: {**of, "kernel": of["kernel"].reshape(-1, 4)} for layer, of in tree.items()} for tree in draw(0)
+        ]
+        groups = {"bias$": {"learning_rate": 64, "weight_decay": 0}}
+        train = {"optimizer": name, "optimizer_args": decays, "groups": groups}
+        expected = optax.partition({"rest": rest, "biases": biases}, label)
+        if name == "muon":
+            drawn = [{"a": tree["conv0"], "b": tree["dense0"]} for tree in drawn]  # not named as the ladder's layers
+            expected = optax.partition({"rest": rest, "biases": biases}, dict(zip("ab", label.values(), strict=True)))
+        assert_close(our_steps(train, drawn=drawn), their_steps(expected, drawn), rtol=1e-3)
