@@ -71,16 +71,17 @@ def static_content(static: Static) -> dict[str, Any]:
     return {name: value for name, value in vars(static).items() if value != defaults[name]}
 
 
-def stage_content(static: Static, stages: Sequence[Stage]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the hyperparameters that identify a trial, and those that identify its member, as JSON values.
+def stage_content(static: Static, stages: Sequence[Stage]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Returns the hyperparameters that identify a trial, its records by epoch, and its training, as JSON values.
 
     Those that have their default values, or no effect on training, are left out, so that the ids of trials survive a
-    new hyperparameter, and a new value of an axis. The member's have no number of epochs, if a shorter trial is a
-    prefix of a longer one.
+    new hyperparameter, and a new value of an axis. Those of the records have no number of epochs, if a shorter trial
+    is a prefix of a longer one. Those of the training have no decay of averaged weights either, unless what is measured
+    on the averages stops the training.
     """
     layers = LADDER.get(static.model, ())
     content = static_content(static)
-    for derived in ("optimizer", "clips", "keeps_best"):  # each stage has its own optimizer
+    for derived in ("optimizer", "clips", "keeps_best", "averages"):  # each stage has its own optimizer
         content.pop(derived, None)
     if not any(hasattr(layer, "kernel_size") for layer in layers):
         content.pop("convolution", None)
@@ -90,7 +91,10 @@ def stage_content(static: Static, stages: Sequence[Stage]) -> tuple[dict[str, An
         of_member = [{key: value for key, value in of_trial[0].items() if key != "epochs"}]
     elif len(stages) > 1 and stages[0].traced.stage_start != "best":
         content["stage_start"] = stages[0].traced.stage_start
-    return content | {"stages": of_trial}, content | {"stages": of_member}
+    of_training = of_member
+    if len(stages) == 1 and stages[0].traced.early_stopping == "off":
+        of_training = [of_member[0] | ({"ema": True} if "ema" in of_member[0] else {})]
+    return tuple(content | {"stages": each} for each in (of_trial, of_member, of_training))
 
 
 def _stage_content(stage: Stage, layers: Sequence[Any]) -> dict[str, Any]:

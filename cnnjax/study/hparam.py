@@ -81,12 +81,13 @@ class Hparam:
 
     def scalar(self, value: Any) -> np.generic | np.ndarray:
         """Converts a value to the scalar, or the pair, that a compiled program takes."""
+        value = self.none_as if value is None else value
         if self.options:
             return np.int32(self.options.index(value))
         if self.with_complement:
             return np.array([value, 1 - value], np.float32)
         as_array = {float: np.float32, int: np.int32, bool: np.bool_}[self.type]
-        return as_array(self.none_as if value is None else value)
+        return as_array(value)
 
     def values(self, study: Any) -> tuple:
         """Returns the values of the axis in a study, as trials have them."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax.study import augmentation, early_stopping, optimizers, parameter_groups, schedules
+from cnnjax.study import augmentation, early_stopping, lookahead, optimizers, parameter_groups, schedules
 from cnnjax.study.hparam import Hparam
 from cnnjax.study.optimizers import ADAM, OWN, SGD
 from cnnjax.study.rules import FLAG, Rule, choice, integer, none_or, number
@@ -134,6 +134,23 @@ HPARAMS = (
         "Maximum global norm of the gradients; None disables clipping.",
         in_stages=True,
         none_as=np.inf,
+    ),
+    Hparam(
+        "ema",
+        float,
+        None,
+        none_or(number(0, 1)),
+        "Decay of an exponential moving average of the weights and batch statistics over the steps. Evaluation and "
+        "selection use the average. Several decays are read off one training.",
+        with_complement=True,
+    ),
+    Hparam(
+        "lookahead",
+        str,
+        "off",
+        Rule(lookahead.is_lookahead, lookahead.ALLOWED),
+        "Lookahead (Zhang et al. 2019): after every STEPS steps, slow weights move by RATE of the way to the weights, "
+        "which go on from there. Evaluation uses the slow weights.",
     ),
     Hparam(
         "label_smoothing",
@@ -290,7 +307,7 @@ _Static: Any = dataclasses.make_dataclass(
     [
         ("model", str),
         *((h.column, h.type, h.default) for h in STATIC),
-        *((name, bool, False) for name in ("clips", "keeps_best")),
+        *((name, bool, False) for name in ("clips", "keeps_best", "averages")),
     ],
     frozen=True,
 )
@@ -302,10 +319,11 @@ _Traced: Any = dataclasses.make_dataclass(
 class Static(_Static):
     """Static hyperparameters of a trial. They are compiled into the program.
 
-    The fields are `model`, the static hyperparameters by their columns, `clips` and `keeps_best`. `optimizer` has the
-    optimizers of all stages with their static arguments, as `optimizers.spec_of` writes them, joined by '+'. `clips` is
-    whether any stage clips gradients: the norm costs a pass over them. `keeps_best` is whether the state has the
-    weights of the best epoch, too: with a validation split or early stopping.
+    The fields are `model`, the static hyperparameters by their columns, `clips`, `keeps_best` and `averages`.
+    `optimizer` has the optimizers of all stages with their static arguments, as `optimizers.spec_of` writes them,
+    joined by '+'. `clips` is whether any stage clips gradients: the norm costs a pass over them. `keeps_best` is
+    whether the state has the weights of the best epoch, too: with a validation split or early stopping. `averages` is
+    whether it has averages of the weights, too.
     """
 
 

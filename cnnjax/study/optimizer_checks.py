@@ -18,6 +18,8 @@ def check_optimizers(train: Any) -> None:
         RequestError: no optimizer takes an argument, or one takes no such value, or a key of `train` is an argument of
             an optimizer that does not read it.
     """
+    if {*train.ema} - {None} and {*train.lookahead} - {"off"}:
+        raise RequestError("train.lookahead", train.lookahead, "train.ema averages the weights, too; use one of them")
     stages = train.stages or ({},)
     names = [read_names("", stage.get("optimizer", train.optimizer)) for stage in stages]
     _check_arguments("train.optimizer_args", train.optimizer_args, {*itertools.chain(*names)})

@@ -107,7 +107,14 @@ def read_names(key: str, value: Any) -> tuple[str, ...]:
     return values
 
 
-def read_arguments(key: str, value: Any) -> dict[str, tuple]:
+class ArgumentAxes(dict[str, tuple]):
+    """The values of each argument. A study, which has them, is hashable."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash((*self.items(),))
+
+
+def read_arguments(key: str, value: Any) -> ArgumentAxes:
     """Reads `train.optimizer_args`: for each argument, an axis of one or several values.
 
     Raises:
@@ -115,7 +122,7 @@ def read_arguments(key: str, value: Any) -> dict[str, tuple]:
     """
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         raise RequestError(key, value, 'must be a mapping of arguments, as in {"b2": (0.95, 0.999), "eps": 1e-8}')
-    axes = {}
+    axes = ArgumentAxes()
     for name in sorted(value):
         values = tuple(value[name]) if isinstance(value[name], list | tuple) else (value[name],)
         for each in values:

@@ -21,7 +21,9 @@ class Trial:
 
     Attributes:
         id: a hash of what training uses. A study that grows renames no trial.
-        member: the id of the training run that gives its results.
+        member: the id of its records by epoch, which trials share that differ only in their number of epochs.
+        training: the id of the training run that gives its results. Trials share it that differ only in the decay of
+            averaged weights, too.
         program: the id of the program that trains the member.
     """
 
@@ -32,6 +34,7 @@ class Trial:
     stages: tuple[Stage, ...]
     seed: int
     streams: Streams
+    training: str = ""
 
     @property
     def epochs(self) -> int:
@@ -66,18 +69,26 @@ def _changes(before: Stage, stage: Stage) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """One training run, for trials that differ only in their number of epochs.
+    """One training run, for trials that differ only in their number of epochs and in the decay of averaged weights.
 
     Attributes:
         trials: the trials, the shortest first. The longest is trained; the results of the others are read off it.
+        series: the ids of the records by epoch with their decays, of all trials that any study of the run has asked
+            for; () stands for one without averages.
     """
 
     trials: tuple[Trial, ...]
+    series: tuple[tuple[str, float | None], ...] = ()
+
+    @property
+    def decays(self) -> dict[str, float | None]:
+        """The decay of the averaged weights in each of the records by epoch, by their ids; None without averages."""
+        return dict(self.series) or {self.trials[0].member: None}
 
     @property
     def id(self) -> str:
-        """A hash of what training uses, without the number of epochs where a shorter trial is a prefix."""
-        return self.trials[0].member
+        """The ids of the records by epoch, joined by '+': one, if the weights are not averaged with several decays."""
+        return "+".join(self.decays)
 
     @property
     def epochs(self) -> int:
@@ -125,6 +136,7 @@ class Plan:
 
 
 MOST_TRIALS = 100_000
+MOST_DECAYS = 8  # of averaged weights in one training
 
 
 def make_plan(study: Study, earlier: Collection[Study] = (), *, numbered: bool = False) -> Plan:
@@ -143,8 +155,11 @@ def make_plan(study: Study, earlier: Collection[Study] = (), *, numbered: bool =
         RequestError: the grid is too large.
     """
     grid = _expand(study)
+    every = {trial.id: trial for past in earlier for trial in list_trials(past)}
+    every |= {trial.id: trial for trial in grid.trials}
+    series = _series(every.values())
     programs: dict[str, list[Member]] = defaultdict(list)
-    for member in _members(grid.trials):
+    for member in _members(grid.trials, series):
         programs[member.trials[0].program].append(member)
     plan = Plan(
         trials=grid.trials,
@@ -156,17 +171,29 @@ def make_plan(study: Study, earlier: Collection[Study] = (), *, numbered: bool =
         unread=grid.unread,
     )
     if numbered:
-        plan = _with_numbers(plan)
-    every = {trial.id: trial for past in earlier for trial in list_trials(past)}
-    every |= {trial.id: trial for trial in plan.trials}
-    return dataclasses.replace(plan, members={member.id: member for member in _members(every.values())})
+        return _with_numbers(plan)
+    return dataclasses.replace(plan, members={member.id: member for member in _members(every.values(), series)})
 
 
-def _members(trials: Iterable[Trial]) -> list[Member]:
-    groups: dict[str, list[Trial]] = defaultdict(list)
+def _members(trials: Iterable[Trial], series: Mapping[str, tuple]) -> list[Member]:
+    groups: dict[tuple, list[Trial]] = defaultdict(list)
     for trial in trials:
-        groups[trial.member].append(trial)
-    return [Member(tuple(sorted(group, key=lambda trial: trial.epochs))) for group in groups.values()]
+        groups[series[trial.member]].append(trial)
+    return [Member(tuple(sorted(group, key=lambda t: t.epochs)), found) for found, group in groups.items()]
+
+
+def _series(trials: Iterable[Trial]) -> dict[str, tuple]:
+    """Returns the series of the member of each trial, by the id of the trial's records by epoch."""
+    groups: dict[str, dict[str, float | None]] = defaultdict(dict)
+    for trial in trials:
+        groups[trial.training][trial.member] = trial.stages[0].traced.ema
+    found = {}
+    for decays in groups.values():
+        pairs = sorted(decays.items(), key=lambda pair: pair[1] or 0)
+        for place, (name, _) in enumerate(pairs):
+            first = place // MOST_DECAYS * MOST_DECAYS
+            found[name] = tuple(pairs[first : first + MOST_DECAYS])
+    return found
 
 
 def _with_numbers(plan: Plan) -> Plan:
@@ -185,7 +212,8 @@ def _with_numbers(plan: Plan) -> Plan:
     )
     renamed = {t.id: t for program in programs for member in program.members for t in member.trials}
     trials = tuple(renamed[numbers[trial.id]] for trial in plan.trials)
-    return dataclasses.replace(plan, trials=trials, programs=programs)
+    members = {member.id: member for program in programs for member in program.members}
+    return dataclasses.replace(plan, trials=trials, programs=programs, members=members)
 
 
 def list_trials(study: Study) -> tuple[Trial, ...]:
@@ -234,7 +262,7 @@ def _expand(study: Study) -> _Grid:
         static, stages = _compiled_and_stages(study, *outer_values)
         used, used_streams = used_by_training(static, stages)
         number = known.setdefault(used, len(known))
-        of_trial, of_member = map(digest, stage_content(static, stages))
+        contents = [*map(digest, stage_content(static, stages))]
         program = f"p{digest(static_content(static))}"
         for *stream_seeds, seed in itertools.product(*[*axes.values()][-inner:]):
             values = (*outer_values, *stream_seeds, seed)
@@ -245,8 +273,9 @@ def _expand(study: Study) -> _Grid:
                 repeats.update(axis for axis, one, other in pairs if one != other)
                 continue
             seeds = {name: getattr(streams, name) for name in used_streams}
-            trial_id, member_id = (digest([content, seeds]) for content in (of_trial, of_member))
-            found[key] = values, Trial(f"t{trial_id}", f"m{member_id}", program, static, stages, seed, streams)
+            trial_id, member_id, training = (digest([content, seeds]) for content in contents)
+            trial = Trial(f"t{trial_id}", f"m{member_id}", program, static, stages, seed, streams, training)
+            found[key] = values, trial
     return _Grid(
         trials=tuple(trial for _, trial in found.values()),
         repeats=dict(repeats),
@@ -282,7 +311,8 @@ def _compiled_and_stages(study: Study, model: str, *values: Any) -> tuple[Static
     hparams["optimizer"] = "+".join(sorted({stage.spec for stage in stages}))
     clips = any(stage.traced.clip_norm is not None for stage in stages)
     keeps_best = study.data.has_validation or any(stage.traced.early_stopping != "off" for stage in stages)
-    return Static(model=model, **hparams, clips=clips, keeps_best=keeps_best), stages
+    averages = any(stage.traced.ema is not None or stage.traced.lookahead != "off" for stage in stages)
+    return Static(model=model, **hparams, clips=clips, keeps_best=keeps_best, averages=averages), stages
 
 
 def single_out(study: Study, trial: Trial, seeds: tuple[int, ...]) -> Study:

@@ -52,8 +52,7 @@ def declared(hparam: Hparam) -> Any:
     if hparam.read is None:
         return axis(hparam.default, hparam.rule, hparam.doc)
     metadata = {"read": hparam.read, "rule": hparam.rule, "doc": hparam.doc, "axis": True}
-    default = hparam.read(hparam.key, hparam.default)
-    return dataclasses.field(default_factory=lambda: default, metadata=metadata)
+    return dataclasses.field(default=hparam.read(hparam.key, hparam.default), metadata=metadata)
 
 
 def plain(value: Any) -> Any:

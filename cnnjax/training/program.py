@@ -94,6 +94,9 @@ class Compiler:
             layout: the stored batches. The members that are in none of them train together, as many as fit in memory.
         """
         start = time.perf_counter()
+        # A study with other decays of averaged weights trains other members; the states of the old ones remain.
+        old = [batch for batch in layout if not self._members.keys() >= {*batch[0]}]
+        layout = [batch for batch in layout if batch not in old]
         stored = {member for ids, _ in layout for member in ids}
         asked = {member.id for member in program.members}
         new = [member for member in program.members if member.id not in stored]
@@ -110,7 +113,7 @@ class Compiler:
             size = self._fitting_size(population, new)
             pending += split_layout([([member.id for member in new], size)], size)
         memory = max((self._compile(population, ids, size) for ids, size in pending), default=0)
-        done = [(ids, size) for ids, size in layout if asked.isdisjoint(ids)]
+        done = [*old, *((ids, size) for ids, size in layout if asked.isdisjoint(ids))]
         return Compiled(program, population, done, pending, memory, time.perf_counter() - start)
 
     def _fitting_size(self, population: Population, new: Sequence[Member]) -> int:

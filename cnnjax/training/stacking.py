@@ -9,7 +9,8 @@ import numpy as np
 
 from cnnjax.study import optimizers
 from cnnjax.study.early_stopping import Stopping, read_stopping
-from cnnjax.study.hparams import TRACED, Streams, Traced
+from cnnjax.study.hparams import BY_COLUMN, TRACED, Streams, Traced
+from cnnjax.study.lookahead import read_lookahead
 from cnnjax.study.metrics import EPOCH_MEASURES
 from cnnjax.study.plan import Member, Trial
 from cnnjax.study.schedules import factors
@@ -23,6 +24,7 @@ _FIELDS = (
     "epochs",  # int: the largest number of epochs of the stage
     *(h.column for h in TRACED if h.is_scalar),  # as `Hparam.scalar` converts them
     "optimizer_args",  # float32 by name: all traced arguments of the program's optimizers
+    "lookahead",  # float32 [..., 2]: steps and rate; 0 steps: off
     "schedule",  # float32 [..., epochs, 2]: factor of the learning rate at the beginning and the end of each epoch
     "monitor",  # int: index in EPOCH_MEASURES of the metric that selects the best epoch
     "patience",  # int: epochs in a row without improvement before the stage ends
@@ -51,6 +53,10 @@ def stack_members(
     """
     trials = [member.trials[-1] for member in members]
     rows = [[_row(trial, number, longest, monitor) for number in range(len(trial.stages))] for trial in trials]
+    most = max(len(member.decays) for member in members)
+    rows = [
+        [row._replace(ema=_decays(member, most)) for row in each] for each, member in zip(rows, members, strict=True)
+    ]
 
     def stacked(read: Callable[[Hparams], Any]) -> np.ndarray:
         return np.stack([np.stack([read(stage) for stage in row]) for row in rows])
@@ -66,6 +72,12 @@ def stack_members(
     return hparams, Streams(**seeds)
 
 
+def _decays(member: Member, count: int) -> np.ndarray:
+    """Returns the decays of a member's averaged weights with their complements [count, 2]; the last one fills it."""
+    decays = [BY_COLUMN["ema"].scalar(decay) for decay in member.decays.values()]
+    return np.stack((decays + decays[-1:] * count)[:count])
+
+
 def _row(trial: Trial, number: int, longest: int, monitor: str) -> Hparams:
     stage, specs = trial.stages[number], trial.static.optimizer.split("+")
     names = dict.fromkeys(name for spec in specs for name in optimizers.read_spec(spec)[2])
@@ -78,6 +90,7 @@ def _row(trial: Trial, number: int, longest: int, monitor: str) -> Hparams:
         optimizer=np.int32(specs.index(stage.spec)),
         epochs=np.int32(stage.epochs),
         **{h.column: h.scalar(getattr(traced, h.column)) for h in TRACED if h.is_scalar},
+        lookahead=np.array(read_lookahead(traced.lookahead) or (0, 0), np.float32),
         optimizer_args={name: np.float32(arguments.get(name, np.nan)) for name in names},
         schedule=factors(traced.schedule, stage.epochs, longest),
         monitor=np.int32(EPOCH_MEASURES.index(watched.metric)),

@@ -17,12 +17,16 @@ from cnnjax.training.augment import gather_batch
 from cnnjax.training.evaluate import DeviceSplit, Measures, Sums, batch_sums, evaluate, zero_sums
 from cnnjax.training.stacking import Hparams
 from cnnjax.training.train_state import (
+    Averages,
     BestWeights,
     EpochMetrics,
     StaticConfig,
     TrainState,
+    average_weights,
     end_epoch,
+    for_each_average,
     hparams_of_stage,
+    map_averages,
     where,
 )
 
@@ -54,17 +58,20 @@ def init_train_state(
         keep_best: whether to keep the weights of the best epoch.
     """
     variables = initial_variables(config.network, image_shape, config.initialization, stream_key(streams, "init"))
-    params, batch_stats = variables["params"], variables.get("batch_stats", {})
+    variables = {"batch_stats": {}, **variables}
+    params, batch_stats = variables["params"], variables["batch_stats"]
     zero = jnp.zeros((), jnp.int32)
     worst = EpochMetrics(*[jnp.array(-jnp.inf)] * len(EpochMetrics._fields))
     optimizer = config.optimizer_of(hparams_of_stage(hparams, zero))
+    best = BestWeights(params, batch_stats, worst, zero) if keep_best else None
     return TrainState(
         params=params,
         batch_stats=batch_stats,
         opt_state=optimizer.init(params),
         **dict.fromkeys(("epoch", "stage", "stage_start_epoch", "epochs_since_improvement", "diverged"), zero),
         best_score=jnp.array(-jnp.inf),
-        best=BestWeights(params, batch_stats, worst, zero) if keep_best else None,
+        best=for_each_average(best, hparams) if config.averages else best,
+        averages=Averages(**for_each_average(variables, hparams)) if config.averages else None,
     )
 
 
@@ -153,13 +160,19 @@ def train_epoch(
     trained, training = _train_batches(state, hparams, streams, train, config)
     measures = Measures(*[jnp.array(jnp.nan)] * len(Measures._fields))
     if validation is not None:
-        measures = evaluate(config.network, trained.variables, validation, config.augment)
+
+        def measure(variables: dict) -> Measures:
+            return evaluate(config.network, variables, validation, config.augment)
+
+        measures = map_averages(measure, trained.evaluated, trained)
     metrics = EpochMetrics(*training, *measures)
+    if trained.averages is not None:
+        metrics = EpochMetrics(*(jnp.broadcast_to(value, hparams.ema.shape[-2]) for value in metrics))
 
     trained = end_epoch(trained, metrics, hparams, config)
     trains = (state.diverged == 0) & (state.stage < len(hparams.epochs))
     rolled_back = state._replace(diverged=jnp.where(trains, state.epoch + 1, state.diverged))
-    return where(trains & jnp.isfinite(metrics.train_loss), trained, rolled_back), metrics
+    return where(trains & jnp.isfinite(metrics.train_loss).all(), trained, rolled_back), metrics
 
 
 def _train_batches(
@@ -182,8 +195,8 @@ def _train_batches(
         count, rest = count - rest, 0
     steps = full + (rest > 0)
     # The schedule's factor moves linearly from its value at the epoch's first step to that after the last.
-    epoch_of_stage = jnp.minimum(state.epoch - state.stage_start_epoch, len(hparams.schedule) - 1)
-    first, last = hparams.schedule[epoch_of_stage]
+    epoch_of_stage = state.epoch - state.stage_start_epoch
+    first, last = hparams.schedule[jnp.minimum(epoch_of_stage, len(hparams.schedule) - 1)]
 
     def step(carry: tuple[TrainState, Sums], batch: tuple[Array, Array, Array]) -> tuple:
         state, sums = carry
@@ -197,6 +210,7 @@ def _train_batches(
             jax.random.fold_in(dropout_key, number),
             config,
         )
+        state = average_weights(state, hparams, epoch_of_stage * steps + number + 1)
         return (state, jax.tree.map(jnp.add, sums, metrics)), None
 
     examples = (order[:count], words[:count])

@@ -1,11 +1,13 @@
 """The state of a training run, and its bookkeeping after each epoch: best weights, early stopping, stages."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 from cnnjax.models.network import Network
@@ -27,6 +29,7 @@ class StaticConfig(NamedTuple):
     drop_last: bool = False
     clips: bool = False
     groups: str = NONE  # of parameters, as a trial has them
+    averages: bool = False  # whether to average the weights
 
     def optimizer_of(self, hparams: Hparams) -> optax.GradientTransformation:
         """Returns the optimizer, with the hyperparameters of a stage."""
@@ -65,6 +68,23 @@ class BestWeights(NamedTuple):
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
+class Averages(NamedTuple):
+    """Averages of the weights over the steps, one for each decay along the first axis of every array."""
+
+    params: dict
+    batch_stats: dict
+
+    @property
+    def variables(self) -> dict:
+        """The Flax variables that `network.apply` takes."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def for_each_average(tree: Any, hparams: Hparams) -> Any:
+    """Returns a copy of a pytree for each average of the weights, along the first axis of every array."""
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (hparams.ema.shape[-2], *jnp.shape(leaf))), tree)
+
+
 class TrainState(NamedTuple):
     """The state of one training run. Populations stack it along the first axis of every array."""
 
@@ -77,12 +97,18 @@ class TrainState(NamedTuple):
     best_score: Float[Array, ""]  # of this stage, for early stopping
     epochs_since_improvement: Int[Array, ""]
     diverged: Int[Array, ""]  # the epoch whose training loss was not finite; 0 if there is none
-    best: BestWeights | None  # None without a metric that tells which epoch is best
+    best: BestWeights | None  # None without a metric that tells which epoch is best; with averages, one for each
+    averages: Averages | None = None
 
     @property
     def variables(self) -> dict:
         """The Flax variables that `network.apply` takes."""
         return {"params": self.params, "batch_stats": self.batch_stats}
+
+    @property
+    def evaluated(self) -> dict:
+        """The variables to evaluate: the averages if there are any."""
+        return self.variables if self.averages is None else self.averages.variables
 
 
 def hparams_of_stage(hparams: Hparams, stage: Array) -> Hparams:
@@ -105,12 +131,18 @@ def end_epoch(state: TrainState, metrics: EpochMetrics, hparams: Hparams, config
     """
     now = hparams_of_stage(hparams, state.stage)
     epoch, best = state.epoch + 1, state.best
-    scores = jnp.stack(metrics) * _SIGNS
+    averages = state.averages
+
+    def better(best: BestWeights, variables: dict, scores: EpochMetrics) -> BestWeights:
+        is_better = jnp.stack(scores)[now.monitor] > jnp.stack(best.scores)[now.monitor]
+        return where(is_better, BestWeights(**variables, scores=scores, epoch=epoch), best)
+
+    scores = jnp.stack(metrics, -1) * _SIGNS
     scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)  # NaN is never best
-    score = scores[now.monitor]
     if best is not None:
-        newest = BestWeights(state.params, state.batch_stats, EpochMetrics(*scores), epoch)
-        best = where(score > jnp.stack(best.scores)[now.monitor], newest, best)
+        update = better if averages is None else jax.vmap(better)
+        best = update(best, state.evaluated, EpochMetrics(*jnp.moveaxis(scores, -1, 0)))
+    score = (scores if averages is None else scores[0])[now.monitor]  # with several averages, nothing stops early
     improved = score > state.best_score + now.min_change
     epochs_since_improvement = jnp.where(improved, 0, state.epochs_since_improvement + 1)
     ended = (epochs_since_improvement >= now.patience) | (epoch - state.stage_start_epoch >= now.epochs)
@@ -118,9 +150,12 @@ def end_epoch(state: TrainState, metrics: EpochMetrics, hparams: Hparams, config
     moves_on = ended & (state.stage + 1 < len(hparams.epochs))
     if len(hparams.epochs) > 1:
         if best is not None:
-            variables = where(moves_on & now.restore & (best.epoch > 0), best.variables, variables)
+            kept = best if averages is None else jax.tree.map(lambda leaf: leaf[0], best)
+            variables = where(moves_on & now.restore & (kept.epoch > 0), kept.variables, variables)
         optimizer = config.optimizer_of(now)
         opt_state = where(moves_on, optimizer.init(variables["params"]), opt_state)
+        if averages is not None:
+            averages = where(moves_on, Averages(**for_each_average(variables, now)), averages)
     return TrainState(
         **variables,
         opt_state=opt_state,
@@ -131,6 +166,7 @@ def end_epoch(state: TrainState, metrics: EpochMetrics, hparams: Hparams, config
         epochs_since_improvement=jnp.where(moves_on, 0, epochs_since_improvement),
         diverged=state.diverged,
         best=best,
+        averages=averages,
     )
 
 
@@ -146,10 +182,48 @@ def with_more_epochs(state: TrainState, hparams: Hparams) -> TrainState:
 
 
 def final_variables(state: TrainState, hparams: Hparams) -> dict:
-    """Returns the variables to test: those of the best epoch if the last stage stops early, else the newest."""
+    """Returns the variables to test: those of the best epoch if the last stage stops early, else the newest.
+
+    With averages, they are those of each average along the first axis of every array.
+    """
     if state.best is None:
-        return state.variables
-    return where(hparams.restore[-1] & (state.best.epoch > 0), state.best.variables, state.variables)
+        return state.evaluated
+
+    def choose(best: BestWeights, newest: dict) -> dict:
+        return where(hparams.restore[-1] & (best.epoch > 0), best.variables, newest)
+
+    return (choose if state.averages is None else jax.vmap(choose))(state.best, state.evaluated)
+
+
+def map_averages(function: Callable[[dict], Any], variables: dict, state: TrainState) -> Any:
+    """Applies a function to the variables of a state, or to those of each average in turn."""
+    return function(variables) if state.averages is None else lax.map(function, variables)
+
+
+def average_weights(state: TrainState, hparams: Hparams, steps: Array) -> TrainState:
+    """Updates the averages of the weights and batch statistics after a step, if the state has any.
+
+    An exponential moving average is decay * average + (1 - decay) * weights, and begins with the weights after the
+    first step, as in `torch.optim.swa_utils.AveragedModel`. Lookahead is Zhang et al. 2019, algorithm 1.
+
+    Args:
+        state: after the step.
+        hparams: of one stage.
+        steps: number of steps of this stage, with this one.
+    """
+    if state.averages is None:
+        return state
+    period, rate = hparams.lookahead
+    looks, syncs = period > 0, (period > 0) & (steps % jnp.maximum(period, 1).astype(jnp.int32) == 0)
+
+    def average(old: Any, decay: Float[Array, "2"]) -> Any:
+        keep = jnp.where(looks, jnp.where(syncs, 1 - rate, 1), jnp.where(steps == 1, 0, decay[0]))
+        take = jnp.where(looks, jnp.where(syncs, rate, 0), jnp.where(steps == 1, 1, decay[1]))
+        return jax.tree.map(lambda a, w: keep * a + take * w, old, state.variables)
+
+    averages = Averages(**jax.vmap(average)(state.averages.variables, hparams.ema))
+    slow = jax.tree.map(lambda leaf: leaf[0], averages.variables)
+    return state._replace(**where(syncs, slow, state.variables), averages=averages)
 
 
 def where(condition: Array, chosen: Any, otherwise: Any) -> Any:
