@@ -75,5 +75,5 @@ def level(axis: str, value: Any) -> str:
     if isinstance(value, str | bool | np.bool_):
         return str(value)
     if pd.isna(value):
-        return BY_COLUMN[axis].none_label if axis in BY_COLUMN else "off"
+        return BY_COLUMN[axis].none_label if axis in BY_COLUMN else "none" if is_argument(axis) else "off"
     return f"{value:g}"

@@ -98,5 +98,5 @@ class Hparam:
         """Returns what the study stores for each value of the axis alone; all values together if they are repeats."""
         stored = getattr(getattr(study, self.group), self.name)
         if isinstance(stored, Mapping):  # a mapping of axes
-            return tuple({name: (value,) for name, value in names} for names in self.values(study))
+            return tuple(type(stored)({name: (v,) for name, v in names}) for names in self.values(study))  # type: ignore[call-arg]
         return (stored,) if self.is_repeat else tuple((value,) for value in stored)
