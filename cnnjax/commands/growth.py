@@ -21,11 +21,8 @@ def check_folder(folder: RunFolder, study: Study, overwrite: bool) -> bool:
         raise RequestError("workdir", str(folder.path), f"its config.json is not a valid study ({error})") from error
     folder.check_version()
     axes = {*axis_keys(Study)}
-    found = {
-        key: pair
-        for key, pair in differences(there, study.to_dict()).items()
-        if key not in axes and not key.startswith("train.optimizer_args.")
-    }
+    found = differences({**there, "code": {}}, {**study.to_dict(), "code": {}})
+    found = {k: pair for k, pair in found.items() if k not in axes and not k.startswith("train.optimizer_args.")}
     if "sha256" in (folder.read_if_intact("data.json") or {}):
         found.pop("data.path", None)  # the data may have moved; its fingerprint is compared when it is read
     differing = [f"{key} ({theirs!r} there, {ours!r} here)" for key, (theirs, ours) in found.items()]
@@ -38,6 +35,7 @@ def check_folder(folder: RunFolder, study: Study, overwrite: bool) -> bool:
             f"(models, seeds, {of_data}, streams, train without its stages): choose another folder, or --overwrite it",
         )
     folder.check_networks(study.models)
+    folder.check_code(study.code)
     return False
 
 

@@ -40,6 +40,11 @@ def joint(default: tuple, rule: Rule, doc: str) -> Any:
     return dataclasses.field(default=default, metadata={"rule": rule, "doc": doc, "joint": True})
 
 
+def internal(default: Any) -> Any:
+    """Declares a field that no user sets."""
+    return dataclasses.field(default_factory=lambda: default, hash=False, metadata={"read": lambda key, value: value})
+
+
 def axis(default: Any, rule: Rule, doc: str) -> Any:
     """Declares an axis of the grid: one value or a tuple of distinct values. It is stored as a tuple."""
     return dataclasses.field(default=(default,), metadata={"rule": rule, "doc": doc, "tuple": True, "axis": True})
@@ -164,6 +169,7 @@ def _keys_rows(config: Any, prefix: str) -> Iterator[str]:
         value, about = getattr(config, name), field.metadata
         if dataclasses.is_dataclass(value):
             yield from _keys_rows(value, f"{prefix}{name}.")
+        if "doc" not in about:
             continue
         is_axis = "axis" if about.get("axis") else ""
         default = value[0] if is_axis and not isinstance(value, Mapping) else value

@@ -12,12 +12,14 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from cnnjax.data.normalization import affine_map
-from cnnjax.models.network import MATMUL, Network, build_network, variable_shapes
+from cnnjax.models.network import MATMUL, AnyNetwork, build_network, variable_shapes
 from cnnjax.runs.integrity import read_json
 from cnnjax.runs.run_dir import RunFolder
+from cnnjax.study import own_code
 from cnnjax.study.plan import Trial, make_plan
 from cnnjax.study.schema import from_config
-from cnnjax.training.augment import gather_batch
+from cnnjax.training.augment.batch import gather_batch
+from cnnjax.training.augment.test_time import averaged_logits
 from cnnjax.training.checkpoints import read_variables, saved_epochs
 from cnnjax.training.devices import pinned
 from cnnjax.training.evaluate import EVALUATION_BATCH
@@ -39,18 +41,27 @@ class Trained:
         shift: float32 [C].
         image_shape: (H, W, C) of the training images.
         classes: names of the classes, in the order of the logits.
+        test_time_augment: of the study: the views of an image over which `logits` averages.
     """
 
     trial: Trial
-    network: Network
+    network: AnyNetwork
     variables: dict = dataclasses.field(repr=False)
     scale: np.ndarray = dataclasses.field(repr=False)
     shift: np.ndarray = dataclasses.field(repr=False)
     image_shape: tuple[int, int, int]
     classes: tuple[str, ...]
+    test_time_augment: str = "none"
 
-    def logits(self, images_NxHxWxC: UInt8[np.ndarray, "N H W C"]) -> Float[np.ndarray, "N K"]:
+    def logits(
+        self, images_NxHxWxC: UInt8[np.ndarray, "N H W C"], augment: str | None = None
+    ) -> Float[np.ndarray, "N K"]:
         """Returns float32 logits of images with pixels of 0..255.
+
+        Args:
+            images_NxHxWxC: the images.
+            augment: average the logits over views of each image, see `test_time.averaged_logits`. None does as the
+                study did for its test images.
 
         Raises:
             RequestError: the images are not uint8 (0..1 would be black), or not of `image_shape`.
@@ -59,39 +70,40 @@ class Trained:
         if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
             allowed = f"must be uint8 [N, {', '.join(map(str, self.image_shape))}] with pixels of 0..255"
             raise RequestError("images", f"{images.dtype} {list(images.shape)}", allowed)
+        kind = self.test_time_augment if augment is None else augment
         batches = [np.zeros((0, len(self.classes)), np.float32)]
         for start in range(0, len(images), EVALUATION_BATCH):
             batch = images[start : start + EVALUATION_BATCH]
             filled = np.zeros((EVALUATION_BATCH, *batch.shape[1:]), np.uint8)  # one batch size, one program
             filled[: len(batch)] = batch
             with pinned():
-                logits = _logits(self.network, self.variables, filled, self.scale, self.shift)
+                logits = _logits(self.network, kind, self.variables, filled, self.scale, self.shift)
             batches.append(np.asarray(logits)[: len(batch)])
         return np.concatenate(batches)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _logits(network: Network, variables: dict, images: Array, scale: Array, shift: Array) -> Array:
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _logits(network: AnyNetwork, kind: str, variables: dict, images: Array, scale: Array, shift: Array) -> Array:
+    normalized = gather_batch(images, jnp.arange(len(images)), scale, shift)
     with jax.default_matmul_precision(MATMUL[network.precision]):
-        logits = network.apply(variables, gather_batch(images, jnp.arange(len(images)), scale, shift), train=False)
-    assert isinstance(logits, jnp.ndarray)
-    return logits
+        return averaged_logits(lambda images: network.apply(variables, images, train=False), normalized, kind)
 
 
-def load_trial(workdir: str | Path, trial: str) -> Trained:
+def load_trial(workdir: str | Path, trial: str, *, trust_code: bool = False) -> Trained:
     """Loads the network of one trial of a run.
 
     Args:
         workdir: the run's folder.
         trial: id of the trial, as in trials.csv, or its beginning.
+        trust_code: whether to run the copies of own code in the folder, if the original files have changed.
 
     Raises:
         RequestError: the folder is not a run's, or it has no such trial, or no weights of the trial.
     """
-    return next(load_trials(workdir, [trial]))
+    return next(load_trials(workdir, [trial], trust_code=trust_code))
 
 
-def load_trials(workdir: str | Path, trials: Sequence[str]) -> Iterator[Trained]:
+def load_trials(workdir: str | Path, trials: Sequence[str], *, trust_code: bool = False) -> Iterator[Trained]:
     """Yields the networks of several trials of a run; see `load_trial`."""
     folder = RunFolder(Path(workdir))
     folder.check_links()
@@ -112,7 +124,7 @@ def load_trials(workdir: str | Path, trials: Sequence[str]) -> Iterator[Trained]
     found |= {trial.id: trial for member in plan.members.values() for trial in member.trials}
 
     @functools.lru_cache(1)  # the seeds of a configuration mostly share a state
-    def read(directory: Path, epoch: int, best: bool, averages: bool, network: Network) -> tuple[list[str], dict]:
+    def read(directory: Path, epoch: int, best: bool, averages: bool, network: AnyNetwork) -> tuple[list[str], dict]:
         with pinned():
             shapes = variable_shapes(network, (height, width, channels))
             return read_variables(directory, epoch, best, shapes, averages)
@@ -120,14 +132,15 @@ def load_trials(workdir: str | Path, trials: Sequence[str]) -> Iterator[Trained]
     for name in trials:
         trial = _find_trial(name, found)
         folder.check_networks([trial.static.model])
-        # As in `train_state.final_variables`.
-        best = trial.stages[-1].traced.early_stopping != "off"
-        network = _network(trial, len(classes))
+        own_code.prepare(study.code, [trial.static.model], folder.path, trusted=trust_code)
+        best = trial.stages[-1].traced.early_stopping != "off"  # as in `train_state.final_variables`
+        network = _network(trial, len(classes), (height, width, channels))
         state = _find_state(folder, ids.get(trial.program, ()), trial)
         members, stacked = read(*state, best, trial.static.averages, network)
-        index: tuple[int, ...] = _place_of(trial, members)
+        index = _place_of(trial, members)
         variables = jax.tree.map(lambda leaf, index=index: leaf[index], stacked)
-        yield Trained(trial, network, variables, *_normalization(trial, data), (height, width, channels), classes)
+        images = (*_normalization(trial, data), (height, width, channels), classes)
+        yield Trained(trial, network, variables, *images, study.data.test_time_augment)
 
 
 def _place_of(trial: Trial, members: Sequence[str]) -> tuple[int, ...]:
@@ -172,8 +185,10 @@ def _find_state(folder: RunFolder, members: Sequence[str], trial: Trial) -> tupl
     raise RequestError("trial", trial.id, f"{problem}; use a trial that has a checkpoint")
 
 
-def _network(trial: Trial, num_classes: int) -> Network:
+def _network(trial: Trial, num_classes: int, image_shape: tuple[int, int, int]) -> AnyNetwork:
     static = trial.static
     # tf32 needs a GPU; elsewhere float32 is more precise.
     only_gpu = static.arithmetic == "tf32" and jax.default_backend() != "gpu"
-    return build_network(static.model, num_classes, "float32" if only_gpu else static.arithmetic, static.convolution)
+    precision = "float32" if only_gpu else static.arithmetic
+    with own_code.blamed("models", static.model):
+        return build_network(static.model, num_classes, precision, static.convolution, image_shape)

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import optax
 
 from cnnjax.models.network import build_network, variable_shapes
+from cnnjax.study.metrics import of_epochs
 from cnnjax.study.optimizers import OWN
 from cnnjax.study.parameter_groups import read_groups
-from cnnjax.study.plan import Plan, Program
+from cnnjax.study.plan import Program, make_plan
 from cnnjax.study.schema import Study
 from cnnjax.training.optimizers import make_optimizer, parameter_names
 from cnnjax.training.stacking import stack_members
@@ -18,17 +19,20 @@ from cnnjax.utils.errors import RequestError
 from cnnjax.utils.text import first_line
 
 
-def check_optimizers(plan: Plan, study: Study) -> None:
+def check_optimizers(study: Study) -> None:
     """Raises RequestError if Optax refuses an optimizer or its arguments. Traces one step, and computes nothing."""
-    for program in plan.programs:
-        if set(program.static.optimizer.split("+")) - {*OWN}:
-            _check_optimizer(program, study)
+    train: Any = study.train  # a type checker does not know its fields
+    if {*train.optimizer, *(stage.get("optimizer", "adam") for stage in train.stages)} <= {*OWN}:
+        return
+    for program in make_plan(study).programs:
+        _check_optimizer(program, study)
 
 
 def _check_optimizer(program: Program, study: Study) -> None:
     shapes = {"conv0": {"kernel": (3, 3, 3, 8), "bias": (8,)}, "dense0": {"kernel": (10, 32), "bias": (10,)}}
     params = {layer: {leaf: jnp.zeros(shape) for leaf, shape in of.items()} for layer, of in shapes.items()}
-    hparams, _ = stack_members(program.members[:1], study.train.longest_stage, "val_loss", study.split_seeds)
+    stacked = program.members[:1], study.train.longest_stage, "val_loss", study.split_seeds
+    hparams, _ = stack_members(*stacked, of_epochs(study.metrics))
 
     def step(hparams: Any, params: optax.Params) -> optax.Params:
         optimizer = make_optimizer(program.static.optimizer, jax.tree.map(lambda leaf: leaf[0, 0], hparams))
@@ -54,7 +58,7 @@ def check_groups(study: Study, image_shape: tuple[int, int, int], num_classes: i
     patterns = {pattern for groups in train.groups for pattern in read_groups(groups)}
     if not patterns:
         return
-    networks = [build_network(name, num_classes) for name in study.models]
+    networks = [build_network(name, num_classes, image_shape=image_shape) for name in study.models]
     params = [variable_shapes(network, image_shape)["params"] for network in networks]
     names = list(dict.fromkeys(name for each in params for name in parameter_names(each)))
     for pattern in sorted(patterns):

@@ -20,12 +20,15 @@ from cnnjax.study.schema import Study
 from cnnjax.training import devices
 from cnnjax.training.device_data import DeviceData
 from cnnjax.training.evaluate import predict
+from cnnjax.training.losses import load_loss
+from cnnjax.training.own_functions import load_metrics
 from cnnjax.training.stacking import Hparams, stack_members
 from cnnjax.training.train import init_train_state, train_epoch
 from cnnjax.training.train_state import (
     EpochMetrics,
     StaticConfig,
     TrainState,
+    epoch_metrics,
     final_variables,
     map_averages,
     with_more_epochs,
@@ -67,13 +70,17 @@ class Population:
         profile: Path | None = None,
         longest: int | None = None,
     ):
-        network = build_network(static.model, num_classes, static.arithmetic, static.convolution)
+        network = build_network(static.model, num_classes, static.arithmetic, static.convolution, image_shape)
         self.config = StaticConfig(
             *(network, static.initialization, static.optimizer, static.batch_size, names(static.augment)),
             drop_last=static.drop_last,
             clips=static.clips,
             groups=static.groups,
             averages=static.averages,
+            test_time_augment=study.data.test_time_augment,
+            loss=load_loss(static.loss),
+            class_weights=static.class_weights,
+            metrics=load_metrics(study.metrics),
         )
         self.every = 1 if profile else study.checkpoint.every
         self.keep = study.checkpoint.keep
@@ -117,6 +124,11 @@ class Population:
         return jax.jit(sharded, compiler_options=options)
 
     @property
+    def measures(self) -> tuple[str, ...]:
+        """The measures of an epoch."""
+        return epoch_metrics(self.config.metrics)._fields
+
+    @property
     def devices(self) -> int:
         """The number of devices that the members are spread over."""
         return self._mesh.size
@@ -128,7 +140,7 @@ class Population:
 
     def stack(self, members: Sequence[Member]) -> tuple[Hparams, Streams]:
         """Returns the stacked hyperparameters and streams of members of this program."""
-        return stack_members(members, self._longest, self._monitor, self._split_seeds)
+        return stack_members(members, self._longest, self._monitor, self._split_seeds, self.measures)
 
     def init(self, hparams: Hparams, streams: Streams) -> TrainState:
         """Returns the members before their first epoch."""
@@ -223,7 +235,7 @@ class Population:
             whole = [np.full((count, *values.shape[1:]), np.nan, np.float32) for values in history]
             for target, values in zip(whole, history, strict=True):
                 target[some] = values
-            return self._scatter(state, trained, some), EpochMetrics(*whole)
+            return self._scatter(state, trained, some), history._make(whole)
         arguments = (state, *self.put((hparams, streams)), data, self._replicate(epochs))
         advance = self._executable("advance", *arguments)
         with self._profiled():
@@ -264,13 +276,14 @@ class Population:
             return state, jax.tree.map(lambda row, value: row.at[i].set(value), history, metrics)
 
         shape = (self.every, *hparams.ema.shape[1:2]) if self.config.averages else (self.every,)
-        history = EpochMetrics(*(jnp.full(shape, jnp.nan) for _ in EpochMetrics._fields))
+        history = epoch_metrics(self.config.metrics)(*(jnp.full(shape, jnp.nan) for _ in self.measures))
         return lax.fori_loop(0, epochs, one_epoch, (state, history))
 
     def _predict_member(self, state: TrainState, hparams: Hparams, streams: Streams, data: DeviceData) -> jax.Array:
         test = data.of_member(hparams, streams, self._train_number).test
-        return map_averages(
-            lambda variables: predict(self.config.network, variables, test, self.config.augment),
-            final_variables(state, hparams),
-            state,
-        )
+        config = self.config
+
+        def predicted(variables: dict) -> jax.Array:
+            return predict(config.network, variables, test, config.augment, config.test_time_augment)
+
+        return map_averages(predicted, final_variables(state, hparams), state)

@@ -26,7 +26,7 @@ _FIELDS = (
     "optimizer_args",  # float32 by name: all traced arguments of the program's optimizers
     "lookahead",  # float32 [..., 2]: steps and rate; 0 steps: off
     "schedule",  # float32 [..., epochs, 2]: factor of the learning rate at the beginning and the end of each epoch
-    "monitor",  # int: index in EPOCH_MEASURES of the metric that selects the best epoch
+    "monitor",  # int: index in the measures of an epoch of the one that selects the best epoch
     "patience",  # int: epochs in a row without improvement before the stage ends
     "min_change",  # float: smallest change of the metric that counts as an improvement
     "restore",  # bool: the stage ends with the best weights, not the newest
@@ -41,7 +41,11 @@ class Hparams(_Hparams):
 
 
 def stack_members(
-    members: Sequence[Member], longest: int, monitor: str, split_seeds: Sequence[int]
+    members: Sequence[Member],
+    longest: int,
+    monitor: str,
+    split_seeds: Sequence[int],
+    measures: Sequence[str] = EPOCH_MEASURES,
 ) -> tuple[Hparams, Streams]:
     """Returns the hyperparameters and stream seeds of members as arrays with the member axis first.
 
@@ -50,9 +54,12 @@ def stack_members(
         longest: epochs of the longest stage of the program.
         monitor: the metric that selects the best epoch, unless early stopping names another.
         split_seeds: the seeds of the split stream in the study. A member's stream has the number of its seed.
+        measures: those of an epoch, in their order.
     """
     trials = [member.trials[-1] for member in members]
-    rows = [[_row(trial, number, longest, monitor) for number in range(len(trial.stages))] for trial in trials]
+    rows = [
+        [_row(trial, number, longest, monitor, measures) for number in range(len(trial.stages))] for trial in trials
+    ]
     most = max(len(member.decays) for member in members)
     rows = [
         [row._replace(ema=_decays(member, most)) for row in each] for each, member in zip(rows, members, strict=True)
@@ -78,7 +85,7 @@ def _decays(member: Member, count: int) -> np.ndarray:
     return np.stack((decays + decays[-1:] * count)[:count])
 
 
-def _row(trial: Trial, number: int, longest: int, monitor: str) -> Hparams:
+def _row(trial: Trial, number: int, longest: int, monitor: str, measures: Sequence[str]) -> Hparams:
     stage, specs = trial.stages[number], trial.static.optimizer.split("+")
     names = dict.fromkeys(name for spec in specs for name in optimizers.read_spec(spec)[2])
     traced: Traced = stage.traced
@@ -93,7 +100,7 @@ def _row(trial: Trial, number: int, longest: int, monitor: str) -> Hparams:
         lookahead=np.array(read_lookahead(traced.lookahead) or (0, 0), np.float32),
         optimizer_args={name: np.float32(arguments.get(name, np.nan)) for name in names},
         schedule=factors(traced.schedule, stage.epochs, longest),
-        monitor=np.int32(EPOCH_MEASURES.index(watched.metric)),
+        monitor=np.int32(measures.index(watched.metric)),
         patience=np.int32(watched.patience),
         min_change=np.float32(watched.min_change),
         restore=np.bool_(stopping is not None if is_last else traced.stage_start == "best"),

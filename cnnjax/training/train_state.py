@@ -1,7 +1,7 @@
 """The state of a training run, and its bookkeeping after each epoch: best weights, early stopping, stages."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,10 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from cnnjax.models.network import Network
-from cnnjax.study.metrics import BY_MEASURE, EPOCH_MEASURES
+from cnnjax.models.network import AnyNetwork
+from cnnjax.study.metrics import METRICS, Metric, measures_of, metric_of, of_epochs
 from cnnjax.study.parameter_groups import NONE
+from cnnjax.training.losses import Loss
 from cnnjax.training.optimizers import make_optimizer
 from cnnjax.training.stacking import Hparams
 from cnnjax.utils.tree import tuple_type
@@ -21,13 +22,17 @@ from cnnjax.utils.tree import tuple_type
 class StaticConfig(NamedTuple):
     """The part of the configuration that is compiled in. All members of a program share it."""
 
-    network: Network
+    network: AnyNetwork
     initialization: str
     optimizer: str  # a name that `make_optimizer` takes
     batch_size: int
     augment: tuple[str, ...] = ()
     drop_last: bool = False
     clips: bool = False
+    test_time_augment: str = "none"
+    loss: Loss | None = None  # as `load_loss` returns it
+    class_weights: str | None = None  # a level of `train.class_weights`
+    metrics: tuple[Metric, ...] = METRICS  # to evaluate on the validation split
     groups: str = NONE  # of parameters, as a trial has them
     averages: bool = False  # whether to average the weights
 
@@ -36,19 +41,16 @@ class StaticConfig(NamedTuple):
         return make_optimizer(self.optimizer, hparams, clips=self.clips, groups=self.groups)
 
 
-_EpochMetrics: Any = tuple_type("_EpochMetrics", EPOCH_MEASURES)
+EpochMetrics: TypeAlias = Any
 
 
-class EpochMetrics(_EpochMetrics):
-    """The metrics of an epoch. The training metrics are means over the batches, each before its update.
+def epoch_metrics(metrics: tuple[Metric, ...]) -> Any:
+    """Returns the type of the metrics of an epoch: a named tuple with a field for each measure.
 
-    The validation metrics are NaN without a validation split.
+    The training metrics are means over the batches, each before its update. The validation metrics are NaN without a
+    validation split.
     """
-
-    __slots__ = ()
-
-
-_SIGNS = np.array([1.0 if BY_MEASURE[name].larger_is_better else -1.0 for name in EPOCH_MEASURES], np.float32)
+    return tuple_type("EpochMetrics", of_epochs(measures_of(metrics)))
 
 
 class BestWeights(NamedTuple):
@@ -132,16 +134,17 @@ def end_epoch(state: TrainState, metrics: EpochMetrics, hparams: Hparams, config
     now = hparams_of_stage(hparams, state.stage)
     epoch, best = state.epoch + 1, state.best
     averages = state.averages
+    signs = np.array([1.0 if metric_of(name).larger_is_better else -1.0 for name in metrics._fields], np.float32)
 
     def better(best: BestWeights, variables: dict, scores: EpochMetrics) -> BestWeights:
         is_better = jnp.stack(scores)[now.monitor] > jnp.stack(best.scores)[now.monitor]
         return where(is_better, BestWeights(**variables, scores=scores, epoch=epoch), best)
 
-    scores = jnp.stack(metrics, -1) * _SIGNS
+    scores = jnp.stack(metrics, -1) * signs
     scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)  # NaN is never best
     if best is not None:
         update = better if averages is None else jax.vmap(better)
-        best = update(best, state.evaluated, EpochMetrics(*jnp.moveaxis(scores, -1, 0)))
+        best = update(best, state.evaluated, metrics._make(jnp.moveaxis(scores, -1, 0)))
     score = (scores if averages is None else scores[0])[now.monitor]  # with several averages, nothing stops early
     improved = score > state.best_score + now.min_change
     epochs_since_improvement = jnp.where(improved, 0, state.epochs_since_improvement + 1)
