@@ -98,7 +98,7 @@ def stage_content(static: Static, stages: Sequence[Stage]) -> tuple[dict[str, An
     of_training = of_member
     if len(stages) == 1 and stages[0].traced.early_stopping == "off":
         of_training = [of_member[0] | ({"ema": True} if "ema" in of_member[0] else {})]
-    return tuple(content | {"stages": each} for each in (of_trial, of_member, of_training))
+    return content | {"stages": of_trial}, content | {"stages": of_member}, content | {"stages": of_training}
 
 
 def _stage_content(stage: Stage, layers: Sequence[Any] | None) -> dict[str, Any]:

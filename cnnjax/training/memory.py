@@ -69,10 +69,10 @@ def most_members(platform: str, count: int, devices: int, operations: float) -> 
 def training_memory(static: Static, dataset: Dataset, members: int, platform: str) -> float:
     """Estimates the memory that training takes on one device, without compiling it.
 
-    It has the data; the states of all members (weights, moments of the optimizer, best weights, average) before and after; two
-    more copies of the weights that the loop over epochs carries; and what a step needs: the gradients and updates, or
-    the arrays between the layers of a batch, or of a batch of the evaluation. The factors of the last two are fitted to
-    the compiler's figures. On a CPU one member after another takes a step.
+    It has the data; the states of all members (weights, moments of the optimizer, best weights, an average) before and
+    after; two more copies of the weights that the loop over epochs carries; and what a step needs: the gradients and
+    updates, or the arrays between the layers of a batch, or of a batch of the evaluation. The factors of the last two
+    are fitted to the compiler's figures. On a CPU one member after another takes a step.
 
     Args:
         static: of the program.

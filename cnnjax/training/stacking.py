@@ -1,8 +1,7 @@
 """The traced hyperparameters of members as arrays, the inputs of a compiled program. Pure numpy."""
 
 import dataclasses
-import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -64,12 +63,14 @@ def stack_members(
     rows = [
         [row._replace(ema=_decays(member, most)) for row in each] for each, member in zip(rows, members, strict=True)
     ]
-
-    def stacked(read: Callable[[Hparams], Any]) -> np.ndarray:
-        return np.stack([np.stack([read(stage) for stage in row]) for row in rows])
-
-    arrays = {name: stacked(operator.attrgetter(name)) for name in Hparams._fields if name != "optimizer_args"}
-    arguments = {name: stacked(lambda row, name=name: row.optimizer_args[name]) for name in rows[0][0].optimizer_args}
+    arrays: dict[str, Any] = {
+        name: np.stack([np.stack([getattr(stage, name) for stage in row]) for row in rows])
+        for name in Hparams._fields
+        if name != "optimizer_args"
+    }
+    arguments = {
+        n: np.array([[stage.optimizer_args[n] for stage in row] for row in rows]) for n in rows[0][0].optimizer_args
+    }
     hparams = Hparams(**arrays, optimizer_args=arguments)
     seeds: dict[str, Any] = {
         field.name: np.array([getattr(trial.streams, field.name) for trial in trials], np.uint32)
