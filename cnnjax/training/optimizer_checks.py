@@ -31,8 +31,8 @@ def check_optimizers(study: Study) -> None:
 def _check_optimizer(program: Program, study: Study) -> None:
     shapes = {"conv0": {"kernel": (3, 3, 3, 8), "bias": (8,)}, "dense0": {"kernel": (10, 32), "bias": (10,)}}
     params = {layer: {leaf: jnp.zeros(shape) for leaf, shape in of.items()} for layer, of in shapes.items()}
-    stacked = program.members[:1], study.train.longest_stage, "val_loss", study.split_seeds
-    hparams, _ = stack_members(*stacked, of_epochs(study.metrics))
+    measures, longest = of_epochs(study.measures), study.train.longest_stage
+    hparams, _ = stack_members(program.members[:1], longest, measures[0], study.split_seeds, measures)
 
     def step(hparams: Any, params: optax.Params) -> optax.Params:
         optimizer = make_optimizer(program.static.optimizer, jax.tree.map(lambda leaf: leaf[0, 0], hparams))
