@@ -9,8 +9,10 @@ from optax import contrib
 
 from cnnjax.study.plan import make_plan
 from cnnjax.study.schema import from_config
+from cnnjax.training.optimizer_checks import check_groups, check_optimizers
 from cnnjax.training.optimizers import make_optimizer
 from cnnjax.training.stacking import stack_members
+from cnnjax.utils.errors import RequestError
 
 SHAPES = {"conv0": {"kernel": (3, 3, 2, 4), "bias": (4,)}, "dense0": {"kernel": (5, 8), "bias": (5,)}}
 STEPS = 4
@@ -175,3 +177,22 @@ def test_groups_of_optax_optimizers_are_those_of_partition():
             drawn = [{"a": tree["conv0"], "b": tree["dense0"]} for tree in drawn]  # not named as the ladder's layers
             expected = optax.partition({"rest": rest, "biases": biases}, dict(zip("ab", label.values(), strict=True)))
         assert_close(our_steps(train, drawn=drawn), their_steps(expected, drawn), rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("train", "said"),
+    [
+        (
+            {"optimizer": "amsgrad", "optimizer_args": {"mu_dtype": "float99"}},
+            "train.optimizer='amsgrad(mu_dtype=float99)'",
+        ),
+        ({"optimizer": "muon", "optimizer_args": {"preconditioning": "no"}}, "Optax refuses it with these arguments ("),
+        ({"groups": {"norm": {"learning_rate": 2}}}, "train.groups='norm': it matches no parameter; the names are "),
+    ],
+)
+def test_what_optax_or_the_models_refuse_is_told_before_training(train, said):
+    study = from_config({"train": train})
+    with pytest.raises(RequestError) as error:
+        check_optimizers(study)
+        check_groups(study, (8, 8, 1), 10)
+    assert said in str(error.value) and "\n" not in str(error.value)
