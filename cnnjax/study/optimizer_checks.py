@@ -20,7 +20,7 @@ def check_optimizers(train: Any) -> None:
     """
     if {*train.ema} - {None} and {*train.lookahead} - {"off"}:
         raise RequestError("train.lookahead", train.lookahead, "train.ema averages the weights, too; use one of them")
-    stages = train.stages or ({},)
+    stages: tuple[Mapping[str, Any], ...] = train.stages or ({},)
     names = [read_names("", stage.get("optimizer", train.optimizer)) for stage in stages]
     _check_arguments("train.optimizer_args", train.optimizer_args, {*itertools.chain(*names)})
     for groups in map(read_groups, train.groups):

@@ -138,6 +138,7 @@ def test_stacked_members_train_by_muon_as_each_alone():
             assert_close(jax.tree.map(lambda leaf, member=member: leaf[member], stack), alone, rtol=1e-3)
 
 
+@pytest.mark.torch
 def test_groups_are_parameter_groups_of_pytorch():
     torch = pytest.importorskip("torch")
     groups = {"bias": {"learning_rate": 4}, "conv|bias": {"weight_decay": 0.5}, "dense": {"weight_decay": 0}}
