@@ -5,13 +5,28 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cnnjax.study.hparams import BY_COLUMN, HPARAMS, STREAM_COLUMNS
+from cnnjax.study.hparams import BY_COLUMN, COLUMNS, HPARAMS, STREAM_COLUMNS
 from cnnjax.study.metrics import SPLITS, metric_of
+from cnnjax.study.optimizers import COLUMN as ARGUMENT
 
 MAIN_AXES = ("model", *(h.column for h in HPARAMS if h.is_main))
-AXES = (*MAIN_AXES, *(h.column for h in HPARAMS if not (h.is_main or h.is_repeat)), "later_stages")
+AXES = (
+    *MAIN_AXES,
+    *(h.column for h in HPARAMS if h.column in COLUMNS and not (h.is_main or h.is_repeat)),
+    "later_stages",
+)
 # What tells the trials of a configuration apart.
 REPEATS = ("seed", *STREAM_COLUMNS, *(h.column for h in HPARAMS if h.is_repeat))
+
+
+def axes_of(trials: pd.DataFrame) -> list[str]:
+    """The axes of a table of trials: `AXES`, and the arguments of optimizers."""
+    return [*AXES, *(column for column in trials if is_argument(column))]
+
+
+def is_argument(axis: str) -> bool:
+    """Whether an axis is an argument of an optimizer."""
+    return axis.startswith(ARGUMENT)
 
 
 def repeats_of(trials: pd.DataFrame) -> list[str]:
@@ -61,5 +76,5 @@ def level(axis: str, value: Any) -> str:
     if isinstance(value, str | bool | np.bool_):
         return str(value)
     if pd.isna(value):
-        return BY_COLUMN[axis].none_label if axis in BY_COLUMN else "off"
+        return BY_COLUMN[axis].none_label if axis in BY_COLUMN else "none" if is_argument(axis) else "off"
     return f"{value:g}"

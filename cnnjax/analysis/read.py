@@ -6,12 +6,12 @@ from typing import Any
 
 import pandas as pd
 
-from cnnjax.analysis.columns import AXES
+from cnnjax.analysis.columns import AXES, axes_of
 from cnnjax.analysis.run import Run
 from cnnjax.runs.integrity import Damaged, read_json, read_undamaged
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.runs.trials_csv import read_shown, read_table, record_files
-from cnnjax.study.hparams import HPARAMS
+from cnnjax.study.hparams import COLUMNS, HPARAMS
 from cnnjax.study.metrics import MEASURES, NAMES, SPLITS, columns_of, of_epochs
 from cnnjax.study.renamed import modern_config
 from cnnjax.study.schema import Study, from_run, selectable
@@ -84,7 +84,8 @@ def _trials(workdir: Path, study: Study) -> pd.DataFrame:
     measures = columns_of(study.metrics)
     # A hyperparameter that an older version did not have had its default; an axis that was none had one value.
     later = _LATER | dict.fromkeys(name for name in measures if name not in _NEEDED)
-    later |= {h.column: h.values(study)[0] for h in HPARAMS} | {"stream_split": study.streams.split[0]}
+    later |= {h.column: h.values(study)[0] for h in HPARAMS if h.column in COLUMNS}
+    later |= {"stream_split": study.streams.split[0]}
     trials = trials.assign(**{column: value for column, value in later.items() if column not in trials})
     missing = [column for column in _COLUMNS if column not in trials]
     if missing:
@@ -93,7 +94,7 @@ def _trials(workdir: Path, study: Study) -> pd.DataFrame:
         if not re.fullmatch(r"t[0-9a-f]+", str(trial)):  # it is part of file names
             raise RequestError("workdir", str(path), f"it has a trial named {trial!r}; use names such as t01c9")
     measured = _floats(path, trials[[*measures, *_COSTS]])
-    configuration = trials.groupby(list(AXES), sort=False, dropna=False).ngroup()
+    configuration = trials.groupby(axes_of(trials), sort=False, dropna=False).ngroup()
     return trials.assign(**dict(measured.items()), configuration=configuration)
 
 

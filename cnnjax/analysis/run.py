@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cnnjax import stats
-from cnnjax.analysis.columns import AXES, bounds, larger_is_better, level, repeats_of, word
+from cnnjax.analysis.columns import axes_of, bounds, is_argument, larger_is_better, level, repeats_of, word
 from cnnjax.runs.integrity import Damaged, read_array
 from cnnjax.study.hparams import BY_COLUMN
 from cnnjax.study.metrics import NAMES, columns_of, of_epochs
@@ -105,12 +105,17 @@ class Run:
         return self.select.startswith("test_")
 
     @cached_property
+    def axes(self) -> list[str]:
+        """The axes of the grid, and the arguments of optimizers."""
+        return axes_of(self.trials)
+
+    @cached_property
     def varying(self) -> list[str]:
         """The axes with several values. An axis whose value follows from the optimizer does not count."""
-        return [axis for axis in AXES if self._varies(axis)]
+        return [axis for axis in self.axes if self._varies(axis)]
 
     def _varies(self, axis: str) -> bool:
-        if axis in BY_COLUMN and BY_COLUMN[axis].optimizers:
+        if is_argument(axis) or (axis in BY_COLUMN and BY_COLUMN[axis].optimizers):
             return bool((self.trials.groupby("optimizer")[axis].nunique() > 1).any())
         return self.trials[axis].nunique(dropna=False) > 1
 
@@ -118,7 +123,7 @@ class Run:
     def configurations(self) -> pd.DataFrame:
         """One row per configuration: axes, `n`, `diverged`, and each measure's mean over seeds."""
         by_configuration = self.trials.groupby("configuration")
-        axes = by_configuration[list(AXES)].first()
+        axes = by_configuration[self.axes].first()
         means = self.ok.groupby("configuration")[list(self.measures)].mean()
         n = self.ok.groupby("configuration").size().reindex(axes.index, fill_value=0)
         return axes.assign(n=n, diverged=by_configuration.size() - n).join(means)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnjax.analysis import compare
-from cnnjax.analysis.columns import AXES, MAIN_AXES
+from cnnjax.analysis.columns import MAIN_AXES
 from cnnjax.analysis.read import read_run
 from cnnjax.executors.base import Engine
 from cnnjax.runs import remote
@@ -81,7 +81,7 @@ class StudyRun:
         if run.best is None:
             return None
         row = run.configurations.loc[run.best]
-        axes = [axis for axis in AXES if axis in MAIN_AXES or axis in run.varying]
+        axes = [axis for axis in run.axes if axis in MAIN_AXES or axis in run.varying]
         measures = [measure for measure in run.measures if row[measure] == row[measure]]  # not NaN
         trials = run.ok.loc[run.ok["configuration"] == run.best, "trial"].tolist()
         return {**finite(row[[*axes, "n", *measures]].to_dict()), "trials": trials}

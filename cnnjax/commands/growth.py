@@ -22,7 +22,7 @@ def check_folder(folder: RunFolder, study: Study, overwrite: bool) -> bool:
     folder.check_version()
     axes = {*axis_keys(Study)}
     found = differences({**there, "code": {}}, {**study.to_dict(), "code": {}})
-    found = {key: pair for key, pair in found.items() if key not in axes}
+    found = {k: pair for k, pair in found.items() if k not in axes and not k.startswith("train.optimizer_args.")}
     if "sha256" in (folder.read_if_intact("data.json") or {}):
         found.pop("data.path", None)  # the data may have moved; its fingerprint is compared when it is read
     differing = [f"{key} ({theirs!r} there, {ours!r} here)" for key, (theirs, ours) in found.items()]

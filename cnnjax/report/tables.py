@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from cnnjax.analysis.columns import AXES, MAIN_AXES, kind_of, level, measure_name, word
+from cnnjax.analysis.columns import AXES, MAIN_AXES, is_argument, kind_of, level, measure_name, word
 from cnnjax.analysis.run import Run
 from cnnjax.study.metrics import is_measure
 from cnnjax.utils.text import significant
@@ -111,7 +111,7 @@ class Table:
 
 def shown_axes(run: Run) -> list[str]:
     """The axes by which tables name a configuration: the main ones, and all others that vary."""
-    return [axis for axis in AXES if axis in MAIN_AXES or axis in run.varying]
+    return [axis for axis in run.axes if axis in MAIN_AXES or axis in run.varying]
 
 
 def _split(column: str) -> tuple[str, str]:
@@ -128,7 +128,7 @@ def _head(column: str, kind: str) -> str:
 
 
 def _kind(column: str, values: pd.Series) -> str:
-    if column in AXES:
+    if column in AXES or is_argument(column):
         return "text" if any(isinstance(value, str) for value in values) else "axis"
     if is_measure(measure := _split(column)[0]):
         return kind_of(measure)

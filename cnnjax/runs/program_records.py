@@ -123,7 +123,7 @@ class ProgramRecords(Folder):
                 return False
             return row["status"] == "diverged" or (trial.id in known.evaluated and self._has_predictions(trial.id))
 
-        return [trial.id for member in members for trial in member.trials if is_finished(trial, member.id)]
+        return [trial.id for member in members for trial in member.trials if is_finished(trial, trial.member)]
 
     def _has_predictions(self, trial: str) -> bool:
         try:

@@ -253,6 +253,14 @@ def waiting_programs(folder: RunFolder, programs: Sequence[Program]) -> list[Pro
     return [left for program in programs if (left := program.without(finished)).members]
 
 
+def _epochs_of_records(program: Program) -> dict[str, int]:
+    """Returns the maximum number of epochs of the records by epoch, by their ids."""
+    epochs: dict[str, int] = {}
+    for trial in (trial for member in program.members for trial in member.trials):
+        epochs[trial.member] = max(trial.epochs, epochs.get(trial.member, 0))
+    return epochs
+
+
 def describe_plan(plan: Plan, programs: list[dict[str, Any]]) -> dict[str, Any]:
     """Returns plan.json: counts of trials, and for each program its members and its entry of `programs`."""
     return {
@@ -268,8 +276,8 @@ def describe_plan(plan: Plan, programs: list[dict[str, Any]]) -> dict[str, Any]:
                 "trials": sum(len(member.trials) for member in program.members),
                 "epochs": max(member.epochs for member in program.members),
                 **more,
-                "member_ids": [member.id for member in program.members],
-                "member_epochs": [member.epochs for member in program.members],
+                "member_ids": [*(epochs := _epochs_of_records(program))],
+                "member_epochs": [*epochs.values()],
             }
             for program, more in zip(plan.programs, programs, strict=True)
         ],

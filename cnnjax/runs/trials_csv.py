@@ -13,15 +13,16 @@ if TYPE_CHECKING:
 
 from cnnjax.runs.integrity import CHECKSUM, Damaged, read_json, read_rows, read_undamaged
 from cnnjax.runs.schema import TEXT_COLUMNS
-from cnnjax.study.hparams import HPARAMS, STREAM_COLUMNS
+from cnnjax.study.hparams import COLUMNS, STREAM_COLUMNS
 from cnnjax.study.metrics import MEASURES, is_measure
+from cnnjax.study.optimizers import COLUMN as ARGUMENT
 from cnnjax.study.plan import Trial
 from cnnjax.study.renamed import modern_table, with_old_columns
 from cnnjax.utils.errors import RequestError
 
 TRIAL_COLUMNS = (
     *("trial", "member", "model"),
-    *(h.column for h in HPARAMS),
+    *COLUMNS,
     *("later_stages", "seed"),
     *STREAM_COLUMNS,
     *("status", "epochs_run", "best_epoch"),
@@ -74,10 +75,16 @@ def read_shown(run: Path) -> Shown:
 
 
 def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Returns trials.csv. Absent and non-finite values become empty cells. The user's metrics are columns, too."""
+    """Returns trials.csv. Absent and non-finite values become empty cells.
+
+    The arguments of optimizers and the user's metrics that a trial has are columns, too.
+    """
     rows, text = [*rows], io.StringIO()
+    place = TRIAL_COLUMNS.index("later_stages")
+    arguments = sorted({column for row in rows for column in row if column.startswith(ARGUMENT)})
     own = (column for row in rows for column in row if is_measure(column))
-    columns = [*dict.fromkeys((*TRIAL_COLUMNS[:-2], *own, *TRIAL_COLUMNS[-2:]))]  # before the speed
+    usual = (*TRIAL_COLUMNS[:place], *arguments, *TRIAL_COLUMNS[place:])
+    columns = [*dict.fromkeys((*usual[:-2], *own, *usual[-2:]))]  # before the speed
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     for row in rows:

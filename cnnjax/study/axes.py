@@ -13,6 +13,7 @@ from cnnjax.study.augmentation import NONE
 from cnnjax.study.early_stopping import read_stopping
 from cnnjax.study.hparams import HPARAMS, TRACED, Stage, Static, Traced
 from cnnjax.study.losses import canonical
+from cnnjax.study.optimizers import OWN, SGD, changed
 from cnnjax.study.schedules import factors, has_horizon, is_by_step, read_plateau
 
 _MATTERS = {
@@ -74,16 +75,17 @@ def static_content(static: Static) -> dict[str, Any]:
     return {name: value for name, value in vars(static).items() if value != defaults[name]}
 
 
-def stage_content(static: Static, stages: Sequence[Stage]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the hyperparameters that identify a trial, and those that identify its member, as JSON values.
+def stage_content(static: Static, stages: Sequence[Stage]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Returns the hyperparameters that identify a trial, its records by epoch, and its training, as JSON values.
 
     Those that have their default values, or no effect on training, are left out, so that the ids of trials survive a
-    new hyperparameter, and a new value of an axis. The member's have no number of epochs, if a shorter trial is a
-    prefix of a longer one.
+    new hyperparameter, and a new value of an axis. Those of the records have no number of epochs, if a shorter trial
+    is a prefix of a longer one. Those of the training have no decay of averaged weights either, unless what is measured
+    on the averages stops the training or lowers its learning rate.
     """
     layers = layers_of(static.model)
     content = static_content(static)
-    for derived in ("optimizer", "clips", "keeps_best", "plateaus", "parts"):  # each stage has its own optimizer
+    for derived in ("optimizer", "clips", "keeps_best", "plateaus", "parts", "averages"):  # of the stages
         content.pop(derived, None)
     if layers is not None and not any(hasattr(layer, "kernel_size") for layer in layers):
         content.pop("convolution", None)
@@ -93,46 +95,58 @@ def stage_content(static: Static, stages: Sequence[Stage]) -> tuple[dict[str, An
         of_member = [{key: value for key, value in of_trial[0].items() if key != "epochs"}]
     elif len(stages) > 1 and stages[0].traced.stage_start != "best":
         content["stage_start"] = stages[0].traced.stage_start
-    return content | {"stages": of_trial}, content | {"stages": of_member}
+    of_training = of_member
+    is_led = stages[0].traced.early_stopping != "off" or read_plateau(stages[0].traced.schedule) is not None
+    if len(stages) == 1 and not is_led:  # by what is measured on the averages
+        of_training = [of_member[0] | ({"ema": True} if "ema" in of_member[0] else {})]
+    return content | {"stages": of_trial}, content | {"stages": of_member}, content | {"stages": of_training}
 
 
 def _stage_content(stage: Stage, layers: Sequence[Any] | None) -> dict[str, Any]:
     """Returns the values of a stage that differ from the defaults and have an effect."""
     traced = stage.traced
-    has_moment = not stage.optimizer.startswith("sgd") or traced.momentum > 0
-    decouples = traced.weight_decay > 0 and has_moment
     own_rates = {layer.rate for layer in layers if hasattr(layer, "rate")} if layers is not None else {None}
     default = Traced()
     effective = dataclasses.replace(
         traced,
-        nesterov=traced.nesterov if has_moment else default.nesterov,
+        nesterov=traced.nesterov if _has_moment(stage) else default.nesterov,
         dropout_rate=default.dropout_rate if own_rates <= {traced.dropout_rate} else traced.dropout_rate,
         stage_start=default.stage_start,  # of the trial, not of the stage
+        optimizer_args=changed(stage.optimizer, traced.optimizer_args),
     )
-    changed = [h for h in TRACED if getattr(effective, h.column) != getattr(default, h.column)]
-    values = {h.column: getattr(effective, h.column) for h in changed}
-    numbers = {h.column: h.type(values[h.column]) for h in changed if values[h.column] is not None}  # 1 equals 1.0
-    optimizer = stage.optimizer if decouples else stage.optimizer.removesuffix("w")
-    return values | numbers | {"optimizer": optimizer, "epochs": stage.epochs}
+    differing = [h for h in TRACED if getattr(effective, h.column) != getattr(default, h.column)]
+    values = {h.column: getattr(effective, h.column) for h in differing}
+    numbers = {h.column: h.type(values[h.column]) for h in differing if values[h.column] is not None}  # 1 equals 1.0
+    return values | numbers | {"optimizer": _effective_optimizer(stage), "epochs": stage.epochs}
+
+
+def _effective_optimizer(stage: Stage) -> str:
+    """Returns the optimizer of a stage, with L2 decay if it trains as with decoupled decay."""
+    if stage.optimizer not in OWN:
+        return stage.optimizer
+    # Without momentum or adaptive moments, decoupled weight decay equals L2.
+    decouples = stage.traced.weight_decay > 0 and _has_moment(stage)
+    return stage.optimizer if decouples else stage.optimizer.removesuffix("w")
+
+
+def _has_moment(stage: Stage) -> bool:
+    return stage.optimizer not in SGD or stage.traced.momentum > 0
 
 
 def _of_stage(stage: Stage, dropout_rates: tuple[float | None, ...]) -> Hashable:
     """Returns the hyperparameters of a stage. Values with the same effect on training are replaced by equal values."""
     traced = stage.traced
-    has_moment = not stage.optimizer.startswith("sgd") or traced.momentum > 0
     stopping = read_stopping(traced.early_stopping)
     used = {
         **vars(traced),
-        "nesterov": traced.nesterov and has_moment,
+        "nesterov": traced.nesterov and _has_moment(stage),
+        "optimizer_args": changed(stage.optimizer, traced.optimizer_args),
         "dropout_rate": dropout_rates,
         "schedule": _table(traced.schedule, stage.epochs),
         "early_stopping": stopping and stopping._replace(patience=min(stopping.patience, stage.whole_epochs)),
         "stage_start": None,  # a hyperparameter of the trial, not of the stage
     }
-    # Without momentum or adaptive moments, decoupled weight decay equals L2.
-    decouples = traced.weight_decay > 0 and has_moment
-    optimizer = stage.optimizer if decouples else stage.optimizer.removesuffix("w")
-    return optimizer, stage.epochs, tuple(used.values())
+    return _effective_optimizer(stage), stage.epochs, tuple(used.values())
 
 
 @functools.lru_cache(1024)

@@ -1,7 +1,7 @@
 """The declaration of one hyperparameter."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ class Hparam:
     Attributes:
         name: the key.
         type: the type of the values that are not None. Numbers and bools are scalars of a compiled program, and so are
-            strings with `options`. Other strings are converted by `cnnjax.training.stacking`.
+            strings with `options`. Other values are converted by `cnnjax.training.stacking`. A tuple has no column:
+            its names are the columns, see `cnnjax.study.optimizers`.
         default: the default value.
         rule: checks the value.
         doc: the description in configs/README.md.
@@ -56,7 +57,7 @@ class Hparam:
     none_as: float = np.nan
     none_label: str = "off"
     with_complement: bool = False
-    read: Callable[[str, Any], tuple] | None = None
+    read: Callable[[str, Any], Any] | None = None
     levels: Callable[[Any], tuple] | None = None
     is_repeat: bool = False
     is_main: bool = False
@@ -76,16 +77,17 @@ class Hparam:
     @property
     def is_scalar(self) -> bool:
         """Whether the value is a scalar of a compiled program."""
-        return not self.static and (self.type is not str or bool(self.options))
+        return not self.static and (self.type in (float, int, bool) or bool(self.options))
 
     def scalar(self, value: Any) -> np.generic | np.ndarray:
         """Converts a value to the scalar, or the pair, that a compiled program takes."""
+        value = self.none_as if value is None else value
         if self.options:
             return np.int32(self.options.index(value))
         if self.with_complement:
             return np.array([value, 1 - value], np.float32)
         as_array = {float: np.float32, int: np.int32, bool: np.bool_}[self.type]
-        return as_array(self.none_as if value is None else value)
+        return as_array(value)
 
     def values(self, study: Any) -> tuple:
         """Returns the values of the axis in a study, as trials have them."""
@@ -95,4 +97,6 @@ class Hparam:
     def choices(self, study: Any) -> tuple:
         """Returns what the study stores for each value of the axis alone; all values together if they are repeats."""
         stored = getattr(getattr(study, self.group), self.name)
+        if isinstance(stored, Mapping):  # a mapping of axes
+            return tuple(type(stored)({name: (v,) for name, v in names}) for names in self.values(study))  # type: ignore[call-arg]
         return (stored,) if self.is_repeat else tuple((value,) for value in stored)

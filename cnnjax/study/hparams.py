@@ -12,17 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax.study import augmentation, early_stopping, losses, schedules
+from cnnjax.study import augmentation, early_stopping, lookahead, losses, optimizers, parameter_groups, schedules
 from cnnjax.study.hparam import Hparam
+from cnnjax.study.optimizers import ADAM, OWN, SGD
 from cnnjax.study.rules import FLAG, Rule, choice, integer, is_number, none_or, number
 
 MOST_EPOCHS = 100_000  # the schedule is a table with one row for each epoch
 MOST_FOLDS = 1000
 NORMALIZATIONS = ("unit", "half", "standard", "none")
-
-
-_ADAM = ("adam", "adamw")
-_SGD = ("sgd", "sgdw")
 
 # In the order of the axes of the grid, the outermost first.
 HPARAMS = (
@@ -38,10 +35,12 @@ HPARAMS = (
         "optimizer",
         str,
         "adam",
-        choice("adam", "adamw", "sgd", "sgdw"),
-        "Adam (epsilon 1e-8) or SGD. adamw and sgdw use decoupled weight decay (Loshchilov & Hutter 2019); adam and "
-        "sgd add it to the gradient (L2).",
+        Rule(lambda name: name in OWN, optimizers.ALLOWED),
+        "Adam (epsilon 1e-8) or SGD with PyTorch's arithmetic, or any optimizer of Optax "
+        "([how to](../docs/how-to/optimizers.md)). adamw and sgdw use decoupled weight decay (Loshchilov & Hutter "
+        "2019); adam and sgd add it to the gradient (L2).",
         static=True,
+        read=optimizers.read_names,
         matters="between adam and adamw if weight_decay > 0, and between sgd and sgdw if momentum > 0 as well",
         in_stages=True,
         is_main=True,
@@ -62,7 +61,7 @@ HPARAMS = (
         number(0, 1),
         "Momentum of SGD.",
         in_stages=True,
-        optimizers=_SGD,
+        optimizers=SGD,
         matters="for sgd and sgdw",
     ),
     Hparam(
@@ -72,7 +71,7 @@ HPARAMS = (
         FLAG,
         "Use Nesterov momentum in SGD.",
         in_stages=True,
-        optimizers=_SGD,
+        optimizers=SGD,
         matters="for sgd and sgdw if momentum > 0",
     ),
     Hparam(
@@ -82,7 +81,7 @@ HPARAMS = (
         number(0, 1),
         "Decay rate of Adam's mean of the gradients.",
         in_stages=True,
-        optimizers=_ADAM,
+        optimizers=ADAM,
         matters="for adam and adamw",
         with_complement=True,
     ),
@@ -93,11 +92,41 @@ HPARAMS = (
         number(0, 1),
         "Decay rate of Adam's mean of the squared gradients.",
         in_stages=True,
-        optimizers=_ADAM,
+        optimizers=ADAM,
         matters="for adam and adamw",
         with_complement=True,
     ),
-    Hparam("weight_decay", float, 0.0, number(0), "Strength of weight decay.", in_stages=True),
+    Hparam(
+        "weight_decay",
+        float,
+        0.0,
+        number(0),
+        "Strength of weight decay.",
+        in_stages=True,
+        optimizers=OWN,
+    ),
+    Hparam(
+        "optimizer_args",
+        tuple,
+        {},
+        Rule(lambda _: False, 'must be a mapping, as in `{"b2": (0.95, 0.999), "eps": 1e-8}`'),
+        "Arguments of the optimizer; each is an axis. Numbers are traced, other values are compiled. Of several "
+        "optimizers, those that take an argument have it.",
+        in_stages=True,
+        matters="if the optimizer takes them",
+        read=optimizers.read_arguments,
+        levels=optimizers.combinations,
+    ),
+    Hparam(
+        "groups",
+        str,
+        parameter_groups.NONE,
+        Rule(lambda _: False, parameter_groups.ALLOWED),
+        "Factors of the learning rate and weight decay of the parameters whose dotted name, such as `conv0.bias`, "
+        "matches a regular expression (`re.search`). The factors of several matching patterns are multiplied.",
+        static=True,
+        read=parameter_groups.read_axis,
+    ),
     Hparam(
         "clip_norm",
         float,
@@ -106,6 +135,23 @@ HPARAMS = (
         "Maximum global norm of the gradients; None disables clipping.",
         in_stages=True,
         none_as=np.inf,
+    ),
+    Hparam(
+        "ema",
+        float,
+        None,
+        none_or(number(0, 1)),
+        "Decay of an exponential moving average of the weights and batch statistics over the steps. Evaluation and "
+        "selection use the average. Several decays are read off one training.",
+        with_complement=True,
+    ),
+    Hparam(
+        "lookahead",
+        str,
+        "off",
+        Rule(lookahead.is_lookahead, lookahead.ALLOWED),
+        "Lookahead (Zhang et al. 2019): after every STEPS steps, slow weights move by RATE of the way to the weights, "
+        "which go on from there. Evaluation uses the slow weights.",
     ),
     Hparam(
         "loss",
@@ -275,6 +321,9 @@ HPARAMS = (
 )
 STATIC = tuple(h for h in HPARAMS if h.static)
 TRACED = tuple(h for h in HPARAMS if not h.static and h.name != "epochs")  # `epochs` is a field of Stage
+COLUMNS = tuple(
+    h.column for h in HPARAMS if h.type is not tuple
+)  # of trials.csv, with those of the optimizer's arguments
 BY_COLUMN = {h.column: h for h in HPARAMS}
 
 
@@ -284,21 +333,24 @@ _Static: Any = dataclasses.make_dataclass(
     [
         ("model", str),
         *((h.column, h.type, h.default) for h in STATIC),
-        *((name, bool, False) for name in ("clips", "keeps_best", "plateaus", "parts")),
+        *((name, bool, False) for name in ("clips", "keeps_best", "plateaus", "parts", "averages")),
     ],
     frozen=True,
 )
-_Traced: Any = dataclasses.make_dataclass("_Traced", [(h.column, h.type, h.default) for h in TRACED], frozen=True)
+_Traced: Any = dataclasses.make_dataclass(
+    "_Traced", [(h.column, h.type, () if h.type is tuple else h.default) for h in TRACED], frozen=True
+)
 
 
 class Static(_Static):
     """Static hyperparameters of a trial. They are compiled into the program.
 
     The fields are `model`, the static hyperparameters by their columns, and flags. `optimizer` has the optimizers of
-    all stages, joined by '+'. `clips` is whether any stage clips gradients: the norm costs a pass over them.
-    `keeps_best` is whether the state has the weights of the best epoch, too: with a validation split or early stopping.
-    `plateaus` is whether any stage reduces the learning rate on a plateau. `parts` is whether any stage ends within an
-    epoch.
+    all stages with their static arguments, as `optimizers.spec_of` writes them, joined by '+'. `clips` is whether any
+    stage clips gradients: the norm costs a pass over them. `keeps_best` is whether the state has the weights of the
+    best epoch, too: with a validation split or early stopping. `plateaus` is whether any stage reduces the learning
+    rate on a plateau. `parts` is whether any stage ends within an epoch. `averages` is whether the state has averages
+    of the weights, too.
     """
 
 
@@ -323,6 +375,11 @@ class Stage:
     def has_part(self) -> bool:
         """Whether the last epoch is a part of one."""
         return self.whole_epochs > self.epochs
+
+    @property
+    def spec(self) -> str:
+        """The optimizer with its static arguments, as a program compiles it."""
+        return optimizers.spec_of(self.optimizer, self.traced.optimizer_args)
 
 
 @dataclasses.dataclass(frozen=True)

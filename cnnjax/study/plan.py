@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from cnnjax.models.ladder import layers_of
 from cnnjax.study.axes import digest, stage_content, static_content, used_by_training, where_it_matters
 from cnnjax.study.hparams import HPARAMS, STATIC, TRACED, Stage, Static, Streams, Traced
+from cnnjax.study.optimizers import KEYS, OWN, arguments_of, row_of
 from cnnjax.study.schedules import read_plateau
 from cnnjax.study.schema import Study
 from cnnjax.utils.errors import RequestError
@@ -21,7 +22,9 @@ class Trial:
 
     Attributes:
         id: a hash of what training uses. A study that grows renames no trial.
-        member: the id of the training run that gives its results.
+        member: the id of its records by epoch, which trials share that differ only in their number of epochs.
+        training: the id of the training run that gives its results. Trials share it that differ only in the decay of
+            averaged weights, too.
         program: the id of the program that trains the member.
     """
 
@@ -32,6 +35,7 @@ class Trial:
     stages: tuple[Stage, ...]
     seed: int
     streams: Streams
+    training: str = ""
 
     @property
     def epochs(self) -> int:
@@ -49,33 +53,48 @@ class Trial:
         With several stages, it has the hyperparameters of the first one. `later_stages` has the changes of the others.
         """
         streams = {f"stream_{name}": seed for name, seed in dataclasses.asdict(self.streams).items()}
-        axes = {**dataclasses.asdict(self.static), **dataclasses.asdict(self.stages[0].traced)}
+        axes = {**vars(self.static), **_values(self.stages[0])}
         later = " > ".join(_changes(*pair) for pair in itertools.pairwise(self.stages)) or None
-        axes |= {"later_stages": later, "epochs": self.passes}
+        optimizer = "+".join(sorted({stage.optimizer for stage in self.stages}))
+        axes |= {"later_stages": later, "epochs": self.passes, "optimizer": optimizer}
         return {"trial": self.id, **axes, "seed": self.seed, **streams}
+
+
+def _values(stage: Stage) -> dict[str, Any]:
+    """Returns the traced hyperparameters of a stage and the arguments of its optimizer, by their columns."""
+    values = dict(vars(stage.traced))
+    return values | row_of(stage.optimizer, values.pop("optimizer_args"))
 
 
 def _changes(before: Stage, stage: Stage) -> str:
     """Returns the changes of a stage: its optimizer, and key=value for each hyperparameter that differs."""
-    old, new = ({**dataclasses.asdict(each.traced), "epochs": each.epochs} for each in (before, stage))
+    old, new = ({**_values(each), "epochs": each.epochs} for each in (before, stage))
     optimizer = [stage.optimizer] if stage.optimizer != before.optimizer else []
-    return " ".join(optimizer + [f"{name}={new[name]}" for name in new if new[name] != old[name]]) or "the same"
+    return " ".join(optimizer + [f"{name}={new[name]}" for name in new if new[name] != old.get(name)]) or "the same"
 
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """One training run, for trials that differ only in their number of epochs.
+    """One training run, for trials that differ only in their number of epochs and in the decay of averaged weights.
 
     Attributes:
         trials: the trials, the shortest first. The longest is trained; the results of the others are read off it.
+        series: the ids of the records by epoch with their decays, of all trials that any study of the run has asked
+            for; () stands for one without averages.
     """
 
     trials: tuple[Trial, ...]
+    series: tuple[tuple[str, float | None], ...] = ()
+
+    @property
+    def decays(self) -> dict[str, float | None]:
+        """The decay of the averaged weights in each of the records by epoch, by their ids; None without averages."""
+        return dict(self.series) or {self.trials[0].member: None}
 
     @property
     def id(self) -> str:
-        """A hash of what training uses, without the number of epochs where a shorter trial is a prefix."""
-        return self.trials[0].member
+        """The ids of the records by epoch, joined by '+': one, if the weights are not averaged with several decays."""
+        return "+".join(self.decays)
 
     @property
     def epochs(self) -> int:
@@ -127,6 +146,7 @@ class Plan:
 
 
 MOST_TRIALS = 100_000
+MOST_DECAYS = 8  # of averaged weights in one training
 
 
 def make_plan(study: Study, earlier: Collection[Study] = (), *, numbered: bool = False) -> Plan:
@@ -145,8 +165,11 @@ def make_plan(study: Study, earlier: Collection[Study] = (), *, numbered: bool =
         RequestError: the grid is too large.
     """
     grid = _expand(study)
+    every = {trial.id: trial for past in earlier for trial in list_trials(past)}
+    every |= {trial.id: trial for trial in grid.trials}
+    series = _series(every.values())
     programs: dict[str, list[Member]] = defaultdict(list)
-    for member in _members(grid.trials):
+    for member in _members(grid.trials, series):
         programs[member.trials[0].program].append(member)
     plan = Plan(
         trials=grid.trials,
@@ -158,17 +181,29 @@ def make_plan(study: Study, earlier: Collection[Study] = (), *, numbered: bool =
         unread=grid.unread,
     )
     if numbered:
-        plan = _with_numbers(plan)
-    every = {trial.id: trial for past in earlier for trial in list_trials(past)}
-    every |= {trial.id: trial for trial in plan.trials}
-    return dataclasses.replace(plan, members={member.id: member for member in _members(every.values())})
+        return _with_numbers(plan)
+    return dataclasses.replace(plan, members={member.id: member for member in _members(every.values(), series)})
 
 
-def _members(trials: Iterable[Trial]) -> list[Member]:
-    groups: dict[str, list[Trial]] = defaultdict(list)
+def _members(trials: Iterable[Trial], series: Mapping[str, tuple]) -> list[Member]:
+    groups: dict[tuple, list[Trial]] = defaultdict(list)
     for trial in trials:
-        groups[trial.member].append(trial)
-    return [Member(tuple(sorted(group, key=lambda trial: trial.epochs))) for group in groups.values()]
+        groups[series[trial.member]].append(trial)
+    return [Member(tuple(sorted(group, key=lambda t: t.epochs)), found) for found, group in groups.items()]
+
+
+def _series(trials: Iterable[Trial]) -> dict[str, tuple]:
+    """Returns the series of the member of each trial, by the id of the trial's records by epoch."""
+    groups: dict[str, dict[str, float | None]] = defaultdict(dict)
+    for trial in trials:
+        groups[trial.training][trial.member] = trial.stages[0].traced.ema
+    found = {}
+    for decays in groups.values():
+        pairs = sorted(decays.items(), key=lambda pair: pair[1] or 0)
+        for place, (name, _) in enumerate(pairs):
+            first = place // MOST_DECAYS * MOST_DECAYS
+            found[name] = tuple(pairs[first : first + MOST_DECAYS])
+    return found
 
 
 def _with_numbers(plan: Plan) -> Plan:
@@ -187,7 +222,8 @@ def _with_numbers(plan: Plan) -> Plan:
     )
     renamed = {t.id: t for program in programs for member in program.members for t in member.trials}
     trials = tuple(renamed[numbers[trial.id]] for trial in plan.trials)
-    return dataclasses.replace(plan, trials=trials, programs=programs)
+    members = {member.id: member for program in programs for member in program.members}
+    return dataclasses.replace(plan, trials=trials, programs=programs, members=members)
 
 
 def list_trials(study: Study) -> tuple[Trial, ...]:
@@ -236,7 +272,7 @@ def _expand(study: Study) -> _Grid:
         static, stages = _compiled_and_stages(study, *outer_values)
         used, used_streams = used_by_training(static, stages)
         number = known.setdefault(used, len(known))
-        of_trial, of_member = map(digest, stage_content(static, stages))
+        contents = [*map(digest, stage_content(static, stages))]
         program = f"p{digest(static_content(static))}"
         for *stream_seeds, seed in itertools.product(*[*axes.values()][-inner:]):
             values = (*outer_values, *stream_seeds, seed)
@@ -247,8 +283,9 @@ def _expand(study: Study) -> _Grid:
                 repeats.update(axis for axis, one, other in pairs if one != other)
                 continue
             seeds = {name: getattr(streams, name) for name in used_streams}
-            trial_id, member_id = (digest([content, seeds]) for content in (of_trial, of_member))
-            found[key] = values, Trial(f"t{trial_id}", f"m{member_id}", program, static, stages, seed, streams)
+            trial_id, member_id, training = (digest([content, seeds]) for content in contents)
+            trial = Trial(f"t{trial_id}", f"m{member_id}", program, static, stages, seed, streams, training)
+            found[key] = values, trial
     return _Grid(
         trials=tuple(trial for _, trial in found.values()),
         repeats=dict(repeats),
@@ -281,12 +318,16 @@ def _compiled_and_stages(study: Study, model: str, *values: Any) -> tuple[Static
     point = {h.name: value for h, value in zip(HPARAMS, values, strict=True)}
     stages = tuple(_stage({**point, **change}) for change in study.train.stages or ({},))
     hparams = {h.column: point[h.name] for h in STATIC}
-    hparams["optimizer"] = "+".join(sorted({stage.optimizer for stage in stages}))
+    hparams["optimizer"] = "+".join(sorted({stage.spec for stage in stages}))
     clips = any(stage.traced.clip_norm is not None for stage in stages)
     keeps_best = study.data.has_validation or any(stage.traced.early_stopping != "off" for stage in stages)
-    plateaus = any(read_plateau(stage.traced.schedule) is not None for stage in stages)
-    parts = any(stage.has_part for stage in stages)
-    flags = {"clips": clips, "keeps_best": keeps_best, "plateaus": plateaus, "parts": parts}
+    flags = {
+        "clips": clips,
+        "keeps_best": keeps_best,
+        "plateaus": any(read_plateau(stage.traced.schedule) is not None for stage in stages),
+        "parts": any(stage.has_part for stage in stages),
+        "averages": any(stage.traced.ema is not None or stage.traced.lookahead != "off" for stage in stages),
+    }
     return Static(model=model, **hparams, **flags), stages
 
 
@@ -308,6 +349,11 @@ def single_out(study: Study, trial: Trial, seeds: tuple[int, ...]) -> Study:
 def _stage(point: dict[str, Any]) -> Stage:
     """Returns the stage at a point of the grid. Hyperparameters that its optimizer does not use have their defaults."""
     optimizer = point["optimizer"]
+    arguments = arguments_of(optimizer, point["optimizer_args"])
+    if optimizer in OWN:  # their arguments are hyperparameters, but for epsilon
+        point = point | {name: value for name, value in arguments if name in KEYS}
+        arguments = tuple((name, value) for name, value in arguments if name not in KEYS)
+    point = point | {"optimizer_args": arguments}
     used = {h.column: h.default if h.optimizers and optimizer not in h.optimizers else point[h.name] for h in TRACED}
     epochs = point["epochs"]
     return Stage(optimizer, int(epochs) if epochs == int(epochs) else epochs, Traced(**used))

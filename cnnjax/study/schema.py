@@ -13,6 +13,7 @@ from cnnjax.study import early_stopping as stopping
 from cnnjax.study.augmentation import OF_TESTS, TEST_TIME_KINDS, parse
 from cnnjax.study.hparams import HPARAMS, MOST_EPOCHS
 from cnnjax.study.metrics import MEASURES, NAMES, RULE, is_measure, measures_of, metrics_of, read_metrics
+from cnnjax.study.optimizer_checks import check_optimizers
 from cnnjax.study.renamed import OLD_KEYS, modern_config
 from cnnjax.study.rules import FLAG, Rule, choice, integer, is_int, is_number, none_or, number
 from cnnjax.study.schedules import read_plateau
@@ -31,6 +32,7 @@ from cnnjax.study.validation import (
     unknown_key,
 )
 from cnnjax.utils.errors import RequestError
+from cnnjax.utils.tree import flatten
 
 _SEED = integer(0, 2**32 - 1)
 _NAME = Rule(lambda v: isinstance(v, str) and bool(v), "must be a name")
@@ -271,6 +273,7 @@ def from_config(config: Mapping[str, Any]) -> Study:
     _check_splits(study.data)
     _check_selection(study)
     _check_stopping(study)
+    check_optimizers(study.train)
     return study
 
 
@@ -293,10 +296,9 @@ def _read_stages(key: str, value: Any) -> tuple[Mapping[str, Any], ...]:
                 raise RequestError(f"{key}[{place}].{name}", item, OLD_KEYS[f"train.{name}"])
             if name not in fields:
                 raise RequestError(f"{key}[{place}].{name}", item, unknown_key(name, fields))
-            if isinstance(item, list | tuple):
-                raise RequestError(
-                    f"{key}[{place}].{name}", item, "hyperparameters of a stage are not axes; use one value"
-                )
+            for path, one in flatten({f"{key}[{place}]": {name: item}}):
+                if isinstance(one, list | tuple):
+                    raise RequestError(path, one, "hyperparameters of a stage are not axes; use one value")
             check(f"{key}[{place}].{name}", item, fields[name])
         stages.append(dict(stage))
     return tuple(stages)

@@ -171,6 +171,7 @@ def _keys_rows(config: Any, prefix: str) -> Iterator[str]:
             yield from _keys_rows(value, f"{prefix}{name}.")
         if "doc" not in about:
             continue
-        default, is_axis = (value[0], "axis") if about.get("axis") else (value, "")
+        is_axis = "axis" if about.get("axis") else ""
+        default = value[0] if is_axis and not isinstance(value, Mapping) else value
         takes = about["takes"] if "takes" in about else about["rule"].allowed.removeprefix("must be ")
         yield f"| `{prefix}{name}` | `{default!r}` | {is_axis} | {takes} | {about['doc']} |"

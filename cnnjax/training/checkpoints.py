@@ -60,7 +60,7 @@ class Checkpoints:
             self._manager.delete(epoch)
             self.stale.remove(epoch)
         meta = add_checksum({**meta, "checksums": _checksums(state)})
-        arguments = ocp.args.Composite(state=ocp.args.StandardSave(_used(state)), meta=ocp.args.JsonSave(meta))
+        arguments = ocp.args.Composite(state=ocp.args.StandardSave(_as_stored(state)), meta=ocp.args.JsonSave(meta))
         self._manager.save(epoch, args=arguments, force=True)  # also before a later epoch
 
     def epochs(self) -> list[int]:
@@ -138,7 +138,9 @@ def saved_epochs(directory: Path) -> list[int]:
     return sorted(ocp.utils.checkpoint_steps(directory.absolute())) if directory.is_dir() else []
 
 
-def read_variables(directory: Path, epoch: int, best: bool, abstract_variables: Any) -> tuple[list[str], dict]:
+def read_variables(
+    directory: Path, epoch: int, best: bool, abstract_variables: Any, averages: bool = False
+) -> tuple[list[str], dict]:
     """Reads only the weights of a state, on whatever devices it was written.
 
     Args:
@@ -146,9 +148,11 @@ def read_variables(directory: Path, epoch: int, best: bool, abstract_variables: 
         epoch: one of `saved_epochs`.
         best: whether to read the weights of each member's best epoch, if it has one, instead of the newest.
         abstract_variables: nested dict of jax.ShapeDtypeStruct, the variables of one member.
+        averages: whether to read the averages of the weights.
 
     Returns:
-        The members' ids, and their variables: a nested dict of numpy arrays with the members' axis first.
+        The members' ids, and their variables: a nested dict of numpy arrays with the members' axis first, and then that
+        of the averages.
 
     Raises:
         Damaged: the state is damaged.
@@ -157,20 +161,21 @@ def read_variables(directory: Path, epoch: int, best: bool, abstract_variables: 
     folder = directory.absolute() / str(epoch)
     try:
         with _readable(directory) as readable:
-            members, saved = _read_variables(readable / str(epoch), best, abstract_variables)
+            members, saved = _read_variables(readable / str(epoch), best, averages, abstract_variables)
     except Exception as error:  # a damaged state can make Orbax raise anything
         if isinstance(error, RequestError | PermissionError | MemoryError):
             raise
         advice = "to train its trials again, delete it and their predictions, and run the study's command again"
         raise Damaged(folder, first_line(error)[:120], advice) from error
+    newest = saved["averages"] if averages else saved
     if not best:
-        return members, _variables(saved, abstract_variables)
+        return members, _variables(newest, abstract_variables)
     has_best = saved["best"]["epoch"] > 0
 
     def choose(best: np.ndarray, newest: np.ndarray) -> np.ndarray:
-        return np.where(has_best.reshape(-1, *[1] * (best.ndim - 1)), best, newest)
+        return np.where(has_best.reshape(*has_best.shape, *[1] * (best.ndim - has_best.ndim)), best, newest)
 
-    both = (_variables(tree, abstract_variables) for tree in (saved["best"], saved))
+    both = (_variables(tree, abstract_variables) for tree in (saved["best"], newest))
     return members, jax.tree.map(choose, *both)
 
 
@@ -209,33 +214,33 @@ def _read_meta(folder: Path) -> dict[str, Any]:
 
 
 def _read_state(folder: Path, abstract_state: Any) -> Any:
-    used = _used(abstract_state)
-    found = ocp.StandardCheckpointHandler().restore(folder / "state", args=ocp.args.StandardRestore(used))
-    return found if used is abstract_state else type(abstract_state)(**found)
+    wanted = _as_stored(abstract_state)
+    state = ocp.StandardCheckpointHandler().restore(folder / "state", args=ocp.args.StandardRestore(wanted))
+    return state if wanted is abstract_state else abstract_state._replace(**state)
 
 
-def _used(state: Any) -> Any:
-    """Returns a state without the optional fields that are None: states of older versions do not have them."""
+def _as_stored(state: Any) -> Any:
+    """Returns a named tuple without the fields that have their default None: states of older versions lack them."""
     defaults = getattr(state, "_field_defaults", {})
-    unused = [name for name in defaults if getattr(state, name) is None]
-    return {name: getattr(state, name) for name in state._fields if name not in unused} if unused else state
+    absent = [name for name, default in defaults.items() if default is None and getattr(state, name) is None]
+    return {name: value for name, value in state._asdict().items() if name not in absent} if absent else state
 
 
-def _read_variables(folder: Path, best: bool, abstract_variables: Any) -> tuple[list[str], dict]:
+def _read_variables(folder: Path, best: bool, averages: bool, abstract_variables: Any) -> tuple[list[str], dict]:
     meta = _read_meta(folder)
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
         tree = reader.handler.metadata(folder / "state").tree
         # Older states hold params and batch_stats together, as `variables`.
         stored = {"variables": abstract_variables} if "variables" in tree else abstract_variables
-        wanted = dict(stored)
+        wanted = {"averages": stored} if averages else dict(stored)
         if best:
             wanted["best"] = {**stored, "epoch": jax.ShapeDtypeStruct((), np.int32)}
-        members = len(meta["members"])
-        wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((members, *leaf.shape), leaf.dtype), wanted)
+        stack = (len(meta["members"]), *([len(meta["members"][0].split("+"))] if averages else []))
+        wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((*stack, *leaf.shape), leaf.dtype), wanted)
         _check_memory(folder, wanted)
         saved = {name: tree[name] for name in wanted}
-        if best:
-            saved["best"] = {name: tree["best"][name] for name in wanted["best"]}
+        for part in {"averages", "best"} & wanted.keys():
+            saved[part] = {name: tree[part][name] for name in wanted[part]}
         _check_shapes(saved, wanted)
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
         arguments = ocp.args.PyTreeRestore(saved, restore_args=as_numpy, partial_restore=True)

@@ -124,10 +124,10 @@ def load_trials(workdir: str | Path, trials: Sequence[str], *, trust_code: bool 
     found |= {trial.id: trial for member in plan.members.values() for trial in member.trials}
 
     @functools.lru_cache(1)  # the seeds of a configuration mostly share a state
-    def read(directory: Path, epoch: int, best: bool, network: AnyNetwork) -> tuple[list[str], dict]:
+    def read(directory: Path, epoch: int, best: bool, averages: bool, network: AnyNetwork) -> tuple[list[str], dict]:
         with pinned():
             shapes = variable_shapes(network, (height, width, channels))
-            return read_variables(directory, epoch, best, shapes)
+            return read_variables(directory, epoch, best, shapes, averages)
 
     for name in trials:
         trial = _find_trial(name, found)
@@ -135,11 +135,18 @@ def load_trials(workdir: str | Path, trials: Sequence[str], *, trust_code: bool 
         own_code.prepare(study.code, [trial.static.model], folder.path, trusted=trust_code)
         best = trial.stages[-1].traced.early_stopping != "off"  # as in `train_state.final_variables`
         network = _network(trial, len(classes), (height, width, channels))
-        members, stacked = read(*_find_state(folder, ids.get(trial.program, ()), trial), best, network)
-        index = members.index(trial.member)
+        state = _find_state(folder, ids.get(trial.program, ()), trial)
+        members, stacked = read(*state, best, trial.static.averages, network)
+        index = _place_of(trial, members)
         variables = jax.tree.map(lambda leaf, index=index: leaf[index], stacked)
         images = (*_normalization(trial, data), (height, width, channels), classes)
         yield Trained(trial, network, variables, *images, study.data.test_time_augment)
+
+
+def _place_of(trial: Trial, members: Sequence[str]) -> tuple[int, ...]:
+    """Returns the indices of a trial's weights in a state: the member's, and that of its average of the weights."""
+    member = next(index for index, name in enumerate(members) if trial.member in name.split("+"))
+    return (member, members[member].split("+").index(trial.member)) if trial.static.averages else (member,)
 
 
 def _normalization(trial: Trial, data: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -172,7 +179,7 @@ def _find_state(folder: RunFolder, members: Sequence[str], trial: Trial) -> tupl
         directory = folder.checkpoints(trial.program, ids[0], ids[-1])
         # Every state from the last epoch of an early stopped trial to the longest possible training holds its weights.
         ended = [epoch for epoch in saved_epochs(directory) if int(row["epochs_run"]) <= epoch <= trial.epochs]
-        if trial.member in ids and ended:
+        if any(trial.member in member.split("+") for member in ids) and ended:
             return directory, ended[-1]
     problem = f"{folder.path / 'checkpoints'} has no state of its epoch {row['epochs_run']}"
     raise RequestError("trial", trial.id, f"{problem}; use a trial that has a checkpoint")

@@ -1,7 +1,7 @@
 """Trains a batch of members to the last epoch, and writes the results to the run's directory."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -84,7 +84,8 @@ def run_members(
 def _train_and_record(work: Work, checkpoints: "Checkpoints") -> None:
     """Trains until all waiting trials have a result."""
     members, progress = work.batch.members, work.progress
-    lines = work.records.read_metrics({m.id for m in members} | {trial.id for m in members for trial in m.trials})
+    names = {name for m in members for name in m.decays} | {trial.id for m in members for trial in m.trials}
+    lines = work.records.read_metrics(names)
     now = restore_or_init(work, checkpoints, min(work.waiting), lines)
     # A part without training keeps the metrics up to the newest state, which other parts need.
     until = now.epoch if now.epoch < work.last else max(now.epoch, *checkpoints.epochs())
@@ -156,7 +157,7 @@ def _members_to_train(batch: MemberBatch, population: Population, ended: np.ndar
 
 
 def _metric_lines(work: Work, epoch: int, state: TrainState, history: EpochMetrics) -> list[dict[str, Any]]:
-    """Returns one line per epoch and member, up to the epoch in which the member ended."""
+    """Returns one line per epoch and member, and decay of averaged weights, up to the epoch in which it ended."""
     diverged, last = get((state.diverged, state.epoch))
     validates = work.dataset.validation is not None
     arrays = {name: array for name, array in history._asdict().items() if validates or name.startswith("train")}
@@ -166,10 +167,17 @@ def _metric_lines(work: Work, epoch: int, state: TrainState, history: EpochMetri
             now = epoch + i + 1
             if now > max(diverged[m], last[m]):
                 continue
-            values = {name: float(array[m, i]) for name, array in arrays.items()}
             status = {"status": "diverged"} if diverged[m] == now else {}
-            lines.append({"member": member.id, "epoch": now, **values, **status})
+            for place, name in enumerate(member.decays):
+                values = {key: float(array[m, i].flat[place]) for key, array in arrays.items()}
+                lines.append({"member": name, "epoch": now, **values, **status})
     return lines
+
+
+def trained_epochs(lines: Iterable[Mapping[str, Any]], members: Sequence[Member]) -> int:
+    """Returns the number of epochs that all members together trained. A line for each decay tells the same epoch."""
+    first = {next(iter(member.decays)) for member in members}
+    return sum(line["member"] in first for line in lines)
 
 
 def _record_trials(work: Work, now: Checkpoint) -> None:
@@ -182,26 +190,28 @@ def _record_trials(work: Work, now: Checkpoint) -> None:
     rows, evaluations, test_labels = [], [], dataset.test_labels
     seen = work.count_images(line for line in work.lines.values() if line["epoch"] <= epoch)  # none after an end
     for m, trial in work.waiting[epoch]:
+        place = [*members[m].decays].index(trial.member) if trial.static.averages else ...
+        of_trial = logits[m][place]
         measured: dict[str, Any] = {
             "seconds": round(seconds / len(members), 3),
             "images_per_second": round(seen / seconds, 1),
         }
         # The epoch's loss can be finite although its last update is not; the logits are then NaN.
-        if diverged[m] or np.isnan(logits[m]).any():
+        if diverged[m] or np.isnan(of_trial).any():
             measured |= {"status": "diverged", "epochs_run": int(diverged[m] or ran[m])}
         else:
-            work.folder.write_predictions(trial.id, logits=logits[m])
+            work.folder.write_predictions(trial.id, logits=of_trial)
             labels = test_labels.get(trial.streams.split, dataset.test.labels)
-            test = classification(logits[m], labels, work.population.config.metrics)
+            test = classification(of_trial, labels, work.population.config.metrics)
             evaluations.append({"trial": trial.id, "epoch": int(ran[m]), "split": "test", **test})
-            best_epoch = int(best[m] or ran[m])
+            best_epoch = int(best[m][place] or ran[m])
             stops_early = trial.stages[-1].traced.early_stopping != "off"
-            line = work.lines[members[m].id, best_epoch if stops_early else int(ran[m])]
+            line = work.lines[trial.member, best_epoch if stops_early else int(ran[m])]
             measured |= {name: line.get(name) for name in work.population.measures}
             measured |= {f"test_{name}": value for name, value in test.items()}
             status = "early_stopped" if ran[m] < trial.epochs else "ok"
             measured |= {"status": status, "epochs_run": int(ran[m]), "best_epoch": best_epoch}
-        rows.append(trial_row(trial, members[m].id, measured))
+        rows.append(trial_row(trial, trial.member, measured))
     work.records.append_metrics(evaluations)
     work.records.append_trials(rows)
     work.finished.update(trial.id for _, trial in work.waiting[epoch])
@@ -217,16 +227,16 @@ def _update_expected(work: Work, training: Sequence[Member], epoch: int) -> None
 def _report_progress(work: Work, epoch: int, seconds: float, lines: list[dict[str, Any]]) -> None:
     """Reports the trained epochs to the progress."""
     members, per_epoch = work.batch.members, work.train_size
-    newest = {line["member"]: line for line in lines}.values()
+    newest, trained = {line["member"]: line for line in lines}.values(), trained_epochs(lines, members)
     training = {line["member"] for line in newest if line["epoch"] == epoch and "status" not in line}
-    work.epochs_left -= len(lines)
-    _update_expected(work, [member for member in members if member.id in training], epoch)
+    work.epochs_left -= trained
+    _update_expected(work, [member for member in members if not training.isdisjoint(member.decays)], epoch)
     work.progress.epoch(
         epoch,
         work.last,
         [line["train_loss"] for line in newest],
         [line["train_accuracy"] for line in newest],
-        len(lines) * per_epoch,
+        trained * per_epoch,
         seconds,
         f"{members[0].id}-{members[-1].id}",
     )

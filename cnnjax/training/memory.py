@@ -69,10 +69,10 @@ def most_members(platform: str, count: int, devices: int, operations: float) -> 
 def training_memory(static: Static, dataset: Dataset, members: int, platform: str) -> float:
     """Estimates the memory that training takes on one device, without compiling it.
 
-    It has the data; the states of all members (weights, moments of the optimizer, best weights) before and after; two
-    more copies of the weights that the loop over epochs carries; and what a step needs: the gradients and updates, or
-    the arrays between the layers of a batch, or of a batch of the evaluation. The factors of the last two are fitted to
-    the compiler's figures. On a CPU one member after another takes a step.
+    It has the data; the states of all members (weights, moments of the optimizer, best weights, an average) before and
+    after; two more copies of the weights that the loop over epochs carries; and what a step needs: the gradients and
+    updates, or the arrays between the layers of a batch, or of a batch of the evaluation. The factors of the last two
+    are fitted to the compiler's figures. On a CPU one member after another takes a step.
 
     Args:
         static: of the program.
@@ -87,11 +87,11 @@ def training_memory(static: Static, dataset: Dataset, members: int, platform: st
     network = describe_network(static.model, len(dataset.classes), dataset.image_shape)
     weights = _FLOAT * parameter_count(network, dataset.image_shape)
     keeps_best = static.keeps_best or dataset.validation is not None
-    moments = sum(2 if name.startswith("adam") else 1 for name in static.optimizer.split("+"))
+    moments = sum(1 if spec.startswith(("sgd", "lion", "muon")) else 2 for spec in static.optimizer.split("+"))
     resident = dataset.splits if dataset.pool is None else {"pool": dataset.pool}
     splits = {id(split): split for split in resident.values()}.values()
     data = sum(split.images.nbytes + _FLOAT * len(split) for split in splits)
-    state = weights * (1 + moments + keeps_best)
+    state = weights * (1 + moments + keeps_best + static.averages)
     evaluated = 0 if dataset.validation is None else min(EVALUATION_BATCH, len(dataset.validation))
     step = max(2 * weights, _between_layers(network, static, dataset.image_shape, evaluated))
     return data + members * (2 * state + 2 * weights) + step * (1 if platform == "cpu" else members)

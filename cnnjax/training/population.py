@@ -30,6 +30,7 @@ from cnnjax.training.train_state import (
     TrainState,
     epoch_metrics,
     final_variables,
+    map_averages,
     with_more_epochs,
 )
 
@@ -76,6 +77,8 @@ class Population:
             clips=static.clips,
             plateaus=static.plateaus,
             parts=static.parts,
+            groups=static.groups,
+            averages=static.averages,
             test_time_augment=study.data.test_time_augment,
             loss=load_loss(static.loss),
             class_weights=static.class_weights,
@@ -99,7 +102,7 @@ class Population:
             "advance": self._map(self._advance_member, (MEMBERS, MEMBERS, MEMBERS, SHARED, SHARED)),
             "predict": self._map(self._predict_member, (MEMBERS, MEMBERS, MEMBERS, SHARED)),
         }
-        self._compiled: dict[tuple[str, int], Any] = {}  # by function and number of members
+        self._compiled: dict[tuple[str, int, int], Any] = {}  # by function and numbers of members and averages
         self._continue = jax.jit(with_more_epochs)
         self._gather = jax.jit(
             lambda stacked, members: jax.tree.map(lambda a: a[members], stacked), out_shardings=self.sharding
@@ -150,18 +153,20 @@ class Population:
     @property
     def compiled(self) -> dict[str, Any]:
         """The number of compilations of training, the numbers of members, and the memory of the largest program."""
-        sizes = sorted(members for name, members in self._compiled if name == "advance")
+        sizes = sorted({members for name, members, _ in self._compiled if name == "advance"})
         needed = [self._memory(size) for size in sizes]
         return {"compilations": self.traces, "chunk_members": sizes, "memory_bytes": max(needed, default=None)}
 
     def with_more_epochs(self, state: TrainState, hparams: Hparams) -> TrainState:
         """Returns the members, ready for more epochs than they were asked to train for before."""
-        stage = self._continue(state._replace(params={}, batch_stats={}, opt_state=(), best=None), self.put(hparams))
+        stage = self._continue(
+            state._replace(params={}, batch_stats={}, opt_state=(), best=None, averages=None), self.put(hparams)
+        )
         return state._replace(stage=stage.stage)
 
     def text(self, members: int) -> str:
         """Returns the optimized HLO of training for this number of members, with the source line of each operation."""
-        return self._compiled["advance", members].as_text()
+        return self._advances(members)[0].as_text()
 
     def put(self, tree: Any) -> Any:
         """Shards stacked arrays over the devices."""
@@ -186,14 +191,21 @@ class Population:
         return self._memory(devices.count_members(streams))
 
     def _executable(self, name: str, *arguments: Any) -> Any:
-        key = name, devices.count_members(arguments[0])
+        (averages,) = (argument.ema.shape[2] for argument in arguments if isinstance(argument, Hparams))
+        key = name, devices.count_members(arguments[0]), averages
         if key not in self._compiled:
             self._compiled[key] = self._functions[name].lower(*arguments).compile()
         return self._compiled[key]
 
+    def _advances(self, members: int) -> list[Any]:
+        """Returns the compiled functions that train this number of members."""
+        return [
+            compiled for (name, count, _), compiled in self._compiled.items() if (name, count) == ("advance", members)
+        ]
+
     def _memory(self, members: int) -> int:
-        sizes = self._compiled["advance", members].memory_analysis()
-        return sizes.argument_size_in_bytes + sizes.output_size_in_bytes + sizes.temp_size_in_bytes
+        every = (compiled.memory_analysis() for compiled in self._advances(members))
+        return max(x.argument_size_in_bytes + x.output_size_in_bytes + x.temp_size_in_bytes for x in every)
 
     def advance(
         self,
@@ -215,12 +227,14 @@ class Population:
             some: indices of the members to train; None for all. Repeated indices fill a size that is compiled.
 
         Returns:
-            The new state, and metrics as NumPy arrays [members, epochs], NaN for members that did not train.
+            The new state, and metrics as NumPy arrays [members, epochs], NaN for members that did not train. If the
+            program averages weights, they are [members, epochs, averages].
         """
         if some is not None:
             part, hparams, streams = self._gather((state, *self.put((hparams, streams))), some)
             trained, history = self.advance(part, hparams, streams, data, epochs)
-            whole = [np.full((devices.count_members(state), epochs), np.nan, np.float32) for _ in history]
+            count = devices.count_members(state)
+            whole = [np.full((count, *values.shape[1:]), np.nan, np.float32) for values in history]
             for target, values in zip(whole, history, strict=True):
                 target[some] = values
             return self._scatter(state, trained, some), history._make(whole)
@@ -241,7 +255,10 @@ class Population:
         return jax.profiler.trace(str(self._profile), create_perfetto_trace=True)
 
     def predict(self, state: TrainState, hparams: Hparams, streams: Streams, data: DeviceData) -> np.ndarray:
-        """Returns the test logits of every member, float16 [members, examples, classes], rows shifted to maximum 0."""
+        """Returns the test logits of every member, float16 [members, examples, classes], rows shifted to maximum 0.
+
+        If the program averages weights, they are [members, averages, examples, classes].
+        """
         arguments = (state, *self.put((hparams, streams)), data)
         predict = self._executable("predict", *arguments)
         return devices.get(processes.raise_on_all(lambda: jax.block_until_ready(predict(*arguments))))
@@ -260,10 +277,15 @@ class Population:
             state, metrics = train_epoch(state, hparams, streams, ours.train, ours.validation, self.config)
             return state, jax.tree.map(lambda row, value: row.at[i].set(value), history, metrics)
 
-        history = epoch_metrics(self.config.metrics)(*(jnp.full(self.every, jnp.nan) for _ in self.measures))
+        shape = (self.every, *hparams.ema.shape[1:2]) if self.config.averages else (self.every,)
+        history = epoch_metrics(self.config.metrics)(*(jnp.full(shape, jnp.nan) for _ in self.measures))
         return lax.fori_loop(0, epochs, one_epoch, (state, history))
 
     def _predict_member(self, state: TrainState, hparams: Hparams, streams: Streams, data: DeviceData) -> jax.Array:
         test = data.of_member(hparams, streams, self._train_number).test
-        variables, config = final_variables(state, hparams), self.config
-        return predict(config.network, variables, test, config.augment, config.test_time_augment)
+        config = self.config
+
+        def predicted(variables: dict) -> jax.Array:
+            return predict(config.network, variables, test, config.augment, config.test_time_augment)
+
+        return map_averages(predicted, final_variables(state, hparams), state)

@@ -31,6 +31,7 @@ from cnnjax.training.estimate import describe_speed, network_of
 from cnnjax.training.loop import run_members
 from cnnjax.training.machine import this_machine
 from cnnjax.training.memory import MEMORY_SHARE, fitting_size, most_members
+from cnnjax.training.optimizer_checks import check_groups, check_optimizers
 from cnnjax.training.own_functions import check_functions
 from cnnjax.training.population import Population
 from cnnjax.training.stacking import steps_per_epoch, table_size
@@ -98,6 +99,9 @@ class Compiler:
             layout: the stored batches. The members that are in none of them train together, as many as fit in memory.
         """
         start = time.perf_counter()
+        # A study with other decays of averaged weights trains other members; the states of the old ones remain.
+        old = [batch for batch in layout if not self._members.keys() >= {*batch[0]}]
+        layout = [batch for batch in layout if batch not in old]
         stored = {member for ids, _ in layout for member in ids}
         asked = {member.id for member in program.members}
         new = [member for member in program.members if member.id not in stored]
@@ -117,7 +121,7 @@ class Compiler:
             size = self._fitting_size(population, new)
             pending += split_layout([([member.id for member in new], size)], size)
         memory = max((self._compile(population, ids, size) for ids, size in pending), default=0)
-        done = [(ids, size) for ids, size in layout if asked.isdisjoint(ids)]
+        done = [*old, *((ids, size) for ids, size in layout if asked.isdisjoint(ids))]
         return Compiled(program, population, done, pending, memory, time.perf_counter() - start)
 
     def _fitting_size(self, population: Population, new: Sequence[Member]) -> int:
@@ -178,8 +182,10 @@ def load_data(study: Study, earlier: Sequence[Study] = ()) -> Dataset:
     """
 
     def here() -> Dataset:
+        check_optimizers(study)
         dataset = load_checked(study, earlier, identify=True)
         check_functions(study, len(dataset.classes))
+        check_groups(study, dataset.image_shape, len(dataset.classes))
         check_augmentations(study, dataset.image_shape, len(dataset.classes))
         return dataset
 

@@ -35,7 +35,7 @@ def restore_or_init(work: Work, checkpoints: "Checkpoints", most: int, lines: li
             epoch
             for member, ran in zip(work.batch.members, last, strict=False)
             for epoch in range(1, int(ran) + 1)
-            if (member.id, epoch) not in recorded
+            if any((name, epoch) not in recorded for name in member.decays)
         ]
         if not lost:
             state = work.population.with_more_epochs(state, work.hparams)
@@ -65,7 +65,9 @@ def drop_newer_metrics(work: Work, epoch: int, lines: list[dict[str, Any]]) -> d
     """
     members, finished = work.batch.members, work.finished
     unfinished = {trial.id for member in members for trial in member.trials} - finished
-    ends = {m.id: max([epoch, *(t.epochs for t in m.trials if t.id in finished)]) for m in members}
+    ends = dict.fromkeys((name for member in members for name in member.decays), epoch)
+    for trial in (trial for member in members for trial in member.trials if trial.id in finished):
+        ends[trial.member] = max(ends[trial.member], trial.epochs)
 
     def is_kept(line: dict[str, Any]) -> bool:
         if "trial" in line:

@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cnnjax.study import optimizers
 from cnnjax.study.early_stopping import Stopping, read_stopping
-from cnnjax.study.hparams import TRACED, Stage, Streams, Traced
+from cnnjax.study.hparams import BY_COLUMN, TRACED, Stage, Streams, Traced
+from cnnjax.study.lookahead import read_lookahead
 from cnnjax.study.metrics import EPOCH_MEASURES
 from cnnjax.study.plan import Member, Trial
 from cnnjax.study.schedules import Plateau, factors, is_by_step, read_plateau, total_steps
@@ -22,6 +24,8 @@ _FIELDS = (
     "epochs",  # int: the largest number of epochs of the stage, of which the last may be a part of one
     "last_steps",  # int: the number of steps in the last epoch
     *(h.column for h in TRACED if h.is_scalar),  # as `Hparam.scalar` converts them
+    "optimizer_args",  # float32 by name: all traced arguments of the program's optimizers
+    "lookahead",  # float32 [..., 2]: steps and rate; 0 steps: off
     "schedule",  # float32 [..., epochs, 2 or steps + 1]: factor of the learning rate, as `TableSize` says
     "plateau_factor",  # float: multiplies the learning rate on a plateau
     "plateau_patience",  # int: epochs in a row without improvement that are no plateau yet
@@ -93,9 +97,19 @@ def stack_members(
         [_row(trial, number, table, tables.steps, monitor, measures) for number in range(len(trial.stages))]
         for trial in trials
     ]
-    hparams = Hparams(
-        *(np.stack([np.stack([getattr(stage, name) for stage in row]) for row in rows]) for name in Hparams._fields)
-    )
+    most = max(len(member.decays) for member in members)
+    rows = [
+        [row._replace(ema=_decays(member, most)) for row in each] for each, member in zip(rows, members, strict=True)
+    ]
+    arrays: dict[str, Any] = {
+        name: np.stack([np.stack([getattr(stage, name) for stage in row]) for row in rows])
+        for name in Hparams._fields
+        if name != "optimizer_args"
+    }
+    arguments = {
+        n: np.array([[stage.optimizer_args[n] for stage in row] for row in rows]) for n in rows[0][0].optimizer_args
+    }
+    hparams = Hparams(**arrays, optimizer_args=arguments)
     seeds: dict[str, Any] = {
         field.name: np.array([getattr(trial.streams, field.name) for trial in trials], np.uint32)
         for field in dataclasses.fields(Streams)
@@ -104,18 +118,28 @@ def stack_members(
     return hparams, Streams(**seeds)
 
 
+def _decays(member: Member, count: int) -> np.ndarray:
+    """Returns the decays of a member's averaged weights with their complements [count, 2]; the last one fills it."""
+    decays = [BY_COLUMN["ema"].scalar(decay) for decay in member.decays.values()]
+    return np.stack((decays + decays[-1:] * count)[:count])
+
+
 def _row(trial: Trial, number: int, table: Callable, steps: int, monitor: str, measures: Sequence[str]) -> Hparams:
-    stage = trial.stages[number]
+    stage, specs = trial.stages[number], trial.static.optimizer.split("+")
+    names = dict.fromkeys(name for spec in specs for name in optimizers.read_spec(spec)[2])
     traced: Traced = stage.traced
+    arguments = optimizers.traced(stage.optimizer, traced.optimizer_args)
     stopping = read_stopping(traced.early_stopping)
     is_last = number == len(trial.stages) - 1
     watched = stopping or _NEVER._replace(metric=monitor)
     plateau = read_plateau(traced.schedule) or Plateau(1.0, _NEVER.patience)
     return Hparams(
-        optimizer=np.int32(trial.static.optimizer.split("+").index(stage.optimizer)),
+        optimizer=np.int32(specs.index(stage.spec)),
         epochs=np.int32(stage.whole_epochs),
         last_steps=np.int32(total_steps(stage.epochs, steps) - (stage.whole_epochs - 1) * steps),
         **{h.column: h.scalar(getattr(traced, h.column)) for h in TRACED if h.is_scalar},
+        lookahead=np.array(read_lookahead(traced.lookahead) or (0, 0), np.float32),
+        optimizer_args={name: np.float32(arguments.get(name, np.nan)) for name in names},
         schedule=table(traced.schedule, stage.epochs),
         plateau_factor=np.float32(plateau.factor),
         plateau_patience=np.int32(plateau.patience),

@@ -18,16 +18,19 @@ from cnnjax.training.augment.batch import augmented_batch
 from cnnjax.training.augment.draws import EVERY_EPOCH, alternate_flips
 from cnnjax.training.evaluate import DeviceSplit, Sums, batch_sums, evaluate, zero_sums
 from cnnjax.training.losses import Labels, Loss, class_weights, losses_of, weighted_mean, weights_of
-from cnnjax.training.optimizers import make_optimizer
 from cnnjax.training.stacking import Hparams, steps_per_epoch
 from cnnjax.training.train_state import (
+    Averages,
     BestWeights,
     EpochMetrics,
     StaticConfig,
     TrainState,
+    average_weights,
     end_epoch,
     epoch_metrics,
+    for_each_average,
     hparams_of_stage,
+    map_averages,
     new_plateau,
     where,
 )
@@ -61,19 +64,22 @@ def init_train_state(
         keep_best: whether to keep the weights of the best epoch.
     """
     variables = initial_variables(config.network, image_shape, config.initialization, stream_key(streams, "init"))
-    params, batch_stats = variables["params"], variables.get("batch_stats", {})
+    variables = {"batch_stats": {}, **variables}
+    params, batch_stats = variables["params"], variables["batch_stats"]
     zero = jnp.zeros((), jnp.int32)
     measures = epoch_metrics(config.metrics)
     worst = measures(*[jnp.array(-jnp.inf)] * len(measures._fields))
-    optimizer = make_optimizer(config.optimizer, hparams_of_stage(hparams, zero), clips=config.clips)
+    optimizer = config.optimizer_of(hparams_of_stage(hparams, zero))
+    best = BestWeights(params, batch_stats, worst, zero) if keep_best else None
     return TrainState(
         params=params,
         batch_stats=batch_stats,
         opt_state=optimizer.init(params),
         **dict.fromkeys(("epoch", "stage", "stage_start_epoch", "epochs_since_improvement", "diverged"), zero),
         best_score=jnp.array(-jnp.inf),
-        best=BestWeights(params, batch_stats, worst, zero) if keep_best else None,
+        best=for_each_average(best, hparams) if config.averages else best,
         plateau=new_plateau() if config.plateaus else None,
+        averages=Averages(**for_each_average(variables, hparams)) if config.averages else None,
     )
 
 
@@ -134,7 +140,7 @@ def train_step(
         state.params, state.batch_stats, batch, hparams, dropout_key, config.network, config.loss
     )
     with jax.named_scope("update"):
-        optimizer = make_optimizer(config.optimizer, hparams, clips=config.clips)
+        optimizer = config.optimizer_of(hparams)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
     return state._replace(params=params, batch_stats=batch_stats, opt_state=opt_state), metrics
@@ -165,13 +171,19 @@ def train_epoch(
     measures = [jnp.array(jnp.nan)] * len(config.metrics)
     if validation is not None:
         augments = (config.augment, config.test_time_augment)
-        measures = evaluate(config.network, trained.variables, validation, *augments, config.metrics)
+
+        def measure(variables: dict) -> Any:
+            return evaluate(config.network, variables, validation, *augments, config.metrics)
+
+        measures = map_averages(measure, trained.evaluated, trained)
     metrics = epoch_metrics(config.metrics)(*training, *measures)
+    if trained.averages is not None:
+        metrics = metrics._make(jnp.broadcast_to(value, hparams.ema.shape[-2]) for value in metrics)
 
     trained = end_epoch(trained, metrics, hparams, config)
     trains = (state.diverged == 0) & (state.stage < len(hparams.epochs))
     rolled_back = state._replace(diverged=jnp.where(trains, state.epoch + 1, state.diverged))
-    return where(trains & jnp.isfinite(metrics.train_loss), trained, rolled_back), metrics
+    return where(trains & jnp.isfinite(metrics.train_loss).all(), trained, rolled_back), metrics
 
 
 def _train_batches(
@@ -198,8 +210,8 @@ def _train_batches(
     if config.drop_last:
         count, rest = count - rest, 0
     steps = steps_per_epoch(train.size, config.batch_size, config.drop_last)
-    epoch_of_stage = jnp.minimum(state.epoch - state.stage_start_epoch, len(hparams.schedule) - 1)
-    factors = hparams.schedule[epoch_of_stage]
+    epoch_of_stage = state.epoch - state.stage_start_epoch
+    factors = hparams.schedule[jnp.minimum(epoch_of_stage, len(hparams.schedule) - 1)]
     assert len(factors) in (2, steps + 1)
 
     def factor(number: Array) -> Array:
@@ -221,6 +233,7 @@ def _train_batches(
             jax.random.fold_in(dropout_key, number),
             config,
         )
+        state = average_weights(state, hparams, epoch_of_stage * steps + number + 1)
         return (state, jax.tree.map(jnp.add, sums, metrics)), None
 
     examples = (order[:count], words[:count])

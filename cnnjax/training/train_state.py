@@ -1,15 +1,18 @@
 """The state of a training run, and its bookkeeping after each epoch: best weights, early stopping, stages."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 from cnnjax.models.network import AnyNetwork
 from cnnjax.study.metrics import METRICS, Metric, measures_of, metric_of, of_epochs
+from cnnjax.study.parameter_groups import NONE
 from cnnjax.training.losses import Loss
 from cnnjax.training.optimizers import make_optimizer
 from cnnjax.training.stacking import Hparams
@@ -32,6 +35,12 @@ class StaticConfig(NamedTuple):
     loss: Loss | None = None  # as `load_loss` returns it
     class_weights: str | None = None  # a level of `train.class_weights`
     metrics: tuple[Metric, ...] = METRICS  # to evaluate on the validation split
+    groups: str = NONE  # of parameters, as a trial has them
+    averages: bool = False  # whether to average the weights
+
+    def optimizer_of(self, hparams: Hparams) -> optax.GradientTransformation:
+        """Returns the optimizer, with the hyperparameters of a stage."""
+        return make_optimizer(self.optimizer, hparams, clips=self.clips, groups=self.groups)
 
 
 EpochMetrics: TypeAlias = Any
@@ -71,6 +80,23 @@ class Plateau(NamedTuple):
     bad_epochs: Int[Array, ""]  # in a row without improvement
 
 
+class Averages(NamedTuple):
+    """Averages of the weights over the steps, one for each decay along the first axis of every array."""
+
+    params: dict
+    batch_stats: dict
+
+    @property
+    def variables(self) -> dict:
+        """The Flax variables that `network.apply` takes."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def for_each_average(tree: Any, hparams: Hparams) -> Any:
+    """Returns a copy of a pytree for each average of the weights, along the first axis of every array."""
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (hparams.ema.shape[-2], *jnp.shape(leaf))), tree)
+
+
 class TrainState(NamedTuple):
     """The state of one training run. Populations stack it along the first axis of every array."""
 
@@ -83,18 +109,24 @@ class TrainState(NamedTuple):
     best_score: Float[Array, ""]  # of this stage, for early stopping
     epochs_since_improvement: Int[Array, ""]
     diverged: Int[Array, ""]  # the epoch whose training loss was not finite; 0 if there is none
-    best: BestWeights | None  # None without a metric that tells which epoch is best
+    best: BestWeights | None  # None without a metric that tells which epoch is best; with averages, one for each
     plateau: Plateau | None = None
+    averages: Averages | None = None
 
     @property
     def variables(self) -> dict:
         """The Flax variables that `network.apply` takes."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
+    @property
+    def evaluated(self) -> dict:
+        """The variables to evaluate: the averages if there are any."""
+        return self.variables if self.averages is None else self.averages.variables
+
 
 def hparams_of_stage(hparams: Hparams, stage: Array) -> Hparams:
     """Returns the hyperparameters of one stage; after the last stage, those of the last."""
-    return Hparams(*(rows[jnp.minimum(stage, len(rows) - 1)] for rows in hparams))
+    return jax.tree.map(lambda rows: rows[jnp.minimum(stage, len(rows) - 1)], hparams)
 
 
 def end_epoch(state: TrainState, metrics: EpochMetrics, hparams: Hparams, config: StaticConfig) -> TrainState:
@@ -112,13 +144,19 @@ def end_epoch(state: TrainState, metrics: EpochMetrics, hparams: Hparams, config
     """
     now = hparams_of_stage(hparams, state.stage)
     epoch, best = state.epoch + 1, state.best
+    averages = state.averages
     signs = np.array([1.0 if metric_of(name).larger_is_better else -1.0 for name in metrics._fields], np.float32)
-    scores = jnp.stack(metrics) * signs
+
+    def better(best: BestWeights, variables: dict, scores: EpochMetrics) -> BestWeights:
+        is_better = jnp.stack(scores)[now.monitor] > jnp.stack(best.scores)[now.monitor]
+        return where(is_better, BestWeights(**variables, scores=scores, epoch=epoch), best)
+
+    scores = jnp.stack(metrics, -1) * signs
     scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)  # NaN is never best
-    score = scores[now.monitor]
     if best is not None:
-        newest = BestWeights(state.params, state.batch_stats, metrics._make(scores), epoch)
-        best = where(score > jnp.stack(best.scores)[now.monitor], newest, best)
+        update = better if averages is None else jax.vmap(better)
+        best = update(best, state.evaluated, metrics._make(jnp.moveaxis(scores, -1, 0)))
+    score = (scores if averages is None else scores[0])[now.monitor]  # with several averages, nothing stops early
     improved = score > state.best_score + now.min_change
     epochs_since_improvement = jnp.where(improved, 0, state.epochs_since_improvement + 1)
     ended = (epochs_since_improvement >= now.patience) | (epoch - state.stage_start_epoch >= now.epochs)
@@ -126,9 +164,12 @@ def end_epoch(state: TrainState, metrics: EpochMetrics, hparams: Hparams, config
     moves_on = ended & (state.stage + 1 < len(hparams.epochs))
     if len(hparams.epochs) > 1:
         if best is not None:
-            variables = where(moves_on & now.restore & (best.epoch > 0), best.variables, variables)
-        optimizer = make_optimizer(config.optimizer, now, clips=config.clips)
+            kept = best if averages is None else jax.tree.map(lambda leaf: leaf[0], best)
+            variables = where(moves_on & now.restore & (kept.epoch > 0), kept.variables, variables)
+        optimizer = config.optimizer_of(now)
         opt_state = where(moves_on, optimizer.init(variables["params"]), opt_state)
+        if averages is not None:
+            averages = where(moves_on, Averages(**for_each_average(variables, now)), averages)
     return TrainState(
         **variables,
         opt_state=opt_state,
@@ -142,6 +183,7 @@ def end_epoch(state: TrainState, metrics: EpochMetrics, hparams: Hparams, config
         plateau=None
         if state.plateau is None
         else _next_plateau(state.plateau, score, jnp.array(signs)[now.monitor], now, moves_on),
+        averages=averages,
     )
 
 
@@ -181,10 +223,48 @@ def with_more_epochs(state: TrainState, hparams: Hparams) -> TrainState:
 
 
 def final_variables(state: TrainState, hparams: Hparams) -> dict:
-    """Returns the variables to test: those of the best epoch if the last stage stops early, else the newest."""
+    """Returns the variables to test: those of the best epoch if the last stage stops early, else the newest.
+
+    With averages, they are those of each average along the first axis of every array.
+    """
     if state.best is None:
-        return state.variables
-    return where(hparams.restore[-1] & (state.best.epoch > 0), state.best.variables, state.variables)
+        return state.evaluated
+
+    def choose(best: BestWeights, newest: dict) -> dict:
+        return where(hparams.restore[-1] & (best.epoch > 0), best.variables, newest)
+
+    return (choose if state.averages is None else jax.vmap(choose))(state.best, state.evaluated)
+
+
+def map_averages(function: Callable[[dict], Any], variables: dict, state: TrainState) -> Any:
+    """Applies a function to the variables of a state, or to those of each average in turn."""
+    return function(variables) if state.averages is None else lax.map(function, variables)
+
+
+def average_weights(state: TrainState, hparams: Hparams, steps: Array) -> TrainState:
+    """Updates the averages of the weights and batch statistics after a step, if the state has any.
+
+    An exponential moving average is decay * average + (1 - decay) * weights, and begins with the weights after the
+    first step, as in `torch.optim.swa_utils.AveragedModel`. Lookahead is Zhang et al. 2019, algorithm 1.
+
+    Args:
+        state: after the step.
+        hparams: of one stage.
+        steps: number of steps of this stage, with this one.
+    """
+    if state.averages is None:
+        return state
+    period, rate = hparams.lookahead
+    looks, syncs = period > 0, (period > 0) & (steps % jnp.maximum(period, 1).astype(jnp.int32) == 0)
+
+    def average(old: Any, decay: Float[Array, "2"]) -> Any:
+        keep = jnp.where(looks, jnp.where(syncs, 1 - rate, 1), jnp.where(steps == 1, 0, decay[0]))
+        take = jnp.where(looks, jnp.where(syncs, rate, 0), jnp.where(steps == 1, 1, decay[1]))
+        return jax.tree.map(lambda a, w: keep * a + take * w, old, state.variables)
+
+    averages = Averages(**jax.vmap(average)(state.averages.variables, hparams.ema))
+    slow = jax.tree.map(lambda leaf: leaf[0], averages.variables)
+    return state._replace(**where(syncs, slow, state.variables), averages=averages)
 
 
 def where(condition: Array, chosen: Any, otherwise: Any) -> Any:

@@ -68,9 +68,13 @@ class Work:
         return self.dataset.train_size(self.batch.members[0].trials[0].static.train_examples)
 
     def count_images(self, lines: Iterable[Mapping[str, Any]]) -> int:
-        """Returns the number of images that were trained on in epochs of members, given their metrics."""
-        members = {member.id: member for member in self.batch.members}
-        return round(self.train_size * sum(members[line["member"]].share(line["epoch"]) for line in lines))
+        """Returns the number of images that were trained on in epochs of members, given their metrics.
+
+        An epoch counts once, though it has metrics for each decay of the averaged weights.
+        """
+        members = {next(iter(member.decays)): member for member in self.batch.members}
+        shares = (members[line["member"]].share(line["epoch"]) for line in lines if line["member"] in members)
+        return round(self.train_size * sum(shares))
 
     @property
     def records(self) -> ProgramRecords:

@@ -49,8 +49,9 @@ def test_every_hyperparameter_is_a_column_and_an_axis():
     """Trials that differ in a hyperparameter that is no axis would count as seeds of one configuration."""
     hparams = {field.name for field in (*dataclasses.fields(Static), *dataclasses.fields(Traced))}
     # Whether a trial clips, or keeps its best weights, follows from the others and from the data; folds repeat a
-    # configuration as seeds do.
-    hparams = hparams - {"clips", "keeps_best", "plateaus", "parts", "fold"} | {"epochs", "later_stages"}
+    # configuration as seeds do. The arguments of optimizers are columns of the tables that have them.
+    derived = {"clips", "keeps_best", "plateaus", "parts", "averages"}
+    hparams = hparams - {*derived, "fold", "optimizer_args"} | {"epochs", "later_stages"}
     assert set(AXES) == hparams
     assert hparams <= set(TRIAL_COLUMNS) and len(set(TRIAL_COLUMNS)) == len(TRIAL_COLUMNS)
 

@@ -11,7 +11,7 @@ import cnnjax
 from cnnjax.models.network import build_network
 from cnnjax.study import own_code
 from cnnjax.study.overrides import read_study
-from cnnjax.training.stacking import Hparams, stack_members
+from cnnjax.training.stacking import TableSize, stack_members
 from cnnjax.training.train import Batch, loss_fn, train_step
 from cnnjax.training.train_state import StaticConfig, hparams_of_stage
 from tests.support.runs import read_all
@@ -37,10 +37,10 @@ def first_member(name):
     study = read_study(make_config(name))
     own_code.prepare(study.code, study.models)
     program = make_plan(study).programs[0]
-    hparams, streams = stack_members(program.members[:1], 2, "val_accuracy", (0,))
+    hparams, streams = stack_members(program.members[:1], TableSize(2), "val_accuracy", (0,))
     network = build_network(study.models[0], 10, image_shape=SHAPE)
     config = StaticConfig(network, "pytorch", "sgd", 50)
-    of_stage = hparams_of_stage(Hparams(*(rows[0] for rows in hparams)), jnp.array(0))
+    of_stage = hparams_of_stage(jax.tree.map(lambda rows: rows[0], hparams), jnp.array(0))
     return network, of_stage, jax.tree.map(lambda a: a[0], streams), config
 
 
@@ -65,7 +65,7 @@ def test_it_trains_as_pytorch_does_with_the_same_weights(name, reference):
     batches = [
         Batch(generator.normal(size=(50, *SHAPE)).astype(np.float32), generator.integers(10, size=50)) for _ in range(5)
     ]
-    stages = Hparams(*(np.asarray(value)[None] for value in hparams))
+    stages = jax.tree.map(lambda value: np.asarray(value)[None], hparams)
     state = init_train_state(stages, streams, SHAPE, config, keep_best=False)
     theirs = jax.tree.map(lambda a: torch.tensor(np.asarray(a), requires_grad=True), state.params)
     forward = getattr(torch_nets, reference)

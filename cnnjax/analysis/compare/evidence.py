@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cnnjax import stats
-from cnnjax.analysis.columns import AXES, bounds, larger_is_better
+from cnnjax.analysis.columns import bounds, larger_is_better
 from cnnjax.analysis.compare.sides import Side
 from cnnjax.analysis.evidence import scale_of, trained_values
 from cnnjax.analysis.run import Run
@@ -83,7 +83,7 @@ def compare_configurations(a: Side, b: Side, measure: str | None = None, margin:
     configs = differences(_beside_the_grid(a.run.config), _beside_the_grid(b.run.config))
     if _have_same_data(a, b):
         configs.pop("data.path", None)
-    axes_a, axes_b = (side.run.configurations.loc[side.configuration, list(AXES)].to_dict() for side in (a, b))
+    axes_a, axes_b = (side.run.configurations.loc[side.configuration, side.run.axes].to_dict() for side in (a, b))
     return Evidence(
         a=a,
         b=b,

@@ -10,15 +10,13 @@ import numpy as np
 import pandas as pd
 
 from cnnjax.analysis.chance import stuck_trials
-from cnnjax.analysis.columns import AXES, REPEATS, repeats_of
+from cnnjax.analysis.columns import REPEATS, repeats_of
 from cnnjax.analysis.read import read_run
 from cnnjax.analysis.run import Run
 from cnnjax.runs import remote
 from cnnjax.study.hparams import STREAM_COLUMNS
 from cnnjax.utils.errors import RequestError, one_of
 from cnnjax.utils.text import completed, composed
-
-_KEYS = ("trial", *AXES, *REPEATS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,8 +114,9 @@ def read_side(asked: str) -> Side:
     chosen = pd.Series(True, index=run.trials.index)
     for condition in filter(None, selector.split(",")):
         key, equals, value = condition.partition("=")
-        if not equals or key not in _KEYS or key not in run.trials:
-            raise RequestError("selector", condition, f"write key=value; {one_of(key, _KEYS)}")
+        keys = ("trial", *run.axes, *REPEATS)
+        if not equals or key not in keys or key not in run.trials:
+            raise RequestError("selector", condition, f"write key=value; {one_of(key, keys)}")
         chosen &= _matches(run.trials[key], key, value)
     trials = run.trials[chosen]
     ended = trials[trials["status"] != "diverged"]

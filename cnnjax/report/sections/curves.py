@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from cnnjax.analysis.columns import AXES, bounds, level, measure_label, scale, word
+from cnnjax.analysis.columns import bounds, level, measure_label, scale, word
 from cnnjax.analysis.run import Run
 from cnnjax.report.labels import shortened
 from cnnjax.report.tables import Table
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 _COLUMNS = 4  # of panels, at most
 _LINES = 100  # configurations, at most
 _FEW = len(SERIES)  # lines that colors alone tell apart
-_TOLD_BY = tuple(axis for axis in AXES if axis != "model")  # each model has its own panel
 _GROUP = "Models and configurations by epoch"
 
 
@@ -151,7 +150,7 @@ def _curves(run: Run, name: str) -> Plot:
         :_LINES
     ] or sorted(trained)
     history = run.history[run.history["configuration"].isin(shown_configurations)]
-    history = history.join(run.configurations[["model", *_TOLD_BY]], on="configuration")
+    history = history.join(run.configurations[run.axes], on="configuration")
     splits = [s for s in ("train", "val") if history[f"{s}_{name}"].notna().any()]
     models = list(dict.fromkeys(history["model"]))
     few = history.groupby("model")["configuration"].nunique().max() <= 3
@@ -231,7 +230,8 @@ def _hide_spare(panels: Sequence["Axes"], count: int, columns: int) -> None:
 
 def _look(run: Run, history: pd.DataFrame, dashes: bool) -> _Look:
     """Assigns colors to as many of the varying axes as eight colors can tell apart, and dashes to the next axis."""
-    varying = [a for a in _TOLD_BY if history.groupby("optimizer")[a].nunique(dropna=False).max() > 1]
+    told_by = [axis for axis in run.axes if axis != "model"]  # each model has its own panel
+    varying = [a for a in told_by if history.groupby("optimizer")[a].nunique(dropna=False).max() > 1]
     if history["optimizer"].nunique() > 1:
         varying.insert(0, "optimizer")
     by_color: list[str] = []
