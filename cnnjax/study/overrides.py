@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 import ml_collections
 
+from cnnjax.study import ranges
 from cnnjax.study.schema import Study, from_config
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.paths import expanded
@@ -78,7 +79,7 @@ def read_value(text: str) -> Any:
     """Parses the value of an override.
 
     A Python literal is evaluated. Otherwise a list with commas is a tuple of parsed values, an empty text is an empty
-    tuple, and any other text is a string.
+    tuple, and any other text is a string, as is a range: `uniform(0, 0.9)`.
     """
     try:
         with warnings.catch_warnings():
@@ -88,7 +89,7 @@ def read_value(text: str) -> Any:
         pass  # not a literal
     if not text.strip():
         return ()
-    if "," not in text:
+    if "," not in text or ranges.is_call(text):
         return text.strip()
     return tuple(read_value(item) for item in text.removesuffix(",").split(","))
 

@@ -11,16 +11,20 @@ from typing import Any
 from cnnjax.study import early_stopping as stopping
 from cnnjax.study.hparams import HPARAMS, MOST_EPOCHS
 from cnnjax.study.metrics import MEASURES
+from cnnjax.study.ranges import take_ranges
 from cnnjax.study.renamed import OLD_KEYS, modern_config
 from cnnjax.study.rules import FLAG, Rule, choice, integer, is_int, is_number, none_or, number
+from cnnjax.study.search import SearchConfig, check_search
 from cnnjax.study.validation import (
     axis,
+    axis_keys,
     build,
     check,
     custom,
     declared,
     distinct,
     fields_of,
+    internal,
     joint,
     plain,
     single,
@@ -185,7 +189,12 @@ class Study:
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     streams: StreamsConfig = dataclasses.field(default_factory=StreamsConfig)
+    search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    # The texts of the ranges by key; the axes have their bounds.
+    ranges: Mapping[str, str] = internal(dict)
+    # The configurations that an adaptive search has asked for: the values of axes by key.
+    asked: tuple[Mapping[str, Any], ...] = internal(tuple)
 
     @property
     def split_seeds(self) -> tuple[int, ...]:
@@ -203,8 +212,14 @@ class Study:
         return dataclasses.replace(self, data=dataclasses.replace(self.data, **more), streams=streams)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the study as nested dicts of JSON values. Tuples become lists."""
-        return {k: _plain(v) for k, v in dataclasses.asdict(self).items()}
+        """Returns the study as nested dicts of JSON values. Tuples become lists; a grid has no keys of `search`."""
+        values = {k: _plain(v) for k, v in dataclasses.asdict(self).items() if k not in ("ranges", "asked")}
+        for key, text in self.ranges.items():
+            group, _, name = key.rpartition(".")
+            (values[group] if group else values)[name] = text
+        if self.search.method == "grid":
+            del values["search"]
+        return values | ({"asked": _plain(self.asked)} if self.asked else {})
 
 
 def _plain(value: Any) -> Any:
@@ -227,16 +242,32 @@ def from_config(config: Mapping[str, Any]) -> Study:
         RequestError: an unknown key, a value of the wrong type or out of range, an empty axis, or values that
             contradict each other.
     """
-    study = build(Study, plain(config), "")
+    values = plain(config)
+    ranges: dict[str, str] = {}
+    asked: tuple[Mapping[str, Any], ...] = ()
+    if isinstance(values, Mapping):
+        search = build(SearchConfig, values.get("search", {}), "search.")
+        values, ranges = take_ranges(values, search.programs)
+        asked = _read_asked(values.pop("asked", ()))
+    study = dataclasses.replace(build(Study, values, ""), ranges=ranges, asked=asked)
     _check_splits(study.data)
     _check_selection(study)
     _check_stopping(study)
+    check_search(study)
     return study
 
 
 def from_run(config: Mapping[str, Any]) -> Study:
     """Returns the study of a run's config.json, which also has the keys `NOT_OF_STUDY`. Raises as `from_config`."""
     return from_config({key: value for key, value in modern_config(config).items() if key not in NOT_OF_STUDY})
+
+
+def _read_asked(value: Any) -> tuple[Mapping[str, Any], ...]:
+    """Checks the form of the configurations that config.json has of an adaptive search."""
+    keys = {*axis_keys(Study), "seeds"}
+    if not isinstance(value, tuple) or not all(isinstance(one, Mapping) and keys.issuperset(one) for one in value):
+        raise RequestError("asked", value, "only the config.json of a run has this key")
+    return value
 
 
 def _read_stages(key: str, value: Any) -> tuple[Mapping[str, Any], ...]:

@@ -45,6 +45,11 @@ def axis(default: Any, rule: Rule, doc: str) -> Any:
     return dataclasses.field(default=(default,), metadata={"rule": rule, "doc": doc, "tuple": True, "axis": True})
 
 
+def internal(factory: Callable[[], Any]) -> Any:
+    """Declares a field that is not a key of a config."""
+    return dataclasses.field(default_factory=factory, hash=False, metadata={"internal": True})
+
+
 def declared(hparam: Hparam) -> Any:
     """Declares the field of a hyperparameter: an axis, unless its key takes one value."""
     if hparam.is_repeat:
@@ -109,13 +114,13 @@ def _unknown_key(key: str, cls: type) -> str:
         if isinstance(hint, type) and dataclasses.is_dataclass(hint)
     }
     below = {field: f"{group}.{field}" for group, of in groups.items() for field in fields_of(of)}
-    near = None if nearest(key, fields_of(cls)) else nearest(key, below)
+    near = key if key in below else None if nearest(key, fields_of(cls)) else nearest(key, below)
     return unknown_key(key, fields_of(cls), below[near] if near else None)
 
 
 def fields_of(cls: type) -> dict[str, dataclasses.Field]:
-    """Returns the fields of a dataclass by name."""
-    return {field.name: field for field in dataclasses.fields(cls)}
+    """Returns the fields of a dataclass that are keys of a config, by name."""
+    return {field.name: field for field in dataclasses.fields(cls) if not field.metadata.get("internal")}
 
 
 def axis_keys(cls: type, prefix: str = "") -> Iterator[str]:

@@ -108,6 +108,11 @@ class Population:
         return jax.jit(sharded, compiler_options=options)
 
     @property
+    def skips_ended(self) -> bool:
+        """Whether members that have ended take no time: on a CPU, where members train one after another."""
+        return jax.default_backend() == "cpu"
+
+    @property
     def devices(self) -> int:
         """The number of devices that the members are spread over."""
         return self._mesh.size
@@ -240,6 +245,8 @@ class Population:
             state, metrics = train_epoch(state, hparams, streams, ours.train, ours.validation, self.config)
             return state, jax.tree.map(lambda row, value: row.at[i].set(value), history, metrics)
 
+        if self.skips_ended:
+            epochs = jnp.where((state.diverged == 0) & (state.stage < len(hparams.epochs)), epochs, 0)
         history = EpochMetrics(*(jnp.full(self.every, jnp.nan) for _ in EpochMetrics._fields))
         return lax.fori_loop(0, epochs, one_epoch, (state, history))
 
