@@ -11,7 +11,7 @@ from cnnjax.models.ladder import LADDER
 from cnnjax.study.axes import digest, stage_content, static_content, used_by_training, where_it_matters
 from cnnjax.study.hparams import HPARAMS, STATIC, TRACED, Stage, Static, Streams, Traced
 from cnnjax.study.schema import Study
-from cnnjax.study.search import configurations, fixed, search_space
+from cnnjax.study.search import configurations, draw, fixed, search_space
 from cnnjax.utils.errors import RequestError
 
 
@@ -118,6 +118,7 @@ class Plan:
 
 
 MOST_TRIALS = 100_000
+_PROBES = 64  # configurations of a search space
 
 
 def make_plan(study: Study, earlier: Collection[Study] = (), *, numbered: bool = False) -> Plan:
@@ -264,10 +265,11 @@ def _unread_by_search(study: Study) -> Iterator[str]:
     """Yields the axes of a search space whose values have no effect on any configuration."""
     if study.search.method == "grid":
         return
+    grids = [fixed(study, values) for values in draw(study, _PROBES)]  # more than a short search draws
     for key in (key for one in search_space(study) for key in one.keys):
         group, _, name = key.rpartition(".")
         values = getattr(getattr(study, group) if group else study, name)
-        if not any(len({_used(fixed(grid, {key: value})) for value in values}) > 1 for grid in configurations(study)):
+        if not any(len({_used(fixed(grid, {key: value})) for value in values}) > 1 for grid in grids):
             yield key
 
 

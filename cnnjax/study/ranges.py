@@ -127,7 +127,11 @@ def take_ranges(config: Mapping[str, Any], levels: int) -> tuple[dict[str, Any],
         read = read_range(key, text)
         if not isinstance(read, Range):
             # A plain tuple of names of augmentations is one value.
-            return tuple((item,) if item != "none" else () for item in read) if key == "data.augment" else read
+            return (
+                tuple(() if item == "none" else tuple(str(item).split("+")) for item in read)
+                if key == "data.augment"
+                else read
+            )
         return read.levels(min(levels, _LEVELS)) if _BY_KEY[key].static else (read.low, read.high)
 
     return replace("", config), found
