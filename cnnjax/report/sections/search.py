@@ -115,7 +115,8 @@ def _scatter(run: Run, columns: list[str]) -> Plot:
     dropped = " Gray: configurations that trained for fewer epochs than the longest." if not longest.all() else ""
     caption = (
         f"Every configuration of the search: its mean {measure_name(run.select)} over each hyperparameter that the "
-        f"search set, if its optimizer uses it. Diamond: the best.{dropped} No error bars.{off_zero(panels[: len(columns)])}"
+        f"search set, if its optimizer uses it. Diamond: the best.{dropped} No error bars."
+        f"{off_zero(panels[: len(columns)])}"
     )
     return render(figure, "searched", "Which configuration is best", caption)
 
