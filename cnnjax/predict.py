@@ -46,6 +46,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--setting", dest="configuration", default=argparse.SUPPRESS, help=argparse.SUPPRESS
     )  # version 0.1
     parser.add_argument("--figures", type=Path, help="a folder for a page of images with their predicted classes")
+    parser.add_argument(
+        "--trust_code",
+        action="store_true",
+        help="run the copies of own code in the run's folder, if the original files have changed or are gone",
+    )
     return parser.parse_args(argv[1:])
 
 
@@ -60,7 +65,7 @@ def main(arguments: argparse.Namespace) -> None:
     output = expanded("--output", arguments.output)
     figures = arguments.figures and expanded("--figures", arguments.figures)
     given = arguments.input, output, arguments.trial, arguments.configuration, figures
-    print(predict.predict_file(remote.copied(arguments.workdir), *given))
+    print(predict.predict_file(remote.copied(arguments.workdir), *given, trust_code=arguments.trust_code))
 
 
 if __name__ == "__main__":

@@ -66,7 +66,12 @@ def weigh(run: Run) -> Evidence | None:
 
 
 def scale_of(run: Run, measure: str) -> stats.Scale:
-    """Returns the scale on which a measure of a run is compared: logit for shares, log for losses."""
+    """Returns the scale on which a measure of a run is compared: logit for shares, log for losses.
+
+    A measure without bounds, of a metric of the user, is compared as it is.
+    """
+    if math.isinf(bounds(measure)[0]):
+        return stats.Scale()
     if not larger_is_better(measure):
         return stats.Scale("log")
     split = {"train": "train", "val": "validation", "test": "test"}[measure.partition("_")[0]]

@@ -24,7 +24,8 @@ def check_folder(folder: RunFolder, study: Study, overwrite: bool) -> bool:
     folder.check_version()
     # What an adaptive search has decided holds for its search space only.
     axes = {*axis_keys(Study), "asked", "search.trials"} if not study.search.is_adaptive else _GROWING
-    found = {key: pair for key, pair in differences(there, study.to_dict()).items() if key not in axes}
+    found = differences({**there, "code": {}}, {**study.to_dict(), "code": {}})
+    found = {key: pair for key, pair in found.items() if key not in axes}
     if "sha256" in (folder.read_if_intact("data.json") or {}):
         found.pop("data.path", None)  # the data may have moved; its fingerprint is compared when it is read
     differing = [f"{key} ({theirs!r} there, {ours!r} here)" for key, (theirs, ours) in found.items()]
@@ -37,6 +38,7 @@ def check_folder(folder: RunFolder, study: Study, overwrite: bool) -> bool:
             f"(models, seeds, {of_data}, streams, train without its stages): choose another folder, or --overwrite it",
         )
     folder.check_networks(study.models)
+    folder.check_code(study.code)
     return False
 
 

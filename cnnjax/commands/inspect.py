@@ -13,14 +13,14 @@ import pandas as pd
 from cnnjax.data import Dataset, load_dataset
 from cnnjax.data.findings import examine
 from cnnjax.models.conv.methods import choose
-from cnnjax.models.network import build_network
-from cnnjax.models.specs import Layer
-from cnnjax.models.summary import LayerRow, check_fits, layer_table
+from cnnjax.models.specs import Layer, Residual
+from cnnjax.models.summary import LayerRow, check_fits, describe_network, layer_table
 from cnnjax.report import html
 from cnnjax.report.sections import data
 from cnnjax.report.sections.data_rules import check_data
 from cnnjax.report.tables import Table
 from cnnjax.report.theme import file_name
+from cnnjax.study import own_code
 from cnnjax.study.augmentation import levels as augmentations
 from cnnjax.study.schema import Study
 from cnnjax.training.augment import gather_batch
@@ -28,6 +28,7 @@ from cnnjax.training.devices import pin_settings
 from cnnjax.utils.paths import make_folder
 
 _BYTES = 4  # of a float32
+_SHOWN = ("kernel_size", "padding", "window")  # arguments of layers, also at their defaults
 _IMAGES, _DRAWS = 10, 4  # shown of the augmentation
 _KINDS = {
     **{"model": "text", "layer": "text", "output": "text", "computed as": "text"},
@@ -49,9 +50,11 @@ def inspect_study(study: Study, folder: Path) -> str:
         RequestError: the data is missing, a model is unknown or does not fit the images, or `folder` is a file.
     """
     pin_settings()
+    own_code.prepare(study.code, study.models)
     dataset = load_dataset(study.data, study.split_seeds)
     for name in study.models:
-        check_fits(name, dataset.image_shape)
+        with own_code.blamed("models", name):
+            check_fits(name, dataset.image_shape, len(dataset.classes))
     make_folder("--output", folder)
     of_data = data.tables(dataset, study.data.normalization)
     of_models = model_tables(study, dataset)
@@ -85,11 +88,11 @@ def _layers(study: Study, dataset: Dataset) -> Iterator[tuple[str, pd.DataFrame]
     """Yields the name and the layers of each model, or of each model and convolution method if there are several."""
     for model in study.models:
         for convolution in study.train.convolution:
-            network = build_network(model, len(dataset.classes), convolution=convolution)
+            network = describe_network(model, len(dataset.classes), dataset.image_shape)
             name = model if len(study.train.convolution) == 1 else f"{model}, convolution {convolution}"
             rows = [
                 {
-                    "layer": layer_name(row.layer),
+                    "layer": f"{row.part}: {layer_name(row.layer)}" if row.part else layer_name(row.layer),
                     "output": _shape(row.output),
                     "parameters": row.parameters,
                     "forward flops": row.flops,
@@ -106,13 +109,20 @@ def _layers(study: Study, dataset: Dataset) -> Iterator[tuple[str, pd.DataFrame]
 
 def _method(row: LayerRow, convolution: str) -> str:
     """Returns the method that computes a layer's convolution; empty for other layers."""
-    return choose(row.kernel, math.prod(row.output[:2]), convolution) if len(row.kernel) == 4 else ""
+    if len(row.kernel) != 4 or isinstance(row.layer, str):
+        return ""
+    return choose(row.kernel, math.prod(row.output[:2]), convolution)
 
 
-def layer_name(layer: Layer) -> str:
-    """Returns a layer's kind and fields, as in `Conv features=16 kernel_size=3 padding=same`."""
-    fields = dataclasses.asdict(layer).items()
-    return " ".join([type(layer).__name__, *(f"{name}={value}" for name, value in fields if value is not None)])
+def layer_name(layer: Layer | str) -> str:
+    """Returns a layer's kind and arguments, as in `Conv features=16 kernel_size=3 padding=same`; or a part's path."""
+    if isinstance(layer, str):
+        return layer
+    if isinstance(layer, Residual):  # the rows above have its layers
+        return "Residual"
+    values = [(field.name, getattr(layer, field.name), field.default) for field in dataclasses.fields(layer)]
+    shown = (f"{name}={value}" for name, value, default in values if name in _SHOWN or value != default)
+    return " ".join([type(layer).__name__, *shown])
 
 
 def _sums(frame: pd.DataFrame) -> dict[str, int]:

@@ -5,18 +5,19 @@ from pathlib import Path
 from typing import Any
 
 from cnnjax.commands.growth import check_folder, earlier_studies
-from cnnjax.commands.program_facts import network_of, repeated_points
+from cnnjax.commands.program_facts import repeated_points
 from cnnjax.data import Dataset, cache
 from cnnjax.data.load import load_checked
-from cnnjax.models.ladder import check_precision, find_layers
+from cnnjax.models.ladder import check_precision, find_model
 from cnnjax.models.summary import parameter_count, training_flops
 from cnnjax.multihost import processes
 from cnnjax.runs.run_dir import RunFolder, finished_trials
 from cnnjax.runs.speeds import read_speeds
+from cnnjax.study import own_code
 from cnnjax.study.plan import Member, Plan, Program, check_axes, make_plan
 from cnnjax.study.schedules import has_horizon
 from cnnjax.study.schema import Study
-from cnnjax.training.estimate import Estimator, describe_speed, time_span
+from cnnjax.training.estimate import Estimator, describe_speed, network_of, time_span
 from cnnjax.training.machine import Machine, calibrate, this_machine
 from cnnjax.training.memory import MEMORY_SHARE, fitting_size, most_members, training_memory
 from cnnjax.utils.progress import announced
@@ -41,8 +42,10 @@ def plan_lines(study: Study, workdir: Path | None = None, measure: bool = False)
     Raises:
         RequestError: the study is not valid, or its data is missing or does not fit.
     """
+    own_code.prepare(study.code, study.models)
     for name in study.models:
-        find_layers(name)  # fail fast, before loading data
+        find_model(name)  # fail fast, before loading data
+    _check_functions(study)
     folder = None if workdir is None else RunFolder(workdir)
     if folder is not None:
         check_folder(folder, study, overwrite=False)
@@ -59,8 +62,13 @@ def plan_lines(study: Study, workdir: Path | None = None, measure: bool = False)
     machine = this_machine(max(len(program.members) for program in plan.programs))
     for precision in study.train.precision:
         check_precision(precision, machine.platform)
+    if measure:
+        from cnnjax.training.program import prepare_jax
+
+        prepare_jax(plan)
     with announced(f"reading the data of {study.data.path or study.data.name}"), cache.mapped():
         dataset = processes.raise_on_all(load_checked, study)
+    _check_functions(study, len(dataset.classes))
     counts = {name: len(split) for name, split in dataset.splits.items()}
     yield f"data      {dataset.name}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items())
     yield from (f"          {note}" for note in dataset.notes)
@@ -70,6 +78,13 @@ def plan_lines(study: Study, workdir: Path | None = None, measure: bool = False)
 
         measure_programs(study, dataset, plan, programs, sizes)
     yield from _table(dataset, programs, stored, sizes, machine)
+
+
+def _check_functions(study: Study, num_classes: int | None = None) -> None:
+    if any(map(own_code.is_reference, (*study.train.loss, *study.metrics))):
+        from cnnjax.training.own_functions import check_functions  # imports jax
+
+        check_functions(study, num_classes)
 
 
 def _stored_epochs(folder: RunFolder) -> dict[str, int]:
@@ -123,7 +138,7 @@ def _members_at_a_time(program: Program, dataset: Dataset, machine: Machine) -> 
     """Returns how many members would train together, by the formula of their memory."""
     count = len(program.members)
     examples = dataset.train_size(program.static.train_examples)
-    operations = training_flops(network_of(program, dataset), dataset.image_shape) * examples
+    operations = training_flops(network_of(program.static, dataset), dataset.image_shape) * examples
     most = most_members(machine.platform, count, machine.devices, operations)
 
     def memory(size: int) -> float:
@@ -143,11 +158,12 @@ def _table(
     estimator = Estimator(machine, read_speeds(), lambda: calibrate(machine))
     yield ""
     columns = "optimizer  batch  members  at a time  parameters  memory MB  training TFLOP  minutes"
-    yield f"program        model       {columns}"
+    width = max(11, *(len(program.static.model) for program in programs))
+    yield f"program        {'model':<{width}} {columns}"
     total, low, high = 0.0, _START_SECONDS, _START_SECONDS
     for program in programs:
         static, members, size = program.static, program.members, sizes[program.id]
-        network = network_of(program, dataset)
+        network = network_of(program.static, dataset)
         images = dataset.train_size(static.train_examples) * sum(_epochs_left(member, stored) for member in members)
         flops = images * training_flops(network, dataset.image_shape)
         memory = training_memory(static, dataset, size // machine.devices, machine.platform)
@@ -157,7 +173,7 @@ def _table(
         low, high = low + seconds / found.factor, high + seconds * found.factor
         parameters = parameter_count(network, dataset.image_shape)
         yield (
-            f"{program.id:<13}  {static.model:<11} {static.optimizer:<10} {static.batch_size:>5}  "
+            f"{program.id:<13}  {static.model:<{width}} {static.optimizer:<10} {static.batch_size:>5}  "
             f"{len(members):>7}  {size:>9}  {parameters:>10,}  {memory / 1e6:>9,.0f}  "
             f"{significant(flops / 1e12):>14}  {significant(seconds / 60):>7}"
         )

@@ -36,6 +36,8 @@ def predict_file(
     trial: str | None = None,
     configuration: str = "best",
     figures: Path | None = None,
+    *,
+    trust_code: bool = False,
 ) -> str:
     """Predicts the classes of images, and writes them to a CSV file.
 
@@ -51,6 +53,7 @@ def predict_file(
         configuration: `best` or any trial of a configuration, by its id or the beginning of its id. The probabilities
             are means over all its seeds.
         figures: a folder for a page with the first images and the first of each class.
+        trust_code: whether to run the copies of own code in `workdir`, if the original files have changed.
 
     Returns:
         A summary: one line on the output, notes on the images, the accuracy and confusion matrix if the true classes
@@ -75,7 +78,7 @@ def predict_file(
 
     probabilities = np.zeros((len(fitted), len(run.classes)))
     used = []
-    for trained in load_trials(workdir, trials):
+    for trained in load_trials(workdir, trials, trust_code=trust_code):
         probabilities += softmax(trained.logits(fitted).astype(np.float64), axis=1) / len(trials)
         used.append(trained.trial.id)
     _write(output, found, probabilities, run.classes)

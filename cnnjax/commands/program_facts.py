@@ -3,11 +3,10 @@
 from typing import Any
 
 from cnnjax.data import Dataset
-from cnnjax.models.ladder import find_layers
-from cnnjax.models.summary import Architecture, forward_flops, parameter_count, training_flops
+from cnnjax.models.summary import forward_flops, parameter_count, training_flops
 from cnnjax.study.axes import where_it_matters
 from cnnjax.study.plan import Plan, Program
-from cnnjax.training.estimate import training_images
+from cnnjax.training.estimate import network_of, training_images
 from cnnjax.utils.text import counted
 
 
@@ -19,14 +18,9 @@ def repeated_points(plan: Plan) -> list[str]:
     ]
 
 
-def network_of(program: Program, dataset: Dataset) -> Architecture:
-    """Returns the layers of the network that a program trains."""
-    return Architecture(find_layers(program.static.model), len(dataset.classes))
-
-
 def describe_program(program: Program, dataset: Dataset) -> dict[str, Any]:
     """Returns the number of parameters, and the FLOPs of one forward pass and of all training."""
-    network = network_of(program, dataset)
+    network = network_of(program.static, dataset)
     return {
         "parameters": parameter_count(network, dataset.image_shape),
         "forward_flops": forward_flops(network, dataset.image_shape),

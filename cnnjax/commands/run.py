@@ -16,12 +16,22 @@ from cnnjax.multihost import processes
 from cnnjax.multihost.shared_dir import held, open_folder
 from cnnjax.runs.run_dir import RunFolder, describe_plan, waiting_programs
 from cnnjax.runs.speeds import read_speeds
+from cnnjax.study import own_code
+from cnnjax.study.metrics import describe_own
 from cnnjax.study.plan import Plan, Program, make_plan
 from cnnjax.study.schema import Study, from_config
 from cnnjax.training.devices import leave_devices_to_workers
 from cnnjax.training.estimate import Estimator, describe_speed, training_images
 from cnnjax.training.machine import this_machine
-from cnnjax.training.program import Compiler, load, prepare_jax, run_programs, write_environment, writing
+from cnnjax.training.program import (
+    Compiler,
+    load_data,
+    load_plan,
+    prepare_jax,
+    run_programs,
+    write_environment,
+    writing,
+)
 from cnnjax.utils.errors import RequestError, unwritable
 from cnnjax.utils.progress import Progress
 
@@ -61,7 +71,10 @@ def run(
         is_new = check_folder(folder, study, overwrite)
         study = resume(study, folder, is_new)
         earlier = [] if is_new else earlier_studies(folder, study)
-        dataset, plan = load(study, earlier)
+        own_code.prepare(study.code, study.models)
+        plan = load_plan(study, earlier)
+        too_late = prepare_jax(plan) if engine is None else leave_devices_to_workers()
+        dataset = load_data(study, earlier)
         if not is_run:
             processes.broadcast_from_process0(lambda: _make(workdir))
             stack.enter_context(held(workdir))
@@ -70,13 +83,13 @@ def run(
         folder.check_free()  # of workers that a killed launch left
         if is_new:
             folder.clear()
-        too_late = prepare_jax(plan) if engine is None else leave_devices_to_workers()
+        every = study.with_splits_of(earlier)
         _start(folder, study, earlier, dataset, plan)
-        for note in (*dataset.notes, *(f"left out: {line}" for line in repeated_points(plan))):
+        left_out = (f"left out: {line}" for line in repeated_points(plan))
+        for note in (*dataset.notes, *describe_own(study.metrics), *left_out):
             progress.note(note)
         if engine is None:
             write_environment(folder, progress)
-        every = study.with_splits_of(earlier)
         compiler: Compiler | None = None
         while True:  # an adaptive search asks for more when it has results
             for program in plan.programs:
@@ -133,6 +146,7 @@ def _start(folder: RunFolder, study: Study, earlier: Sequence[Study], dataset: D
     if before is None or from_config(before) != study:
         folder.write_config(study.to_dict(), [past.to_dict() for past in earlier])
     folder.remove_unfinished()
+    folder.write_code(study.code)
     data = dataset.describe()
     before = folder.read_if_intact("data.json")
     for key in ("classes", "source_sha256"):

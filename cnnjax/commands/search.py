@@ -12,7 +12,7 @@ from cnnjax.multihost import processes
 from cnnjax.runs.integrity import json_lines, read_lines, replaced
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.study import halving, samplers
-from cnnjax.study.metrics import BY_MEASURE
+from cnnjax.study.metrics import metric_of
 from cnnjax.study.plan import list_trials
 from cnnjax.study.schema import Study, from_config
 from cnnjax.study.search import first_asked, fixed
@@ -84,7 +84,7 @@ class _Results:
 
     def __init__(self, study: Study, folder: RunFolder):
         self._study, self._rows = study, folder.read_trials()
-        self._sign = 1 if BY_MEASURE[study.select].larger_is_better else -1
+        self._sign = 1 if metric_of(study.select).larger_is_better else -1
 
     def mean(self, asked: dict[str, Any]) -> float | None:
         """Returns the mean over the trials of a configuration; None if one diverged or has no result."""
@@ -106,7 +106,7 @@ def _may_be_best(study: Study, scores: halving.Scores) -> set[int]:
     trained = {number: of for number, of in scores.items() if all(map(math.isfinite, of.values()))}
     if len(trained) < 2:
         return {*trained} or {min(scores)}
-    most = BY_MEASURE[study.select].most
+    most = metric_of(study.select).most
     return {rank.name for rank in stats.rank(trained, most=most) if rank.may_be_best}  # type: ignore[misc]
 
 

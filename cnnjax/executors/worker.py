@@ -14,6 +14,7 @@ from cnnjax.runs.environment import code_versions
 from cnnjax.runs.integrity import append
 from cnnjax.runs.lock import holder, locked
 from cnnjax.runs.run_dir import RunFolder, waiting_programs
+from cnnjax.study import own_code
 from cnnjax.study.schema import from_config
 from cnnjax.training import program as programs
 from cnnjax.utils.errors import RequestError
@@ -50,14 +51,16 @@ def _train(task: Task) -> None:
         study = from_config(folder.read_config() or {})
         study = dataclasses.replace(study, data=dataclasses.replace(study.data, path=task["data_path"]))
         earlier = [from_config(past) for past in folder.read_earlier()]
-        dataset, plan = programs.load(study, earlier)
+        own_code.prepare(study.code, study.models, folder.path, trusted=True)  # the launcher has written the copies
+        if task["compilation_cache"] is not None:
+            programs.enable_compilation_cache(task["compilation_cache"])
+        plan = programs.load_plan(study, earlier)
+        programs.prepare_jax(plan, task["cpus"])
+        dataset = programs.load_data(study, earlier)
         found = dataset.describe()["sha256"]
         if found != task["data"]:
             problem = f"the launcher has other data (sha256 {task['data'][:12]}...); use the same data on every machine"
             raise RequestError("data", found, problem)
-        if task["compilation_cache"] is not None:
-            programs.enable_compilation_cache(task["compilation_cache"])
-        programs.prepare_jax(plan, task["cpus"])
         programs.write_environment(records, progress)
         program = next(program for program in plan.programs if program.id == task["program"])
         waiting = waiting_programs(folder, [program])

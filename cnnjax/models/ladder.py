@@ -1,11 +1,12 @@
-"""The ladder: every model by name, as a tuple of its layers. To add a model, add an entry.
+"""The ladder: every model by name, as a tuple of its layers or as a Flax module. To add a model, add an entry.
 
 `network.Network` applies the layers in order.
 """
 
-import dataclasses
+import importlib
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from cnnjax.models.specs import (
     BatchNorm,
@@ -19,22 +20,32 @@ from cnnjax.models.specs import (
     LeakyRelu,
     MaxPool,
     Relu,
+    describe,
     find_problem,
 )
 from cnnjax.utils.errors import RequestError, one_of
 
 
-def find_layers(name: str) -> Layers:
-    """Returns the layers of a model.
+def find_model(name: str) -> Layers | Callable[..., Any]:
+    """Returns a model of the ladder or of the study's own code: its layers, or a Flax module class or factory.
 
     Raises:
-        RequestError: the name is not on the ladder, or its layers are not valid.
+        RequestError: there is no such model, or its layers are not valid.
     """
-    if name not in LADDER:
+    model = OWN.get(name, LADDER.get(name))
+    if model is None and name.endswith(".py"):
+        raise RequestError("models", name, f"must name a network of the file, as in {name}:Net")
+    if model is None:
         raise RequestError("models", name, one_of(name, LADDER))
-    if problem := find_problem(LADDER[name]):
+    if not callable(model) and (problem := find_problem(model)):
         raise RequestError("models", name, problem)
-    return LADDER[name]
+    return model
+
+
+def layers_of(name: str) -> Layers | None:
+    """Returns the layers of a model of the ladder, or None for Flax modules, own models and unknown names."""
+    layers = LADDER.get(name)
+    return None if callable(layers) else layers
 
 
 def check_precision(precision: str, platform: str) -> None:
@@ -44,21 +55,9 @@ def check_precision(precision: str, platform: str) -> None:
 
 
 def described(names: Iterable[str]) -> dict[str, list[str]]:
-    """Returns the layers of each model by name, as a run stores them; unknown and invalid models are left out.
-
-    A layer's text has only the arguments that differ from their defaults, so that a new argument changes no text.
-    """
-    valid = [name for name in names if name in LADDER and not find_problem(LADDER[name])]
-    return {name: [_described(layer) for layer in LADDER[name]] for name in valid}
-
-
-def _described(layer: Layer) -> str:
-    arguments = [
-        f"{field.name}={value!r}"
-        for field in dataclasses.fields(layer)
-        if (value := getattr(layer, field.name)) != field.default
-    ]
-    return f"{type(layer).__name__}({', '.join(arguments)})"
+    """Returns the layers of each model by name, as a run stores them; unknown and invalid models are left out."""
+    found = {name: layers for name in names if (layers := layers_of(name)) is not None}
+    return {name: [*map(describe, layers)] for name, layers in found.items() if not find_problem(layers)}
 
 
 def changed(names: Iterable[str], stored: Mapping[str, Sequence[str]]) -> dict[str, str]:
@@ -209,4 +208,23 @@ _LENETS: dict[str, Layers] = {
     ),
 }
 
-LADDER: dict[str, Layers] = _ARCHITECTURES | _IMPROVEMENT | _REGULARIZATION | _DEPTH_AND_WIDTH | _LENETS
+
+def _module(file: str, name: str) -> Callable[..., Any]:
+    """Returns a function that builds a Flax module of this package. Only its call imports Flax."""
+
+    def build(num_classes: int) -> Any:
+        return getattr(importlib.import_module(f"cnnjax.models.{file}"), name)(num_classes=num_classes)
+
+    return build
+
+
+# Published networks as Flax modules, for images of about 32x32 pixels.
+_MODULES: dict[str, Callable[..., Any]] = {
+    **{name: _module("resnet", name) for name in ("resnet20", "resnet32", "resnet56", "resnet18", "wrn16_4")},
+    **{name: _module("patch_networks", name) for name in ("vit", "mixer")},
+}
+
+# Layers, or a Flax module class or a function that returns one of the two.
+LADDER: dict[str, Any] = _ARCHITECTURES | _IMPROVEMENT | _REGULARIZATION | _DEPTH_AND_WIDTH | _LENETS | _MODULES
+
+OWN: dict[str, Any] = {}  # the own models of the study that this process runs, by their references

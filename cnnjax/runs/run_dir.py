@@ -13,6 +13,7 @@ from cnnjax.runs.integrity import Damaged, json_lines, read_json, read_lines, re
 from cnnjax.runs.lock import HOLDER, LOCK, locked
 from cnnjax.runs.program_records import Folder, ProgramRecords
 from cnnjax.runs.trials_csv import csv_text, read_shown, record_files
+from cnnjax.study import own_code
 from cnnjax.study.plan import Plan, Program
 from cnnjax.study.renamed import modern_config
 from cnnjax.study.schema import NOT_OF_STUDY
@@ -29,7 +30,7 @@ class RunFolder(Folder):
     """
 
     CONTENTS = (
-        *("programs", "jobs", "predictions", "checkpoints", "report", "profile", "confirm"),
+        *("programs", "jobs", "predictions", "checkpoints", "report", "profile", "confirm", "code"),
         *("metrics.jsonl", "trials.csv", "search.jsonl"),
         *("plan.json", "data.json", "environment.json", "config.json"),  # deleted last: it makes a folder a run's
     )
@@ -120,10 +121,26 @@ class RunFolder(Folder):
         return (self._read_config() or {}).get("earlier", [])
 
     def write_config(self, config: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]] = ()) -> None:
-        """Writes config.json: the study, earlier studies of the run, and the layers of all networks."""
-        networks = {**(self._read_config() or {}).get("networks", {}), **described(config["models"])}
-        more = {"earlier": [*earlier]} if earlier else {}
+        """Writes config.json: the study, earlier studies of the run, the layers of all networks, and the own code."""
+        before = self._read_config() or {}
+        networks = {**before.get("networks", {}), **described(config["models"])}
+        more: dict[str, Any] = {"earlier": [*earlier]} if earlier else {}
+        if code := {**before.get("code", {}), **config.get("code", {})}:
+            more["code"] = code
         self.write_json("config.json", {**config, **more, "networks": networks})
+
+    def write_code(self, code: own_code.Code) -> None:
+        """Copies the own code of a study into the folder."""
+        for path, content in own_code.copies(code, self.path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replaced(path) as file:
+                file.write(content)
+
+    def check_code(self, code: own_code.Code) -> None:
+        """Raises RequestError if a file of own code differs from the one that the run trained with."""
+        for file in own_code.changed_files((self._read_config() or {}).get("code", {}), code):
+            path, how = code[file]["path"] or file, "change it back, choose another folder, or --overwrite it"
+            raise RequestError("code", str(path), f"it has changed since {self.path} trained with it; {how}")
 
     def check_networks(self, names: Iterable[str]) -> None:
         """Raises RequestError if a network has other layers than the run's network of the same name.

@@ -7,10 +7,12 @@ import json
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-from cnnjax.models.ladder import LADDER
+from cnnjax.models.ladder import layers_of
+from cnnjax.models.specs import flatten
 from cnnjax.study.augmentation import NONE
 from cnnjax.study.early_stopping import read_stopping
 from cnnjax.study.hparams import HPARAMS, TRACED, Stage, Static, Traced
+from cnnjax.study.losses import canonical
 from cnnjax.study.schedules import factors, has_horizon
 
 _MATTERS = {
@@ -37,15 +39,17 @@ def used_by_training(static: Static, stages: Sequence[Stage]) -> tuple[Hashable,
         static: the static hyperparameters.
         stages: the stages of training.
     """
-    layers = LADDER.get(static.model)  # None if there is no such model: building the network raises the error
-    own_rates = [None] if layers is None else [x.rate for x in layers if hasattr(x, "rate")]
-    convolves = layers is None or any(hasattr(layer, "kernel_size") for layer in layers)
+    layers = layers_of(static.model)  # None: not known without running code
+    own_rates = [None] if layers is None else [x.rate for x in flatten(layers) if hasattr(x, "rate")]
+    convolves = layers is None or any(hasattr(layer, "kernel_size") for layer in flatten(layers))
     rates = [
         tuple(own if stage.traced.dropout_rate is None else stage.traced.dropout_rate for own in own_rates)
         for stage in stages
     ]
     used = (
-        dataclasses.replace(static, convolution=static.convolution if convolves else "", optimizer=""),
+        dataclasses.replace(
+            static, convolution=static.convolution if convolves else "", optimizer="", loss=canonical(static.loss)
+        ),
         tuple(map(_of_stage, stages, rates)),
         stages[0].traced.stage_start if len(stages) > 1 else None,
     )
@@ -77,11 +81,11 @@ def stage_content(static: Static, stages: Sequence[Stage]) -> tuple[dict[str, An
     new hyperparameter, and a new value of an axis. The member's have no number of epochs, if a shorter trial is a
     prefix of a longer one.
     """
-    layers = LADDER.get(static.model, ())
+    layers = layers_of(static.model)
     content = static_content(static)
     for derived in ("optimizer", "clips", "keeps_best"):  # each stage has its own optimizer
         content.pop(derived, None)
-    if not any(hasattr(layer, "kernel_size") for layer in layers):
+    if layers is not None and not any(hasattr(layer, "kernel_size") for layer in layers):
         content.pop("convolution", None)
     of_trial = [_stage_content(stage, layers) for stage in stages]
     of_member = of_trial
@@ -92,12 +96,12 @@ def stage_content(static: Static, stages: Sequence[Stage]) -> tuple[dict[str, An
     return content | {"stages": of_trial}, content | {"stages": of_member}
 
 
-def _stage_content(stage: Stage, layers: Sequence[Any]) -> dict[str, Any]:
+def _stage_content(stage: Stage, layers: Sequence[Any] | None) -> dict[str, Any]:
     """Returns the values of a stage that differ from the defaults and have an effect."""
     traced = stage.traced
     has_moment = not stage.optimizer.startswith("sgd") or traced.momentum > 0
     decouples = traced.weight_decay > 0 and has_moment
-    own_rates = {layer.rate for layer in layers if hasattr(layer, "rate")}
+    own_rates = {layer.rate for layer in layers if hasattr(layer, "rate")} if layers is not None else {None}
     default = Traced()
     effective = dataclasses.replace(
         traced,

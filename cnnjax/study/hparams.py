@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax.study import augmentation, early_stopping, schedules
+from cnnjax.study import augmentation, early_stopping, losses, schedules
 from cnnjax.study.hparam import Hparam
 from cnnjax.study.rules import FLAG, Rule, choice, integer, none_or, number
 
@@ -105,6 +105,31 @@ HPARAMS = (
         "Maximum global norm of the gradients; None disables clipping.",
         in_stages=True,
         none_as=np.inf,
+    ),
+    Hparam(
+        "loss",
+        str,
+        "cross_entropy",
+        losses.RULE,
+        "Loss of training ([losses](../docs/how-to/own-loss-and-metric.md)). `focal:GAMMA` is the cross-entropy of an "
+        "example with probability p, times (1 - p)^GAMMA (Lin et al. 2017); `binary` the binary cross-entropy of each "
+        "class against the rest, `brier` the squared error of the probabilities. The metric loss is always the "
+        "cross-entropy.",
+        static=True,
+        label="loss function",
+    ),
+    Hparam(
+        "class_weights",
+        str,
+        None,
+        losses.CLASS_WEIGHTS,
+        "Weights of the classes in the mean of the losses over a batch: a number > 0 for each class, or `balanced`, "
+        "the inverse of the frequencies of the classes in the trial's training split. Several values: "
+        '`(None, "balanced", (1, 2.5))`.',
+        static=True,
+        none_label="equal",
+        read=losses.read_class_weights,
+        levels=losses.class_weight_levels,
     ),
     Hparam(
         "label_smoothing",

@@ -5,18 +5,18 @@ value by an axis of the grid.
 """
 
 import ast
-import contextlib
 import os
 import runpy
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import ml_collections
 
-from cnnjax.study import ranges
+from cnnjax.models.specs import KINDS
+from cnnjax.study import own_code, ranges
 from cnnjax.study.schema import Study, from_config
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.paths import expanded
@@ -39,7 +39,8 @@ def read_study(config: Config) -> Study:
         return load_study(os.fspath(config))
     if not isinstance(config, Mapping | ml_collections.ConfigDict):
         raise RequestError("config", config, "must be a mapping, a ConfigDict, or the path of a config file")
-    return from_config(_plain(config))
+    main = {"__name__": "__main__", **vars(sys.modules["__main__"])}
+    return _with_code(_plain(config, Path.cwd(), main), Path.cwd())
 
 
 def config_name(config: str) -> str:
@@ -58,15 +59,22 @@ def load_study(config: str, overrides: Sequence[str] = ()) -> Study:
     Raises:
         RequestError: the file does not return a config, or the study is not valid.
     """
-    return overridden(_read_config(config), overrides)
+    return overridden(_read_config(config), overrides, split_config(config)[0].parent)
 
 
-def overridden(values: dict[str, Any], overrides: Sequence[str]) -> Study:
-    """Applies overrides to the values of a study, and validates it. Takes overrides and raises as `load_study`."""
+def overridden(values: dict[str, Any], overrides: Sequence[str], folder: Path | None = None) -> Study:
+    """Applies overrides to the values of a study, and validates it. Takes overrides and raises as `load_study`.
+
+    Files of own code are relative to `folder`; None keeps those of the values.
+    """
     for override in overrides:
         key, _, text = override.partition("=")
         _set(values, key, read_value(text))
-    return from_config(values)
+    return from_config(values) if folder is None else _with_code(values, folder)
+
+
+def _with_code(values: dict[str, Any], folder: Path) -> Study:
+    return from_config({**values, "code": own_code.find_files(values, folder)})
 
 
 def split_config(config: str) -> tuple[Path, str]:
@@ -104,33 +112,19 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
     values[name] = value
 
 
-@contextlib.contextmanager
-def _beside(path: Path) -> Iterator[None]:
-    """Lets a config import modules from its folder. Forgets them afterwards: another config may use the same names."""
-    folder, before = str(path.parent.absolute()), set(sys.modules)
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)
-        for name in set(sys.modules) - before:
-            if str(getattr(sys.modules[name], "__file__", None) or "").startswith(f"{folder}{os.sep}"):
-                del sys.modules[name]
-
-
 def _read_config(config: str) -> dict[str, Any]:
     path, argument = split_config(config)
     if not path.is_file():
         raise RequestError("--config", config, f"there is no file {path}")
     try:
-        with _beside(path):
+        with own_code.imports_beside(path):
             names = runpy.run_path(str(path))
             if "get_config" not in names:
                 raise RequestError("--config", config, f"{path} has no function get_config")
             built = names["get_config"](*([argument] if argument else []))
         if not isinstance(built, Mapping | ml_collections.ConfigDict):
             raise RequestError("--config", config, f"get_config of {path} returned {built!r}; use a ConfigDict")
-        return _plain(built)
+        return _plain(built, path.parent, names)
     except RequestError:
         raise
     except (Exception, SystemExit) as error:  # code of the user may raise anything
@@ -138,8 +132,16 @@ def _read_config(config: str) -> dict[str, Any]:
         raise RequestError("--config", config, reason) from error
 
 
-def _plain(value: Any) -> Any:
-    """Returns a config as nested dicts; ConfigDicts may also stand in dicts and tuples."""
+def _plain(value: Any, folder: Path, namespace: Mapping[str, Any], key: str = "") -> Any:
+    """Returns a config as nested dicts; ConfigDicts may also stand in dicts and tuples.
+
+    Functions, classes, and tuples of layers become references. Their files are relative to `folder`, and `namespace`
+    has the names of tuples.
+    """
     if isinstance(value, Mapping | ml_collections.ConfigDict):
-        return {key: _plain(item) for key, item in value.items()}
-    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
+        prefix = f"{key}." if key else ""
+        return {name: _plain(item, folder, namespace, f"{prefix}{name}") for name, item in value.items()}
+    is_tuple = isinstance(value, list | tuple)
+    if callable(value) or (is_tuple and value and all(isinstance(item, KINDS) for item in value)):
+        return own_code.named(key, value, folder, namespace)
+    return tuple(_plain(item, folder, namespace, key) for item in value) if is_tuple else value

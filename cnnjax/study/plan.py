@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Container, Hashable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from cnnjax.models.ladder import LADDER
+from cnnjax.models.ladder import layers_of
 from cnnjax.study.axes import digest, stage_content, static_content, used_by_training, where_it_matters
 from cnnjax.study.hparams import HPARAMS, STATIC, TRACED, Stage, Static, Streams, Traced
 from cnnjax.study.schema import Study
@@ -198,7 +198,7 @@ def check_axes(study: Study, plan: Plan) -> None:
     """Raises RequestError if an axis has no effect on any trial, or if two models have the same layers."""
     names: dict[tuple, str] = {}
     for name in study.models:
-        first = names.setdefault(tuple(LADDER.get(name, (name,))), name)
+        first = names.setdefault(layers_of(name) or (name,), name)
         if first != name:
             raise RequestError("models", name, f"it has the layers of {first!r}; use one of them")
     for axis in (*plan.unread, *_unread_by_search(study)):

@@ -10,7 +10,7 @@ from typing import Any
 
 from cnnjax.study import early_stopping as stopping
 from cnnjax.study.hparams import HPARAMS, MOST_EPOCHS
-from cnnjax.study.metrics import MEASURES
+from cnnjax.study.metrics import MEASURES, NAMES, RULE, is_measure, measures_of, metrics_of, read_metrics
 from cnnjax.study.ranges import take_ranges
 from cnnjax.study.renamed import OLD_KEYS, modern_config
 from cnnjax.study.rules import FLAG, Rule, choice, integer, is_int, is_number, none_or, number
@@ -175,8 +175,17 @@ class CheckpointConfig:
 # Keys of a run's config.json: the layers of its networks, and the earlier studies of a run that has grown.
 NOT_OF_STUDY = ("networks", "earlier")
 
-# The measures for `select`: validation first, then test and training.
-SELECT = tuple(sorted(MEASURES, key=lambda name: ("val", "test", "train").index(name.partition("_")[0])))
+
+def selectable(measures: Iterable[str]) -> tuple[str, ...]:
+    """Returns measures in the order in which errors name them: validation first, then test and training."""
+    return tuple(sorted(measures, key=lambda name: ("val", "test", "train").index(name.partition("_")[0])))
+
+
+SELECT = selectable(MEASURES)
+_SELECT = Rule(
+    lambda v: isinstance(v, str) and is_measure(v),
+    f"must be one of {', '.join(SELECT)}, or val_NAME or test_NAME of one of your metrics",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,22 +194,36 @@ class Study:
 
     models: tuple[str, ...] = axis("baseline", _NAME, "Names of models in [ladder.py](../cnnjax/models/ladder.py).")
     seeds: tuple[int, ...] = axis(0, _SEED, "Random seeds. Each configuration is trained once with each seed.")
-    select: str = single("val_accuracy", choice(*SELECT), "Measure that selects the best configuration.")
+    select: str = single("val_accuracy", _SELECT, "Measure that selects the best configuration.")
+    metrics: tuple[str, ...] = custom(
+        NAMES,
+        read_metrics,
+        RULE.allowed.removeprefix("must be ") + ", or a tuple of them",
+        "Metrics to record. The loss, accuracy and F1 are always recorded. Larger values of "
+        "[your own](../docs/how-to/own-loss-and-metric.md) are better, unless the name ends in `loss`, `error` or "
+        "`deviance`.",
+    )
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     streams: StreamsConfig = dataclasses.field(default_factory=StreamsConfig)
     search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     # The texts of the ranges by key; the axes have their bounds.
-    ranges: Mapping[str, str] = internal(dict)
+    ranges: Mapping[str, str] = internal({})
     # The configurations that an adaptive search has asked for: the values of axes by key.
-    asked: tuple[Mapping[str, Any], ...] = internal(tuple)
+    asked: tuple[Mapping[str, Any], ...] = internal(())
+    code: Mapping[str, Mapping[str, Any]] = internal({})  # of the files that the study refers to, see `own_code`
 
     @property
     def split_seeds(self) -> tuple[int, ...]:
         """The seeds of the split stream in all trials."""
         given = ((self.seeds if seed is None else (seed,)) for seed in self.streams.split)
         return tuple(dict.fromkeys(seed for seeds in given for seed in seeds))
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """The measures that the study records."""
+        return measures_of(metrics_of(self.metrics))
 
     def with_splits_of(self, others: Iterable["Study"]) -> "Study":
         """Returns the study with the seeds of the split stream and the sizes of training splits of others, too."""
@@ -213,13 +236,13 @@ class Study:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the study as nested dicts of JSON values. Tuples become lists; a grid has no keys of `search`."""
-        values = {k: _plain(v) for k, v in dataclasses.asdict(self).items() if k not in ("ranges", "asked")}
-        for key, text in self.ranges.items():
+        values = {k: _plain(v) for k, v in dataclasses.asdict(self).items()}
+        for key, text in values.pop("ranges").items():
             group, _, name = key.rpartition(".")
             (values[group] if group else values)[name] = text
-        if self.search.method == "grid":
-            del values["search"]
-        return values | ({"asked": _plain(self.asked)} if self.asked else {})
+        unused = [name for name in ("asked", "code") if not values[name]]
+        unused += ["search"] if self.search.method == "grid" else []
+        return {key: value for key, value in values.items() if key not in unused}
 
 
 def _plain(value: Any) -> Any:
@@ -243,13 +266,11 @@ def from_config(config: Mapping[str, Any]) -> Study:
             contradict each other.
     """
     values = plain(config)
-    ranges: dict[str, str] = {}
-    asked: tuple[Mapping[str, Any], ...] = ()
     if isinstance(values, Mapping):
         search = build(SearchConfig, values.get("search", {}), "search.")
         values, ranges = take_ranges(values, search.programs)
-        asked = _read_asked(values.pop("asked", ()))
-    study = dataclasses.replace(build(Study, values, ""), ranges=ranges, asked=asked)
+        values |= {"ranges": ranges, "asked": _read_asked(values.get("asked", ()))}
+    study = build(Study, values, "")
     _check_splits(study.data)
     _check_selection(study)
     _check_stopping(study)
@@ -296,6 +317,8 @@ def _read_stages(key: str, value: Any) -> tuple[Mapping[str, Any], ...]:
 def _check_stopping(study: Study) -> None:
     for text in study.train.stopping:
         rule = stopping.read_stopping(text)
+        if rule is not None and rule.metric not in study.measures:
+            raise RequestError("train.early_stopping", text, _unrecorded(study))
         if rule is not None and rule.metric.startswith("val_") and not study.data.has_validation:
             problem = "needs a validation split; use data.validation=0.1, or data.validation_from='given'"
             raise RequestError("train.early_stopping", text, problem)
@@ -329,12 +352,19 @@ def _check_splits(data: DataConfig) -> None:
         )
 
 
+def _unrecorded(study: Study) -> str:
+    """Returns the problem of a measure that a study does not record."""
+    return f"the study does not record it; use one of {', '.join(selectable(study.measures))}, or add it to metrics"
+
+
 def _check_selection(study: Study) -> None:
+    if study.select not in study.measures:
+        raise RequestError("select", study.select, _unrecorded(study))
     if study.select.startswith("val_") and not study.data.has_validation:
         raise RequestError(
             "select",
             study.select,
             "needs a validation split; use data.validation=0.1, data.fractions, data.validation_from='given' if the "
             "source has a validation split, or select by "
-            + ", ".join(name for name in SELECT if not name.startswith("val_")),
+            + ", ".join(name for name in selectable(study.measures) if not name.startswith("val_")),
         )

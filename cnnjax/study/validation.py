@@ -40,14 +40,20 @@ def joint(default: tuple, rule: Rule, doc: str) -> Any:
     return dataclasses.field(default=default, metadata={"rule": rule, "doc": doc, "joint": True})
 
 
+def _as_it_is(key: str, value: Any) -> Any:
+    return value
+
+
+def internal(default: Any) -> Any:
+    """Declares a field that no user sets."""
+    return dataclasses.field(
+        default_factory=lambda: default, hash=False, metadata={"read": _as_it_is, "internal": True}
+    )
+
+
 def axis(default: Any, rule: Rule, doc: str) -> Any:
     """Declares an axis of the grid: one value or a tuple of distinct values. It is stored as a tuple."""
     return dataclasses.field(default=(default,), metadata={"rule": rule, "doc": doc, "tuple": True, "axis": True})
-
-
-def internal(factory: Callable[[], Any]) -> Any:
-    """Declares a field that is not a key of a config."""
-    return dataclasses.field(default_factory=factory, hash=False, metadata={"internal": True})
 
 
 def declared(hparam: Hparam) -> Any:
@@ -115,12 +121,13 @@ def _unknown_key(key: str, cls: type) -> str:
     }
     below = {field: f"{group}.{field}" for group, of in groups.items() for field in fields_of(of)}
     near = key if key in below else None if nearest(key, fields_of(cls)) else nearest(key, below)
-    return unknown_key(key, fields_of(cls), below[near] if near else None)
+    keys = [name for name, field in fields_of(cls).items() if not field.metadata.get("internal")]
+    return unknown_key(key, keys, below[near] if near else None)
 
 
 def fields_of(cls: type) -> dict[str, dataclasses.Field]:
-    """Returns the fields of a dataclass that are keys of a config, by name."""
-    return {field.name: field for field in dataclasses.fields(cls) if not field.metadata.get("internal")}
+    """Returns the fields of a dataclass by name."""
+    return {field.name: field for field in dataclasses.fields(cls)}
 
 
 def axis_keys(cls: type, prefix: str = "") -> Iterator[str]:
@@ -169,6 +176,7 @@ def _keys_rows(config: Any, prefix: str) -> Iterator[str]:
         value, about = getattr(config, name), field.metadata
         if dataclasses.is_dataclass(value):
             yield from _keys_rows(value, f"{prefix}{name}.")
+        if "doc" not in about:
             continue
         default, is_axis = (value[0], "axis") if about.get("axis") else (value, "")
         takes = about["takes"] if "takes" in about else about["rule"].allowed.removeprefix("must be ")

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from cnnjax.data import Dataset
-from cnnjax.models.ladder import find_layers
-from cnnjax.models.summary import Architecture, layer_table, training_flops
+from cnnjax.models.summary import Architecture, ModuleParts, describe_network, layer_table, training_flops
 from cnnjax.runs.speeds import Speed
 from cnnjax.study.hparams import Static
 from cnnjax.study.plan import Program
@@ -41,9 +40,14 @@ def training_images(program: Program, dataset: Dataset) -> int:
     return sum(member.epochs for member in program.members) * dataset.train_size(program.static.train_examples)
 
 
+def network_of(static: Static, dataset: Dataset) -> Architecture | ModuleParts:
+    """Returns the layers, or the parts, of a network."""
+    return describe_network(static.model, len(dataset.classes), dataset.image_shape)
+
+
 def describe_speed(static: Static, dataset: Dataset, machine: Machine, members: int) -> Speed:
     """Returns the entry of a program that trains this number of members together, without its measured values."""
-    network = Architecture(find_layers(static.model), len(dataset.classes))
+    network = network_of(static, dataset)
     layers = sum(bool(row.kernel) for row in layer_table(network, dataset.image_shape))
     flops = training_flops(network, dataset.image_shape)
     work = flops + _OPERATIONS_PER_VALUE * math.prod(dataset.image_shape) + _OPERATIONS_PER_STEP / static.batch_size

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from cnnjax.models.network import Network
+from cnnjax.models.network import AnyNetwork
 from cnnjax.study.metrics import METRICS, TRAINING_METRICS, Metric, from_counts
 from cnnjax.training.augment import gather_batch
 from cnnjax.training.memory import EVALUATION_BATCH
@@ -37,8 +37,7 @@ class DeviceSplit(NamedTuple):
         return positions if self.indices is None else self.indices[positions]
 
 
-_Sums: Any = tuple_type("_Sums", [metric.name for metric in TRAINING_METRICS])
-_Measures: Any = tuple_type("_Measures", [metric.name for metric in METRICS])
+_Sums: Any = tuple_type("_Sums", tuple(metric.name for metric in TRAINING_METRICS))
 
 
 class Sums(_Sums):
@@ -50,19 +49,14 @@ class Sums(_Sums):
         return Sums(*map(operator.add, self, other))
 
 
-class Measures(_Measures):
-    """Each of `METRICS`, of a split."""
-
-    __slots__ = ()
-
-
 def zero_sums() -> Sums:
     """Returns the sums over no examples."""
     return Sums(*[jnp.zeros(())] * len(TRAINING_METRICS))
 
 
-def batch_sums(logits_BxK: Float[Array, "B K"], labels_B: Int[Array, " B"]) -> Sums:
-    """Returns the sums over the examples of a batch."""
+def batch_sums(logits_BxK: Float[Array, "B K"], labels_B: Array) -> Sums:
+    """Returns the sums over the examples of a batch. The class of a soft label [K] is its largest."""
+    labels_B = labels_B if labels_B.ndim == 1 else labels_B.argmax(-1)
     return Sums(*(_sum(metric, logits_BxK, labels_B, True) for metric in TRAINING_METRICS))
 
 
@@ -87,8 +81,14 @@ def over_batches(visit: Callable, carry: Any, count: int) -> tuple:
     return carry, None if outputs is None else outputs.reshape(-1, *outputs.shape[2:])[:count]
 
 
-def evaluate(network: Network, variables: dict, split: DeviceSplit, augment: tuple[str, ...] = ()) -> Measures:
-    """Returns the metrics of a network on a whole split, each example once.
+def evaluate(
+    network: AnyNetwork,
+    variables: dict,
+    split: DeviceSplit,
+    augment: tuple[str, ...] = (),
+    metrics: tuple[Metric, ...] = METRICS,
+) -> Any:
+    """Returns the metrics of a network on a whole split, each example once, as a named tuple.
 
     A class that is never predicted, or never true, counts as 0 in the macro means. If a logit is NaN, all metrics are
     NaN, because `argmax` would predict the first class.
@@ -98,9 +98,10 @@ def evaluate(network: Network, variables: dict, split: DeviceSplit, augment: tup
         variables: of the network.
         split: the split.
         augment: of the images, see `gather_batch`; used if the split has random words.
+        metrics: what to measure.
     """
     count, num_classes = split.size if split.counted is None else split.counted, network.num_classes
-    means = [metric for metric in METRICS if metric.of_examples]
+    means = [metric for metric in metrics if metric.of_examples]
 
     def visit(carry: tuple[tuple[Array, ...], Array], indices: Array) -> tuple[tuple[tuple[Array, ...], Array], None]:
         sums, confusion = carry
@@ -113,12 +114,13 @@ def evaluate(network: Network, variables: dict, split: DeviceSplit, augment: tup
 
     nothing = (jnp.zeros(()),) * len(means), jnp.zeros((num_classes, num_classes))
     (sums, confusion), _ = over_batches(visit, nothing, split.size)
-    found = from_counts({m.name: total / count for m, total in zip(means, sums, strict=True)}, confusion)
-    return Measures(*(jnp.where(jnp.isnan(found["loss"]), jnp.nan, value) for value in found.values()))
+    found = from_counts(metrics, {m.name: total / count for m, total in zip(means, sums, strict=True)}, confusion)
+    measures = tuple_type("Measures", tuple(found))
+    return measures(*(jnp.where(jnp.isnan(found["loss"]), jnp.nan, value) for value in found.values()))
 
 
 def predict(
-    network: Network, variables: dict, split: DeviceSplit, augment: tuple[str, ...] = ()
+    network: AnyNetwork, variables: dict, split: DeviceSplit, augment: tuple[str, ...] = ()
 ) -> Float[Array, "N K"]:
     """Returns float16 logits of a whole split in order, each row shifted so that its maximum is zero.
 
@@ -134,7 +136,9 @@ def predict(
     return over_batches(visit, jnp.zeros(()), split.size)[1]
 
 
-def _logits(network: Network, variables: dict, split: DeviceSplit, augment: tuple[str, ...], indices: Array) -> Array:
+def _logits(
+    network: AnyNetwork, variables: dict, split: DeviceSplit, augment: tuple[str, ...], indices: Array
+) -> Array:
     words = None if split.words is None else split.words[indices]
     images = gather_batch(
         split.images, split.examples(indices), split.scale, split.shift, augment=augment, words_B=words

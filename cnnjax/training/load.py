@@ -12,9 +12,10 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from cnnjax.data.normalization import affine_map
-from cnnjax.models.network import MATMUL, Network, build_network, variable_shapes
+from cnnjax.models.network import MATMUL, AnyNetwork, build_network, variable_shapes
 from cnnjax.runs.integrity import read_json
 from cnnjax.runs.run_dir import RunFolder
+from cnnjax.study import own_code
 from cnnjax.study.plan import Trial, make_plan
 from cnnjax.study.schema import from_config
 from cnnjax.training.augment import gather_batch
@@ -42,7 +43,7 @@ class Trained:
     """
 
     trial: Trial
-    network: Network
+    network: AnyNetwork
     variables: dict = dataclasses.field(repr=False)
     scale: np.ndarray = dataclasses.field(repr=False)
     shift: np.ndarray = dataclasses.field(repr=False)
@@ -71,27 +72,28 @@ class Trained:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _logits(network: Network, variables: dict, images: Array, scale: Array, shift: Array) -> Array:
+def _logits(network: AnyNetwork, variables: dict, images: Array, scale: Array, shift: Array) -> Array:
     with jax.default_matmul_precision(MATMUL[network.precision]):
         logits = network.apply(variables, gather_batch(images, jnp.arange(len(images)), scale, shift), train=False)
     assert isinstance(logits, jnp.ndarray)
     return logits
 
 
-def load_trial(workdir: str | Path, trial: str) -> Trained:
+def load_trial(workdir: str | Path, trial: str, *, trust_code: bool = False) -> Trained:
     """Loads the network of one trial of a run.
 
     Args:
         workdir: the run's folder.
         trial: id of the trial, as in trials.csv, or its beginning.
+        trust_code: whether to run the copies of own code in the folder, if the original files have changed.
 
     Raises:
         RequestError: the folder is not a run's, or it has no such trial, or no weights of the trial.
     """
-    return next(load_trials(workdir, [trial]))
+    return next(load_trials(workdir, [trial], trust_code=trust_code))
 
 
-def load_trials(workdir: str | Path, trials: Sequence[str]) -> Iterator[Trained]:
+def load_trials(workdir: str | Path, trials: Sequence[str], *, trust_code: bool = False) -> Iterator[Trained]:
     """Yields the networks of several trials of a run; see `load_trial`."""
     folder = RunFolder(Path(workdir))
     folder.check_links()
@@ -112,7 +114,7 @@ def load_trials(workdir: str | Path, trials: Sequence[str]) -> Iterator[Trained]
     found |= {trial.id: trial for member in plan.members.values() for trial in member.trials}
 
     @functools.lru_cache(1)  # the seeds of a configuration mostly share a state
-    def read(directory: Path, epoch: int, best: bool, network: Network) -> tuple[list[str], dict]:
+    def read(directory: Path, epoch: int, best: bool, network: AnyNetwork) -> tuple[list[str], dict]:
         with pinned():
             shapes = variable_shapes(network, (height, width, channels))
             return read_variables(directory, epoch, best, shapes)
@@ -120,8 +122,9 @@ def load_trials(workdir: str | Path, trials: Sequence[str]) -> Iterator[Trained]
     for name in trials:
         trial = _find_trial(name, found)
         folder.check_networks([trial.static.model])
+        own_code.prepare(study.code, [trial.static.model], folder.path, trusted=trust_code)
         best = trial.stages[-1].traced.early_stopping != "off"  # as in `train_state.final_variables`
-        network = _network(trial, len(classes))
+        network = _network(trial, len(classes), (height, width, channels))
         members, stacked = read(*_find_state(folder, ids.get(trial.program, ()), trial), best, network)
         index = members.index(trial.member)
         variables = jax.tree.map(lambda leaf, index=index: leaf[index], stacked)
@@ -164,8 +167,10 @@ def _find_state(folder: RunFolder, members: Sequence[str], trial: Trial) -> tupl
     raise RequestError("trial", trial.id, f"{problem}; use a trial that has a checkpoint")
 
 
-def _network(trial: Trial, num_classes: int) -> Network:
+def _network(trial: Trial, num_classes: int, image_shape: tuple[int, int, int]) -> AnyNetwork:
     static = trial.static
     # tf32 needs a GPU; elsewhere float32 is more precise.
     only_gpu = static.arithmetic == "tf32" and jax.default_backend() != "gpu"
-    return build_network(static.model, num_classes, "float32" if only_gpu else static.arithmetic, static.convolution)
+    precision = "float32" if only_gpu else static.arithmetic
+    with own_code.blamed("models", static.model):
+        return build_network(static.model, num_classes, precision, static.convolution, image_shape)

@@ -14,6 +14,7 @@ from cnnjax.runs.trials_csv import trial_row
 from cnnjax.study.plan import Member, Trial
 from cnnjax.training.device_data import DeviceData
 from cnnjax.training.devices import get
+from cnnjax.training.estimate import network_of
 from cnnjax.training.population import Population
 from cnnjax.training.resume import drop_newer_metrics, restore_or_init, split_into_parts
 from cnnjax.training.train_state import EpochMetrics, TrainState
@@ -114,7 +115,8 @@ def _train(work: Work, now: Checkpoint) -> Checkpoint:
         _update_expected(work, [], epoch)
         return Checkpoint(state, next_stop, seconds)
     epochs = min(population.every, next_stop - epoch)
-    operations = training_flops(population.config.network, work.dataset.image_shape) * work.train_size
+    network = network_of(work.batch.members[0].trials[0].static, work.dataset)
+    operations = training_flops(network, work.dataset.image_shape) * work.train_size
     training = _members_to_train(work.batch, population, ended, (work.last - epoch) * operations)
     start, traces = time.perf_counter(), population.traces
     state, history = interruptibly(population.advance, state, work.hparams, work.streams, work.data, epochs, training)
@@ -189,12 +191,13 @@ def _record_trials(work: Work, now: Checkpoint) -> None:
             measured |= {"status": "diverged", "epochs_run": int(diverged[m] or ran[m])}
         else:
             work.folder.write_predictions(trial.id, logits=logits[m])
-            test = classification(logits[m], test_labels.get(trial.streams.split, dataset.test.labels))
+            labels = test_labels.get(trial.streams.split, dataset.test.labels)
+            test = classification(logits[m], labels, work.population.config.metrics)
             evaluations.append({"trial": trial.id, "epoch": int(ran[m]), "split": "test", **test})
             best_epoch = int(best[m] or ran[m])
             stops_early = trial.stages[-1].traced.early_stopping != "off"
             line = work.lines[members[m].id, best_epoch if stops_early else int(ran[m])]
-            measured |= {name: line.get(name) for name in EpochMetrics._fields}
+            measured |= {name: line.get(name) for name in work.population.measures}
             measured |= {f"test_{name}": value for name, value in test.items()}
             status = "early_stopped" if ran[m] < trial.epochs else "ok"
             measured |= {"status": status, "epochs_run": int(ran[m]), "best_epoch": best_epoch}

@@ -14,7 +14,7 @@ from cnnjax.study.schema import Study
 from cnnjax.training.devices import pin_settings
 from cnnjax.training.estimate import describe_speed
 from cnnjax.training.machine import this_machine
-from cnnjax.training.program import Compiler, prepare_jax
+from cnnjax.training.program import Compiler
 from cnnjax.training.work import MemberBatch
 from cnnjax.utils.progress import tracked
 
@@ -26,6 +26,8 @@ def measure_programs(
 ) -> None:
     """Compiles programs, times a short epoch of each, and adds the speeds to those of earlier runs.
 
+    Call `program.prepare_jax` before.
+
     Args:
         study: the study.
         dataset: its data.
@@ -34,7 +36,6 @@ def measure_programs(
         sizes: by program, the number of members that train together.
     """
     pin_settings()
-    prepare_jax(plan)
     for program in tracked(programs, "compiling and timing programs"):
         size, static = sizes[program.id], program.static
         batch = MemberBatch(program.id, program.members[:size], size)

@@ -13,7 +13,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from cnnjax.data import Dataset
 from cnnjax.data.load import load_checked
-from cnnjax.models.network import build_network
+from cnnjax.models.ladder import check_precision, find_model
 from cnnjax.models.summary import training_flops
 from cnnjax.multihost import processes
 from cnnjax.runs.environment import cache_folder, comparable, describe_environment
@@ -24,10 +24,11 @@ from cnnjax.study.plan import Member, Plan, Program, check_axes, make_plan
 from cnnjax.study.schema import Study
 from cnnjax.training.device_data import DeviceData, put_data
 from cnnjax.training.devices import is_out_of_memory, make_mesh, memory_limit, pin_settings, use_every_core
-from cnnjax.training.estimate import describe_speed
+from cnnjax.training.estimate import describe_speed, network_of
 from cnnjax.training.loop import run_members
 from cnnjax.training.machine import this_machine
 from cnnjax.training.memory import MEMORY_SHARE, fitting_size, most_members
+from cnnjax.training.own_functions import check_functions
 from cnnjax.training.population import Population
 from cnnjax.training.work import MemberBatch
 from cnnjax.utils.errors import RequestError, unwritable
@@ -114,8 +115,9 @@ class Compiler:
         """Returns the number of members that train together: as many as fit, by the compiler's estimate of memory."""
         count = len(new)
         devices = population.devices
-        images = self.dataset.train_size(new[0].trials[0].static.train_examples)
-        operations = training_flops(population.config.network, self.dataset.image_shape) * images
+        static = new[0].trials[0].static
+        images = self.dataset.train_size(static.train_examples)
+        operations = training_flops(network_of(static, self.dataset), self.dataset.image_shape) * images
         most = self._max_members or most_members(jax.default_backend(), count, devices, operations)
         return fitting_size(count, most, devices, self._budget, lambda size: self._compile(population, new, size))
 
@@ -140,32 +142,49 @@ def split_layout(layout: Layout, size: int) -> Layout:
     return [(ids[i : i + size], size) for ids, _ in layout for i in range(0, len(ids), size)]
 
 
-def load(study: Study, earlier: Sequence[Study] = ()) -> tuple[Dataset, Plan]:
-    """Returns the dataset and the plan of a study, checked against each other and equal in all processes.
+def load_plan(study: Study, earlier: Sequence[Study] = ()) -> Plan:
+    """Returns the plan of a study, equal in all processes. It imports the study's own code, see `own_code.prepare`.
 
     Args:
         study: the study.
         earlier: studies that the same run has asked for before.
 
     Raises:
-        RequestError: the data is missing or damaged, or the study does not fit it.
+        RequestError: the study is not valid.
     """
+
+    def here() -> Plan:
+        for name, precision in itertools.product(study.models, study.train.precision):
+            find_model(name)
+            if precision == "tf32":
+                check_precision(precision, jax.default_backend())
+        check_functions(study)
+        plan = make_plan(study, earlier)
+        check_axes(study, plan)
+        return plan
+
+    return processes.raise_on_all(here)
+
+
+def load_data(study: Study, earlier: Sequence[Study] = ()) -> Dataset:
+    """Returns the dataset of a study, checked against it and equal in all processes. Call `prepare_jax` before.
+
+    Arguments and errors are those of `load_plan`, and of `data.load.load_checked`.
+    """
+
+    def here() -> Dataset:
+        dataset = load_checked(study, earlier, identify=True)
+        check_functions(study, len(dataset.classes))
+        return dataset
+
     pin_settings()
-    dataset, plan = processes.raise_on_all(_load_here, study, earlier)
+    dataset = processes.raise_on_all(here)
     sums = processes.gather(dataset.describe()["sha256"]) if processes.count() > 1 else []
     for number, found in enumerate(sums):
         if found != sums[0]:
             problem = f"the data of {processes.name(number)} and {processes.name(0)} differ (sha256 {sums[0][:12]}...)"
             raise RequestError("data", f"{found[:12]}...", f"{problem}; use the same data on all processes")
-    return dataset, plan
-
-
-def _load_here(study: Study, earlier: Sequence[Study]) -> tuple[Dataset, Plan]:
-    for name, precision in itertools.product(study.models, study.train.precision):
-        build_network(name, 1, precision)  # fail fast on unknown models, before loading data
-    plan = make_plan(study, earlier)
-    check_axes(study, plan)
-    return load_checked(study, earlier, identify=True), plan
+    return dataset
 
 
 def prepare_jax(plan: Plan, cores: int | None = None) -> str | None:

@@ -31,9 +31,9 @@ from cnnjax.models.conv import convolve, convolve_and_pool, same_padding
 from cnnjax.models.conv.methods import METHODS, choose
 from cnnjax.models.fusion import ConvPool, fused
 from cnnjax.models.ladder import LADDER
-from cnnjax.models.network import MATMUL, build_network
+from cnnjax.models.network import MATMUL
 from cnnjax.models.specs import Conv
-from cnnjax.models.summary import layer_table
+from cnnjax.models.summary import ModuleParts, describe_network, layer_table
 from cnnjax.training.devices import is_out_of_memory, make_mesh, put, use_every_core
 from cnnjax.training.population import map_members
 from experiments.benchmarks.tables import kept_rows, write_table
@@ -89,7 +89,9 @@ def places() -> dict[Place, list[str]]:
     """Returns the distinct convolutions of the ladder, and the networks that use them."""
     found: dict[Place, list[str]] = {}
     for name in MODELS.value or LADDER:
-        network = build_network(name, 10)
+        network = describe_network(name, 10, (SIZE.value, SIZE.value, 3))
+        if isinstance(network, ModuleParts):
+            continue
         pooled = [isinstance(layer, ConvPool) for layer in fused(network.layers) if isinstance(layer, Conv | ConvPool)]
         shape: tuple[int, ...] = (SIZE.value, SIZE.value, 3)
         for index, row in enumerate(layer_table(network, (SIZE.value, SIZE.value, 3))):

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cnnjax.models import summary
-from cnnjax.models.network import build_network
 
 if TYPE_CHECKING:
     from cnnjax.data import Dataset
@@ -167,7 +166,7 @@ def deterministic(pipe: Connection, work: Work) -> None:
 def training_flops(model: str) -> int:
     """Returns the operations to train on one image of CIFAR-10."""
 
-    return summary.training_flops(build_network(model, 10), (32, 32, 3))
+    return summary.training_flops(summary.describe_network(model, 10, (32, 32, 3)), (32, 32, 3))
 
 
 def _steps_of_an_epoch(work: Work, backend: str) -> int:

@@ -158,13 +158,13 @@ def test_a_task_that_breaks_stops_no_other_and_is_raised_at_the_end(serial, tmp_
     study, (first, _) = make_study(**TWO), program_ids(serial)
 
     def break_first(task):
-        patch.setattr(worker.programs, "load", failing if task["program"] == first else load)
+        patch.setattr(worker.programs, "load_data", failing if task["program"] == first else load)
 
     def failing(study, earlier):
         raise OSError("the cable is out")
 
     with pytest.MonkeyPatch.context() as patch:
-        load = programs.load
+        load = programs.load_data
         with pytest.raises(RuntimeError, match=rf"program {first} on .*: Traceback (.|\n)*OSError: the cable is out"):
             run(study, tmp_path, engine=Here(break_first))
     assert RunFolder(tmp_path).read_trials().keys() == {*trial_ids(serial)[4:]}

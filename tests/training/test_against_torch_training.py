@@ -26,7 +26,7 @@ from experiments.benchmarks import torch_models  # noqa: E402
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
 MODELS = ("baseline", "medium", "complex", "base")
-OTHERS = tuple(name for name in LADDER if name not in MODELS)
+OTHERS = tuple(name for name in PUBLISHED if name not in MODELS)
 STEPPED = (*MODELS, "dense_batchnorm", "cnn_final", "blocks_24_48_64")  # every kind of layer
 BATCH = 8
 

@@ -32,9 +32,11 @@ jax.config.update("jax_num_cpu_devices", 2)  # refused from jax's first use on
 LOADED = """
 import json
 from cnnjax.study.overrides import read_study
-from cnnjax.training.program import load, prepare_jax
-dataset, plan = load(read_study({"models": ("baseline", "medium"), "seeds": range(100)}))
+from cnnjax.training.program import load_data, load_plan, prepare_jax
+study = read_study({"models": ("baseline", "medium"), "seeds": range(100)})
+plan = load_plan(study)
 too_late = prepare_jax(plan)
+load_data(study)
 import jax
 print(json.dumps([jax.local_device_count(), too_late]))
 """

@@ -14,7 +14,6 @@ from cnnjax.analysis.run import Run
 from cnnjax.runs.environment import comparable
 from cnnjax.study.augmentation import NONE
 from cnnjax.study.hparams import HPARAMS
-from cnnjax.study.metrics import TEST_MEASURES
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.tree import differences
 
@@ -174,7 +173,7 @@ def _data_warnings(a: Side, b: Side, measure: str) -> list[str]:
         return warnings
     keys = ("name", "classes", "counts", "image_shape", "validation_from", "test_from")
     what = ", ".join(key for key in keys if one.get(key) != other.get(key)) or "their pixels, labels or order"
-    if measure in TEST_MEASURES and (one["classes"] != other["classes"] or not _may_be_tested_alike(a, b)):
+    if measure.startswith("test_") and (one["classes"] != other["classes"] or not _may_be_tested_alike(a, b)):
         said = f"they were tested on different images ({what}); use runs with the same test images"
         raise RequestError("arguments", f"{a.asked} {b.asked}", said)
     tests = one.get("test_sha256"), other.get("test_sha256")
@@ -246,7 +245,8 @@ def _beside_the_grid(config: dict[str, Any]) -> dict[str, Any]:
     """Returns a study's config without the axes of its grid, which the configurations contain."""
     axes = [h.name for h in HPARAMS if h.group == "data" and not h.is_repeat]
     data = {key: value for key, value in config.get("data", {}).items() if key not in axes}
-    rest = {key: value for key, value in config.items() if key not in ("models", "networks", "seeds", "train")}
+    left_out = ("models", "networks", "seeds", "train", "metrics")  # the metrics change no training
+    rest = {key: value for key, value in config.items() if key not in left_out}
     return rest | {"data": data}
 
 
