@@ -96,7 +96,8 @@ def search_space(study: "Study") -> tuple[Dimension, ...]:
     Axes that are compiled separately become one dimension if they have more combinations than `search.programs`. It
     has that number of combinations, with each value as often as the others.
     """
-    static, others = [], []
+    static: list[Dimension] = []
+    others: list[Dimension] = []
     hparams = {h.key: getattr(getattr(study, h.group), h.name) for h in HPARAMS if not h.is_repeat}
     compiled = {"models", *(h.key for h in HPARAMS if h.static)}
     for key, values in {"models": study.models, **hparams}.items():
@@ -106,7 +107,7 @@ def search_space(study: "Study") -> tuple[Dimension, ...]:
         elif len(values) > 1:
             (static if key in compiled else others).append(Dimension((key,), tuple((value,) for value in values)))
     most = study.search.programs
-    if math.prod(len(one.values) for one in static) > most:  # type: ignore[arg-type]
+    if math.prod(len(one.values) for one in static if not isinstance(one.values, Range)) > most:
         random = np.random.default_rng([study.search.seed, most])
         rows = zip(*(_spread(one, most, random) for one in static), strict=True)
         static = [Dimension(tuple(one.keys[0] for one in static), tuple(dict.fromkeys(rows)))]

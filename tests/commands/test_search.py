@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -148,14 +149,24 @@ def test_the_report_shows_the_search_beside_simple_ones(halved):
 
 
 @pytest.mark.slow
-def test_fresh_seeds_compare_the_winner_with_the_default_configuration(tmp_path, monkeypatch):
-    monkeypatch.setattr(confirm, "build_report", lambda workdir: workdir)
-    study = make_search("random", 1, train={"epochs": 1, "optimizer": ("sgd", "adam")})
-    run(study, tmp_path)
+def test_fresh_seeds_compare_the_winner_with_the_default_configuration(halved, tmp_path, monkeypatch):
+    workdir, study, _ = halved
+    trained = {}
+
+    def copy(alone, folder, **_):
+        """A run of another configuration stands for that on fresh seeds, which would take a minute."""
+        trained[folder.name] = alone
+        shutil.copytree(workdir, folder)
+
+    shutil.copytree(workdir, tmp_path / "run")
+    monkeypatch.setattr(confirm.run, "run", copy)
+    monkeypatch.setattr(confirm, "build_report", lambda folder: folder)
     with Progress(Console(file=io.StringIO())) as progress:
-        said = confirm.confirm(study, tmp_path, 2, progress=progress)
-    assert "the default configuration, tiny, adam, learning rate 0.001" in said
-    found = json.loads((tmp_path / "confirm" / "2" / "confirmation.json").read_text())
-    assert len(found["contenders"]) == 2 and found["contenders"][-1]["fresh"]["n"] == 2
-    folder = RunFolder(tmp_path / "confirm" / "2" / found["contenders"][-1]["trial"])
-    assert folder.read_config()["train"]["learning_rate"] == [0.001]
+        said = confirm.confirm(study, tmp_path / "run", 3, progress=progress)
+    *_, default = trained.values()
+    assert (default.train.learning_rate, default.train.momentum, default.train.epochs) == ((0.001,), (0.0,), (4,))
+    assert default.seeds == (3, 4, 5) and default.search.method == "grid"
+    found = json.loads((tmp_path / "run" / "confirm" / "3" / "confirmation.json").read_text())
+    assert [row["trial"] for row in found["contenders"]] == [*trained]
+    assert found["contenders"][-1]["configuration"].startswith("the default configuration, tiny")
+    assert "the default configuration" in said
