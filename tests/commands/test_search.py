@@ -1,6 +1,7 @@
 """Searches in a run's folder: they train what they ask for, resume bit for bit, grow, and are reported."""
 
 import io
+import itertools
 import json
 import shutil
 
@@ -14,6 +15,7 @@ from cnnjax.analysis.read import read_run
 from cnnjax.analysis.search import compare_searches
 from cnnjax.commands import confirm, search
 from cnnjax.commands.growth import check_folder
+from cnnjax.commands.plan_table import plan_lines
 from cnnjax.report.sections import search as section
 from cnnjax.report.sections.hyperparameters import explain
 from cnnjax.runs.integrity import read_lines
@@ -59,6 +61,11 @@ def member_epochs(workdir):
     """The epochs that each member has trained, by its id."""
     lines = [line for file in workdir.glob("programs/*/metrics.jsonl") for line in read_lines(file).intact]
     return pd.DataFrame([line for line in lines if "member" in line]).groupby("member")["epoch"].max()
+
+
+def test_the_plan_of_halving_is_its_start(tmp_path):
+    said = list(itertools.islice(plan_lines(make_search(), tmp_path / "new"), 3))
+    assert said[0].startswith("trials    9: 9 trained") and said[2].startswith("search    halving")
 
 
 @pytest.mark.slow
