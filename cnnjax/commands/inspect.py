@@ -12,6 +12,7 @@ import pandas as pd
 
 from cnnjax.data import Dataset, load_dataset
 from cnnjax.data.findings import examine
+from cnnjax.data.normalization import affine_map
 from cnnjax.models.conv.methods import choose
 from cnnjax.models.specs import Layer, Residual
 from cnnjax.models.summary import LayerRow, check_fits, describe_network, layer_table
@@ -20,10 +21,10 @@ from cnnjax.report.sections import data
 from cnnjax.report.sections.data_rules import check_data
 from cnnjax.report.tables import Table
 from cnnjax.report.theme import file_name
-from cnnjax.study import own_code
-from cnnjax.study.augmentation import levels as augmentations
+from cnnjax.study import augmentation, own_code
 from cnnjax.study.schema import Study
-from cnnjax.training.augment import gather_batch
+from cnnjax.training.augment.batch import augmented_batch
+from cnnjax.training.augment.own import check_augmentations
 from cnnjax.training.devices import pin_settings
 from cnnjax.utils.paths import make_folder
 
@@ -51,10 +52,13 @@ def inspect_study(study: Study, folder: Path) -> str:
     """
     pin_settings()
     own_code.prepare(study.code, study.models)
+    augmentation.load_functions(study.data.augment)
     dataset = load_dataset(study.data, study.split_seeds)
     for name in study.models:
         with own_code.blamed("models", name):
             check_fits(name, dataset.image_shape, len(dataset.classes))
+    augmentation.check_fits(study.data.augment, study.data.test_time_augment, dataset.image_shape)
+    check_augmentations(study, dataset.image_shape, len(dataset.classes))
     make_folder("--output", folder)
     of_data = data.tables(dataset, study.data.normalization)
     of_models = model_tables(study, dataset)
@@ -132,15 +136,22 @@ def _sums(frame: pd.DataFrame) -> dict[str, int]:
 
 def _augmented(study: Study, dataset: Dataset) -> dict[str, np.ndarray]:
     """Returns training images, and below them their augmentations, by the name of each augmentation of the study."""
-    count, channels = min(_IMAGES, len(dataset.train)), dataset.image_shape[-1]
-    stored, (scale, shift) = dataset.train.images[:count], (jnp.ones(channels), jnp.zeros(channels))
+    count = min(_IMAGES, len(dataset.train))
+    stored, labels = dataset.train.images[:count], dataset.train.labels[:count]
+    # As in training: normalized, because some augmentations see such images.
+    scale, shift = affine_map(dataset.mean, dataset.std, study.data.normalization[0])
+    images_and_labels = jnp.asarray(stored), jnp.asarray(labels)
+    constants = jnp.asarray(scale), jnp.asarray(shift), len(dataset.classes)
     found = {}
     for augment in filter(None, study.data.augment):
         rows = [stored]
         for key in jax.random.split(jax.random.key(0), _DRAWS):
             words = jax.random.bits(key, (count,))
-            batch = gather_batch(jnp.asarray(stored), jnp.arange(count), scale, shift, augment=augment, words_B=words)
-            rows.append(np.asarray(batch).astype(np.uint8))
+            images, _ = augmented_batch(
+                *images_and_labels, jnp.arange(count), *constants, augment=augment, words_B=words
+            )
+            pixels = (np.asarray(images) - shift) / scale
+            rows.append(np.rint(pixels.clip(0, 255)).astype(np.uint8))
         found["+".join(augment)] = np.stack(rows)
     return found
 
@@ -154,8 +165,8 @@ def _facts(study: Study, dataset: Dataset) -> list[tuple[str, str]]:
 
 def _headline(study: Study, dataset: Dataset) -> str:
     facts = ", ".join(f"{value} {what}" for value, what in _facts(study, dataset))
-    augmentation = ", ".join(augmentations(study.data.augment))
-    how = f"normalization {', '.join(study.data.normalization)}, augmentation {augmentation}"
+    augmented = ", ".join(augmentation.levels(study.data.augment))
+    how = f"normalization {', '.join(study.data.normalization)}, augmentation {augmented}"
     return "\n".join([f"{dataset.name}: {facts}", how, *dataset.notes])
 
 

@@ -12,7 +12,7 @@ from cnnjax.data.readers.tfds import read_prepared
 from cnnjax.data.resize import resize_images
 from cnnjax.data.splits import make_splits, select_classes
 from cnnjax.models.summary import check_fits
-from cnnjax.study import own_code
+from cnnjax.study import augmentation, own_code
 from cnnjax.study.schema import DataConfig, Study, TrainConfig
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.paths import expanded
@@ -64,6 +64,7 @@ def load_checked(study: Study, earlier: Sequence[Study] = (), *, identify: bool 
         with own_code.blamed("models", name):
             unused = check_fits(name, dataset.image_shape, len(dataset.classes))
         _check_unused(study, name, unused)
+    augmentation.check_fits(study.data.augment, study.data.test_time_augment, dataset.image_shape)
     for weights in study.train.class_weights:
         if isinstance(weights, tuple) and len(weights) != len(dataset.classes):
             raise RequestError("train.class_weights", weights, f"must be {len(dataset.classes)} numbers, one per class")

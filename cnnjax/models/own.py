@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from cnnjax.models.rewrite import with_fast_convolutions
 from cnnjax.models.specs import Layers
 from cnnjax.utils.errors import UnfitCode
 
@@ -56,7 +57,8 @@ class FlaxNetwork:
         )
         key = (rngs or {}).get("dropout")
         others = variables.get("batch_stats", {})
-        logits, updated = self.apply_params(params, others, images.astype(dtype), train, dropout_rate, key)
+        apply = with_fast_convolutions(self.apply_params)
+        logits, updated = apply(params, others, images.astype(dtype), train, dropout_rate, key)
         logits = logits.astype(jnp.float32)
         return (logits, {"batch_stats": updated}) if mutable else logits
 

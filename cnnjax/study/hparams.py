@@ -227,11 +227,10 @@ HPARAMS = (
         str,
         "none",
         augmentation.RULE,
-        "Random augmentations of each training image in each epoch: `flip` left-right with probability 0.5, `crop` "
-        "after padding with 4 pixels, `rotate` by up to 45 degrees. `flip_all` flips every image left-right, "
-        "`flip_vertical_all` upside down. Names joined by + are applied together, and so is a plain tuple of names: "
-        '`("flip", "crop")`. Several values: `(("flip",), ("flip", "crop"), ())`, or `none,flip,flip+crop` on the '
-        "command line.",
+        "Random augmentations of each training image in each epoch ([what each does](../docs/how-to/augmentation.md)). "
+        "Names joined by + are applied together, and so is a plain tuple of names: "
+        '`("flip", "crop:2", "mixup:0.2")`. Several values: `(("flip",), ("flip", "crop"), ())`, or '
+        "`none,flip,flip+crop` on the command line.",
         group="data",
         static=True,
         read=augmentation.read_axis,

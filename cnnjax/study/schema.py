@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cnnjax.study import early_stopping as stopping
+from cnnjax.study.augmentation import OF_TESTS, TEST_TIME_KINDS, parse
 from cnnjax.study.hparams import HPARAMS, MOST_EPOCHS
 from cnnjax.study.metrics import MEASURES, NAMES, RULE, is_measure, measures_of, metrics_of, read_metrics
 from cnnjax.study.ranges import take_ranges
@@ -67,6 +68,12 @@ class _DataKeys:
     )
     resize: str = single("pad", choice("pad", "bilinear", "nearest"), "How to resize: pad with zeros, or resample.")
     augment_test: bool = single(False, FLAG, "Augment test images, too: once, and identically for all trials.")
+    test_time_augment: str = single(
+        "none",
+        choice(*TEST_TIME_KINDS),
+        "Average the logits of each validation and test image over views of it: `flip` the image and its mirror image, "
+        "`flip+shift` also two moves by one pixel and their mirror images ([how to](../docs/how-to/augmentation.md)).",
+    )
     stored_augment: str = single(
         "none",
         choice("none", "flip_zoom"),
@@ -350,6 +357,10 @@ def _check_splits(data: DataConfig) -> None:
         raise RequestError(
             "data.augment_test", True, "data.augment is empty; use False, or name augmentations in data.augment"
         )
+    of_training = [text for augment in data.augment for text in augment if parse(text).name not in OF_TESTS]
+    if data.augment_test and of_training:
+        problem = f"test images do not take {of_training[0]}; use False, or only {', '.join(OF_TESTS)}"
+        raise RequestError("data.augment_test", True, problem)
 
 
 def _unrecorded(study: Study) -> str:

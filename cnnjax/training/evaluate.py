@@ -11,7 +11,8 @@ from jaxtyping import Array, Float
 
 from cnnjax.models.network import AnyNetwork
 from cnnjax.study.metrics import METRICS, TRAINING_METRICS, Metric, from_counts
-from cnnjax.training.augment import gather_batch
+from cnnjax.training.augment.batch import gather_batch
+from cnnjax.training.augment.test_time import averaged_logits
 from cnnjax.training.memory import EVALUATION_BATCH
 from cnnjax.utils.tree import tuple_type
 
@@ -86,6 +87,7 @@ def evaluate(
     variables: dict,
     split: DeviceSplit,
     augment: tuple[str, ...] = (),
+    test_time: str = "none",
     metrics: tuple[Metric, ...] = METRICS,
 ) -> Any:
     """Returns the metrics of a network on a whole split, each example once, as a named tuple.
@@ -98,6 +100,7 @@ def evaluate(
         variables: of the network.
         split: the split.
         augment: of the images, see `gather_batch`; used if the split has random words.
+        test_time: the views of an image whose logits are averaged, see `averaged_logits`.
         metrics: what to measure.
     """
     count, num_classes = split.size if split.counted is None else split.counted, network.num_classes
@@ -105,7 +108,7 @@ def evaluate(
 
     def visit(carry: tuple[tuple[Array, ...], Array], indices: Array) -> tuple[tuple[tuple[Array, ...], Array], None]:
         sums, confusion = carry
-        logits = _logits(network, variables, split, augment, indices)
+        logits = _logits(network, variables, split, augment, test_time, indices)
         labels, counts = split.labels[split.examples(indices)], indices < count
         sums = tuple(total + _sum(metric, logits, labels, counts) for total, metric in zip(sums, means, strict=True))
         true = jax.nn.one_hot(labels, num_classes) * counts[:, None]
@@ -120,7 +123,7 @@ def evaluate(
 
 
 def predict(
-    network: AnyNetwork, variables: dict, split: DeviceSplit, augment: tuple[str, ...] = ()
+    network: AnyNetwork, variables: dict, split: DeviceSplit, augment: tuple[str, ...] = (), test_time: str = "none"
 ) -> Float[Array, "N K"]:
     """Returns float16 logits of a whole split in order, each row shifted so that its maximum is zero.
 
@@ -129,7 +132,7 @@ def predict(
     """
 
     def visit(carry: Array, indices: Array) -> tuple[Array, Array]:
-        logits = _logits(network, variables, split, augment, indices)
+        logits = _logits(network, variables, split, augment, test_time, indices)
         shifted = logits - logits.max(-1, keepdims=True)
         return carry, jnp.maximum(shifted, jnp.finfo(jnp.float16).min).astype(jnp.float16)
 
@@ -137,12 +140,10 @@ def predict(
 
 
 def _logits(
-    network: AnyNetwork, variables: dict, split: DeviceSplit, augment: tuple[str, ...], indices: Array
+    network: AnyNetwork, variables: dict, split: DeviceSplit, augment: tuple[str, ...], test_time: str, indices: Array
 ) -> Array:
     words = None if split.words is None else split.words[indices]
     images = gather_batch(
         split.images, split.examples(indices), split.scale, split.shift, augment=augment, words_B=words
     )
-    logits = network.apply(variables, images, train=False)
-    assert isinstance(logits, jnp.ndarray)
-    return logits
+    return averaged_logits(lambda images: network.apply(variables, images, train=False), images, test_time)

@@ -74,6 +74,7 @@ class Population:
             *(network, static.initialization, static.optimizer, static.batch_size, names(static.augment)),
             drop_last=static.drop_last,
             clips=static.clips,
+            test_time_augment=study.data.test_time_augment,
             loss=load_loss(static.loss),
             class_weights=static.class_weights,
             metrics=load_metrics(study.metrics),
@@ -269,4 +270,5 @@ class Population:
 
     def _predict_member(self, state: TrainState, hparams: Hparams, streams: Streams, data: DeviceData) -> jax.Array:
         test = data.of_member(hparams, streams, self._train_number).test
-        return predict(self.config.network, final_variables(state, hparams), test, self.config.augment)
+        variables, config = final_variables(state, hparams), self.config
+        return predict(config.network, variables, test, config.augment, config.test_time_augment)

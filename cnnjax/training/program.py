@@ -20,8 +20,10 @@ from cnnjax.runs.environment import cache_folder, comparable, describe_environme
 from cnnjax.runs.program_records import Folder
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.runs.speeds import add_speed
+from cnnjax.study import augmentation
 from cnnjax.study.plan import Member, Plan, Program, check_axes, make_plan
 from cnnjax.study.schema import Study
+from cnnjax.training.augment.own import check_augmentations
 from cnnjax.training.device_data import DeviceData, put_data
 from cnnjax.training.devices import is_out_of_memory, make_mesh, memory_limit, pin_settings, use_every_core
 from cnnjax.training.estimate import describe_speed, network_of
@@ -158,6 +160,7 @@ def load_plan(study: Study, earlier: Sequence[Study] = ()) -> Plan:
             find_model(name)
             if precision == "tf32":
                 check_precision(precision, jax.default_backend())
+        augmentation.load_functions(study.data.augment)
         check_functions(study)
         plan = make_plan(study, earlier)
         check_axes(study, plan)
@@ -175,6 +178,7 @@ def load_data(study: Study, earlier: Sequence[Study] = ()) -> Dataset:
     def here() -> Dataset:
         dataset = load_checked(study, earlier, identify=True)
         check_functions(study, len(dataset.classes))
+        check_augmentations(study, dataset.image_shape, len(dataset.classes))
         return dataset
 
     pin_settings()

@@ -13,7 +13,8 @@ from jaxtyping import Array, Float, Int
 
 from cnnjax.models.network import AnyNetwork, initial_variables
 from cnnjax.study.hparams import STREAMS, Streams
-from cnnjax.training.augment import gather_batch
+from cnnjax.training.augment.batch import augmented_batch
+from cnnjax.training.augment.draws import EVERY_EPOCH, alternate_flips
 from cnnjax.training.evaluate import DeviceSplit, Sums, batch_sums, evaluate, zero_sums
 from cnnjax.training.losses import Labels, Loss, class_weights, losses_of, weighted_mean, weights_of
 from cnnjax.training.optimizers import make_optimizer
@@ -160,7 +161,8 @@ def train_epoch(
     trained, training = _train_batches(state, hparams, streams, train, config)
     measures = [jnp.array(jnp.nan)] * len(config.metrics)
     if validation is not None:
-        measures = evaluate(config.network, trained.variables, validation, config.augment, config.metrics)
+        augments = (config.augment, config.test_time_augment)
+        measures = evaluate(config.network, trained.variables, validation, *augments, config.metrics)
     metrics = epoch_metrics(config.metrics)(*training, *measures)
 
     trained = end_epoch(trained, metrics, hparams, config)
@@ -183,6 +185,8 @@ def _train_batches(
     order = train.examples(jnp.where(hparams.shuffle, shuffled, jnp.arange(count)))
     # One random word an example decides its augmentation; an epoch's words are drawn at once.
     words = jax.random.bits(stream_key(streams, "augment", state.epoch), (count,))
+    if "alternating_flip" in config.augment:
+        words = alternate_flips(words, stream_key(streams, "augment", EVERY_EPOCH), order, state.epoch)
     dropout_key = stream_key(streams, "dropout", state.epoch)
     weights = class_weights(config.class_weights, train.labels[order], config.network.num_classes)
     full, rest = divmod(count, config.batch_size)
@@ -197,8 +201,10 @@ def _train_batches(
         state, sums = carry
         number, indices, words = batch
         factor = first + (last - first) * (number / steps)
-        images = gather_batch(train.images, indices, train.scale, train.shift, augment=config.augment, words_B=words)
-        labels = train.labels[indices]
+        split, num_classes = (train.images, train.labels), config.network.num_classes
+        images, labels = augmented_batch(
+            *(*split, indices, train.scale, train.shift, num_classes), augment=config.augment, words_B=words
+        )
         state, metrics = train_step(
             state,
             Batch(images, labels, weights_of(labels, weights)),

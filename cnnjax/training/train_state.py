@@ -26,6 +26,7 @@ class StaticConfig(NamedTuple):
     augment: tuple[str, ...] = ()
     drop_last: bool = False
     clips: bool = False
+    test_time_augment: str = "none"
     loss: Loss | None = None  # as `load_loss` returns it
     class_weights: str | None = None  # a level of `train.class_weights`
     metrics: tuple[Metric, ...] = METRICS  # to evaluate on the validation split

@@ -14,7 +14,7 @@ from cnnjax.models.ladder import LADDER
 from cnnjax.models.modules import BatchNormalization, dropout
 from cnnjax.models.network import build_network, initial_variables
 from cnnjax.models.specs import BatchNorm, Conv, Dense
-from cnnjax.training.augment import gather_batch
+from cnnjax.training.augment.batch import gather_batch
 from cnnjax.training.optimizers import make_optimizer
 from cnnjax.training.stacking import Hparams
 from cnnjax.training.train import Batch, loss_fn

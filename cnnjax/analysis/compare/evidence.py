@@ -166,6 +166,9 @@ def _data_warnings(a: Side, b: Side, measure: str) -> list[str]:
         )
     if augmented[0] != augmented[1]:
         warnings.append("THE TEST IMAGES DIFFER as the networks see them: data.augment_test augments those of one run.")
+    views = [side.run.config.get("data", {}).get("test_time_augment", NONE) for side in (a, b)]
+    if views[0] != views[1]:
+        warnings.append(f"THE PREDICTIONS DIFFER in test-time augmentation: {views[0]} and {views[1]}.")
     if _have_same_data(a, b):  # under any name of the file or folder, and whatever the splits of the first trial
         left_out = ("name", "sha256", "test_sha256", "mean", "std")
         one, other = ({key: value for key, value in data.items() if key not in left_out} for data in (one, other))
