@@ -1,11 +1,13 @@
 """Trains the winner of a finished study and its runners-up on fresh seeds."""
 
+import dataclasses
 import functools
 from pathlib import Path
 
 from cnnjax.analysis.compare import fresh
 from cnnjax.analysis.read import read_run
 from cnnjax.commands import run
+from cnnjax.commands.search import resume
 from cnnjax.executors.base import Engine
 from cnnjax.multihost import processes
 from cnnjax.report import build_report
@@ -13,12 +15,13 @@ from cnnjax.report.sections.confirmation import contender_table, text
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.study.plan import list_trials, single_out
 from cnnjax.study.schema import Study
+from cnnjax.study.search import default_configuration
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.progress import Progress
 
 
 def confirm(study: Study, workdir: Path, number: int, *, progress: Progress, engine: Engine | None = None) -> str:
-    """Trains the winner and its runners-up on fresh seeds, and compares them.
+    """Trains the winner and its runners-up on fresh seeds, and compares them. A search adds the default configuration.
 
     Each contender is a study of its own in the folder confirm/NUMBER/TRIAL of the run. Call the function again to
     resume an interrupted confirmation. The results are written to confirm/NUMBER/confirmation.json and into the run's
@@ -40,17 +43,22 @@ def confirm(study: Study, workdir: Path, number: int, *, progress: Progress, eng
     """
     check_confirmable(study)
     contenders = processes.broadcast_from_process0(lambda: list(fresh.contenders(read_run(workdir))))
+    study = resume(study, RunFolder(workdir), is_new=False)
     trials = {trial.id: trial for trial in list_trials(study)}
     seeds = fresh.fresh_seeds(study.seeds, number)
     for place, trial in enumerate(contenders, 1):
         progress.note(
             f"configuration {place} of {len(contenders)} ({trial}) on fresh seeds {', '.join(map(str, seeds))}"
         )
-        alone = single_out(study, trials[trial], seeds)
+        alone = single_out(study, trials[trial], seeds) if trial in trials else _default(study, seeds)
         folder = fresh.fresh_folder(workdir, number, trial)
         run.run(alone, folder, progress=progress, engine=engine)
         processes.broadcast_from_process0(functools.partial(_report, folder))
     return processes.broadcast_from_process0(lambda: _conclude(workdir, number))
+
+
+def _default(study: Study, seeds: tuple[int, ...]) -> Study:
+    return dataclasses.replace(default_configuration(study), seeds=seeds)
 
 
 def _report(workdir: Path) -> str:

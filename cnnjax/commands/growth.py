@@ -7,6 +7,8 @@ from cnnjax.study.validation import axis_keys
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.tree import differences
 
+_GROWING = {"asked", "search.trials", "seeds"}
+
 
 def check_folder(folder: RunFolder, study: Study, overwrite: bool) -> bool:
     """Returns whether the folder is cleared first. Raises RequestError if its study differs in more than axes."""
@@ -20,7 +22,8 @@ def check_folder(folder: RunFolder, study: Study, overwrite: bool) -> bool:
     except RequestError as error:
         raise RequestError("workdir", str(folder.path), f"its config.json is not a valid study ({error})") from error
     folder.check_version()
-    axes = {*axis_keys(Study)}
+    # What an adaptive search has decided holds for its search space only.
+    axes = {*axis_keys(Study), "asked", "search.trials"} if not study.search.is_adaptive else _GROWING
     found = differences({**there, "code": {}}, {**study.to_dict(), "code": {}})
     found = {k: pair for k, pair in found.items() if k not in axes and not k.startswith("train.optimizer_args.")}
     if "sha256" in (folder.read_if_intact("data.json") or {}):

@@ -7,6 +7,7 @@ from typing import Any
 
 from cnnjax.commands.growth import check_folder, earlier_studies
 from cnnjax.commands.program_facts import repeated_points
+from cnnjax.commands.search import resume
 from cnnjax.data import Dataset, cache
 from cnnjax.data.load import load_checked
 from cnnjax.models.ladder import check_precision, find_model
@@ -52,6 +53,7 @@ def plan_lines(study: Study, workdir: Path | None = None, measure: bool = False)
     folder = None if workdir is None else RunFolder(workdir)
     if folder is not None:
         check_folder(folder, study, overwrite=False)
+        study = resume(study, folder, is_new=False)
     plan = make_plan(study, [] if folder is None else earlier_studies(folder, study))
     check_axes(study, plan)
     finished, stored = set[str](), dict[str, int]()
@@ -59,6 +61,8 @@ def plan_lines(study: Study, workdir: Path | None = None, measure: bool = False)
         finished, stored = finished_trials(folder, plan.programs), _stored_epochs(folder)
     programs = [left for program in plan.programs if (left := program.without(finished)).members]
     yield from _counts(plan, programs, folder, len(finished))
+    if study.search.is_adaptive:
+        yield f"search    {study.search.method}: this is the start; results decide what trains after it"
     if not programs:
         yield "nothing left to train"
         return

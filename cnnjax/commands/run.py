@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cnnjax.commands.growth import check_folder, earlier_studies
 from cnnjax.commands.program_facts import describe_program, repeated_points
+from cnnjax.commands.search import resume, with_next
 from cnnjax.data import Dataset
 from cnnjax.data.findings import examine
 from cnnjax.data.resize import thumbnails
@@ -17,12 +18,20 @@ from cnnjax.runs.run_dir import RunFolder, describe_plan, waiting_programs
 from cnnjax.runs.speeds import read_speeds
 from cnnjax.study import own_code
 from cnnjax.study.metrics import describe_own
-from cnnjax.study.plan import Plan, Program
+from cnnjax.study.plan import Plan, Program, make_plan
 from cnnjax.study.schema import Study, from_config
 from cnnjax.training.devices import leave_devices_to_workers
 from cnnjax.training.estimate import Estimator, describe_speed, training_images
 from cnnjax.training.machine import this_machine
-from cnnjax.training.program import load_data, load_plan, prepare_jax, run_programs, write_environment, writing
+from cnnjax.training.program import (
+    Compiler,
+    load_data,
+    load_plan,
+    prepare_jax,
+    run_programs,
+    write_environment,
+    writing,
+)
 from cnnjax.utils.errors import RequestError, unwritable
 from cnnjax.utils.progress import Progress
 
@@ -60,6 +69,7 @@ def run(
         if is_run:  # fail fast if another process works in the folder
             stack.enter_context(held(workdir))
         is_new = check_folder(folder, study, overwrite)
+        study = resume(study, folder, is_new)
         earlier = [] if is_new else earlier_studies(folder, study)
         own_code.prepare(study.code, study.models)
         plan = load_plan(study, earlier)
@@ -80,26 +90,35 @@ def run(
             progress.note(note)
         if engine is None:
             write_environment(folder, progress)
-        for program in plan.programs:
-            folder.program(program.id).repair([trial for member in program.members for trial in member.trials])
-        programs = waiting_programs(folder, plan.programs)
-        try:
-            if programs:
-                if too_late:
-                    progress.note(too_late)
-                members = sum(len(program.members) for program in programs)
-                progress.begin(len(programs), members, *_expected_work(programs, dataset))
-                if engine is not None:
-                    run_tasks(folder, every, dataset, programs, progress, engine, max_members, profile)
-                else:
-                    traces = workdir / "profile" if profile and processes.is_first() else None
-                    run_programs(folder, every, dataset, plan.members, programs, progress, max_members, traces)
-            else:
-                progress.note(f"{workdir} is finished: {len(plan.trials)} trials, nothing left to train")
-        finally:
-            progress.end()
-            if processes.is_first():  # the others may have failed elsewhere
-                RunFolder(workdir).write_views()
+        compiler: Compiler | None = None
+        while True:  # an adaptive search asks for more when it has results
+            for program in plan.programs:
+                folder.program(program.id).repair([trial for member in program.members for trial in member.trials])
+            programs = waiting_programs(folder, plan.programs)
+            try:
+                if programs:
+                    if too_late and compiler is None:
+                        progress.note(too_late)
+                    members = sum(len(program.members) for program in programs)
+                    progress.begin(len(programs), members, *_expected_work(programs, dataset))
+                    if engine is not None:
+                        run_tasks(folder, every, dataset, programs, progress, engine, max_members, profile)
+                    else:
+                        traces = workdir / "profile" if profile and processes.is_first() else None
+                        compiler = compiler or Compiler(every, dataset, max_members, traces)
+                        run_programs(folder, compiler, plan.members, programs, progress)
+            finally:
+                progress.end()
+                if processes.is_first():  # the others may have failed elsewhere
+                    RunFolder(workdir).write_views()
+            further = with_next(study, folder)
+            if further == study:
+                break
+            study, earlier = further, earlier_studies(folder, further)
+            plan = make_plan(study, earlier)
+            _start(folder, study, earlier, dataset, plan)
+        if not programs:
+            progress.note(f"{workdir} is finished: {len(plan.trials)} trials, nothing left to train")
 
 
 def _expected_work(programs: Sequence[Program], dataset: Dataset) -> tuple[list[int], list[float], list[float]]:

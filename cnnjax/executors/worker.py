@@ -65,8 +65,8 @@ def _train(task: Task) -> None:
         program = next(program for program in plan.programs if program.id == task["program"])
         waiting = waiting_programs(folder, [program])
         profile = folder.path / "profile" if task["profile"] else None
-        options = (task["max_members"], profile, False)
-        programs.run_programs(folder, study.with_splits_of(earlier), dataset, plan.members, waiting, progress, *options)
+        compiler = programs.Compiler(study.with_splits_of(earlier), dataset, task["max_members"], profile)
+        programs.run_programs(folder, compiler, plan.members, waiting, progress, write_views=False)
 
 
 def _check_launch(task: Task) -> None:

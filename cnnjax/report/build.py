@@ -47,7 +47,7 @@ class Section(Protocol):
         """Draws the figures that the run has data for."""
 
 
-SUMMARY: tuple[Section, ...] = (confirmation, variance, ranking, spread, hyperparameters)  # also in Markdown
+SUMMARY: tuple[Section, ...] = (confirmation, variance, ranking, search, spread, hyperparameters)  # also in Markdown
 SECTIONS: tuple[Section, ...] = (
     confirmation,
     variance,

@@ -31,7 +31,7 @@ class RunFolder(Folder):
 
     CONTENTS = (
         *("programs", "jobs", "predictions", "checkpoints", "report", "profile", "confirm", "code"),
-        *("metrics.jsonl", "trials.csv"),
+        *("metrics.jsonl", "trials.csv", "search.jsonl"),
         *("plan.json", "data.json", "environment.json", "config.json"),  # deleted last: it makes a folder a run's
     )
 

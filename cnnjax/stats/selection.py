@@ -166,8 +166,10 @@ def _places(p: np.ndarray, means: np.ndarray) -> list[tuple[int, int]]:
     return [(1 + int(a), len(p) - int(b)) for a, b in zip(above, below, strict=True)]
 
 
-def expected_best(values: Sample, n: int, *, larger_is_better: bool = True) -> float:
+def expected_best(values: Sample, n: int, *, larger_is_better: bool = True, report: Sample | None = None) -> float:
     """Returns the unbiased estimate of the best of n trainings: the mean of the best over all choices of n values.
+
+    With `report`, another value of each training, it is the mean of that value of the best.
 
     References:
         Dodge et al., Show your work (2019); Tang et al., Showing your work doesn't always work (2020), equation 5, for
@@ -179,13 +181,12 @@ def expected_best(values: Sample, n: int, *, larger_is_better: bool = True) -> f
     sample = as_sample(values)
     if not 1 <= n <= len(sample):
         raise ValueError(f"the best of {n} of {len(sample)} values")
-    ordered = np.sort(sample if larger_is_better else -sample)
+    order = np.argsort(sample if larger_is_better else -sample, kind="stable")
     # The probability that the best of n has index i is C(i, n - 1) / C(len, n). It is n / len for the last index, and
     # follows by ratios for the others, because the binomials overflow.
     places = np.arange(len(sample) - 1, 0, -1)
     weights = n / len(sample) * np.cumprod([1.0, *((places - n + 1).clip(0) / places)])
-    best = float(ordered[::-1] @ weights)
-    return best if larger_is_better else -best
+    return float((sample if report is None else as_sample(report))[order][::-1] @ weights)
 
 
 def nested_selection(

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import ml_collections
 
 from cnnjax.models.specs import KINDS
-from cnnjax.study import own_code
+from cnnjax.study import own_code, ranges
 from cnnjax.study.schema import Study, from_config
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.paths import expanded
@@ -87,7 +87,7 @@ def read_value(text: str) -> Any:
     """Parses the value of an override.
 
     A Python literal is evaluated. Otherwise a list with commas is a tuple of parsed values, an empty text is an empty
-    tuple, and any other text is a string.
+    tuple, and any other text is a string, as is a range: `uniform(0, 0.9)`.
     """
     try:
         with warnings.catch_warnings():
@@ -97,7 +97,7 @@ def read_value(text: str) -> Any:
         pass  # not a literal
     if not text.strip():
         return ()
-    if "," not in text:
+    if "," not in text or ranges.is_call(text):
         return text.strip()
     return tuple(read_value(item) for item in text.removesuffix(",").split(","))
 

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Container, Hashable, Iterable, Mapping
+from collections.abc import Collection, Container, Hashable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from cnnjax.models.ladder import layers_of
@@ -13,6 +13,7 @@ from cnnjax.study.hparams import HPARAMS, STATIC, TRACED, Stage, Static, Streams
 from cnnjax.study.optimizers import KEYS, OWN, arguments_of, row_of
 from cnnjax.study.schedules import read_plateau
 from cnnjax.study.schema import Study
+from cnnjax.study.search import configurations, draw, fixed, search_space
 from cnnjax.utils.errors import RequestError
 
 
@@ -147,6 +148,7 @@ class Plan:
 
 MOST_TRIALS = 100_000
 MOST_DECAYS = 8  # of averaged weights in one training
+_PROBES = 64  # configurations of a search space
 
 
 def make_plan(study: Study, earlier: Collection[Study] = (), *, numbered: bool = False) -> Plan:
@@ -245,12 +247,12 @@ def check_axes(study: Study, plan: Plan) -> None:
         first = names.setdefault(layers_of(name) or (name,), name)
         if first != name:
             raise RequestError("models", name, f"it has the layers of {first!r}; use one of them")
-    for axis in plan.unread:
+    for axis in (*plan.unread, *_unread_by_search(study)):
         key = axis.removeprefix("train.")
         in_stages = study.train.stages and all(key in stage for stage in study.train.stages)
         where = "if a stage does not set it" if in_stages else where_it_matters(axis)
         problem = f"all values train identically, because it matters {where}; use one value"
-        raise RequestError(axis, _axes(study)[axis], problem)
+        raise RequestError(axis, study.ranges.get(axis, _axes(study)[axis]), problem)
 
 
 class _Grid(NamedTuple):
@@ -262,37 +264,39 @@ class _Grid(NamedTuple):
 
 
 def _expand(study: Study) -> _Grid:
-    axes = _axes(study)
-    _check_count(axes)
     known: dict[Hashable, int] = {}  # number of each combination of used hyperparameters
     found: dict[Hashable, tuple[tuple, Trial]] = {}  # the first point of the grid, by what training uses
     repeats: Counter[str] = Counter()
     inner = 1 + len(vars(study.streams))
-    for outer_values in itertools.product(*[*axes.values()][:-inner]):
-        static, stages = _compiled_and_stages(study, *outer_values)
-        used, used_streams = used_by_training(static, stages)
-        number = known.setdefault(used, len(known))
-        contents = [*map(digest, stage_content(static, stages))]
-        program = f"p{digest(static_content(static))}"
-        for *stream_seeds, seed in itertools.product(*[*axes.values()][-inner:]):
-            values = (*outer_values, *stream_seeds, seed)
-            streams = Streams(*(seed if given is None else given for given in stream_seeds))
-            key = (number, *(getattr(streams, name) for name in used_streams))
-            if key in found:
-                pairs = zip(axes, found[key][0], values, strict=True)
-                repeats.update(axis for axis, one, other in pairs if one != other)
-                continue
-            seeds = {name: getattr(streams, name) for name in used_streams}
-            trial_id, member_id, training = (digest([content, seeds]) for content in contents)
-            trial = Trial(f"t{trial_id}", f"m{member_id}", program, static, stages, seed, streams, training)
-            found[key] = values, trial
+    _check_count(study)
+    for grid, axes in ((grid, _axes(grid)) for grid in configurations(study)):
+        for outer_values in itertools.product(*[*axes.values()][:-inner]):
+            static, stages = _compiled_and_stages(grid, *outer_values)
+            used, used_streams = used_by_training(static, stages)
+            number = known.setdefault(used, len(known))
+            contents = [*map(digest, stage_content(static, stages))]
+            program = f"p{digest(static_content(static))}"
+            for *stream_seeds, seed in itertools.product(*[*axes.values()][-inner:]):
+                values = (*outer_values, *stream_seeds, seed)
+                streams = Streams(*(seed if given is None else given for given in stream_seeds))
+                key = (number, *(getattr(streams, name) for name in used_streams))
+                if key in found:
+                    pairs = zip(axes, found[key][0], values, strict=True)
+                    repeats.update(axis for axis, one, other in pairs if one != other)
+                    continue
+                seeds = {name: getattr(streams, name) for name in used_streams}
+                trial_id, member_id, training = (digest([content, seeds]) for content in contents)
+                trial = Trial(f"t{trial_id}", f"m{member_id}", program, static, stages, seed, streams, training)
+                found[key] = values, trial
     return _Grid(
         trials=tuple(trial for _, trial in found.values()),
         repeats=dict(repeats),
         unread=tuple(
             axis
-            for place, (axis, given) in enumerate(axes.items())
-            if len(given) > 1 and all(values[place] == given[0] for values, _ in found.values())
+            for place, (axis, given) in enumerate(_axes(study).items())
+            if study.search.method == "grid"
+            and len(given) > 1
+            and all(values[place] == given[0] for values, _ in found.values())
         ),
     )
 
@@ -304,7 +308,31 @@ def _axes(study: Study) -> dict[str, tuple]:
     return {"models": study.models, **hparams, **of_streams, "seeds": study.seeds}
 
 
-def _check_count(axes: Mapping[str, tuple]) -> None:
+def _unread_by_search(study: Study) -> Iterator[str]:
+    """Yields the axes of a search space whose values have no effect on any configuration."""
+    if study.search.method == "grid":
+        return
+    grids = [fixed(study, values) for values in draw(study, _PROBES)]  # more than a short search draws
+    for key in (key for one in search_space(study) for key in one.keys):
+        group, _, name = key.rpartition(".")
+        values = getattr(getattr(study, group) if group else study, name)
+        if not any(len({_used(fixed(grid, {key: value})) for value in values}) > 1 for grid in grids):
+            yield key
+
+
+def _used(grid: Study) -> Hashable:
+    """Returns the hyperparameters that training uses in a grid of one configuration."""
+    axes = _axes(grid)
+    values = (axes[key][0] for key in ("models", *(h.key for h in HPARAMS)))
+    return used_by_training(*_compiled_and_stages(grid, *values))[0]
+
+
+def _check_count(study: Study) -> None:
+    axes = _axes(study)
+    if study.search.method != "grid":
+        searched = {key for one in search_space(study) for key in one.keys}
+        axes = {key: values for key, values in axes.items() if key not in searched}
+        axes["search.trials"] = (None,) * study.search.trials
     count = math.prod(len(values) for values in axes.values())
     if count > MOST_TRIALS:
         longest = max(axes, key=lambda name: len(axes[name]))
@@ -333,16 +361,17 @@ def _compiled_and_stages(study: Study, model: str, *values: Any) -> tuple[Static
 
 def single_out(study: Study, trial: Trial, seeds: tuple[int, ...]) -> Study:
     """Returns a study of one trial's configuration only, with other seeds and the same streams and folds."""
-    for model, *values in itertools.product(study.models, *(h.choices(study) for h in HPARAMS)):
-        chosen = [*zip(HPARAMS, values, strict=True)]
-        groups: dict[str, Any] = {
-            group: dataclasses.replace(getattr(study, group), **{h.name: v for h, v in chosen if h.group == group})
-            for group in ("data", "train")
-        }
-        alone = dataclasses.replace(study, models=(model,), seeds=seeds, **groups)
-        first = list_trials(alone)[0]
-        if (first.static, first.stages) == (trial.static, trial.stages):
-            return alone
+    for grid in configurations(study):
+        for model, *values in itertools.product(grid.models, *(h.choices(grid) for h in HPARAMS)):
+            chosen = [*zip(HPARAMS, values, strict=True)]
+            groups: dict[str, Any] = {
+                group: dataclasses.replace(getattr(grid, group), **{h.name: v for h, v in chosen if h.group == group})
+                for group in ("data", "train")
+            }
+            alone = dataclasses.replace(grid, models=(model,), seeds=seeds, **groups)
+            first = list_trials(alone)[0]
+            if (first.static, first.stages) == (trial.static, trial.stages):
+                return alone
     raise ValueError(f"{trial.id} is not a trial of the study")
 
 

@@ -14,11 +14,14 @@ from cnnjax.study.augmentation import OF_TESTS, TEST_TIME_KINDS, parse
 from cnnjax.study.hparams import HPARAMS, MOST_EPOCHS
 from cnnjax.study.metrics import MEASURES, NAMES, RULE, is_measure, measures_of, metrics_of, read_metrics
 from cnnjax.study.optimizer_checks import check_optimizers
+from cnnjax.study.ranges import take_ranges
 from cnnjax.study.renamed import OLD_KEYS, modern_config
 from cnnjax.study.rules import FLAG, Rule, choice, integer, is_int, is_number, none_or, number
 from cnnjax.study.schedules import read_plateau
+from cnnjax.study.search import SearchConfig, check_search
 from cnnjax.study.validation import (
     axis,
+    axis_keys,
     build,
     check,
     custom,
@@ -220,7 +223,12 @@ class Study:
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     streams: StreamsConfig = dataclasses.field(default_factory=StreamsConfig)
+    search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    # The texts of the ranges by key; the axes have their bounds.
+    ranges: Mapping[str, str] = internal({})
+    # The configurations that an adaptive search has asked for: the values of axes by key.
+    asked: tuple[Mapping[str, Any], ...] = internal(())
     code: Mapping[str, Mapping[str, Any]] = internal({})  # of the files that the study refers to, see `own_code`
 
     @property
@@ -244,9 +252,14 @@ class Study:
         return dataclasses.replace(self, data=dataclasses.replace(self.data, **more), streams=streams)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the study as nested dicts of JSON values. Tuples become lists."""
+        """Returns the study as nested dicts of JSON values. Tuples become lists; a grid has no keys of `search`."""
         values = {k: _plain(v) for k, v in dataclasses.asdict(self).items()}
-        return values if self.code else {key: value for key, value in values.items() if key != "code"}
+        for key, text in values.pop("ranges").items():
+            group, _, name = key.rpartition(".")
+            (values[group] if group else values)[name] = text
+        unused = [name for name in ("asked", "code") if not values[name]]
+        unused += ["search"] if self.search.method == "grid" else []
+        return {key: value for key, value in values.items() if key not in unused}
 
 
 def _plain(value: Any) -> Any:
@@ -269,10 +282,16 @@ def from_config(config: Mapping[str, Any]) -> Study:
         RequestError: an unknown key, a value of the wrong type or out of range, an empty axis, or values that
             contradict each other.
     """
-    study = build(Study, plain(config), "")
+    values = plain(config)
+    if isinstance(values, Mapping):
+        search = build(SearchConfig, values.get("search", {}), "search.")
+        values, ranges = take_ranges(values, search.programs)
+        values |= {"ranges": ranges, "asked": _read_asked(values.get("asked", ()))}
+    study = build(Study, values, "")
     _check_splits(study.data)
     _check_selection(study)
     _check_stopping(study)
+    check_search(study)
     check_optimizers(study.train)
     return study
 
@@ -280,6 +299,14 @@ def from_config(config: Mapping[str, Any]) -> Study:
 def from_run(config: Mapping[str, Any]) -> Study:
     """Returns the study of a run's config.json, which also has the keys `NOT_OF_STUDY`. Raises as `from_config`."""
     return from_config({key: value for key, value in modern_config(config).items() if key not in NOT_OF_STUDY})
+
+
+def _read_asked(value: Any) -> tuple[Mapping[str, Any], ...]:
+    """Checks the form of the configurations that config.json has of an adaptive search."""
+    keys = {*axis_keys(Study), "seeds"}
+    if not isinstance(value, tuple) or not all(isinstance(one, Mapping) and keys.issuperset(one) for one in value):
+        raise RequestError("asked", value, "only the config.json of a run has this key")
+    return value
 
 
 def _read_stages(key: str, value: Any) -> tuple[Mapping[str, Any], ...]:

@@ -40,9 +40,15 @@ def joint(default: tuple, rule: Rule, doc: str) -> Any:
     return dataclasses.field(default=default, metadata={"rule": rule, "doc": doc, "joint": True})
 
 
+def _as_it_is(key: str, value: Any) -> Any:
+    return value
+
+
 def internal(default: Any) -> Any:
     """Declares a field that no user sets."""
-    return dataclasses.field(default_factory=lambda: default, hash=False, metadata={"read": lambda key, value: value})
+    return dataclasses.field(
+        default_factory=lambda: default, hash=False, metadata={"read": _as_it_is, "internal": True}
+    )
 
 
 def axis(default: Any, rule: Rule, doc: str) -> Any:
@@ -114,8 +120,9 @@ def _unknown_key(key: str, cls: type) -> str:
         if isinstance(hint, type) and dataclasses.is_dataclass(hint)
     }
     below = {field: f"{group}.{field}" for group, of in groups.items() for field in fields_of(of)}
-    near = None if nearest(key, fields_of(cls)) else nearest(key, below)
-    return unknown_key(key, fields_of(cls), below[near] if near else None)
+    near = key if key in below else None if nearest(key, fields_of(cls)) else nearest(key, below)
+    keys = [name for name, field in fields_of(cls).items() if not field.metadata.get("internal")]
+    return unknown_key(key, keys, below[near] if near else None)
 
 
 def fields_of(cls: type) -> dict[str, dataclasses.Field]:

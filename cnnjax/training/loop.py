@@ -25,7 +25,7 @@ from cnnjax.utils.signals import interruptibly
 if TYPE_CHECKING:
     from cnnjax.training.checkpoints import Checkpoints
 
-_OPERATIONS_TO_COMPILE = 2e12  # what two CPU cores compute while they compile a program
+_OPERATIONS_TO_COMPILE = 2e12  # what a smaller program has to save
 
 
 class Trained(NamedTuple):
@@ -148,10 +148,10 @@ def _members_to_train(batch: MemberBatch, population: Population, ended: np.ndar
         The indices of the members that train, repeated up to a half, a quarter, ... of the batch. None stands for all
         members: if no smaller size holds them, or a smaller program saves less than its compilation costs.
     """
-    active, size = np.flatnonzero(~ended), batch.size
-    while size % (2 * population.devices) == 0 and len(active) <= size // 2:
-        size //= 2
-    if size == batch.size or (batch.size - size) * left < _OPERATIONS_TO_COMPILE:
+    active, size, devices = np.flatnonzero(~ended), batch.size, population.devices
+    while (half := -(-size // (2 * devices)) * devices) < size and len(active) <= half:
+        size = half
+    if population.skips_ended or size == batch.size or (batch.size - size) * left < _OPERATIONS_TO_COMPILE:
         return None
     return np.resize(active, size)
 

@@ -40,8 +40,8 @@ def measure_programs(
         size, static = sizes[program.id], program.static
         batch = MemberBatch(program.id, program.members[:size], size)
         short = _shortened(dataset, _STEPS * static.batch_size)
-        compiler = Compiler(study, short, plan.members, max_members=size)
-        compiled = compiler.compile(program)
+        compiler = Compiler(study, short, max_members=size)
+        compiled = compiler.compile(program, plan.members)
         population, arguments = compiled.population, compiled.population.stack(batch.filled)
         state, _ = population.advance(population.init(*arguments), *arguments, compiler.data, 1)  # touches all memory
         start = time.perf_counter()

@@ -131,6 +131,11 @@ class Population:
         return epoch_metrics(self.config.metrics)._fields
 
     @property
+    def skips_ended(self) -> bool:
+        """Whether members that have ended take no time: on a CPU, where members train one after another."""
+        return jax.default_backend() == "cpu"
+
+    @property
     def devices(self) -> int:
         """The number of devices that the members are spread over."""
         return self._mesh.size
@@ -277,6 +282,8 @@ class Population:
             state, metrics = train_epoch(state, hparams, streams, ours.train, ours.validation, self.config)
             return state, jax.tree.map(lambda row, value: row.at[i].set(value), history, metrics)
 
+        if self.skips_ended:
+            epochs = jnp.where((state.diverged == 0) & (state.stage < len(hparams.epochs)), epochs, 0)
         shape = (self.every, *hparams.ema.shape[1:2]) if self.config.averages else (self.every,)
         history = epoch_metrics(self.config.metrics)(*(jnp.full(shape, jnp.nan) for _ in self.measures))
         return lax.fori_loop(0, epochs, one_epoch, (state, history))

@@ -21,7 +21,8 @@ from cnnjax.runs.program_records import Folder
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.runs.speeds import add_speed
 from cnnjax.study import augmentation
-from cnnjax.study.plan import Member, Plan, Program, Trial, check_axes, make_plan
+from cnnjax.study.hparams import Stage
+from cnnjax.study.plan import Member, Plan, Program, check_axes, make_plan
 from cnnjax.study.schedules import check_own
 from cnnjax.study.schema import Study
 from cnnjax.training.augment.own import check_augmentations
@@ -72,7 +73,6 @@ class Compiler:
     Args:
         study: the study.
         dataset: its data. The compiler puts it on the devices.
-        members: all members by id.
         max_members: upper bound of how many members train together.
         profile: directory for a trace of each program's second epoch.
     """
@@ -81,67 +81,72 @@ class Compiler:
         self,
         study: Study,
         dataset: Dataset,
-        members: Mapping[str, Member],
         max_members: int | None = None,
         profile: Path | None = None,
     ):
         self._mesh = make_mesh(jax.devices())
         self.data = put_data(dataset, study, self._mesh)
-        self._study, self._dataset, self._members = study, dataset, members
+        self._study, self.dataset = study, dataset
+        self._kept: dict[str, Population] = {}  # of an adaptive search, by program
         self._max_members, self._profile = max_members, profile
         self._budget = MEMORY_SHARE * min(processes.gather(memory_limit()))  # measured before training takes memory
 
-    def compile(self, program: Program, layout: Sequence[Batch] = ()) -> Compiled:
+    def compile(self, program: Program, members: Mapping[str, Member], layout: Sequence[Batch] = ()) -> Compiled:
         """Compiles a program for those batches of members that have something left to train.
 
         Args:
             program: the program, with only the members that have something left to train.
+            members: all members by id.
             layout: the stored batches. The members that are in none of them train together, as many as fit in memory.
         """
         start = time.perf_counter()
         # A study with other decays of averaged weights trains other members; the states of the old ones remain.
-        old = [batch for batch in layout if not self._members.keys() >= {*batch[0]}]
+        old = [batch for batch in layout if not members.keys() >= {*batch[0]}]
         layout = [batch for batch in layout if batch not in old]
         stored = {member for ids, _ in layout for member in ids}
         asked = {member.id for member in program.members}
         new = [member for member in program.members if member.id not in stored]
-        stages = (stage for trial in self._trials(program, stored) for stage in trial.stages)
-        examples = self._dataset.train_size(program.static.train_examples)
-        steps = steps_per_epoch(examples, program.static.batch_size, program.static.drop_last)
-        shape, num_classes = self._dataset.image_shape, len(self._dataset.classes)
-        profile = None if self._profile is None else self._profile / program.id
-        keeps_best = program.static.keeps_best or self._dataset.validation is not None  # the source's own split
-        static = dataclasses.replace(program.static, keeps_best=keeps_best)
-        tables = table_size(stages, steps)
-        population = Population(self._study, static, shape, num_classes, self._mesh, profile, tables)
+        trained = (members[member].trials[-1] for member in {*stored, *asked})
+        stages = (stage for trial in trained for stage in trial.stages)
+        population = self._kept.get(program.id) or self._population(program, stages)
 
         # Another number of devices may have written it. The batches keep their members, whose states are on disk.
         pending = [(ids, size + -size % population.devices) for ids, size in layout if not asked.isdisjoint(ids)]
         if new:
-            size = self._fitting_size(population, new)
+            size = self._fitting_size(population, [members[member.id] for member in new])
             pending += split_layout([([member.id for member in new], size)], size)
-        memory = max((self._compile(population, ids, size) for ids, size in pending), default=0)
+        batches = (([members[member] for member in ids], size) for ids, size in pending)
+        memory = max((self._compile(population, *batch) for batch in batches), default=0)
         done = [*old, *((ids, size) for ids, size in layout if asked.isdisjoint(ids))]
         return Compiled(program, population, done, pending, memory, time.perf_counter() - start)
 
     def _fitting_size(self, population: Population, new: Sequence[Member]) -> int:
         """Returns the number of members that train together: as many as fit, by the compiler's estimate of memory."""
-        count, ids = len(new), [member.id for member in new]
+        count = len(new)
         devices = population.devices
         static = new[0].trials[0].static
-        images = self._dataset.train_size(static.train_examples)
-        operations = training_flops(network_of(static, self._dataset), self._dataset.image_shape) * images
+        images = self.dataset.train_size(static.train_examples)
+        operations = training_flops(network_of(static, self.dataset), self.dataset.image_shape) * images
         most = self._max_members or most_members(jax.default_backend(), count, devices, operations)
-        return fitting_size(count, most, devices, self._budget, lambda size: self._compile(population, ids, size))
+        return fitting_size(count, most, devices, self._budget, lambda size: self._compile(population, new, size))
 
-    def _compile(self, population: Population, ids: Sequence[str], size: int) -> int:
-        members = MemberBatch("", tuple(self._members[member] for member in ids[:size]), size).filled
-        return population.compile(*population.stack(members), self.data)
+    def _compile(self, population: Population, members: Sequence[Member], size: int) -> int:
+        filled = MemberBatch("", tuple(members[:size]), size).filled
+        return population.compile(*population.stack(filled), self.data)
 
-    def _trials(self, program: Program, stored: Iterable[str]) -> Iterator[Trial]:
-        """Yields the longest trials of the members of a program, and of those in stored batches."""
-        for member in {*stored, *(member.id for member in program.members)}:
-            yield self._members[member].trials[-1]
+    def _population(self, program: Program, stages: Iterable[Stage]) -> Population:
+        """Returns the functions of a program that trains these stages. An adaptive search keeps them."""
+        shape, num_classes = self.dataset.image_shape, len(self.dataset.classes)
+        profile = None if self._profile is None else self._profile / program.id
+        keeps_best = program.static.keeps_best or self.dataset.validation is not None  # the source's own split
+        static = dataclasses.replace(program.static, keeps_best=keeps_best)
+        is_kept = self._study.search.is_adaptive
+        examples = self.dataset.train_size(static.train_examples)
+        tables = table_size(stages, steps_per_epoch(examples, static.batch_size, static.drop_last))
+        if is_kept:
+            tables = tables._replace(epochs=max(tables.epochs, self._study.train.longest_stage))
+        population = Population(self._study, static, shape, num_classes, self._mesh, profile, tables)
+        return self._kept.setdefault(program.id, population) if is_kept else population
 
 
 def split_layout(layout: Layout, size: int) -> Layout:
@@ -279,35 +284,28 @@ def write_environment(folder: Folder, progress: Progress) -> None:
 
 def run_programs(
     folder: RunFolder,
-    study: Study,
-    dataset: Dataset,
+    compiler: Compiler,
     members: Mapping[str, Member],
     programs: Sequence[Program],
     progress: Progress,
-    max_members: int | None = None,
-    profile: Path | None = None,
     write_views: bool = True,
 ) -> None:
     """Trains programs one after another, each from its newest checkpoint.
 
     Args:
         folder: the run's directory.
-        study: the study.
-        dataset: its data.
+        compiler: of the study.
         members: all members of the plan by id.
         programs: those that `waiting_programs` returned.
         progress: the display, after `begin`.
-        max_members: upper bound of how many members train together.
-        profile: directory for a trace of each program's second epoch.
         write_views: whether to write the run's views of the records when a program ends.
     """
-    compiler = Compiler(study, dataset, members, max_members, profile)
     for index, program in enumerate(programs, 1):
         static = program.static
         progress.program(index, static.model, static.optimizer, static.batch_size, len(program.members))
-        compiled = interruptibly(compiler.compile, program, folder.read_layout(program.id))
+        compiled = interruptibly(compiler.compile, program, members, folder.read_layout(program.id))
         progress.compiled(compiled.seconds)
-        _run_program(folder, compiled, members, dataset, compiler.data, progress)
+        _run_program(folder, compiled, members, compiler.dataset, compiler.data, progress)
         if write_views:
             folder.write_views()
         del compiled

@@ -12,11 +12,15 @@ from cnnjax.analysis.compare.sides import Side, read_side
 from cnnjax.analysis.run import Run
 from cnnjax.runs.integrity import Damaged, read_json
 from cnnjax.study.metrics import is_measure
+from cnnjax.study.plan import list_trials
 from cnnjax.study.renamed import OLD_COLUMNS
+from cnnjax.study.schema import from_run
+from cnnjax.study.search import default_configuration
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.tree import finite
 
-CONTENDERS = 3  # the winner and two runners-up
+CONTENDERS = 3  # the winner and two runners-up; a search adds the default configuration
+DEFAULT = "the default configuration, "
 _VERDICTS = ("better", "worse", "equal", "undecided")
 
 
@@ -80,6 +84,8 @@ def is_outdated(run: Run, found: Confirmation) -> bool:
 def contenders(run: Run) -> list[str]:
     """Returns the first trials of the best configurations by the run's `select`, the winner first.
 
+    The default configuration of a search comes last, if it is none of them.
+
     Raises:
         RequestError: no trial of the run ended without diverging.
     """
@@ -89,7 +95,15 @@ def contenders(run: Run) -> list[str]:
         raise RequestError("--confirm", str(run.workdir), "all of its trials diverged: there is nothing to confirm")
     ranked = scored.sort_values(run.select, ascending=not larger_is_better(run.select), kind="stable")
     first = run.ok.groupby("configuration")["trial"].first()
-    return [str(first[configuration]) for configuration in ranked.index[:CONTENDERS]]
+    found = [str(first[configuration]) for configuration in ranked.index[:CONTENDERS]]
+    default = default_trial(run)
+    return found if default is None or default in found else [*found, default]
+
+
+def default_trial(run: Run) -> str | None:
+    """Returns the first trial of the default configuration of a search, which may not be one of its own; else None."""
+    study = from_run(run.config)
+    return list_trials(default_configuration(study))[0].id if study.search.method != "grid" else None
 
 
 def fresh_seeds(used: tuple[int, ...], number: int) -> tuple[int, ...]:
@@ -123,16 +137,14 @@ def compute_confirmation(run: Run, number: int) -> Confirmation:
 
 
 def _contender(run: Run, trial: str, side: Side, measure: str) -> Contender:
-    configuration = int(run.trials.loc[run.trials["trial"] == trial, "configuration"].iloc[0])
-    selected = stats.summarize(run.values(configuration, measure), bounds(measure))
     fresh = stats.summarize([*side.values(measure).values()], bounds(measure))
-    return Contender(
-        trial,
-        run.describe(configuration),
-        float(run.configurations.loc[configuration, run.select]),
-        selected,
-        fresh,
-    )
+    found = run.trials.loc[run.trials["trial"] == trial, "configuration"]
+    name = f"{DEFAULT if trial == default_trial(run) else ''}{side.description}"
+    if found.empty:  # the default configuration of a search
+        return Contender(trial, name, math.nan, stats.Summary(0, *[math.nan] * 11), fresh)
+    configuration = int(found.iloc[0])
+    selected = stats.summarize(run.values(configuration, measure), bounds(measure))
+    return Contender(trial, name, float(run.configurations.loc[configuration, run.select]), selected, fresh)
 
 
 def to_dict(found: Confirmation) -> dict[str, Any]:

@@ -46,8 +46,15 @@ _BEST = 5  # lines in color
 
 @once_per_run
 def explain(run: Run) -> stats.Effects | None:
-    """Splits the variance of test accuracy over all trials among the axes; None if fewer than two axes vary."""
-    if run.ok["test_accuracy"].nunique() < 2 or sum(run.ok[axis].nunique(dropna=False) > 1 for axis in run.varying) < 2:
+    """Splits the variance of test accuracy over all trials among the axes; None if fewer than two axes vary.
+
+    A search has none: its configurations do not have all combinations of values.
+    """
+    if (
+        run.config.get("search")
+        or run.ok["test_accuracy"].nunique() < 2
+        or sum(run.ok[axis].nunique(dropna=False) > 1 for axis in run.varying) < 2
+    ):
         return None
     return stats.explain_variance(_columns(run), run.ok["test_accuracy"])
 

@@ -1,15 +1,19 @@
-"""The expected result of a search of fewer trials: the best of many trials is better than the best of few."""
+"""A search: its hyperparameters, simple searches beside it, and the expected result of fewer trials."""
 
 from collections.abc import Iterator
 
 import numpy as np
+import pandas as pd
 
 from cnnjax import stats
-from cnnjax.analysis.columns import larger_is_better, measure_label, measure_name, scale
+from cnnjax.analysis.columns import larger_is_better, level, measure_label, measure_name, scale, word
 from cnnjax.analysis.run import Run
-from cnnjax.report.tables import Table
+from cnnjax.analysis.search import compare_searches, search_of, searched_columns
+from cnnjax.report.labels import shortened
+from cnnjax.report.tables import Table, shown_axes
 from cnnjax.report.theme import (
     INK,
+    MUTED,
     SERIES,
     Plot,
     canvas,
@@ -21,21 +25,100 @@ from cnnjax.report.theme import (
     render,
     themed,
 )
+from cnnjax.study.hparams import BY_COLUMN
 
 _POINTS = 40  # of a line, at most
+_PANELS = 9  # at most
+_BEST = 10  # configurations
+_LONGEST = 12  # characters of a value
 _MODELS = len(SERIES)  # at most, one color each
 
 
 def tables(run: Run) -> list[Table]:
-    """A search has no tables."""
-    return []
+    """The search, and simple searches beside it."""
+    found = compare_searches(run)
+    if not found:
+        return []
+    rows = [
+        {"search": one.search, "epochs trained": one.epochs, run.select: one.score, "test_accuracy": one.test_accuracy}
+        for one in found
+    ]
+    note = (
+        f"What the search found by {measure_name(run.select)}, and what simple searches would have found among its "
+        "configurations. Epochs trained: of all members together. Random search: the expected best of as many "
+        "configurations as this cost trains to the last epoch; – if that is more than were drawn, or if they were not "
+        "drawn at random. All but the best dropped after one epoch: Egele et al. 2024. A configuration that the search "
+        "dropped counts with its last values, which more epochs would probably improve. --confirm trains the winner "
+        "and the default configuration on fresh seeds."
+    )
+    kinds = {"search": "text", "epochs trained": "count"}
+    return [Table("searches", "The search and simple ones", note, pd.DataFrame(rows), (0,), kinds), _best(run)]
+
+
+def _best(run: Run) -> Table:
+    """The best configurations of a search. Those with more seeds come first: halving gave them for their results."""
+    shown = run.configurations.loc[run.ranked[:_BEST], [*shown_axes(run), "n", run.select, "test_accuracy"]]
+    frame = shown.loc[:, ~shown.columns.duplicated()]
+    frame.insert(0, "place", range(1, len(frame) + 1))
+    count = f"The {len(frame)} best of {len(run.ranked)} configurations"
+    note = f"{count}, those with the most seeds first; means over n seeds."
+    return Table("searched_best", "The best of the search", note, frame, (0,))
 
 
 @themed
 def figures(run: Run) -> Iterator[Plot]:
-    """The expected best against the number of trials, for each model and for all; needs several configurations."""
-    if len(run.ranked) > 1 and not run.crossed:
+    """The measure over each searched hyperparameter, and the expected best against the number of trials."""
+    columns = [*searched_columns(run)][:_PANELS]
+    if columns and len(run.ranked) > 1:
+        yield _scatter(run, columns)
+    if len(run.ranked) > 1 and not run.crossed and not _is_adaptive(run):
         yield _expected(run)
+
+
+def _is_adaptive(run: Run) -> bool:
+    study = search_of(run)
+    return study is not None and study.search.is_adaptive
+
+
+def _scatter(run: Run, columns: list[str]) -> Plot:
+    across = min(len(columns), 3)
+    down = -(-len(columns) // across)
+    figure, grid = canvas(max(4.6, 2.9 * across), 2.8 * down, across, down, sharey=True)
+    panels = [panel for row in grid for panel in row]
+    shown = run.configurations.loc[run.ranked]
+    values = scale(run.select) * shown[run.select].to_numpy(float)
+    longest = (shown["epochs"] == shown["epochs"].max()).to_numpy()
+    for panel, column in zip(panels, columns, strict=False):
+        if all(isinstance(value, int | float) for value in shown[column]):
+            places = shown[column].to_numpy(float)
+            if searched_columns(run)[column]:
+                panel.set_xscale("log")
+                panel.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+        else:
+            names = [shortened(level(column, value), _LONGEST) for value in shown[column]]
+            order = list(dict.fromkeys(names))
+            places = np.array([order.index(name) for name in names], float)
+            panel.set_xticks(range(len(order)), order)
+            panel.margins(x=0.2)
+        used = BY_COLUMN[column].optimizers if column in BY_COLUMN else ()
+        is_used = shown["optimizer"].isin(used or shown["optimizer"]).to_numpy()
+        for some, color in ((is_used & ~longest, MUTED), (is_used & longest, SERIES[0])):
+            panel.plot(places[some], values[some], "o", ms=4, color=color, alpha=0.6, mew=0)
+        if is_used[0]:
+            panel.plot(places[:1], values[:1], "D", ms=6.5, color=INK)
+        panel.set_xlabel(word(column))
+    for panel in panels[len(columns) :]:
+        panel.set_axis_off()
+    for row in grid:
+        row[0].set_ylabel(measure_label(run.select))
+    keep_in_bounds(panels, run.select)
+    dropped = " Gray: configurations that trained for fewer epochs than the longest." if not longest.all() else ""
+    caption = (
+        f"Every configuration of the search: its mean {measure_name(run.select)} over each hyperparameter that the "
+        f"search set, if its optimizer uses it. Diamond: the best.{dropped} No error bars."
+        f"{off_zero(panels[: len(columns)])}"
+    )
+    return render(figure, "searched", "Which configuration is best", caption)
 
 
 def _expected(run: Run) -> Plot:
