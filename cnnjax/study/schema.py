@@ -169,8 +169,8 @@ class CheckpointConfig:
     )
 
 
-# Keys of a run's config.json: the layers of its networks, and the earlier studies of a run that has grown.
-NOT_OF_STUDY = ("networks", "earlier")
+# Keys of a run's config.json: the layers of its networks, the earlier studies of a run that has grown, and its looks.
+NOT_OF_STUDY = ("networks", "earlier", "looks")
 
 # The measures for `select`: validation first, then test and training.
 SELECT = tuple(sorted(MEASURES, key=lambda name: ("val", "test", "train").index(name.partition("_")[0])))
@@ -188,12 +188,19 @@ class Study:
     streams: StreamsConfig = dataclasses.field(default_factory=StreamsConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     code: Mapping[str, Mapping[str, Any]] = internal({})  # of the files that the study refers to, see `own_code`
+    # Further seeds of single configurations, by `plan.configuration_id`.
+    added: Mapping[str, tuple[int, ...]] = internal({}, lambda key, value: _read_added(key, value))
 
     @property
     def split_seeds(self) -> tuple[int, ...]:
         """The seeds of the split stream in all trials."""
-        given = ((self.seeds if seed is None else (seed,)) for seed in self.streams.split)
+        given = ((self.every_seed if seed is None else (seed,)) for seed in self.streams.split)
         return tuple(dict.fromkeys(seed for seeds in given for seed in seeds))
+
+    @property
+    def every_seed(self) -> tuple[int, ...]:
+        """The seeds of all configurations, and those that were added to some."""
+        return tuple(dict.fromkeys(seed for seeds in (self.seeds, *self.added.values()) for seed in seeds))
 
     def with_splits_of(self, others: Iterable["Study"]) -> "Study":
         """Returns the study with the seeds of the split stream and the sizes of training splits of others, too."""
@@ -207,7 +214,7 @@ class Study:
     def to_dict(self) -> dict[str, Any]:
         """Returns the study as nested dicts of JSON values. Tuples become lists."""
         values = {k: _plain(v) for k, v in dataclasses.asdict(self).items()}
-        return values if self.code else {key: value for key, value in values.items() if key != "code"}
+        return {key: value for key, value in values.items() if value or key not in ("code", "added")}
 
 
 def _plain(value: Any) -> Any:
@@ -240,6 +247,15 @@ def from_config(config: Mapping[str, Any]) -> Study:
 def from_run(config: Mapping[str, Any]) -> Study:
     """Returns the study of a run's config.json, which also has the keys `NOT_OF_STUDY`. Raises as `from_config`."""
     return from_config({key: value for key, value in modern_config(config).items() if key not in NOT_OF_STUDY})
+
+
+def _read_added(key: str, value: Any) -> dict[str, tuple[int, ...]]:
+    seeds = Rule(
+        lambda v: isinstance(v, list | tuple) and all(map(_SEED.accepts, v)), "must be seeds of single configurations"
+    )
+    if not isinstance(value, Mapping) or not all(map(seeds.accepts, value.values())):
+        raise RequestError(key, value, seeds.allowed)
+    return {name: tuple(of) for name, of in value.items()}
 
 
 def _read_stages(key: str, value: Any) -> tuple[Mapping[str, Any], ...]:

@@ -40,9 +40,9 @@ def joint(default: tuple, rule: Rule, doc: str) -> Any:
     return dataclasses.field(default=default, metadata={"rule": rule, "doc": doc, "joint": True})
 
 
-def internal(default: Any) -> Any:
-    """Declares a field that no user sets."""
-    return dataclasses.field(default_factory=lambda: default, hash=False, metadata={"read": lambda key, value: value})
+def internal(default: Any, read: Callable[[str, Any], Any] = lambda key, value: value) -> Any:
+    """Declares a field that no user sets, with a function that checks a value and returns it as it is stored."""
+    return dataclasses.field(default_factory=lambda: default, hash=False, metadata={"read": read})
 
 
 def axis(default: Any, rule: Rule, doc: str) -> Any:
