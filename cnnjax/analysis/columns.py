@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from cnnjax.study.hparams import BY_COLUMN, HPARAMS, STREAM_COLUMNS
-from cnnjax.study.metrics import BY_MEASURE, SPLITS
+from cnnjax.study.metrics import SPLITS, metric_of
 
 MAIN_AXES = ("model", *(h.column for h in HPARAMS if h.is_main))
 AXES = (*MAIN_AXES, *(h.column for h in HPARAMS if not (h.is_main or h.is_repeat)), "later_stages")
@@ -21,22 +21,23 @@ def repeats_of(trials: pd.DataFrame) -> list[str]:
 
 def bounds(measure: str) -> tuple[float, float]:
     """The least and the greatest possible value of a measure."""
-    return 0, BY_MEASURE[measure].most
+    metric = metric_of(measure)
+    return metric.least, metric.most
 
 
 def scale(measure: str) -> int:
     """The factor from a measure as stored to a measure as shown: 100 where it is shown in percent."""
-    return 100 if BY_MEASURE[measure].is_percent else 1
+    return 100 if metric_of(measure).is_percent else 1
 
 
 def larger_is_better(measure: str) -> bool:
     """Whether larger values of a measure are better."""
-    return BY_MEASURE[measure].larger_is_better
+    return metric_of(measure).larger_is_better
 
 
 def measure_name(measure: str) -> str:
     """The name of a measure in words, with its split: `val_f1` is `validation macro F1`."""
-    return f"{SPLITS[measure.partition('_')[0]]} {BY_MEASURE[measure].label}"
+    return f"{SPLITS[measure.partition('_')[0]]} {metric_of(measure).label}"
 
 
 def measure_label(measure: str) -> str:

@@ -50,6 +50,7 @@ def weigh(run: Run) -> Evidence | None:
         for configuration in run.ranked
         if run.complete_seeds[configuration] == best
     }
+    looks, of_trial = count_looks(run), run.trials.set_index("trial")["configuration"]
     larger, (least, greatest) = larger_is_better(run.select), bounds(run.select)
     ranks = stats.rank(
         select,
@@ -57,7 +58,8 @@ def weigh(run: Run) -> Evidence | None:
         most=greatest - least,
         scale=scale_of(run, run.select),
         stuck={configuration: stuck_seeds(run, cast(int, configuration)) for configuration in select},
-        share=count_looks(run).share,
+        share=looks.share,
+        earlier_shares={of_trial[trial]: share for trial, share in looks.worse.items() if trial in of_trial},
     )
     configurations = [cast(int, rank.name) for rank in ranks]
     selection = None
@@ -78,7 +80,12 @@ def are_equal(found: Evidence, margin: float | None) -> bool:
 
 
 def scale_of(run: Run, measure: str) -> stats.Scale:
-    """Returns the scale on which a measure of a run is compared: logit for shares, log for losses."""
+    """Returns the scale on which a measure of a run is compared: logit for shares, log for losses.
+
+    A measure without bounds, of a metric of the user, is compared as it is.
+    """
+    if math.isinf(bounds(measure)[0]):
+        return stats.Scale()
     if not larger_is_better(measure):
         return stats.Scale("log")
     split = {"train": "train", "val": "validation", "test": "test"}[measure.partition("_")[0]]

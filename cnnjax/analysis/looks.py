@@ -1,6 +1,8 @@
 """The looks at a study that grows: how many there were, and what this one may risk."""
 
 import itertools
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from cnnjax import stats
@@ -14,11 +16,13 @@ class Looks(NamedTuple):
         seeds: the largest number of seeds of a configuration at each look, the present one last.
         shares: their shares of the risk of 5 %, see `stats.looks`.
         margin: the difference that does not matter, if `--until=decided` was given one.
+        worse: the share of the look that found a configuration worse, by its first trial.
     """
 
     seeds: list[int]
     shares: list[float]
     margin: float | None = None
+    worse: Mapping[str, float] = MappingProxyType({})
 
     @property
     def share(self) -> float:
@@ -36,12 +40,16 @@ def count_looks(run: Run) -> Looks:
     """Returns the looks at the study of a run. The present one is one of those in config.json, or a further one."""
     records = run.config.get("looks", [])
     shares, seeds = [look["share"] for look in records], [max(look["seeds"].values()) for look in records]
+    worse: dict[str, float] = {}
+    for look in records:
+        out = {*look["seeds"]} - {*look.get("in_question", look["seeds"])}
+        worse |= {trial: max(look["share"], worse.get(trial, 0.0)) for trial in out}
     of_trial = run.trials.groupby("configuration")["seed"].nunique().reindex(run.trials["configuration"])
     present = dict(zip(run.trials["trial"], of_trial.astype(int), strict=True))
     if records and all(present.get(trial, count) == count for trial, count in records[-1]["seeds"].items()):
-        return Looks(seeds, shares, records[-1].get("margin"))
+        return Looks(seeds, shares, records[-1].get("margin"), worse)
     share = stats.share_of_unplanned_look(sum(shares))
-    return Looks([*seeds, max(present.values(), default=0)], [*shares, share])
+    return Looks([*seeds, max(present.values(), default=0)], [*shares, share], None, worse)
 
 
 def seeds_in_words(looks: Looks) -> str:

@@ -1,12 +1,13 @@
 """Classification metrics of logits against labels, in numpy."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from cnnjax.study.metrics import METRICS, from_counts
+from cnnjax.study.metrics import METRICS, Metric, from_counts
 
 
 class ClassReport(NamedTuple):
@@ -33,24 +34,27 @@ class Roc(NamedTuple):
     auc: float
 
 
-def classification(logits: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"]) -> dict[str, float]:
+def classification(
+    logits: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"], metrics: Sequence[Metric] = METRICS
+) -> dict[str, float]:
     """Measures a classifier on one split.
 
     Args:
         logits: unnormalized log-probabilities, any float type (computed in float64). The predicted
             class is the first maximum.
         labels: true classes, 0..K-1.
+        metrics: what to measure.
 
     Returns:
-        Each of `METRICS` by its name.
+        Each of the metrics by its name.
 
     Raises:
         ValueError: there is no example, or the shapes or labels do not fit.
     """
     counts = confusion(logits, labels)
     logits = np.asarray(logits, np.float64)
-    means = {metric.name: metric.of_examples(logits, labels).mean() for metric in METRICS if metric.of_examples}
-    return {name: float(value) for name, value in from_counts(means, counts).items()}
+    means = {m.name: np.asarray(m.of_examples(logits, labels)).mean() for m in metrics if m.of_examples}
+    return {name: float(value) for name, value in from_counts(metrics, means, counts).items()}
 
 
 def confusion(logits: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"]) -> Int[np.ndarray, "K K"]:

@@ -12,15 +12,14 @@ from cnnjax.runs.integrity import Damaged, read_json, read_undamaged
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.runs.trials_csv import read_shown, read_table, record_files
 from cnnjax.study.hparams import HPARAMS
-from cnnjax.study.metrics import EPOCH_MEASURES, MEASURES, SPLITS
+from cnnjax.study.metrics import MEASURES, NAMES, SPLITS, columns_of, of_epochs
 from cnnjax.study.renamed import modern_config
-from cnnjax.study.schema import SELECT, Study, from_run
+from cnnjax.study.schema import Study, from_run, selectable
 from cnnjax.utils.errors import RequestError, one_of
 
 # Columns that older runs lack.
 _LATER: dict[str, Any] = {"later_stages": None}
 _NEEDED = (*(f"{split}_{name}" for split in SPLITS for name in ("loss", "accuracy")), "test_f1")
-_LATER |= dict.fromkeys(name for name in MEASURES if name not in _NEEDED)
 _COSTS = ("epochs_run", "best_epoch", "seconds", "images_per_second")
 _COLUMNS = ("trial", "member", *AXES, "seed", "status", *MEASURES, *_COSTS)
 
@@ -50,11 +49,11 @@ def read_run(workdir: Path, select: str | None = None) -> Run:
     planned = None
     if select is not None:
         planned, read["config"]["select"] = read["config"]["select"], _checked_select(read["config"], select)
-    trials, epochs = _trials(workdir, study), _epochs(workdir)
+    trials, epochs = _trials(workdir, study), _epochs(workdir, of_epochs(columns_of(study.metrics)))
     _check_complete(workdir / "metrics.jsonl", trials, epochs)
     run = Run(workdir, **read, trials=trials, epochs=epochs, planned_select=planned)
     if select is not None and len(trials) and trials[run.select].isna().all():
-        recorded = [name for name in SELECT if not trials[name].isna().all()]
+        recorded = [name for name in selectable(columns_of(study.metrics)) if not trials[name].isna().all()]
         raise RequestError("--select", select, f"the run did not record it; use one of {', '.join(recorded)}")
     return run
 
@@ -63,7 +62,8 @@ def _checked_select(config: dict[str, Any], select: str) -> str:
     try:
         return from_run({**config, "select": select}).select
     except RequestError as error:
-        what = str(error).partition(": ")[2] if select in SELECT else one_of(select, SELECT)
+        names = selectable(columns_of(config.get("metrics", NAMES)))
+        what = str(error).partition(": ")[2] if select in names else one_of(select, names)
         raise RequestError("--select", select, what) from error
 
 
@@ -81,8 +81,10 @@ def _trials(workdir: Path, study: Study) -> pd.DataFrame:
         trials = read_table(workdir)
     except (FileNotFoundError, pd.errors.EmptyDataError):
         trials = pd.DataFrame(columns=list(_COLUMNS))
+    measures = columns_of(study.metrics)
     # A hyperparameter that an older version did not have had its default; an axis that was none had one value.
-    later = _LATER | {h.column: h.values(study)[0] for h in HPARAMS} | {"stream_split": study.streams.split[0]}
+    later = _LATER | dict.fromkeys(name for name in measures if name not in _NEEDED)
+    later |= {h.column: h.values(study)[0] for h in HPARAMS} | {"stream_split": study.streams.split[0]}
     trials = trials.assign(**{column: value for column, value in later.items() if column not in trials})
     missing = [column for column in _COLUMNS if column not in trials]
     if missing:
@@ -90,14 +92,14 @@ def _trials(workdir: Path, study: Study) -> pd.DataFrame:
     for trial in trials["trial"]:
         if not re.fullmatch(r"t[0-9a-f]+", str(trial)):  # it is part of file names
             raise RequestError("workdir", str(path), f"it has a trial named {trial!r}; use names such as t01c9")
-    measured = _floats(path, trials[[*MEASURES, *_COSTS]])
+    measured = _floats(path, trials[[*measures, *_COSTS]])
     configuration = trials.groupby(list(AXES), sort=False, dropna=False).ngroup()
     return trials.assign(**dict(measured.items()), configuration=configuration)
 
 
-def _epochs(workdir: Path) -> pd.DataFrame:
+def _epochs(workdir: Path, measures: tuple[str, ...]) -> pd.DataFrame:
     """Reads one row per trained member and epoch; missing and non-finite values are NaN."""
-    columns = ["member", "epoch", *EPOCH_MEASURES]
+    columns = ["member", "epoch", *measures]
     path = workdir / "metrics.jsonl"
     files = record_files(workdir, path.name)
     every = (line for file in ([path] if files is None else files) for line in read_undamaged(file))
@@ -106,7 +108,7 @@ def _epochs(workdir: Path) -> pd.DataFrame:
     places = {member: place for place, member in enumerate(shown.epochs)}
     lines.sort(key=lambda line: places.get(line["member"], 0))  # as if the study had not grown
     epochs = pd.DataFrame(lines, columns=columns)
-    return epochs.assign(**dict(_floats(path, epochs[list(EPOCH_MEASURES)]).items()))
+    return epochs.assign(**dict(_floats(path, epochs[list(measures)]).items()))
 
 
 def _floats(path: Path, values: pd.DataFrame) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from cnnjax import stats
 from cnnjax.analysis.columns import AXES, bounds, larger_is_better, level, repeats_of, word
 from cnnjax.runs.integrity import Damaged, read_array
 from cnnjax.study.hparams import BY_COLUMN
-from cnnjax.study.metrics import MEASURES
+from cnnjax.study.metrics import NAMES, columns_of, of_epochs
 from cnnjax.utils.text import counted
 
 _Result = TypeVar("_Result")
@@ -89,6 +89,16 @@ class Run:
         """The column of `trials` by which the study selects."""
         return str(self.config["select"])
 
+    @cached_property
+    def measures(self) -> tuple[str, ...]:
+        """The built-in measures and those of the study's own metrics. Columns that were not recorded are NaN."""
+        return columns_of(self.config.get("metrics", NAMES))
+
+    @property
+    def epoch_measures(self) -> tuple[str, ...]:
+        """Those of them that are recorded for each epoch."""
+        return of_epochs(self.measures)
+
     @property
     def selects_on_test(self) -> bool:
         """Whether the study selects by a measure of the test split."""
@@ -109,7 +119,7 @@ class Run:
         """One row per configuration: axes, `n`, `diverged`, and each measure's mean over seeds."""
         by_configuration = self.trials.groupby("configuration")
         axes = by_configuration[list(AXES)].first()
-        means = self.ok.groupby("configuration")[list(MEASURES)].mean()
+        means = self.ok.groupby("configuration")[list(self.measures)].mean()
         n = self.ok.groupby("configuration").size().reindex(axes.index, fill_value=0)
         return axes.assign(n=n, diverged=by_configuration.size() - n).join(means)
 

@@ -11,7 +11,6 @@ from cnnjax.analysis.columns import AXES, MAIN_AXES
 from cnnjax.analysis.read import read_run
 from cnnjax.executors.base import Engine
 from cnnjax.runs import remote
-from cnnjax.study.metrics import MEASURES
 from cnnjax.study.overrides import Config, config_name, read_study
 from cnnjax.study.rules import integer, number
 from cnnjax.study.schema import Study
@@ -84,7 +83,7 @@ class StudyRun:
             return None
         row = run.configurations.loc[run.best]
         axes = [axis for axis in AXES if axis in MAIN_AXES or axis in run.varying]
-        measures = [measure for measure in MEASURES if row[measure] == row[measure]]  # not NaN
+        measures = [measure for measure in run.measures if row[measure] == row[measure]]  # not NaN
         trials = run.ok.loc[run.ok["configuration"] == run.best, "trial"].tolist()
         return {**finite(row[[*axes, "n", *measures]].to_dict()), "trials": trials}
 
@@ -115,11 +114,11 @@ class StudyRun:
             remote.upload(self.place, "report")
         return page
 
-    def load(self, trial: str) -> "Trained":
+    def load(self, trial: str, *, trust_code: bool = False) -> "Trained":
         """Returns the network of a trial with its weights; see `cnnjax.load_trial`."""
         from cnnjax.training.load import load_trial
 
-        return load_trial(remote.copied(self.place), trial)
+        return load_trial(remote.copied(self.place), trial, trust_code=trust_code)
 
     def __repr__(self) -> str:
         return f"StudyRun({str(self.place)!r}, {len(self._run.trials)} of {self._run.planned} trials)"

@@ -12,22 +12,24 @@ import pandas as pd
 
 from cnnjax.data import Dataset, load_dataset
 from cnnjax.data.findings import examine
+from cnnjax.data.normalization import affine_map
 from cnnjax.models.conv.methods import choose
-from cnnjax.models.specs import Layer
+from cnnjax.models.specs import Layer, Residual
 from cnnjax.models.summary import LayerRow, check_fits, describe_network, layer_table
 from cnnjax.report import html
 from cnnjax.report.sections import data
 from cnnjax.report.sections.data_rules import check_data
 from cnnjax.report.tables import Table
 from cnnjax.report.theme import file_name
-from cnnjax.study import own_code
-from cnnjax.study.augmentation import levels as augmentations
+from cnnjax.study import augmentation, own_code
 from cnnjax.study.schema import Study
-from cnnjax.training.augment import gather_batch
+from cnnjax.training.augment.batch import augmented_batch
+from cnnjax.training.augment.own import check_augmentations
 from cnnjax.training.devices import pin_settings
 from cnnjax.utils.paths import make_folder
 
 _BYTES = 4  # of a float32
+_SHOWN = ("kernel_size", "padding", "window")  # arguments of layers, also at their defaults
 _IMAGES, _DRAWS = 10, 4  # shown of the augmentation
 _KINDS = {
     **{"model": "text", "layer": "text", "output": "text", "computed as": "text"},
@@ -50,10 +52,13 @@ def inspect_study(study: Study, folder: Path) -> str:
     """
     pin_settings()
     own_code.prepare(study.code, study.models)
+    augmentation.load_functions(study.data.augment)
     dataset = load_dataset(study.data, study.split_seeds)
     for name in study.models:
         with own_code.blamed("models", name):
             check_fits(name, dataset.image_shape, len(dataset.classes))
+    augmentation.check_fits(study.data.augment, study.data.test_time_augment, dataset.image_shape)
+    check_augmentations(study, dataset.image_shape, len(dataset.classes))
     make_folder("--output", folder)
     of_data = data.tables(dataset, study.data.normalization)
     of_models = model_tables(study, dataset)
@@ -91,7 +96,7 @@ def _layers(study: Study, dataset: Dataset) -> Iterator[tuple[str, pd.DataFrame]
             name = model if len(study.train.convolution) == 1 else f"{model}, convolution {convolution}"
             rows = [
                 {
-                    "layer": layer_name(row.layer),
+                    "layer": f"{row.part}: {layer_name(row.layer)}" if row.part else layer_name(row.layer),
                     "output": _shape(row.output),
                     "parameters": row.parameters,
                     "forward flops": row.flops,
@@ -114,11 +119,14 @@ def _method(row: LayerRow, convolution: str) -> str:
 
 
 def layer_name(layer: Layer | str) -> str:
-    """Returns a layer's kind and fields, as in `Conv features=16 kernel_size=3 padding=same`; or the path of a part."""
+    """Returns a layer's kind and arguments, as in `Conv features=16 kernel_size=3 padding=same`; or a part's path."""
     if isinstance(layer, str):
         return layer
-    fields = dataclasses.asdict(layer).items()
-    return " ".join([type(layer).__name__, *(f"{name}={value}" for name, value in fields if value is not None)])
+    if isinstance(layer, Residual):  # the rows above have its layers
+        return "Residual"
+    values = [(field.name, getattr(layer, field.name), field.default) for field in dataclasses.fields(layer)]
+    shown = (f"{name}={value}" for name, value, default in values if name in _SHOWN or value != default)
+    return " ".join([type(layer).__name__, *shown])
 
 
 def _sums(frame: pd.DataFrame) -> dict[str, int]:
@@ -128,15 +136,22 @@ def _sums(frame: pd.DataFrame) -> dict[str, int]:
 
 def _augmented(study: Study, dataset: Dataset) -> dict[str, np.ndarray]:
     """Returns training images, and below them their augmentations, by the name of each augmentation of the study."""
-    count, channels = min(_IMAGES, len(dataset.train)), dataset.image_shape[-1]
-    stored, (scale, shift) = dataset.train.images[:count], (jnp.ones(channels), jnp.zeros(channels))
+    count = min(_IMAGES, len(dataset.train))
+    stored, labels = dataset.train.images[:count], dataset.train.labels[:count]
+    # As in training: normalized, because some augmentations see such images.
+    scale, shift = affine_map(dataset.mean, dataset.std, study.data.normalization[0])
+    images_and_labels = jnp.asarray(stored), jnp.asarray(labels)
+    constants = jnp.asarray(scale), jnp.asarray(shift), len(dataset.classes)
     found = {}
     for augment in filter(None, study.data.augment):
         rows = [stored]
         for key in jax.random.split(jax.random.key(0), _DRAWS):
             words = jax.random.bits(key, (count,))
-            batch = gather_batch(jnp.asarray(stored), jnp.arange(count), scale, shift, augment=augment, words_B=words)
-            rows.append(np.asarray(batch).astype(np.uint8))
+            images, _ = augmented_batch(
+                *images_and_labels, jnp.arange(count), *constants, augment=augment, words_B=words
+            )
+            pixels = (np.asarray(images) - shift) / scale
+            rows.append(np.rint(pixels.clip(0, 255)).astype(np.uint8))
         found["+".join(augment)] = np.stack(rows)
     return found
 
@@ -150,8 +165,8 @@ def _facts(study: Study, dataset: Dataset) -> list[tuple[str, str]]:
 
 def _headline(study: Study, dataset: Dataset) -> str:
     facts = ", ".join(f"{value} {what}" for value, what in _facts(study, dataset))
-    augmentation = ", ".join(augmentations(study.data.augment))
-    how = f"normalization {', '.join(study.data.normalization)}, augmentation {augmentation}"
+    augmented = ", ".join(augmentation.levels(study.data.augment))
+    how = f"normalization {', '.join(study.data.normalization)}, augmentation {augmented}"
     return "\n".join([f"{dataset.name}: {facts}", how, *dataset.notes])
 
 

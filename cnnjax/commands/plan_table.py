@@ -13,7 +13,7 @@ from cnnjax.models.summary import parameter_count, training_flops
 from cnnjax.multihost import processes
 from cnnjax.runs.run_dir import RunFolder, finished_trials
 from cnnjax.runs.speeds import read_speeds
-from cnnjax.study import own_code
+from cnnjax.study import augmentation, own_code
 from cnnjax.study.plan import Member, Plan, Program, check_axes, make_plan
 from cnnjax.study.schedules import has_horizon
 from cnnjax.study.schema import Study
@@ -45,6 +45,8 @@ def plan_lines(study: Study, workdir: Path | None = None, measure: bool = False)
     own_code.prepare(study.code, study.models)
     for name in study.models:
         find_model(name)  # fail fast, before loading data
+    augmentation.load_functions(study.data.augment)
+    _check_functions(study)
     folder = None if workdir is None else RunFolder(workdir)
     if folder is not None:
         check_folder(folder, study, overwrite=False)
@@ -68,6 +70,11 @@ def plan_lines(study: Study, workdir: Path | None = None, measure: bool = False)
         prepare_jax(plan)
     with announced(f"reading the data of {study.data.path or study.data.name}"), cache.mapped():
         dataset = processes.raise_on_all(load_checked, study)
+    _check_functions(study, len(dataset.classes))
+    if augmentation.own_functions(study.data.augment):
+        from cnnjax.training.augment.own import check_augmentations  # imports jax: a plan does without if it can
+
+        check_augmentations(study, dataset.image_shape, len(dataset.classes))
     counts = {name: len(split) for name, split in dataset.splits.items()}
     yield f"data      {dataset.name}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items())
     yield from (f"          {note}" for note in dataset.notes)
@@ -77,6 +84,13 @@ def plan_lines(study: Study, workdir: Path | None = None, measure: bool = False)
 
         measure_programs(study, dataset, plan, programs, sizes)
     yield from _table(dataset, programs, stored, sizes, machine)
+
+
+def _check_functions(study: Study, num_classes: int | None = None) -> None:
+    if any(map(own_code.is_reference, (*study.train.loss, *study.metrics))):
+        from cnnjax.training.own_functions import check_functions  # imports jax
+
+        check_functions(study, num_classes)
 
 
 def _stored_epochs(folder: RunFolder) -> dict[str, int]:

@@ -36,6 +36,9 @@ def predict_file(
     trial: str | None = None,
     configuration: str = "best",
     figures: Path | None = None,
+    *,
+    augment: str | None = None,
+    trust_code: bool = False,
 ) -> str:
     """Predicts the classes of images, and writes them to a CSV file.
 
@@ -51,6 +54,9 @@ def predict_file(
         configuration: `best` or any trial of a configuration, by its id or the beginning of its id. The probabilities
             are means over all its seeds.
         figures: a folder for a page with the first images and the first of each class.
+        augment: average the logits over views of each image, see `test_time.averaged_logits`. None does as the study
+            did for its test images.
+        trust_code: whether to run the copies of own code in `workdir`, if the original files have changed.
 
     Returns:
         A summary: one line on the output, notes on the images, the accuracy and confusion matrix if the true classes
@@ -75,8 +81,8 @@ def predict_file(
 
     probabilities = np.zeros((len(fitted), len(run.classes)))
     used = []
-    for trained in load_trials(workdir, trials):
-        probabilities += softmax(trained.logits(fitted).astype(np.float64), axis=1) / len(trials)
+    for trained in load_trials(workdir, trials, trust_code=trust_code):
+        probabilities += softmax(trained.logits(fitted, augment).astype(np.float64), axis=1) / len(trials)
         used.append(trained.trial.id)
     _write(output, found, probabilities, run.classes)
     by = used[0] if len(used) == 1 else f"the mean of {', '.join(used)}"

@@ -16,6 +16,7 @@ from cnnjax.multihost.shared_dir import held, open_folder
 from cnnjax.runs.run_dir import RunFolder, describe_plan, waiting_programs
 from cnnjax.runs.speeds import read_speeds
 from cnnjax.study import own_code
+from cnnjax.study.metrics import describe_own
 from cnnjax.study.plan import Plan, Program
 from cnnjax.study.schema import Study, from_config
 from cnnjax.training.devices import leave_devices_to_workers
@@ -77,7 +78,8 @@ def run(
             folder.clear()
         every = study.with_splits_of(earlier)
         _start(folder, study, earlier, dataset, plan, plans_looks)
-        for note in (*dataset.notes, *(f"left out: {line}" for line in repeated_points(plan))):
+        left_out = (f"left out: {line}" for line in repeated_points(plan))
+        for note in (*dataset.notes, *describe_own(study.metrics), *left_out):
             progress.note(note)
         if engine is None:
             write_environment(folder, progress)

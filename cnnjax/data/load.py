@@ -12,8 +12,8 @@ from cnnjax.data.readers.tfds import read_prepared
 from cnnjax.data.resize import resize_images
 from cnnjax.data.splits import make_splits, select_classes
 from cnnjax.models.summary import check_fits
-from cnnjax.study import own_code
-from cnnjax.study.schema import DataConfig, Study
+from cnnjax.study import augmentation, own_code
+from cnnjax.study.schema import DataConfig, Study, TrainConfig
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.paths import expanded
 from cnnjax.utils.text import composed
@@ -62,7 +62,12 @@ def load_checked(study: Study, earlier: Sequence[Study] = (), *, identify: bool 
     dataset = load_dataset(every.data, every.split_seeds, identify=identify)
     for name in study.models:
         with own_code.blamed("models", name):
-            check_fits(name, dataset.image_shape, len(dataset.classes))
+            unused = check_fits(name, dataset.image_shape, len(dataset.classes))
+        _check_unused(study, name, unused)
+    augmentation.check_fits(study.data.augment, study.data.test_time_augment, dataset.image_shape)
+    for weights in study.train.class_weights:
+        if isinstance(weights, tuple) and len(weights) != len(dataset.classes):
+            raise RequestError("train.class_weights", weights, f"must be {len(dataset.classes)} numbers, one per class")
     sizes = [dataset.train_size(count) for count in study.data.train_examples]
     for batch_size, size in itertools.product(study.train.batch_size, sizes):
         if batch_size > size:
@@ -74,6 +79,18 @@ def load_checked(study: Study, earlier: Sequence[Study] = (), *, identify: bool 
             )
             raise RequestError("train.drop_last", study.train.drop_last, problem)
     return dataset
+
+
+def _check_unused(study: Study, model: str, keys: Sequence[str]) -> None:
+    """Raises RequestError if a study sets hyperparameters that a model cannot take."""
+    for key in keys:
+        default = getattr(TrainConfig, key)[0]
+        values = (*getattr(study.train, key), *(stage[key] for stage in study.train.stages if key in stage))
+        for value in values:
+            if value != default:
+                how = f"use the default {default!r}"
+                how += ", or let its call take dropout_rate" if key == "dropout_rate" else ""
+                raise RequestError(f"train.{key}", value, f"the module {model} decides this itself; {how}")
 
 
 def load_source(data: DataConfig) -> tuple[str, Source]:

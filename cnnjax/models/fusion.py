@@ -29,7 +29,7 @@ def fused(layers: tuple[Layer, ...]) -> tuple[Layer | ConvPool, ...]:
     result: list[Layer | ConvPool] = []
     for each in moved:
         match (*result[-2:], each):
-            case (Conv() as conv, MaxPool(), Relu()):
+            case (Conv(stride=1, groups=1, dilation=1) as conv, MaxPool(2, None | 2), Relu()):
                 result[-2:] = [ConvPool(conv)]
             case _:
                 result.append(each)

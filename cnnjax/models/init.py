@@ -21,8 +21,8 @@ def initial_parameters(scheme: str, shapes: Mapping[str, Mapping[str, Any]], key
             kaiming_uniform with a = sqrt(5)); 'he' is N(0, 2/fan_in) for kernels and zero for biases (He et al. 2015,
             equation 10).
         shapes: arrays or jax.ShapeDtypeStruct, {layer: {'kernel': kernel, 'bias': [F]}}, where the kernel is
-            [K, K, C, F] for a convolution and [F, D] for a dense layer. A layer without a kernel is batch norm,
-            {'scale': [C], 'bias': [C]}, initialized to one and zero.
+            [K, K, C, F] for a convolution and [F, D] for a dense layer; the bias may be missing. A layer without a
+            kernel normalizes: {'scale': [C], 'bias': [C]}, initialized to one and zero.
         key: random key.
 
     Returns:
@@ -40,7 +40,8 @@ def initial_parameters(scheme: str, shapes: Mapping[str, Mapping[str, Any]], key
     start = 0
     for (layer, name), shape in drawn.items():
         stop = start + math.prod(shape)
-        fan_in = math.prod(shapes[layer]["kernel"].shape) // math.prod(shapes[layer]["bias"].shape)
+        kernel = shapes[layer]["kernel"].shape
+        fan_in = kernel[-1] if len(kernel) == 2 else math.prod(kernel[:-1])
         values = noise[start:stop].reshape(shape) * _scale(scheme, name, fan_in)
         parameters.setdefault(layer, {})[name] = values
         start = stop

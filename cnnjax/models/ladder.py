@@ -1,9 +1,9 @@
-"""The ladder: every model by name, as a tuple of its layers. To add a model, add an entry.
+"""The ladder: every model by name, as a tuple of its layers or as a Flax module. To add a model, add an entry.
 
 `network.Network` applies the layers in order.
 """
 
-import dataclasses
+import importlib
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -20,6 +20,7 @@ from cnnjax.models.specs import (
     LeakyRelu,
     MaxPool,
     Relu,
+    describe,
     find_problem,
 )
 from cnnjax.utils.errors import RequestError, one_of
@@ -54,21 +55,9 @@ def check_precision(precision: str, platform: str) -> None:
 
 
 def described(names: Iterable[str]) -> dict[str, list[str]]:
-    """Returns the layers of each model by name, as a run stores them; unknown and invalid models are left out.
-
-    A layer's text has only the arguments that differ from their defaults, so that a new argument changes no text.
-    """
+    """Returns the layers of each model by name, as a run stores them; unknown and invalid models are left out."""
     found = {name: layers for name in names if (layers := layers_of(name)) is not None}
-    return {name: [*map(_described, layers)] for name, layers in found.items() if not find_problem(layers)}
-
-
-def _described(layer: Layer) -> str:
-    arguments = [
-        f"{field.name}={value!r}"
-        for field in dataclasses.fields(layer)
-        if (value := getattr(layer, field.name)) != field.default
-    ]
-    return f"{type(layer).__name__}({', '.join(arguments)})"
+    return {name: [*map(describe, layers)] for name, layers in found.items() if not find_problem(layers)}
 
 
 def changed(names: Iterable[str], stored: Mapping[str, Sequence[str]]) -> dict[str, str]:
@@ -219,7 +208,23 @@ _LENETS: dict[str, Layers] = {
     ),
 }
 
+
+def _module(file: str, name: str) -> Callable[..., Any]:
+    """Returns a function that builds a Flax module of this package. Only its call imports Flax."""
+
+    def build(num_classes: int) -> Any:
+        return getattr(importlib.import_module(f"cnnjax.models.{file}"), name)(num_classes=num_classes)
+
+    return build
+
+
+# Published networks as Flax modules, for images of about 32x32 pixels.
+_MODULES: dict[str, Callable[..., Any]] = {
+    **{name: _module("resnet", name) for name in ("resnet20", "resnet32", "resnet56", "resnet18", "wrn16_4")},
+    **{name: _module("patch_networks", name) for name in ("vit", "mixer")},
+}
+
 # Layers, or a Flax module class or a function that returns one of the two.
-LADDER: dict[str, Any] = _ARCHITECTURES | _IMPROVEMENT | _REGULARIZATION | _DEPTH_AND_WIDTH | _LENETS
+LADDER: dict[str, Any] = _ARCHITECTURES | _IMPROVEMENT | _REGULARIZATION | _DEPTH_AND_WIDTH | _LENETS | _MODULES
 
 OWN: dict[str, Any] = {}  # the own models of the study that this process runs, by their references

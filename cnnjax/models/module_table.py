@@ -5,6 +5,7 @@ from collections import defaultdict
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend import core
 
 from cnnjax.models.own import FlaxNetwork
@@ -25,7 +26,7 @@ def module_table(network: FlaxNetwork, image_shape: tuple[int, int, int]) -> lis
 
     def forward(leaves: list[Any], others: Any, image: Any) -> Any:
         params = jax.tree.unflatten(structure, leaves)
-        return network.apply({"params": params, "batch_stats": others}, image, train=False)
+        return network.apply_params(params, others, image, False, jnp.nan, None)[0]
 
     image = jax.ShapeDtypeStruct((1, *image_shape), "float32")
     jaxpr = jax.make_jaxpr(forward)([leaf for _, leaf in leaves], others, image).jaxpr

@@ -8,34 +8,44 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from cnnjax.models.conv import convolve, convolve_and_pool, same_padding
+from cnnjax.models.conv import Padding, convolve, convolve_and_pool, same_padding
 from cnnjax.models.fusion import ConvPool
-from cnnjax.models.specs import BatchNorm, Conv, Dense, Layer, MaxPool
+from cnnjax.models.specs import AvgPool, BatchNorm, Conv, Dense, GlobalAvgPool, Layer, MaxPool, Residual
 
 _ZEROS = nn.initializers.zeros  # placeholders: `init.initial_parameters` draws all parameters at once
 
 
-def biases_trained(layers: tuple[Layer | ConvPool, ...]) -> list[bool]:
+def biases_trained(layers: tuple[Layer | ConvPool, ...], last: bool = True) -> list[bool]:
     """Returns, for each layer, whether its bias has an effect on the output in training.
 
     Batch norm subtracts the mean of each channel, and with it any bias that an earlier layer added to the channel. The
     exact gradient of such a bias is zero. The computed gradient is rounding error, which Adam scales to full steps.
+
+    Args:
+        layers: in order.
+        last: whether a constant that is added to a channel of the last layer's output has an effect.
     """
-    trained, is_removed = [], False  # is_removed: a later batch norm subtracts a constant of each channel
-    for layer in reversed(layers):
-        trained.append(not is_removed)
-        match layer:
-            case BatchNorm():
-                is_removed = True
-            case Conv(padding="valid") | Conv(kernel_size=1) | Dense() | MaxPool():
-                pass
-            case _:
-                is_removed = False
-    return trained[::-1]
+    trained = [last]
+    for layer in reversed(layers[1:]):
+        trained.append(_has_effect_in_front(layer, trained[-1]))
+    return trained[: len(layers)][::-1]
+
+
+def _has_effect_in_front(layer: Layer | ConvPool, behind: bool) -> bool:
+    """Returns whether a constant added to a channel of a layer's input has an effect, from that of its output."""
+    match layer:
+        case BatchNorm():
+            return False
+        case Conv(padding="valid") | Conv(kernel_size=1) | Dense() | MaxPool() | AvgPool() | GlobalAvgPool():
+            return behind
+        case Residual():
+            parts = (layer.layers, layer.shortcut)
+            return any(functools.reduce(lambda b, each: _has_effect_in_front(each, b), p[::-1], behind) for p in parts)
+    return True
 
 
 class Convolution(nn.Module):
-    """The module of `Conv` and, if it `pools`, of `ConvPool`. Parameters: kernel [K, K, C, F] and bias [F]."""
+    """The module of `Conv` and, if it `pools`, of `ConvPool`. Parameters: kernel [K, K, C / groups, F] and bias [F]."""
 
     layer: Conv
     pools: bool = False
@@ -45,17 +55,31 @@ class Convolution(nn.Module):
     @nn.compact
     def __call__(self, x_NxHxWxC: Float[Array, "N H W C"]) -> Float[Array, "N P Q F"]:
         """Returns the convolution of a batch of images, followed by ReLU and max-pool if it `pools`."""
-        size, channels = self.layer.kernel_size, x_NxHxWxC.shape[-1]
-        kernel = self.param("kernel", _ZEROS, (size, size, channels, self.layer.features))
-        bias = _bias(self, self.layer.features)
+        layer, channels = self.layer, x_NxHxWxC.shape[-1]
+        size = layer.kernel_size
+        kernel = self.param("kernel", _ZEROS, (size, size, channels // layer.groups, layer.features))
+        bias = _bias(self, layer.features) if layer.bias else jnp.zeros(layer.features)
         kernel, bias = kernel.astype(x_NxHxWxC.dtype), bias.astype(x_NxHxWxC.dtype)
-        padding = same_padding(size) if self.layer.padding == "same" else ((0, 0), (0, 0))
+        padding = same_padding(layer.dilation * (size - 1) + 1) if layer.padding == "same" else ((0, 0), (0, 0))
         if self.pools:
             return convolve_and_pool(x_NxHxWxC, kernel, bias, padding, self.method)
-        return convolve(x_NxHxWxC, kernel, padding, self.method) + bias[None, None, None]
+        if (layer.stride, layer.groups, layer.dilation) == (1, 1, 1):
+            output = convolve(x_NxHxWxC, kernel, padding, self.method)
+        else:
+            output = _convolve_general(x_NxHxWxC, kernel, padding, layer)
+        return output + bias[None, None, None] if layer.bias else output
 
 
-def _bias(module: "Convolution | FullyConnected | BatchNormalization", features: int) -> Float[Array, " F"]:
+def _convolve_general(images: Array, kernel: Array, padding: Padding, layer: Conv) -> Float[Array, "N P Q F"]:
+    return lax.conv_general_dilated(
+        *(images, kernel, (layer.stride, layer.stride), padding),
+        rhs_dilation=(layer.dilation, layer.dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=layer.groups,
+    )
+
+
+def _bias(module: nn.Module, features: int) -> Float[Array, " F"]:
     """Returns the bias of a module; the gradient is exactly zero if the bias is not trained."""
     bias = module.param("bias", _ZEROS, (features,))
     return bias if module.trains_bias else lax.stop_gradient(bias)
@@ -66,12 +90,13 @@ class FullyConnected(nn.Module):
 
     features: int
     trains_bias: bool = True
+    has_bias: bool = True
 
     @nn.compact
     def __call__(self, x_NxD: Float[Array, "N D"]) -> Float[Array, "N F"]:
         """Returns the affine map of a batch of vectors."""
         kernel = self.param("kernel", _ZEROS, (self.features, x_NxD.shape[-1]))
-        bias = _bias(self, self.features)
+        bias = _bias(self, self.features) if self.has_bias else jnp.zeros(self.features)
         return _matmul(x_NxD, kernel.astype(x_NxD.dtype)) + bias.astype(x_NxD.dtype)[None]
 
 
@@ -160,6 +185,29 @@ def _normalize_batch_backward(epsilon: float, saved: tuple, grads: tuple) -> tup
 
 
 _normalize_batch.defvjp(_normalize_batch_forward, _normalize_batch_backward)
+
+
+class GroupNormalization(nn.Module):
+    """The module of `GroupNorm` and `LayerNorm`, as in PyTorch: normalizes by the biased variance of each group.
+
+    Parameters: scale [C] and bias [C].
+    """
+
+    groups: int
+    trains_bias: bool = True
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "N *pixels C"], axes: tuple[int, ...]) -> Float[Array, "N *pixels C"]:
+        """Returns the normalized batch. Each group of channels has its own mean and variance over `axes` of `x`."""
+        channels = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (channels,))
+        bias = _bias(self, channels)
+        grouped = x.reshape(*x.shape[:-1], self.groups, channels // self.groups).astype(jnp.float32)
+        centered = grouped - grouped.mean((*axes, -1), keepdims=True)
+        var = jnp.square(centered).mean((*axes, -1), keepdims=True)
+        normalized = (centered * lax.rsqrt(var + self.epsilon)).reshape(x.shape)
+        return (normalized * scale + bias).astype(x.dtype)
 
 
 def dropout(x: Float[Array, "..."], rate: Float[Array, ""], key: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:

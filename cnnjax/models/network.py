@@ -1,6 +1,7 @@
 """The Flax module that applies the layers of a model, and its variables before training."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import flax.linen as nn
@@ -9,22 +10,28 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cnnjax.models import modules as layers
-from cnnjax.models.conv import max_pool
 from cnnjax.models.fusion import ConvPool, fused
 from cnnjax.models.init import initial_parameters
 from cnnjax.models.ladder import check_precision, find_model
 from cnnjax.models.own import FlaxNetwork, build_module
+from cnnjax.models.pooling import avg_pool, max_pool
 from cnnjax.models.specs import (
+    AvgPool,
     BatchNorm,
     ChannelDropout,
     Conv,
     Dense,
     Dropout,
     Gelu,
-    Layer,
+    GlobalAvgPool,
+    GroupNorm,
+    LayerNorm,
+    Layers,
     LeakyRelu,
     MaxPool,
     Relu,
+    Residual,
+    Silu,
 )
 
 # `jax.default_matmul_precision` for each precision. By default a GPU would use tf32 for float32.
@@ -34,10 +41,11 @@ MATMUL = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}
 class Network(nn.Module):
     """A model of the ladder: its layers in order, with a flattening before the first dense layer.
 
-    Parameters are named by kind and order of appearance: conv0, conv1, bn0, dense0, ...
+    Parameters are named by kind and order of appearance: conv0, conv1, bn0, dense0, ... In a `Residual`, the layers of
+    the branch appear before those of the shortcut.
     """
 
-    layers: tuple[Layer, ...]
+    layers: Layers
     num_classes: int
     precision: str = "float32"
     convolution: str = "auto"
@@ -61,8 +69,19 @@ class Network(nn.Module):
             return f"{kind}{seen[kind] - 1}"
 
         x = x_NxHxWxC.astype(jnp.bfloat16 if self.precision == "bfloat16" else jnp.float32)
-        applied = fused(self.layers)
-        for layer, trains_bias in zip(applied, layers.biases_trained(applied), strict=True):
+        return self._apply(self.layers, x, train, dropout_rate, name).astype(jnp.float32)
+
+    def _apply(
+        self,
+        specs: Layers,
+        x: Float[Array, "..."],
+        train: bool,
+        dropout_rate: Any,
+        name: Callable[[str], str],
+        trains_last_bias: bool = True,
+    ) -> Float[Array, "..."]:
+        applied = fused(specs)
+        for layer, trains_bias in zip(applied, layers.biases_trained(applied, trains_last_bias), strict=True):
             match layer:
                 case Conv():
                     x = layers.Convolution(layer, False, self.convolution, trains_bias, name=name("conv"))(x)
@@ -71,25 +90,43 @@ class Network(nn.Module):
                 case Dense():
                     features = self.num_classes if layer.features is None else layer.features
                     x = x.reshape(x.shape[0], -1)
-                    x = layers.FullyConnected(features, trains_bias, name=name("dense"))(x)
+                    x = layers.FullyConnected(features, trains_bias, layer.bias, name=name("dense"))(x)
                 case BatchNorm():
                     x = layers.BatchNormalization(trains_bias=trains_bias, name=name("bn"))(x, train)
+                case LayerNorm():
+                    x = layers.GroupNormalization(1, trains_bias, name=name("ln"))(x, ())
+                case GroupNorm():
+                    x = layers.GroupNormalization(layer.groups, trains_bias, name=name("gn"))(
+                        x, (*range(1, x.ndim - 1),)
+                    )
                 case Relu():
                     x = nn.relu(x)
                 case LeakyRelu():
                     x = nn.leaky_relu(x, 0.01)
                 case Gelu():
                     x = nn.gelu(x, approximate=False)
-                case MaxPool():
-                    x = max_pool(x)
+                case Silu():
+                    x = nn.silu(x)
+                case MaxPool(window, stride):
+                    x = max_pool(x, window, stride or window)
+                case AvgPool(window, stride):
+                    x = avg_pool(x, window, stride or window)
+                case GlobalAvgPool():
+                    x = x.mean((1, 2))
                 case Dropout() | ChannelDropout():
                     if train:
                         rate = jnp.where(jnp.isnan(dropout_rate), layer.rate, dropout_rate)
                         shape = x.shape if isinstance(layer, Dropout) else (len(x), 1, 1, x.shape[-1])
                         x = layers.dropout(x, rate, self.make_rng("dropout"), shape)
+                case Residual():
+                    x, shortcut = (
+                        self._apply(part, x, train, dropout_rate, name, trains_bias)
+                        for part in (layer.layers, layer.shortcut)
+                    )
+                    x = x + shortcut
                 case _:
                     raise TypeError(f"no network applies the layer {layer!r}")
-        return x.astype(jnp.float32)
+        return x
 
 
 AnyNetwork: TypeAlias = Network | FlaxNetwork

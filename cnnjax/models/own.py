@@ -11,7 +11,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from cnnjax.models.rewrite import with_fast_convolutions
 from cnnjax.models.specs import Layers
+from cnnjax.utils.errors import UnfitCode
 
 Variables = dict[str, Any]
 _NAMES = ("num_classes", "image_shape", "rngs")  # what a module class or a factory may take
@@ -29,12 +31,14 @@ class FlaxNetwork:
         init_params: (random key) -> (params, others).
         num_classes: the number of logits.
         precision: of the arithmetic, as in a study's `train.precision`.
+        takes_dropout_rate: whether the module is called with the trial's dropout rate.
     """
 
     apply_params: Callable[..., tuple[Array, Variables]]
     init_params: Callable[[Array], tuple[Variables, Variables]]
     num_classes: int
     precision: str = "float32"
+    takes_dropout_rate: bool = False
 
     def apply(
         self,
@@ -53,7 +57,8 @@ class FlaxNetwork:
         )
         key = (rngs or {}).get("dropout")
         others = variables.get("batch_stats", {})
-        logits, updated = self.apply_params(params, others, images.astype(dtype), train, dropout_rate, key)
+        apply = with_fast_convolutions(self.apply_params)
+        logits, updated = apply(params, others, images.astype(dtype), train, dropout_rate, key)
         logits = logits.astype(jnp.float32)
         return (logits, {"batch_stats": updated}) if mutable else logits
 
@@ -75,7 +80,7 @@ def build_module(
         precision: of the arithmetic, as in a study's `train.precision`.
 
     Raises:
-        TypeError: the call returns anything else.
+        UnfitCode: the call returns anything else.
     """
     given: dict[str, Any] = {"num_classes": num_classes, "image_shape": image_shape}
     taken = _taken(model, _NAMES)
@@ -89,8 +94,8 @@ def build_module(
     if isinstance(built, tuple):
         return built
     if isinstance(built, nnx.Module):
-        raise TypeError("it makes an NNX module, but takes no argument `rngs`")
-    raise TypeError(f"it returns {type(built).__name__}, not a Flax module")
+        raise UnfitCode("it makes an NNX module, but takes no argument `rngs`")
+    raise UnfitCode(f"it returns {type(built).__name__}, not a Flax module")
 
 
 def check_module(network: FlaxNetwork, image_shape: tuple[int, int, int]) -> None:
@@ -101,8 +106,8 @@ def check_module(network: FlaxNetwork, image_shape: tuple[int, int, int]) -> Non
         image_shape: (H, W, C).
 
     Raises:
-        TypeError, ValueError: the module does not return logits [N, K], changes the shape of its variables, or has
-            effects on the host. Others that JAX or the module raises.
+        UnfitCode: the module does not return logits [N, K], changes the shape of its variables, or has effects on the
+            host. Other errors are those of JAX and of the module.
     """
 
     def loss(params: Variables, others: Variables, images: Array, key: Array) -> tuple[Array, Variables]:
@@ -111,20 +116,21 @@ def check_module(network: FlaxNetwork, image_shape: tuple[int, int, int]) -> Non
         for each in (logits, network.apply(variables, images, train=False)):
             if each.shape != (len(images), network.num_classes):
                 shape = f"[{len(images)}, {network.num_classes}]"
-                raise ValueError(f"it returns logits {list(each.shape)} for {len(images)} images; they must be {shape}")
+                raise UnfitCode(f"it returns logits {list(each.shape)} for {len(images)} images; they must be {shape}")
         if (before := jax.tree.map(_type, others)) != (after := jax.tree.map(_type, updated["batch_stats"])):
-            raise ValueError(f"training changes its variables from {before} to {after}")
+            raise UnfitCode(f"training changes its variables from {before} to {after}")
         return logits.mean(), updated["batch_stats"]
 
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
     variables = jax.eval_shape(jax.vmap(network.init_variables), keys)
     if not jax.tree.leaves(variables["params"]):
-        raise ValueError("it has no parameters")
+        raise UnfitCode("it has no parameters")
     images = jax.ShapeDtypeStruct((2, 2, *image_shape), jnp.float32)
     step = jax.vmap(jax.grad(loss, has_aux=True))
     traced = jax.make_jaxpr(step)(variables["params"], variables.get("batch_stats", {}), images, keys)
     for name, place in callbacks(traced.jaxpr):
-        raise ValueError(f"{place}: {name} has an effect outside of the program, which cannot be mapped over members")
+        at = f" (at {place})" if place else ""
+        raise UnfitCode(f"{name}{at} has an effect outside of the program, which cannot be mapped over members")
 
 
 def _type(leaf: Any) -> tuple:
@@ -173,7 +179,7 @@ def _linen_network(
         others = dict(module.init(key, images, **arguments(False, jnp.nan)))
         return others.pop("params", {}), others
 
-    return FlaxNetwork(apply, init, num_classes, precision)
+    return FlaxNetwork(apply, init, num_classes, precision, "dropout_rate" in taken)
 
 
 def _nnx_network(build: Callable[[nnx.Rngs], Any], num_classes: int, precision: str) -> FlaxNetwork:

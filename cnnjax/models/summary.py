@@ -4,12 +4,27 @@ import bisect
 import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 from cnnjax.models.ladder import find_model
-from cnnjax.models.specs import KINDS, BatchNorm, Conv, Dense, Layer, Layers, MaxPool, find_problem
-from cnnjax.utils.errors import RequestError
+from cnnjax.models.specs import (
+    KINDS,
+    AvgPool,
+    BatchNorm,
+    Conv,
+    Dense,
+    GlobalAvgPool,
+    GroupNorm,
+    Layer,
+    LayerNorm,
+    Layers,
+    MaxPool,
+    Residual,
+    describe,
+    find_problem,
+)
+from cnnjax.utils.errors import RequestError, UnfitCode
 
 
 class HasLayers(Protocol):
@@ -63,10 +78,20 @@ def _describe_module(
     return ModuleParts(tuple(module_table(built, image_shape)), num_classes)
 
 
-def check_fits(name: str, image_shape: tuple[int, int, int], num_classes: int = 1) -> None:
-    """Raises RequestError if images of shape (H, W, C) are too small for a model, or the model is unknown.
+def check_fits(name: str, image_shape: tuple[int, int, int], num_classes: int = 1) -> tuple[str, ...]:
+    """Checks that a model fits images. Traces a training step of a Flax module, and passes on any error.
 
-    Traces a training step of Flax modules, and passes on any error.
+    Args:
+        name: of the model.
+        image_shape: (H, W, C).
+        num_classes: the number of logits.
+
+    Returns:
+        The hyperparameters of `train` that the model cannot take, because a Flax module decides them itself.
+
+    Raises:
+        RequestError: the model is unknown, or the images are too small, have channels that do not split into the groups
+            of a layer, or give the branch and the shortcut of a `Residual` different shapes.
     """
     layers = find_model(name)
     if callable(layers):
@@ -75,21 +100,29 @@ def check_fits(name: str, image_shape: tuple[int, int, int], num_classes: int = 
         built = build_module(layers, num_classes, image_shape)
         if not isinstance(built, tuple):
             check_module(built, image_shape)
-            return
+            return ("initialization",) if built.takes_dropout_rate else ("initialization", "dropout_rate")
         if problem := find_problem(built):
-            raise ValueError(problem)
+            raise UnfitCode(problem)
         layers = built
     network = Architecture(layers, 1)
     height, width, channels = image_shape
 
-    def fits(height: int, width: int) -> bool:
-        return 0 not in layer_table(network, (height, width, channels))[-1].output
+    def is_large_enough(height: int, width: int) -> bool:
+        try:
+            return 0 not in layer_table(network, (height, width, channels))[-1].output
+        except ValueError:  # the rows do not end with an empty output
+            return True
 
-    if not fits(height, width):
-        most = next(side for side in (2**n for n in itertools.count()) if fits(side, side))
-        least = bisect.bisect_left(range(most), True, lo=1, key=lambda side: fits(side, side))
+    if not is_large_enough(height, width):
+        most = next(side for side in (2**n for n in itertools.count()) if is_large_enough(side, side))
+        least = bisect.bisect_left(range(most), True, lo=1, key=lambda side: is_large_enough(side, side))
         advice = f"set data.image_size to at least {least}x{least}"
         raise RequestError("models", name, f"images of {height}x{width} are too small for it; {advice}")
+    try:
+        layer_table(network, image_shape)
+    except ValueError as error:
+        raise RequestError("models", name, str(error)) from error
+    return ()
 
 
 def parameter_count(network: HasLayers | ModuleParts, image_shape: tuple[int, int, int]) -> int:
@@ -112,46 +145,76 @@ class LayerRow(NamedTuple):
 
     layer: Layer | str  # the path of a part
     output: tuple[int, ...]  # shape
-    kernel: tuple[int, ...]  # shape; empty without a kernel
-    parameters: int
-    flops: int  # an addition and a multiplication for each use of a weight; other operations are a few percent
+    kernel: tuple[int, ...] = ()  # shape; empty without a kernel
+    parameters: int = 0
+    flops: int = 0  # an addition and a multiplication for each use of a weight; other operations are a few percent
+    part: str = ""  # of the residual that it is in: branch, shortcut, branch of a branch, ...
 
 
 def layer_table(network: HasLayers | ModuleParts, image_shape: tuple[int, int, int]) -> list[LayerRow]:
     """Returns a row for each layer of a network, in order, for images of shape (H, W, C).
 
-    If the image is too small, the rows end with the layer whose output is empty.
+    The rows of a `Residual` are those of its branch, those of its shortcut, and its own, the sum. If the image is too
+    small, the rows end with the first layer whose output is empty.
+
+    Raises:
+        ValueError: a layer cannot be applied to its input, whatever the height and width of the image.
     """
     if isinstance(network, ModuleParts):
         return list(network.rows)
-    rows: list[LayerRow] = []
-    shape: tuple[int, ...] = tuple(image_shape)
-    for layer in network.layers:
-        row = apply_layer(layer, network.num_classes, shape)
+    rows = []
+    for row in _rows(network.layers, network.num_classes, tuple(image_shape)):
         rows.append(row)
-        shape = row.output
-        if 0 in shape:
+        if 0 in row.output:
             break
     return rows
 
 
+def _rows(layers: Layers, num_classes: int, shape: tuple[int, ...], part: str = "") -> Iterator[LayerRow]:
+    for layer in layers:
+        if isinstance(layer, Residual):
+            outputs = []
+            for name, inner in (("branch", layer.layers), ("shortcut", layer.shortcut)):
+                outputs.append(shape)
+                for row in _rows(inner, num_classes, shape, f"{name} of {part}" if part else name):
+                    yield row
+                    outputs[-1] = row.output
+            if outputs[0] != outputs[1]:
+                branch, shortcut = ("x".join(map(str, output)) for output in outputs)
+                raise ValueError(f"a Residual adds {branch} (branch) and {shortcut} (shortcut); make them equal")
+            row = LayerRow(layer, outputs[0], part=part)
+        else:
+            row = apply_layer(layer, num_classes, shape)._replace(part=part)
+        yield row
+        shape = row.output
+
+
 def apply_layer(layer: Layer, num_classes: int, shape: tuple[int, ...]) -> LayerRow:
-    """Returns the row of a layer for an input shape. The shapes are those of the modules in `modules.py`."""
+    """Returns the row of a layer, not of a `Residual`, for an input shape. The shapes are those of `modules.py`."""
     match layer:
+        case Conv() | GroupNorm() if shape[-1] % layer.groups:
+            raise ValueError(f"{describe(layer)} cannot split {shape[-1]} channels; use groups that divide them")
         case Conv(features, size, padding):
-            lost = 0 if padding == "same" else size - 1
-            output: tuple[int, ...] = (max(0, shape[0] - lost), max(0, shape[1] - lost), features)
-            kernel: tuple[int, ...] = (size, size, shape[-1], features)
+            extent = 1 if padding == "same" else layer.dilation * (size - 1) + 1
+            output = (*_strided(shape[:2], extent, layer.stride), features)
+            kernel: tuple[int, ...] = (size, size, shape[-1] // layer.groups, features)
         case Dense(features):
             output = (num_classes if features is None else features,)
             kernel = (*output, math.prod(shape))
-        case BatchNorm():
-            return LayerRow(layer, shape, (), 2 * shape[-1], 0)  # scale and bias
-        case MaxPool():
-            return LayerRow(layer, (shape[0] // 2, shape[1] // 2, shape[2]), (), 0, 0)
+        case BatchNorm() | LayerNorm() | GroupNorm():
+            return LayerRow(layer, shape, parameters=2 * shape[-1])  # scale and bias
+        case MaxPool(window, stride) | AvgPool(window, stride):
+            return LayerRow(layer, (*_strided(shape[:2], window, stride or window), shape[-1]))
+        case GlobalAvgPool():
+            return LayerRow(layer, shape[-1:])
         case _ if type(layer) in KINDS:
-            return LayerRow(layer, shape, (), 0, 0)
+            return LayerRow(layer, shape)
         case _:
             raise TypeError(f"no network applies the layer {layer!r}")
     weights = math.prod(kernel)
-    return LayerRow(layer, output, kernel, weights + output[-1], 2 * math.prod(output[:-1]) * weights)
+    return LayerRow(layer, output, kernel, weights + layer.bias * output[-1], 2 * math.prod(output[:-1]) * weights)
+
+
+def _strided(sizes: tuple[int, ...], extent: int, stride: int) -> tuple[int, ...]:
+    """Returns how many windows of an extent have room along each axis, one for each stride."""
+    return tuple(max(0, (size - extent) // stride + 1) for size in sizes)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from cnnjax.analysis.columns import AXES, MAIN_AXES, kind_of, level, measure_name, word
 from cnnjax.analysis.run import Run
-from cnnjax.study.metrics import BY_MEASURE
+from cnnjax.study.metrics import is_measure
 from cnnjax.utils.text import significant
 
 MOST_ROWS = 250  # that a page shows of a table; the CSV file beside it has all
@@ -122,7 +122,7 @@ def _split(column: str) -> tuple[str, str]:
 
 def _head(column: str, kind: str) -> str:
     name, suffix = _split(column)
-    plain = measure_name(name) if name in BY_MEASURE else word(name)
+    plain = measure_name(name) if is_measure(name) else word(name)
     plain += " %" if kind == "percent" else ""
     return _SUFFIXES[suffix] if suffix else _HEADS.get(name, plain)
 
@@ -130,7 +130,7 @@ def _head(column: str, kind: str) -> str:
 def _kind(column: str, values: pd.Series) -> str:
     if column in AXES:
         return "text" if any(isinstance(value, str) for value in values) else "axis"
-    if (measure := _split(column)[0]) in BY_MEASURE:
+    if is_measure(measure := _split(column)[0]):
         return kind_of(measure)
     return next((kind for kind, columns in _KINDS.items() if column in columns), "number")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from cnnjax.study.hparams import HPARAMS, STREAM_COLUMNS
-from cnnjax.study.metrics import MEASURES
+from cnnjax.study.metrics import MEASURES, is_measure
 from cnnjax.study.renamed import OLD_COLUMNS
 
 
@@ -160,7 +160,7 @@ def _check_cells(row: Mapping[str, str]) -> None:
         name = OLD_COLUMNS.get(column, column)
         if name in _BOOL_COLUMNS and cell not in ("True", "False"):
             raise _unexpected(column, cell, "True or False")
-        if name not in (*_FLOAT_COLUMNS, *_INT_COLUMNS):
+        if name not in (*_FLOAT_COLUMNS, *_INT_COLUMNS) and not is_measure(name):
             continue
         number = _number(cell)
         if not math.isfinite(number):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 from cnnjax.runs.integrity import CHECKSUM, Damaged, read_json, read_rows, read_undamaged
 from cnnjax.runs.schema import TEXT_COLUMNS
 from cnnjax.study.hparams import HPARAMS, STREAM_COLUMNS
-from cnnjax.study.metrics import MEASURES
+from cnnjax.study.metrics import MEASURES, is_measure
 from cnnjax.study.plan import Trial
 from cnnjax.study.renamed import modern_table, with_old_columns
 from cnnjax.utils.errors import RequestError
@@ -74,12 +74,14 @@ def read_shown(run: Path) -> Shown:
 
 
 def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Returns trials.csv. Absent and non-finite values become empty cells."""
-    text = io.StringIO()
+    """Returns trials.csv. Absent and non-finite values become empty cells. The user's metrics are columns, too."""
+    rows, text = [*rows], io.StringIO()
+    own = (column for row in rows for column in row if is_measure(column))
+    columns = [*dict.fromkeys((*TRIAL_COLUMNS[:-2], *own, *TRIAL_COLUMNS[-2:]))]  # before the speed
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(TRIAL_COLUMNS)
+    writer.writerow(columns)
     for row in rows:
-        writer.writerow([_cell(row.get(column)) for column in TRIAL_COLUMNS])
+        writer.writerow([_cell(row.get(column)) for column in columns])
     return text.getvalue()
 
 

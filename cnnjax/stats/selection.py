@@ -76,6 +76,7 @@ def rank(
     scale: Scale = IDENTITY,
     stuck: Mapping[Any, Collection[Hashable]] = MappingProxyType({}),
     share: float = 1.0,
+    earlier_shares: Mapping[Any, float] = MappingProxyType({}),
 ) -> list[Rank]:
     """Ranks configurations by their means over seeds, the best first, and compares the winner with each.
 
@@ -95,6 +96,8 @@ def rank(
         stuck: seeds that never left chance, by configuration. They count in means, and are left out of the tests; see
             `Comparison.p`.
         share: the share of the risk of 5 % that this look at the study may spend, see `stats.looks`.
+        earlier_shares: of configurations that an earlier look found worse, the share of that look, which is the share
+            of their comparisons from then on: a true best that was lost before cannot be lost again.
 
     References:
         Hsu, Constrained simultaneous confidence intervals for multiple comparisons with the best (1984); Mogstad et
@@ -117,15 +120,16 @@ def rank(
     samples = _aligned(shared if paired else scaled)
     prior = borrow(samples, paired, scale)
     options: dict[str, Any] = {"larger_is_better": larger_is_better, "most": most}
-    options |= {"scale": scale, "prior": prior, "pair": paired, "share": share}
+    options |= {"scale": scale, "prior": prior, "pair": paired}
 
-    def against(one: Hashable, other: Hashable, tests: int) -> Comparison:
+    def against(one: Hashable, other: Hashable, tests: int, share: float = share) -> Comparison:
         both = left_out[one], left_out[other]
         pair = {name: trained[name] for name in (one, other)}
         a, b = (_on_shared_seeds(pair) if paired else pair).values()
-        return compare(a, b, tests=tests, stuck=both, **options)
+        return compare(a, b, tests=tests, stuck=both, share=share, **options)
 
-    found = {other: against(order[0], other, len(order) - 1) for other in order[1:]}
+    shares = {other: max(share, earlier_shares.get(other, 0.0)) for other in order[1:]}
+    found = {other: against(order[0], other, len(order) - 1, of) for other, of in shares.items()}
     certainty = {other: 1 - comparison.p for other, comparison in found.items()}
     certainty[order[0]] = min(certainty.values(), default=math.nan)
     p = _pairwise_p(samples, paired, prior)

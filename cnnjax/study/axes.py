@@ -8,9 +8,11 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 from cnnjax.models.ladder import layers_of
+from cnnjax.models.specs import flatten
 from cnnjax.study.augmentation import NONE
 from cnnjax.study.early_stopping import read_stopping
 from cnnjax.study.hparams import HPARAMS, TRACED, Stage, Static, Traced
+from cnnjax.study.losses import canonical
 from cnnjax.study.schedules import factors, has_horizon
 
 _MATTERS = {
@@ -38,14 +40,16 @@ def used_by_training(static: Static, stages: Sequence[Stage]) -> tuple[Hashable,
         stages: the stages of training.
     """
     layers = layers_of(static.model)  # None: not known without running code
-    own_rates = [None] if layers is None else [x.rate for x in layers if hasattr(x, "rate")]
-    convolves = layers is None or any(hasattr(layer, "kernel_size") for layer in layers)
+    own_rates = [None] if layers is None else [x.rate for x in flatten(layers) if hasattr(x, "rate")]
+    convolves = layers is None or any(hasattr(layer, "kernel_size") for layer in flatten(layers))
     rates = [
         tuple(own if stage.traced.dropout_rate is None else stage.traced.dropout_rate for own in own_rates)
         for stage in stages
     ]
     used = (
-        dataclasses.replace(static, convolution=static.convolution if convolves else "", optimizer=""),
+        dataclasses.replace(
+            static, convolution=static.convolution if convolves else "", optimizer="", loss=canonical(static.loss)
+        ),
         tuple(map(_of_stage, stages, rates)),
         stages[0].traced.stage_start if len(stages) > 1 else None,
     )

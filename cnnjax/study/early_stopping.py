@@ -9,9 +9,12 @@ import math
 import re
 from typing import NamedTuple
 
-from cnnjax.study.metrics import EPOCH_MEASURES
+from cnnjax.study.metrics import EPOCH_MEASURES, is_measure
 
-ALLOWED = f"must be off, METRIC:PATIENCE or METRIC:PATIENCE:CHANGE with METRIC one of {', '.join(EPOCH_MEASURES)}"
+ALLOWED = (
+    f"must be off, METRIC:PATIENCE or METRIC:PATIENCE:CHANGE with METRIC one of {', '.join(EPOCH_MEASURES)}, or "
+    "val_NAME of one of your metrics"
+)
 
 
 class Stopping(NamedTuple):
@@ -32,7 +35,8 @@ def read_stopping(text: str) -> Stopping | None:
         return None
     metric, patience, *change = text.split(":")
     min_change = float(change[0]) if change else 0.0
-    if metric not in EPOCH_MEASURES or len(change) > 1 or not (math.isfinite(min_change) and min_change >= 0):
+    is_of_epochs = is_measure(metric) and not metric.startswith("test_")
+    if not is_of_epochs or len(change) > 1 or not (math.isfinite(min_change) and min_change >= 0):
         raise ValueError(text)
     if not re.fullmatch(r"[1-9][0-9]{0,5}", patience):
         raise ValueError(text)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax.study import augmentation, early_stopping, schedules
+from cnnjax.study import augmentation, early_stopping, losses, schedules
 from cnnjax.study.hparam import Hparam
 from cnnjax.study.rules import FLAG, Rule, choice, integer, none_or, number
 
@@ -105,6 +105,31 @@ HPARAMS = (
         "Maximum global norm of the gradients; None disables clipping.",
         in_stages=True,
         none_as=np.inf,
+    ),
+    Hparam(
+        "loss",
+        str,
+        "cross_entropy",
+        losses.RULE,
+        "Loss of training ([losses](../docs/how-to/own-loss-and-metric.md)). `focal:GAMMA` is the cross-entropy of an "
+        "example with probability p, times (1 - p)^GAMMA (Lin et al. 2017); `binary` the binary cross-entropy of each "
+        "class against the rest, `brier` the squared error of the probabilities. The metric loss is always the "
+        "cross-entropy.",
+        static=True,
+        label="loss function",
+    ),
+    Hparam(
+        "class_weights",
+        str,
+        None,
+        losses.CLASS_WEIGHTS,
+        "Weights of the classes in the mean of the losses over a batch: a number > 0 for each class, or `balanced`, "
+        "the inverse of the frequencies of the classes in the trial's training split. Several values: "
+        '`(None, "balanced", (1, 2.5))`.',
+        static=True,
+        none_label="equal",
+        read=losses.read_class_weights,
+        levels=losses.class_weight_levels,
     ),
     Hparam(
         "label_smoothing",
@@ -202,11 +227,10 @@ HPARAMS = (
         str,
         "none",
         augmentation.RULE,
-        "Random augmentations of each training image in each epoch: `flip` left-right with probability 0.5, `crop` "
-        "after padding with 4 pixels, `rotate` by up to 45 degrees. `flip_all` flips every image left-right, "
-        "`flip_vertical_all` upside down. Names joined by + are applied together, and so is a plain tuple of names: "
-        '`("flip", "crop")`. Several values: `(("flip",), ("flip", "crop"), ())`, or `none,flip,flip+crop` on the '
-        "command line.",
+        "Random augmentations of each training image in each epoch ([what each does](../docs/how-to/augmentation.md)). "
+        "Names joined by + are applied together, and so is a plain tuple of names: "
+        '`("flip", "crop:2", "mixup:0.2")`. Several values: `(("flip",), ("flip", "crop"), ())`, or '
+        "`none,flip,flip+crop` on the command line.",
         group="data",
         static=True,
         read=augmentation.read_axis,

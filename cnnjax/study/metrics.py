@@ -1,14 +1,19 @@
 """The metrics of a classifier, each declared once.
 
 `METRICS` defines the records of epochs, the metrics for early stopping and for `select`, the columns of trials.csv, and
-the labels, bounds and units of the report. To add a metric, add one entry here.
+the labels, bounds and units of the report. To add a metric, add one entry here. A study may add metrics from files of
+its user: `own_metric` describes them by their names alone, so that reports need not run them.
 
 Logits are arrays [N, K] and labels are integer arrays [N], of NumPy or of JAX. The functions work with both.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+from cnnjax.study import own_code
+from cnnjax.study.rules import Rule
+from cnnjax.utils.errors import RequestError
 
 
 class Metric(NamedTuple):
@@ -20,7 +25,8 @@ class Metric(NamedTuple):
         of_examples: (logits [N, K], labels [N]) -> values [N], whose mean over a split is the metric.
         of_confusion: (confusion matrix [K, K], true classes in rows, predicted classes in columns) -> the metric.
         larger_is_better: whether larger values are better.
-        most: the largest possible value. The smallest is 0.
+        least: the smallest possible value.
+        most: the largest possible value.
         is_percent: whether the report shows percent.
         in_training: whether the metric is also recorded for the training split, as the mean over the batches of an
             epoch, each before its update.
@@ -31,6 +37,7 @@ class Metric(NamedTuple):
     of_examples: Callable[[Any, Any], Any] | None = None
     of_confusion: Callable[[Any], Any] | None = None
     larger_is_better: bool = True
+    least: float = 0.0
     most: float = 1.0
     is_percent: bool = False
     in_training: bool = False
@@ -89,24 +96,112 @@ METRICS = (
     Metric("top5_accuracy", "top-5 accuracy", is_in_top5, is_percent=True),
 )
 TRAINING_METRICS = tuple(metric for metric in METRICS if metric.in_training)
+_ALWAYS = ("loss", "accuracy", "f1")  # of which the report's tables and figures are made
 
 SPLITS = {"train": "training", "val": "validation", "test": "test"}  # with their labels
-# A measure is a metric of a split.
-BY_MEASURE = {
-    f"{split}_{metric.name}": metric
-    for split in SPLITS
-    for metric in (TRAINING_METRICS if split == "train" else METRICS)
-}
-MEASURES = tuple(BY_MEASURE)
-EPOCH_MEASURES = tuple(name for name in MEASURES if not name.startswith("test_"))  # recorded for each epoch
+
+
+def measures_of(metrics: Collection[Metric]) -> tuple[str, ...]:
+    """Returns the measures of metrics. A measure is a metric of a split, such as `val_accuracy`."""
+    return tuple(f"{split}_{m.name}" for split in SPLITS for m in metrics if split != "train" or m.in_training)
+
+
+def of_epochs(measures: Iterable[str]) -> tuple[str, ...]:
+    """Returns the measures that are recorded for each epoch: those of the training and of the validation split."""
+    return tuple(name for name in measures if not name.startswith("test_"))
+
+
+MEASURES = measures_of(METRICS)
+EPOCH_MEASURES = of_epochs(MEASURES)
 TEST_MEASURES = tuple(name for name in MEASURES if name.startswith("test_"))
+_BUILT_IN = {metric.name: metric for metric in METRICS}
+NAMES = tuple(_BUILT_IN)
+RULE = Rule(
+    lambda name: name in NAMES or own_code.is_reference(name),
+    f"must be one of {', '.join(NAMES)}, or FILE.py:FUNCTION",
+)
 
 
-def from_counts(means: Mapping[str, Any], confusion: Any) -> dict[str, Any]:
+def own_metric(name: str, of_examples: Callable[[Any, Any], Any] | None = None) -> Metric:
+    """Returns a metric of a user, described by the name of its function, as scikit-learn names metrics.
+
+    Larger values are better, unless the name ends in `loss`, `error` or `deviance`. A name that ends in `accuracy` is
+    that of a share from 0 to 1, which the report shows in percent.
+    """
+    is_share = name.endswith("accuracy")
+    return Metric(
+        name,
+        name.replace("_", " "),
+        of_examples,
+        larger_is_better=not name.endswith(("loss", "error", "deviance")),
+        least=0.0 if is_share else -math.inf,
+        most=1.0 if is_share else math.inf,
+        is_percent=is_share,
+    )
+
+
+def metrics_of(names: Sequence[str], load: Callable[[str], Callable] | None = None) -> tuple[Metric, ...]:
+    """Returns the metrics of a study: the loss, accuracy and F1, other built-in ones by their names, and its user's.
+
+    Args:
+        names: the study's `metrics`.
+        load: returns the function of a reference. None leaves the user's metrics without functions.
+    """
+    built_in = (metric for metric in METRICS if metric.name in (*_ALWAYS, *names))
+    references = (name for name in names if name not in _BUILT_IN)
+    return *built_in, *(own_metric(_name(reference), load and load(reference)) for reference in references)
+
+
+def describe_own(names: Sequence[str]) -> list[str]:
+    """Returns a line on each metric of the user: which of its values count as better."""
+    own = (own_metric(_name(name)) for name in names if name not in _BUILT_IN)
+    return [f"metric {m.name}: {'larger' if m.larger_is_better else 'smaller'} values are better" for m in own]
+
+
+def columns_of(names: Sequence[str]) -> tuple[str, ...]:
+    """Returns the measures in the tables of a study: all built-in ones, recorded or not, and those of its user."""
+    return measures_of(dict.fromkeys((*METRICS, *metrics_of(names))))
+
+
+def read_metrics(key: str, value: Any) -> tuple[str, ...]:
+    """Checks the value of a study's `metrics`, and returns it as a tuple.
+
+    Raises:
+        RequestError: it is not a tuple of built-in metrics and references, or two metrics have one name.
+    """
+    names = tuple(value) if isinstance(value, list | tuple) else (value,)
+    for name in names:
+        if not RULE.accepts(name):
+            raise RequestError(key, name, RULE.allowed)
+        if own_code.is_reference(name) and _name(name) in _BUILT_IN:
+            raise RequestError(key, name, f"{_name(name)} is a built-in metric; use another name")
+    if len({_name(name) for name in names}) < len(names):
+        raise RequestError(key, value, "two metrics have the same name; use distinct names")
+    return names
+
+
+def _name(text: str) -> str:
+    return text.rpartition(":")[2]
+
+
+def is_measure(name: str) -> bool:
+    """Returns whether a name is that of a measure, built in or a user's."""
+    split, _, metric = name.partition("_")
+    return name in MEASURES or (split in ("val", "test") and metric.isidentifier())
+
+
+def metric_of(measure: str) -> Metric:
+    """Returns the metric of a measure. That of a user has no function."""
+    name = measure.partition("_")[2]
+    return _BUILT_IN.get(name) or own_metric(name)
+
+
+def from_counts(metrics: Sequence[Metric], means: Mapping[str, Any], confusion: Any) -> dict[str, Any]:
     """Returns every metric of a split.
 
     Args:
+        metrics: the metrics.
         means: the means over the split of the metrics with `of_examples`, by name.
         confusion: the confusion matrix [K, K], true classes in rows, predicted classes in columns.
     """
-    return {m.name: m.of_confusion(confusion) if m.of_confusion else means[m.name] for m in METRICS}
+    return {m.name: m.of_confusion(confusion) if m.of_confusion else means[m.name] for m in metrics}

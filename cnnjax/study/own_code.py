@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from cnnjax.models import ladder
-from cnnjax.utils.errors import RequestError, nearest
+from cnnjax.utils.errors import RequestError, UnfitCode, nearest
 from cnnjax.utils.paths import expanded
 
 Code = Mapping[str, Mapping[str, Any]]  # file, as a reference has it -> its path (None: of a notebook) and sha256
@@ -261,20 +261,29 @@ def blamed(key: str, reference: str) -> Iterator[None]:
     except RequestError:
         raise
     except Exception as error:
-        what = " ".join(f"{type(error).__name__}: {error}".split())
+        name = "" if isinstance(error, UnfitCode) else f"{type(error).__name__}: "
+        what = " ".join(f"{name}{error}".split())
         what = what if len(what) < 300 else f"{what[:300]}..."
         raise RequestError(key, reference, f"{place(error, reference)}{what}") from error
 
 
 def place(error: BaseException, reference: str) -> str:
-    """Returns the file and the line of a user's code at which an exception was raised, as in `nets.py, line 3: `."""
+    """Returns the file and line of a user's code that raised an exception, or of its object: `nets.py, line 3: `."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}, line {error.lineno}: "
-    name = reference.rpartition(":")[2]
-    of_notebook = _file_of(_objects[_NOTEBOOK, name][0]) if (_NOTEBOOK, name) in _objects else None
+    file, _, name = reference.rpartition(":")
+    path = _active.get(file)
+    kept = _objects.get((_NOTEBOOK if path is None else str(path), name))
+    of_notebook = _file_of(kept[0]) if kept is not None and path is None else None
     files = {of_notebook, *map(str, _active.values())}
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
-    return f"{lines[-1].filename}, line {lines[-1].lineno}: " if lines else ""
+    if lines:
+        return f"{lines[-1].filename}, line {lines[-1].lineno}: "
+    if path is None:
+        return ""
+    text = path.read_text(errors="replace").splitlines()
+    starts = [number for number, line in enumerate(text, 1) if re.match(rf"(class |def )?{name}\b", line)]
+    return f"{path}, line {starts[-1]}: " if starts else f"{path}: "
 
 
 @contextlib.contextmanager

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cnnjax.study import early_stopping as stopping
+from cnnjax.study.augmentation import OF_TESTS, TEST_TIME_KINDS, parse
 from cnnjax.study.hparams import HPARAMS, MOST_EPOCHS
-from cnnjax.study.metrics import MEASURES
+from cnnjax.study.metrics import MEASURES, NAMES, RULE, is_measure, measures_of, metrics_of, read_metrics
 from cnnjax.study.renamed import OLD_KEYS, modern_config
 from cnnjax.study.rules import FLAG, Rule, choice, integer, is_int, is_number, none_or, number
 from cnnjax.study.validation import (
@@ -64,6 +65,12 @@ class _DataKeys:
     )
     resize: str = single("pad", choice("pad", "bilinear", "nearest"), "How to resize: pad with zeros, or resample.")
     augment_test: bool = single(False, FLAG, "Augment test images, too: once, and identically for all trials.")
+    test_time_augment: str = single(
+        "none",
+        choice(*TEST_TIME_KINDS),
+        "Average the logits of each validation and test image over views of it: `flip` the image and its mirror image, "
+        "`flip+shift` also two moves by one pixel and their mirror images ([how to](../docs/how-to/augmentation.md)).",
+    )
     stored_augment: str = single(
         "none",
         choice("none", "flip_zoom"),
@@ -172,8 +179,17 @@ class CheckpointConfig:
 # Keys of a run's config.json: the layers of its networks, the earlier studies of a run that has grown, and its looks.
 NOT_OF_STUDY = ("networks", "earlier", "looks")
 
-# The measures for `select`: validation first, then test and training.
-SELECT = tuple(sorted(MEASURES, key=lambda name: ("val", "test", "train").index(name.partition("_")[0])))
+
+def selectable(measures: Iterable[str]) -> tuple[str, ...]:
+    """Returns measures in the order in which errors name them: validation first, then test and training."""
+    return tuple(sorted(measures, key=lambda name: ("val", "test", "train").index(name.partition("_")[0])))
+
+
+SELECT = selectable(MEASURES)
+_SELECT = Rule(
+    lambda v: isinstance(v, str) and is_measure(v),
+    f"must be one of {', '.join(SELECT)}, or val_NAME or test_NAME of one of your metrics",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,7 +198,15 @@ class Study:
 
     models: tuple[str, ...] = axis("baseline", _NAME, "Names of models in [ladder.py](../cnnjax/models/ladder.py).")
     seeds: tuple[int, ...] = axis(0, _SEED, "Random seeds. Each configuration is trained once with each seed.")
-    select: str = single("val_accuracy", choice(*SELECT), "Measure that selects the best configuration.")
+    select: str = single("val_accuracy", _SELECT, "Measure that selects the best configuration.")
+    metrics: tuple[str, ...] = custom(
+        NAMES,
+        read_metrics,
+        RULE.allowed.removeprefix("must be ") + ", or a tuple of them",
+        "Metrics to record. The loss, accuracy and F1 are always recorded. Larger values of "
+        "[your own](../docs/how-to/own-loss-and-metric.md) are better, unless the name ends in `loss`, `error` or "
+        "`deviance`.",
+    )
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     streams: StreamsConfig = dataclasses.field(default_factory=StreamsConfig)
@@ -201,6 +225,11 @@ class Study:
     def every_seed(self) -> tuple[int, ...]:
         """The seeds of all configurations, and those that were added to some."""
         return tuple(dict.fromkeys(seed for seeds in (self.seeds, *self.added.values()) for seed in seeds))
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """The measures that the study records."""
+        return measures_of(metrics_of(self.metrics))
 
     def with_splits_of(self, others: Iterable["Study"]) -> "Study":
         """Returns the study with the seeds of the split stream and the sizes of training splits of others, too."""
@@ -284,6 +313,8 @@ def _read_stages(key: str, value: Any) -> tuple[Mapping[str, Any], ...]:
 def _check_stopping(study: Study) -> None:
     for text in study.train.stopping:
         rule = stopping.read_stopping(text)
+        if rule is not None and rule.metric not in study.measures:
+            raise RequestError("train.early_stopping", text, _unrecorded(study))
         if rule is not None and rule.metric.startswith("val_") and not study.data.has_validation:
             problem = "needs a validation split; use data.validation=0.1, or data.validation_from='given'"
             raise RequestError("train.early_stopping", text, problem)
@@ -315,14 +346,25 @@ def _check_splits(data: DataConfig) -> None:
         raise RequestError(
             "data.augment_test", True, "data.augment is empty; use False, or name augmentations in data.augment"
         )
+    of_training = [text for augment in data.augment for text in augment if parse(text).name not in OF_TESTS]
+    if data.augment_test and of_training:
+        problem = f"test images do not take {of_training[0]}; use False, or only {', '.join(OF_TESTS)}"
+        raise RequestError("data.augment_test", True, problem)
+
+
+def _unrecorded(study: Study) -> str:
+    """Returns the problem of a measure that a study does not record."""
+    return f"the study does not record it; use one of {', '.join(selectable(study.measures))}, or add it to metrics"
 
 
 def _check_selection(study: Study) -> None:
+    if study.select not in study.measures:
+        raise RequestError("select", study.select, _unrecorded(study))
     if study.select.startswith("val_") and not study.data.has_validation:
         raise RequestError(
             "select",
             study.select,
             "needs a validation split; use data.validation=0.1, data.fractions, data.validation_from='given' if the "
             "source has a validation split, or select by "
-            + ", ".join(name for name in SELECT if not name.startswith("val_")),
+            + ", ".join(name for name in selectable(study.measures) if not name.startswith("val_")),
         )

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from cnnjax.models.network import AnyNetwork
 from cnnjax.study.metrics import METRICS, TRAINING_METRICS, Metric, from_counts
-from cnnjax.training.augment import gather_batch
+from cnnjax.training.augment.batch import gather_batch
+from cnnjax.training.augment.test_time import averaged_logits
 from cnnjax.training.memory import EVALUATION_BATCH
 from cnnjax.utils.tree import tuple_type
 
@@ -37,8 +38,7 @@ class DeviceSplit(NamedTuple):
         return positions if self.indices is None else self.indices[positions]
 
 
-_Sums: Any = tuple_type("_Sums", [metric.name for metric in TRAINING_METRICS])
-_Measures: Any = tuple_type("_Measures", [metric.name for metric in METRICS])
+_Sums: Any = tuple_type("_Sums", tuple(metric.name for metric in TRAINING_METRICS))
 
 
 class Sums(_Sums):
@@ -50,19 +50,14 @@ class Sums(_Sums):
         return Sums(*map(operator.add, self, other))
 
 
-class Measures(_Measures):
-    """Each of `METRICS`, of a split."""
-
-    __slots__ = ()
-
-
 def zero_sums() -> Sums:
     """Returns the sums over no examples."""
     return Sums(*[jnp.zeros(())] * len(TRAINING_METRICS))
 
 
-def batch_sums(logits_BxK: Float[Array, "B K"], labels_B: Int[Array, " B"]) -> Sums:
-    """Returns the sums over the examples of a batch."""
+def batch_sums(logits_BxK: Float[Array, "B K"], labels_B: Array) -> Sums:
+    """Returns the sums over the examples of a batch. The class of a soft label [K] is its largest."""
+    labels_B = labels_B if labels_B.ndim == 1 else labels_B.argmax(-1)
     return Sums(*(_sum(metric, logits_BxK, labels_B, True) for metric in TRAINING_METRICS))
 
 
@@ -87,8 +82,15 @@ def over_batches(visit: Callable, carry: Any, count: int) -> tuple:
     return carry, None if outputs is None else outputs.reshape(-1, *outputs.shape[2:])[:count]
 
 
-def evaluate(network: AnyNetwork, variables: dict, split: DeviceSplit, augment: tuple[str, ...] = ()) -> Measures:
-    """Returns the metrics of a network on a whole split, each example once.
+def evaluate(
+    network: AnyNetwork,
+    variables: dict,
+    split: DeviceSplit,
+    augment: tuple[str, ...] = (),
+    test_time: str = "none",
+    metrics: tuple[Metric, ...] = METRICS,
+) -> Any:
+    """Returns the metrics of a network on a whole split, each example once, as a named tuple.
 
     A class that is never predicted, or never true, counts as 0 in the macro means. If a logit is NaN, all metrics are
     NaN, because `argmax` would predict the first class.
@@ -98,13 +100,15 @@ def evaluate(network: AnyNetwork, variables: dict, split: DeviceSplit, augment: 
         variables: of the network.
         split: the split.
         augment: of the images, see `gather_batch`; used if the split has random words.
+        test_time: the views of an image whose logits are averaged, see `averaged_logits`.
+        metrics: what to measure.
     """
     count, num_classes = split.size if split.counted is None else split.counted, network.num_classes
-    means = [metric for metric in METRICS if metric.of_examples]
+    means = [metric for metric in metrics if metric.of_examples]
 
     def visit(carry: tuple[tuple[Array, ...], Array], indices: Array) -> tuple[tuple[tuple[Array, ...], Array], None]:
         sums, confusion = carry
-        logits = _logits(network, variables, split, augment, indices)
+        logits = _logits(network, variables, split, augment, test_time, indices)
         labels, counts = split.labels[split.examples(indices)], indices < count
         sums = tuple(total + _sum(metric, logits, labels, counts) for total, metric in zip(sums, means, strict=True))
         true = jax.nn.one_hot(labels, num_classes) * counts[:, None]
@@ -113,12 +117,13 @@ def evaluate(network: AnyNetwork, variables: dict, split: DeviceSplit, augment: 
 
     nothing = (jnp.zeros(()),) * len(means), jnp.zeros((num_classes, num_classes))
     (sums, confusion), _ = over_batches(visit, nothing, split.size)
-    found = from_counts({m.name: total / count for m, total in zip(means, sums, strict=True)}, confusion)
-    return Measures(*(jnp.where(jnp.isnan(found["loss"]), jnp.nan, value) for value in found.values()))
+    found = from_counts(metrics, {m.name: total / count for m, total in zip(means, sums, strict=True)}, confusion)
+    measures = tuple_type("Measures", tuple(found))
+    return measures(*(jnp.where(jnp.isnan(found["loss"]), jnp.nan, value) for value in found.values()))
 
 
 def predict(
-    network: AnyNetwork, variables: dict, split: DeviceSplit, augment: tuple[str, ...] = ()
+    network: AnyNetwork, variables: dict, split: DeviceSplit, augment: tuple[str, ...] = (), test_time: str = "none"
 ) -> Float[Array, "N K"]:
     """Returns float16 logits of a whole split in order, each row shifted so that its maximum is zero.
 
@@ -127,7 +132,7 @@ def predict(
     """
 
     def visit(carry: Array, indices: Array) -> tuple[Array, Array]:
-        logits = _logits(network, variables, split, augment, indices)
+        logits = _logits(network, variables, split, augment, test_time, indices)
         shifted = logits - logits.max(-1, keepdims=True)
         return carry, jnp.maximum(shifted, jnp.finfo(jnp.float16).min).astype(jnp.float16)
 
@@ -135,12 +140,10 @@ def predict(
 
 
 def _logits(
-    network: AnyNetwork, variables: dict, split: DeviceSplit, augment: tuple[str, ...], indices: Array
+    network: AnyNetwork, variables: dict, split: DeviceSplit, augment: tuple[str, ...], test_time: str, indices: Array
 ) -> Array:
     words = None if split.words is None else split.words[indices]
     images = gather_batch(
         split.images, split.examples(indices), split.scale, split.shift, augment=augment, words_B=words
     )
-    logits = network.apply(variables, images, train=False)
-    assert isinstance(logits, jnp.ndarray)
-    return logits
+    return averaged_logits(lambda images: network.apply(variables, images, train=False), images, test_time)

@@ -18,7 +18,8 @@ from cnnjax.runs.run_dir import RunFolder
 from cnnjax.study import own_code
 from cnnjax.study.plan import Trial, make_plan
 from cnnjax.study.schema import from_config
-from cnnjax.training.augment import gather_batch
+from cnnjax.training.augment.batch import gather_batch
+from cnnjax.training.augment.test_time import averaged_logits
 from cnnjax.training.checkpoints import read_variables, saved_epochs
 from cnnjax.training.devices import pinned
 from cnnjax.training.evaluate import EVALUATION_BATCH
@@ -40,6 +41,7 @@ class Trained:
         shift: float32 [C].
         image_shape: (H, W, C) of the training images.
         classes: names of the classes, in the order of the logits.
+        test_time_augment: of the study: the views of an image over which `logits` averages.
     """
 
     trial: Trial
@@ -49,9 +51,17 @@ class Trained:
     shift: np.ndarray = dataclasses.field(repr=False)
     image_shape: tuple[int, int, int]
     classes: tuple[str, ...]
+    test_time_augment: str = "none"
 
-    def logits(self, images_NxHxWxC: UInt8[np.ndarray, "N H W C"]) -> Float[np.ndarray, "N K"]:
+    def logits(
+        self, images_NxHxWxC: UInt8[np.ndarray, "N H W C"], augment: str | None = None
+    ) -> Float[np.ndarray, "N K"]:
         """Returns float32 logits of images with pixels of 0..255.
+
+        Args:
+            images_NxHxWxC: the images.
+            augment: average the logits over views of each image, see `test_time.averaged_logits`. None does as the
+                study did for its test images.
 
         Raises:
             RequestError: the images are not uint8 (0..1 would be black), or not of `image_shape`.
@@ -60,23 +70,23 @@ class Trained:
         if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
             allowed = f"must be uint8 [N, {', '.join(map(str, self.image_shape))}] with pixels of 0..255"
             raise RequestError("images", f"{images.dtype} {list(images.shape)}", allowed)
+        kind = self.test_time_augment if augment is None else augment
         batches = [np.zeros((0, len(self.classes)), np.float32)]
         for start in range(0, len(images), EVALUATION_BATCH):
             batch = images[start : start + EVALUATION_BATCH]
             filled = np.zeros((EVALUATION_BATCH, *batch.shape[1:]), np.uint8)  # one batch size, one program
             filled[: len(batch)] = batch
             with pinned():
-                logits = _logits(self.network, self.variables, filled, self.scale, self.shift)
+                logits = _logits(self.network, kind, self.variables, filled, self.scale, self.shift)
             batches.append(np.asarray(logits)[: len(batch)])
         return np.concatenate(batches)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _logits(network: AnyNetwork, variables: dict, images: Array, scale: Array, shift: Array) -> Array:
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _logits(network: AnyNetwork, kind: str, variables: dict, images: Array, scale: Array, shift: Array) -> Array:
+    normalized = gather_batch(images, jnp.arange(len(images)), scale, shift)
     with jax.default_matmul_precision(MATMUL[network.precision]):
-        logits = network.apply(variables, gather_batch(images, jnp.arange(len(images)), scale, shift), train=False)
-    assert isinstance(logits, jnp.ndarray)
-    return logits
+        return averaged_logits(lambda images: network.apply(variables, images, train=False), normalized, kind)
 
 
 def load_trial(workdir: str | Path, trial: str, *, trust_code: bool = False) -> Trained:
@@ -128,7 +138,8 @@ def load_trials(workdir: str | Path, trials: Sequence[str], *, trust_code: bool 
         members, stacked = read(*_find_state(folder, ids.get(trial.program, ()), trial), best, network)
         index = members.index(trial.member)
         variables = jax.tree.map(lambda leaf, index=index: leaf[index], stacked)
-        yield Trained(trial, network, variables, *_normalization(trial, data), (height, width, channels), classes)
+        images = (*_normalization(trial, data), (height, width, channels), classes)
+        yield Trained(trial, network, variables, *images, study.data.test_time_augment)
 
 
 def _normalization(trial: Trial, data: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:

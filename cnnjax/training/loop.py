@@ -191,12 +191,13 @@ def _record_trials(work: Work, now: Checkpoint) -> None:
             measured |= {"status": "diverged", "epochs_run": int(diverged[m] or ran[m])}
         else:
             work.folder.write_predictions(trial.id, logits=logits[m])
-            test = classification(logits[m], test_labels.get(trial.streams.split, dataset.test.labels))
+            labels = test_labels.get(trial.streams.split, dataset.test.labels)
+            test = classification(logits[m], labels, work.population.config.metrics)
             evaluations.append({"trial": trial.id, "epoch": int(ran[m]), "split": "test", **test})
             best_epoch = int(best[m] or ran[m])
             stops_early = trial.stages[-1].traced.early_stopping != "off"
             line = work.lines[members[m].id, best_epoch if stops_early else int(ran[m])]
-            measured |= {name: line.get(name) for name in EpochMetrics._fields}
+            measured |= {name: line.get(name) for name in work.population.measures}
             measured |= {f"test_{name}": value for name, value in test.items()}
             status = "early_stopped" if ran[m] < trial.epochs else "ok"
             measured |= {"status": status, "epochs_run": int(ran[m]), "best_epoch": best_epoch}

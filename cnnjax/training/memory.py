@@ -2,11 +2,11 @@
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from cnnjax.data import Dataset
 from cnnjax.models.fusion import ConvPool, fused
-from cnnjax.models.specs import Conv, Gelu, MaxPool
+from cnnjax.models.specs import Conv, Gelu, Layers, MaxPool, Residual, Silu, flatten
 from cnnjax.models.summary import Architecture, ModuleParts, apply_layer, describe_network, parameter_count
 from cnnjax.study.hparams import Static
 
@@ -101,21 +101,31 @@ def _between_layers(
     network: Architecture | ModuleParts, static: Static, image_shape: tuple[int, ...], evaluated: int
 ) -> float:
     """Returns the bytes of the arrays between the layers: all of a training batch, or two of an evaluation batch."""
-    shape, sizes = image_shape, [math.prod(image_shape)]
-    inputs = 0  # that the gradients need in addition to the outputs
-    if isinstance(network, ModuleParts):
-        sizes += [math.prod(row.output) for row in network.rows]
-        inputs = sum(sizes)  # of activations and sums between the parts
-    for layer in () if isinstance(network, ModuleParts) else fused(network.layers):
-        for part in (layer.conv, MaxPool()) if isinstance(layer, ConvPool) else (layer,):
-            shape = apply_layer(part, network.num_classes, shape).output
-        sizes.append(math.prod(shape))
-        inputs += sizes[-2] if isinstance(layer, Gelu) else 0
+    if isinstance(network, ModuleParts):  # with activations and sums between the parts: each input is counted twice
+        arrays = [(image_shape, True), *((row.output, True) for row in network.rows)]
+    else:
+        arrays = [(image_shape, False), *_arrays(network.layers, network.num_classes, image_shape)]
+    sizes = [math.prod(shape) for shape, _ in arrays]
+    inputs = sum(size for size, (_, needs_input) in zip(sizes, arrays[1:], strict=False) if needs_input)
     value = 2 if static.arithmetic == "bfloat16" else _FLOAT
     training = _TRAINING_COPIES * value * static.batch_size * (sum(sizes) + inputs)
     evaluation = value * evaluated * max(map(sum, itertools.pairwise(sizes)))
-    convolves = isinstance(network, ModuleParts) or any(isinstance(layer, Conv) for layer in network.layers)
+    convolves = isinstance(network, ModuleParts) or any(isinstance(layer, Conv) for layer in flatten(network.layers))
     batch = max(static.batch_size, evaluated)
     # A convolution pads the images, and splits them into blocks or patches.
     around = _CHUNK_BYTES + _IMAGE_COPIES * _FLOAT * batch * sizes[0] if convolves else 0
     return max(training, evaluation + around)
+
+
+def _arrays(layers: Layers, num_classes: int, shape: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], bool]]:
+    """Yields the shape of each layer's output, and whether its gradient needs its input, too."""
+    for layer in fused(layers):
+        if isinstance(layer, Residual):
+            yield from _arrays(layer.shortcut, num_classes, shape)
+            branch = [*_arrays(layer.layers, num_classes, shape)]
+            yield from branch
+            shape, _ = branch[-1]
+        else:
+            for part in (layer.conv, MaxPool()) if isinstance(layer, ConvPool) else (layer,):
+                shape = apply_layer(part, num_classes, shape).output
+        yield shape, isinstance(layer, Gelu | Silu)

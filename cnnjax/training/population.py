@@ -20,9 +20,18 @@ from cnnjax.study.schema import Study
 from cnnjax.training import devices
 from cnnjax.training.device_data import DeviceData
 from cnnjax.training.evaluate import predict
+from cnnjax.training.losses import load_loss
+from cnnjax.training.own_functions import load_metrics
 from cnnjax.training.stacking import Hparams, stack_members
 from cnnjax.training.train import init_train_state, train_epoch
-from cnnjax.training.train_state import EpochMetrics, StaticConfig, TrainState, final_variables, with_more_epochs
+from cnnjax.training.train_state import (
+    EpochMetrics,
+    StaticConfig,
+    TrainState,
+    epoch_metrics,
+    final_variables,
+    with_more_epochs,
+)
 
 _FAST_COMPILE = {"xla_backend_optimization_level": 0}  # compiler options
 
@@ -65,6 +74,10 @@ class Population:
             *(network, static.initialization, static.optimizer, static.batch_size, names(static.augment)),
             drop_last=static.drop_last,
             clips=static.clips,
+            test_time_augment=study.data.test_time_augment,
+            loss=load_loss(static.loss),
+            class_weights=static.class_weights,
+            metrics=load_metrics(study.metrics),
         )
         self.every = 1 if profile else study.checkpoint.every
         self.keep = study.checkpoint.keep
@@ -108,6 +121,11 @@ class Population:
         return jax.jit(sharded, compiler_options=options)
 
     @property
+    def measures(self) -> tuple[str, ...]:
+        """The measures of an epoch."""
+        return epoch_metrics(self.config.metrics)._fields
+
+    @property
     def devices(self) -> int:
         """The number of devices that the members are spread over."""
         return self._mesh.size
@@ -119,7 +137,7 @@ class Population:
 
     def stack(self, members: Sequence[Member]) -> tuple[Hparams, Streams]:
         """Returns the stacked hyperparameters and streams of members of this program."""
-        return stack_members(members, self._longest, self._monitor, self._split_seeds)
+        return stack_members(members, self._longest, self._monitor, self._split_seeds, self.measures)
 
     def init(self, hparams: Hparams, streams: Streams) -> TrainState:
         """Returns the members before their first epoch."""
@@ -203,7 +221,7 @@ class Population:
             whole = [np.full((devices.count_members(state), epochs), np.nan, np.float32) for _ in history]
             for target, values in zip(whole, history, strict=True):
                 target[some] = values
-            return self._scatter(state, trained, some), EpochMetrics(*whole)
+            return self._scatter(state, trained, some), history._make(whole)
         arguments = (state, *self.put((hparams, streams)), data, self._replicate(epochs))
         advance = self._executable("advance", *arguments)
         with self._profiled():
@@ -240,9 +258,10 @@ class Population:
             state, metrics = train_epoch(state, hparams, streams, ours.train, ours.validation, self.config)
             return state, jax.tree.map(lambda row, value: row.at[i].set(value), history, metrics)
 
-        history = EpochMetrics(*(jnp.full(self.every, jnp.nan) for _ in EpochMetrics._fields))
+        history = epoch_metrics(self.config.metrics)(*(jnp.full(self.every, jnp.nan) for _ in self.measures))
         return lax.fori_loop(0, epochs, one_epoch, (state, history))
 
     def _predict_member(self, state: TrainState, hparams: Hparams, streams: Streams, data: DeviceData) -> jax.Array:
         test = data.of_member(hparams, streams, self._train_number).test
-        return predict(self.config.network, final_variables(state, hparams), test, self.config.augment)
+        variables, config = final_variables(state, hparams), self.config
+        return predict(config.network, variables, test, config.augment, config.test_time_augment)

@@ -20,14 +20,17 @@ from cnnjax.runs.environment import cache_folder, comparable, describe_environme
 from cnnjax.runs.program_records import Folder
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.runs.speeds import add_speed
+from cnnjax.study import augmentation
 from cnnjax.study.plan import Member, Plan, Program, Trial, check_axes, make_plan
 from cnnjax.study.schema import Study
+from cnnjax.training.augment.own import check_augmentations
 from cnnjax.training.device_data import DeviceData, put_data
 from cnnjax.training.devices import is_out_of_memory, make_mesh, memory_limit, pin_settings, use_every_core
 from cnnjax.training.estimate import describe_speed, network_of
 from cnnjax.training.loop import run_members
 from cnnjax.training.machine import this_machine
 from cnnjax.training.memory import MEMORY_SHARE, fitting_size, most_members
+from cnnjax.training.own_functions import check_functions
 from cnnjax.training.population import Population
 from cnnjax.training.work import MemberBatch
 from cnnjax.utils.errors import RequestError, unwritable
@@ -153,6 +156,8 @@ def load_plan(study: Study, earlier: Sequence[Study] = ()) -> Plan:
             find_model(name)
             if precision == "tf32":
                 check_precision(precision, jax.default_backend())
+        augmentation.load_functions(study.data.augment)
+        check_functions(study)
         plan = make_plan(study, earlier)
         check_axes(study, plan)
         return plan
@@ -165,8 +170,15 @@ def load_data(study: Study, earlier: Sequence[Study] = ()) -> Dataset:
 
     Arguments and errors are those of `load_plan`, and of `data.load.load_checked`.
     """
+
+    def here() -> Dataset:
+        dataset = load_checked(study, earlier, identify=True)
+        check_functions(study, len(dataset.classes))
+        check_augmentations(study, dataset.image_shape, len(dataset.classes))
+        return dataset
+
     pin_settings()
-    dataset = processes.raise_on_all(lambda: load_checked(study, earlier, identify=True))
+    dataset = processes.raise_on_all(here)
     sums = processes.gather(dataset.describe()["sha256"]) if processes.count() > 1 else []
     for number, found in enumerate(sums):
         if found != sums[0]:

@@ -21,7 +21,7 @@ _FIELDS = (
     "epochs",  # int: the largest number of epochs of the stage
     *(h.column for h in TRACED if h.is_scalar),  # as `Hparam.scalar` converts them
     "schedule",  # float32 [..., epochs, 2]: factor of the learning rate at the beginning and the end of each epoch
-    "monitor",  # int: index in EPOCH_MEASURES of the metric that selects the best epoch
+    "monitor",  # int: index in the measures of an epoch of the one that selects the best epoch
     "patience",  # int: epochs in a row without improvement before the stage ends
     "min_change",  # float: smallest change of the metric that counts as an improvement
     "restore",  # bool: the stage ends with the best weights, not the newest
@@ -36,7 +36,11 @@ class Hparams(_Hparams):
 
 
 def stack_members(
-    members: Sequence[Member], longest: int, monitor: str, split_seeds: Sequence[int]
+    members: Sequence[Member],
+    longest: int,
+    monitor: str,
+    split_seeds: Sequence[int],
+    measures: Sequence[str] = EPOCH_MEASURES,
 ) -> tuple[Hparams, Streams]:
     """Returns the hyperparameters and stream seeds of members as arrays with the member axis first.
 
@@ -45,9 +49,12 @@ def stack_members(
         longest: epochs of the longest stage of the program.
         monitor: the metric that selects the best epoch, unless early stopping names another.
         split_seeds: the seeds of the split stream in the study. A member's stream has the number of its seed.
+        measures: those of an epoch, in their order.
     """
     trials = [member.trials[-1] for member in members]
-    rows = [[_row(trial, number, longest, monitor) for number in range(len(trial.stages))] for trial in trials]
+    rows = [
+        [_row(trial, number, longest, monitor, measures) for number in range(len(trial.stages))] for trial in trials
+    ]
     hparams = Hparams(
         *(np.stack([np.stack([getattr(stage, name) for stage in row]) for row in rows]) for name in Hparams._fields)
     )
@@ -59,7 +66,7 @@ def stack_members(
     return hparams, Streams(**seeds)
 
 
-def _row(trial: Trial, number: int, longest: int, monitor: str) -> Hparams:
+def _row(trial: Trial, number: int, longest: int, monitor: str, measures: Sequence[str]) -> Hparams:
     stage = trial.stages[number]
     traced: Traced = stage.traced
     stopping = read_stopping(traced.early_stopping)
@@ -70,7 +77,7 @@ def _row(trial: Trial, number: int, longest: int, monitor: str) -> Hparams:
         epochs=np.int32(stage.epochs),
         **{h.column: h.scalar(getattr(traced, h.column)) for h in TRACED if h.is_scalar},
         schedule=factors(traced.schedule, stage.epochs, longest),
-        monitor=np.int32(EPOCH_MEASURES.index(watched.metric)),
+        monitor=np.int32(measures.index(watched.metric)),
         patience=np.int32(watched.patience),
         min_change=np.float32(watched.min_change),
         restore=np.bool_(stopping is not None if is_last else traced.stage_start == "best"),

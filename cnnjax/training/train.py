@@ -13,8 +13,10 @@ from jaxtyping import Array, Float, Int
 
 from cnnjax.models.network import AnyNetwork, initial_variables
 from cnnjax.study.hparams import STREAMS, Streams
-from cnnjax.training.augment import gather_batch
-from cnnjax.training.evaluate import DeviceSplit, Measures, Sums, batch_sums, evaluate, zero_sums
+from cnnjax.training.augment.batch import augmented_batch
+from cnnjax.training.augment.draws import EVERY_EPOCH, alternate_flips
+from cnnjax.training.evaluate import DeviceSplit, Sums, batch_sums, evaluate, zero_sums
+from cnnjax.training.losses import Labels, Loss, class_weights, losses_of, weighted_mean, weights_of
 from cnnjax.training.optimizers import make_optimizer
 from cnnjax.training.stacking import Hparams
 from cnnjax.training.train_state import (
@@ -23,6 +25,7 @@ from cnnjax.training.train_state import (
     StaticConfig,
     TrainState,
     end_epoch,
+    epoch_metrics,
     hparams_of_stage,
     where,
 )
@@ -34,7 +37,8 @@ class Batch(NamedTuple):
     """A batch of training examples."""
 
     images: Float[Array, "B H W C"]  # normalized and augmented
-    labels: Int[Array, " B"]
+    labels: Labels
+    weights: Float[Array, " B"] | None = None  # of the examples in the mean of the losses; None: equal
 
 
 def init_train_state(
@@ -57,7 +61,8 @@ def init_train_state(
     variables = initial_variables(config.network, image_shape, config.initialization, stream_key(streams, "init"))
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     zero = jnp.zeros((), jnp.int32)
-    worst = EpochMetrics(*[jnp.array(-jnp.inf)] * len(EpochMetrics._fields))
+    measures = epoch_metrics(config.metrics)
+    worst = measures(*[jnp.array(-jnp.inf)] * len(measures._fields))
     optimizer = make_optimizer(config.optimizer, hparams_of_stage(hparams, zero), clips=config.clips)
     return TrainState(
         params=params,
@@ -70,9 +75,15 @@ def init_train_state(
 
 
 def loss_fn(
-    params: dict, batch_stats: dict, batch: Batch, hparams: Hparams, dropout_key: Array, network: AnyNetwork
+    params: dict,
+    batch_stats: dict,
+    batch: Batch,
+    hparams: Hparams,
+    dropout_key: Array,
+    network: AnyNetwork,
+    loss: Loss | None = None,
 ) -> tuple[Float[Array, ""], tuple[dict, Sums]]:
-    """Returns the loss of a batch: the mean cross-entropy with label smoothing.
+    """Returns the loss of a batch: the weighted mean over its examples, with label smoothing.
 
     Args:
         params: of the network.
@@ -81,9 +92,10 @@ def loss_fn(
         hparams: of one stage. The loss uses the dropout rate and the label smoothing.
         dropout_key: random key for the dropout masks.
         network: the network.
+        loss: of an example, as `load_loss` returns it; None for the cross-entropy (nats).
 
     Returns:
-        The loss (nats), and as auxiliary output the updated batch statistics and the sums of the plain cross-entropy
+        The loss, and as auxiliary output the updated batch statistics and the sums of the plain cross-entropy
         and of the correct predictions.
     """
     logits, updated = network.apply(
@@ -96,13 +108,8 @@ def loss_fn(
     )
     assert isinstance(logits, jnp.ndarray)
     with jax.named_scope("loss"):
-        log_probabilities = jax.nn.log_softmax(logits)
-        # Smoothing gives every class the same share of the target (Szegedy et al. 2016, section 7).
-        of_label = -jnp.take_along_axis(log_probabilities, batch.labels[:, None], axis=-1)[:, 0]
-        of_all = -log_probabilities.mean(-1)
-        smoothing = hparams.label_smoothing
-        loss = ((1 - smoothing) * of_label + smoothing * of_all).mean()
-        return loss, (updated.get("batch_stats", batch_stats), batch_sums(logits, batch.labels))
+        mean = weighted_mean(losses_of(loss, logits, batch.labels, hparams.label_smoothing), batch.weights)
+        return mean, (updated.get("batch_stats", batch_stats), batch_sums(logits, batch.labels))
 
 
 def train_step(
@@ -121,7 +128,7 @@ def train_step(
         The new state, and the sums of the cross-entropy and of the correct predictions before the update.
     """
     grads, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(
-        state.params, state.batch_stats, batch, hparams, dropout_key, config.network
+        state.params, state.batch_stats, batch, hparams, dropout_key, config.network, config.loss
     )
     with jax.named_scope("update"):
         optimizer = make_optimizer(config.optimizer, hparams, clips=config.clips)
@@ -152,10 +159,11 @@ def train_epoch(
         config: the static configuration.
     """
     trained, training = _train_batches(state, hparams, streams, train, config)
-    measures = Measures(*[jnp.array(jnp.nan)] * len(Measures._fields))
+    measures = [jnp.array(jnp.nan)] * len(config.metrics)
     if validation is not None:
-        measures = evaluate(config.network, trained.variables, validation, config.augment)
-    metrics = EpochMetrics(*training, *measures)
+        augments = (config.augment, config.test_time_augment)
+        measures = evaluate(config.network, trained.variables, validation, *augments, config.metrics)
+    metrics = epoch_metrics(config.metrics)(*training, *measures)
 
     trained = end_epoch(trained, metrics, hparams, config)
     trains = (state.diverged == 0) & (state.stage < len(hparams.epochs))
@@ -177,7 +185,10 @@ def _train_batches(
     order = train.examples(jnp.where(hparams.shuffle, shuffled, jnp.arange(count)))
     # One random word an example decides its augmentation; an epoch's words are drawn at once.
     words = jax.random.bits(stream_key(streams, "augment", state.epoch), (count,))
+    if "alternating_flip" in config.augment:
+        words = alternate_flips(words, stream_key(streams, "augment", EVERY_EPOCH), order, state.epoch)
     dropout_key = stream_key(streams, "dropout", state.epoch)
+    weights = class_weights(config.class_weights, train.labels[order], config.network.num_classes)
     full, rest = divmod(count, config.batch_size)
     if config.drop_last:
         count, rest = count - rest, 0
@@ -190,10 +201,13 @@ def _train_batches(
         state, sums = carry
         number, indices, words = batch
         factor = first + (last - first) * (number / steps)
-        images = gather_batch(train.images, indices, train.scale, train.shift, augment=config.augment, words_B=words)
+        split, num_classes = (train.images, train.labels), config.network.num_classes
+        images, labels = augmented_batch(
+            *(*split, indices, train.scale, train.shift, num_classes), augment=config.augment, words_B=words
+        )
         state, metrics = train_step(
             state,
-            Batch(images, train.labels[indices]),
+            Batch(images, labels, weights_of(labels, weights)),
             hparams._replace(learning_rate=hparams.learning_rate * factor),
             jax.random.fold_in(dropout_key, number),
             config,

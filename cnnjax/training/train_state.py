@@ -1,6 +1,6 @@
 """The state of a training run, and its bookkeeping after each epoch: best weights, early stopping, stages."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,8 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from cnnjax.models.network import AnyNetwork
-from cnnjax.study.metrics import BY_MEASURE, EPOCH_MEASURES
+from cnnjax.study.metrics import METRICS, Metric, measures_of, metric_of, of_epochs
+from cnnjax.training.losses import Loss
 from cnnjax.training.optimizers import make_optimizer
 from cnnjax.training.stacking import Hparams
 from cnnjax.utils.tree import tuple_type
@@ -25,21 +26,22 @@ class StaticConfig(NamedTuple):
     augment: tuple[str, ...] = ()
     drop_last: bool = False
     clips: bool = False
+    test_time_augment: str = "none"
+    loss: Loss | None = None  # as `load_loss` returns it
+    class_weights: str | None = None  # a level of `train.class_weights`
+    metrics: tuple[Metric, ...] = METRICS  # to evaluate on the validation split
 
 
-_EpochMetrics: Any = tuple_type("_EpochMetrics", EPOCH_MEASURES)
+EpochMetrics: TypeAlias = Any
 
 
-class EpochMetrics(_EpochMetrics):
-    """The metrics of an epoch. The training metrics are means over the batches, each before its update.
+def epoch_metrics(metrics: tuple[Metric, ...]) -> Any:
+    """Returns the type of the metrics of an epoch: a named tuple with a field for each measure.
 
-    The validation metrics are NaN without a validation split.
+    The training metrics are means over the batches, each before its update. The validation metrics are NaN without a
+    validation split.
     """
-
-    __slots__ = ()
-
-
-_SIGNS = np.array([1.0 if BY_MEASURE[name].larger_is_better else -1.0 for name in EPOCH_MEASURES], np.float32)
+    return tuple_type("EpochMetrics", of_epochs(measures_of(metrics)))
 
 
 class BestWeights(NamedTuple):
@@ -99,11 +101,12 @@ def end_epoch(state: TrainState, metrics: EpochMetrics, hparams: Hparams, config
     """
     now = hparams_of_stage(hparams, state.stage)
     epoch, best = state.epoch + 1, state.best
-    scores = jnp.stack(metrics) * _SIGNS
+    signs = np.array([1.0 if metric_of(name).larger_is_better else -1.0 for name in metrics._fields], np.float32)
+    scores = jnp.stack(metrics) * signs
     scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)  # NaN is never best
     score = scores[now.monitor]
     if best is not None:
-        newest = BestWeights(state.params, state.batch_stats, EpochMetrics(*scores), epoch)
+        newest = BestWeights(state.params, state.batch_stats, metrics._make(scores), epoch)
         best = where(score > jnp.stack(best.scores)[now.monitor], newest, best)
     improved = score > state.best_score + now.min_change
     epochs_since_improvement = jnp.where(improved, 0, state.epochs_since_improvement + 1)

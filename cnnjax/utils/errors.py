@@ -36,6 +36,10 @@ class RequestError(ValueError):
         return RelayedError, (str(self),)  # pickled as text: another process prints the same line
 
 
+class UnfitCode(ValueError):
+    """A user's code does not do what cnnjax needs. The message says what is wrong, not where."""
+
+
 class RelayedError(RequestError):
     """A RequestError whose message is already complete, such as that of another process."""
 

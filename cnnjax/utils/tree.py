@@ -1,8 +1,9 @@
 """Nested mappings, such as configs and records, and named tuples, which are pytrees."""
 
+import functools
 import math
 from collections import namedtuple
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,7 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def tuple_type(name: str, fields: Iterable[str]) -> Any:
-    """Returns the type of a named tuple whose fields a list declares: a type checker does not know them."""
-    return namedtuple(name, [*fields])
+@functools.cache
+def tuple_type(name: str, fields: tuple[str, ...]) -> Any:
+    """Returns the type of a named tuple whose fields a tuple declares: a type checker does not know them."""
+    return namedtuple(name, fields)

@@ -315,6 +315,14 @@ def test_augmented_test_images_are_warned_of(grid, tmp_path):
     assert "TEST IMAGES DIFFER" in find(f"{grid}:model=baseline", f"{other}:model=medium")["warnings"][0]
 
 
+def test_test_time_augmentation_of_one_run_is_warned_of(grid, tmp_path):
+    other = copy_of(grid, tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    edit_json(other, "config", data=config["data"] | {"test_time_augment": "flip"})
+    warnings = find(f"{grid}:model=baseline", f"{other}:model=medium")["warnings"]
+    assert "THE PREDICTIONS DIFFER in test-time augmentation: none and flip." in warnings
+
+
 @pytest.mark.parametrize(
     ("a", "b", "options", "words"),
     [

@@ -22,7 +22,7 @@ from cnnjax.commands.plan_table import plan_table
 from cnnjax.data import load_dataset, normalization_map
 from cnnjax.data.normalization import black_share, level_counts, pixel_statistics
 from cnnjax.models.ladder import LADDER
-from cnnjax.models.specs import Conv, Dense
+from cnnjax.models.specs import Conv, Dense, MaxPool, Residual
 from cnnjax.report import build_report
 from cnnjax.report.sections.data import figures as draw_data
 from cnnjax.report.sections.data import mosaic
@@ -120,6 +120,16 @@ def test_ways_to_convolve_stand_apart(tiny):
 def test_layers_are_named_by_their_settings():
     assert inspection.layer_name(Conv(16, 5, "valid")) == "Conv features=16 kernel_size=5 padding=valid"
     assert inspection.layer_name(Dense()) == "Dense"
+    assert inspection.layer_name(Conv(8, stride=2)) == "Conv features=8 kernel_size=3 padding=same stride=2"
+
+
+def test_the_layers_of_a_residual_have_rows(monkeypatch):
+    monkeypatch.setitem(LADDER, "nested", (Residual(Conv(1)), MaxPool(3, 2), Dense()))
+    study = make_study(models=("nested",))
+    _, table = inspection.model_tables(study, load_dataset(study.data))
+    assert [*table.frame.layer] == [
+        *("branch: Conv features=1 kernel_size=3 padding=same", "Residual", "MaxPool window=3 stride=2", "Dense", "all")
+    ]
 
 
 def test_the_page_stands_alone_and_has_every_figure(shown):

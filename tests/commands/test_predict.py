@@ -105,6 +105,25 @@ def test_a_trial_that_may_stop_early_predicts_with_its_best_weights(tmp_path):
 
 
 @pytest.mark.slow
+def test_logits_are_means_over_the_views_that_the_study_or_the_caller_names(trained, tmp_path):
+    dataset = train(tmp_path, data={"test_time_augment": "flip+shift"})
+    (trial,) = trial_ids(tmp_path)
+    taken, images = cnnjax.load_trial(tmp_path, trial), dataset.test.images
+    assert_stored(tmp_path, trial, taken.logits(images))
+    plain = taken.logits(images, "none")
+    both = (plain + taken.logits(images[:, :, ::-1], "none")) / 2
+    np.testing.assert_allclose(taken.logits(images, "flip"), both, rtol=1e-4, atol=1e-4)
+    assert np.abs(both - plain).max() > 0.1
+    workdir, trial = trained[0], trial_ids(trained[0])[7]
+    output, flipped = tmp_path / "labels.csv", save(tmp_path, images[:, :, ::-1])
+    found = [
+        prediction.predict_file(workdir, source, output, trial, augment="flip") and pd.read_csv(output)
+        for source in (save(tmp_path, images, "plain.npy"), flipped)
+    ]
+    np.testing.assert_allclose(*(frame.iloc[:, 3:].to_numpy(float) for frame in found), atol=1e-4)
+
+
+@pytest.mark.slow
 def test_a_network_is_whole_and_alone(trained):
     workdir, dataset = trained
     taken = cnnjax.load_trial(workdir, trial_ids(workdir)[7])

@@ -100,6 +100,8 @@ def test_load_results_is_numeric_and_lazy(tmp_path):
         "arithmetic",
         "augment",
         "convolution",
+        "loss",
+        "class_weights",
         "normalization",
         "schedule",
         "early_stopping",

@@ -19,7 +19,7 @@ from tests.support.studies import make_study
 
 pytestmark = pytest.mark.usefixtures("quick")
 
-RATES = {"seeds": (0, 1), "train": {"learning_rate": (0.05, 0.06, 1e-5), "epochs": 1}}
+RATES = {"seeds": (0, 1, 2), "train": {"learning_rate": (0.05, 0.055, 1e-4), "epochs": 3}}
 
 
 def run_until(study, workdir, **options):
@@ -41,7 +41,7 @@ def test_only_what_is_in_question_gets_seeds_and_a_killed_study_goes_on(tmp_path
     study = make_study(**RATES)
     said = run_until(study, tmp_path / "whole", max_seeds=6)
     seeds = seeds_by_rate(tmp_path / "whole")
-    assert len(seeds[1e-5]) < len(seeds[0.05]) == len(seeds[0.06]) <= 6
+    assert len(seeds[1e-4]) < len(seeds[0.05]) == len(seeds[0.055]) <= 6
     looks, run_of = looks_of(tmp_path / "whole"), read_run(tmp_path / "whole")
     assert sum(look["share"] for look in looks) <= 1 + 1e-9
     assert count_looks(run_of).share == looks[-1]["share"] and f"look {len(looks)}" in said
@@ -50,18 +50,18 @@ def test_only_what_is_in_question_gets_seeds_and_a_killed_study_goes_on(tmp_path
 
     advance, calls = Population.advance, []
 
-    def stop_in_third(self, *arguments):
+    def stop_in_fifth(self, *arguments):
         calls.append(arguments)
-        if len(calls) == 3:
+        if len(calls) == 5:
             raise KeyboardInterrupt
         return advance(self, *arguments)
 
-    monkeypatch.setattr(Population, "advance", stop_in_third)
+    monkeypatch.setattr(Population, "advance", stop_in_fifth)
     for _ in range(2):
         try:
             run_until(study, tmp_path / "killed", max_seeds=6)
         except KeyboardInterrupt:
-            assert len(calls) == 3
+            assert len(calls) == 5
     assert looks_of(tmp_path / "killed") == looks
     assert_equal_numbers(tmp_path / "killed", tmp_path / "whole")
 
@@ -75,17 +75,17 @@ def test_only_what_is_in_question_gets_seeds_and_a_killed_study_goes_on(tmp_path
 def test_growing_by_hand_counts_as_a_look_and_the_only_look_has_the_whole_risk(tmp_path):
     run(make_study(**RATES), tmp_path)
     assert count_looks(read_run(tmp_path)).shares == [1.0] and "look" not in read_answer(tmp_path)
-    run(make_study(**RATES | {"train": {"learning_rate": (0.05, 0.06, 1e-5, 0.04), "epochs": 1}}), tmp_path)
+    run(make_study(**RATES | {"train": {"learning_rate": (0.05, 0.055, 1e-4, 0.04), "epochs": 3}}), tmp_path)
     assert count_looks(read_run(tmp_path)).shares == [1.0]  # another configuration, but no new seed of the others
-    for seeds, shares in ((3, [1.0, 0.5]), (4, [1.0, 0.5, 0.25])):
-        run(make_study(**RATES | {"seeds": tuple(range(seeds))}), tmp_path)
+    for count, shares in ((4, [1.0, 0.5]), (5, [1.0, 0.5, 0.25])):
+        run(make_study(**RATES | {"seeds": tuple(range(count))}), tmp_path)
         assert count_looks(read_run(tmp_path)).shares == shares
     ranks = weigh(read_run(tmp_path)).ranks
     assert {one.against.share for one in ranks[1:]} == {0.25}
-    assert "look 3 at the study (2, 3 and 4 seeds" in read_answer(tmp_path)
-    run_until(make_study(**RATES | {"seeds": (0, 1, 2, 3)}), tmp_path, max_seeds=4)
+    assert "look 3 at the study (3, 4 and 5 seeds" in read_answer(tmp_path)
+    run_until(make_study(**RATES | {"seeds": (0, 1, 2, 3, 4)}), tmp_path, max_seeds=5)
     shares = count_looks(read_run(tmp_path)).shares
-    np.testing.assert_allclose(shares[:3], [1.0, 0.5, 0.5])  # what the two looks have left
+    np.testing.assert_allclose(shares, [1.0, 0.5, 0.5])  # all that was left
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,7 @@ STOPPING = GRID | {"early_stopping": "val_loss:3"}
         (["unshuffled"], make_config([0, 1], **KEPT, train={"shuffle": [True, False]})),
         (["augmented-test"], make_config([0, 1], data={"augment": ("flip",), "augment_test": True})),
         ([], make_config([0, 1], data={"augment": ("flip",)})),
+        (["test-time-augmentation"], make_config([0, 1], data={"test_time_augment": "flip"})),
         (["unscaled"], make_config([0, 1], select="val_loss", data={"validation": 0.1, "normalization": "none"})),
         (["training-subset"], make_config([0, 1], select="val_loss", data={"validation": 0.1, "train_examples": 500})),
     ],

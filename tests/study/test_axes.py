@@ -7,7 +7,7 @@ import pytest
 import cnnjax
 from cnnjax.commands.plan_table import plan_table
 from cnnjax.models.ladder import LADDER
-from cnnjax.models.specs import Dense
+from cnnjax.models.specs import Conv, Dense, Dropout, Relu, Residual
 from cnnjax.study import axes
 from cnnjax.study.plan import check_axes, make_plan
 from cnnjax.utils.errors import RequestError
@@ -90,6 +90,15 @@ def test_two_models_with_the_same_layers_are_refused(monkeypatch):
     with pytest.raises(RequestError, match=r"models='same'.*layers of 'medium'"):
         study = make_study(models=("baseline", "medium", "same"))
         check_axes(study, make_plan(study))
+
+
+def test_layers_within_residuals_count(monkeypatch):
+    """Their dropout and their convolutions: the axes have an effect."""
+    study = {"models": ("nested",), "train": {"dropout_rate": (0.1, 0.5), "convolution": ("dense", "patches")}}
+    monkeypatch.setitem(LADDER, "nested", (Residual(Conv(1), Dropout(0.3)), Dense()))
+    assert len(make_plan(make_study(**study)).trials) == 4
+    monkeypatch.setitem(LADDER, "nested", (Residual(Relu()), Dense()))
+    assert len(make_plan(make_study(**study)).trials) == 1
 
 
 @pytest.mark.slow

@@ -187,6 +187,7 @@ def test_texts_that_break_parsers_are_values_too(text):
         ("regularisation", 30, 30, 10),
         ("depth", 27, 27, 9),
         ("lenets", 30, 15, 5),
+        ("resnets", 12, 12, 4),
         ("quickstart:smoke", 12, 12, 6),
         ("grid:smoke", 48, 24, 6),
         ("seeds:smoke", 2, 2, 1),
@@ -195,6 +196,7 @@ def test_texts_that_break_parsers_are_values_too(text):
         ("regularisation:smoke", 20, 20, 10),
         ("depth:smoke", 18, 18, 9),
         ("lenets:smoke", 20, 10, 5),
+        ("resnets:smoke", 4, 4, 4),
     ],
 )
 def test_configs(name, trials, trained, programs):

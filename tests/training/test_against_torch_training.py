@@ -14,7 +14,7 @@ from cnnjax.models.ladder import LADDER
 from cnnjax.models.modules import BatchNormalization, dropout
 from cnnjax.models.network import build_network, initial_variables
 from cnnjax.models.specs import BatchNorm, Conv, Dense
-from cnnjax.training.augment import gather_batch
+from cnnjax.training.augment.batch import gather_batch
 from cnnjax.training.optimizers import make_optimizer
 from cnnjax.training.stacking import Hparams
 from cnnjax.training.train import Batch, loss_fn
@@ -26,7 +26,7 @@ from experiments.benchmarks import torch_models  # noqa: E402
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
 MODELS = ("baseline", "medium", "complex", "base")
-OTHERS = tuple(name for name in LADDER if name not in MODELS)
+OTHERS = tuple(name for name in PUBLISHED if name not in MODELS)
 STEPPED = (*MODELS, "dense_batchnorm", "cnn_final", "blocks_24_48_64")  # every kind of layer
 BATCH = 8
 

@@ -8,6 +8,7 @@ import pytest
 
 from cnnjax.data import Dataset, Split
 from cnnjax.models.ladder import LADDER
+from cnnjax.models.specs import BatchNorm, Conv, Dense, GlobalAvgPool, GroupNorm, MaxPool, Relu, Residual, Silu
 from cnnjax.study.plan import make_plan
 from cnnjax.training.device_data import put_data
 from cnnjax.training.devices import make_mesh
@@ -56,7 +57,7 @@ def check(name, members=2, **train):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*LADDER][::5])  # tests/campaigns/memory_formula.py takes all of them
+@pytest.mark.parametrize("name", [*PUBLISHED][::5])  # tests/campaigns/memory_formula.py takes all of them
 def test_the_formula_is_within_30_percent_of_the_compiler(name):
     check(name)
 
@@ -74,6 +75,15 @@ def test_the_formula_is_within_30_percent_of_the_compiler(name):
 )
 def test_also_of_other_batches_and_members(name, train):
     check(name, **train)
+
+
+@pytest.mark.slow
+def test_also_of_residuals_norms_and_strides(monkeypatch):
+    first, second, around = Conv(32, stride=2, bias=False), Conv(32, bias=False), (Conv(32, 1, stride=2),)
+    block = (Residual(first, BatchNorm(), Relu(), second, GroupNorm(4), shortcut=around), Silu())
+    layers = (Conv(16), Relu(), *block, MaxPool(3, 2), GlobalAvgPool(), Dense())
+    monkeypatch.setitem(LADDER, "medium", layers)
+    check("medium")
 
 
 def test_more_of_anything_needs_more_memory():

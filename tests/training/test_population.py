@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cnnjax.data import load_dataset
 from cnnjax.models.ladder import LADDER
 from cnnjax.study.plan import make_plan
-from cnnjax.training.augment import gather_batch
+from cnnjax.training.augment.batch import gather_batch
 from cnnjax.training.device_data import put_data
 from cnnjax.training.devices import is_out_of_memory, make_mesh
 from cnnjax.training.memory import member_batch_size

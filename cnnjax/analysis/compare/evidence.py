@@ -15,7 +15,6 @@ from cnnjax.analysis.run import Run
 from cnnjax.runs.environment import comparable
 from cnnjax.study.augmentation import NONE
 from cnnjax.study.hparams import HPARAMS
-from cnnjax.study.metrics import TEST_MEASURES
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.tree import differences
 
@@ -169,6 +168,9 @@ def _data_warnings(a: Side, b: Side, measure: str) -> list[str]:
         )
     if augmented[0] != augmented[1]:
         warnings.append("THE TEST IMAGES DIFFER as the networks see them: data.augment_test augments those of one run.")
+    views = [side.run.config.get("data", {}).get("test_time_augment", NONE) for side in (a, b)]
+    if views[0] != views[1]:
+        warnings.append(f"THE PREDICTIONS DIFFER in test-time augmentation: {views[0]} and {views[1]}.")
     if _have_same_data(a, b):  # under any name of the file or folder, and whatever the splits of the first trial
         left_out = ("name", "sha256", "test_sha256", "mean", "std")
         one, other = ({key: value for key, value in data.items() if key not in left_out} for data in (one, other))
@@ -176,7 +178,7 @@ def _data_warnings(a: Side, b: Side, measure: str) -> list[str]:
         return warnings
     keys = ("name", "classes", "counts", "image_shape", "validation_from", "test_from")
     what = ", ".join(key for key in keys if one.get(key) != other.get(key)) or "their pixels, labels or order"
-    if measure in TEST_MEASURES and (one["classes"] != other["classes"] or not _may_be_tested_alike(a, b)):
+    if measure.startswith("test_") and (one["classes"] != other["classes"] or not _may_be_tested_alike(a, b)):
         said = f"they were tested on different images ({what}); use runs with the same test images"
         raise RequestError("arguments", f"{a.asked} {b.asked}", said)
     tests = one.get("test_sha256"), other.get("test_sha256")
@@ -248,11 +250,8 @@ def _beside_the_grid(config: dict[str, Any]) -> dict[str, Any]:
     """Returns a study's config without the axes of its grid, which the configurations contain."""
     axes = [h.name for h in HPARAMS if h.group == "data" and not h.is_repeat]
     data = {key: value for key, value in config.get("data", {}).items() if key not in axes}
-    rest = {
-        key: value
-        for key, value in config.items()
-        if key not in ("models", "networks", "seeds", "train", "added", "looks")
-    }
+    left_out = ("models", "networks", "seeds", "train", "added", "looks", "metrics")  # metrics change no training
+    rest = {key: value for key, value in config.items() if key not in left_out}
     return rest | {"data": data}
 
 

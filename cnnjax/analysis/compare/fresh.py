@@ -11,7 +11,7 @@ from cnnjax.analysis.compare.evidence import compare_sides
 from cnnjax.analysis.compare.sides import Side, read_side
 from cnnjax.analysis.run import Run
 from cnnjax.runs.integrity import Damaged, read_json
-from cnnjax.study.metrics import MEASURES
+from cnnjax.study.metrics import is_measure
 from cnnjax.study.renamed import OLD_COLUMNS
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.tree import finite
@@ -164,7 +164,7 @@ def read_confirmation(workdir: Path) -> Confirmation | None:
             [_read_against(row) for row in content["against"]],
             tuple(map(int, content.get("fresh_seeds", ()))),
         )
-        if found.measure not in MEASURES or len(found.against) != len(found.contenders) - 1:
+        if not is_measure(found.measure) or len(found.against) != len(found.contenders) - 1:
             raise ValueError("not a confirmation")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise Damaged(files[number], f"{type(error).__name__}: {error}") from error

@@ -15,7 +15,6 @@ from cnnjax.analysis.read import read_run
 from cnnjax.analysis.run import Run
 from cnnjax.runs import remote
 from cnnjax.study.hparams import STREAM_COLUMNS
-from cnnjax.study.metrics import MEASURES
 from cnnjax.utils.errors import RequestError, one_of
 from cnnjax.utils.text import completed, composed
 
@@ -74,11 +73,11 @@ class Side:
         Raises:
             RequestError: the measure does not exist, or no trial has it.
         """
-        if measure not in MEASURES:
-            raise RequestError("--measure", measure, one_of(measure, MEASURES))
+        if measure not in self.run.measures:
+            raise RequestError("--measure", measure, one_of(measure, self.run.measures))
         measured = self.trials[self.trials[measure].notna()]
         if measured.empty:
-            has = [name for name in MEASURES if self.trials[name].notna().any()]
+            has = [name for name in self.run.measures if self.trials[name].notna().any()]
             raise RequestError("--measure", measure, f"{self.asked} has no such values; use one of {', '.join(has)}")
         return dict(zip(self._keys(measured), measured[measure], strict=True))
 

@@ -7,26 +7,30 @@ products, in chunks of a batch that fit in the cache. The gradients and the batc
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
+from cnnjax.models.conv import depthwise, pointwise, windows
 from cnnjax.models.conv.blocks import (
     NO_WINNER,
     Blocks,
     Pair,
     as_layout,
-    join,
-    largest,
     largest_positive,
-    split,
+    pad_to,
     to_winner,
 )
+from cnnjax.models.conv.pooling import max_pool as max_pool
 from cnnjax.models.conv.products import correlate, image_grad, kernel_grad
+from cnnjax.models.conv.windows import PLAIN, Window
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
+
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
 def same_padding(kernel_size: int) -> Padding:
@@ -35,36 +39,98 @@ def same_padding(kernel_size: int) -> Padding:
     return ((before, after), (before, after))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def convolve(
     images_NxHxWxC: Float[Array, "N H W C"],
-    kernel_KxKxCxF: Float[Array, "K K C F"],
-    padding: Padding,
+    kernel_KxLxDxF: Float[Array, "K L D F"],
+    padding: str | Sequence[tuple[int, int]] = "SAME",
     method: str = "auto",
+    *,
+    strides: Pair = (1, 1),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
 ) -> Float[Array, "N P Q F"]:
-    """Cross-correlates images with a kernel (what deep learning calls convolution), stride 1.
+    """Cross-correlates images with a kernel (what deep learning calls convolution).
+
+    Values and gradients are those of `lax.conv_general_dilated`, up to rounding. Only reverse-mode differentiation
+    (`jax.grad`, `jax.vjp`) is supported. Any transformation and any loop may be around it.
 
     Args:
         images_NxHxWxC: float images, channels last.
-        kernel_KxKxCxF: square kernel, input then output channels.
-        padding: zeros ((above, below), (left, right)).
-        method: a name in `methods.METHODS`, or 'auto' for the fastest. A method that does not support the kernel's
-            size is replaced by the fastest.
+        kernel_KxLxDxF: kernel of any height K and width L, input channels D = C / groups, then output channels.
+        padding: 'SAME', 'VALID', or zeros ((above, below), (left, right)); negative numbers crop.
+        method: a name in `methods.METHODS`, or 'auto' for the fastest. A method that does not support the convolution
+            is replaced by the fastest.
+        strides: of the output, rows and columns.
+        dilation: distance of the kernel's pixels, rows and columns.
+        groups: number of groups of channels, each with kernels of its own; C for a depthwise convolution.
 
     Returns:
-        Float[N, H + above + below - K + 1, W + left + right - K + 1, F].
+        Float[N, P, Q, F], where P is (H + above + below - (K - 1) * dilation - 1) // stride + 1, and Q alike.
+
+    Raises:
+        TypeError, ValueError: shapes and arguments do not fit, as `lax.conv_general_dilated` says.
     """
-    rows, columns = _output_size(images_NxHxWxC, kernel_KxKxCxF, padding)
+    window = Window((strides[0], strides[1]), (dilation[0], dilation[1]))
+    plain = functools.partial(
+        lax.conv_general_dilated,
+        window_strides=window.strides,
+        padding=padding,
+        rhs_dilation=window.dilation,
+        dimension_numbers=_LAYOUT,
+        feature_group_count=groups,
+    )
+    _, *size, features = jax.eval_shape(plain, images_NxHxWxC, kernel_KxLxDxF).shape  # raises for invalid arguments
+    batch, *image_size, channels = images_NxHxWxC.shape
+    if isinstance(padding, str):
+        extents = window.read((1, 1), kernel_KxLxDxF.shape[:2])
+        padding = lax.padtype_to_pads(image_size, extents, window.strides, padding)
+    before, size = (padding[0][0], padding[1][0]), (size[0], size[1])
+    if not all(0 <= front < length for front, length in zip(before, kernel_KxLxDxF.shape[:2], strict=True)):
+        # The methods know up to K - 1 zeros.
+        images_NxHxWxC = pad_to(images_NxHxWxC, before, window.read(size, kernel_KxLxDxF.shape[:2]))
+        before, image_size = (0, 0), [*images_NxHxWxC.shape[1:3]]
+
+    if channels == groups and groups > 1:
+        images = jnp.repeat(images_NxHxWxC, features // channels, -1) if features > channels else images_NxHxWxC
+        return depthwise.convolve(images, kernel_KxLxDxF, before, size, window)
+    one_group = functools.partial(_convolve_group, before=before, size=size, window=window, method=method)
+    if groups == 1:
+        return one_group(images_NxHxWxC, kernel_KxLxDxF)
+    images = images_NxHxWxC.reshape(batch, *image_size, groups, channels // groups)
+    kernels = kernel_KxLxDxF.reshape(*kernel_KxLxDxF.shape[:3], groups, features // groups)
+    return jax.vmap(one_group, 3, 3)(images, kernels).reshape(batch, *size, features)
+
+
+def _convolve_group(images: Array, kernel: Array, before: Pair, size: Pair, window: Window, method: str) -> Array:
+    """Returns `size` output pixels of a convolution without groups."""
+    if method == "auto" and pointwise.fits(kernel.shape, window):
+        return pointwise.convolve(images, kernel, before, size, window)
+    if method == "auto" and jax.default_backend() == "cpu":
+        if window.strides == (1, 1) and window.dilation != (1, 1):
+            # The pixels that a dilated kernel meets are images of their own.
+            plain = functools.partial(_convolve, before=(0, 0), window=PLAIN, method=method)
+            return windows.by_dilation(plain, images, kernel, before, size, window.dilation)
+        if window.strides != (1, 1) and window.dilation == (1, 1) and kernel.shape[2] < 16:
+            # Patches of blocks: fewer and longer copies.
+            between = windows.between_blocks(kernel, window.strides)
+            phases = windows.to_phases(images, before, size, kernel.shape[:2], window)
+            return _convolve(phases, between, (0, 0), size, PLAIN, method)
+    return _convolve(images, kernel, before, size, window, method)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
+def _convolve(images: Array, kernel: Array, before: Pair, size: Pair, window: Window, method: str) -> Array:
+    rows, columns = size
     return correlate(
-        *((images_NxHxWxC,), _identity, kernel_KxKxCxF),
-        *(_before(padding), (rows, columns), method),
+        *((images,), _identity, kernel, before, size, method),
         lambda output: as_layout(output, in_blocks=False)[:, :rows, :columns],
+        window=window,
     )
 
 
-convolve.defvjp(
-    lambda images, kernel, padding, method: (convolve(images, kernel, padding, method), (images, kernel)),
-    lambda padding, method, saved, grad: _grads(padding, method, (grad,), _identity, *saved),
+_convolve.defvjp(
+    lambda images, kernel, *static: (_convolve(images, kernel, *static), (images, kernel)),
+    lambda before, size, window, method, saved, grad: _grads(before, window, method, (grad,), _identity, *saved),
 )
 
 
@@ -99,14 +165,16 @@ def _convolve_and_pool_forward(
 def _convolve_and_pool_backward(padding: Padding, method: str, saved: tuple, grad: Array) -> tuple[Array, Array, Array]:
     images, kernel, winner = saved
     bias_grad = jnp.where(winner == NO_WINNER, 0, grad).sum((0, 1, 2))
-    return *_grads(padding, method, (grad, winner), to_winner, images, kernel), bias_grad
+    grads = _grads(_before(padding), PLAIN, method, (grad, winner), to_winner, images, kernel)
+    return *grads, bias_grad
 
 
 convolve_and_pool.defvjp(_convolve_and_pool_forward, _convolve_and_pool_backward)
 
 
 def _grads(
-    padding: Padding,
+    before: Pair,
+    window: Window,
     method: str,
     arrays: tuple[Array, ...],
     expand: Callable[..., Array | Blocks],
@@ -114,10 +182,9 @@ def _grads(
     kernel: Array,
 ) -> tuple[Array, Array]:
     """Returns the gradients of images and kernel; `expand` computes the gradient of the output from `arrays`."""
-    before = _before(padding)
     return (
-        image_grad(arrays, expand, kernel, before, images.shape[1:3], method),
-        kernel_grad(images, arrays, expand, kernel.shape, before, method),
+        image_grad(arrays, expand, kernel, before, images.shape[1:3], method, window),
+        kernel_grad(images, arrays, expand, kernel.shape, before, method, window),
     )
 
 
@@ -132,21 +199,3 @@ def _before(padding: Padding) -> Pair:
 def _output_size(images: Array, kernel: Array, padding: Padding) -> Pair:
     _, height, width, _ = images.shape
     return height + sum(padding[0]) - kernel.shape[0] + 1, width + sum(padding[1]) - kernel.shape[0] + 1
-
-
-def max_pool(x_NxHxWxC: Float[Array, "N H W C"]) -> Float[Array, "N P Q C"]:
-    """Returns the maximum over 2x2 windows with stride 2; an odd last row or column is dropped.
-
-    The gradient goes to the first maximum of a window in row order, as in PyTorch. XLA's reduce_window has a slow
-    gradient on CPU (select and scatter).
-    """
-    _, height, width, _ = x_NxHxWxC.shape
-    return _pool(x_NxHxWxC[:, : height // 2 * 2, : width // 2 * 2])
-
-
-@jax.custom_vjp
-def _pool(even: Array) -> Array:
-    return largest(split(even))[0]
-
-
-_pool.defvjp(lambda even: largest(split(even)), lambda winner, grad: (join(to_winner(grad, winner)),))

@@ -5,6 +5,8 @@ patches overlap less. Compared with patches of pixels it needs more arithmetic (
 of the memory traffic, which limits the first layer of a network.
 """
 
+import math
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -36,13 +38,13 @@ def kernel_grad(
     return patches.kernel_grad(blocks, jnp.concatenate(grad, -1), (0, 0), kernel_shape)
 
 
-def floats_per_pixel(size: int, channels: int, features: int) -> int:
+def floats_per_pixel(places: int, channels: int, features: int) -> int:
     """Returns the number of intermediate floats per output pixel, or 0 if a batch should not be cut into chunks.
 
     The patches of a whole batch stay in memory for the gradient of the kernel. Chunks compute them again for the
     gradient, which pays if the patches are small compared with the output.
     """
-    patches_floats = (size + 1) ** 2 // 4 * channels
+    patches_floats = (math.isqrt(places) + 1) ** 2 // 4 * channels
     return patches_floats + features if features >= 2 * patches_floats else 0
 
 

@@ -37,20 +37,23 @@ def as_layout(images: Array | Blocks, in_blocks: bool) -> Any:
     return split(images) if in_blocks else images
 
 
-def pad_to(images: Float[Array, "N H W C"], before: Pair, size: Pair, kernel_size: int = 1) -> Float[Array, "N P Q C"]:
-    """Pads images with zeros, or crops them, to the pixels that `size` output pixels of a convolution read.
+def pad_to(
+    images: Float[Array, "N H W C"], before: Pair, size: Pair, kernel_size: int = 1, fill: float = 0
+) -> Float[Array, "N P Q C"]:
+    """Pads images, or crops them, to the pixels that `size` output pixels of a convolution read.
 
     Args:
         images: the images.
-        before: zeros above and left of the images; negative numbers crop.
+        before: rows above and columns left of the images; negative numbers crop.
         size: height and width of the output.
         kernel_size: of the convolution.
+        fill: value of the new pixels.
     """
     behind = [
         new + kernel_size - 1 - old - front for new, old, front in zip(size, images.shape[1:3], before, strict=True)
     ]
     rows, columns = ((front, back, 0) for front, back in zip(before, behind, strict=True))
-    return lax.pad(images, jnp.zeros((), images.dtype), ((0, 0, 0), rows, columns, (0, 0, 0)))
+    return lax.pad(images, jnp.array(fill, images.dtype), ((0, 0, 0), rows, columns, (0, 0, 0)))
 
 
 def largest(blocks: Blocks) -> tuple[Float[Array, "N H W C"], Int8[Array, "N H W C"]]:

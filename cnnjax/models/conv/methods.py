@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from cnnjax.models.conv import block_patches, dense, patches, shifts, winograd
 from cnnjax.models.conv.blocks import Blocks
+from cnnjax.models.conv.windows import PLAIN, Window
 
 
 class Method(NamedTuple):
@@ -19,9 +20,10 @@ class Method(NamedTuple):
     transform: Callable[[Array], Array] = lambda kernel: kernel  # linear, of the kernel: once for all chunks
     from_blocks: bool = False  # whether the images are passed in blocks
     to_blocks: bool = False  # whether the output and its gradient are in blocks
-    floats_per_pixel: Callable[[int, int, int], int] = lambda size, channels, features: 0  # temporary, forward pass
+    floats_per_pixel: Callable[[int, int, int], int] = lambda places, channels, features: 0  # temporary, forward pass
     loops: bool = False  # over stacked members; otherwise all members share one product
     fits: Callable[[int], bool] = lambda size: True  # whether kernels of this size are supported
+    any_window: bool = False  # whether strides, dilation and rectangular kernels are supported
     by_place: bool = False  # whether a transformed kernel is a matrix [C, F] for each place
     image_grad: Callable[..., Array] | None = None  # None: the forward product with the turned kernel
     grad_floats_per_pixel: Callable[[int, int, int], int] | None = None  # None: as in the forward pass
@@ -32,6 +34,11 @@ class Method(NamedTuple):
         if self.by_place:  # swap after the additions of the transform, which would otherwise read strided memory
             return self.transform(turned).swapaxes(1, 2)
         return self.transform(turned.swapaxes(2, 3))
+
+    def supports(self, kernel_shape: tuple[int, ...], window: Window) -> bool:
+        """Returns whether the method computes such a convolution."""
+        is_plain = window == PLAIN and kernel_shape[0] == kernel_shape[1]
+        return self.any_window or (is_plain and self.fits(kernel_shape[0]))
 
 
 METHODS = {
@@ -45,22 +52,23 @@ METHODS = {
         *(winograd.forward, winograd.kernel_grad, winograd.transform),
         from_blocks=True,
         to_blocks=True,
-        floats_per_pixel=lambda size, channels, features: 4 * (channels + features),
+        floats_per_pixel=lambda places, channels, features: 4 * (channels + features),
         fits=lambda size: size == 3,
         by_place=True,
     ),
     "patches": Method(
         *(patches.forward, patches.kernel_grad),
-        floats_per_pixel=lambda size, channels, features: size**2 * channels,
+        floats_per_pixel=lambda places, channels, features: places * channels,
+        any_window=True,
     ),
-    "dense": Method(dense.forward, dense.kernel_grad, loops=True),
-    "grouped": Method(dense.forward, dense.kernel_grad),  # `vmap` over members makes it a grouped convolution
+    "dense": Method(dense.forward, dense.kernel_grad, image_grad=dense.image_grad, any_window=True, loops=True),
 }
+METHODS["grouped"] = METHODS["dense"]._replace(loops=False)  # `vmap` over members makes it a grouped convolution
 # The forward pass is that of patches, which write the output fewer times than a sum over shifts.
 METHODS["shifts"] = METHODS["patches"]._replace(
     kernel_grad=shifts.kernel_grad,
     image_grad=shifts.image_grad,
-    grad_floats_per_pixel=lambda size, channels, features: channels + features,
+    grad_floats_per_pixel=lambda places, channels, features: channels + features,
 )
 
 # The temporary arrays of a chunk of images fit in the cache. Each chunk reads the kernel again, or adds to its
@@ -68,11 +76,11 @@ METHODS["shifts"] = METHODS["patches"]._replace(
 _CHUNK_BYTES = 2_750_000
 
 
-def choose(kernel_shape: tuple[int, ...], pixels: int, wanted: str = "auto") -> str:
-    """Returns the name of the method for a kernel [K, K, C, F] and `pixels` output pixels per image.
+def choose(kernel_shape: tuple[int, ...], pixels: int, wanted: str = "auto", window: Window = PLAIN) -> str:
+    """Returns the name of the method for a kernel [K, L, C, F] and `pixels` output pixels per image.
 
-    `wanted`, a name in METHODS, is returned if it supports the kernel. Otherwise the choice follows the measurements of
-    `python -m experiments.benchmarks.convolutions`.
+    `wanted`, a name in METHODS, is returned if it supports the convolution. Otherwise the choice follows the
+    measurements of `python -m experiments.benchmarks.convolutions`.
 
     Patches of few channels are small enough for a whole batch of all members. Blocks are faster, except on a CPU with
     many features: there the arithmetic dominates, and blocks need more of it. With more channels Winograd's method is
@@ -82,15 +90,19 @@ def choose(kernel_shape: tuple[int, ...], pixels: int, wanted: str = "auto") -> 
     A GPU computes the products of all members at once, over patches. For large patches its own convolutions, one member
     after another, are faster. The threshold was measured for few networks only.
     """
-    size, _, channels, features = kernel_shape
-    if wanted != "auto" and METHODS[wanted].fits(size):
+    *_, channels, features = kernel_shape
+
+    def supports(name: str) -> bool:
+        return METHODS[name].supports(kernel_shape, window)
+
+    if wanted != "auto" and supports(wanted):
         return wanted
     is_cpu = jax.default_backend() == "cpu"
-    if channels <= 4 and METHODS["block_patches"].fits(size) and not (is_cpu and features >= 48):
+    if channels <= 4 and supports("block_patches") and not (is_cpu and features >= 48):
         return "block_patches"
     if not is_cpu:
         return "patches" if min(channels, features) <= 32 else "dense"
-    if pixels * channels > 4096 and METHODS["winograd"].fits(size):
+    if pixels * channels > 4096 and supports("winograd"):
         return "winograd"
     return "shifts" if channels >= 16 else "patches"
 
@@ -99,9 +111,9 @@ def chunk_count(
     method: Method, kernel_shape: tuple[int, ...], batch: int, pixels: int, *, backwards: bool = False
 ) -> int:
     """Returns the number of equal chunks of a batch: the divisor of `batch` that fits the cache best."""
-    size, _, channels, features = kernel_shape
+    rows, columns, channels, features = kernel_shape
     floats_per_pixel = (backwards and method.grad_floats_per_pixel) or method.floats_per_pixel
-    bytes_per_image = 4 * pixels * floats_per_pixel(size, channels, features)
+    bytes_per_image = 4 * pixels * floats_per_pixel(rows * columns, channels, features)
     if not bytes_per_image or jax.default_backend() != "cpu":
         return 1
     kernel_bytes = 4 * jax.eval_shape(method.transform, jax.ShapeDtypeStruct(kernel_shape, np.float32)).size

@@ -4,6 +4,7 @@ For stacked members most methods compute one batched product. A backend's own co
 convolution, which is slow, so it takes one member after another.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,20 +13,23 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from cnnjax.models.conv import shifts
 from cnnjax.models.conv.blocks import Blocks, Pair, as_layout
 from cnnjax.models.conv.methods import METHODS, Method, choose, chunk_count
+from cnnjax.models.conv.windows import PLAIN, Window
 
 
 def correlate(
     arrays: tuple[Array, ...],
     expand: Callable[..., Array | Blocks],
-    kernel: Float[Array, "K K C F"],
+    kernel: Float[Array, "K L C F"],
     before: Pair,
     size: Pair,
     wanted: str,
     finish: Callable,
     *extra: Array,
     turned: bool = False,
+    window: Window = PLAIN,
 ) -> Any:
     """Cross-correlates images with a kernel.
 
@@ -39,23 +43,25 @@ def correlate(
         finish: computes the result from the output of a chunk: images, or blocks with up to one more row and column.
         extra: further arguments of `finish`.
         turned: whether to turn the kernel by 180 degrees and to swap its channels and features.
+        window: strides and dilation.
 
     Returns:
         The results of `finish` for all chunks, concatenated.
     """
     height, width = size
     shape = _turned(kernel.shape) if turned else kernel.shape
-    method = METHODS[choose(shape, height * width, wanted)]
+    method = METHODS[choose(shape, height * width, wanted, window)]
     count = chunk_count(method, shape, len(arrays[0]), height * width)
     if method.to_blocks:
         size = -(-height // 2), -(-width // 2)
+    forward = _in_windows(method.forward, method, window)
 
     def product(arrays: tuple[Array, ...], kernel: Array, extra: tuple[Array, ...]) -> Any:
         transformed = (method.transform_turned if turned else method.transform)(kernel)
 
         def one_chunk(chunk: tuple[Array, ...]) -> Any:
             images = as_layout(expand(*chunk), method.from_blocks)
-            return finish(method.forward(images, transformed, before, size), *extra)
+            return finish(forward(images, transformed, before, size), *extra)
 
         return _by_chunks(one_chunk, arrays, count)
 
@@ -65,24 +71,26 @@ def correlate(
 def image_grad(
     arrays: tuple[Array, ...],
     expand: Callable[..., Array | Blocks],
-    kernel: Float[Array, "K K C F"],
+    kernel: Float[Array, "K L C F"],
     before: Pair,
     size: Pair,
     wanted: str,
+    window: Window = PLAIN,
 ) -> Float[Array, "N H W C"]:
     """Returns the gradient of images of `size`; `expand` computes the gradient of the output from `arrays`."""
     height, width = size
-    method = METHODS[choose(_turned(kernel.shape), height * width, wanted)]
-    if (images_grad := method.image_grad) is None:
+    method = METHODS[choose(_turned(kernel.shape), height * width, wanted, window)]
+    images_grad = method.image_grad or (shifts.image_grad if method.any_window and window != PLAIN else None)
+    if images_grad is None:
         # The full correlation of the output's gradient with the turned kernel.
-        last = len(kernel) - 1
-        around = (last - before[0], last - before[1])
+        around = (len(kernel) - 1 - before[0], kernel.shape[1] - 1 - before[1])
         return correlate(
             *(arrays, expand, kernel, around, size, wanted),
             lambda output: as_layout(output, in_blocks=False)[:, :height, :width],
             turned=True,
         )
     count = chunk_count(method, kernel.shape, len(arrays[0]), height * width, backwards=True)
+    images_grad = _in_windows(images_grad, method, window)
 
     def product(arrays: tuple[Array, ...], kernel: Array) -> Array:
         def one_chunk(chunk: tuple[Array, ...]) -> Array:
@@ -100,11 +108,13 @@ def kernel_grad(
     kernel_shape: tuple[int, ...],
     before: Pair,
     wanted: str,
-) -> Float[Array, "K K C F"]:
+    window: Window = PLAIN,
+) -> Float[Array, "K L C F"]:
     """Returns the gradient of a kernel; `expand` computes the gradient of the output from `arrays`."""
     _, height, width, _ = images.shape
-    method = METHODS[choose(kernel_shape, height * width, wanted)]
+    method = METHODS[choose(kernel_shape, height * width, wanted, window)]
     count = chunk_count(method, kernel_shape, len(images), height * width, backwards=True)
+    chunk_grad = _in_windows(method.kernel_grad, method, window)
 
     untransformed = jax.ShapeDtypeStruct(kernel_shape, images.dtype)
     transformed = jax.eval_shape(method.transform, untransformed)
@@ -112,7 +122,7 @@ def kernel_grad(
     def product(images: Array, arrays: tuple[Array, ...]) -> Array:
         def one_chunk(images: Array, *chunk: Array) -> Array:
             grad = as_layout(expand(*chunk), method.to_blocks)
-            return method.kernel_grad(as_layout(images, method.from_blocks), grad, before, transformed.shape)
+            return chunk_grad(as_layout(images, method.from_blocks), grad, before, transformed.shape)
 
         if count == 1:
             total = one_chunk(images, *arrays)
@@ -125,9 +135,13 @@ def kernel_grad(
     return _over_members(method, product)(images, arrays)
 
 
+def _in_windows(function: Callable, method: Method, window: Window) -> Callable:
+    return functools.partial(function, window=window) if method.any_window else function
+
+
 def _turned(kernel_shape: tuple[int, ...]) -> tuple[int, ...]:
-    size, _, channels, features = kernel_shape
-    return size, size, features, channels
+    rows, columns, channels, features = kernel_shape
+    return rows, columns, features, channels
 
 
 def _by_chunks(one_chunk: Callable, arrays: tuple[Array, ...], count: int) -> Any:

@@ -24,7 +24,6 @@ from cnnjax.report.theme import (
     render,
     themed,
 )
-from cnnjax.study.metrics import EPOCH_MEASURES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,7 +62,7 @@ def figures(run: Run) -> Iterator[Plot]:
 
 
 def _history(run: Run) -> Iterator[Plot]:
-    shown = [column for column in EPOCH_MEASURES if run.epochs[column].notna().any()]
+    shown = [column for column in run.epoch_measures if run.epochs[column].notna().any()]
     models = {configuration: model for model, configuration in run.best_of_models.items()}
     configurations = (
         {configuration: run.tell_apart(configuration) for configuration in map(int, run.configurations.index)}

@@ -29,7 +29,6 @@ from cnnjax.report.theme import (
     render,
     themed,
 )
-from cnnjax.study.metrics import TEST_MEASURES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +40,11 @@ _NO_BAND = _NO_BARS.replace("error bars", "band").capitalize()
 
 def scores(run: Run) -> list[str]:
     """Returns the recorded measures of the test split of which larger values are better."""
-    return [measure for measure in TEST_MEASURES if larger_is_better(measure) and run.ok[measure].notna().any()]
+    return [measure for measure in _of_test(run) if larger_is_better(measure)]
+
+
+def _of_test(run: Run) -> list[str]:
+    return [measure for measure in run.measures if measure.startswith("test_") and run.ok[measure].notna().any()]
 
 
 def tables(run: Run) -> list[Table]:
@@ -135,7 +138,8 @@ def _configurations(run: Run) -> Table:
         if configurations[f"{split}_accuracy"].notna().any():
             frame[f"{split}_accuracy"] = configurations[f"{split}_accuracy"]
             frame[f"{split}_loss"] = configurations[f"{split}_loss"]
-    frame["test_loss"] = configurations["test_loss"]
+    losses = [measure for measure in _of_test(run) if not larger_is_better(measure)]
+    frame[losses] = configurations[losses]
     for measure in scores(run):
         frame[measure] = configurations[measure]
         if measure in ("test_accuracy", "test_f1"):

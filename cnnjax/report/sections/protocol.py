@@ -200,6 +200,12 @@ def _data(run: Run) -> Iterator[Finding]:
 
 def _comparability(run: Run) -> Iterator[Finding]:
     """Whether results are comparable with those of others."""
+    if (views := run.config.get("data", {}).get("test_time_augment", "none")) != "none":
+        said = (
+            f"Logits of validation and test images are means over views of each image (data.test_time_augment = "
+            f"{views}): results are not comparable with those of the images alone."
+        )
+        yield Finding("test-time-augmentation", "note", said)
     if run.data.get("test_from") == "pooled":
         said = (
             "The data's own test set was pooled with its training images and split again (data.fractions): test "

@@ -21,6 +21,7 @@ from cnnjax.report.theme import (
     render,
     themed,
 )
+from cnnjax.study.metrics import MEASURES
 
 _INTERVALS = ("sem", "low", "high", "iqm_low", "iqm_high", "new_low", "new_high")
 
@@ -33,7 +34,9 @@ def tables(run: Run) -> list[Table]:
     if run.configurations["n"].max() < 2:
         return []
     several = len(run.configurations) > 1
-    measures = ["test_accuracy"] if several else ["test_accuracy", "test_loss", "test_f1", "val_accuracy", "val_loss"]
+    own = (measure for measure in run.measures if measure not in MEASURES)
+    all_measures = ["test_accuracy", "test_loss", "test_f1", "val_accuracy", "val_loss", *own]
+    measures = ["test_accuracy"] if several else all_measures
     order = dict.fromkeys([*run.ranked, *run.configurations.index])
     rows = []
     for configuration, measure in ((configuration, measure) for configuration in order for measure in measures):

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import stats
 
-from cnnjax.training.augment import ANGLES, angle_numbers, gather_batch
+from cnnjax.training.augment.batch import gather_batch
+from cnnjax.training.augment.geometry import ANGLES, angle_numbers
 from tests.support.studies import make_study
 
 NAMES = ("crop", "flip", "flip_all", "flip_vertical_all", "rotate")

@@ -1,0 +1,237 @@
+"""Networks of any library with the fast convolutions of `cnnjax.models.conv`: their jaxprs, evaluated with those."""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend import core
+
+from cnnjax.models.conv import convolve
+from cnnjax.models.conv.pooling import max_pool
+
+F = TypeVar("F", bound=Callable)
+Evaluation = Callable[..., list[Any]]  # of one equation: its outputs from its inputs
+
+
+def with_fast_convolutions(function: F) -> F:
+    """Returns a function with equal values and gradients whose convolutions and max-pools are fast in any loop.
+
+    2-D convolutions are computed by `conv.convolve`, 2-D max-pools by `conv.max_pool`, wherever they are: also in
+    functions that are compiled, mapped, rematerialized, repeated, or have derivatives of their own. Those of other
+    ranks or of integers are left as they are, and those inside a `shard_map`. The function itself may be under
+    `jax.grad`, `jax.vmap`, `jax.shard_map` and in loops. Forward-mode differentiation is not supported.
+
+    Precision is that of `jax.default_matmul_precision`; the precision of a single convolution is ignored.
+
+    Args:
+        function: a pure function of arrays, as `Module.apply` of Flax. Arguments that are no arrays are static.
+    """
+
+    @functools.wraps(function)
+    def rewritten(*args: Any, **kwargs: Any) -> Any:
+        leaves, structure = jax.tree.flatten((args, kwargs))
+        places = [place for place, leaf in enumerate(leaves) if _is_array(leaf)]
+
+        def of_arrays(arrays: list[Any]) -> Any:
+            changed = dict(zip(places, arrays, strict=True))
+            args, kwargs = structure.unflatten(changed.get(place, leaf) for place, leaf in enumerate(leaves))
+            return function(*args, **kwargs)
+
+        arrays = [leaves[place] for place in places]
+        jaxpr, shapes = jax.make_jaxpr(of_arrays, return_shape=True)(arrays)
+        return jax.tree.unflatten(jax.tree.structure(shapes), _evaluate(jaxpr.jaxpr, jaxpr.consts, *arrays))
+
+    return rewritten  # type: ignore[return-value]
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | np.ndarray | np.generic) and leaf.dtype != jax.dtypes.float0
+
+
+def _evaluate(jaxpr: core.Jaxpr, consts: list[Any], *arguments: Any) -> list[Any]:
+    """Returns the outputs of a jaxpr, with the replacements."""
+    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *arguments], strict=True))
+
+    def read(atom: Any) -> Any:
+        return atom.val if isinstance(atom, core.Literal) else values[atom]
+
+    for eqn in jaxpr.eqns:
+        evaluation = _replacement(eqn) or _unchanged(eqn)
+        values.update(zip(eqn.outvars, evaluation(*map(read, eqn.invars)), strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _evaluation(closed: core.ClosedJaxpr) -> Evaluation:
+    return functools.partial(_evaluate, closed.jaxpr, closed.consts)
+
+
+@functools.cache
+def _empty() -> core.Jaxpr:
+    return jax.make_jaxpr(tuple)().jaxpr
+
+
+def _unchanged(eqn: core.JaxprEqn) -> Evaluation:
+    """Returns the evaluation of an equation as it is."""
+    variables = [*dict.fromkeys(atom for atom in eqn.invars if not isinstance(atom, core.Literal))]
+    alone = _empty().replace(invars=variables, outvars=eqn.outvars, eqns=[eqn], effects=eqn.effects)
+    evaluate = core.jaxpr_as_fun(core.ClosedJaxpr(alone, []))
+
+    def evaluation(*inputs: Any) -> list[Any]:
+        pairs = zip(eqn.invars, inputs, strict=True)
+        values = {atom: value for atom, value in pairs if not isinstance(atom, core.Literal)}
+        return evaluate(*(values[variable] for variable in variables))
+
+    return evaluation
+
+
+def _replacement(eqn: core.JaxprEqn) -> Evaluation | None:
+    """Returns a faster evaluation of an equation, if there is one."""
+    name = eqn.primitive.name
+    if name in _REPLACED:
+        return _REPLACED[name](eqn)
+    if name in _NESTED and any(_replacement(each) for jaxpr in _inner(eqn) for each in jaxpr.eqns):
+        return _NESTED[name](eqn)
+    return None
+
+
+def _inner(eqn: core.JaxprEqn) -> Iterator[core.Jaxpr]:
+    """Yields the jaxprs among an equation's parameters."""
+    for leaf in jax.tree.leaves(eqn.params):
+        jaxpr = getattr(leaf, "jaxpr", leaf)
+        if isinstance(jaxpr, core.Jaxpr):
+            yield jaxpr
+
+
+def _is_float(*atoms: Any) -> bool:
+    """Returns whether all are floats of the same type."""
+    dtypes = {atom.aval.dtype for atom in atoms}
+    return len(dtypes) == 1 and jnp.issubdtype(dtypes.pop(), jnp.floating)
+
+
+def _convolution(eqn: core.JaxprEqn) -> Evaluation | None:
+    if len(eqn.params["window_strides"]) != 2 or not _is_float(*eqn.invars, *eqn.outvars):
+        return None
+    (batch, channel, *image), (feature, depth, *place), out = eqn.params["dimension_numbers"]
+    spread = [(0, 0, distance - 1) for distance in eqn.params["lhs_dilation"]]
+    batch_groups, groups = eqn.params["batch_group_count"], eqn.params["feature_group_count"]
+
+    def evaluation(images: jax.Array, kernel: jax.Array) -> list[jax.Array]:
+        images = images.transpose(batch, *image, channel)
+        if batch_groups > 1:  # groups of images are groups of channels
+            split = images.reshape(batch_groups, -1, *images.shape[1:])
+            images = jnp.moveaxis(split, 0, 3).reshape(*split.shape[1:4], -1)
+        images = lax.pad(images, jnp.zeros((), images.dtype), ((0, 0, 0), *spread, (0, 0, 0)))
+        output = convolve(
+            *(images, kernel.transpose(*place, depth, feature), eqn.params["padding"]),
+            strides=eqn.params["window_strides"],
+            dilation=eqn.params["rhs_dilation"],
+            groups=batch_groups * groups,
+        )
+        return [output.transpose(np.argsort([out[0], *out[2:], out[1]]))]
+
+    return evaluation
+
+
+def _max_pool(eqn: core.JaxprEqn) -> Evaluation | None:
+    names = ("window_dimensions", "window_strides", "padding", "base_dilation", "window_dilation")
+    shape, strides, padding, *dilations = (eqn.params[name] for name in names)
+    moving = [n for n, each in enumerate(zip(shape, strides, padding, strict=True)) if each != (1, 1, (0, 0))]
+    if len(shape) != 4 or len(moving) > 2 or {*dilations} != {(1,) * 4} or not _is_float(*eqn.invars):
+        return None
+    fixed = [axis for axis in (0, 3, 1, 2) if axis not in moving]
+    axes = [fixed[0], *sorted([*moving, *fixed[2:]]), fixed[1]]
+    _, rows, columns, _ = axes
+
+    def evaluation(images: jax.Array) -> list[jax.Array]:
+        pooled = max_pool(
+            images.transpose(axes),
+            (shape[rows], shape[columns]),
+            (strides[rows], strides[columns]),
+            (padding[rows], padding[columns]),
+        )
+        return [pooled.transpose(np.argsort(axes))]
+
+    return evaluation
+
+
+def _jit(eqn: core.JaxprEqn) -> Evaluation:
+    return _evaluation(eqn.params["jaxpr"])
+
+
+def _checkpoint(eqn: core.JaxprEqn) -> Evaluation:
+    function = functools.partial(_evaluate, eqn.params["jaxpr"], [])
+    return jax.checkpoint(function, prevent_cse=eqn.params["prevent_cse"], policy=eqn.params["policy"])
+
+
+def _cond(eqn: core.JaxprEqn) -> Evaluation:
+    branches = [_evaluation(branch) for branch in eqn.params["branches"]]
+    return lambda index, *operands: lax.switch(index, branches, *operands)
+
+
+def _while(eqn: core.JaxprEqn) -> Evaluation:
+    condition, body = (_evaluation(eqn.params[f"{name}_jaxpr"]) for name in ("cond", "body"))
+    of_condition, of_body = (eqn.params[f"{name}_nconsts"] for name in ("cond", "body"))
+
+    def evaluation(*inputs: Any) -> list[Any]:
+        ours, consts, carry = np.split([*range(len(inputs))], [of_condition, of_condition + of_body])
+        ours, consts, carry = ([inputs[n] for n in part] for part in (ours, consts, carry))
+        return lax.while_loop(lambda carry: condition(*ours, *carry)[0], lambda carry: body(*consts, *carry), carry)
+
+    return evaluation
+
+
+def _scan(eqn: core.JaxprEqn) -> Evaluation:
+    body, carried, consts = _evaluation(eqn.params["jaxpr"]), eqn.params["num_carry"], eqn.params["num_consts"]
+
+    def evaluation(*inputs: Any) -> list[Any]:
+        fixed, carry, rows = inputs[:consts], inputs[consts : consts + carried], inputs[consts + carried :]
+
+        def step(carry: tuple[Any, ...], row: tuple[Any, ...]) -> tuple[tuple[Any, ...], list[Any]]:
+            outputs = body(*fixed, *carry, *row)
+            return tuple(outputs[:carried]), outputs[carried:]
+
+        static = {name: eqn.params[name] for name in ("length", "reverse", "unroll")}
+        carry, rows = lax.scan(step, tuple(carry), tuple(rows), **static)
+        return [*carry, *rows]
+
+    return evaluation
+
+
+def _custom_derivative(eqn: core.JaxprEqn) -> Evaluation:
+    """Keeps the derivative that a function has of its own, with the replacements in it, too."""
+    original, call, consts = _unchanged(eqn), _evaluation(eqn.params["call_jaxpr"]), eqn.params["num_consts"]
+    # Of closed-over arrays, which come first, and of integers there is no gradient.
+    has_grad = [n >= consts and jnp.issubdtype(atom.aval.dtype, jnp.floating) for n, atom in enumerate(eqn.invars)]
+
+    @jax.custom_vjp
+    def evaluation(*inputs: Any) -> list[Any]:
+        return call(*inputs)
+
+    def forward(*inputs: Any) -> tuple[list[Any], Callable]:
+        return jax.vjp(functools.partial(original, *inputs[:consts]), *inputs[consts:])
+
+    def of_floats(pullback: Callable, grads: list[Any]) -> list[Any]:
+        return [grad for grad, wanted in zip(pullback(grads), has_grad[consts:], strict=True) if wanted]
+
+    def backward(pullback: Callable, grads: list[Any]) -> tuple[Any, ...]:
+        floats = iter(with_fast_convolutions(of_floats)(pullback, grads))
+        return tuple(next(floats) if wanted else None for wanted in has_grad)
+
+    evaluation.defvjp(with_fast_convolutions(forward), backward)
+    return evaluation
+
+
+_REPLACED: dict[str, Callable[[core.JaxprEqn], Evaluation | None]] = {
+    "conv_general_dilated": _convolution,
+    "reduce_window_max": _max_pool,
+}
+_NESTED: dict[str, Callable[[core.JaxprEqn], Evaluation]] = {
+    **dict.fromkeys(("jit", "pjit"), _jit),
+    **dict.fromkeys(("checkpoint", "remat2"), _checkpoint),
+    **{"cond": _cond, "while": _while, "scan": _scan},
+    **dict.fromkeys(("custom_jvp_call", "custom_vjp_call"), _custom_derivative),
+}
