@@ -93,9 +93,9 @@ def main(config_overrides: list[str]) -> None:
         if flag.value is not None and remote.is_url(WORKDIR.value or ""):
             needed = f"must be a folder that all machines see with --{flag.name}; mount the bucket"
             raise RequestError("--workdir", WORKDIR.value, needed)
-    for flag in (MAX_SEEDS, MARGIN):
-        if flag.value is not None and UNTIL.value is None:
-            raise RequestError(f"--{flag.name}", flag.value, "it needs --until=decided")
+    for name, value in ((MAX_SEEDS.name, MAX_SEEDS.value), (MARGIN.name, MARGIN.value)):
+        if value is not None and UNTIL.value is None:
+            raise RequestError(f"--{name}", value, "it needs --until=decided")
     asked = {flag.name: flag.value for flag in (PLAN, PROFILE, OVERWRITE, CONFIRM, UNTIL, MAX_SEEDS, MARGIN)}
     place = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
     plain = study.to_dict()

@@ -196,7 +196,8 @@ def grow(values: np.ndarray, start: int = 3, scale: Scale = IDENTITY) -> Grown:
         shares.append(share_of_look(sum(shares), now, before, most))
         groups = {i: dict(enumerate(row[:n])) for i, (row, n) in enumerate(zip(values, seeds, strict=True))}
         ranks = rank(groups, scale=scale, share=shares[-1], earlier_shares=worse)
-        excluded = np.isin(np.arange(k), [one.name for one in ranks if not one.may_be_best])
+        out = {one.name for one in ranks if not one.may_be_best}
+        excluded = np.array([i in out for i in range(k)])
         worse |= {int(i): max(shares[-1], worse.get(int(i), 0.0)) for i in np.flatnonzero(excluded)}
         ever, before = ever | excluded, now
         if excluded.sum() == k - 1 or now == most:
