@@ -6,7 +6,7 @@ The training is that of He et al. 2016, section 4.2: SGD with momentum and weigh
 tenth of the learning rate after 32,000 and 48,000 steps, padded crops and flips. They report 91.25 %, 92.49 % and
 93.03 % correct on the test split. CIFAR-10 has to be prepared once: `python -m cnnjax.data.prepare cifar10`.
 Expected run time: days on a CPU, hours on a GPU; `--plan` says what would run.
-`configs/resnets.py:smoke` is the same study on 100 digits, in about a minute on a CPU.
+`configs/resnets.py:smoke` is the same study on 100 digits, in a minute and a half on a CPU.
 """
 
 from ml_collections import ConfigDict

@@ -21,7 +21,10 @@ def study_cost(run: Run) -> Cost:
     A member's seconds are its share of the time of the members that trained together.
     """
     seconds = run.trials.groupby("member")["seconds"].max().sum()
-    return Cost(float(seconds), len(run.epochs) * _training_images(run))
+    # The last epoch may be a part of one.
+    missing = (run.trials["epochs_run"] - run.trials["epochs"].astype(float)).clip(lower=0)
+    missing = missing.groupby(run.trials["member"]).max().sum()
+    return Cost(float(seconds), round((len(run.epochs) - missing) * _training_images(run)))
 
 
 def _training_images(run: Run) -> int:
@@ -35,7 +38,8 @@ def by_configuration(run: Run) -> pd.DataFrame:
         A frame with the configurations as index, and the columns `seconds`, `images` and `test_accuracy` (means over
         the seeds) and `is_front`: no other configuration is at least as accurate in less time.
     """
-    trials = run.ok.assign(images=run.ok["epochs_run"].astype(int) * _training_images(run))
+    passes = run.ok[["epochs_run", "epochs"]].astype(float).min(axis=1)
+    trials = run.ok.assign(images=passes * _training_images(run))
     frame = trials.groupby("configuration")[["seconds", "images", "test_accuracy"]].mean().dropna()
     return frame.assign(is_front=pareto_front(frame["seconds"].to_numpy(), frame["test_accuracy"].to_numpy()))
 

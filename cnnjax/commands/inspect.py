@@ -13,8 +13,10 @@ import pandas as pd
 from cnnjax.data import Dataset, load_dataset
 from cnnjax.data.findings import examine
 from cnnjax.data.normalization import affine_map
+from cnnjax.models.conv import pointwise
 from cnnjax.models.conv.methods import choose
-from cnnjax.models.specs import Layer, Residual
+from cnnjax.models.conv.windows import Window
+from cnnjax.models.specs import Conv, Layer, Residual
 from cnnjax.models.summary import LayerRow, check_fits, describe_network, layer_table
 from cnnjax.report import html
 from cnnjax.report.sections import data
@@ -113,9 +115,16 @@ def _layers(study: Study, dataset: Dataset) -> Iterator[tuple[str, pd.DataFrame]
 
 def _method(row: LayerRow, convolution: str) -> str:
     """Returns the method that computes a layer's convolution; empty for other layers."""
-    if len(row.kernel) != 4 or isinstance(row.layer, str):
+    if not isinstance(row.layer, Conv):
         return ""
-    return choose(row.kernel, math.prod(row.output[:2]), convolution)
+    *places, channels, features = row.kernel
+    if channels == 1 and row.layer.groups > 1:
+        return "depthwise"
+    layer, kernel = row.layer, (*places, channels, features // row.layer.groups)
+    window = Window((layer.stride, layer.stride), (layer.dilation, layer.dilation))
+    if convolution == "auto" and pointwise.fits(kernel, window):
+        return "pointwise"
+    return choose(kernel, math.prod(row.output[:2]), convolution, window)
 
 
 def layer_name(layer: Layer | str) -> str:

@@ -1,5 +1,6 @@
 """The output of --plan: what a study would run, as a table. On a CPU it imports no jax."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from cnnjax.runs.run_dir import RunFolder, finished_trials
 from cnnjax.runs.speeds import read_speeds
 from cnnjax.study import augmentation, own_code
 from cnnjax.study.plan import Member, Plan, Program, check_axes, make_plan
-from cnnjax.study.schedules import has_horizon
+from cnnjax.study.schedules import check_own, has_horizon
 from cnnjax.study.schema import Study
 from cnnjax.training.estimate import Estimator, describe_speed, network_of, time_span
 from cnnjax.training.machine import Machine, calibrate, this_machine
@@ -45,6 +46,7 @@ def plan_lines(study: Study, workdir: Path | None = None, measure: bool = False)
     own_code.prepare(study.code, study.models)
     for name in study.models:
         find_model(name)  # fail fast, before loading data
+    check_own(study.train.schedules)
     augmentation.load_functions(study.data.augment)
     _check_functions(study)
     folder = None if workdir is None else RunFolder(workdir)
@@ -97,7 +99,7 @@ def _stored_epochs(folder: RunFolder) -> dict[str, int]:
     """Returns the epochs from which members go on, by id: those of their longest finished trials."""
     epochs: dict[str, int] = {}
     for row in folder.read_trials().values():
-        epochs[row["member"]] = max(int(row["epochs"]), epochs.get(row["member"], 0))
+        epochs[row["member"]] = max(math.ceil(float(row["epochs"])), epochs.get(row["member"], 0))
     return epochs
 
 
@@ -128,14 +130,14 @@ def _trained_anew(plan: Plan, folder: RunFolder | None) -> int:
     rows = [trial.row() for trial in plan.trials]
     names = [name for name in rows[0] if name not in ("trial", "epochs")]
     stored = {} if folder is None else folder.read_trials()
-    shortest: dict[tuple[str, ...], int] = {}
+    shortest: dict[tuple[str, ...], float] = {}
     for row in (*rows, *stored.values()):
-        shortest[others(row)] = min(int(row["epochs"]), shortest.get(others(row), int(row["epochs"])))
+        shortest[others(row)] = min(float(row["epochs"]), shortest.get(others(row), math.inf))
     depend = [any(has_horizon(stage.traced.schedule) for stage in trial.stages) for trial in plan.trials]
     longer = [
         trial
         for trial, row, depends in zip(plan.trials, rows, depend, strict=True)
-        if depends and shortest[others(row)] < trial.epochs and trial.id not in stored
+        if depends and shortest[others(row)] < row["epochs"] and trial.id not in stored
     ]
     return len(longer)
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from cnnjax.models.conv import Padding, convolve, convolve_and_pool, same_padding
+from cnnjax.models.conv import convolve, convolve_and_pool, same_padding
 from cnnjax.models.fusion import ConvPool
 from cnnjax.models.specs import AvgPool, BatchNorm, Conv, Dense, GlobalAvgPool, Layer, MaxPool, Residual
 
@@ -63,20 +63,13 @@ class Convolution(nn.Module):
         padding = same_padding(layer.dilation * (size - 1) + 1) if layer.padding == "same" else ((0, 0), (0, 0))
         if self.pools:
             return convolve_and_pool(x_NxHxWxC, kernel, bias, padding, self.method)
-        if (layer.stride, layer.groups, layer.dilation) == (1, 1, 1):
-            output = convolve(x_NxHxWxC, kernel, padding, self.method)
-        else:
-            output = _convolve_general(x_NxHxWxC, kernel, padding, layer)
+        output = convolve(
+            *(x_NxHxWxC, kernel, padding, self.method),
+            strides=(layer.stride, layer.stride),
+            dilation=(layer.dilation, layer.dilation),
+            groups=layer.groups,
+        )
         return output + bias[None, None, None] if layer.bias else output
-
-
-def _convolve_general(images: Array, kernel: Array, padding: Padding, layer: Conv) -> Float[Array, "N P Q F"]:
-    return lax.conv_general_dilated(
-        *(images, kernel, (layer.stride, layer.stride), padding),
-        rhs_dilation=(layer.dilation, layer.dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=layer.groups,
-    )
 
 
 def _bias(module: nn.Module, features: int) -> Float[Array, " F"]:

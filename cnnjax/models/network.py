@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cnnjax.models import modules as layers
+from cnnjax.models.conv import avg_pool, max_pool
 from cnnjax.models.fusion import ConvPool, fused
 from cnnjax.models.init import initial_parameters
 from cnnjax.models.ladder import check_precision, find_model
 from cnnjax.models.own import FlaxNetwork, build_module
-from cnnjax.models.pooling import avg_pool, max_pool
 from cnnjax.models.specs import (
     AvgPool,
     BatchNorm,
@@ -108,9 +108,9 @@ class Network(nn.Module):
                 case Silu():
                     x = nn.silu(x)
                 case MaxPool(window, stride):
-                    x = max_pool(x, window, stride or window)
+                    x = max_pool(x, (window, window), (stride or window,) * 2)
                 case AvgPool(window, stride):
-                    x = avg_pool(x, window, stride or window)
+                    x = avg_pool(x, (window, window), (stride or window,) * 2)
                 case GlobalAvgPool():
                     x = x.mean((1, 2))
                 case Dropout() | ChannelDropout():

@@ -10,11 +10,10 @@ import numpy as np
 from jax import lax
 from jax.extend import core
 
-from cnnjax.models.conv import convolve
-from cnnjax.models.conv.pooling import max_pool
+from cnnjax.models import replacements
+from cnnjax.models.replacements import Evaluation, Fused, fuse, unchanged
 
 F = TypeVar("F", bound=Callable)
-Evaluation = Callable[..., list[Any]]  # of one equation: its outputs from its inputs
 
 
 def with_fast_convolutions(function: F) -> F:
@@ -59,33 +58,14 @@ def _evaluate(jaxpr: core.Jaxpr, consts: list[Any], *arguments: Any) -> list[Any
     def read(atom: Any) -> Any:
         return atom.val if isinstance(atom, core.Literal) else values[atom]
 
-    for eqn in jaxpr.eqns:
-        evaluation = _replacement(eqn) or _unchanged(eqn)
+    for eqn in fuse(jaxpr):
+        evaluation = eqn.evaluation if isinstance(eqn, Fused) else _replacement(eqn) or unchanged(eqn)
         values.update(zip(eqn.outvars, evaluation(*map(read, eqn.invars)), strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
 
 def _evaluation(closed: core.ClosedJaxpr) -> Evaluation:
     return functools.partial(_evaluate, closed.jaxpr, closed.consts)
-
-
-@functools.cache
-def _empty() -> core.Jaxpr:
-    return jax.make_jaxpr(tuple)().jaxpr
-
-
-def _unchanged(eqn: core.JaxprEqn) -> Evaluation:
-    """Returns the evaluation of an equation as it is."""
-    variables = [*dict.fromkeys(atom for atom in eqn.invars if not isinstance(atom, core.Literal))]
-    alone = _empty().replace(invars=variables, outvars=eqn.outvars, eqns=[eqn], effects=eqn.effects)
-    evaluate = core.jaxpr_as_fun(core.ClosedJaxpr(alone, []))
-
-    def evaluation(*inputs: Any) -> list[Any]:
-        pairs = zip(eqn.invars, inputs, strict=True)
-        values = {atom: value for atom, value in pairs if not isinstance(atom, core.Literal)}
-        return evaluate(*(values[variable] for variable in variables))
-
-    return evaluation
 
 
 def _replacement(eqn: core.JaxprEqn) -> Evaluation | None:
@@ -104,58 +84,6 @@ def _inner(eqn: core.JaxprEqn) -> Iterator[core.Jaxpr]:
         jaxpr = getattr(leaf, "jaxpr", leaf)
         if isinstance(jaxpr, core.Jaxpr):
             yield jaxpr
-
-
-def _is_float(*atoms: Any) -> bool:
-    """Returns whether all are floats of the same type."""
-    dtypes = {atom.aval.dtype for atom in atoms}
-    return len(dtypes) == 1 and jnp.issubdtype(dtypes.pop(), jnp.floating)
-
-
-def _convolution(eqn: core.JaxprEqn) -> Evaluation | None:
-    if len(eqn.params["window_strides"]) != 2 or not _is_float(*eqn.invars, *eqn.outvars):
-        return None
-    (batch, channel, *image), (feature, depth, *place), out = eqn.params["dimension_numbers"]
-    spread = [(0, 0, distance - 1) for distance in eqn.params["lhs_dilation"]]
-    batch_groups, groups = eqn.params["batch_group_count"], eqn.params["feature_group_count"]
-
-    def evaluation(images: jax.Array, kernel: jax.Array) -> list[jax.Array]:
-        images = images.transpose(batch, *image, channel)
-        if batch_groups > 1:  # groups of images are groups of channels
-            split = images.reshape(batch_groups, -1, *images.shape[1:])
-            images = jnp.moveaxis(split, 0, 3).reshape(*split.shape[1:4], -1)
-        images = lax.pad(images, jnp.zeros((), images.dtype), ((0, 0, 0), *spread, (0, 0, 0)))
-        output = convolve(
-            *(images, kernel.transpose(*place, depth, feature), eqn.params["padding"]),
-            strides=eqn.params["window_strides"],
-            dilation=eqn.params["rhs_dilation"],
-            groups=batch_groups * groups,
-        )
-        return [output.transpose(np.argsort([out[0], *out[2:], out[1]]))]
-
-    return evaluation
-
-
-def _max_pool(eqn: core.JaxprEqn) -> Evaluation | None:
-    names = ("window_dimensions", "window_strides", "padding", "base_dilation", "window_dilation")
-    shape, strides, padding, *dilations = (eqn.params[name] for name in names)
-    moving = [n for n, each in enumerate(zip(shape, strides, padding, strict=True)) if each != (1, 1, (0, 0))]
-    if len(shape) != 4 or len(moving) > 2 or {*dilations} != {(1,) * 4} or not _is_float(*eqn.invars):
-        return None
-    fixed = [axis for axis in (0, 3, 1, 2) if axis not in moving]
-    axes = [fixed[0], *sorted([*moving, *fixed[2:]]), fixed[1]]
-    _, rows, columns, _ = axes
-
-    def evaluation(images: jax.Array) -> list[jax.Array]:
-        pooled = max_pool(
-            images.transpose(axes),
-            (shape[rows], shape[columns]),
-            (strides[rows], strides[columns]),
-            (padding[rows], padding[columns]),
-        )
-        return [pooled.transpose(np.argsort(axes))]
-
-    return evaluation
 
 
 def _jit(eqn: core.JaxprEqn) -> Evaluation:
@@ -177,8 +105,8 @@ def _while(eqn: core.JaxprEqn) -> Evaluation:
     of_condition, of_body = (eqn.params[f"{name}_nconsts"] for name in ("cond", "body"))
 
     def evaluation(*inputs: Any) -> list[Any]:
-        ours, consts, carry = np.split([*range(len(inputs))], [of_condition, of_condition + of_body])
-        ours, consts, carry = ([inputs[n] for n in part] for part in (ours, consts, carry))
+        ours, others = inputs[:of_condition], inputs[of_condition:]
+        consts, carry = others[:of_body], [*others[of_body:]]
         return lax.while_loop(lambda carry: condition(*ours, *carry)[0], lambda carry: body(*consts, *carry), carry)
 
     return evaluation
@@ -203,7 +131,7 @@ def _scan(eqn: core.JaxprEqn) -> Evaluation:
 
 def _custom_derivative(eqn: core.JaxprEqn) -> Evaluation:
     """Keeps the derivative that a function has of its own, with the replacements in it, too."""
-    original, call, consts = _unchanged(eqn), _evaluation(eqn.params["call_jaxpr"]), eqn.params["num_consts"]
+    original, call, consts = unchanged(eqn), _evaluation(eqn.params["call_jaxpr"]), eqn.params["num_consts"]
     # Of closed-over arrays, which come first, and of integers there is no gradient.
     has_grad = [n >= consts and jnp.issubdtype(atom.aval.dtype, jnp.floating) for n, atom in enumerate(eqn.invars)]
 
@@ -226,8 +154,8 @@ def _custom_derivative(eqn: core.JaxprEqn) -> Evaluation:
 
 
 _REPLACED: dict[str, Callable[[core.JaxprEqn], Evaluation | None]] = {
-    "conv_general_dilated": _convolution,
-    "reduce_window_max": _max_pool,
+    "conv_general_dilated": replacements.convolution,
+    "reduce_window_max": replacements.pool,
 }
 _NESTED: dict[str, Callable[[core.JaxprEqn], Evaluation]] = {
     **dict.fromkeys(("jit", "pjit"), _jit),

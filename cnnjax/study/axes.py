@@ -13,7 +13,7 @@ from cnnjax.study.augmentation import NONE
 from cnnjax.study.early_stopping import read_stopping
 from cnnjax.study.hparams import HPARAMS, TRACED, Stage, Static, Traced
 from cnnjax.study.losses import canonical
-from cnnjax.study.schedules import factors, has_horizon
+from cnnjax.study.schedules import factors, has_horizon, is_by_step, read_plateau
 
 _MATTERS = {
     "seeds": "if a stream that training uses has no seed of its own (None)",
@@ -83,13 +83,13 @@ def stage_content(static: Static, stages: Sequence[Stage]) -> tuple[dict[str, An
     """
     layers = layers_of(static.model)
     content = static_content(static)
-    for derived in ("optimizer", "clips", "keeps_best"):  # each stage has its own optimizer
+    for derived in ("optimizer", "clips", "keeps_best", "plateaus", "parts"):  # each stage has its own optimizer
         content.pop(derived, None)
     if layers is not None and not any(hasattr(layer, "kernel_size") for layer in layers):
         content.pop("convolution", None)
     of_trial = [_stage_content(stage, layers) for stage in stages]
     of_member = of_trial
-    if len(stages) == 1 and not has_horizon(stages[0].traced.schedule):
+    if len(stages) == 1 and not stages[0].has_part and not has_horizon(stages[0].traced.schedule):
         of_member = [{key: value for key, value in of_trial[0].items() if key != "epochs"}]
     elif len(stages) > 1 and stages[0].traced.stage_start != "best":
         content["stage_start"] = stages[0].traced.stage_start
@@ -126,7 +126,7 @@ def _of_stage(stage: Stage, dropout_rates: tuple[float | None, ...]) -> Hashable
         "nesterov": traced.nesterov and has_moment,
         "dropout_rate": dropout_rates,
         "schedule": _table(traced.schedule, stage.epochs),
-        "early_stopping": stopping and stopping._replace(patience=min(stopping.patience, stage.epochs)),
+        "early_stopping": stopping and stopping._replace(patience=min(stopping.patience, stage.whole_epochs)),
         "stage_start": None,  # a hyperparameter of the trial, not of the stage
     }
     # Without momentum or adaptive moments, decoupled weight decay equals L2.
@@ -136,5 +136,8 @@ def _of_stage(stage: Stage, dropout_rates: tuple[float | None, ...]) -> Hashable
 
 
 @functools.lru_cache(1024)
-def _table(schedule: str, epochs: int) -> bytes:
-    return factors(schedule, epochs).tobytes()
+def _table(schedule: str, epochs: float) -> Hashable:
+    """Returns what identifies the effect of a schedule. The number of steps in an epoch is not known yet."""
+    if is_by_step(schedule):
+        return schedule
+    return read_plateau(schedule), factors(schedule, epochs).tobytes()

@@ -7,13 +7,14 @@ and the table in configs/README.md. To add a hyperparameter, add one entry here,
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
 
 from cnnjax.study import augmentation, early_stopping, losses, schedules
 from cnnjax.study.hparam import Hparam
-from cnnjax.study.rules import FLAG, Rule, choice, integer, none_or, number
+from cnnjax.study.rules import FLAG, Rule, choice, integer, is_number, none_or, number
 
 MOST_EPOCHS = 100_000  # the schedule is a table with one row for each epoch
 MOST_FOLDS = 1000
@@ -169,10 +170,11 @@ HPARAMS = (
     ),
     Hparam(
         "epochs",
-        int,
+        float,
         10,
-        integer(1, MOST_EPOCHS),
-        "Number of passes over the training split. A shorter trial is read off a longer one if both begin identically.",
+        Rule(lambda v: is_number(v) and 0 < v <= MOST_EPOCHS, f"must be a number > 0 and <= {MOST_EPOCHS}"),
+        "Number of passes over the training split. A shorter trial is read off a longer one if both begin identically. "
+        "With 9.9, the tenth epoch has 0.9 of its steps, rounded up; such a trial trains by itself.",
         in_stages=True,
         is_main=True,
     ),
@@ -181,7 +183,7 @@ HPARAMS = (
         str,
         "constant",
         Rule(schedules.is_schedule, schedules.ALLOWED),
-        "Learning-rate schedule ([schedules.py](../cnnjax/study/schedules.py)).",
+        "[Learning-rate schedule](../docs/reference/schedules.md).",
         in_stages=True,
         matters="if the schedules differ within the trained epochs",
     ),
@@ -282,7 +284,7 @@ _Static: Any = dataclasses.make_dataclass(
     [
         ("model", str),
         *((h.column, h.type, h.default) for h in STATIC),
-        *((name, bool, False) for name in ("clips", "keeps_best")),
+        *((name, bool, False) for name in ("clips", "keeps_best", "plateaus", "parts")),
     ],
     frozen=True,
 )
@@ -292,10 +294,11 @@ _Traced: Any = dataclasses.make_dataclass("_Traced", [(h.column, h.type, h.defau
 class Static(_Static):
     """Static hyperparameters of a trial. They are compiled into the program.
 
-    The fields are `model`, the static hyperparameters by their columns, `clips` and `keeps_best`. `optimizer` has the
-    optimizers of all stages, joined by '+'. `clips` is whether any stage clips gradients: the norm costs a pass over
-    them. `keeps_best` is whether the state has the weights of the best epoch, too: with a validation split or early
-    stopping.
+    The fields are `model`, the static hyperparameters by their columns, and flags. `optimizer` has the optimizers of
+    all stages, joined by '+'. `clips` is whether any stage clips gradients: the norm costs a pass over them.
+    `keeps_best` is whether the state has the weights of the best epoch, too: with a validation split or early stopping.
+    `plateaus` is whether any stage reduces the learning rate on a plateau. `parts` is whether any stage ends within an
+    epoch.
     """
 
 
@@ -308,8 +311,18 @@ class Stage:
     """A stage of a trial's training, with its own optimizer and hyperparameters. Most trials have one."""
 
     optimizer: str
-    epochs: int  # the maximum; early stopping may end the stage before
+    epochs: float  # the maximum; early stopping may end the stage before
     traced: Traced
+
+    @property
+    def whole_epochs(self) -> int:
+        """The number of epochs, of which the last may be a part of one."""
+        return math.ceil(self.epochs)
+
+    @property
+    def has_part(self) -> bool:
+        """Whether the last epoch is a part of one."""
+        return self.whole_epochs > self.epochs
 
 
 @dataclasses.dataclass(frozen=True)

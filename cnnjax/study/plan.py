@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from cnnjax.models.ladder import layers_of
 from cnnjax.study.axes import digest, stage_content, static_content, used_by_training, where_it_matters
 from cnnjax.study.hparams import HPARAMS, STATIC, TRACED, Stage, Static, Streams, Traced
+from cnnjax.study.schedules import read_plateau
 from cnnjax.study.schema import Study
 from cnnjax.utils.errors import RequestError
 
@@ -34,7 +35,12 @@ class Trial:
 
     @property
     def epochs(self) -> int:
-        """The maximum number of epochs over all stages."""
+        """The maximum number of epochs over all stages. The last of a stage may be a part of one."""
+        return sum(stage.whole_epochs for stage in self.stages)
+
+    @property
+    def passes(self) -> float:
+        """The maximum number of passes over the training split."""
         return sum(stage.epochs for stage in self.stages)
 
     def row(self) -> dict[str, Any]:
@@ -45,7 +51,7 @@ class Trial:
         streams = {f"stream_{name}": seed for name, seed in dataclasses.asdict(self.streams).items()}
         axes = {**dataclasses.asdict(self.static), **dataclasses.asdict(self.stages[0].traced)}
         later = " > ".join(_changes(*pair) for pair in itertools.pairwise(self.stages)) or None
-        axes |= {"later_stages": later, "epochs": self.epochs}
+        axes |= {"later_stages": later, "epochs": self.passes}
         return {"trial": self.id, **axes, "seed": self.seed, **streams}
 
 
@@ -73,8 +79,12 @@ class Member:
 
     @property
     def epochs(self) -> int:
-        """The maximum number of epochs."""
+        """The maximum number of epochs. The last of a stage may be a part of one."""
         return self.trials[-1].epochs
+
+    def share(self, epoch: int) -> float:
+        """Returns the part of an epoch that is trained, as if only the last epoch may be a part of one."""
+        return 1 if epoch < self.epochs else 1 + self.trials[-1].passes - self.epochs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -281,7 +291,10 @@ def _compiled_and_stages(study: Study, model: str, *values: Any) -> tuple[Static
     hparams["optimizer"] = "+".join(sorted({stage.optimizer for stage in stages}))
     clips = any(stage.traced.clip_norm is not None for stage in stages)
     keeps_best = study.data.has_validation or any(stage.traced.early_stopping != "off" for stage in stages)
-    return Static(model=model, **hparams, clips=clips, keeps_best=keeps_best), stages
+    plateaus = any(read_plateau(stage.traced.schedule) is not None for stage in stages)
+    parts = any(stage.has_part for stage in stages)
+    flags = {"clips": clips, "keeps_best": keeps_best, "plateaus": plateaus, "parts": parts}
+    return Static(model=model, **hparams, **flags), stages
 
 
 def single_out(study: Study, trial: Trial, seeds: tuple[int, ...]) -> Study:
@@ -303,4 +316,5 @@ def _stage(point: dict[str, Any]) -> Stage:
     """Returns the stage at a point of the grid. Hyperparameters that its optimizer does not use have their defaults."""
     optimizer = point["optimizer"]
     used = {h.column: h.default if h.optimizers and optimizer not in h.optimizers else point[h.name] for h in TRACED}
-    return Stage(optimizer, point["epochs"], Traced(**used))
+    epochs = point["epochs"]
+    return Stage(optimizer, int(epochs) if epochs == int(epochs) else epochs, Traced(**used))

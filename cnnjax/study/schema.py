@@ -5,6 +5,7 @@ this `Study`, never a ConfigDict.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from cnnjax.study.hparams import HPARAMS, MOST_EPOCHS
 from cnnjax.study.metrics import MEASURES, NAMES, RULE, is_measure, measures_of, metrics_of, read_metrics
 from cnnjax.study.renamed import OLD_KEYS, modern_config
 from cnnjax.study.rules import FLAG, Rule, choice, integer, is_int, is_number, none_or, number
+from cnnjax.study.schedules import read_plateau
 from cnnjax.study.validation import (
     axis,
     build,
@@ -132,8 +134,14 @@ class TrainConfig(_Train):
 
     @property
     def longest_stage(self) -> int:
-        """The largest number of epochs of any stage of any trial."""
-        return max(max(self.epochs) if "epochs" not in stage else stage["epochs"] for stage in self.stages or ({},))
+        """The largest number of epochs of any stage of any trial. The last of a stage may be a part of one."""
+        stages = self.stages or ({},)
+        return math.ceil(max(max(self.epochs) if "epochs" not in stage else stage["epochs"] for stage in stages))
+
+    @property
+    def schedules(self) -> tuple[str, ...]:
+        """The schedules of all stages."""
+        return (*self.schedule, *(stage["schedule"] for stage in self.stages if "schedule" in stage))
 
     @property
     def stopping(self) -> tuple[str, ...]:
@@ -318,6 +326,15 @@ def _check_stopping(study: Study) -> None:
         if rule is not None and rule.metric.startswith("val_") and not study.data.has_validation:
             problem = "needs a validation split; use data.validation=0.1, or data.validation_from='given'"
             raise RequestError("train.early_stopping", text, problem)
+    for stage in study.train.stages or ({},):
+        texts = (stage["schedule"],) if "schedule" in stage else study.train.schedule
+        rules = (stage["early_stopping"],) if "early_stopping" in stage else study.train.early_stopping
+        plateaus = [text for text in texts if read_plateau(text) is not None]
+        if plateaus and "off" in rules and not study.data.has_validation:
+            problem = (
+                "it monitors a metric of a validation split; use data.validation=0.1, or early_stopping by train_loss"
+            )
+            raise RequestError("train.schedule", plateaus[0], problem)
     if len(study.train.stage_start) > 1 and not (study.data.has_validation or study.train.stops_early):
         problem = "needs a validation split or early stopping; use data.validation=0.1, or stage_start='last'"
         raise RequestError("train.stage_start", "best", problem)

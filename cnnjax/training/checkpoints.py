@@ -60,7 +60,7 @@ class Checkpoints:
             self._manager.delete(epoch)
             self.stale.remove(epoch)
         meta = add_checksum({**meta, "checksums": _checksums(state)})
-        arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        arguments = ocp.args.Composite(state=ocp.args.StandardSave(_used(state)), meta=ocp.args.JsonSave(meta))
         self._manager.save(epoch, args=arguments, force=True)  # also before a later epoch
 
     def epochs(self) -> list[int]:
@@ -209,7 +209,16 @@ def _read_meta(folder: Path) -> dict[str, Any]:
 
 
 def _read_state(folder: Path, abstract_state: Any) -> Any:
-    return ocp.StandardCheckpointHandler().restore(folder / "state", args=ocp.args.StandardRestore(abstract_state))
+    used = _used(abstract_state)
+    found = ocp.StandardCheckpointHandler().restore(folder / "state", args=ocp.args.StandardRestore(used))
+    return found if used is abstract_state else type(abstract_state)(**found)
+
+
+def _used(state: Any) -> Any:
+    """Returns a state without the optional fields that are None: states of older versions do not have them."""
+    defaults = getattr(state, "_field_defaults", {})
+    unused = [name for name in defaults if getattr(state, name) is None]
+    return {name: getattr(state, name) for name in state._fields if name not in unused} if unused else state
 
 
 def _read_variables(folder: Path, best: bool, abstract_variables: Any) -> tuple[list[str], dict]:

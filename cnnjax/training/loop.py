@@ -126,7 +126,7 @@ def _train(work: Work, now: Checkpoint) -> Checkpoint:
     if population.traces > traces:  # a smaller program was compiled for the members that still train
         work.records.write_json("program.json", population.compiled)
     elapsed = time.perf_counter() - start
-    work.images += len(lines) * work.train_size
+    work.images += work.count_images(lines)
     work.seconds += elapsed
     _report_progress(work, epoch + epochs, elapsed, lines)
     return Checkpoint(state, epoch + epochs, seconds + elapsed)
@@ -180,7 +180,7 @@ def _record_trials(work: Work, now: Checkpoint) -> None:
     diverged, ran = get((state.diverged, state.epoch))
     best = np.zeros_like(ran) if state.best is None else get(state.best.epoch)
     rows, evaluations, test_labels = [], [], dataset.test_labels
-    seen = sum(line["epoch"] <= epoch for line in work.lines.values()) * work.train_size  # none after an end
+    seen = work.count_images(line for line in work.lines.values() if line["epoch"] <= epoch)  # none after an end
     for m, trial in work.waiting[epoch]:
         measured: dict[str, Any] = {
             "seconds": round(seconds / len(members), 3),

@@ -22,7 +22,7 @@ from cnnjax.training.device_data import DeviceData
 from cnnjax.training.evaluate import predict
 from cnnjax.training.losses import load_loss
 from cnnjax.training.own_functions import load_metrics
-from cnnjax.training.stacking import Hparams, stack_members
+from cnnjax.training.stacking import Hparams, TableSize, stack_members
 from cnnjax.training.train import init_train_state, train_epoch
 from cnnjax.training.train_state import (
     EpochMetrics,
@@ -55,8 +55,8 @@ class Population:
 
     The member axis is sharded over the mesh. Members do not communicate, so results do not depend on the layout.
     `traces` counts how often the training function was traced. With `profile`, a directory, each call of `advance` is
-    one epoch, and the second call writes a trace of the device there, for Perfetto or XProf. `longest` is the number of
-    epochs of the longest stage of any member, by default of the study.
+    one epoch, and the second call writes a trace of the device there, for Perfetto or XProf. `tables` is the size of
+    the schedules' tables, by default for a study without schedules by step.
     """
 
     def __init__(
@@ -67,13 +67,15 @@ class Population:
         num_classes: int,
         mesh: Mesh,
         profile: Path | None = None,
-        longest: int | None = None,
+        tables: TableSize | None = None,
     ):
         network = build_network(static.model, num_classes, static.arithmetic, static.convolution, image_shape)
         self.config = StaticConfig(
             *(network, static.initialization, static.optimizer, static.batch_size, names(static.augment)),
             drop_last=static.drop_last,
             clips=static.clips,
+            plateaus=static.plateaus,
+            parts=static.parts,
             test_time_augment=study.data.test_time_augment,
             loss=load_loss(static.loss),
             class_weights=static.class_weights,
@@ -86,7 +88,7 @@ class Population:
         self._profile = profile
         self._split_seeds = study.split_seeds
         self._train_number = study.data.train_examples.index(static.train_examples)
-        self._longest = longest or study.train.longest_stage
+        self._tables = tables or TableSize(study.train.longest_stage)
         self._monitor = study.select if study.select.startswith("val_") else "val_accuracy"
         self._image_shape = image_shape
         self._keep_best = static.keeps_best
@@ -137,7 +139,7 @@ class Population:
 
     def stack(self, members: Sequence[Member]) -> tuple[Hparams, Streams]:
         """Returns the stacked hyperparameters and streams of members of this program."""
-        return stack_members(members, self._longest, self._monitor, self._split_seeds, self.measures)
+        return stack_members(members, self._tables, self._monitor, self._split_seeds, self.measures)
 
     def init(self, hparams: Hparams, streams: Streams) -> TrainState:
         """Returns the members before their first epoch."""

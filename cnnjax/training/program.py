@@ -22,6 +22,7 @@ from cnnjax.runs.run_dir import RunFolder
 from cnnjax.runs.speeds import add_speed
 from cnnjax.study import augmentation
 from cnnjax.study.plan import Member, Plan, Program, Trial, check_axes, make_plan
+from cnnjax.study.schedules import check_own
 from cnnjax.study.schema import Study
 from cnnjax.training.augment.own import check_augmentations
 from cnnjax.training.device_data import DeviceData, put_data
@@ -32,6 +33,7 @@ from cnnjax.training.machine import this_machine
 from cnnjax.training.memory import MEMORY_SHARE, fitting_size, most_members
 from cnnjax.training.own_functions import check_functions
 from cnnjax.training.population import Population
+from cnnjax.training.stacking import steps_per_epoch, table_size
 from cnnjax.training.work import MemberBatch
 from cnnjax.utils.errors import RequestError, unwritable
 from cnnjax.utils.paths import make_folder
@@ -99,12 +101,15 @@ class Compiler:
         stored = {member for ids, _ in layout for member in ids}
         asked = {member.id for member in program.members}
         new = [member for member in program.members if member.id not in stored]
-        longest = max(stage.epochs for trial in self._trials(program, stored) for stage in trial.stages)
+        stages = (stage for trial in self._trials(program, stored) for stage in trial.stages)
+        examples = self._dataset.train_size(program.static.train_examples)
+        steps = steps_per_epoch(examples, program.static.batch_size, program.static.drop_last)
         shape, num_classes = self._dataset.image_shape, len(self._dataset.classes)
         profile = None if self._profile is None else self._profile / program.id
         keeps_best = program.static.keeps_best or self._dataset.validation is not None  # the source's own split
         static = dataclasses.replace(program.static, keeps_best=keeps_best)
-        population = Population(self._study, static, shape, num_classes, self._mesh, profile, longest)
+        tables = table_size(stages, steps)
+        population = Population(self._study, static, shape, num_classes, self._mesh, profile, tables)
 
         # Another number of devices may have written it. The batches keep their members, whose states are on disk.
         pending = [(ids, size + -size % population.devices) for ids, size in layout if not asked.isdisjoint(ids)]
@@ -156,6 +161,7 @@ def load_plan(study: Study, earlier: Sequence[Study] = ()) -> Plan:
             find_model(name)
             if precision == "tf32":
                 check_precision(precision, jax.default_backend())
+        check_own(study.train.schedules)
         augmentation.load_functions(study.data.augment)
         check_functions(study)
         plan = make_plan(study, earlier)

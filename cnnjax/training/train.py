@@ -3,7 +3,8 @@
 `population` maps `train_epoch` over members.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from cnnjax.training.augment.draws import EVERY_EPOCH, alternate_flips
 from cnnjax.training.evaluate import DeviceSplit, Sums, batch_sums, evaluate, zero_sums
 from cnnjax.training.losses import Labels, Loss, class_weights, losses_of, weighted_mean, weights_of
 from cnnjax.training.optimizers import make_optimizer
-from cnnjax.training.stacking import Hparams
+from cnnjax.training.stacking import Hparams, steps_per_epoch
 from cnnjax.training.train_state import (
     BestWeights,
     EpochMetrics,
@@ -27,6 +28,7 @@ from cnnjax.training.train_state import (
     end_epoch,
     epoch_metrics,
     hparams_of_stage,
+    new_plateau,
     where,
 )
 
@@ -71,6 +73,7 @@ def init_train_state(
         **dict.fromkeys(("epoch", "stage", "stage_start_epoch", "epochs_since_improvement", "diverged"), zero),
         best_score=jnp.array(-jnp.inf),
         best=BestWeights(params, batch_stats, worst, zero) if keep_best else None,
+        plateau=new_plateau() if config.plateaus else None,
     )
 
 
@@ -176,6 +179,8 @@ def _train_batches(
 ) -> tuple[TrainState, tuple[Array, ...]]:
     """Trains on each batch of the training split: a scan of full batches, then one step for the remainder.
 
+    If a stage may end within an epoch, the number of steps is dynamic.
+
     Returns:
         The state, and each of `TRAINING_METRICS`, a mean over the examples.
     """
@@ -192,15 +197,19 @@ def _train_batches(
     full, rest = divmod(count, config.batch_size)
     if config.drop_last:
         count, rest = count - rest, 0
-    steps = full + (rest > 0)
-    # The schedule's factor moves linearly from its value at the epoch's first step to that after the last.
+    steps = steps_per_epoch(train.size, config.batch_size, config.drop_last)
     epoch_of_stage = jnp.minimum(state.epoch - state.stage_start_epoch, len(hparams.schedule) - 1)
-    first, last = hparams.schedule[epoch_of_stage]
+    factors = hparams.schedule[epoch_of_stage]
+    assert len(factors) in (2, steps + 1)
+
+    def factor(number: Array) -> Array:
+        """Returns the schedule's factor of a step: from the table, or on the line from the epoch's start to its end."""
+        by_table = factors[number] if len(factors) > 2 else factors[0] + (factors[1] - factors[0]) * (number / steps)
+        return by_table if state.plateau is None else by_table * state.plateau.scale
 
     def step(carry: tuple[TrainState, Sums], batch: tuple[Array, Array, Array]) -> tuple:
         state, sums = carry
         number, indices, words = batch
-        factor = first + (last - first) * (number / steps)
         split, num_classes = (train.images, train.labels), config.network.num_classes
         images, labels = augmented_batch(
             *(*split, indices, train.scale, train.shift, num_classes), augment=config.augment, words_B=words
@@ -208,21 +217,41 @@ def _train_batches(
         state, metrics = train_step(
             state,
             Batch(images, labels, weights_of(labels, weights)),
-            hparams._replace(learning_rate=hparams.learning_rate * factor),
+            hparams._replace(learning_rate=hparams.learning_rate * factor(number)),
             jax.random.fold_in(dropout_key, number),
             config,
         )
         return (state, jax.tree.map(jnp.add, sums, metrics)), None
 
     examples = (order[:count], words[:count])
-    carry = (state, zero_sums())
-    if full:
-        batches = (a[: count - rest].reshape(full, config.batch_size) for a in examples)
-        carry, _ = lax.scan(step, carry, (jnp.arange(full), *batches))
-    if rest:
-        carry, _ = step(carry, (jnp.array(full), *(a[count - rest :] for a in examples)))
-    state, sums = carry
-    return state, tuple(total / count for total in sums)
+    batches = tuple(a[: count - rest].reshape(full, config.batch_size) for a in examples)
+    remainder = tuple(a[count - rest :] for a in examples) if rest else None
+    carry, trained = (state, zero_sums()), count
+    if config.parts:
+        ends = state.epoch - state.stage_start_epoch + 1 >= hparams.epochs
+        limit = jnp.where(ends, hparams.last_steps, steps)
+        trained = jnp.minimum(limit * config.batch_size, count)
+        state, sums = _loop(step, carry, batches, remainder, limit)
+    else:
+        if full:
+            carry, _ = lax.scan(step, carry, (jnp.arange(full), *batches))
+        if remainder:
+            carry, _ = step(carry, (jnp.array(full), *remainder))
+        state, sums = carry
+    return state, tuple(total / trained for total in sums)
+
+
+def _loop(step: Callable, carry: Any, batches: tuple, remainder: tuple | None, limit: Array) -> Any:
+    """Returns the carry after the first `limit` steps of an epoch: a scan has no dynamic number of steps."""
+
+    def numbered(number: Array, carry: Any) -> Any:
+        return step(carry, (number, *(a[number] for a in batches)))[0]
+
+    full = len(batches[0])
+    carry = lax.fori_loop(0, jnp.minimum(limit, full), numbered, carry)
+    if remainder is None:
+        return carry
+    return lax.cond(limit > full, lambda carry: step(carry, (jnp.array(full), *remainder))[0], lambda c: c, carry)
 
 
 def epoch_order(key: Array, count: int) -> Int[Array, " count"]:

@@ -26,6 +26,8 @@ class StaticConfig(NamedTuple):
     augment: tuple[str, ...] = ()
     drop_last: bool = False
     clips: bool = False
+    plateaus: bool = False  # whether the state has a `Plateau`
+    parts: bool = False  # whether a stage may end within an epoch
     test_time_augment: str = "none"
     loss: Loss | None = None  # as `load_loss` returns it
     class_weights: str | None = None  # a level of `train.class_weights`
@@ -61,6 +63,14 @@ class BestWeights(NamedTuple):
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
+class Plateau(NamedTuple):
+    """The state of a schedule that reduces the learning rate on a plateau, as PyTorch's ReduceLROnPlateau."""
+
+    scale: Float[Array, ""]  # of the learning rate
+    best: Float[Array, ""]  # score
+    bad_epochs: Int[Array, ""]  # in a row without improvement
+
+
 class TrainState(NamedTuple):
     """The state of one training run. Populations stack it along the first axis of every array."""
 
@@ -74,6 +84,7 @@ class TrainState(NamedTuple):
     epochs_since_improvement: Int[Array, ""]
     diverged: Int[Array, ""]  # the epoch whose training loss was not finite; 0 if there is none
     best: BestWeights | None  # None without a metric that tells which epoch is best
+    plateau: Plateau | None = None
 
     @property
     def variables(self) -> dict:
@@ -128,7 +139,34 @@ def end_epoch(state: TrainState, metrics: EpochMetrics, hparams: Hparams, config
         epochs_since_improvement=jnp.where(moves_on, 0, epochs_since_improvement),
         diverged=state.diverged,
         best=best,
+        plateau=None
+        if state.plateau is None
+        else _next_plateau(state.plateau, score, jnp.array(signs)[now.monitor], now, moves_on),
     )
+
+
+def new_plateau() -> Plateau:
+    """Returns the state at the start of a stage."""
+    return Plateau(jnp.array(1.0), jnp.array(-jnp.inf), jnp.zeros((), jnp.int32))
+
+
+def _next_plateau(plateau: Plateau, score: Array, sign: Array, hparams: Hparams, starts_stage: Array) -> Plateau:
+    """Returns the state after an epoch with a score, which is the metric times its sign, with PyTorch's defaults.
+
+    An epoch improves if its metric is better than the best by more than 0.0001 of it. The learning rate stays if it
+    would change by 1e-8 or less.
+    """
+    improved = score > plateau.best * (1 + 1e-4 * sign)
+    bad_epochs = jnp.where(improved, 0, plateau.bad_epochs + 1)
+    is_plateau = bad_epochs > hparams.plateau_patience
+    smaller = plateau.scale * hparams.plateau_factor
+    matters = hparams.learning_rate * (plateau.scale - smaller) > 1e-8
+    after = Plateau(
+        scale=jnp.where(is_plateau & matters, smaller, plateau.scale),
+        best=jnp.where(improved, score, plateau.best),
+        bad_epochs=jnp.where(is_plateau, 0, bad_epochs),
+    )
+    return where(starts_stage, new_plateau(), after)
 
 
 def with_more_epochs(state: TrainState, hparams: Hparams) -> TrainState:

@@ -1,6 +1,7 @@
 """What is trained together: a batch of members, and all that its training reads and writes."""
 
 import dataclasses
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from cnnjax.data import Dataset
@@ -65,6 +66,11 @@ class Work:
     def train_size(self) -> int:
         """Returns the number of training images of each member."""
         return self.dataset.train_size(self.batch.members[0].trials[0].static.train_examples)
+
+    def count_images(self, lines: Iterable[Mapping[str, Any]]) -> int:
+        """Returns the number of images that were trained on in epochs of members, given their metrics."""
+        members = {member.id: member for member in self.batch.members}
+        return round(self.train_size * sum(members[line["member"]].share(line["epoch"]) for line in lines))
 
     @property
     def records(self) -> ProgramRecords:

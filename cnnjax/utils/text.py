@@ -16,9 +16,9 @@ def completed(beginning: str, names: Iterable[str]) -> str | None:
     return found[0] if len(found) == 1 and len(beginning) > 1 else None
 
 
-def counted(count: int, noun: str) -> str:
-    """Returns "1 seed" or "1,000 seeds"."""
-    return f"{count:,} {noun if count == 1 else noun + 's'}"
+def counted(count: float, noun: str) -> str:
+    """Returns "1 seed", "1,000 seeds" or "9.9 epochs"."""
+    return f"{int(count) if count == int(count) else count:,} {noun if count == 1 else noun + 's'}"
 
 
 def first_line(error: BaseException) -> str:

@@ -27,6 +27,7 @@ from absl import app, flags
 
 from cnnjax.models.network import build_network
 from cnnjax.runs.run_dir import RunFolder, describe_plan
+from cnnjax.study.metrics import EPOCH_MEASURES, METRICS
 from cnnjax.study.plan import make_plan
 from cnnjax.study.schema import Study, from_config
 from experiments.benchmarks.tables import write_table
@@ -70,19 +71,20 @@ class MadeUp:
     def __init__(self, model: str, labels: np.ndarray):
 
         self.compiled = {"compilations": 1, "chunk_members": [CHUNKS[model]], "memory_bytes": 0}
-        self.config = SimpleNamespace(network=build_network(model, len(CLASSES)))
+        self.config = SimpleNamespace(network=build_network(model, len(CLASSES)), metrics=METRICS)
+        self.measures = EPOCH_MEASURES
         self._labels, self._skill = labels, SKILL[model]
         self._rng = np.random.default_rng(0)
         self._of_members = np.empty(0)
 
     def stack(self, members: list) -> tuple[Any, Any]:
         """As a population does; remembers how good each member will be."""
-        from cnnjax.training.stacking import stack_members
+        from cnnjax.training.stacking import TableSize, stack_members
 
         luck = [np.random.default_rng(member.trials[-1].seed).normal(0, 0.008) for member in members]
         fast = [np.log10(member.trials[-1].stages[0].traced.learning_rate / 0.003) ** 2 for member in members]
         self._of_members = self._skill + np.array(luck) - 0.04 * np.array(fast)
-        return stack_members(members, 10, "val_accuracy", (0,))
+        return stack_members(members, TableSize(10), "val_accuracy", (0,))
 
     def compile(self, *arguments: Any) -> int:
         """Compiles nothing."""
@@ -100,15 +102,15 @@ class MadeUp:
 
     def advance(self, state: Any, hparams: Any, streams: Any, data: Any, epochs: int, some: Any = None) -> Any:
         """The next epochs."""
-        from cnnjax.training.train_state import EpochMetrics
+        from cnnjax.training.train_state import epoch_metrics
 
         done = state.epoch + epochs
         accuracy = (self._of_members * (1 - 0.4 * 0.7**done))[:, None] + self._rng.normal(0, 0.002, (len(done), epochs))
         unknown = np.full_like(accuracy, np.nan)
-        seen = dict.fromkeys(EpochMetrics._fields, unknown)
+        seen = dict.fromkeys(self.measures, unknown)
         seen |= {"train_loss": 2.3 * (1 - accuracy), "train_accuracy": accuracy}
         stage = (done >= hparams.epochs[:, 0]).astype(int)
-        return state._replace(epoch=done, stage=stage), EpochMetrics(**seen)
+        return state._replace(epoch=done, stage=stage), epoch_metrics(METRICS)(**seen)
 
     def predict(self, state: Any, hparams: Any, streams: Any, data: Any) -> np.ndarray:
         """Test logits."""
@@ -166,6 +168,7 @@ def records(study: Study, workdir: Path) -> int:
         test_labels={},
         train_size=lambda train_examples: TRAIN_EXAMPLES,
         image_shape=(32, 32, 3),
+        classes=CLASSES,
     )
     folder, count = RunFolder(workdir), 0
     folder.write_predictions("labels", labels=labels)

@@ -39,7 +39,7 @@ from cnnjax.runs import integrity
 from cnnjax.study.overrides import load_study
 from cnnjax.study.plan import make_plan
 from cnnjax.study.schema import DataConfig, StreamsConfig, Study, TrainConfig
-from cnnjax.training.stacking import stack_members
+from cnnjax.training.stacking import stack_members, table_size
 from cnnjax.utils.errors import RequestError
 
 ROOT = Path(__file__).parents[2]
@@ -211,8 +211,8 @@ def _override(data: bytes, _: Path) -> None:
     text = data.decode("utf-8", "replace")
     study = load_study(str(ROOT / "configs/quickstart.py"), text.split("\n--config."))
     program = make_plan(study).programs[0]
-    longest = max(stage.epochs for member in program.members for stage in member.trials[-1].stages)
-    stack_members(program.members[:2], longest, "val_accuracy", study.split_seeds)
+    tables = table_size((stage for member in program.members for stage in member.trials[-1].stages), steps=7)
+    stack_members(program.members[:2], tables, "val_accuracy", study.split_seeds)
 
 
 # Parser: what makes valid inputs, and what reads one.

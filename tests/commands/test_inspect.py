@@ -124,12 +124,19 @@ def test_layers_are_named_by_their_settings():
 
 
 def test_the_layers_of_a_residual_have_rows(monkeypatch):
-    monkeypatch.setitem(LADDER, "nested", (Residual(Conv(1)), MaxPool(3, 2), Dense()))
+    layers = (Residual(Conv(1)), Conv(4, 1), Conv(4, groups=4, stride=2), MaxPool(3, 2), Dense())
+    monkeypatch.setitem(LADDER, "nested", layers)
     study = make_study(models=("nested",))
     _, table = inspection.model_tables(study, load_dataset(study.data))
     assert [*table.frame.layer] == [
-        *("branch: Conv features=1 kernel_size=3 padding=same", "Residual", "MaxPool window=3 stride=2", "Dense", "all")
+        *(
+            "branch: Conv features=1 kernel_size=3 padding=same",
+            "Residual",
+            "Conv features=4 kernel_size=1 padding=same",
+        ),
+        *("Conv features=4 kernel_size=3 padding=same stride=2 groups=4", "MaxPool window=3 stride=2", "Dense", "all"),
     ]
+    assert [*table.frame["computed as"]][:4] == ["block_patches", "", "pointwise", "depthwise"]
 
 
 def test_the_page_stands_alone_and_has_every_figure(shown):

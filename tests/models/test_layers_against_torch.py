@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cnnjax.models.conv import avg_pool, max_pool
 from cnnjax.models.network import Network, initial_variables
-from cnnjax.models.pooling import avg_pool, max_pool
 from cnnjax.models.specs import (
     AvgPool,
     BatchNorm,
@@ -94,7 +94,7 @@ def test_pools_of_pixels_with_equal_values(window, stride):
 
         @jax.jit
         def pooled_and_grad(images, cotangent, pool=pool):
-            pooled, pullback = jax.vjp(lambda x: pool(x, window, stride), images)
+            pooled, pullback = jax.vjp(lambda x: pool(x, (window, window), (stride, stride)), images)
             return pooled, *pullback(cotangent)
 
         pooled, grad = pooled_and_grad(images, cotangent.transpose(0, 2, 3, 1))
@@ -104,4 +104,4 @@ def test_pools_of_pixels_with_equal_values(window, stride):
 
 def test_a_maximum_of_nan_is_nan():
     images = jnp.zeros((1, 3, 3, 1)).at[0, 1, 1, 0].set(jnp.nan)
-    assert jnp.isnan(max_pool(images, 3, 1)).all()
+    assert jnp.isnan(max_pool(images, (3, 3), (1, 1))).all()

@@ -1,6 +1,8 @@
 """`with_fast_convolutions`: networks of Linen and NNX, and functions with convolutions in every kind of place."""
 
 import functools
+import re
+from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -10,6 +12,7 @@ import pytest
 from flax import nnx
 from jax import lax
 
+from cnnjax.models.replacements import Fused, fuse
 from cnnjax.models.rewrite import with_fast_convolutions
 
 REPLACED = ("conv_general_dilated", "reduce_window_max", "select_and_scatter")
@@ -220,3 +223,48 @@ def test_under_shard_map():
 
     x = draw(2, 2, 4, 5, 2)
     assert_equal(of(with_fast_convolutions(convolved))(x), of(convolved)(x))
+
+
+@jax.custom_jvp
+def straight_through(x):
+    return jnp.maximum(x, 0)
+
+
+straight_through.defjvp(lambda primals, tangents: (straight_through(*primals), *tangents))
+
+
+def pooled(x, activation, has_bias=True, size=2):
+    x = convolved(x)
+    x = x + jnp.array([0.1, -0.2]).reshape(1, 1, 1, 2) if has_bias else x
+    window = (1, size, size, 1)
+    return lax.reduce_window(activation(x), -jnp.inf, lax.max, window, window, "VALID")
+
+
+def used_twice(x):
+    rectified = jax.nn.relu(convolved(x))
+    return rectified.mean() + lax.reduce_window(rectified, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+
+
+@pytest.mark.parametrize(
+    ("function", "is_fused"),
+    [
+        (functools.partial(pooled, activation=jax.nn.relu), True),
+        (functools.partial(pooled, activation=jax.nn.relu, has_bias=False), True),
+        (functools.partial(pooled, activation=straight_through), False),
+        (functools.partial(pooled, activation=jax.nn.gelu), False),
+        (functools.partial(pooled, activation=jax.nn.relu, size=3), False),
+        (used_twice, False),
+    ],
+)
+def test_convolution_bias_relu_and_pool_are_fused(function, is_fused):
+    x = draw(2, 6, 7, 2)
+    assert any(isinstance(eqn, Fused) for eqn in fuse(jax.make_jaxpr(function)(x).jaxpr)) == is_fused
+    of = lambda function: jax.jit(jax.value_and_grad(lambda x: jnp.sin(function(x)).sum()))  # noqa: E731
+    assert_equal(of(with_fast_convolutions(function))(x), of(function)(x))
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_documentation_run():
+    page = (Path(__file__).parents[2] / "docs/how-to/convolutions.md").read_text()
+    for example in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(example, {})

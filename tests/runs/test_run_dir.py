@@ -50,7 +50,7 @@ def test_every_hyperparameter_is_a_column_and_an_axis():
     hparams = {field.name for field in (*dataclasses.fields(Static), *dataclasses.fields(Traced))}
     # Whether a trial clips, or keeps its best weights, follows from the others and from the data; folds repeat a
     # configuration as seeds do.
-    hparams = hparams - {"clips", "keeps_best", "fold"} | {"epochs", "later_stages"}
+    hparams = hparams - {"clips", "keeps_best", "plateaus", "parts", "fold"} | {"epochs", "later_stages"}
     assert set(AXES) == hparams
     assert hparams <= set(TRIAL_COLUMNS) and len(set(TRIAL_COLUMNS)) == len(TRIAL_COLUMNS)
 

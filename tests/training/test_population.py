@@ -15,6 +15,7 @@ from cnnjax.training.device_data import put_data
 from cnnjax.training.devices import is_out_of_memory, make_mesh
 from cnnjax.training.memory import member_batch_size
 from cnnjax.training.population import Population
+from cnnjax.training.stacking import steps_per_epoch, table_size
 from cnnjax.training.train import Batch, epoch_order, loss_fn, stream_key
 from cnnjax.training.work import MemberBatch
 from tests.support.studies import make_study
@@ -31,7 +32,11 @@ class Bench:
         mesh = make_mesh(jax.local_devices()[:devices])
         self.members = program.members
         self.data = put_data(dataset, study, mesh)
-        self.population = Population(study, program.static, dataset.image_shape, len(dataset.classes), mesh)
+        static = program.static
+        steps = steps_per_epoch(len(dataset.train), static.batch_size, static.drop_last)
+        tables = table_size((stage for member in self.members for stage in member.trials[-1].stages), steps)
+        shape = dataset.image_shape, len(dataset.classes)
+        self.population = Population(study, static, *shape, mesh, tables=tables)
 
     def init(self, members):
         return self.population.init(*self.population.stack(members))
@@ -153,8 +158,8 @@ def test_a_schedule_moves_the_learning_rate():
 
 
 def test_within_an_epoch_the_rate_moves_from_step_to_step():
-    """A rate that falls along a line from 1 to 0: four steps, by hand, at 1, 3/4, 1/2 and 1/4 of it."""
-    train = {"learning_rate": 0.1, "epochs": 1, "schedule": "cosine", "momentum": 0.0}
+    """A triangle with its peak within the epoch: four steps, by hand."""
+    train = {"learning_rate": 0.1, "epochs": 1, "schedule": "triangle:0.5:0.2:0.4", "momentum": 0.0}
     bench = Bench(make_study(train=train))
     hparams, streams = (jax.tree.map(lambda leaf: leaf[0], tree) for tree in bench.population.stack(bench.members))
     start = member_of(bench.init(bench.members).variables, 0)
@@ -163,7 +168,7 @@ def test_within_an_epoch_the_rate_moves_from_step_to_step():
     order = epoch_order(stream_key(streams, "order", 0), len(split.labels))
     key = stream_key(streams, "dropout", 0)
     grad_fn = jax.jit(jax.grad(loss_fn, has_aux=True), static_argnums=5)
-    for step, factor in enumerate((1, 0.75, 0.5, 0.25)):
+    for step, factor in enumerate((0.2, 0.6, 1, 0.7)):
         batch = order[50 * step : 50 * (step + 1)]
         images = gather_batch(split.images, batch, split.scale, split.shift)
         grads, (batch_stats, _) = grad_fn(

@@ -196,7 +196,7 @@ def test_stages_are_one_program_and_say_what_they_change():
     [
         ("stages", ({"optimzer": "adam"},), "did you mean 'optimizer'"),
         ("stages", ({"learning_rate": (0.1, 0.2)},), "one value"),
-        ("stages", ({"epochs": 0},), "whole number"),
+        ("stages", ({"epochs": 0},), "> 0"),
         ("stages", 3, "groups of hyperparameters"),
         ("early_stopping", "val_acuracy:3", "val_accuracy"),
         ("early_stopping", "val_loss:0", "METRIC:PATIENCE"),

@@ -24,11 +24,10 @@ from cnnjax.models.conv.blocks import (
     pad_to,
     to_winner,
 )
+from cnnjax.models.conv.pooling import avg_pool as avg_pool
 from cnnjax.models.conv.pooling import max_pool as max_pool
 from cnnjax.models.conv.products import correlate, image_grad, kernel_grad
-from cnnjax.models.conv.windows import PLAIN, Window
-
-Padding = tuple[tuple[int, int], tuple[int, int]]
+from cnnjax.models.conv.windows import PLAIN, Padding, Window
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -81,10 +80,9 @@ def convolve(
     )
     _, *size, features = jax.eval_shape(plain, images_NxHxWxC, kernel_KxLxDxF).shape  # raises for invalid arguments
     batch, *image_size, channels = images_NxHxWxC.shape
-    if isinstance(padding, str):
-        extents = window.read((1, 1), kernel_KxLxDxF.shape[:2])
-        padding = lax.padtype_to_pads(image_size, extents, window.strides, padding)
-    before, size = (padding[0][0], padding[1][0]), (size[0], size[1])
+    extents = window.read((1, 1), kernel_KxLxDxF.shape[:2])
+    before = _before(windows.explicit_padding(padding, image_size, extents, window.strides))
+    size = size[0], size[1]
     if not all(0 <= front < length for front, length in zip(before, kernel_KxLxDxF.shape[:2], strict=True)):
         # The methods know up to K - 1 zeros.
         images_NxHxWxC = pad_to(images_NxHxWxC, before, window.read(size, kernel_KxLxDxF.shape[:2]))

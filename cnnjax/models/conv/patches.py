@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,7 @@ def kernel_grad(
     return product.reshape(kernel_shape)
 
 
-def _patches(images: Array, kernel_size: Pair, before: Pair, size: Pair, window: Window) -> Array:
+def _patches(images: Array, kernel_size: Sequence[int], before: Pair, size: Pair, window: Window) -> Array:
     """Returns the patches [N, P, Q, K * L * C]; the last axis has the order of a kernel."""
     (batch, _, _, channels), places = images.shape, math.prod(kernel_size)
     phases = to_phases(images, before, size, kernel_size, window)

@@ -1,4 +1,4 @@
-"""Max-pooling with a gradient that is fast on a CPU; that of XLA's reduce_window is slow there (select and scatter)."""
+"""Max-pool and average pool with gradients that are fast on a CPU; those of XLA's reduce_window are slow there."""
 
 import functools
 import itertools
@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from cnnjax.models.conv.blocks import Pair, join, largest, pad_to, split, to_winner
-from cnnjax.models.conv.windows import Window
+from cnnjax.models.conv.windows import Window, explicit_padding
 
 
 def max_pool(
@@ -31,15 +31,25 @@ def max_pool(
         padding: 'SAME', 'VALID', or pixels ((above, below), (left, right)) that are never the maximum.
     """
     _, *image_size, _ = x_NxHxWxC.shape
-    strides = tuple(strides or window_shape)
-    if isinstance(padding, str):
-        padding = lax.padtype_to_pads(image_size, window_shape, strides, padding)
-    extents = zip(image_size, padding, window_shape, strides, strict=True)
+    window, shape = Window(strides or window_shape), (window_shape[0], window_shape[1])
+    pairs = explicit_padding(padding, image_size, shape, window.strides)
+    extents = zip(image_size, pairs, shape, window.strides, strict=True)
     rows, columns = ((length + sum(around) - extent) // stride + 1 for length, around, extent, stride in extents)
-    before = padding[0][0], padding[1][0]
-    if tuple(window_shape) == strides == (2, 2) and before == (0, 0):
+    before = pairs[0][0], pairs[1][0]
+    if shape == tuple(window.strides) == (2, 2) and before == (0, 0):
         return _pool_blocks(pad_to(x_NxHxWxC, before, (rows * 2, columns * 2)))
-    return _pool(x_NxHxWxC, tuple(window_shape), before, (rows, columns), Window(strides))
+    return _pool(x_NxHxWxC, shape, before, (rows, columns), window)
+
+
+def avg_pool(
+    x_NxHxWxC: Float[Array, "N H W C"], window_shape: Pair = (2, 2), strides: Pair | None = None
+) -> Float[Array, "N P Q C"]:
+    """Returns the mean over windows; incomplete windows at the end of a row or column are dropped."""
+    window = Window(strides or window_shape)
+    extents = zip(x_NxHxWxC.shape[1:3], window_shape, window.strides, strict=True)
+    rows, columns = ((length - extent) // stride + 1 for length, extent, stride in extents)
+    first, *others = window.slices(x_NxHxWxC, window_shape, (rows, columns))
+    return sum(others, start=first) / math.prod(window_shape)
 
 
 @jax.custom_vjp

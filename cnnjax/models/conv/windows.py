@@ -5,7 +5,7 @@ of the kernel, for all output pixels, are then a slice without strides.
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -14,6 +14,8 @@ from jaxtyping import Array, Float
 
 from cnnjax.models.conv.blocks import Pair, pad_to
 
+Padding = tuple[tuple[int, int], tuple[int, int]]
+
 
 class Window(NamedTuple):
     """Strides of the output and dilation of the kernel, each of rows and columns."""
@@ -21,14 +23,14 @@ class Window(NamedTuple):
     strides: Pair = (1, 1)
     dilation: Pair = (1, 1)
 
-    def read(self, size: Pair, kernel_size: Pair) -> Pair:
+    def read(self, size: Sequence[int], kernel_size: Sequence[int]) -> Pair:
         """Returns the height and width of the images that `size` output pixels read."""
         sizes = zip(size, kernel_size, *self, strict=True)
         rows, columns = ((n - 1) * stride + (kernel - 1) * dilation + 1 for n, kernel, stride, dilation in sizes)
         return rows, columns
 
     def slices(
-        self, padded: Float[Array, "N H W C"], kernel_size: Pair, size: Pair
+        self, padded: Float[Array, "N H W C"], kernel_size: Sequence[int], size: Pair
     ) -> Iterator[Float[Array, "N P Q C"]]:
         """Yields the pixels under each place of the kernel for `size` output pixels."""
         (height, width), (down, right), (dilate_rows, dilate_columns) = size, *self
@@ -36,7 +38,7 @@ class Window(NamedTuple):
             top, left = row * dilate_rows, column * dilate_columns
             yield padded[:, top : top + (height - 1) * down + 1 : down, left : left + (width - 1) * right + 1 : right]
 
-    def around(self, kernel_size: Pair, before: Pair) -> Pair:
+    def around(self, kernel_size: Sequence[int], before: Pair) -> Pair:
         """Returns the zeros above and left of the spread gradient of the output, for the gradient of the images.
 
         That gradient is the correlation of the spread gradient with the kernel, turned by 180 degrees, without strides.
@@ -44,7 +46,7 @@ class Window(NamedTuple):
         rows, columns = self.read((1, 1), kernel_size)
         return rows - 1 - before[0], columns - 1 - before[1]
 
-    def phases(self, size: Pair, kernel_size: Pair) -> Pair:
+    def phases(self, size: Sequence[int], kernel_size: Sequence[int]) -> Pair:
         """Returns the height and width of the phases that `size` output pixels read."""
         sizes = zip(size, kernel_size, *self, strict=True)
         rows, columns = (n + (kernel - 1) * dilation // stride for n, kernel, stride, dilation in sizes)
@@ -62,6 +64,15 @@ class Window(NamedTuple):
 PLAIN = Window()
 
 
+def explicit_padding(
+    padding: str | Sequence[tuple[int, int]], image_size: Sequence[int], extents: Sequence[int], strides: Pair
+) -> Padding:
+    """Returns the padding of rows and columns as numbers; `extents` are the height and width of the dilated kernel."""
+    pairs = lax.padtype_to_pads(image_size, extents, strides, padding) if isinstance(padding, str) else padding
+    (above, below), (left, right) = pairs
+    return (above, below), (left, right)
+
+
 def spread(grad: Float[Array, "N P Q F"], strides: Pair) -> Float[Array, "N H W F"]:
     """Returns the gradient of the output with zeros between its pixels, as many as the strides skip."""
     between = [(0, 0, stride - 1) for stride in strides]
@@ -69,7 +80,7 @@ def spread(grad: Float[Array, "N P Q F"], strides: Pair) -> Float[Array, "N H W 
 
 
 def to_phases(
-    images: Float[Array, "N H W C"], before: Pair, size: Pair, kernel_size: Pair, window: Window
+    images: Float[Array, "N H W C"], before: Pair, size: Sequence[int], kernel_size: Sequence[int], window: Window
 ) -> Float[Array, "N R Q S*C"]:
     """Returns the phases of images with `before` zeros above and left, for `size` output pixels of a convolution."""
     (batch, _, _, channels), (rows, columns) = images.shape, window.phases(size, kernel_size)

@@ -55,14 +55,14 @@ def gather_batch(
     else:
         pixels, kept = images_NxHxWxC[indices_B], None
     if "randaugment" in asked:
-        pixels = rand_augment(pixels, *asked["randaugment"], words_B)
+        pixels = rand_augment(pixels, words_B, *asked["randaugment"])
     for name, change in (("brightness", change_brightness), ("contrast", change_contrast)):
         if name in asked:
-            pixels = change(pixels.astype(jnp.float32), *asked[name], words_B)
+            pixels = change(pixels.astype(jnp.float32), words_B, *asked[name])
     batch = _normalize(pixels, scale_C, shift_C)
     if kept is not None:
         batch = jnp.where(kept[..., None], batch, 0)
-    return cut_out(batch, *asked["cutout"], words_B) if "cutout" in asked else batch
+    return cut_out(batch, words_B, *asked["cutout"]) if "cutout" in asked else batch
 
 
 @jax.named_scope("augment")
@@ -92,7 +92,7 @@ def augmented_batch(
     for name, arguments in map(parse, augment):
         if name in MIXES:
             mix = mix_up if name == "mixup" else cut_mix
-            images, targets = mix(images, targets, *arguments, words_B)
+            images, targets = mix(images, targets, words_B, *arguments)
     return images, labels if targets is one_hot else targets
 
 

@@ -8,12 +8,12 @@ from cnnjax.training.augment.draws import draw
 _GRAY = (0.2989, 0.587, 0.114)  # torchvision's weights of red, green and blue
 
 
-def change_brightness(images: Float[Array, "B H W C"], amount: float, words_B: UInt32[Array, " B"]) -> Array:
+def change_brightness(images: Float[Array, "B H W C"], words_B: UInt32[Array, " B"], amount: float) -> Array:
     """Multiplies each image by a factor, uniform in [max(0, 1 - amount), 1 + amount], and clips it to 0..255."""
     return jnp.clip(images * _factors(amount, words_B, "brightness"), 0, 255)
 
 
-def change_contrast(images: Float[Array, "B H W C"], amount: float, words_B: UInt32[Array, " B"]) -> Array:
+def change_contrast(images: Float[Array, "B H W C"], words_B: UInt32[Array, " B"], amount: float) -> Array:
     """Moves each image away from its mean gray value, by a factor as above, and clips it to 0..255."""
     factors = _factors(amount, words_B, "contrast")
     gray = images @ jnp.array(_GRAY) if images.shape[-1] == 3 else images.mean(-1)

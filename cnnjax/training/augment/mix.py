@@ -12,7 +12,7 @@ from cnnjax.training.augment.draws import draw, draw_bits, whole
 _PARTS = 2**12
 
 
-def cut_out(images: Float[Array, "B H W C"], side: int, words_B: UInt32[Array, " B"]) -> Float[Array, "B H W C"]:
+def cut_out(images: Float[Array, "B H W C"], words_B: UInt32[Array, " B"], side: int) -> Float[Array, "B H W C"]:
     """Sets a square of each image to zero (DeVries & Taylor 2017, arXiv:1708.04552).
 
     The images are normalized. Each pixel is the center with the same probability; the border cuts squares.
@@ -24,7 +24,7 @@ def cut_out(images: Float[Array, "B H W C"], side: int, words_B: UInt32[Array, "
 
 
 def mix_up(
-    images: Float[Array, "B H W C"], targets: Float[Array, "B K"], alpha: float, words_B: UInt32[Array, " B"]
+    images: Float[Array, "B H W C"], targets: Float[Array, "B K"], words_B: UInt32[Array, " B"], alpha: float
 ) -> tuple[Float[Array, "B H W C"], Float[Array, "B K"]]:
     """Returns weight * image + (1 - weight) * partner, and the labels likewise (Zhang et al. 2018, arXiv:1710.09412).
 
@@ -37,7 +37,7 @@ def mix_up(
 
 
 def cut_mix(
-    images: Float[Array, "B H W C"], targets: Float[Array, "B K"], alpha: float, words_B: UInt32[Array, " B"]
+    images: Float[Array, "B H W C"], targets: Float[Array, "B K"], words_B: UInt32[Array, " B"], alpha: float
 ) -> tuple[Float[Array, "B H W C"], Float[Array, "B K"]]:
     """Replaces a box of each image by that of its partner (Yun et al. 2019, arXiv:1905.04899).
 
@@ -48,8 +48,8 @@ def cut_mix(
     _, height, width, _ = images.shape
     weight, row, column = draw(words_B, "cutmix", 3)
     side = jnp.sqrt(1 - _beta(alpha, weight))
-    sizes = ((side * size).astype(jnp.int32) for size in (height, width))
-    inside = _box(whole(row, height), whole(column, width), *sizes, height, width)
+    tall, wide = ((side * size).astype(jnp.int32) for size in (height, width))
+    inside = _box(whole(row, height), whole(column, width), tall, wide, height, width)
     partners = _partners(words_B, "cutmix")
     mixed = jnp.where(inside[..., None], images[partners], images)
     return mixed, _blend(targets, partners, 1 - inside.mean((1, 2))[:, None])

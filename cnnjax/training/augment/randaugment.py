@@ -27,16 +27,16 @@ Pixels = Int[Array, "H W C"]
 
 
 def rand_augment(
-    images: UInt8[Array, "B H W C"], count: int, magnitude: int, words_B: UInt32[Array, " B"]
+    images: UInt8[Array, "B H W C"], words_B: UInt32[Array, " B"], count: int, magnitude: int
 ) -> UInt8[Array, "B H W C"]:
     """Applies `count` operations to each image, each drawn anew with the same probability.
 
     Args:
         images: with pixels of 0..255.
+        words_B: a random word per image.
         count: of operations.
         magnitude: 0 to 30. It sets the angle, factor or threshold of an operation; half of those with a direction go
             the other way.
-        words_B: a random word per image.
     """
     bits = draw_bits(words_B, "randaugment", 2 * count)
 
