@@ -4,6 +4,7 @@
     python -m cnnjax.launch --config=configs/grid.py:smoke --plan
     python -m cnnjax.launch --config=configs/grid.py --config.seeds=5,6 --config.data.augment=
     python -m cnnjax.launch --config=configs/quickstart.py --confirm=5
+    python -m cnnjax.launch --config=configs/quickstart.py --until=decided --max_seeds=20 --margin=0.005
     python -m cnnjax.launch --config=configs/grid.py --workdir=s3://BUCKET/runs/grid
     python -m cnnjax.launch --config=configs/grid.py --coordinator=HOST:PORT --num_processes=2 --process_id=0
 
@@ -58,6 +59,11 @@ OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete the run in the folder 
 CONFIRM = flags.DEFINE_integer(
     "confirm", None, "Train the winner and two runners-up on this number of fresh seeds afterwards.", lower_bound=2
 )
+UNTIL = flags.DEFINE_enum(
+    "until", None, ["decided"], "Add seeds to the configurations that may still be the best, until one is decided."
+)
+MAX_SEEDS = flags.DEFINE_integer("max_seeds", None, "With --until: the most seeds of a configuration (default: 20).")
+MARGIN = flags.DEFINE_float("margin", None, "With --until: a difference that does not matter; 0.005 is half a point.")
 EXECUTOR = flags.DEFINE_enum("executor", None, list(EXECUTORS), "Train the programs on workers of this executor.")
 RAY_ADDRESS = flags.DEFINE_string("ray_address", None, "HOST:PORT of a Ray cluster, or auto (default: start one).")
 CLUSTER = flags.DEFINE_string("cluster", None, "Cluster of submitit: slurm or local (default: slurm if installed).")
@@ -87,7 +93,10 @@ def main(config_overrides: list[str]) -> None:
         if flag.value is not None and remote.is_url(WORKDIR.value or ""):
             needed = f"must be a folder that all machines see with --{flag.name}; mount the bucket"
             raise RequestError("--workdir", WORKDIR.value, needed)
-    asked = {flag.name: flag.value for flag in (PLAN, PROFILE, OVERWRITE, CONFIRM)}
+    for name, value in ((MAX_SEEDS.name, MAX_SEEDS.value), (MARGIN.name, MARGIN.value)):
+        if value is not None and UNTIL.value is None:
+            raise RequestError(f"--{name}", value, "it needs --until=decided")
+    asked = {flag.name: flag.value for flag in (PLAN, PROFILE, OVERWRITE, CONFIRM, UNTIL, MAX_SEEDS, MARGIN)}
     place = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
     plain = study.to_dict()
     del plain["data"]["path"]  # may differ between processes; the data is compared by its fingerprint
@@ -130,6 +139,9 @@ def launch(study: Study) -> str:
             overwrite=OVERWRITE.value,
             profile=PROFILE.value,
             confirm=CONFIRM.value,
+            until=UNTIL.value,
+            max_seeds=MAX_SEEDS.value,
+            margin=MARGIN.value,
             engine=engine,
         )
 

@@ -1,6 +1,7 @@
 """How much studies of few seeds decide, and how often they err: by simulation, and in the committed results.
 
     python -m experiments.evidence --output=experiments/evidence.csv     # all cells, about 20 minutes on one core
+    python -m experiments.evidence --looks --output=experiments/looks.csv  # --until=decided, in a minute
     python -m experiments.evidence --committed                           # experiments/*/trials.csv, in seconds
 
 Errors, with equal truths: the share of studies that exclude a given true best configuration from the confidence set of
@@ -22,7 +23,20 @@ from scipy.special import stdtr
 
 from cnnjax.analysis.columns import AXES
 from cnnjax.runs.trials_csv import read_table
-from cnnjax.stats import LEVEL, NO_PRIOR, Prior, Scale, borrow, holm, hsu_factor, pairing_helps, pairwise_errors, rank
+from cnnjax.stats import (
+    LEVEL,
+    NO_PRIOR,
+    Prior,
+    Scale,
+    borrow,
+    holm,
+    hsu_factor,
+    next_size,
+    pairing_helps,
+    pairwise_errors,
+    rank,
+    share_of_look,
+)
 from cnnjax.stats.scales import IDENTITY
 from cnnjax.utils import cli
 
@@ -156,10 +170,72 @@ def committed() -> Iterator[dict[str, Any]]:
         yield row | {"before": before.worse.sum(), "holm": after.worse.sum(), "after": after.excluded.sum()}
 
 
+class Grown(NamedTuple):
+    """A simulated study to which `--until=decided` has added seeds.
+
+    Attributes:
+        seeds: [k], of each configuration.
+        excluded: [k], whether each is excluded from the set of the best at the end.
+        ever: [k], whether each was excluded at any look.
+        looks: their number.
+    """
+
+    seeds: np.ndarray
+    excluded: np.ndarray
+    ever: np.ndarray
+    looks: int
+
+
+def grow(values: np.ndarray, start: int = 3, scale: Scale = IDENTITY) -> Grown:
+    """Adds seeds of values [k, n] to the configurations in question, from `start` seeds to n, as `--until` does."""
+    k, most = values.shape
+    seeds, shares, worse, ever = np.full(k, start), list[float](), dict[Any, float](), np.zeros(k, bool)
+    before = 0
+    while True:
+        now = int(seeds.max())
+        shares.append(share_of_look(sum(shares), now, before, most))
+        groups = {i: dict(enumerate(row[:n])) for i, (row, n) in enumerate(zip(values, seeds, strict=True))}
+        ranks = rank(groups, scale=scale, share=shares[-1], earlier_shares=worse)
+        out = {one.name for one in ranks if not one.may_be_best}
+        excluded = np.array([i in out for i in range(k)])
+        worse |= {int(i): max(shares[-1], worse.get(int(i), 0.0)) for i in np.flatnonzero(excluded)}
+        ever, before = ever | excluded, now
+        if excluded.sum() == k - 1 or now == most:
+            return Grown(seeds, excluded, ever, len(shares))
+        seeds = np.where(excluded, seeds, next_size(now, most))
+
+
+def looks(studies: int, most: int = 20) -> Iterator[dict[str, Any]]:
+    """Yields a row per cell of studies that grow from 3 to `most` seeds, beside a fixed design of `most` seeds each."""
+    for k, spread in itertools.product((2, 12), ("equal", "log-sd 1")):
+        generator = np.random.default_rng((k, most, SPREADS.index(spread)))
+        found = [grow(draw(k, most, spread, False, generator)) for _ in range(studies)]
+        row = {"truth": "equal", "configurations": k, "spread": spread, "studies": studies}
+        row |= {"lost": np.mean([one.ever[0] for one in found])}
+        row |= {"named": np.mean([one.excluded.sum() == k - 1 for one in found])}
+        yield row | {"trainings": np.mean([one.seeds.sum() for one in found]), "fixed": k * most}
+    for truth, (_, examples) in TRUTHS.items():
+        scale, generator = Scale("logit", examples), np.random.default_rng(most)
+        logits = [scale.apply(of) for of in read_groups(truth)]
+        means, stds = (np.array([[f(of)] for of in logits]) for f in (np.mean, lambda of: np.std(of, ddof=1)))
+        k, found, fixed = len(logits), [], []
+        for _ in range(studies):
+            drawn = scale.invert(means + stds * generator.normal(size=(k, most)))
+            values = np.round(drawn * examples) / examples
+            found.append(grow(values, scale=scale))
+            fixed.append(decide(values, scale=scale).excluded.sum() / (k - 1))
+        row = {"truth": truth, "configurations": k, "spread": "", "studies": studies}
+        row |= {"lost": np.mean([one.ever[means.argmax()] for one in found])}
+        row |= {"named": np.mean([one.excluded.sum() == k - 1 for one in found])}
+        row |= {"trainings": np.mean([one.seeds.sum() for one in found]), "fixed": k * most}
+        yield row | {"after": np.mean([one.excluded.sum() for one in found]) / (k - 1), "after_fixed": np.mean(fixed)}
+
+
 def parse(argv: list[str]) -> argparse.Namespace:
     """Parses the command line."""
     parser = cli.ArgumentParser(prog="python -m experiments.evidence", description=__doc__)
     parser.add_argument("--committed", action="store_true", help="the committed results instead of simulated studies")
+    parser.add_argument("--looks", action="store_true", help="studies that grow by --until=decided")
     parser.add_argument("--studies", type=int, default=2000, help="studies of each cell")
     parser.add_argument("--output", type=Path, help="where to write the table")
     return parser.parse_args(argv[1:])
@@ -167,8 +243,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def main(arguments: argparse.Namespace) -> None:
     """Prints the table, and writes it."""
-    rows = committed() if arguments.committed else itertools.chain(power(arguments.studies), errors(arguments.studies))
-    table = pd.DataFrame(rows)
+    count = arguments.studies
+    cells = looks(count) if arguments.looks else itertools.chain(power(count), errors(count))
+    table = pd.DataFrame(committed() if arguments.committed else cells)
     print(table.to_string(index=False, float_format="{:.3f}".format, na_rep="-"))
     if arguments.output:
         table.to_csv(arguments.output, index=False, lineterminator="\n", float_format="%.4g")

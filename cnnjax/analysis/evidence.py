@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, cast
 from cnnjax import stats
 from cnnjax.analysis.chance import stuck_trials
 from cnnjax.analysis.columns import bounds, larger_is_better
+from cnnjax.analysis.looks import count_looks
 from cnnjax.analysis.run import Run, once_per_run
 
 
@@ -41,28 +42,41 @@ class Evidence(NamedTuple):
 @once_per_run
 def weigh(run: Run) -> Evidence | None:
     """Compares the configurations of a run; returns None if no configuration has a value of the study's measure."""
-    found = {configuration: run.by_seed(configuration, run.select) for configuration in run.ranked}
-    if not found:
+    if not run.ranked:
         return None
-    most = max(map(len, found.values()))
-    larger, (least, greatest) = larger_is_better(run.select), bounds(run.select)
+    best = run.complete_seeds[run.ranked].max()
     select: dict[Hashable, dict[Hashable, float]] = {
-        s: of_seeds for s, of_seeds in found.items() if len(of_seeds) == most
+        configuration: run.by_seed(configuration, run.select)
+        for configuration in run.ranked
+        if run.complete_seeds[configuration] == best
     }
+    looks, of_trial = count_looks(run), run.trials.set_index("trial")["configuration"]
+    larger, (least, greatest) = larger_is_better(run.select), bounds(run.select)
     ranks = stats.rank(
         select,
         larger_is_better=larger,
         most=greatest - least,
         scale=scale_of(run, run.select),
         stuck={configuration: stuck_seeds(run, cast(int, configuration)) for configuration in select},
+        share=looks.share,
+        earlier_shares={of_trial[trial]: share for trial, share in looks.worse.items() if trial in of_trial},
     )
     configurations = [cast(int, rank.name) for rank in ranks]
     selection = None
-    if len(ranks) > 1 and most > 1 and len(set.intersection(*map(set, select.values()))) > 1:
+    if len(ranks) > 1 and len(set.intersection(*map(set, select.values()))) > 1:
         test: dict[Hashable, dict[Hashable, float]] = {s: run.by_seed(s, "test_accuracy") for s in configurations}
         selection = stats.nested_selection(select, test, larger_is_better=larger, report_larger_is_better=True)
     paired = any(rank.against is not None and rank.against.paired for rank in ranks)
     return Evidence(configurations, ranks, paired, selection)
+
+
+def are_equal(found: Evidence, margin: float | None) -> bool:
+    """Returns whether all other configurations that may be the best are equal to the winner, within a margin if given.
+
+    Each is tested at the full risk of the look: the claim is that all are equal, and it needs all tests.
+    """
+    others = [one for one in found.against if one.verdict != "better"]
+    return bool(others) and all(dataclasses.replace(one, margin=margin).verdict == "equal" for one in others)
 
 
 def scale_of(run: Run, measure: str) -> stats.Scale:

@@ -192,13 +192,25 @@ class Run:
         return stats.pooled_std(group for group in groups if group)
 
     @cached_property
+    def complete_seeds(self) -> pd.Series:
+        """The number of seeds of the study with which each configuration has a value of the study's measure.
+
+        Seeds that were added to single configurations do not count, and are subtracted if they have no value. So the
+        configurations that lost no seed have the largest number.
+        """
+        has_value = (self.trials["status"] != "diverged") & self.trials[self.select].notna()
+        is_added = ~self.trials["seed"].isin(self.config["seeds"]) if self.config.get("added") else False
+        counts = has_value & ~is_added
+        lost = ~has_value & is_added
+        return (counts.astype(int) - lost.astype(int)).groupby(self.trials["configuration"]).sum()
+
+    @cached_property
     def ranked(self) -> list[int]:
         """The configurations by their mean of the study's measure, the best first.
 
         Configurations that lost seeds to divergence come last: their mean is over the lucky seeds only.
         """
-        n = self.ok.groupby("configuration")[self.select].count()
-        scored = self.configurations.assign(n=n)[self.configurations[self.select].notna()]
+        scored = self.configurations.assign(n=self.complete_seeds)[self.configurations[self.select].notna()]
         order = scored.sort_values(
             ["n", self.select], ascending=[False, not larger_is_better(self.select)], kind="stable"
         )

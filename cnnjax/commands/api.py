@@ -12,6 +12,7 @@ from cnnjax.analysis.read import read_run
 from cnnjax.executors.base import Engine
 from cnnjax.runs import remote
 from cnnjax.study.overrides import Config, config_name, read_study
+from cnnjax.study.rules import integer, number
 from cnnjax.study.schema import Study
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.progress import Progress
@@ -137,6 +138,9 @@ def run(
     *,
     overwrite: bool = False,
     confirm: int | None = None,
+    until: str | None = None,
+    max_seeds: int | None = None,
+    margin: float | None = None,
     profile: bool = False,
     engine: Engine | None = None,
 ) -> StudyRun:
@@ -154,6 +158,9 @@ def run(
             finds its run again, another study gets another folder.
         progress: whether to show what runs: a line that changes in a terminal or a notebook, lines on stderr elsewhere.
         overwrite: delete the run in the folder first.
+        until: `"decided"` adds seeds to the configurations that may still be the best, until one is decided.
+        max_seeds: with `until`, the largest number of seeds of a configuration; None is 20.
+        margin: with `until`, a difference that does not matter, in the unit of the study's `select`.
         confirm: then train the winner and two runners-up on this number of fresh seeds.
         profile: write a trace of each program's second epoch into the folder `profile` of the run.
         engine: trains the programs on workers, see `cnnjax.executors.make_engine`; None trains in this process.
@@ -168,6 +175,13 @@ def run(
     study = read_study(config)
     if confirm is not None and (isinstance(confirm, bool) or not isinstance(confirm, int) or confirm < 2):
         raise RequestError("confirm", confirm, "must be a whole number >= 2, or None")
+    if until not in (None, "decided"):
+        raise RequestError("until", until, "must be 'decided', or None")
+    for key, value, rule in (("max_seeds", max_seeds, integer(1)), ("margin", margin, number(0, exclusive=True))):
+        if value is not None and not rule.accepts(value):
+            raise RequestError(key, value, rule.allowed)
+        if value is not None and until is None:
+            raise RequestError(key, value, "it needs until='decided'")
     place = _default_folder(config, study) if workdir is None else workdir
     # They import jax: an invalid request has failed before.
     from cnnjax.commands import launch
@@ -181,6 +195,9 @@ def run(
             overwrite=overwrite,
             profile=profile,
             confirm=confirm,
+            until=until,
+            max_seeds=max_seeds,
+            margin=margin,
             report=False,
             engine=engine,
         )

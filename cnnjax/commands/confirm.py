@@ -7,16 +7,17 @@ from pathlib import Path
 from cnnjax.analysis.compare import fresh
 from cnnjax.analysis.read import read_run
 from cnnjax.commands import run
+from cnnjax.commands.growth import check_repeatable, with_added_seeds
 from cnnjax.commands.search import resume
 from cnnjax.executors.base import Engine
 from cnnjax.multihost import processes
+from cnnjax.multihost.shared_dir import open_folder
 from cnnjax.report import build_report
 from cnnjax.report.sections.confirmation import contender_table, text
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.study.plan import list_trials, single_out
 from cnnjax.study.schema import Study
 from cnnjax.study.search import default_configuration
-from cnnjax.utils.errors import RequestError
 from cnnjax.utils.progress import Progress
 
 
@@ -41,11 +42,12 @@ def confirm(study: Study, workdir: Path, number: int, *, progress: Progress, eng
         RequestError: the streams of the study are crossed or all fixed, so seeds decide nothing; or all trials
             diverged.
     """
-    check_confirmable(study)
+    check_repeatable(study, "--confirm")
+    study = with_added_seeds(open_folder(workdir), study)
     contenders = processes.broadcast_from_process0(lambda: list(fresh.contenders(read_run(workdir))))
     study = resume(study, RunFolder(workdir), is_new=False)
     trials = {trial.id: trial for trial in list_trials(study)}
-    seeds = fresh.fresh_seeds(study.seeds, number)
+    seeds = fresh.fresh_seeds(study.every_seed, number)
     for place, trial in enumerate(contenders, 1):
         progress.note(
             f"configuration {place} of {len(contenders)} ({trial}) on fresh seeds {', '.join(map(str, seeds))}"
@@ -74,13 +76,3 @@ def _conclude(workdir: Path, number: int) -> str:
     if of_study.selects_on_test:
         said.append(f"It was selected on the test split ({found.select}): fresh seeds do not undo luck on its images.")
     return "\n".join([*said, contender_table(found).text()])
-
-
-def check_confirmable(study: Study) -> None:
-    """Raises RequestError if another seed would not give another trial of the same configuration."""
-    streams = vars(study.streams)
-    for name, values in streams.items():
-        if len(values) > 1:
-            raise RequestError(f"streams.{name}", values, "--confirm needs one value of each stream")
-    if None not in {value for values in streams.values() for value in values}:
-        raise RequestError("streams", streams, "--confirm needs a stream that follows the seed (None)")

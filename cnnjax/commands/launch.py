@@ -1,8 +1,11 @@
 """Trains a study in a folder or a store, builds its report and confirms its winner."""
 
 from pathlib import Path
+from typing import Any
 
 from cnnjax.commands import run
+from cnnjax.commands.growth import check_repeatable
+from cnnjax.commands.until import run_until_decided
 from cnnjax.executors.base import Engine
 from cnnjax.multihost import processes
 from cnnjax.runs import remote
@@ -20,6 +23,9 @@ def launch(
     overwrite: bool = False,
     profile: bool = False,
     confirm: int | None = None,
+    until: str | None = None,
+    max_seeds: int | None = None,
+    margin: float | None = None,
     report: bool = True,
     engine: Engine | None = None,
 ) -> str:
@@ -32,6 +38,9 @@ def launch(
         overwrite: delete the run in the folder first.
         profile: write a trace of each program's second epoch into the folder `profile` of the run.
         confirm: train the winner and two runners-up on this number of fresh seeds afterwards.
+        until: `decided` adds seeds until the best is decided, see `until.run_until_decided`.
+        max_seeds: the largest number of seeds of a configuration, with `until`; None is 20.
+        margin: the largest difference that does not matter, with `until`.
         report: build the run's report before the confirmation, which builds it again.
         engine: trains the programs on workers; None trains in this process.
 
@@ -44,10 +53,14 @@ def launch(
     if confirm is not None:
         from cnnjax.commands import confirm as confirmation  # imports plots
 
-        confirmation.check_confirmable(study)
+        check_repeatable(study, "--confirm")
+    options: dict[str, Any] = {"progress": progress, "overwrite": overwrite, "profile": profile, "engine": engine}
     said = []
     with remote.local_copy(place, progress) as workdir:
-        run.run(study, workdir, progress=progress, overwrite=overwrite, profile=profile, engine=engine)
+        if until is None:
+            run.run(study, workdir, **options)
+        else:
+            said.append(run_until_decided(study, workdir, max_seeds=max_seeds, margin=margin, **options))
         if report:
             said.append(processes.broadcast_from_process0(lambda: _report(workdir)))
         if confirm is not None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cnnjax.commands.growth import check_folder, earlier_studies
+from cnnjax.commands.growth import check_folder, earlier_studies, with_added_seeds
 from cnnjax.commands.program_facts import repeated_points
 from cnnjax.commands.search import resume
 from cnnjax.data import Dataset, cache
@@ -53,7 +53,7 @@ def plan_lines(study: Study, workdir: Path | None = None, measure: bool = False)
     folder = None if workdir is None else RunFolder(workdir)
     if folder is not None:
         check_folder(folder, study, overwrite=False)
-        study = resume(study, folder, is_new=False)
+        study = resume(with_added_seeds(folder, study), folder, is_new=False)
     plan = make_plan(study, [] if folder is None else earlier_studies(folder, study))
     check_axes(study, plan)
     finished, stored = set[str](), dict[str, int]()

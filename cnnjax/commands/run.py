@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from cnnjax.commands.growth import check_folder, earlier_studies
+from cnnjax.commands.growth import check_folder, earlier_studies, looks_so_far, with_added_seeds
 from cnnjax.commands.program_facts import describe_program, repeated_points
 from cnnjax.commands.search import resume, with_next
 from cnnjax.data import Dataset
@@ -45,6 +45,7 @@ def run(
     max_members: int | None = None,
     profile: bool = False,
     engine: Engine | None = None,
+    plans_looks: bool = False,
 ) -> None:
     """Trains the trials of a study that have no result yet.
 
@@ -56,6 +57,7 @@ def run(
         max_members: the largest number of members trained at a time; None for as many as fit in memory.
         profile: write a trace of each program's second epoch into the folder `profile`.
         engine: trains the programs on workers; None trains in this process.
+        plans_looks: whether the caller looks at the results and adds seeds by a rule; see `growth.looks_so_far`.
 
     Raises:
         RequestError: the folder, the data or the study is invalid (nothing was written or trained), or the folder can
@@ -69,7 +71,7 @@ def run(
         if is_run:  # fail fast if another process works in the folder
             stack.enter_context(held(workdir))
         is_new = check_folder(folder, study, overwrite)
-        study = resume(study, folder, is_new)
+        study = resume(study if is_new else with_added_seeds(folder, study), folder, is_new)
         earlier = [] if is_new else earlier_studies(folder, study)
         own_code.prepare(study.code, study.models)
         plan = load_plan(study, earlier)
@@ -84,7 +86,7 @@ def run(
         if is_new:
             folder.clear()
         every = study.with_splits_of(earlier)
-        _start(folder, study, earlier, dataset, plan)
+        _start(folder, study, earlier, dataset, plan, plans_looks)
         left_out = (f"left out: {line}" for line in repeated_points(plan))
         for note in (*dataset.notes, *describe_own(study.metrics), *left_out):
             progress.note(note)
@@ -116,7 +118,7 @@ def run(
                 break
             study, earlier = further, earlier_studies(folder, further)
             plan = make_plan(study, earlier)
-            _start(folder, study, earlier, dataset, plan)
+            _start(folder, study, earlier, dataset, plan, plans_looks)
         if not programs:
             progress.note(f"{workdir} is finished: {len(plan.trials)} trials, nothing left to train")
 
@@ -140,11 +142,13 @@ def _make(workdir: Path) -> None:
         raise RequestError("workdir", str(workdir), said) from error
 
 
-def _start(folder: RunFolder, study: Study, earlier: Sequence[Study], dataset: Dataset, plan: Plan) -> None:
+def _start(
+    folder: RunFolder, study: Study, earlier: Sequence[Study], dataset: Dataset, plan: Plan, plans_looks: bool
+) -> None:
     """Writes the records known before training, config.json first: it marks the folder as a run."""
-    before = folder.read_config()
-    if before is None or from_config(before) != study:
-        folder.write_config(study.to_dict(), [past.to_dict() for past in earlier])
+    before, looks = folder.read_config(), looks_so_far(folder, plan, plans_looks)
+    if before is None or from_config(before) != study or looks != folder.read_looks():
+        folder.write_config(study.to_dict(), [past.to_dict() for past in earlier], looks)
     folder.remove_unfinished()
     folder.write_code(study.code)
     data = dataset.describe()

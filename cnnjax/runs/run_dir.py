@@ -120,13 +120,27 @@ class RunFolder(Folder):
         """Returns the configs of earlier studies that asked this run for trials that the newest does not ask for."""
         return (self._read_config() or {}).get("earlier", [])
 
-    def write_config(self, config: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]] = ()) -> None:
-        """Writes config.json: the study, earlier studies of the run, the layers of all networks, and the own code."""
+    def read_looks(self) -> list[dict[str, Any]] | None:
+        """Returns the looks at the study so far, see `commands.growth`; None if none was planned or has been."""
+        return (self._read_config() or {}).get("looks")
+
+    def write_config(
+        self,
+        config: Mapping[str, Any],
+        earlier: Sequence[Mapping[str, Any]] = (),
+        looks: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Writes config.json: the study, earlier studies of the run, the layers of all networks, and the own code.
+
+        The looks are those of the run if `looks` is None.
+        """
         before = self._read_config() or {}
         networks = {**before.get("networks", {}), **described(config["models"])}
         more: dict[str, Any] = {"earlier": [*earlier]} if earlier else {}
         if code := {**before.get("code", {}), **config.get("code", {})}:
             more["code"] = code
+        if (looks := before.get("looks") if looks is None else looks) is not None:
+            more["looks"] = [*looks]
         self.write_json("config.json", {**config, **more, "networks": networks})
 
     def write_code(self, code: own_code.Code) -> None:

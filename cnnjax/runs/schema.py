@@ -61,8 +61,10 @@ _OPTIONAL_NAME = _Kind("a text of at most 1,000 characters or null", (str, type(
 
 _TRIAL = _Keys({"trial": _NAME, "member": _NAME, "model": _NAME}, ("trial", "member", "status"))
 
-# A list contains the form of each item, a dict the forms of some keys. `study.from_config` checks config.json.
+# A list contains the form of each item, a dict the forms of some keys. `study.from_config` checks the study in
+# config.json.
 _FORMS: dict[str, Any] = {
+    "config.json": {"looks": [_Keys({"share": _NUMBER, "seeds": {}, "in_question": [_NAME]}, ("share", "seeds"))]},
     "data.json": {
         **{"name": _NAME, "classes": [_NAME], "image_shape": [_COUNT], "mean": [_NUMBER], "std": [_NUMBER]},
         **{"counts": {"train": _COUNT, "validation": _COUNT, "test": _COUNT}},

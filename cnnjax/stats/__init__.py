@@ -16,6 +16,7 @@ from cnnjax.stats.examples import (
     mcnemar,
     spread_accuracy,
 )
+from cnnjax.stats.looks import left, next_size, share_of_look, share_of_unplanned_look
 from cnnjax.stats.moderation import NO_PRIOR, Prior, borrow, fit_prior, mean_interval, pairwise_errors
 from cnnjax.stats.pairing import have_same_seeds, pairing_helps
 from cnnjax.stats.planning import decision_power, seeds_to_decide
@@ -71,16 +72,20 @@ __all__ = [
     "holm",
     "hsu_factor",
     "interquartile_mean",
+    "left",
     "marginal_means",
     "mcnemar",
     "mean_interval",
     "nested_selection",
+    "next_size",
     "pairing_helps",
     "pairwise_errors",
     "pooled_std",
     "prediction_interval",
     "rank",
     "seeds_to_decide",
+    "share_of_look",
+    "share_of_unplanned_look",
     "span",
     "split_stuck",
     "spread_accuracy",

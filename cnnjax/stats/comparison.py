@@ -73,6 +73,8 @@ class Comparison:
         prior: what the spreads of other configurations say, on that scale; see `moderation.borrow`.
         stuck: values of A and of B that never left chance. They are not in `a` and `b`, because a mixture of trained
             networks and of others is far from normal.
+        share: the share of the risk of 5 % that this look at the study may spend, see `stats.looks`. p-values are
+            divided by it, and intervals widened.
     """
 
     a: np.ndarray
@@ -86,6 +88,7 @@ class Comparison:
     scale: Scale = IDENTITY
     prior: Prior = NO_PRIOR
     stuck: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
+    share: float = 1.0
 
     @cached_property
     def difference(self) -> float:
@@ -117,12 +120,17 @@ class Comparison:
 
     @property
     def level(self) -> float:
-        """The level of `interval`, which is one of `tests`; see `hsu_factor`."""
-        return 1 - (1 - LEVEL) / hsu_factor(self.tests)
+        """The level of `interval`, which is one of `tests`, at one of several looks; see `hsu_factor` and `share`."""
+        return 1 - (1 - LEVEL) * self.share / hsu_factor(self.tests)
+
+    @property
+    def equal_level(self) -> float:
+        """The level of the interval that lies within the margin if A and B are equal: 90 % at the only look."""
+        return 1 - 2 * (1 - LEVEL) * self.share
 
     @cached_property
     def interval(self) -> Interval:
-        """Interval of the difference, in the unit of the measure: 95 %, widened for the number of tests.
+        """Interval of the difference, in the unit of the measure: 95 %, widened for the number of tests and of looks.
 
         It excludes zero if and only if `p` is below 5 %, but for seeds that are stuck.
         """
@@ -138,7 +146,7 @@ class Comparison:
 
     @cached_property
     def p(self) -> float:
-        """P-value of the t test, corrected for the number of tests; NaN without a spread.
+        """P-value of the t test, corrected for the number of tests and of looks; NaN without a spread.
 
         If the better side has the larger share of stuck seeds, it must be better with them, too: p is then the larger
         one of both tests, the other being Welch's of all seeds.
@@ -149,7 +157,7 @@ class Comparison:
             return 1.0
         if self._better_is_stuck:
             alone = max(alone, self._with_stuck_p)
-        return min(1.0, alone * hsu_factor(self.tests))
+        return min(1.0, alone * hsu_factor(self.tests) / self.share)
 
     @property
     def _better_is_stuck(self) -> bool:
@@ -173,7 +181,8 @@ class Comparison:
         """Whether A is better than B, worse, or equal, or whether that is undecided.
 
         equal: the 90 % interval of the difference lies within the margin, which is two one-sided tests at 5 %; or
-            `is_identical`. It is not corrected for the number of tests: it claims no difference.
+            `is_identical`. It is not corrected for the number of tests: it claims no difference. At one of several
+            looks, the interval is that of `equal_level`.
         better, worse: not equal, and `p` is below 5 %.
         undecided: otherwise, and if the values have no spread beyond the rounding of float32.
 
@@ -185,7 +194,7 @@ class Comparison:
         if not self.has_spread:
             return "undecided"
         if self.margin is not None:
-            low, high = self.interval_at(2 * LEVEL - 1)
+            low, high = self.interval_at(self.equal_level)
             if -self.margin < low and high < self.margin:
                 return "equal"
         if not self.p < 1 - LEVEL:

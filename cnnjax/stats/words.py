@@ -4,7 +4,7 @@ import math
 
 from cnnjax.stats.comparison import Comparison
 from cnnjax.stats.planning import MOST
-from cnnjax.stats.spread import LEVEL, Interval
+from cnnjax.stats.spread import Interval
 from cnnjax.utils.text import counted
 
 
@@ -31,9 +31,12 @@ def verdict_sentence(
         return f"Undecided: {order}. {_no_spread(comparison)}"
     if verdict == "equal":
         assert comparison.margin is not None
-        interval = f"(90 % interval {span(comparison.interval_at(2 * LEVEL - 1), measure)}; {_seeds(comparison)})"
+        level = f"{100 * comparison.equal_level:.3g} % interval"
+        interval = f"({level} {span(comparison.interval_at(comparison.equal_level), measure)}; {_seeds(comparison)})"
         return f"Equal within {gap(comparison.margin, measure).lstrip('+')}: {a} and {b} differ {by} {interval}."
-    widened = f", widened for {comparison.tests} comparisons" if comparison.level > LEVEL else ""
+    reasons = [f"{comparison.tests} comparisons"] if comparison.tests > 2 else []
+    reasons += ["several looks"] if comparison.share < 1 else []
+    widened = f", widened for {' and '.join(reasons)}" if reasons else ""
     interval = f"(95 % interval {span(comparison.interval, measure)}{widened}; {_seeds(comparison)})"
     if verdict == "undecided":
         return f"Undecided: {order} {interval}. {what_decides(comparison, a, b)}"

@@ -240,6 +240,11 @@ def list_trials(study: Study) -> tuple[Trial, ...]:
     return _expand(study).trials
 
 
+def configuration_id(trial: Trial) -> str:
+    """Returns a hash of what the training of a trial uses, without its seed and streams."""
+    return digest(stage_content(trial.static, trial.stages)[0])
+
+
 def check_axes(study: Study, plan: Plan) -> None:
     """Raises RequestError if an axis has no effect on any trial, or if two models have the same layers."""
     names: dict[tuple, str] = {}
@@ -276,7 +281,8 @@ def _expand(study: Study) -> _Grid:
             number = known.setdefault(used, len(known))
             contents = [*map(digest, stage_content(static, stages))]
             program = f"p{digest(static_content(static))}"
-            for *stream_seeds, seed in itertools.product(*[*axes.values()][-inner:]):
+            seeds_here = dict.fromkeys((*grid.seeds, *study.added.get(contents[0], ())))
+            for *stream_seeds, seed in itertools.product(*[*axes.values()][-inner:-1], seeds_here):
                 values = (*outer_values, *stream_seeds, seed)
                 streams = Streams(*(seed if given is None else given for given in stream_seeds))
                 key = (number, *(getattr(streams, name) for name in used_streams))
@@ -360,7 +366,7 @@ def _compiled_and_stages(study: Study, model: str, *values: Any) -> tuple[Static
 
 
 def single_out(study: Study, trial: Trial, seeds: tuple[int, ...]) -> Study:
-    """Returns a study of one trial's configuration only, with other seeds and the same streams and folds."""
+    """Returns a study of one trial's configuration only, with these seeds alone and the same streams and folds."""
     for grid in configurations(study):
         for model, *values in itertools.product(grid.models, *(h.choices(grid) for h in HPARAMS)):
             chosen = [*zip(HPARAMS, values, strict=True)]
@@ -368,7 +374,7 @@ def single_out(study: Study, trial: Trial, seeds: tuple[int, ...]) -> Study:
                 group: dataclasses.replace(getattr(grid, group), **{h.name: v for h, v in chosen if h.group == group})
                 for group in ("data", "train")
             }
-            alone = dataclasses.replace(grid, models=(model,), seeds=seeds, **groups)
+            alone = dataclasses.replace(grid, models=(model,), seeds=seeds, added={}, **groups)
             first = list_trials(alone)[0]
             if (first.static, first.stages) == (trial.static, trial.stages):
                 return alone

@@ -189,8 +189,8 @@ class CheckpointConfig:
     )
 
 
-# Keys of a run's config.json: the layers of its networks, and the earlier studies of a run that has grown.
-NOT_OF_STUDY = ("networks", "earlier")
+# Keys of a run's config.json: the layers of its networks, the earlier studies of a run that has grown, and its looks.
+NOT_OF_STUDY = ("networks", "earlier", "looks")
 
 
 def selectable(measures: Iterable[str]) -> tuple[str, ...]:
@@ -230,12 +230,19 @@ class Study:
     # The configurations that an adaptive search has asked for: the values of axes by key.
     asked: tuple[Mapping[str, Any], ...] = internal(())
     code: Mapping[str, Mapping[str, Any]] = internal({})  # of the files that the study refers to, see `own_code`
+    # Further seeds of single configurations, by `plan.configuration_id`.
+    added: Mapping[str, tuple[int, ...]] = internal({}, lambda key, value: _read_added(key, value))
 
     @property
     def split_seeds(self) -> tuple[int, ...]:
         """The seeds of the split stream in all trials."""
-        given = ((self.seeds if seed is None else (seed,)) for seed in self.streams.split)
+        given = ((self.every_seed if seed is None else (seed,)) for seed in self.streams.split)
         return tuple(dict.fromkeys(seed for seeds in given for seed in seeds))
+
+    @property
+    def every_seed(self) -> tuple[int, ...]:
+        """The seeds of all configurations, and those that were added to some."""
+        return tuple(dict.fromkeys(seed for seeds in (self.seeds, *self.added.values()) for seed in seeds))
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -257,7 +264,7 @@ class Study:
         for key, text in values.pop("ranges").items():
             group, _, name = key.rpartition(".")
             (values[group] if group else values)[name] = text
-        unused = [name for name in ("asked", "code") if not values[name]]
+        unused = [name for name in ("asked", "code", "added") if not values[name]]
         unused += ["search"] if self.search.method == "grid" else []
         return {key: value for key, value in values.items() if key not in unused}
 
@@ -307,6 +314,15 @@ def _read_asked(value: Any) -> tuple[Mapping[str, Any], ...]:
     if not isinstance(value, tuple) or not all(isinstance(one, Mapping) and keys.issuperset(one) for one in value):
         raise RequestError("asked", value, "only the config.json of a run has this key")
     return value
+
+
+def _read_added(key: str, value: Any) -> dict[str, tuple[int, ...]]:
+    seeds = Rule(
+        lambda v: isinstance(v, list | tuple) and all(map(_SEED.accepts, v)), "must be seeds of single configurations"
+    )
+    if not isinstance(value, Mapping) or not all(map(seeds.accepts, value.values())):
+        raise RequestError(key, value, seeds.allowed)
+    return {name: tuple(of) for name, of in value.items()}
 
 
 def _read_stages(key: str, value: Any) -> tuple[Mapping[str, Any], ...]:

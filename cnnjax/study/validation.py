@@ -44,11 +44,9 @@ def _as_it_is(key: str, value: Any) -> Any:
     return value
 
 
-def internal(default: Any) -> Any:
-    """Declares a field that no user sets."""
-    return dataclasses.field(
-        default_factory=lambda: default, hash=False, metadata={"read": _as_it_is, "internal": True}
-    )
+def internal(default: Any, read: Callable[[str, Any], Any] = _as_it_is) -> Any:
+    """Declares a field that no user sets, with a function that checks a value and returns it as it is stored."""
+    return dataclasses.field(default_factory=lambda: default, hash=False, metadata={"read": read, "internal": True})
 
 
 def axis(default: Any, rule: Rule, doc: str) -> Any:

@@ -82,11 +82,13 @@ def test_the_folder_is_that_of_the_command_or_named_by_the_study(launched, tmp_p
 
 
 def test_options_are_those_of_the_command(launched):
-    cnnjax.run(GRID, "here", overwrite=True, confirm=2, profile=True, engine="engine")
+    given = {"overwrite": True, "confirm": 2, "profile": True, "engine": "engine"}
+    given |= {"until": "decided", "max_seeds": 9, "margin": 0.01}
+    cnnjax.run(GRID, "here", **given)
     ((_, place, options),) = launched
     progress = options.pop("progress")
     assert isinstance(progress, Progress) and place == "here"
-    assert options == {"overwrite": True, "confirm": 2, "profile": True, "engine": "engine", "report": False}
+    assert options == {**given, "report": False}
 
 
 @pytest.mark.parametrize(
@@ -99,6 +101,9 @@ def test_options_are_those_of_the_command(launched):
         ([], {}, "config must be a mapping, a ConfigDict, or the path of a config file, got []"),
         ("nowhere.py", {}, "--config='nowhere.py': there is no file nowhere.py"),
         (GRID, {"confirm": 1}, "confirm must be a whole number >= 2, or None, got 1"),
+        (GRID, {"until": "foo"}, "until must be 'decided', or None, got 'foo'"),
+        (GRID, {"until": "decided", "margin": 0}, "margin must be a number > 0, got 0"),
+        (GRID, {"max_seeds": 9}, "max_seeds=9: it needs until='decided'"),
     ],
 )
 def test_a_wrong_request_is_one_line_and_leaves_nothing(launched, config, options, line, tmp_path):

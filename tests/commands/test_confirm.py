@@ -19,6 +19,7 @@ from cnnjax.analysis.read import read_run
 from cnnjax.commands import confirm as confirmation
 from cnnjax.commands import launch as launching
 from cnnjax.commands import run
+from cnnjax.commands.growth import check_repeatable
 from cnnjax.report import build_report, summarize_run
 from cnnjax.report.sections.confirmation import contender_table, text, verdict
 from cnnjax.runs.run_dir import RunFolder
@@ -228,7 +229,7 @@ def test_a_confirmation_that_is_none_is_refused_in_one_line(tmp_path, change):
 )
 def test_where_other_seeds_would_mean_nothing_it_is_refused(streams, words):
     with pytest.raises(RequestError, match=words):
-        confirmation.check_confirmable(make_study(streams=streams))
+        check_repeatable(make_study(streams=streams), "--confirm")
 
 
 def confirm(study, workdir, number):

@@ -49,3 +49,13 @@ def test_three_seeds_decide_three_times_as_much_of_the_quickstart_as_before():
         shares.append((before.worse.sum() / 11, after.excluded.sum() / 11))
     before, after = np.mean(shares, axis=0)
     assert after > 0.6 and after > 3 * before
+
+
+@pytest.mark.simulation
+@pytest.mark.parametrize("k", [2, 12])
+def test_looking_again_loses_the_best_no_more_often_than_one_look(k):
+    generator, studies = np.random.default_rng((k, 20)), 200
+    found = [evidence.grow(evidence.draw(k, 20, "log-sd 1", False, generator)) for _ in range(studies)]
+    slack = 4 * math.sqrt(0.05 * 0.95 / studies)
+    assert np.mean([one.ever[0] for one in found]) <= 0.05 + slack
+    assert np.mean([one.excluded.sum() == k - 1 for one in found]) <= 0.05 + slack

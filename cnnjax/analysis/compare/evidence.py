@@ -10,6 +10,7 @@ from cnnjax import stats
 from cnnjax.analysis.columns import bounds, larger_is_better
 from cnnjax.analysis.compare.sides import Side
 from cnnjax.analysis.evidence import scale_of, trained_values
+from cnnjax.analysis.looks import count_looks
 from cnnjax.analysis.run import Run
 from cnnjax.runs.environment import comparable
 from cnnjax.study.augmentation import NONE
@@ -129,6 +130,7 @@ def compare_sides(a: Side, b: Side, measure: str, runs: Iterable[Run] = (), **op
         pair=pair,
         scale=scale,
         stuck=left_out,
+        share=min(count_looks(run).share for run in (a.run, b.run)),
         **options,
     )
     if found.is_identical or max(len(found.a), len(found.b)) < 2:
@@ -248,7 +250,7 @@ def _beside_the_grid(config: dict[str, Any]) -> dict[str, Any]:
     """Returns a study's config without the axes of its grid, which the configurations contain."""
     axes = [h.name for h in HPARAMS if h.group == "data" and not h.is_repeat]
     data = {key: value for key, value in config.get("data", {}).items() if key not in axes}
-    left_out = ("models", "networks", "seeds", "train", "metrics")  # the metrics change no training
+    left_out = ("models", "networks", "seeds", "train", "added", "looks", "metrics")  # metrics change no training
     rest = {key: value for key, value in config.items() if key not in left_out}
     return rest | {"data": data}
 

@@ -90,7 +90,8 @@ def contenders(run: Run) -> list[str]:
         RequestError: no trial of the run ended without diverging.
     """
     scored = run.configurations[run.configurations[run.select].notna()]
-    scored = scored[scored["n"] == scored["n"].max()]
+    lost_none = run.complete_seeds[scored.index]
+    scored = scored[lost_none == lost_none.max()]
     if scored.empty:
         raise RequestError("--confirm", str(run.workdir), "all of its trials diverged: there is nothing to confirm")
     ranked = scored.sort_values(run.select, ascending=not larger_is_better(run.select), kind="stable")

@@ -6,7 +6,8 @@ from typing import Any
 
 from cnnjax import stats
 from cnnjax.analysis.columns import measure_name, scale
-from cnnjax.analysis.evidence import Evidence, summarize, weigh
+from cnnjax.analysis.evidence import Evidence, are_equal, summarize, weigh
+from cnnjax.analysis.looks import count_looks, seeds_in_words
 from cnnjax.analysis.run import Run
 from cnnjax.report.sections import confirmation
 from cnnjax.report.sections.data_rules import first_three
@@ -31,6 +32,8 @@ def text(run: Run) -> tuple[str, list[tuple[str, str]]]:
         said += [confirmation.text(confirmed), _open_sentence(run, evidence, len(confirmed.contenders))]
     elif evidence.against and not run.crossed:
         said.append(_verdict_sentence(run, evidence))
+    looks = _looks_sentence(run, evidence)
+    said += [looks] if evidence.against and not run.crossed and not confirmed else []
     details = [("Selection", _selection_sentence(run, evidence))] if evidence.selection and not run.crossed else []
     if stuck := list_stuck_seeds(run):
         said_of_stuck = f"{stuck} learned nothing; see the finding `stuck`. {_stuck_sentence(run, evidence)}"
@@ -140,6 +143,25 @@ def _decided_sentence(evidence: Evidence) -> str:
 def percent(certainty: float) -> str:
     """A certainty in percent, rounded down: 95 % is decided."""
     return ">\u00a099\u00a0%" if certainty > 0.99 else f"{math.floor(100 * certainty)}\u00a0%"
+
+
+def _looks_sentence(run: Run, evidence: Evidence) -> str:
+    """Says how many looks there were, and what all of them together risk; empty at the only look."""
+    looks = count_looks(run)
+    if len(looks.shares) < 2 and looks.share == 1:
+        return ""
+    counts = sorted({rank.n for rank in evidence.ranks})
+    each = f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else counted(counts[0], "seed")
+    level = f"{100 * (1 - (1 - stats.LEVEL) * looks.share):.2f}"
+    text = (
+        f"This is look {len(looks.shares)} at the study ({seeds_in_words(looks)} seeds; now {each} per configuration): "
+        f"verdicts are at a level of {level} %, so that all looks together err in at most "
+        f"{100 * looks.total_risk:.2g}\u00a0% of studies."
+    )
+    if are_equal(evidence, looks.margin) and looks.margin is not None:
+        margin = stats.gap(looks.margin, run.select).lstrip("+")
+        text += f" All configurations that may be the best are equal within {margin}."
+    return text
 
 
 def _stuck_sentence(run: Run, evidence: Evidence) -> str:

@@ -206,6 +206,7 @@ def _foremost(run: Run, evidence: Evidence) -> Plot:
     axes.set_xlabel(measure_label(run.select))
     count = len(evidence.ranks)
     which = f"The {len(shown)} best of {count} configurations" if count > len(shown) else f"All {count} configurations"
+    numbers = " to ".join(map(str, sorted({min(rank.n for rank in shown), max(rank.n for rank in shown)})))
     bars = (
         "Lines: 95 % interval of the mean. In brackets: how certain it is that a configuration is not the best; of the "
         "winner, that it is the best."
@@ -215,7 +216,7 @@ def _foremost(run: Run, evidence: Evidence) -> Plot:
         else "One seed each: no error bars."
     )
     caption = (
-        f"{which} by {measure_name(run.select)}. Diamonds: mean over n = {shown[0].n} {run.repeats}; points below: the "
+        f"{which} by {measure_name(run.select)}. Diamonds: mean over n = {numbers} {run.repeats}; points below: the "
         f"single {run.repeats}. {bars}{off_zero([axes], 'x')}"
     )
     return render(figure, "ranking", "Which configuration is best", caption)
