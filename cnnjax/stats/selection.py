@@ -114,19 +114,15 @@ def rank(
     trained = {name: values for name, (values, _) in split.items()}
     left_out = {name: values for name, (_, values) in split.items()}
     scaled = {name: dict(zip(of, scale.apply([*of.values()]), strict=True)) for name, of in trained.items()}
-    # Configurations that were decided early have fewer seeds: pairs have the seeds of both, the prior those of all.
-    shared = scaled if any(left_out.values()) else _on_shared_seeds(scaled)
-    paired = pairing_helps(shared)
-    samples = _aligned(shared if paired else scaled)
+    paired = pairing_helps(scaled)  # not of configurations with different seeds, whose means are shown as they are
+    samples = _aligned(scaled)
     prior = borrow(samples, paired, scale)
     options: dict[str, Any] = {"larger_is_better": larger_is_better, "most": most}
     options |= {"scale": scale, "prior": prior, "pair": paired}
 
     def against(one: Hashable, other: Hashable, tests: int, share: float = share) -> Comparison:
         both = left_out[one], left_out[other]
-        pair = {name: trained[name] for name in (one, other)}
-        a, b = (_on_shared_seeds(pair) if paired else pair).values()
-        return compare(a, b, tests=tests, stuck=both, share=share, **options)
+        return compare(trained[one], trained[other], tests=tests, stuck=both, share=share, **options)
 
     shares = {other: max(share, earlier_shares.get(other, 0.0)) for other in order[1:]}
     found = {other: against(order[0], other, len(order) - 1, of) for other, of in shares.items()}
@@ -134,23 +130,15 @@ def rank(
     certainty[order[0]] = min(certainty.values(), default=math.nan)
     p = _pairwise_p(samples, paired, prior)
     p /= share
-    each = len(order) == 2 or (paired and not have_same_seeds(scaled))
     for i, j in itertools.combinations(range(len(order)), 2):
-        if each or left_out[order[i]] or left_out[order[j]]:
+        if len(order) == 2 or left_out[order[i]] or left_out[order[j]]:
             p[i, j] = p[j, i] = against(order[i], order[j], 1).p
-    middles = np.array([np.mean([*scaled[name].values()]) for name in order])
-    places = _places(p, middles * (1 if larger_is_better else -1))
+    places = _places(p, np.array([sample.mean() for sample in samples]) * (1 if larger_is_better else -1))
     ranks = [
         Rank(name, len(groups[name]), means[name], certainty[name], *place, found.get(name))
         for name, place in zip(order, places, strict=True)
     ]
     return _open_first_place(ranks)
-
-
-def _on_shared_seeds(groups: Mapping[Any, Values]) -> dict[Any, Values]:
-    """Returns the values of seeds that all configurations have."""
-    shared = set.intersection(*(set(values) for values in groups.values()))
-    return {name: {seed: values[seed] for seed in values if seed in shared} for name, values in groups.items()}
 
 
 def _open_first_place(ranks: list[Rank]) -> list[Rank]:

@@ -91,7 +91,7 @@ def read_range(key: str, text: str) -> Range | tuple:
         raise RequestError(key, text, f"the lower bound must be less than the upper; {how}")
     if name == "log_uniform" and low <= 0:
         raise RequestError(key, text, "the bounds of log_uniform must be > 0; use a small number, or uniform")
-    is_int = hparam.type is int or name == "integers"
+    is_int = hparam.type is int or name == "integers" or key == "train.epochs"  # whole epochs share a program
     if is_int and (low != int(low) or high != int(high)):
         raise RequestError(key, text, "the bounds must be whole numbers")
     low, high = (int(low), int(high)) if is_int else (float(low), float(high))
