@@ -30,8 +30,8 @@ def module_table(network: FlaxNetwork, image_shape: tuple[int, int, int]) -> lis
 
     image = jax.ShapeDtypeStruct((1, *image_shape), "float32")
     jaxpr = jax.make_jaxpr(forward)([leaf for _, leaf in leaves], others, image).jaxpr
-    paths = ["/".join(str(entry.key) for entry in path[:-1]) for path, _ in leaves]
-    parts = _Parts(dict(zip(jaxpr.invars, paths, strict=False)))
+    paths = ["/".join(str(entry.key) for entry in path[:-1] or path) for path, _ in leaves]
+    parts = _Parts(dict(zip(jaxpr.invars, paths, strict=False)), jaxpr.invars[-1])
     parts.visit(jaxpr)
     sizes: dict[str, int] = {}
     for path, (_, leaf) in zip(paths, leaves, strict=True):
@@ -46,8 +46,9 @@ def module_table(network: FlaxNetwork, image_shape: tuple[int, int, int]) -> lis
 class _Parts:
     """Follows parameters through a jaxpr. Collects the output, the kernel and the operations of each part."""
 
-    def __init__(self, origins: dict[Any, str]):
+    def __init__(self, origins: dict[Any, str], image: Any):
         self.origins = origins
+        self.activations = {image}
         self.outputs: dict[str, tuple[int, ...]] = {}
         self.kernels: dict[str, tuple[int, ...]] = {}
         self.flops: dict[str, int] = defaultdict(int)
@@ -56,6 +57,7 @@ class _Parts:
         for eqn in jaxpr.eqns:
             variables = [each for each in eqn.invars if isinstance(each, core.Var)]
             owners = [each for each in variables if each in self.origins]
+            is_activation = not self.activations.isdisjoint(variables)
             inner = _inner(eqn)
             if eqn.primitive.name in ("conv_general_dilated", "dot_general"):
                 self._product(eqn, owners, times)
@@ -63,11 +65,15 @@ class _Parts:
                 for outside, inside in zip(eqn.invars, inner.invars, strict=False):
                     if isinstance(outside, core.Var) and outside in self.origins:
                         self.origins[inside] = self.origins[outside]
+                    if isinstance(outside, core.Var) and outside in self.activations:
+                        self.activations.add(inside)
                 self.visit(inner, times * eqn.params.get("length", 1))
-            elif owners and len(owners) == len(variables):  # a parameter in another form
+            elif owners and not is_activation:  # a parameter in another form, as a scale divided by a deviation
                 self.origins.update(dict.fromkeys(eqn.outvars, self.origins[owners[0]]))
             elif owners:
                 self.outputs.setdefault(self.origins[owners[0]], eqn.outvars[0].aval.shape[1:])
+            if is_activation:
+                self.activations.update(eqn.outvars)
 
     def _product(self, eqn: Any, owners: list[Any], times: int) -> None:
         left, right, output = eqn.invars[0].aval.shape, eqn.invars[1].aval.shape, eqn.outvars[0].aval.shape

@@ -69,6 +69,7 @@ def convolve(
     Raises:
         TypeError, ValueError: shapes and arguments do not fit, as `lax.conv_general_dilated` says.
     """
+    images_NxHxWxC, kernel_KxLxDxF = jnp.asarray(images_NxHxWxC), jnp.asarray(kernel_KxLxDxF)
     window = Window((strides[0], strides[1]), (dilation[0], dilation[1]))
     plain = functools.partial(
         lax.conv_general_dilated,
