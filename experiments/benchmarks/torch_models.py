@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from cnnjax.models import ladder
+from experiments.benchmarks.torch_resnet import ResNet
 
 Tree = dict[str, dict[str, np.ndarray]]
 
@@ -52,7 +53,14 @@ def _modules(layers: ladder.Layers, channels: int, size: int, classes: int) -> I
                 yield _ACTIVATIONS[type(layer)]()
 
 
-def build(name: str, channels: int = 3, image_size: int = 32, classes: int = 10) -> nn.Sequential:
+# Widths of the stages, blocks in each, and whether shortcuts are convolutions.
+_RESNETS = {
+    "resnet18": ((64, 128, 256, 512), 2, True),
+    **{f"resnet{6 * blocks + 2}": ((16, 32, 64), blocks, False) for blocks in (3, 5, 9)},
+}
+
+
+def build(name: str, channels: int = 3, image_size: int = 32, classes: int = 10) -> nn.Module:
     """Builds a model with PyTorch's default initialisation.
 
     Args:
@@ -63,11 +71,14 @@ def build(name: str, channels: int = 3, image_size: int = 32, classes: int = 10)
 
     Returns:
         A module from float images (batch, channels, image_size, image_size) to logits
-        (batch, classes). Layers that hold weights are named as in the Flax tree.
+        (batch, classes): for a tuple of layers an `nn.Sequential`. Layers that hold weights are
+        named as in the Flax tree.
 
     Raises:
         KeyError: there is no such rung.
     """
+    if name in _RESNETS:
+        return ResNet(*_RESNETS[name], num_classes=classes)
     seen: Counter[str] = Counter()
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for layer in _modules(ladder.LADDER[name], channels, image_size, classes):

@@ -105,7 +105,7 @@ def pytorch_agrees(module, reference, images, **options):
     """Logits with running statistics; logits and gradients with those of the batch."""
     import torch
 
-    from tests.support import torch_resnet
+    from experiments.benchmarks import torch_resnet
 
     variables = draw_variables(module, images, **options)
     torch_resnet.load(reference, variables)
@@ -136,7 +136,7 @@ def pytorch_agrees(module, reference, images, **options):
 @pytest.mark.parametrize("settings", [{}, {"widths": (8, 12), "blocks": 1, "projects": True}], ids=["resnet20", "B"])
 def test_residual_networks_agree_with_pytorch(settings):
     pytest.importorskip("torch", reason="PyTorch is not installed: nothing to compare with")
-    from tests.support import torch_resnet
+    from experiments.benchmarks import torch_resnet
 
     images = np.random.default_rng(1).normal(size=(8, 12, 12, 3)).astype(np.float32)
     module = ResNet(10, **settings)
@@ -148,7 +148,7 @@ def test_residual_networks_agree_with_pytorch(settings):
 @pytest.mark.slow
 def test_wide_blocks_agree_with_pytorch():
     pytest.importorskip("torch", reason="PyTorch is not installed: nothing to compare with")
-    from tests.support import torch_resnet
+    from experiments.benchmarks import torch_resnet
 
     images = np.random.default_rng(1).normal(size=(4, 9, 8, 6)).astype(np.float32)
     pytorch_agrees(WideBlock(16, 2), torch_resnet.WideBlock(6, 16, 2), images, train=False)

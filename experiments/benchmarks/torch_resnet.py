@@ -24,6 +24,7 @@ class Block(nn.Module):
             self.Conv_2, self.BatchNorm_2 = _conv(channels, features, 1, stride), nn.BatchNorm2d(features)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the output for images [N, C, H, W]."""
         y = self.BatchNorm_1(self.Conv_1(F.relu(self.BatchNorm_0(self.Conv_0(x)))))
         if hasattr(self, "Conv_2"):
             x = self.BatchNorm_2(self.Conv_2(x))
@@ -42,6 +43,7 @@ class WideBlock(nn.Module):
         self.Conv_1, self.Conv_2 = _conv(channels, features, 3, stride), _conv(features, features)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the output for images [N, C, H, W]."""
         y = F.relu(self.BatchNorm_0(x))
         return self.Conv_0(y) + self.Conv_2(F.relu(self.BatchNorm_1(self.Conv_1(y))))
 
@@ -52,7 +54,8 @@ class ResNet(nn.Module):
     def __init__(self, widths: tuple[int, ...], blocks: int, projects: bool, num_classes: int = 10):
         super().__init__()
         self.Conv_0, self.BatchNorm_0 = _conv(3, widths[0]), nn.BatchNorm2d(widths[0])
-        self.blocks, channels = [], widths[0]
+        self.blocks: list[str] = []
+        channels = widths[0]
         for stage, width in enumerate(widths):
             for number in range(blocks):
                 name = f"Block_{len(self.blocks)}"
@@ -62,6 +65,7 @@ class ResNet(nn.Module):
         self.Dense_0 = nn.Linear(channels, num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the output for images [N, C, H, W]."""
         x = F.relu(self.BatchNorm_0(self.Conv_0(x)))
         for name in self.blocks:
             x = self.get_submodule(name)(x)
