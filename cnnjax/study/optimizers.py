@@ -97,9 +97,11 @@ def read_names(key: str, value: Any) -> tuple[str, ...]:
     if not values:
         raise RequestError(key, value, f"an axis needs at least one value; each {ALLOWED}")
     for name in values:
+        if not isinstance(name, str):
+            raise RequestError(key, name, ALLOWED)
         if name in _REFUSED:
             raise RequestError(key, name, f"{_REFUSED[name]}; use another optimizer")
-        if name not in OWN and (not isinstance(name, str) or name not in _of_optax()):
+        if name not in OWN and name not in _of_optax():
             near = nearest(name, [*OWN, *(_of_optax().keys() - _REFUSED.keys())])
             raise RequestError(key, name, f"there is no such optimizer; did you mean {near!r}?" if near else ALLOWED)
     if len(set(values)) < len(values):

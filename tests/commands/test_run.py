@@ -102,6 +102,8 @@ def test_load_results_is_numeric_and_lazy(tmp_path):
         "convolution",
         "loss",
         "class_weights",
+        "groups",
+        "lookahead",
         "normalization",
         "schedule",
         "early_stopping",
