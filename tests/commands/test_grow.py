@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -183,9 +184,10 @@ def test_an_unfinished_study_grows(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_crash_before_any_write_of_growing_changes_nothing(tmp_path):
     def start(workdir):
-        run(make_study(), workdir)
+        shutil.copytree(tmp_path / "started", workdir)
 
     study = make_study(seeds=(0, 1), train={"epochs": (1, 2, 3)})
+    run(make_study(), tmp_path / "started")
     start(tmp_path / "whole")
     run(study, tmp_path / "whole")
     expected = {trial: row.rsplit(",", 2)[0] for trial, row in rows_by_trial(tmp_path / "whole").items()}
