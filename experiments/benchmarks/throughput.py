@@ -8,7 +8,8 @@ machine's speed meets all of them alike. A large matrix product runs along, as t
 and throughput.png beside this file, after each network: medians over the rounds with their range, cnnjax's ratio to
 each contender taken round by round, and the share of the peak that the arithmetic of the layers reaches. A contender
 that fails, for want of memory say, is named and left out. The contender `own splits` is cnnjax with another split of
-the data for each member, `deterministic` cnnjax with operations on a GPU that give equal bits each time.
+the data for each member, `plain flax` cnnjax with the network as a user writes it (medium and complex only),
+`deterministic` cnnjax with operations on a GPU that give equal bits each time.
 """
 
 import contextlib
@@ -37,7 +38,7 @@ PRECISIONS = flags.DEFINE_multi_enum(
 CONTENDERS = flags.DEFINE_list(
     "contenders",
     ["cnnjax", "pytorch", "torch.func", "source loop"],
-    "Who runs; `own splits`, `deterministic` may.",
+    "Who runs; `own splits`, `plain flax`, `deterministic` may.",
 )
 CONVOLUTION = flags.DEFINE_string("convolution", "auto", "How cnnjax convolves, as train.convolution.")
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Interleaved repetitions.")
@@ -52,6 +53,7 @@ WORKERS = {
     "matrix product": workers.matrix_product,
     "cnnjax": workers.cnnjax,
     "own splits": workers.own_splits,
+    "plain flax": workers.plain_flax,
     "deterministic": workers.deterministic,
     "pytorch": workers.pytorch,
     "torch.func": workers.torch_func,
@@ -85,6 +87,7 @@ def contenders() -> list[Contender]:
     members = {
         "cnnjax": populations,
         "own splits": populations,
+        "plain flax": populations,
         "deterministic": populations,
         "torch.func": [members for members in populations if members > 1],
     }

@@ -7,6 +7,7 @@ import resource
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -135,8 +136,11 @@ def source_loop(pipe: Connection, work: Work) -> None:
     answer(pipe, loop.run, work.batch_size, work.seconds, memory)
 
 
-def cnnjax(pipe: Connection, work: Work, own: bool = False) -> None:
-    """A population as a study trains it, in whole epochs, of which each has the same number of steps."""
+def cnnjax(pipe: Connection, work: Work, own: bool = False, model: str | None = None) -> None:
+    """A population as a study trains it, in whole epochs, of which each has the same number of steps.
+
+    `model` trains in the place of the model of `work`, which has the same operations.
+    """
     from cnnjax.training.devices import use_every_core
 
     use_every_core(work.members)
@@ -148,13 +152,20 @@ def cnnjax(pipe: Connection, work: Work, own: bool = False) -> None:
         return (stats() or {}).get("peak_bytes_in_use", 0) or host_memory()
 
     steps = _steps_of_an_epoch(work, jax.default_backend())
-    compiled = functools.cache(lambda: population_of(work, steps, _MOST_EPOCHS, own)[1])  # on the timed first call
+    trained = work if model is None else work._replace(model=model)
+    compiled = functools.cache(lambda: population_of(trained, steps, _MOST_EPOCHS, own)[1])  # on the timed first call
     answer(pipe, lambda epochs: compiled()(epochs), steps * work.batch_size * work.members, work.seconds, memory)
 
 
 def own_splits(pipe: Connection, work: Work) -> None:
     """The same population, but each member takes its own half of a pool of images by a table of indices."""
     cnnjax(pipe, work, own=True)
+
+
+def plain_flax(pipe: Connection, work: Work) -> None:
+    """The same population of the same network, but as a user writes it in Flax."""
+    file = Path(__file__).with_name("plain_networks.py")
+    cnnjax(pipe, work, model=f"{file}:{work.model.title()}")
 
 
 def deterministic(pipe: Connection, work: Work) -> None:
@@ -196,14 +207,15 @@ def population_of(
 
     from cnnjax.data.dataset import Source
     from cnnjax.data.splits import make_splits
+    from cnnjax.study import own_code
+    from cnnjax.study.overrides import read_study
     from cnnjax.study.plan import make_plan
-    from cnnjax.study.schema import from_config
     from cnnjax.training.device_data import put_data
     from cnnjax.training.devices import make_mesh
     from cnnjax.training.population import Population
 
     rule: dict[str, Any] = {"optimizer": work.optimizer, "momentum": 0.9, "batch_size": work.batch_size}
-    study = from_config(
+    study = read_study(
         {
             "models": work.model,
             "seeds": tuple(range(work.members)),
@@ -214,6 +226,7 @@ def population_of(
             "checkpoint": {"every": most},
         }
     )
+    own_code.prepare(study.code, study.models)
     (program,) = make_plan(study).programs
     dataset = random_dataset((1 + own_splits) * steps * work.batch_size, work.batch_size)
     if own_splits:
