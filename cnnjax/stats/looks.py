@@ -9,7 +9,7 @@ def share_of_look(spent: float, seeds: int, before: int, most: int) -> float:
     """Returns the share of a planned look: that of its new seeds in all seeds that may still be added.
 
     The last planned look spends what is left. The shares of a study that looks at 3, 4, 6, ... 20 seeds are 3/20, 1/20,
-    2/20, ...: this is alpha spending, linear in the seeds.
+    2/20, ...: this is alpha spending, linear in the seeds. A look at no more seeds has that of an unplanned one.
 
     Args:
         spent: the sum of the shares of earlier looks.
@@ -21,6 +21,8 @@ def share_of_look(spent: float, seeds: int, before: int, most: int) -> float:
         Lan and DeMets, Discrete sequential boundaries for clinical trials (1983); Kim and DeMets, Design and analysis
         of group sequential tests based on the type I error spending rate function (1987), for linear spending.
     """
+    if seeds <= before:  # only other configurations are new
+        return share_of_unplanned_look(spent)
     return left(spent) * min(1.0, (seeds - before) / max(most - before, 1))
 
 

@@ -4,6 +4,7 @@ The signatures of Optax's optimizers are read from its source, because importing
 """
 
 import ast
+import dataclasses
 import functools
 import importlib.util
 import itertools
@@ -130,6 +131,8 @@ def read_arguments(key: str, value: Any) -> ArgumentAxes:
         for each in values:
             is_text = isinstance(each, str) and re.fullmatch(r"[\w.]+", each)
             if not (each is None or isinstance(each, bool) or is_number(each) or is_text):
+                if isinstance(each, str) and "(" in each:
+                    raise RequestError(f"{key}.{name}", each, "arguments have no ranges; use values, as in (0.9, 0.99)")
                 raise RequestError(f"{key}.{name}", each, "must be a number, True, False, None or a name")
         if not values or len({(type(each), each) for each in values}) < len(values):
             raise RequestError(f"{key}.{name}", value[name], "must be one value, or several distinct values")
@@ -147,6 +150,15 @@ def arguments_of(name: str, arguments: Mapping[str, Any] | Arguments) -> Argumen
     defaults, given = parameters(name), dict(arguments)
     taken = ((argument, given[argument], defaults[argument]) for argument in sorted(given) if argument in defaults)
     return tuple((a, float(v) if isinstance(d, float) and is_number(v) else v) for a, v, d in taken)
+
+
+def readable(train: Any) -> Any:
+    """Returns a `TrainConfig` without the arguments that none of its optimizers takes: a study may not have them."""
+    stages: tuple[Mapping[str, Any], ...] = train.stages or ({},)
+    names = itertools.chain(*(read_names("", stage.get("optimizer", train.optimizer)) for stage in stages))
+    taken = {argument for name in names for argument in parameters(name)}
+    kept = ArgumentAxes({name: values for name, values in train.optimizer_args.items() if name in taken})
+    return dataclasses.replace(train, optimizer_args=kept)
 
 
 def changed(name: str, arguments: Arguments) -> Arguments:

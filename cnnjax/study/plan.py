@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 from cnnjax.models.ladder import layers_of
 from cnnjax.study.axes import digest, stage_content, static_content, used_by_training, where_it_matters
 from cnnjax.study.hparams import HPARAMS, STATIC, TRACED, Stage, Static, Streams, Traced
-from cnnjax.study.optimizers import KEYS, OWN, arguments_of, row_of
+from cnnjax.study.optimizers import KEYS, OWN, arguments_of, readable, row_of
 from cnnjax.study.schedules import read_plateau
 from cnnjax.study.schema import Study
-from cnnjax.study.search import configurations, draw, fixed, search_space
+from cnnjax.study.search import axis_values, configurations, draw, fixed, search_space
 from cnnjax.utils.errors import RequestError
 
 
@@ -320,8 +320,7 @@ def _unread_by_search(study: Study) -> Iterator[str]:
         return
     grids = [fixed(study, values) for values in draw(study, _PROBES)]  # more than a short search draws
     for key in (key for one in search_space(study) for key in one.keys):
-        group, _, name = key.rpartition(".")
-        values = getattr(getattr(study, group) if group else study, name)
+        values = axis_values(study, key)
         if not any(len({_used(fixed(grid, {key: value})) for value in values}) > 1 for grid in grids):
             yield key
 
@@ -377,7 +376,7 @@ def single_out(study: Study, trial: Trial, seeds: tuple[int, ...]) -> Study:
             alone = dataclasses.replace(grid, models=(model,), seeds=seeds, added={}, **groups)
             first = list_trials(alone)[0]
             if (first.static, first.stages) == (trial.static, trial.stages):
-                return alone
+                return dataclasses.replace(alone, train=readable(alone.train))
     raise ValueError(f"{trial.id} is not a trial of the study")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cnnjax.study.ranges import Range
-from cnnjax.study.search import Dimension, search_space
+from cnnjax.study.search import Dimension, as_tuple, search_space
 from cnnjax.utils.errors import RequestError, nearest
 
 if TYPE_CHECKING:
@@ -95,11 +95,7 @@ def _distribution(optuna: Any, dimension: Dimension) -> Any:
 def _param(dimension: Dimension, values: Mapping[str, Any]) -> Any:
     if isinstance(dimension.values, Range):
         return values[dimension.keys[0]]
-    return dimension.values.index(tuple(_hashable(values[key]) for key in dimension.keys))
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    return dimension.values.index(tuple(as_tuple(values[key]) for key in dimension.keys))
 
 
 def _values(space: Sequence[Dimension], params: Mapping[str, Any]) -> dict[str, Any]:

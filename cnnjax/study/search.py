@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cnnjax.study.hparams import HPARAMS
+from cnnjax.study.optimizers import ArgumentAxes, combinations, readable
 from cnnjax.study.ranges import Range, read_range
 from cnnjax.study.rules import Rule, choice, integer, none_or
 from cnnjax.study.schedules import has_horizon
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 MOST_CONFIGURATIONS = 100_000
 SEQUENCES = ("random", "sobol")  # their configurations are known before training
+ARGUMENTS = "train.optimizer_args"  # a mapping of axes
 ADAPTIVE = ("halving", "optuna")  # results decide which configurations come next
 _SAMPLER = Rule(lambda v: isinstance(v, str) and v.isidentifier(), "must be the name of a sampler of Optuna")
 
@@ -98,7 +100,7 @@ def search_space(study: "Study") -> tuple[Dimension, ...]:
     """
     static: list[Dimension] = []
     others: list[Dimension] = []
-    hparams = {h.key: getattr(getattr(study, h.group), h.name) for h in HPARAMS if not h.is_repeat}
+    hparams = {h.key: axis_values(study, h.key) for h in HPARAMS if not h.is_repeat}
     compiled = {"models", *(h.key for h in HPARAMS if h.static)}
     for key, values in {"models": study.models, **hparams}.items():
         read = read_range(key, study.ranges[key]) if key in study.ranges else None
@@ -112,6 +114,13 @@ def search_space(study: "Study") -> tuple[Dimension, ...]:
         rows = zip(*(_spread(one, most, random) for one in static), strict=True)
         static = [Dimension(tuple(one.keys[0] for one in static), tuple(dict.fromkeys(rows)))]
     return (*static, *others)
+
+
+def axis_values(study: "Study", key: str) -> tuple:
+    """Returns the values of an axis as a search asks for them: as stored, of a mapping of axes all combinations."""
+    group, _, name = key.rpartition(".")
+    stored = getattr(getattr(study, group) if group else study, name)
+    return combinations(stored) if isinstance(stored, ArgumentAxes) else stored
 
 
 def _spread(dimension: Dimension, count: int, random: np.random.Generator) -> list:
@@ -175,7 +184,8 @@ def fixed(study: "Study", values: Mapping[str, Any]) -> "Study":
     for key, value in values.items():
         group, _, name = key.rpartition(".")
         if key != "seeds":
-            groups.setdefault(group, {})[name] = (_as_tuple(value),)
+            axis = ArgumentAxes({n: (v,) for n, v in value}) if key == ARGUMENTS else (as_tuple(value),)
+            groups.setdefault(group, {})[name] = axis
     changed: dict[str, Any] = groups.pop("")
     for group, fields in groups.items():
         changed[group] = dataclasses.replace(getattr(study, group), **fields)
@@ -191,12 +201,14 @@ def default_configuration(study: "Study") -> "Study":
     searched = {key for one in search_space(study) for key in one.keys}
     for h in HPARAMS:
         if h.key in searched and h.name != "epochs":
-            defaults[h.key] = (h.read(h.key, h.default) if h.read else (h.default,))[0]
-    return fixed(study, defaults)
+            defaults[h.key] = () if h.key == ARGUMENTS else (h.read(h.key, h.default) if h.read else (h.default,))[0]
+    found = fixed(study, defaults)
+    return dataclasses.replace(found, train=readable(found.train))
 
 
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value  # a tuple of names, read from JSON
+def as_tuple(value: Any) -> Any:
+    """Returns a value read from JSON as it was asked for: lists, also those in lists, become tuples."""
+    return tuple(map(as_tuple, value)) if isinstance(value, list | tuple) else value
 
 
 def check_search(study: "Study") -> None:
@@ -222,6 +234,12 @@ def _check_halving(study: "Study") -> None:
     several = len(train.epochs) > 1
     horizon = next(filter(has_horizon, train.schedule), None)
     for is_wrong, key, value, problem in (
+        (
+            train.epochs[0] % 1 > 0,
+            "train.epochs",
+            train.epochs[0],
+            "halving continues whole epochs; use a whole number",
+        ),
         (
             not study.data.has_validation,
             "search.method",

@@ -39,3 +39,8 @@ def test_a_share_of_the_risk_divides_p_and_widens_the_interval():
     assert look.p == pytest.approx(10 * one.p) and look.level == pytest.approx(0.995)
     low, high = one.interval_at(0.995)
     assert look.interval == pytest.approx((low, high)) and one.verdict == "better"
+
+
+def test_a_look_at_no_more_seeds_spends_a_share_too():
+    for most in (4, 20):
+        assert share_of_look(0.4, 4, 4, most) == share_of_look(0.4, 3, 4, most) == pytest.approx(0.3)

@@ -73,6 +73,30 @@ def test_plain_tuples_are_choices():
     assert {pair: pairs.count(pair) for pair in pairs} == dict.fromkeys(set(pairs), 16) and len(set(pairs)) == 4
 
 
+def test_each_configuration_has_one_value_of_each_argument_of_the_optimizer():
+    arguments = {"b1": (0.5, 0.8), "b2": (0.9, 0.99)}
+    changes = {"momentum": 0.0, "optimizer": "lion", "optimizer_args": arguments}
+    study = make_search(trials=16, train=changes)
+    found = [trial.stages[0].traced.optimizer_args for trial in list_trials(study)]
+    assert len(found) == 16 and len(set(found)) == 4
+    check_axes(study, make_plan(study))
+    (trial,) = list_trials(default_configuration(study))
+    assert trial.stages[0].traced.optimizer_args == ()
+    one_each = make_search(trials=16, train={**changes, "optimizer_args": {"b1": 0.5, "b2": 0.99}})
+    assert {t.stages[0].traced.optimizer_args for t in list_trials(one_each)} == {(("b1", 0.5), ("b2", 0.99))}
+
+
+def test_a_configuration_alone_is_a_study_whichever_optimizer_it_has():
+    train = {"momentum": 0.0, "optimizer": ("sgd", "rmsprop"), "optimizer_args": {"decay": (0.8, 0.9)}}
+    for study in (make_study(train=train), make_search(train=train)):
+        for trial in list_trials(study):
+            alone = single_out(study, trial, (7,))
+            assert from_config(alone.to_dict()) == alone
+            assert [(t.static, t.stages) for t in list_trials(alone)] == [(trial.static, trial.stages)]
+    found = default_configuration(study)
+    assert from_config(found.to_dict()) == found
+
+
 def test_folds_and_streams_repeat_each_configuration():
     study = make_search(trials=4, seeds=(0, 1), data={"folds": 3, "validation": None})
     assert len(list_trials(study)) == 4 * 2 * 3
@@ -107,6 +131,9 @@ def test_the_default_configuration_has_the_defaults_of_what_is_searched():
         ({"search": {"rungs": 4}}, "search.rungs=4: 9 epochs have 3 rungs"),
         ({"search": {"brackets": 4}}, "search.brackets=4: there are 3 rungs"),
         ({"train": {"epochs": (3, 9)}}, "halving decides the number of epochs"),
+        ({"train": {"epochs": 2.5}}, "train.epochs=2.5: halving continues whole epochs"),
+        ({"train": {"epochs": 0.5}}, "train.epochs=0.5: halving continues whole epochs"),
+        ({"train": {"optimizer_args": {"b2": "uniform(0.9, 0.99)"}}}, "b2='uniform.*': arguments have no ranges"),
         ({"train": {"schedule": "cosine"}}, "train.schedule='cosine': it fixes the number of epochs"),
         ({"train": {"stages": ({"learning_rate": 0.1}, {})}}, "halving cannot continue several stages"),
         ({"asked": ({"train.lr": 1},)}, "only the config.json of a run has this key"),
