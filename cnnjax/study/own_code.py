@@ -273,17 +273,26 @@ def place(error: BaseException, reference: str) -> str:
         return f"{error.filename}, line {error.lineno}: "
     file, _, name = reference.rpartition(":")
     path = _active.get(file)
-    kept = _objects.get((_NOTEBOOK if path is None else str(path), name))
-    of_notebook = _file_of(kept[0]) if kept is not None and path is None else None
-    files = {of_notebook, *map(str, _active.values())}
+    found = _loaded(path, name)
+    files = {None if found is None or path is not None else _file_of(found), *map(str, _active.values())}
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
     if lines:
         return f"{lines[-1].filename}, line {lines[-1].lineno}: "
+    if (code := getattr(inspect.unwrap(found), "__code__", None) if callable(found) else None) is not None:
+        return f"{code.co_filename}, line {code.co_firstlineno}: "
     if path is None:
         return ""
     text = path.read_text(errors="replace").splitlines()
     starts = [number for number, line in enumerate(text, 1) if re.match(rf"(class |def )?{name}\b", line)]
     return f"{path}, line {starts[-1]}: " if starts else f"{path}: "
+
+
+def _loaded(path: Path | None, name: str) -> Any:
+    """Returns an object that a config contains, or whose file has been imported; None if there is none."""
+    if (kept := _objects.get((_NOTEBOOK if path is None else str(path), name))) is not None:
+        return kept[0]
+    modules = [module for (of, _), module in _modules.items() if of == path]
+    return getattr(modules[-1], name, None) if modules else None
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from cnnjax.study import own_code
-from cnnjax.utils.errors import RequestError
+from cnnjax.utils.errors import UnfitCode
 
 ALLOWED = (
     "must be constant, cosine, linear:0.1, polynomial:2, triangle:0.23, onecycle, restarts:10:2, warmup:2, "
@@ -146,17 +146,15 @@ def check_own(texts: Iterable[str]) -> None:
 
 def _own(term: str, time: _Time) -> np.ndarray:
     """Returns the values of an own function, as `cnnjax.study.own_code` loads it."""
-    key, function = "train.schedule", own_code.load("train.schedule", term)
+    function = own_code.load("train.schedule", term)
     values = []
     for progress in time.progress.flat:
-        with own_code.blamed(key, term):
+        with own_code.blamed("train.schedule", term):
             value = function(float(progress))
-        array = np.asarray(value)
-        if array.shape or array.dtype.kind not in "iuf" or not 0 <= array < math.inf:
-            code = getattr(function, "__code__", None)
-            where = f"{code.co_filename}, line {code.co_firstlineno}: " if code else ""
-            returned = " ".join(repr(value).split())[:100]
-            raise RequestError(key, term, f"{where}it returned {returned} at {progress:g}; return a number >= 0")
+            array = np.asarray(value)
+            if array.shape or array.dtype.kind not in "iuf" or not 0 <= array < math.inf:
+                returned = " ".join(repr(value).split())[:100]
+                raise UnfitCode(f"it returned {returned} at {progress:g}; return a number >= 0")
         values.append(float(array))
     return np.reshape(values, time.step.shape)
 

@@ -1,6 +1,5 @@
 """Losses and metrics of users: loaded from their files, and checked before training."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from cnnjax.study import own_code
 from cnnjax.study.metrics import Metric, metrics_of
 from cnnjax.study.schema import Study
 from cnnjax.training.losses import load_loss
-from cnnjax.utils.errors import RequestError
+from cnnjax.utils.errors import RequestError, UnfitCode
 
 _EXAMPLES = 4  # in a check
 
@@ -42,7 +41,7 @@ def check_functions(study: Study, num_classes: int | None = None) -> None:
             function = _load(key, reference)
             if num_classes is not None:
                 with own_code.blamed(key, reference):
-                    check(key, reference, function, num_classes)
+                    check(function, num_classes)
 
 
 def _load(key: str, reference: str) -> Callable:
@@ -52,28 +51,26 @@ def _load(key: str, reference: str) -> Callable:
     return function
 
 
-def _check_loss(key: str, reference: str, loss: Callable, num_classes: int) -> None:
+def _check_loss(loss: Callable, num_classes: int) -> None:
     logits, labels = _made_up(num_classes)
     targets = jax.nn.one_hot(labels, num_classes)
-    found = _check_shape(key, reference, loss, logits, targets)
+    found = _check_shape(loss, logits, targets)
     if not jnp.issubdtype(found.dtype, jnp.floating):
-        problem = f"it returns {found.dtype}, which has no gradient; return floats"
-        raise RequestError(key, reference, f"{_place(loss)}{problem}")
+        raise UnfitCode(f"it returns {found.dtype}, which has no gradient; return floats")
     if not jax.jit(jax.grad(lambda logits: loss(logits, targets).sum()))(logits).any():
-        problem = "its gradient with respect to the logits is zero; use a differentiable function of the logits"
-        raise RequestError(key, reference, f"{_place(loss)}{problem}")
+        raise UnfitCode("its gradient with respect to the logits is zero; use a differentiable function of the logits")
 
 
-def _check_metric(key: str, reference: str, metric: Callable, num_classes: int) -> None:
-    _check_shape(key, reference, metric, *_made_up(num_classes))
+def _check_metric(metric: Callable, num_classes: int) -> None:
+    _check_shape(metric, *_made_up(num_classes))
 
 
-def _check_shape(key: str, reference: str, function: Callable, *arrays: Any) -> Any:
+def _check_shape(function: Callable, *arrays: Any) -> Any:
     found = jax.eval_shape(function, *arrays)
     if getattr(found, "shape", None) != (_EXAMPLES,):
         what = f"shape {list(found.shape)}" if hasattr(found, "shape") else type(found).__name__
         problem = f"it returns {what} for {_EXAMPLES} examples; return one number for each example, shape [N]"
-        raise RequestError(key, reference, f"{_place(function)}{problem}")
+        raise UnfitCode(problem)
     return found
 
 
@@ -81,9 +78,3 @@ def _made_up(num_classes: int) -> tuple[jax.Array, jax.Array]:
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(_EXAMPLES, num_classes)).astype(np.float32)
     return jnp.array(logits), jnp.arange(_EXAMPLES) % num_classes
-
-
-def _place(function: Callable) -> str:
-    """Returns the file and the line of a function's definition, as in `losses.py, line 3: `."""
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    return f"{code.co_filename}, line {code.co_firstlineno}: " if code else ""

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 from cnnjax.study import own_code
 from cnnjax.study.augmentation import own_functions
 from cnnjax.study.schema import Study
-from cnnjax.utils.errors import RequestError
+from cnnjax.utils.errors import RequestError, UnfitCode
 
 _KEY = "data.augment"
 
@@ -31,24 +31,18 @@ def call_own(
         raise RequestError(_KEY, reference, "it is no function; use a function of (images, targets, key)")
     with own_code.blamed(_KEY, reference):
         found = function(images, targets, key)
-    if not isinstance(found, tuple):
-        found = (found, targets)
-    if len(found) != 2:
-        raise _misfit(function, reference, f"it returns {len(found)} values; return the images, or (images, targets)")
-    for what, before, after in zip(("images", "targets"), (images, targets), found, strict=True):
-        if (shown := _shown(after)) != _shown(before):
-            raise _misfit(function, reference, f"its {what} are {shown}; return {_shown(before)}")
+        if not isinstance(found, tuple):
+            found = (found, targets)
+        if len(found) != 2:
+            raise UnfitCode(f"it returns {len(found)} values; return the images, or (images, targets)")
+        for what, before, after in zip(("images", "targets"), (images, targets), found, strict=True):
+            if (shown := _shown(after)) != _shown(before):
+                raise UnfitCode(f"its {what} are {shown}; return {_shown(before)}")
     return found
 
 
 def _shown(array: object) -> str:
     return f"{array.dtype}{list(array.shape)}" if isinstance(array, jax.Array) else type(array).__name__
-
-
-def _misfit(function: object, reference: str, problem: str) -> RequestError:
-    code = getattr(function, "__code__", None)
-    where = f"{code.co_filename}, line {code.co_firstlineno}: " if code else ""
-    return RequestError(_KEY, reference, f"{where}{problem}")
 
 
 def check_augmentations(study: Study, image_shape: tuple[int, int, int], num_classes: int) -> None:
