@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from cnnjax.study.own_code import is_reference, load
-from cnnjax.study.rules import Rule, integer, number
+from cnnjax.study.rules import Rule, check_distinct, integer, number
 from cnnjax.utils.errors import RequestError
 
 NONE = "none"  # of a trial without augmentation
@@ -124,8 +124,7 @@ def read_axis(key: str, value: Any) -> tuple[tuple[str, ...], ...]:
     if all(isinstance(item, str) and item != NONE and "+" not in item for item in items):
         items = (items,)
     values = tuple(_read_one(key, item) for item in items)
-    if len(set(values)) < len(values):
-        raise RequestError(key, value, "a value occurs twice; use distinct values")
+    check_distinct(key, value, values)
     return values
 
 

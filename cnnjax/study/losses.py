@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from cnnjax.study import own_code
-from cnnjax.study.rules import Rule, is_number
+from cnnjax.study.rules import Rule, check_distinct, is_number
 from cnnjax.utils.errors import RequestError
 
 CROSS_ENTROPY = "cross_entropy"
@@ -51,8 +51,7 @@ def read_class_weights(key: str, value: Any) -> tuple[Any, ...]:
     for each in values:
         if not CLASS_WEIGHTS.accepts(each):
             raise RequestError(key, each, CLASS_WEIGHTS.allowed)
-    if len(set(values)) < len(values):
-        raise RequestError(key, value, "a value occurs twice; use distinct values")
+    check_distinct(key, value, values)
     return values
 
 

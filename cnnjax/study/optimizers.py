@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cnnjax.study.rules import is_number
+from cnnjax.study.rules import check_distinct, is_number
 from cnnjax.utils.errors import RequestError, nearest
 
 ADAM, SGD = ("adam", "adamw"), ("sgd", "sgdw")
@@ -105,8 +105,7 @@ def read_names(key: str, value: Any) -> tuple[str, ...]:
         if name not in OWN and name not in _of_optax():
             near = nearest(name, [*OWN, *(_of_optax().keys() - _REFUSED.keys())])
             raise RequestError(key, name, f"there is no such optimizer; did you mean {near!r}?" if near else ALLOWED)
-    if len(set(values)) < len(values):
-        raise RequestError(key, value, "a value occurs twice; use distinct values")
+    check_distinct(key, value, values)
     return values
 
 

@@ -1,8 +1,10 @@
 """Rules that check one value of a config. Pure Python."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
+
+from cnnjax.utils.errors import RequestError
 
 
 class Rule(NamedTuple):
@@ -51,6 +53,12 @@ def choice(*names: str) -> Rule:
 def none_or(rule: Rule) -> Rule:
     """Accepts None and the values that `rule` accepts."""
     return Rule(lambda v: v is None or rule.accepts(v), rule.allowed + ", or None")
+
+
+def check_distinct(key: str, value: Any, values: Sequence[Hashable]) -> None:
+    """Raises RequestError for the value of a key, if one of the values that it stands for occurs twice."""
+    if len(set(values)) < len(values):
+        raise RequestError(key, value, "a value occurs twice; use distinct values")
 
 
 FLAG = Rule(lambda v: isinstance(v, bool), "must be True or False")

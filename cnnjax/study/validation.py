@@ -9,7 +9,7 @@ import numpy as np
 
 from cnnjax.study.hparam import Hparam
 from cnnjax.study.renamed import OLD_KEYS
-from cnnjax.study.rules import Rule
+from cnnjax.study.rules import Rule, check_distinct
 from cnnjax.utils.errors import RequestError, nearest
 
 
@@ -158,8 +158,7 @@ def check(key: str, value: Any, field: dataclasses.Field) -> Any:
     for item in values:
         if not rule.accepts(item):
             raise RequestError(key, item, rule.allowed)
-    if len(set(values)) < len(values):
-        raise RequestError(key, value, "a value occurs twice; use distinct values")
+    check_distinct(key, value, values)
     return values
 
 

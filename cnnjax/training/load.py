@@ -16,6 +16,7 @@ from cnnjax.models.network import MATMUL, AnyNetwork, build_network, variable_sh
 from cnnjax.runs.integrity import read_json
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.study import own_code
+from cnnjax.study.hparams import Static
 from cnnjax.study.plan import Trial, make_plan
 from cnnjax.study.schema import from_config
 from cnnjax.training.augment.batch import gather_batch
@@ -129,12 +130,15 @@ def load_trials(workdir: str | Path, trials: Sequence[str], *, trust_code: bool 
             shapes = variable_shapes(network, (height, width, channels))
             return read_variables(directory, epoch, best, shapes, averages)
 
-    for name in trials:
-        trial = _find_trial(name, found)
-        folder.check_networks([trial.static.model])
-        own_code.prepare(study.code, [trial.static.model], folder.path, trusted=trust_code)
+    # One network for all seeds: it decides what is compiled and read again.
+    network_of = functools.cache(lambda static: _network(static, len(classes), (height, width, channels)))
+    wanted = [_find_trial(name, found) for name in trials]
+    models = list(dict.fromkeys(trial.static.model for trial in wanted))
+    folder.check_networks(models)
+    own_code.prepare(study.code, models, folder.path, trusted=trust_code)
+    for trial in wanted:
         best = trial.stages[-1].traced.early_stopping != "off"  # as in `train_state.final_variables`
-        network = _network(trial, len(classes), (height, width, channels))
+        network = network_of(trial.static)
         state = _find_state(folder, ids.get(trial.program, ()), trial)
         members, stacked = read(*state, best, trial.static.averages, network)
         index = _place_of(trial, members)
@@ -185,8 +189,7 @@ def _find_state(folder: RunFolder, members: Sequence[str], trial: Trial) -> tupl
     raise RequestError("trial", trial.id, f"{problem}; use a trial that has a checkpoint")
 
 
-def _network(trial: Trial, num_classes: int, image_shape: tuple[int, int, int]) -> AnyNetwork:
-    static = trial.static
+def _network(static: Static, num_classes: int, image_shape: tuple[int, int, int]) -> AnyNetwork:
     # tf32 needs a GPU; elsewhere float32 is more precise.
     only_gpu = static.arithmetic == "tf32" and jax.default_backend() != "gpu"
     precision = "float32" if only_gpu else static.arithmetic
