@@ -10,15 +10,16 @@ from cnnjax.commands.program_facts import repeated_points
 from cnnjax.commands.search import resume
 from cnnjax.data import Dataset, cache
 from cnnjax.data.load import load_checked
-from cnnjax.models.ladder import check_precision, find_model
+from cnnjax.models.ladder import check_precision
 from cnnjax.models.summary import parameter_count, training_flops
 from cnnjax.multihost import processes
 from cnnjax.runs.run_dir import RunFolder, finished_trials
 from cnnjax.runs.speeds import read_speeds
-from cnnjax.study import augmentation, own_code
+from cnnjax.study import own_code
 from cnnjax.study.plan import Member, Plan, Program, check_axes, make_plan
-from cnnjax.study.schedules import check_own, has_horizon
+from cnnjax.study.schedules import has_horizon
 from cnnjax.study.schema import Study
+from cnnjax.training.checks import check_code, check_optimizers, check_with_data
 from cnnjax.training.estimate import Estimator, describe_speed, network_of, time_span
 from cnnjax.training.machine import Machine, calibrate, this_machine
 from cnnjax.training.memory import MEMORY_SHARE, fitting_size, most_members, training_memory
@@ -45,11 +46,7 @@ def plan_lines(study: Study, workdir: Path | None = None, measure: bool = False)
         RequestError: the study is not valid, or its data is missing or does not fit.
     """
     own_code.prepare(study.code, study.models)
-    for name in study.models:
-        find_model(name)  # fail fast, before loading data
-    check_own(study.train.schedules)
-    augmentation.load_functions(study.data.augment)
-    _check_functions(study)
+    check_code(study)
     folder = None if workdir is None else RunFolder(workdir)
     if folder is not None:
         check_folder(folder, study, overwrite=False)
@@ -73,13 +70,10 @@ def plan_lines(study: Study, workdir: Path | None = None, measure: bool = False)
         from cnnjax.training.program import prepare_jax
 
         prepare_jax(plan)
+    check_optimizers(study)
     with announced(f"reading the data of {study.data.path or study.data.name}"), cache.mapped():
         dataset = processes.raise_on_all(load_checked, study)
-    _check_functions(study, len(dataset.classes))
-    if augmentation.own_functions(study.data.augment):
-        from cnnjax.training.augment.own import check_augmentations  # imports jax: a plan does without if it can
-
-        check_augmentations(study, dataset.image_shape, len(dataset.classes))
+    check_with_data(study, dataset)
     counts = {name: len(split) for name, split in dataset.splits.items()}
     yield f"data      {dataset.name}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items())
     yield from (f"          {note}" for note in dataset.notes)
@@ -89,13 +83,6 @@ def plan_lines(study: Study, workdir: Path | None = None, measure: bool = False)
 
         measure_programs(study, dataset, plan, programs, sizes)
     yield from _table(dataset, programs, stored, sizes, machine)
-
-
-def _check_functions(study: Study, num_classes: int | None = None) -> None:
-    if any(map(own_code.is_reference, (*study.train.loss, *study.metrics))):
-        from cnnjax.training.own_functions import check_functions  # imports jax
-
-        check_functions(study, num_classes)
 
 
 def _stored_epochs(folder: RunFolder) -> dict[str, int]:

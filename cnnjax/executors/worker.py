@@ -17,6 +17,7 @@ from cnnjax.runs.run_dir import RunFolder, waiting_programs
 from cnnjax.study import own_code
 from cnnjax.study.schema import from_config
 from cnnjax.training import program as programs
+from cnnjax.training.compiler import Compiler
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.progress import Progress
 
@@ -65,7 +66,7 @@ def _train(task: Task) -> None:
         program = next(program for program in plan.programs if program.id == task["program"])
         waiting = waiting_programs(folder, [program])
         profile = folder.path / "profile" if task["profile"] else None
-        compiler = programs.Compiler(study.with_splits_of(earlier), dataset, task["max_members"], profile)
+        compiler = Compiler(study.with_splits_of(earlier), dataset, task["max_members"], profile)
         programs.run_programs(folder, compiler, plan.members, waiting, progress, write_views=False)
 
 

@@ -11,10 +11,10 @@ from cnnjax.data import Dataset, Split
 from cnnjax.runs.speeds import add_speed
 from cnnjax.study.plan import Plan, Program
 from cnnjax.study.schema import Study
+from cnnjax.training.compiler import Compiler
 from cnnjax.training.devices import pin_settings
 from cnnjax.training.estimate import describe_speed
 from cnnjax.training.machine import this_machine
-from cnnjax.training.program import Compiler
 from cnnjax.training.work import MemberBatch
 from cnnjax.utils.progress import tracked
 

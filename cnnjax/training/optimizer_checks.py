@@ -9,7 +9,6 @@ import optax
 
 from cnnjax.models.network import build_network, variable_shapes
 from cnnjax.study.metrics import of_epochs
-from cnnjax.study.optimizers import OWN
 from cnnjax.study.parameter_groups import read_groups
 from cnnjax.study.plan import Program, make_plan
 from cnnjax.study.schema import Study
@@ -21,9 +20,6 @@ from cnnjax.utils.text import first_line
 
 def check_optimizers(study: Study) -> None:
     """Raises RequestError if Optax refuses an optimizer or its arguments. Traces one step, and computes nothing."""
-    train: Any = study.train  # a type checker does not know its fields
-    if {*train.optimizer, *(stage.get("optimizer", "adam") for stage in train.stages)} <= {*OWN}:
-        return
     for program in make_plan(study).programs:
         _check_optimizer(program, study)
 
@@ -56,8 +52,6 @@ def check_groups(study: Study, image_shape: tuple[int, int, int], num_classes: i
     """
     train: Any = study.train  # a type checker does not know its fields
     patterns = {pattern for groups in train.groups for pattern in read_groups(groups)}
-    if not patterns:
-        return
     networks = [build_network(name, num_classes, image_shape=image_shape) for name in study.models]
     params = [variable_shapes(network, image_shape)["params"] for network in networks]
     names = list(dict.fromkeys(name for each in params for name in parameter_names(each)))

@@ -1,41 +1,29 @@
-"""Trains the programs of a study: loads the data, compiles programs that fit the memory, and trains their members."""
+"""Trains the programs of a study: plans it, loads its data, and trains the members of each program."""
 
 import contextlib
-import dataclasses
-import itertools
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
 from cnnjax.data import Dataset
 from cnnjax.data.load import load_checked
-from cnnjax.models.ladder import check_precision, find_model
-from cnnjax.models.summary import training_flops
+from cnnjax.models.ladder import check_precision
 from cnnjax.multihost import processes
 from cnnjax.runs.environment import cache_folder, comparable, describe_environment
 from cnnjax.runs.program_records import Folder
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.runs.speeds import add_speed
-from cnnjax.study import augmentation
-from cnnjax.study.hparams import Stage
 from cnnjax.study.plan import Member, Plan, Program, check_axes, make_plan
-from cnnjax.study.schedules import check_own
 from cnnjax.study.schema import Study
-from cnnjax.training.augment.own import check_augmentations
-from cnnjax.training.device_data import DeviceData, put_data
-from cnnjax.training.devices import is_out_of_memory, make_mesh, memory_limit, pin_settings, use_every_core
-from cnnjax.training.estimate import describe_speed, network_of
+from cnnjax.training.checks import check_code, check_optimizers, check_with_data
+from cnnjax.training.compiler import Compiled, Compiler, split_layout
+from cnnjax.training.device_data import DeviceData
+from cnnjax.training.devices import is_out_of_memory, pin_settings, use_every_core
+from cnnjax.training.estimate import describe_speed
 from cnnjax.training.loop import run_members
 from cnnjax.training.machine import this_machine
-from cnnjax.training.memory import MEMORY_SHARE, fitting_size, most_members
-from cnnjax.training.optimizer_checks import check_groups, check_optimizers
-from cnnjax.training.own_functions import check_functions
-from cnnjax.training.population import Population
-from cnnjax.training.stacking import steps_per_epoch, table_size
 from cnnjax.training.work import MemberBatch
 from cnnjax.utils.errors import RequestError, unwritable
 from cnnjax.utils.paths import make_folder
@@ -43,119 +31,9 @@ from cnnjax.utils.progress import Progress
 from cnnjax.utils.signals import interruptibly
 from cnnjax.utils.tree import differences
 
-Batch = tuple[list[str], int]  # the ids of members, and how many train together
-Layout = list[Batch]
-
-
-class Compiled(NamedTuple):
-    """A program that is compiled and ready to train.
-
-    Attributes:
-        program: the program.
-        population: its compiled functions.
-        done: the batches of members that have nothing left to train.
-        pending: the other batches.
-        memory: bytes on one device.
-        seconds: duration of compilation.
-    """
-
-    program: Program
-    population: Population
-    done: Layout
-    pending: Layout
-    memory: int
-    seconds: float
-
-
-class Compiler:
-    """Decides how many members of each program train together, and compiles the programs.
-
-    Args:
-        study: the study.
-        dataset: its data. The compiler puts it on the devices.
-        max_members: upper bound of how many members train together.
-        profile: directory for a trace of each program's second epoch.
-    """
-
-    def __init__(
-        self,
-        study: Study,
-        dataset: Dataset,
-        max_members: int | None = None,
-        profile: Path | None = None,
-    ):
-        self._mesh = make_mesh(jax.devices())
-        self.data = put_data(dataset, study, self._mesh)
-        self._study, self.dataset = study, dataset
-        self._kept: dict[str, Population] = {}  # of an adaptive search, by program
-        self._max_members, self._profile = max_members, profile
-        self._budget = MEMORY_SHARE * min(processes.gather(memory_limit()))  # measured before training takes memory
-
-    def compile(self, program: Program, members: Mapping[str, Member], layout: Sequence[Batch] = ()) -> Compiled:
-        """Compiles a program for those batches of members that have something left to train.
-
-        Args:
-            program: the program, with only the members that have something left to train.
-            members: all members by id.
-            layout: the stored batches. The members that are in none of them train together, as many as fit in memory.
-        """
-        start = time.perf_counter()
-        # A study with other decays of averaged weights trains other members; the states of the old ones remain.
-        old = [batch for batch in layout if not members.keys() >= {*batch[0]}]
-        layout = [batch for batch in layout if batch not in old]
-        stored = {member for ids, _ in layout for member in ids}
-        asked = {member.id for member in program.members}
-        new = [member for member in program.members if member.id not in stored]
-        trained = (members[member].trials[-1] for member in {*stored, *asked})
-        stages = (stage for trial in trained for stage in trial.stages)
-        population = self._kept.get(program.id) or self._population(program, stages)
-
-        # Another number of devices may have written it. The batches keep their members, whose states are on disk.
-        pending = [(ids, size + -size % population.devices) for ids, size in layout if not asked.isdisjoint(ids)]
-        if new:
-            size = self._fitting_size(population, [members[member.id] for member in new])
-            pending += split_layout([([member.id for member in new], size)], size)
-        batches = (([members[member] for member in ids], size) for ids, size in pending)
-        memory = max((self._compile(population, *batch) for batch in batches), default=0)
-        done = [*old, *((ids, size) for ids, size in layout if asked.isdisjoint(ids))]
-        return Compiled(program, population, done, pending, memory, time.perf_counter() - start)
-
-    def _fitting_size(self, population: Population, new: Sequence[Member]) -> int:
-        """Returns the number of members that train together: as many as fit, by the compiler's estimate of memory."""
-        count = len(new)
-        devices = population.devices
-        static = new[0].trials[0].static
-        images = self.dataset.train_size(static.train_examples)
-        operations = training_flops(network_of(static, self.dataset), self.dataset.image_shape) * images
-        most = self._max_members or most_members(jax.default_backend(), count, devices, operations)
-        return fitting_size(count, most, devices, self._budget, lambda size: self._compile(population, new, size))
-
-    def _compile(self, population: Population, members: Sequence[Member], size: int) -> int:
-        filled = MemberBatch("", tuple(members[:size]), size).filled
-        return population.compile(*population.stack(filled), self.data)
-
-    def _population(self, program: Program, stages: Iterable[Stage]) -> Population:
-        """Returns the functions of a program that trains these stages. An adaptive search keeps them."""
-        shape, num_classes = self.dataset.image_shape, len(self.dataset.classes)
-        profile = None if self._profile is None else self._profile / program.id
-        keeps_best = program.static.keeps_best or self.dataset.validation is not None  # the source's own split
-        static = dataclasses.replace(program.static, keeps_best=keeps_best)
-        is_kept = self._study.search.is_adaptive
-        examples = self.dataset.train_size(static.train_examples)
-        tables = table_size(stages, steps_per_epoch(examples, static.batch_size, static.drop_last))
-        if is_kept:
-            tables = tables._replace(epochs=max(tables.epochs, self._study.train.longest_stage))
-        population = Population(self._study, static, shape, num_classes, self._mesh, profile, tables)
-        return self._kept.setdefault(program.id, population) if is_kept else population
-
-
-def split_layout(layout: Layout, size: int) -> Layout:
-    """Splits batches of members into batches of at most `size` members, which train together."""
-    return [(ids[i : i + size], size) for ids, _ in layout for i in range(0, len(ids), size)]
-
 
 def load_plan(study: Study, earlier: Sequence[Study] = ()) -> Plan:
-    """Returns the plan of a study, equal in all processes. It imports the study's own code, see `own_code.prepare`.
+    """Returns the plan of a study, equal in all processes. Call `own_code.prepare` before.
 
     Args:
         study: the study.
@@ -166,13 +44,9 @@ def load_plan(study: Study, earlier: Sequence[Study] = ()) -> Plan:
     """
 
     def here() -> Plan:
-        for name, precision in itertools.product(study.models, study.train.precision):
-            find_model(name)
-            if precision == "tf32":
-                check_precision(precision, jax.default_backend())
-        check_own(study.train.schedules)
-        augmentation.load_functions(study.data.augment)
-        check_functions(study)
+        check_code(study)
+        if "tf32" in study.train.precision:
+            check_precision("tf32", jax.default_backend())
         plan = make_plan(study, earlier)
         check_axes(study, plan)
         return plan
@@ -189,9 +63,7 @@ def load_data(study: Study, earlier: Sequence[Study] = ()) -> Dataset:
     def here() -> Dataset:
         check_optimizers(study)
         dataset = load_checked(study, earlier, identify=True)
-        check_functions(study, len(dataset.classes))
-        check_groups(study, dataset.image_shape, len(dataset.classes))
-        check_augmentations(study, dataset.image_shape, len(dataset.classes))
+        check_with_data(study, dataset)
         return dataset
 
     pin_settings()

@@ -242,7 +242,8 @@ def confirm(study, workdir, number):
 def test_contenders_are_trained_on_fresh_seeds_and_a_second_call_finds_them(tiny, tmp_path, monkeypatch):
     reports = []
     monkeypatch.setattr(confirmation, "build_report", reports.append)
-    monkeypatch.setattr(program, "Population", functools.cache(Population))  # compiled once: always two members
+    # Compiled once: there are always two members.
+    monkeypatch.setattr("cnnjax.training.compiler.Population", functools.cache(Population))
     study = make_study(train={"learning_rate": (0.05, 0.02), "epochs": 1})
     said = confirm(study, tmp_path / "run", 2)
     names = trial_ids(tmp_path / "run")

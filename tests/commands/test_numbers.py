@@ -16,7 +16,6 @@ from cnnjax.models.ladder import LADDER
 from cnnjax.models.specs import Dense, Relu
 from cnnjax.runs.integrity import read_lines
 from cnnjax.study.schema import DataConfig
-from cnnjax.training import program
 from cnnjax.training.population import Population
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.progress import Progress
@@ -29,7 +28,7 @@ compile_once = functools.cache(Population)
 def quick(tiny, monkeypatch):
     """Beside the tiny network one without convolutions, which is compiled sooner."""
     monkeypatch.setitem(LADDER, "plain", (Dense(8), Relu(), Dense()))
-    monkeypatch.setattr(program, "Population", compile_once)
+    monkeypatch.setattr("cnnjax.training.compiler.Population", compile_once)
 
 
 def run(workdir, **changes):

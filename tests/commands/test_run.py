@@ -17,7 +17,6 @@ from cnnjax.runs.integrity import read_lines
 from cnnjax.study.plan import make_plan
 from cnnjax.study.schema import from_config
 from cnnjax.training import checkpoints, loop
-from cnnjax.training import program as programs
 from cnnjax.training.population import Population
 from cnnjax.utils.errors import RequestError
 from tests.support.runs import (
@@ -144,7 +143,7 @@ def test_a_diverged_trial_is_recorded(tmp_path):
 
 @pytest.mark.slow
 def test_every_program_is_traced_once_whatever_its_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr(programs, "Population", Population)
+    monkeypatch.setattr("cnnjax.training.compiler.Population", Population)
     study = make_study(seeds=(0, 1, 2), train={**GRID, "batch_size": (50, 100)})
     run(study, tmp_path / "cut", max_members=4)
     planned = json.loads((tmp_path / "cut/plan.json").read_text())["programs"]
@@ -231,7 +230,7 @@ def test_a_finished_run_trains_nothing_and_says_so(tmp_path, monkeypatch):
     study = make_study()
     run(study, tmp_path)
     before = read_all(tmp_path), read_weights(tmp_path)
-    monkeypatch.setattr(programs, "Population", None)
+    monkeypatch.setattr("cnnjax.training.compiler.Population", None)
     assert "is finished: 1 trials" in run(study, tmp_path)
     assert (read_all(tmp_path), read_weights(tmp_path)) == before
 

@@ -66,7 +66,7 @@ def test_images_per_second_are_those_that_were_seen(tmp_path):
 @pytest.mark.slow
 def test_a_validation_split_of_the_data_chooses_weights_without_being_asked_for(tmp_path, monkeypatch):
     """As one that the study asks for: the second stage starts from the weights that are the best on it."""
-    monkeypatch.setattr("cnnjax.training.program.Population", Population)  # each study compiles its own
+    monkeypatch.setattr("cnnjax.training.compiler.Population", Population)  # each study compiles its own
     whole = load_digits()
     images, labels = (whole.images * 15).astype(np.uint8), whole.target
     parts = {"train": slice(200), "val": slice(200, 300), "test": slice(300, 400)}
@@ -91,7 +91,7 @@ def test_a_validation_split_of_the_data_chooses_weights_without_being_asked_for(
 
 @pytest.mark.slow
 def test_a_crash_before_any_write_changes_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("cnnjax.training.program.Population", _once())
+    monkeypatch.setattr("cnnjax.training.compiler.Population", _once())
     stages = ({}, {"optimizer": "sgd", "epochs": 1})
     study = make_study(train={**UNSTEADY, "epochs": 2, "early_stopping": "val_loss:1", "stages": stages})
     run(study, tmp_path / "whole")

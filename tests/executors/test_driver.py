@@ -98,7 +98,8 @@ def test_workers_write_what_one_process_writes(serial, tmp_path):
 @pytest.mark.slow
 def test_workers_grow_a_study(serial, tmp_path, monkeypatch):
     """A worker finds the earlier study of the run, whose trials the newest does not ask for, in config.json."""
-    monkeypatch.setattr(programs, "Population", Population)  # shared ones would count its compilations in other tests
+    # Shared ones would count its compilations in other tests.
+    monkeypatch.setattr("cnnjax.training.compiler.Population", Population)
     less = {"seeds": (0,), "train": {"batch_size": (50, 40), "epochs": 2}}
     run(make_study(**less), tmp_path)
     run(make_study(**TWO), tmp_path, engine=Here())

@@ -23,7 +23,7 @@ from cnnjax.commands import run as runner
 from cnnjax.runs.integrity import add_checksum, verify_checksum
 from cnnjax.runs.program_records import ProgramRecords
 from cnnjax.runs.run_dir import RunFolder
-from cnnjax.training import checkpoints, program
+from cnnjax.training import checkpoints
 from cnnjax.training.population import Population
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.progress import Progress
@@ -43,7 +43,7 @@ def quick():
     """The tiny model, and programs compiled once for all runs."""
     with pytest.MonkeyPatch.context() as patch:
         add_tiny(patch)
-        patch.setattr(program, "Population", functools.cache(Population))
+        patch.setattr("cnnjax.training.compiler.Population", functools.cache(Population))
         yield
 
 

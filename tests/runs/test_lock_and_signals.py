@@ -15,7 +15,6 @@ from rich.console import Console
 from cnnjax.commands import run as runner
 from cnnjax.runs.lock import locked
 from cnnjax.runs.run_dir import RunFolder
-from cnnjax.training import program
 from cnnjax.training.population import Population
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.progress import Progress
@@ -28,7 +27,7 @@ compile_once = functools.cache(Population)
 @pytest.fixture(autouse=True)
 def quick(tiny, monkeypatch):
     """The tiny model, and programs compiled once for all runs of a study."""
-    monkeypatch.setattr(program, "Population", compile_once)
+    monkeypatch.setattr("cnnjax.training.compiler.Population", compile_once)
 
 
 def run(study, workdir, **options):

@@ -20,9 +20,8 @@ TINY = {
 
 def make_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the fixture `quick` but for the model, for as long as `monkeypatch` lasts."""
-    from cnnjax.training import program
 
-    monkeypatch.setattr(program, "Population", _compile_once)
+    monkeypatch.setattr("cnnjax.training.compiler.Population", _compile_once)
 
 
 @functools.cache
