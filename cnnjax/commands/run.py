@@ -1,7 +1,8 @@
 """Runs a study in a folder: resumes an interrupted run, or grows it, trains what is missing and writes the records."""
 
 import contextlib
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cnnjax.commands.growth import check_folder, earlier_studies, looks_so_far, with_added_seeds
@@ -20,11 +21,11 @@ from cnnjax.study import own_code
 from cnnjax.study.metrics import describe_own
 from cnnjax.study.plan import Plan, Program, make_plan
 from cnnjax.study.schema import Study, from_config
+from cnnjax.training.compiler import Compiler
 from cnnjax.training.devices import leave_devices_to_workers
 from cnnjax.training.estimate import Estimator, describe_speed, training_images
 from cnnjax.training.machine import this_machine
 from cnnjax.training.program import (
-    Compiler,
     load_data,
     load_plan,
     prepare_jax,
@@ -92,35 +93,59 @@ def run(
             progress.note(note)
         if engine is None:
             write_environment(folder, progress)
-        compiler: Compiler | None = None
+        train = _trainer(folder, every, dataset, progress, max_members, profile, engine)
         while True:  # an adaptive search asks for more when it has results
-            for program in plan.programs:
-                folder.program(program.id).repair([trial for member in program.members for trial in member.trials])
-            programs = waiting_programs(folder, plan.programs)
-            try:
-                if programs:
-                    if too_late and compiler is None:
-                        progress.note(too_late)
-                    members = sum(len(program.members) for program in programs)
-                    progress.begin(len(programs), members, *_expected_work(programs, dataset))
-                    if engine is not None:
-                        run_tasks(folder, every, dataset, programs, progress, engine, max_members, profile)
-                    else:
-                        traces = workdir / "profile" if profile and processes.is_first() else None
-                        compiler = compiler or Compiler(every, dataset, max_members, traces)
-                        run_programs(folder, compiler, plan.members, programs, progress)
-            finally:
-                progress.end()
-                if processes.is_first():  # the others may have failed elsewhere
-                    RunFolder(workdir).write_views()
+            has_trained = _train_waiting(folder, plan, dataset, progress, train, too_late)
             further = with_next(study, folder)
             if further == study:
                 break
+            too_late = None  # it has been said
             study, earlier = further, earlier_studies(folder, further)
             plan = make_plan(study, earlier)
             _start(folder, study, earlier, dataset, plan, plans_looks)
-        if not programs:
+        if not has_trained:
             progress.note(f"{workdir} is finished: {len(plan.trials)} trials, nothing left to train")
+
+
+Train = Callable[[Plan, Sequence[Program]], None]
+
+
+def _trainer(
+    folder: RunFolder,
+    study: Study,
+    dataset: Dataset,
+    progress: Progress,
+    max_members: int | None,
+    profile: bool,
+    engine: Engine | None,
+) -> Train:
+    """Returns the function that trains programs of a plan: on the workers of an engine, or here with one compiler."""
+    if engine is not None:
+        return lambda _, programs: run_tasks(folder, study, dataset, programs, progress, engine, max_members, profile)
+    traces = folder.path / "profile" if profile and processes.is_first() else None
+    compiler = functools.cache(lambda: Compiler(study, dataset, max_members, traces))  # it takes memory
+    return lambda plan, programs: run_programs(folder, compiler(), plan.members, programs, progress)
+
+
+def _train_waiting(
+    folder: RunFolder, plan: Plan, dataset: Dataset, progress: Progress, train: Train, note: str | None
+) -> bool:
+    """Trains the trials of a plan that have no result. Returns whether there were any."""
+    for program in plan.programs:
+        folder.program(program.id).repair([trial for member in program.members for trial in member.trials])
+    programs = waiting_programs(folder, plan.programs)
+    try:
+        if programs:
+            if note:
+                progress.note(note)
+            members = sum(len(program.members) for program in programs)
+            progress.begin(len(programs), members, *_expected_work(programs, dataset))
+            train(plan, programs)
+    finally:
+        progress.end()
+        if processes.is_first():  # the others may have failed elsewhere
+            RunFolder(folder.path).write_views()
+    return bool(programs)
 
 
 def _expected_work(programs: Sequence[Program], dataset: Dataset) -> tuple[list[int], list[float], list[float]]:
