@@ -99,7 +99,7 @@ def run(
             further = with_next(study, folder)
             if further == study:
                 break
-            too_late = None  # it has been said
+            too_late = None  # the progress has the note already
             study, earlier = further, earlier_studies(folder, further)
             plan = make_plan(study, earlier)
             _start(folder, study, earlier, dataset, plan, plans_looks)
