@@ -205,3 +205,8 @@ def from_counts(metrics: Sequence[Metric], means: Mapping[str, Any], confusion: 
         confusion: the confusion matrix [K, K], true classes in rows, predicted classes in columns.
     """
     return {m.name: m.of_confusion(confusion) if m.of_confusion else means[m.name] for m in metrics}
+
+
+def selectable(measures: Iterable[str]) -> tuple[str, ...]:
+    """Returns measures in the order in which errors name them: validation first, then test and training."""
+    return tuple(sorted(measures, key=lambda name: ("val", "test", "train").index(name.partition("_")[0])))

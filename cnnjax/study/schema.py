@@ -9,15 +9,14 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cnnjax.study import early_stopping as stopping
-from cnnjax.study.augmentation import OF_TESTS, TEST_TIME_KINDS, parse
+from cnnjax.study.augmentation import TEST_TIME_KINDS
+from cnnjax.study.consistency import check_consistency
 from cnnjax.study.hparams import HPARAMS, MOST_EPOCHS
-from cnnjax.study.metrics import MEASURES, NAMES, RULE, is_measure, measures_of, metrics_of, read_metrics
+from cnnjax.study.metrics import MEASURES, NAMES, RULE, is_measure, measures_of, metrics_of, read_metrics, selectable
 from cnnjax.study.optimizer_checks import check_optimizers
 from cnnjax.study.ranges import take_ranges
 from cnnjax.study.renamed import OLD_KEYS, modern_config
 from cnnjax.study.rules import FLAG, Rule, choice, integer, is_int, is_number, none_or, number
-from cnnjax.study.schedules import read_plateau
 from cnnjax.study.search import SearchConfig, check_search
 from cnnjax.study.validation import (
     axis,
@@ -192,12 +191,6 @@ class CheckpointConfig:
 # Keys of a run's config.json: the layers of its networks, the earlier studies of a run that has grown, and its looks.
 NOT_OF_STUDY = ("networks", "earlier", "looks")
 
-
-def selectable(measures: Iterable[str]) -> tuple[str, ...]:
-    """Returns measures in the order in which errors name them: validation first, then test and training."""
-    return tuple(sorted(measures, key=lambda name: ("val", "test", "train").index(name.partition("_")[0])))
-
-
 SELECT = selectable(MEASURES)
 _SELECT = Rule(
     lambda v: isinstance(v, str) and is_measure(v),
@@ -295,9 +288,7 @@ def from_config(config: Mapping[str, Any]) -> Study:
         values, ranges = take_ranges(values, search.programs)
         values |= {"ranges": ranges, "asked": _read_asked(values.get("asked", ()))}
     study = build(Study, values, "")
-    _check_splits(study.data)
-    _check_selection(study)
-    _check_stopping(study)
+    check_consistency(study)
     check_search(study)
     check_optimizers(study.train)
     return study
@@ -345,72 +336,3 @@ def _read_stages(key: str, value: Any) -> tuple[Mapping[str, Any], ...]:
             check(f"{key}[{place}].{name}", item, fields[name])
         stages.append(dict(stage))
     return tuple(stages)
-
-
-def _check_stopping(study: Study) -> None:
-    for text in study.train.stopping:
-        rule = stopping.read_stopping(text)
-        if rule is not None and rule.metric not in study.measures:
-            raise RequestError("train.early_stopping", text, _unrecorded(study))
-        if rule is not None and rule.metric.startswith("val_") and not study.data.has_validation:
-            problem = "needs a validation split; use data.validation=0.1, or data.validation_from='given'"
-            raise RequestError("train.early_stopping", text, problem)
-    for stage in study.train.stages or ({},):
-        texts = (stage["schedule"],) if "schedule" in stage else study.train.schedule
-        rules = (stage["early_stopping"],) if "early_stopping" in stage else study.train.early_stopping
-        plateaus = [text for text in texts if read_plateau(text) is not None]
-        if plateaus and "off" in rules and not study.data.has_validation:
-            problem = (
-                "it monitors a metric of a validation split; use data.validation=0.1, or early_stopping by train_loss"
-            )
-            raise RequestError("train.schedule", plateaus[0], problem)
-    if len(study.train.stage_start) > 1 and not (study.data.has_validation or study.train.stops_early):
-        problem = "needs a validation split or early stopping; use data.validation=0.1, or stage_start='last'"
-        raise RequestError("train.stage_start", "best", problem)
-
-
-def _check_splits(data: DataConfig) -> None:
-    for key in ("validation", "validation_from", "test"):
-        value, default = getattr(data, key), getattr(DataConfig, key)
-        if data.fractions and value not in (default, 0):
-            raise RequestError(
-                f"data.{key}", value, f"data.fractions sets the sizes of all splits; use the default {default!r}"
-            )
-    if data.validation and data.validation_from in ("same_as_test", "given"):
-        split = "test split" if data.validation_from == "same_as_test" else "validation split of the source"
-        problem = f"data.validation_from={data.validation_from!r} uses the whole {split}; use 0.0"
-        raise RequestError("data.validation", data.validation, problem)
-    for key, value, allowed in (
-        ("validation", data.validation, None),
-        ("validation_from", data.validation_from, "train"),
-        ("fractions", data.fractions, ()),
-    ):
-        if data.folds and value != allowed:
-            problem = f"each fold of data.folds validates on other training images; use the default {allowed!r}"
-            raise RequestError(f"data.{key}", value, problem)
-    if data.augment_test and not any(data.augment):
-        raise RequestError(
-            "data.augment_test", True, "data.augment is empty; use False, or name augmentations in data.augment"
-        )
-    of_training = [text for augment in data.augment for text in augment if parse(text).name not in OF_TESTS]
-    if data.augment_test and of_training:
-        problem = f"test images do not take {of_training[0]}; use False, or only {', '.join(OF_TESTS)}"
-        raise RequestError("data.augment_test", True, problem)
-
-
-def _unrecorded(study: Study) -> str:
-    """Returns the problem of a measure that a study does not record."""
-    return f"the study does not record it; use one of {', '.join(selectable(study.measures))}, or add it to metrics"
-
-
-def _check_selection(study: Study) -> None:
-    if study.select not in study.measures:
-        raise RequestError("select", study.select, _unrecorded(study))
-    if study.select.startswith("val_") and not study.data.has_validation:
-        raise RequestError(
-            "select",
-            study.select,
-            "needs a validation split; use data.validation=0.1, data.fractions, data.validation_from='given' if the "
-            "source has a validation split, or select by "
-            + ", ".join(name for name in selectable(study.measures) if not name.startswith("val_")),
-        )
