@@ -7,13 +7,14 @@ write the module and list it here.
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from cnnjax.analysis.chance import stuck_trials
 from cnnjax.analysis.cost import study_cost
 from cnnjax.analysis.read import read_run
 from cnnjax.analysis.run import Run
 from cnnjax.report import html
+from cnnjax.report.parallel import Section, build_sections
 from cnnjax.report.sections import (
     classes,
     confirmation,
@@ -31,21 +32,9 @@ from cnnjax.report.sections import (
     variance,
 )
 from cnnjax.report.tables import Table
-from cnnjax.report.theme import Plot
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.utils.progress import duration
 from cnnjax.utils.tree import flatten
-
-
-class Section(Protocol):
-    """A module of `report.sections`."""
-
-    def tables(self, run: Run) -> list[Table]:
-        """Returns the tables that the run has data for."""
-
-    def figures(self, run: Run) -> list[Plot]:
-        """Draws the figures that the run has data for."""
-
 
 SUMMARY: tuple[Section, ...] = (confirmation, variance, ranking, search, spread, hyperparameters)  # also in Markdown
 SECTIONS: tuple[Section, ...] = (
@@ -82,11 +71,12 @@ def build_report(workdir: Path, select: str | None = None) -> Path:
     RunFolder(workdir).write_views()
     folder = workdir / "report"
     folder.mkdir(exist_ok=True)
+    *found, by_class, single_images = build_sections(run, (*SECTIONS, classes, examples))
     sections = [
-        html.Section("figures", "Figures", plots=[plot for one in SECTIONS for plot in one.figures(run)]),
-        html.Section("classes", "By class", classes.tables(run), classes.figures(run), is_folded=True),
-        html.Section("examples", "Examples", examples.tables(run), examples.figures(run)),
-        html.Section("tables", "Tables", list_tables(run, SECTIONS)),
+        html.Section("figures", "Figures", plots=[plot for _, plots in found for plot in plots]),
+        html.Section("classes", "By class", *by_class, is_folded=True),
+        html.Section("examples", "Examples", *single_images),
+        html.Section("tables", "Tables", [table for tables, _ in found for table in tables]),
         html.Section("ran", "What ran", facts=_what_ran(run)),
     ]
     answer, details = headline.text(run)
