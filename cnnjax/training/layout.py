@@ -43,7 +43,8 @@ def shards_of(
     def duration(shards: int) -> float:
         return math.ceil(members * shards / devices) / shards**_GAIN
 
-    return stored[1] if math.prod(stored) == devices and stored else min(possible, key=duration)
+    is_kept = stored in [(devices // shards, shards) for shards in possible]
+    return stored[1] if is_kept else min(possible, key=duration)
 
 
 def useful_devices(programs: Sequence[Program], most: int | None = None) -> int:

@@ -77,7 +77,8 @@ def test_what_may_not_be_split_and_what_a_run_has_recorded(tiny, tmp_path):
     static = static_of(train={"batch_size": 64})
     assert shards_of(static, 1e5, 1, 2, "cpu") == 1  # the devices would wait for each other
     assert shards_of(static, 1e6, 4, 4, "cpu", (2, 2)) == 2
-    assert shards_of(static, 1e6, 4, 4, "cpu", (1, 2)) == 1  # of another number of devices
+    for refused in (1, 2), (4,), (2, 2, 1), (0, 4), (0, 0):  # another number of devices, or damage
+        assert shards_of(static, 1e6, 4, 4, "cpu", refused) == 1
 
 
 def test_a_study_gets_the_devices_that_it_can_use(tiny, monkeypatch):

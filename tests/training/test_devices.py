@@ -52,12 +52,13 @@ from tests.training.test_population import Bench
 studies.add_tiny(pytest.MonkeyPatch())
 study = studies.make_study(seeds=tuple(range(8)), data={"augment": ("flip", "crop:1")})
 found = {}
-for devices, shards in (1, 1), (2, 1), (8, 1), (4, 2):
+for devices, shards, backend in (1, 1, "cpu"), (8, 1, "cpu"), (4, 2, "cpu"), (4, 2, "gpu"):
+    jax.default_backend = lambda: backend  # members side by side on a GPU
     bench = Bench(study, devices, shards)
     state, history = bench.train(bench.members, 2)
     used = {len(leaf.sharding.device_set) for leaf in jax.tree.leaves(state.variables)}
     arrays = jax.tree.leaves((state.variables, history))
-    found[f"{devices} {shards}"] = [*used], [np.asarray(leaf).ravel().tolist() for leaf in arrays]
+    found[f"{devices} {shards} {backend}"] = [*used], [np.asarray(leaf).ravel().tolist() for leaf in arrays]
 print(json.dumps(found))
 """
 
@@ -113,5 +114,5 @@ def test_members_spread_over_several_devices_and_batches_in_shards_end_as_on_one
     found = json.loads(done.stdout)
     for devices, (used, arrays) in found.items():
         assert used == [int(devices.split()[0])]
-        for one, other in zip(found["1 1"][1], arrays, strict=True):
+        for one, other in zip(found["1 1 cpu"][1], arrays, strict=True):
             np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-5)
