@@ -138,10 +138,13 @@ def source_loop(pipe: Connection, work: Work) -> None:
     answer(pipe, loop.run, work.batch_size, work.seconds, memory)
 
 
-def cnnjax(pipe: Connection, work: Work, own: bool = False, model: str | None = None) -> None:
+def cnnjax(
+    pipe: Connection, work: Work, own: bool = False, model: str | None = None, shards: int | None = None
+) -> None:
     """A population as a study trains it, in whole epochs, of which each has the same number of steps.
 
-    `model` trains in the place of the model of `work`, which has the same operations.
+    `model` trains in the place of the model of `work`, which has the same operations. So many devices share each batch
+    if `shards` is not None.
     """
     from cnnjax.training.devices import use_every_core
     from cnnjax.training.layout import useful_devices
@@ -156,7 +159,9 @@ def cnnjax(pipe: Connection, work: Work, own: bool = False, model: str | None = 
         return (stats() or {}).get("peak_bytes_in_use", 0) or host_memory()
 
     steps = _steps_of_an_epoch(work, jax.default_backend())
-    compiled = functools.cache(lambda: population_of(trained, steps, _MOST_EPOCHS, own)[1])  # on the timed first call
+    compiled = functools.cache(
+        lambda: population_of(trained, steps, _MOST_EPOCHS, own, shards)[1]
+    )  # on the timed first call
     answer(pipe, lambda epochs: compiled()(epochs), steps * work.batch_size * work.members, work.seconds, memory)
 
 
@@ -169,6 +174,17 @@ def plain_flax(pipe: Connection, work: Work) -> None:
     """The same population of the same network, but as a user writes it in Flax."""
     file = Path(__file__).with_name("plain_networks.py")
     cnnjax(pipe, work, model=f"{file}:{work.model.title()}")
+
+
+def one_device(pipe: Connection, work: Work) -> None:
+    """The same population on one device, whose matrix products take all cores."""
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=1".strip()
+    cnnjax(pipe, work)
+
+
+def in_shards(pipe: Connection, work: Work) -> None:
+    """The same population, of which two devices share each batch of a member."""
+    cnnjax(pipe, work, shards=2)
 
 
 def deterministic(pipe: Connection, work: Work) -> None:
@@ -226,9 +242,12 @@ def program_of(work: Work, steps: int, most: int = 1, own_splits: bool = False) 
 
 
 def population_of(
-    work: Work, steps: int, most: int = 1, own_splits: bool = False
+    work: Work, steps: int, most: int = 1, own_splits: bool = False, shards: int | None = None
 ) -> tuple["Population", Callable[[int], float]]:
-    """Compiles a study whose epoch has so many steps; returns it and what times some epochs, at most so many."""
+    """Compiles a study whose epoch has so many steps; returns it and what times some epochs, at most so many.
+
+    So many devices share each batch if `shards` is not None.
+    """
     import jax
 
     from cnnjax.data.dataset import Source
@@ -245,7 +264,7 @@ def population_of(
         dataset = make_splits(source, study.data, dataset.name, study.split_seeds)
     devices = jax.local_devices()
     operations, backend = training_flops(work.model), jax.default_backend()
-    shards = shards_of(program.static, operations, work.members, len(devices), backend)
+    shards = shards or shards_of(program.static, operations, work.members, len(devices), backend)
     groups = math.gcd(work.members, len(devices) // shards)  # as many as share the members equally
     mesh = make_mesh(devices[: groups * shards], shards)
     data = put_data(dataset, study, mesh)
