@@ -48,7 +48,10 @@ def shards_of(
 
 
 def useful_devices(programs: Sequence[Program], most: int | None = None) -> int:
-    """Returns the number of CPU devices that the programs of a study can use.
+    """Returns the number of CPU devices for the programs of a study.
+
+    It is the largest number of members of a program, or more if every program can use more: on an idle device a copy of
+    a member would take the core that speeds up the matrix products of the member.
 
     Args:
         programs: of the study.
@@ -60,7 +63,7 @@ def useful_devices(programs: Sequence[Program], most: int | None = None) -> int:
         members = len(program.members)
         return members * max(n for n in _possible_shards(program.static, "cpu") if n == 1 or members * n <= cores)
 
-    return max(map(of_program, programs))
+    return max(*(len(program.members) for program in programs), min(map(of_program, programs)))
 
 
 def _possible_shards(static: Static, platform: str) -> list[int]:

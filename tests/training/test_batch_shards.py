@@ -85,12 +85,13 @@ def test_a_study_gets_the_devices_that_it_can_use(tiny, monkeypatch):
     monkeypatch.setattr("cnnjax.multihost.processes.usable_cores", lambda: 16)
 
     def useful(batch_size, seeds):
-        return useful_devices(
-            make_plan(make_study(seeds=tuple(range(seeds)), train={"batch_size": batch_size})).programs
-        )
+        study = make_study(seeds=tuple(range(seeds)), train={"batch_size": batch_size})
+        return useful_devices(make_plan(study).programs)
 
     assert [useful(64, seeds) for seeds in (1, 3, 5, 20)] == [4, 12, 10, 20]
     assert [useful(16, seeds) for seeds in (1, 3)] == [1, 3]
+    assert [useful((32, 64), seeds) for seeds in (1, 20)] == [2, 20]
+    assert useful((16, 64), 1) == 1  # one of two programs cannot use more
 
 
 @pytest.mark.slow
