@@ -25,7 +25,7 @@ class Machine(NamedTuple):
     Attributes:
         platform: cpu, gpu or tpu.
         device: kind of a device; of a CPU, the model of the processor.
-        devices: number of devices that members are spread over.
+        devices: number of devices that members, and batches of members, are spread over.
         memory: bytes that are free for training on one device.
     """
 
