@@ -12,6 +12,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cnnjax.models.network import MATMUL, build_network
+from cnnjax.models.shards import AXIS
 from cnnjax.multihost import processes
 from cnnjax.study.augmentation import names
 from cnnjax.study.hparams import Static, Streams
@@ -54,7 +55,8 @@ def map_members(function: Callable[[Any], Any], stacked: Any) -> Any:
 class Population:
     """The compiled program of one static configuration. Its methods take and return stacked members.
 
-    The member axis is sharded over the mesh. Members do not communicate, so results do not depend on the layout.
+    The member axis is sharded over the mesh's first axis. Members do not communicate, so results do not depend on the
+    layout. Its second axis shares each batch of a member: results are those of whole batches up to rounding.
     `traces` counts how often the training function was traced. With `profile`, a directory, each call of `advance` is
     one epoch, and the second call writes a trace of the device there, for Perfetto or XProf. `tables` is the size of
     the schedules' tables, by default for a study without schedules by step.
@@ -83,6 +85,7 @@ class Population:
             loss=load_loss(static.loss),
             class_weights=static.class_weights,
             metrics=load_metrics(study.metrics),
+            shards=mesh.shape[AXIS],
         )
         self.every = 1 if profile else study.checkpoint.every
         self.keep = study.checkpoint.keep
@@ -121,7 +124,7 @@ class Population:
             with jax.default_matmul_precision(MATMUL[self.config.network.precision]):
                 return map_members(lambda member: function(*member, *shared), stacked)
 
-        # Members never communicate: each device runs the same program on its own slice.
+        # Members never communicate. The devices along the second axis hold the same members, and share their batches.
         sharded = jax.shard_map(over_members, mesh=self._mesh, in_specs=specs, out_specs=MEMBERS, check_vma=False)
         return jax.jit(sharded, compiler_options=options)
 
@@ -137,8 +140,13 @@ class Population:
 
     @property
     def devices(self) -> int:
-        """The number of devices that the members are spread over."""
-        return self._mesh.size
+        """The number of devices, or of groups of devices that share batches, that the members are spread over."""
+        return self._mesh.shape["members"]
+
+    @property
+    def mesh_shape(self) -> tuple[int, ...]:
+        """How many groups of devices share the members, and how many devices of a group share each batch."""
+        return self._mesh.devices.shape
 
     @property
     def sharding(self) -> NamedSharding:
@@ -293,6 +301,6 @@ class Population:
         config = self.config
 
         def predicted(variables: dict) -> jax.Array:
-            return predict(config.network, variables, test, config.augment, config.test_time_augment)
+            return predict(config.network, variables, test, config.augment, config.test_time_augment, config.shards)
 
         return map_averages(predicted, final_variables(state, hparams), state)

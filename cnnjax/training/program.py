@@ -22,6 +22,7 @@ from cnnjax.training.compiler import Compiled, Compiler, split_layout
 from cnnjax.training.device_data import DeviceData
 from cnnjax.training.devices import is_out_of_memory, pin_settings, use_every_core
 from cnnjax.training.estimate import describe_speed
+from cnnjax.training.layout import useful_devices
 from cnnjax.training.loop import run_members
 from cnnjax.training.machine import this_machine
 from cnnjax.training.work import MemberBatch
@@ -83,7 +84,7 @@ def prepare_jax(plan: Plan, cores: int | None = None) -> str | None:
         A line that says so if that is too late, because JAX has been used with fewer devices; else None.
     """
     enable_compilation_cache()
-    return use_every_core(max(len(program.members) for program in plan.programs), cores)
+    return use_every_core(useful_devices(plan.programs, cores), cores)
 
 
 def enable_compilation_cache(folder: str | None = None) -> None:
@@ -175,7 +176,8 @@ def run_programs(
     for index, program in enumerate(programs, 1):
         static = program.static
         progress.program(index, static.model, static.optimizer, static.batch_size, len(program.members))
-        compiled = interruptibly(compiler.compile, program, members, folder.read_layout(program.id))
+        layout, mesh = folder.read_layout(program.id), folder.read_mesh(program.id)
+        compiled = interruptibly(compiler.compile, program, members, layout, mesh)
         progress.compiled(compiled.seconds)
         _run_program(folder, compiled, members, compiler.dataset, compiler.data, progress)
         if write_views:
@@ -195,7 +197,7 @@ def _run_program(
     program, population = compiled.program, compiled.population
     asked = {member.id: member for member in program.members}
     done, pending = list(compiled.done), list(compiled.pending)
-    folder.write_layout(program.id, [*done, *pending])
+    folder.write_layout(program.id, [*done, *pending], population.mesh_shape)
     while pending:
         ids, size = pending[0]
         of_batch = tuple(asked[member] for member in ids if member in asked)
@@ -214,4 +216,4 @@ def _run_program(
             half = -(-size // (2 * population.devices)) * population.devices
             progress.note(f"out of memory with {size} members at a time; going on with {half}")
             pending = split_layout(pending, half)
-            folder.write_layout(program.id, [*done, *pending])
+            folder.write_layout(program.id, [*done, *pending], population.mesh_shape)

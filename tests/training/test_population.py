@@ -26,10 +26,10 @@ pytestmark = [pytest.mark.usefixtures("dense"), pytest.mark.slow]
 class Bench:
     """A study's one program, ready to train any of its members."""
 
-    def __init__(self, study, devices=1):
+    def __init__(self, study, devices=1, shards=1):
         dataset = load_dataset(study.data, study.split_seeds)
         (program,) = make_plan(study).programs
-        mesh = make_mesh(jax.local_devices()[:devices])
+        mesh = make_mesh(jax.local_devices()[:devices], shards)
         self.members = program.members
         self.data = put_data(dataset, study, mesh)
         static = program.static
