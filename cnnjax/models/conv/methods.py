@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -43,6 +43,18 @@ class Method(NamedTuple):
         return self.any_window or (is_plain and self.fits(kernel_shape[0]))
 
 
+def _pallas_forward(*arguments: Any) -> Array:
+    from cnnjax.models.conv import pallas  # not at the top: the import takes long
+
+    return pallas.forward(*arguments)
+
+
+def _pallas_kernel_grad(*arguments: Any) -> Array:
+    from cnnjax.models.conv import pallas
+
+    return pallas.kernel_grad(*arguments)
+
+
 METHODS = {
     "block_patches": Method(
         *(block_patches.forward, block_patches.kernel_grad, block_patches.transform),
@@ -65,6 +77,7 @@ METHODS = {
     ),
     "dense": Method(dense.forward, dense.kernel_grad, image_grad=dense.image_grad, any_window=True, loops=True),
 }
+METHODS["pallas"] = Method(_pallas_forward, _pallas_kernel_grad)  # `choose` never takes it: no GPU has measured it
 METHODS["grouped"] = METHODS["dense"]._replace(loops=False)  # `vmap` over members makes it a grouped convolution
 # The forward pass is that of patches, which write the output fewer times than a sum over shifts.
 METHODS["shifts"] = METHODS["patches"]._replace(
