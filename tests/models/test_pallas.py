@@ -51,3 +51,10 @@ def test_it_lowers_for_cuda_with_members_as_an_axis_of_the_grid(dtype, monkeypat
     calls = [line for line in text.splitlines() if "xla.gpu.triton" in line]
     assert len(calls) == 3  # output, gradient of the images, gradient of the kernel
     assert all("grid_z = 3" in line for line in calls)
+
+
+def test_a_kernel_larger_than_the_images_has_no_output_and_zero_gradients():
+    images, kernel = jnp.ones((2, 2, 2, 3)), jnp.ones((5, 5, 3, 4))
+    value, pullback = jax.vjp(lambda images, kernel: convolve(images, kernel, "VALID", "pallas"), images, kernel)
+    assert value.shape == (2, 0, 0, 4)
+    assert [(grad.shape, bool(grad.any())) for grad in pullback(value)] == [(a.shape, False) for a in (images, kernel)]

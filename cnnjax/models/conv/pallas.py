@@ -133,7 +133,9 @@ def _dot(a: Array, b: Array) -> Array:
 
 
 def _call(program: object, grid: tuple[int, ...], length: int, dtype: jnp.dtype, *arrays: Array) -> Array:
-    """Returns the flat output of a kernel over flat arrays."""
+    """Returns the flat output of a kernel over flat arrays; zeros if one is empty."""
+    if not length or not all(array.size for array in arrays):
+        return jnp.zeros(length, dtype)
     call = pl.pallas_call(
         program,
         out_shape=jax.ShapeDtypeStruct((length,), dtype),
