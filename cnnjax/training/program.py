@@ -9,7 +9,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from cnnjax.data import Dataset
 from cnnjax.data.load import load_checked
-from cnnjax.models.ladder import check_precision
+from cnnjax.models.ladder import check_convolution, check_precision
 from cnnjax.multihost import processes
 from cnnjax.runs.environment import cache_folder, comparable, describe_environment
 from cnnjax.runs.program_records import Folder
@@ -48,6 +48,8 @@ def load_plan(study: Study, earlier: Sequence[Study] = ()) -> Plan:
         check_code(study)
         if "tf32" in study.train.precision:
             check_precision("tf32", jax.default_backend())
+        if "pallas" in study.train.convolution:
+            check_convolution("pallas", jax.default_backend())
         plan = make_plan(study, earlier)
         check_axes(study, plan)
         return plan
