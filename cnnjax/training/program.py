@@ -28,7 +28,6 @@ from cnnjax.training.work import MemberBatch
 from cnnjax.utils.errors import RequestError, unwritable
 from cnnjax.utils.paths import make_folder
 from cnnjax.utils.progress import Progress
-from cnnjax.utils.signals import interruptibly
 from cnnjax.utils.tree import differences
 
 
@@ -172,16 +171,17 @@ def run_programs(
         progress: the display, after `begin`.
         write_views: whether to write the run's views of the records when a program ends.
     """
-    for index, program in enumerate(programs, 1):
-        static = program.static
-        progress.program(index, static.model, static.optimizer, static.batch_size, len(program.members))
-        compiled = interruptibly(compiler.compile, program, members, folder.read_layout(program.id))
-        progress.compiled(compiled.seconds)
-        _run_program(folder, compiled, members, compiler.dataset, compiler.data, progress)
-        if write_views:
-            folder.write_views()
-        del compiled
-        jax.clear_caches()  # JAX would keep every program until it exits
+    with contextlib.closing(compiler.compile_all(programs, members, folder.read_layout)) as ready:
+        for index, program in enumerate(programs, 1):
+            static = program.static
+            progress.program(index, static.model, static.optimizer, static.batch_size, len(program.members))
+            compiled = next(ready)
+            progress.compiled(compiled.seconds)
+            _run_program(folder, compiled, members, compiler.dataset, compiler.data, progress)
+            if write_views:
+                folder.write_views()
+            del compiled
+    jax.clear_caches()  # JAX would keep every program until it exits
 
 
 def _run_program(
