@@ -3,7 +3,7 @@
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -80,7 +80,7 @@ class Compiler:
 
     def compile_all(
         self, programs: Sequence[Program], members: Mapping[str, Member], layout_of: Callable[[str], Sequence[Batch]]
-    ) -> Iterator[Compiled]:
+    ) -> Generator[Compiled, None, None]:
         """Yields programs one after another, compiled. While the caller trains one, threads compile the next ones.
 
         XLA releases Python's lock. Close the iterator if the caller stops early: programs that have begun to compile
