@@ -16,7 +16,6 @@ from cnnjax.multihost import processes
 from cnnjax.runs.run_dir import RunFolder, finished_trials
 from cnnjax.runs.speeds import read_speeds
 from cnnjax.study import own_code
-from cnnjax.study.hparams import Static
 from cnnjax.study.plan import Member, Plan, Program, check_axes, make_plan
 from cnnjax.study.schedules import has_horizon
 from cnnjax.study.schema import Study
@@ -141,7 +140,7 @@ def _members_at_a_time(program: Program, dataset: Dataset, machine: Machine) -> 
     most = most_members(machine.platform, count, machine.devices, operations)
 
     def memory(size: int) -> float:
-        return training_memory(_compiled(program, machine), dataset, size // machine.devices, machine.platform)
+        return training_memory(program.static, dataset, size // machine.devices, machine.platform)
 
     return fitting_size(count, most, machine.devices, MEMORY_SHARE * machine.memory, memory)
 
@@ -165,7 +164,7 @@ def _table(
         network = network_of(program.static, dataset)
         images = dataset.train_size(static.train_examples) * sum(_epochs_left(member, stored) for member in members)
         flops = images * training_flops(network, dataset.image_shape)
-        memory = training_memory(_compiled(program, machine), dataset, size // machine.devices, machine.platform)
+        memory = training_memory(static, dataset, size // machine.devices, machine.platform)
         found = estimator.estimate(describe_speed(static, dataset, machine, min(size, len(members))))
         seconds = found.compile_seconds + images * found.seconds_per_image
         total += flops
@@ -180,8 +179,3 @@ def _table(
     how = "by a matrix product" if estimator.is_calibrated else "by the speeds of earlier runs"
     yield f"in all {significant(total / 1e12)} TFLOP of training (three times the forward pass)"
     yield f"{time_span(low, high)} on this machine, {how}"
-
-
-def _compiled(program: Program, machine: Machine) -> Static:
-    """Returns the static hyperparameters that a program is compiled for. Only on a CPU do programs share functions."""
-    return program.shared if machine.platform == "cpu" else program.static

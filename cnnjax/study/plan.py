@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from cnnjax.models.ladder import layers_of
 from cnnjax.study.axes import digest, stage_content, static_content, used_by_training, where_it_matters
 from cnnjax.study.hparams import HPARAMS, STATIC, TRACED, Stage, Static, Streams, Traced
-from cnnjax.study.optimizers import KEYS, OWN, arguments_of, read_spec, readable, row_of
+from cnnjax.study.optimizers import KEYS, OWN, arguments_of, readable, row_of
 from cnnjax.study.schedules import read_plateau
 from cnnjax.study.schema import Study
 from cnnjax.study.search import axis_values, configurations, draw, fixed, search_space
@@ -109,22 +109,11 @@ class Member:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """Members that one compiled program trains.
-
-    Attributes:
-        optimizers: those of all programs of the study, joined by '+', that can share compiled functions with this one:
-            they have as many members, and differ in their optimizers only.
-    """
+    """Members that one compiled program trains."""
 
     id: str
     static: Static
     members: tuple[Member, ...]
-    optimizers: str = ""
-
-    @property
-    def shared(self) -> Static:
-        """The static hyperparameters of the functions that it can share."""
-        return dataclasses.replace(self.static, optimizer=self.optimizers or self.static.optimizer)
 
     def without(self, finished: Container[str]) -> "Program":
         """Returns the program with only those members that have a trial which is not finished."""
@@ -186,8 +175,8 @@ def make_plan(study: Study, earlier: Collection[Study] = (), *, numbered: bool =
         programs[member.trials[0].program].append(member)
     plan = Plan(
         trials=grid.trials,
-        programs=_with_shared(
-            [Program(name, members[0].trials[0].static, tuple(members)) for name, members in programs.items()]
+        programs=tuple(
+            Program(name, members[0].trials[0].static, tuple(members)) for name, members in programs.items()
         ),
         members={},
         repeats=grid.repeats,
@@ -196,20 +185,6 @@ def make_plan(study: Study, earlier: Collection[Study] = (), *, numbered: bool =
     if numbered:
         return _with_numbers(plan)
     return dataclasses.replace(plan, members={member.id: member for member in _members(every.values(), series)})
-
-
-def _with_shared(programs: Iterable[Program]) -> tuple[Program, ...]:
-    """Returns the programs with the optimizers that each can share compiled functions with."""
-
-    def key(program: Program) -> Hashable:
-        specs = program.static.optimizer.split("+")
-        can_share = all(read_spec(spec)[0] in OWN for spec in specs)
-        return can_share or program.id, len(program.members), dataclasses.replace(program.static, optimizer="")
-
-    programs, specs = list(programs), defaultdict[Hashable, set[str]](set)
-    for program in programs:
-        specs[key(program)].update(program.static.optimizer.split("+"))
-    return tuple(dataclasses.replace(program, optimizers="+".join(sorted(specs[key(program)]))) for program in programs)
 
 
 def _members(trials: Iterable[Trial], series: Mapping[str, tuple]) -> list[Member]:

@@ -1,9 +1,9 @@
 """Compiles the programs of a study, each for as many members at a time as fit in memory."""
 
 import dataclasses
-import threading
 import time
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,7 @@ import jax
 from cnnjax.data import Dataset
 from cnnjax.models.summary import training_flops
 from cnnjax.multihost import processes
-from cnnjax.study.hparams import Stage, Static
+from cnnjax.study.hparams import Stage
 from cnnjax.study.plan import Member, Program
 from cnnjax.study.schema import Study
 from cnnjax.training.device_data import put_data
@@ -70,11 +70,7 @@ class Compiler:
         self._mesh = make_mesh(jax.devices())
         self.data = put_data(dataset, study, self._mesh)
         self._study, self.dataset = study, dataset
-        self._kept: dict[tuple, Population] = {}  # those that several programs use
-        self._lock = threading.Lock()  # of `_kept`
-        self._is_adaptive = study.search.is_adaptive  # its later programs are not known yet
-        # Members side by side would compute the updates of all optimizers.
-        self._shares = jax.default_backend() == "cpu" and profile is None and not self._is_adaptive
+        self._kept: dict[str, Population] = {}  # of an adaptive search, by program
         self._max_members, self._profile = max_members, profile
         self._budget = MEMORY_SHARE * min(processes.gather(memory_limit()))  # measured before training takes memory
 
@@ -96,33 +92,27 @@ class Compiler:
             Exception: that of `compile`, when it is the program's turn.
         """
         if processes.count() > 1 or self._profile:
-            for number, program in enumerate(programs, 1):
+            for program in programs:
                 yield interruptibly(self.compile, program, members, layout_of(program.id))
-                self._forget(programs[number:])
                 jax.clear_caches()  # JAX would keep every program until it exits
             return
-        most = max(2, processes.usable_cores() // _CORES)
-        threads = ThreadPoolExecutor(max(1, len(programs)), "compiling")
-        jobs: list[Future[Compiled]] = []
+        most = max(1, processes.usable_cores() // _CORES)
+        threads = ThreadPoolExecutor(most, "compiling")
+        waiting, jobs = deque(programs), deque[Future[Compiled]]()
 
-        def start(done: int) -> None:
-            """Starts to compile programs after the first `done`, with at most so many different functions."""
-            functions = {self._static(program) for program in programs[max(done - 1, 0) : len(jobs)]}
-            for program in programs[len(jobs) :]:
-                functions.add(self._static(program))
-                if len(functions) > most + (done > 0):
-                    break
+        def start() -> None:
+            while waiting and len(jobs) < most:
+                program = waiting.popleft()
                 jobs.append(threads.submit(self.compile, program, members, layout_of(program.id)))
 
         try:
-            start(0)
-            for number in range(len(programs)):
+            start()
+            while jobs:
                 raise_if_interrupted()
-                compiled, jobs[number] = jobs[number].result(), Future()
-                self._forget(programs[number:])
-                if all(job.done() for job in jobs[number + 1 :]):  # a thread that compiles needs the caches
+                compiled = jobs.popleft().result()
+                if all(job.done() for job in jobs):  # a thread that compiles needs the caches
                     jax.clear_caches()
-                start(number + 1)
+                start()
                 yield compiled
                 del compiled
         finally:
@@ -143,15 +133,9 @@ class Compiler:
         stored = {member for ids, _ in layout for member in ids}
         asked = {member.id for member in program.members}
         new = [member for member in program.members if member.id not in stored]
-        static = self._static(program)
-        sharing = {*static.optimizer.split("+")}
-        trained = (
-            member.trials[-1]
-            for member in members.values()
-            if member.id in stored or member.id in asked or _is_like(member.trials[-1].static, static, sharing)
-        )
+        trained = (members[member].trials[-1] for member in {*stored, *asked})
         stages = (stage for trial in trained for stage in trial.stages)
-        population = self._population(program, static, stages)
+        population = self._kept.get(program.id) or self._population(program, stages)
 
         # Another number of devices may have written it. The batches keep their members, whose states are on disk.
         pending = [(ids, size + -size % population.devices) for ids, size in layout if not asked.isdisjoint(ids)]
@@ -177,39 +161,19 @@ class Compiler:
         filled = MemberBatch("", tuple(members[:size]), size).filled
         return population.compile(*population.stack(filled), self.data)
 
-    def _static(self, program: Program) -> Static:
-        """Returns the static hyperparameters that the functions of a program are compiled for."""
-        static = program.shared if self._shares else program.static
-        keeps_best = static.keeps_best or self.dataset.validation is not None  # the source's own split
-        return dataclasses.replace(static, keeps_best=keeps_best)
-
-    def _population(self, program: Program, static: Static, stages: Iterable[Stage]) -> Population:
-        """Returns the functions of a program that trains these stages. Programs with equal functions share them."""
+    def _population(self, program: Program, stages: Iterable[Stage]) -> Population:
+        """Returns the functions of a program that trains these stages. An adaptive search keeps them."""
         shape, num_classes = self.dataset.image_shape, len(self.dataset.classes)
         profile = None if self._profile is None else self._profile / program.id
+        keeps_best = program.static.keeps_best or self.dataset.validation is not None  # the source's own split
+        static = dataclasses.replace(program.static, keeps_best=keeps_best)
+        is_kept = self._study.search.is_adaptive
         examples = self.dataset.train_size(static.train_examples)
         tables = table_size(stages, steps_per_epoch(examples, static.batch_size, static.drop_last))
-        if self._is_adaptive:
+        if is_kept:
             tables = tables._replace(epochs=max(tables.epochs, self._study.train.longest_stage))
-        key = static, tables, profile
-        with self._lock:
-            if key not in self._kept:
-                self._kept[key] = Population(self._study, static, shape, num_classes, self._mesh, profile, tables)
-            return self._kept[key]
-
-    def _forget(self, programs: Iterable[Program]) -> None:
-        """Drops the functions that none of these programs uses, unless an adaptive search may use them again."""
-        if self._is_adaptive:
-            return
-        used = {self._static(program) for program in programs}
-        with self._lock:
-            self._kept = {key: population for key, population in self._kept.items() if key[0] in used}
-
-
-def _is_like(static: Static, shared: Static, optimizers: Collection[str]) -> bool:
-    """Returns whether members with these static hyperparameters train by functions that programs share."""
-    same = dataclasses.replace(static, optimizer=shared.optimizer, keeps_best=shared.keeps_best) == shared
-    return same and {*static.optimizer.split("+")} <= {*optimizers}
+        population = Population(self._study, static, shape, num_classes, self._mesh, profile, tables)
+        return self._kept.setdefault(program.id, population) if is_kept else population
 
 
 def split_layout(layout: Layout, size: int) -> Layout:

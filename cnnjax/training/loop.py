@@ -98,7 +98,7 @@ def _train_and_record(work: Work, checkpoints: "Checkpoints") -> None:
             break
         now = _train(work, now)
         meta = {"epoch": now.epoch, "seconds": now.seconds, "members": [m.id for m in work.batch.filled]}
-        checkpoints.save(now.epoch, work.population.to_stored(now.state, work.optimizer), meta)
+        checkpoints.save(now.epoch, now.state, meta)
         if now.epoch in work.waiting or progress.on_checkpoint is not None:
             checkpoints.wait()
         if progress.on_checkpoint is not None:

@@ -1,10 +1,9 @@
 """Optax's optimizers with traced hyperparameters. Adam and SGD equal PyTorch's."""
 
-import functools
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -156,67 +155,17 @@ def _momentum(decay: Array, nesterov: Array) -> optax.GradientTransformation:
     return optax.GradientTransformation(rule.init, update)
 
 
-class Selectable(NamedTuple):
-    """The states of several optimizers, of which one updates the weights."""
-
-    states: tuple
-
-
 def _select(rules: Sequence[optax.GradientTransformation], index: Array) -> optax.GradientTransformation:
-    """Returns a transformation that applies rules[index]. The states of the other rules stay as they are."""
+    """Returns a transformation that updates the states of all rules, and returns the updates of rules[index]."""
     if len(rules) == 1:
         return rules[0]
 
-    def init(params: optax.Params) -> Selectable:
-        return Selectable(tuple(rule.init(params) for rule in rules))
+    def init(params: optax.Params) -> tuple:
+        return tuple(rule.init(params) for rule in rules)
 
-    def apply(number: int, grads: optax.Updates, states: tuple, params: optax.Params | None) -> tuple:
-        updates, state = rules[number].update(grads, states[number], params)
-        return updates, (*states[:number], state, *states[number + 1 :])
-
-    def update(grads: optax.Updates, state: Selectable, params: optax.Params | None = None) -> tuple:
-        branches = [functools.partial(apply, number) for number in range(len(rules))]
-        updates, states = lax.switch(index, branches, grads, state.states, params)
-        return updates, Selectable(states)
+    def update(grads: optax.Updates, state: tuple, params: optax.Params | None = None) -> tuple:
+        pairs = (rule.update(grads, each, params) for rule, each in zip(rules, state, strict=True))
+        updates, states = zip(*pairs, strict=True)
+        return jax.tree.map(lambda *each: lax.select_n(index, *each), *updates), states
 
     return optax.GradientTransformation(init, update)
-
-
-def to_stored(opt_state: Any, used: Sequence[int]) -> Any:
-    """Returns the state of an optimizer as checkpoints have it: without the rules that a program does not use.
-
-    Args:
-        opt_state: of the optimizer, arrays or jax.ShapeDtypeStruct.
-        used: the numbers of the rules.
-    """
-
-    def reduce(node: Any) -> Any:
-        if not isinstance(node, Selectable):
-            return node
-        states = tuple(node.states[number] for number in used)
-        return states if len(states) > 1 else states[0]
-
-    return jax.tree.map(reduce, opt_state, is_leaf=lambda node: isinstance(node, Selectable))
-
-
-def from_stored(stored: Any, abstract: Any, used: Sequence[int]) -> Any:
-    """Returns the state of an optimizer whose `to_stored` is given. The states of other rules are zero.
-
-    Args:
-        stored: the state in the checkpoint.
-        abstract: jax.ShapeDtypeStruct of the state that is returned.
-        used: as in `to_stored`.
-    """
-
-    def extend(node: Any, part: Any) -> Any:
-        if not isinstance(node, Selectable):
-            return part
-        parts = dict(zip(used, part if len(used) > 1 else (part,), strict=True))
-        states = (parts[n] if n in parts else jax.tree.map(_zeros, each) for n, each in enumerate(node.states))
-        return Selectable(tuple(states))
-
-    return jax.tree.map(extend, abstract, stored, is_leaf=lambda node: isinstance(node, Selectable))
-
-
-def _zeros(leaf: jax.ShapeDtypeStruct) -> Array:
-    return jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding)

@@ -18,7 +18,7 @@ from cnnjax.study.augmentation import names
 from cnnjax.study.hparams import Static, Streams
 from cnnjax.study.plan import Member
 from cnnjax.study.schema import Study
-from cnnjax.training import devices, optimizers
+from cnnjax.training import devices
 from cnnjax.training.device_data import DeviceData
 from cnnjax.training.evaluate import predict
 from cnnjax.training.losses import load_loss
@@ -149,20 +149,7 @@ class Population:
 
     def stack(self, members: Sequence[Member]) -> tuple[Hparams, Streams]:
         """Returns the stacked hyperparameters and streams of members of this program."""
-        specs = self.config.optimizer
-        return stack_members(members, self._tables, self._monitor, self._split_seeds, self.measures, specs)
-
-    def to_stored(self, state: TrainState, optimizer: str) -> TrainState:
-        """Returns a state, or its shapes, as checkpoints have it: only with the optimizers of its program."""
-        return state._replace(opt_state=optimizers.to_stored(state.opt_state, self._used(optimizer)))
-
-    def from_stored(self, stored: TrainState, abstract: TrainState, optimizer: str) -> TrainState:
-        """Returns the state, with these shapes, whose `to_stored` is given."""
-        opt_state = optimizers.from_stored(stored.opt_state, abstract.opt_state, self._used(optimizer))
-        return stored._replace(opt_state=opt_state)
-
-    def _used(self, optimizer: str) -> list[int]:
-        return [*map(self.config.optimizer.split("+").index, optimizer.split("+"))]
+        return stack_members(members, self._tables, self._monitor, self._split_seeds, self.measures)
 
     def init(self, hparams: Hparams, streams: Streams) -> TrainState:
         """Returns the members before their first epoch."""

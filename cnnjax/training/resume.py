@@ -28,10 +28,8 @@ def restore_or_init(work: Work, checkpoints: "Checkpoints", most: int, lines: li
     """Returns the newest intact checkpoint of epoch `most` or before whose metrics are recorded, else a new state."""
     recorded = {(line["member"], line["epoch"]) for line in lines if "member" in line}
     abstract = work.population.abstract_state(work.hparams, work.streams)
-    in_checkpoint = work.population.to_stored(abstract, work.optimizer)
-    while restored := checkpoints.restore(in_checkpoint, most, work.progress.note):
-        stored, meta = restored
-        state = work.population.from_stored(stored, abstract, work.optimizer)
+    while restored := checkpoints.restore(abstract, most, work.progress.note):
+        state, meta = restored
         last = np.maximum(*get((state.diverged, state.epoch))).clip(max=meta["epoch"])
         lost = [
             epoch

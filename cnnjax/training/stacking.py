@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cnnjax.study import optimizers
 from cnnjax.study.early_stopping import Stopping, read_stopping
 from cnnjax.study.hparams import BY_COLUMN, TRACED, Stage, Streams, Traced
 from cnnjax.study.lookahead import read_lookahead
 from cnnjax.study.metrics import EPOCH_MEASURES
-from cnnjax.study.optimizers import read_spec
-from cnnjax.study.optimizers import traced as traced_arguments
 from cnnjax.study.plan import Member, Trial
 from cnnjax.study.schedules import Plateau, factors, is_by_step, read_plateau, total_steps
 from cnnjax.utils.tree import tuple_type
@@ -77,7 +76,6 @@ def stack_members(
     monitor: str,
     split_seeds: Sequence[int],
     measures: Sequence[str] = EPOCH_MEASURES,
-    optimizers: str | None = None,
 ) -> tuple[Hparams, Streams]:
     """Returns the hyperparameters and stream seeds of members as arrays with the member axis first.
 
@@ -87,7 +85,6 @@ def stack_members(
         monitor: the metric that selects the best epoch, unless early stopping names another.
         split_seeds: the seeds of the split stream in the study. A member's stream has the number of its seed.
         measures: those of an epoch, in their order.
-        optimizers: of the compiled functions; None: those of the members' program.
     """
     trials = [member.trials[-1] for member in members]
 
@@ -97,7 +94,7 @@ def stack_members(
         return factors(schedule, epochs, tables.steps if tables.by_step else 1, tables.epochs)
 
     rows = [
-        [_row(trial, number, table, tables.steps, monitor, measures, optimizers) for number in range(len(trial.stages))]
+        [_row(trial, number, table, tables.steps, monitor, measures) for number in range(len(trial.stages))]
         for trial in trials
     ]
     most = max(len(member.decays) for member in members)
@@ -127,19 +124,11 @@ def _decays(member: Member, count: int) -> np.ndarray:
     return np.stack((decays + decays[-1:] * count)[:count])
 
 
-def _row(
-    trial: Trial,
-    number: int,
-    table: Callable,
-    steps: int,
-    monitor: str,
-    measures: Sequence[str],
-    optimizers: str | None,
-) -> Hparams:
-    stage, specs = trial.stages[number], (optimizers or trial.static.optimizer).split("+")
-    names = dict.fromkeys(name for spec in specs for name in read_spec(spec)[2])
+def _row(trial: Trial, number: int, table: Callable, steps: int, monitor: str, measures: Sequence[str]) -> Hparams:
+    stage, specs = trial.stages[number], trial.static.optimizer.split("+")
+    names = dict.fromkeys(name for spec in specs for name in optimizers.read_spec(spec)[2])
     traced: Traced = stage.traced
-    arguments = traced_arguments(stage.optimizer, traced.optimizer_args)
+    arguments = optimizers.traced(stage.optimizer, traced.optimizer_args)
     stopping = read_stopping(traced.early_stopping)
     is_last = number == len(trial.stages) - 1
     watched = stopping or _NEVER._replace(metric=monitor)

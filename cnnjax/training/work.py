@@ -63,11 +63,6 @@ class Work:
         return max(self.waiting)
 
     @property
-    def optimizer(self) -> str:
-        """Returns the optimizers of the members' program."""
-        return self.batch.members[0].trials[0].static.optimizer
-
-    @property
     def train_size(self) -> int:
         """Returns the number of training images of each member."""
         return self.dataset.train_size(self.batch.members[0].trials[0].static.train_examples)

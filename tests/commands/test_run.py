@@ -160,30 +160,6 @@ def test_every_program_is_traced_once_whatever_its_chunks(tmp_path, monkeypatch)
     pd.testing.assert_frame_equal(*both, **CLOSE)
 
 
-@pytest.mark.slow
-def test_optimizers_share_compiled_functions_and_train_as_each_alone(tmp_path, monkeypatch):
-    made = []
-
-    def population(*arguments):
-        made.append(Population(*arguments))
-        return made[-1]
-
-    monkeypatch.setattr("cnnjax.training.compiler.Population", population)
-    both = make_study(train={"optimizer": ("adam", "sgd"), "epochs": 3, "learning_rate": 0.01})
-    run(both, tmp_path / "both")
-    assert [each.traces for each in made] == [1]
-    expected = cnnjax.load_results(tmp_path / "both").set_index("optimizer")[MEASURED]
-    run(make_study(train={"optimizer": "sgd", "learning_rate": 0.01}), tmp_path / "grown")
-    alone = cnnjax.load_results(tmp_path / "grown")
-    run(both, tmp_path / "grown")  # goes on from the state that the functions of one optimizer have left
-    grown = cnnjax.load_results(tmp_path / "grown").set_index("optimizer")[MEASURED]
-    pd.testing.assert_frame_equal(grown, expected, **CLOSE)
-    assert len(made) == 3 and alone.epochs_run[0] == 2
-    lines = [read_lines(tmp_path / name / "metrics.jsonl").intact for name in ("both", "grown")]
-    first = [[line["train_loss"] for line in of if line.get("member") == alone.member[0]] for of in lines]
-    assert first[0] == pytest.approx(first[1], rel=1e-5)
-
-
 AXES = {
     "learning_rate": st.lists(st.sampled_from([1e-4, 1e-3, 1e-2, 0.1]), min_size=1, unique=True),
     "epochs": st.lists(st.integers(1, 20), min_size=1, max_size=3, unique=True),
