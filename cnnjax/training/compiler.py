@@ -2,7 +2,9 @@
 
 import dataclasses
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,9 +24,12 @@ from cnnjax.training.memory import MEMORY_SHARE, fitting_size, most_members
 from cnnjax.training.population import Population
 from cnnjax.training.stacking import steps_per_epoch, table_size
 from cnnjax.training.work import MemberBatch
+from cnnjax.utils.signals import interruptibly, raise_if_interrupted
 
 Batch = tuple[list[str], int]  # the ids of members, and how many train together
 Layout = list[Batch]
+Stored = tuple[Sequence[Batch], tuple[int, ...]]  # batches, and the shape of the mesh of devices
+_CORES = 4  # for each program that compiles: XLA compiles parts of one side by side
 
 
 class Compiled(NamedTuple):
@@ -69,6 +74,50 @@ class Compiler:
         self._kept: dict[str, Population] = {}  # of an adaptive search, by program
         self._max_members, self._profile = max_members, profile
         self._budget = MEMORY_SHARE * min(processes.gather(memory_limit()))  # measured before training takes memory
+
+    def compile_all(
+        self, programs: Sequence[Program], members: Mapping[str, Member], stored_of: Callable[[str], Stored]
+    ) -> Generator[Compiled, None, None]:
+        """Yields programs one after another, compiled. While the caller trains one, threads compile the next ones.
+
+        XLA releases Python's lock. Close the iterator if the caller stops early: programs that have begun to compile
+        are then compiled to their end, and dropped. Several processes compile only what they train next, because they
+        have to compile in the same order, and so does a profile, which would show the threads.
+
+        Args:
+            programs: the programs, each with only the members that have something left to train.
+            members: all members by id.
+            stored_of: returns the stored batches and mesh of a program, given its id. The caller's thread calls it.
+
+        Raises:
+            Exception: that of `compile`, when it is the program's turn.
+        """
+        if processes.count() > 1 or self._profile:
+            for program in programs:
+                yield interruptibly(self.compile, program, members, *stored_of(program.id))
+                jax.clear_caches()  # JAX would keep every program until it exits
+            return
+        most = max(1, processes.usable_cores() // _CORES)
+        threads = ThreadPoolExecutor(most, "compiling")
+        waiting, jobs = deque(programs), deque[Future[Compiled]]()
+
+        def start() -> None:
+            while waiting and len(jobs) < most:
+                program = waiting.popleft()
+                jobs.append(threads.submit(self.compile, program, members, *stored_of(program.id)))
+
+        try:
+            start()
+            while jobs:
+                raise_if_interrupted()
+                compiled = jobs.popleft().result()
+                if all(job.done() for job in jobs):  # a thread that compiles needs the caches
+                    jax.clear_caches()
+                start()
+                yield compiled
+                del compiled
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def compile(
         self,

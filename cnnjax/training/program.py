@@ -18,7 +18,7 @@ from cnnjax.runs.speeds import add_speed
 from cnnjax.study.plan import Member, Plan, Program, check_axes, make_plan
 from cnnjax.study.schema import Study
 from cnnjax.training.checks import check_code, check_optimizers, check_with_data
-from cnnjax.training.compiler import Compiled, Compiler, split_layout
+from cnnjax.training.compiler import Compiled, Compiler, Stored, split_layout
 from cnnjax.training.device_data import DeviceData
 from cnnjax.training.devices import is_out_of_memory, pin_settings, use_every_core
 from cnnjax.training.estimate import describe_speed
@@ -29,7 +29,6 @@ from cnnjax.training.work import MemberBatch
 from cnnjax.utils.errors import RequestError, unwritable
 from cnnjax.utils.paths import make_folder
 from cnnjax.utils.progress import Progress
-from cnnjax.utils.signals import interruptibly
 from cnnjax.utils.tree import differences
 
 
@@ -175,17 +174,21 @@ def run_programs(
         progress: the display, after `begin`.
         write_views: whether to write the run's views of the records when a program ends.
     """
-    for index, program in enumerate(programs, 1):
-        static = program.static
-        progress.program(index, static.model, static.optimizer, static.batch_size, len(program.members))
-        layout, mesh = folder.read_layout(program.id), folder.read_mesh(program.id)
-        compiled = interruptibly(compiler.compile, program, members, layout, mesh)
-        progress.compiled(compiled.seconds)
-        _run_program(folder, compiled, members, compiler.dataset, compiler.data, progress)
-        if write_views:
-            folder.write_views()
-        del compiled
-        jax.clear_caches()  # JAX would keep every program until it exits
+
+    def stored(program: str) -> Stored:
+        return folder.read_layout(program), folder.read_mesh(program)
+
+    with contextlib.closing(compiler.compile_all(programs, members, stored)) as ready:
+        for index, program in enumerate(programs, 1):
+            static = program.static
+            progress.program(index, static.model, static.optimizer, static.batch_size, len(program.members))
+            compiled = next(ready)
+            progress.compiled(compiled.seconds)
+            _run_program(folder, compiled, members, compiler.dataset, compiler.data, progress)
+            if write_views:
+                folder.write_views()
+            del compiled
+    jax.clear_caches()  # JAX would keep every program until it exits
 
 
 def _run_program(
