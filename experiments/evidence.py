@@ -1,7 +1,7 @@
 """How much studies of few seeds decide, and how often they err: by simulation, and in the committed results.
 
     python -m experiments.evidence --output=experiments/evidence.csv     # all cells, about 20 minutes on one core
-    python -m experiments.evidence --looks --output=experiments/looks.csv  # --until=decided, in a minute
+    python -m experiments.evidence --looks --output=experiments/looks.csv  # --until=decided, 8 minutes
     python -m experiments.evidence --committed                           # experiments/*/trials.csv, in seconds
 
 Errors, with equal truths: the share of studies that exclude a given true best configuration from the confidence set of
@@ -13,7 +13,7 @@ same correction with moderated variances (`holm`), and by comparisons with the b
 
 import argparse
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,11 +99,19 @@ def draw(k: int, n: int, spread: str, paired: bool, generator: np.random.Generat
     return noise
 
 
+def split_stuck_seeds(rows: Iterable[np.ndarray]) -> tuple[dict[int, dict[int, float]], dict[int, set[int]]]:
+    """Returns values by configuration and seed, and the stuck seeds, which are NaN in `rows`: far below the others."""
+    groups, stuck = {}, {}
+    for i, row in enumerate(rows):
+        is_stuck = np.isnan(row)
+        groups[i] = dict(enumerate(np.where(is_stuck, -20.0, row).tolist()))
+        stuck[i] = {*np.flatnonzero(is_stuck).tolist()}
+    return groups, stuck
+
+
 def decide_collapsing(values: np.ndarray) -> Decided:
-    """Decides a study with stuck seeds, which are NaN in `values` and far below the others."""
-    stuck = {i: {*np.flatnonzero(np.isnan(row)).tolist()} for i, row in enumerate(values)}
-    stuck = {i: seeds if len(seeds) < values.shape[1] else set() for i, seeds in stuck.items()}
-    groups = {i: dict(enumerate(row)) for i, row in enumerate(np.nan_to_num(values, nan=-20.0))}
+    """Decides a study with stuck seeds, which are NaN in `values`."""
+    groups, stuck = split_stuck_seeds(values)
     ranks = rank(groups, stuck=stuck)
     out = {one.name for one in ranks if not one.may_be_best}
     excluded = np.array([i in out for i in groups])
@@ -187,15 +195,18 @@ class Grown(NamedTuple):
 
 
 def grow(values: np.ndarray, start: int = 3, scale: Scale = IDENTITY) -> Grown:
-    """Adds seeds of values [k, n] to the configurations in question, from `start` seeds to n, as `--until` does."""
+    """Adds seeds of values [k, n] to the configurations in question, from `start` seeds to n, as `--until` does.
+
+    Stuck seeds are NaN.
+    """
     k, most = values.shape
     seeds, shares, worse, ever = np.full(k, start), list[float](), dict[Any, float](), np.zeros(k, bool)
     before = 0
     while True:
         now = int(seeds.max())
         shares.append(share_of_look(sum(shares), now, before, most))
-        groups = {i: dict(enumerate(row[:n])) for i, (row, n) in enumerate(zip(values, seeds, strict=True))}
-        ranks = rank(groups, scale=scale, share=shares[-1], earlier_shares=worse)
+        groups, stuck = split_stuck_seeds(row[:n] for row, n in zip(values, seeds, strict=True))
+        ranks = rank(groups, scale=scale, stuck=stuck, share=shares[-1], earlier_shares=worse)
         out = {one.name for one in ranks if not one.may_be_best}
         excluded = np.array([i in out for i in range(k)])
         worse |= {int(i): max(shares[-1], worse.get(int(i), 0.0)) for i in np.flatnonzero(excluded)}
@@ -207,10 +218,12 @@ def grow(values: np.ndarray, start: int = 3, scale: Scale = IDENTITY) -> Grown:
 
 def looks(studies: int, most: int = 20) -> Iterator[dict[str, Any]]:
     """Yields a row per cell of studies that grow from 3 to `most` seeds, beside a fixed design of `most` seeds each."""
-    for k, spread in itertools.product((2, 12), ("equal", "log-sd 1")):
-        generator = np.random.default_rng((k, most, SPREADS.index(spread)))
-        found = [grow(draw(k, most, spread, False, generator)) for _ in range(studies)]
-        row = {"truth": "equal", "configurations": k, "spread": spread, "studies": studies}
+    cells = (("equal", False), ("log-sd 1", False), ("equal", True), ("collapsing", False))
+    for k, (spread, paired) in itertools.product(CONFIGURATIONS, cells):
+        generator = np.random.default_rng((k, most, SPREADS.index(spread), *(paired,) * paired))
+        count = studies if k < 48 else studies // (20 if spread == "collapsing" else 2)
+        found = [grow(draw(k, most, spread, paired, generator)) for _ in range(count)]
+        row = {"truth": "equal", "configurations": k, "spread": spread, "paired": paired, "studies": count}
         row |= {"lost": np.mean([one.ever[0] for one in found])}
         row |= {"named": np.mean([one.excluded.sum() == k - 1 for one in found])}
         yield row | {"trainings": np.mean([one.seeds.sum() for one in found]), "fixed": k * most}
@@ -224,7 +237,7 @@ def looks(studies: int, most: int = 20) -> Iterator[dict[str, Any]]:
             values = np.round(drawn * examples) / examples
             found.append(grow(values, scale=scale))
             fixed.append(decide(values, scale=scale).excluded.sum() / (k - 1))
-        row = {"truth": truth, "configurations": k, "spread": "", "studies": studies}
+        row = {"truth": truth, "configurations": k, "spread": "", "paired": False, "studies": studies}
         row |= {"lost": np.mean([one.ever[means.argmax()] for one in found])}
         row |= {"named": np.mean([one.excluded.sum() == k - 1 for one in found])}
         row |= {"trainings": np.mean([one.seeds.sum() for one in found]), "fixed": k * most}

@@ -57,7 +57,7 @@ def weigh(run: Run) -> Evidence | None:
         larger_is_better=larger,
         most=greatest - least,
         scale=scale_of(run, run.select),
-        stuck={configuration: stuck_seeds(run, cast(int, configuration)) for configuration in select},
+        stuck={configuration: every_stuck_seed(run, cast(int, configuration)) for configuration in select},
         share=looks.share,
         earlier_shares={of_trial[trial]: share for trial, share in looks.worse.items() if trial in of_trial},
     )
@@ -93,12 +93,17 @@ def scale_of(run: Run, measure: str) -> stats.Scale:
     return stats.Scale("logit", counts.get(split) or counts.get("test") or math.inf)
 
 
-def stuck_seeds(run: Run, configuration: int) -> set[Hashable]:
-    """Returns the seeds and streams of a configuration that never left chance; none if no other seed did."""
+def every_stuck_seed(run: Run, configuration: int) -> set[Hashable]:
+    """Returns the seeds and streams of a configuration that never left chance."""
     stuck = stuck_trials(run)
     trials = set(stuck.loc[stuck["configuration"] == configuration, "trial"])
-    keys = run.keys(configuration)
-    return {key for key, trial in keys.items() if trial in trials} if len(trials) < len(keys) else set()
+    return {key for key, trial in run.keys(configuration).items() if trial in trials}
+
+
+def stuck_seeds(run: Run, configuration: int) -> set[Hashable]:
+    """Returns the seeds and streams of a configuration that never left chance; none if no other seed did."""
+    found = every_stuck_seed(run, configuration)
+    return found if len(found) < len(run.keys(configuration)) else set()
 
 
 def trained_values(run: Run, measure: str) -> dict[int, dict[Hashable, float]]:

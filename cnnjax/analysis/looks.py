@@ -39,11 +39,13 @@ class Looks(NamedTuple):
 def count_looks(run: Run) -> Looks:
     """Returns the looks at the study of a run. The present one is one of those in config.json, or a further one."""
     records = run.config.get("looks", [])
-    shares, seeds = [look["share"] for look in records], [max(look["seeds"].values()) for look in records]
+    seeds = [max(look["seeds"].values()) for look in records]
+    shares: list[float] = []
     worse: dict[str, float] = {}
-    for look in records:
+    for look in records:  # older runs have looks with a share of 0, after the whole risk was spent
+        shares.append(look["share"] or stats.share_of_unplanned_look(sum(shares)))
         out = {*look["seeds"]} - {*look.get("in_question", look["seeds"])}
-        worse |= {trial: max(look["share"], worse.get(trial, 0.0)) for trial in out}
+        worse |= {trial: max(shares[-1], worse.get(trial, 0.0)) for trial in out}
     of_trial = run.trials.groupby("configuration")["seed"].nunique().reindex(run.trials["configuration"])
     present = dict(zip(run.trials["trial"], of_trial.astype(int), strict=True))
     if records and all(present.get(trial, count) == count for trial, count in records[-1]["seeds"].items()):

@@ -9,9 +9,10 @@ from cnnjax import stats
 from cnnjax.analysis.columns import larger_is_better
 from cnnjax.analysis.run import Run, once_per_run
 from cnnjax.study.hparams import HPARAMS
+from cnnjax.study.optimizers import COLUMN, KEYS
 from cnnjax.study.ranges import Range
 from cnnjax.study.schema import Study, from_run
-from cnnjax.study.search import search_space
+from cnnjax.study.search import ARGUMENTS, search_space
 
 
 class Outcome(NamedTuple):
@@ -41,11 +42,13 @@ def searched_columns(run: Run) -> dict[str, bool]:
     study = search_of(run)
     if study is None:
         return {}
-    columns = {"models": "model"} | {h.key: h.column for h in HPARAMS}
+    arguments = [argument if argument in KEYS else f"{COLUMN}{argument}" for argument in study.train.optimizer_args]
+    columns = {"models": ["model"]} | {h.key: [h.column] for h in HPARAMS} | {ARGUMENTS: arguments}
     found = {
-        columns[key]: isinstance(one.values, Range) and one.values.is_log
+        column: isinstance(one.values, Range) and one.values.is_log
         for one in search_space(study)
         for key in one.keys
+        for column in columns[key]
     }
     return {column: is_log for column, is_log in found.items() if column in run.varying}
 

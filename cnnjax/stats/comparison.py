@@ -75,6 +75,7 @@ class Comparison:
             networks and of others is far from normal.
         share: the share of the risk of 5 % that this look at the study may spend, see `stats.looks`. p-values are
             divided by it, and intervals widened.
+        luck: the probability that all seeds of a side are stuck by bad luck, if they are; p is at least that.
     """
 
     a: np.ndarray
@@ -89,6 +90,7 @@ class Comparison:
     prior: Prior = NO_PRIOR
     stuck: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
     share: float = 1.0
+    luck: float = 0.0
 
     @cached_property
     def difference(self) -> float:
@@ -157,6 +159,7 @@ class Comparison:
             return 1.0
         if self._better_is_stuck:
             alone = max(alone, self._with_stuck_p)
+        alone = max(alone, self.luck)
         return min(1.0, alone * hsu_factor(self.tests) / self.share)
 
     @property

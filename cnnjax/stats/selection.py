@@ -94,7 +94,8 @@ def rank(
         most: the largest possible difference.
         scale: the scale of the tests.
         stuck: seeds that never left chance, by configuration. They count in means, and are left out of the tests; see
-            `Comparison.p`.
+            `Comparison.p`. If all seeds of a configuration are stuck, they are its values, and its comparisons are
+            decided only if bad luck is improbable enough.
         share: the share of the risk of 5 % that this look at the study may spend, see `stats.looks`.
         earlier_shares: of configurations that an earlier look found worse, the share of that look, which is the share
             of their comparisons from then on: a true best that was lost before cannot be lost again.
@@ -110,7 +111,8 @@ def rank(
         raise ValueError("there is no configuration")
     means = {name: float(as_sample([*of.values()]).mean()) for name, of in groups.items()}
     order = sorted(groups, key=lambda name: -means[name] if larger_is_better else means[name])
-    split = {name: split_stuck(groups[name], stuck.get(name, ())) for name in order}
+    lucks = _lucks(groups, stuck)
+    split = {name: split_stuck(groups[name], () if name in lucks else stuck.get(name, ())) for name in order}
     trained = {name: values for name, (values, _) in split.items()}
     left_out = {name: values for name, (_, values) in split.items()}
     scaled = {name: dict(zip(of, scale.apply([*of.values()]), strict=True)) for name, of in trained.items()}
@@ -121,8 +123,8 @@ def rank(
     options |= {"scale": scale, "prior": prior, "pair": paired}
 
     def against(one: Hashable, other: Hashable, tests: int, share: float = share) -> Comparison:
-        both = left_out[one], left_out[other]
-        return compare(trained[one], trained[other], tests=tests, stuck=both, share=share, **options)
+        both, luck = (left_out[one], left_out[other]), max(lucks.get(one, 0.0), lucks.get(other, 0.0))
+        return compare(trained[one], trained[other], tests=tests, stuck=both, share=share, luck=luck, **options)
 
     shares = {other: max(share, earlier_shares.get(other, 0.0)) for other in order[1:]}
     found = {other: against(order[0], other, len(order) - 1, of) for other, of in shares.items()}
@@ -131,7 +133,7 @@ def rank(
     p = _pairwise_p(samples, paired, prior)
     p /= share
     for i, j in itertools.combinations(range(len(order)), 2):
-        if len(order) == 2 or left_out[order[i]] or left_out[order[j]]:
+        if len(order) == 2 or any(left_out[order[place]] or order[place] in lucks for place in (i, j)):
             p[i, j] = p[j, i] = against(order[i], order[j], 1).p
     places = _places(p, np.array([sample.mean() for sample in samples]) * (1 if larger_is_better else -1))
     ranks = [
@@ -139,6 +141,18 @@ def rank(
         for name, place in zip(order, places, strict=True)
     ]
     return _open_first_place(ranks)
+
+
+def _lucks(groups: Mapping[Any, Values], stuck: Mapping[Any, Collection[Hashable]]) -> dict[Any, float]:
+    """Returns how probable it is that all seeds of a configuration are stuck by bad luck, of each of which all are.
+
+    A seed is stuck by bad luck with the share of stuck seeds among the configurations that have trained ones, one half
+    of a seed more than were counted.
+    """
+    counts = {name: (sum(seed in stuck.get(name, ()) for seed in of), len(of)) for name, of in groups.items()}
+    some = [pair for pair in counts.values() if pair[0] < pair[1]]
+    rate = (sum(bad for bad, _ in some) + 0.5) / (sum(n for _, n in some) + 1)
+    return {name: rate**n for name, (bad, n) in counts.items() if bad == n}
 
 
 def _open_first_place(ranks: list[Rank]) -> list[Rank]:

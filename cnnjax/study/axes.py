@@ -72,7 +72,8 @@ def digest(content: object) -> str:
 def static_content(static: Static) -> dict[str, Any]:
     """Returns the static hyperparameters that differ from their defaults, as JSON values. They identify a program."""
     defaults = {field.name: field.default for field in dataclasses.fields(static)}
-    return {name: value for name, value in vars(static).items() if value != defaults[name]}
+    content = {**vars(static), "loss": canonical(static.loss)}
+    return {name: value for name, value in content.items() if value != defaults[name]}
 
 
 def stage_content(static: Static, stages: Sequence[Stage]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cnnjax.study.hparams import HPARAMS
-from cnnjax.study.optimizers import ArgumentAxes, combinations, readable
+from cnnjax.study.optimizers import ArgumentAxes, arguments_of, combinations, readable, spec_of
 from cnnjax.study.ranges import Range, read_range
 from cnnjax.study.rules import Rule, choice, integer, none_or
 from cnnjax.study.schedules import has_horizon
@@ -102,6 +102,9 @@ def search_space(study: "Study") -> tuple[Dimension, ...]:
     others: list[Dimension] = []
     hparams = {h.key: axis_values(study, h.key) for h in HPARAMS if not h.is_repeat}
     compiled = {"models", *(h.key for h in HPARAMS if h.static)}
+    arguments = combinations(study.train.optimizer_args)
+    if any(len({spec_of(name, arguments_of(name, of)) for of in arguments}) > 1 for name in study.train.optimizer):
+        compiled.add(ARGUMENTS)  # one of them is compiled
     for key, values in {"models": study.models, **hparams}.items():
         read = read_range(key, study.ranges[key]) if key in study.ranges else None
         if isinstance(read, Range) and key not in compiled:

@@ -169,6 +169,13 @@ def test_one_trial_of_each_is_undecided_but_for_its_predictions(grid):
     assert find(f"{grid}:trial=t0000", f"{grid}:seed=2,model=medium")["difference"]["std"] is None
 
 
+def test_a_spread_that_is_only_borrowed_is_said(grid):
+    """One seed against three, among four configurations."""
+    found = find(f"{grid}:model=medium,learning_rate=0.01", f"{grid}:trial=t0000")
+    assert found["difference"]["std"] > 0
+    assert any(warning.startswith("B has one seed. The test takes the spread") for warning in found["warnings"])
+
+
 def test_an_undecided_comparison_says_how_many_more_seeds_it_takes(grid):
     sides = [f"{grid}:model=baseline,learning_rate={rate}" for rate in (0.01, 0.03)]
     found = find(*sides)

@@ -1,5 +1,6 @@
 """The winner and runners-up on fresh seeds: which configurations, which seeds, and what is said of them."""
 
+import dataclasses
 import functools
 import html
 import io
@@ -119,6 +120,14 @@ def test_the_reported_mean_is_that_of_the_fresh_seeds(tmp_path):
     for row, other in zip(found.against, samples[1:], strict=True):
         assert row.difference == pytest.approx(samples[0].mean() - other.mean())
         assert (row.verdict == "undecided") == (row.low < 0 < row.high) == (row.p >= 0.05)
+
+
+@pytest.mark.parametrize(("select", "measure"), [("val_accuracy", "test_accuracy"), ("test_f1", "test_f1")])
+def test_fresh_seeds_are_compared_by_the_metric_of_the_study(tmp_path, select, measure):
+    run = dataclasses.replace(of := read_run(confirmed_run(tmp_path)), config=of.config | {"select": select})
+    found = fresh.compute_confirmation(run, 5)
+    own = pd.read_csv(run.workdir / f"confirm/5/{found.contenders[0].trial}/trials.csv")
+    assert found.measure == measure and found.contenders[0].fresh.mean == pytest.approx(own[measure].mean())
 
 
 @pytest.mark.parametrize("number", [1, 2])

@@ -12,7 +12,7 @@ from rich.console import Console
 
 import cnnjax
 from cnnjax.analysis.read import read_run
-from cnnjax.analysis.search import compare_searches
+from cnnjax.analysis.search import compare_searches, searched_columns
 from cnnjax.commands import confirm, search
 from cnnjax.commands.growth import check_folder
 from cnnjax.commands.plan_table import plan_lines
@@ -24,6 +24,7 @@ from cnnjax.study.halving import rung_epochs
 from cnnjax.training.population import Population
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.progress import Progress
+from tests.support.made_up_run import make_run
 from tests.support.runs import Crash, assert_no_line_twice, crash_at, read_all, run
 from tests.support.studies import add_tiny, make_study
 
@@ -43,7 +44,7 @@ def halved(tmp_path_factory):
     workdir, traces, inner = tmp_path_factory.mktemp("halved"), [], Population._advance_member
     study = make_search(seeds=(0, 1, 2))
     with pytest.MonkeyPatch.context() as patch:
-        add_tiny(patch)
+        add_tiny(patch, convolutions=False)
         patch.setattr(Population, "_advance_member", lambda *args: traces.append(1) or inner(*args))
         run(study, workdir)
     return workdir, study, len(traces)
@@ -177,3 +178,12 @@ def test_fresh_seeds_compare_the_winner_with_the_default_configuration(halved, t
     assert [row["trial"] for row in found["contenders"]] == [*trained]
     assert found["contenders"][-1]["configuration"].startswith("the default configuration, tiny")
     assert "the default configuration" in said
+
+
+def test_arguments_of_optimizers_are_among_what_a_search_has_set(tmp_path):
+    train = {"optimizer": "lion", "optimizer_args": {"b1": [0.5, 0.8]}, "learning_rate": "log_uniform(1e-4, 1e-2)"}
+    search = {"method": "sobol", "trials": 8}
+    config = {"models": ["baseline"], "seeds": [0], "select": "val_accuracy", "train": train, "search": search}
+    run = read_run(make_run(tmp_path / "run", config | {"data": {"validation": 0.1}}))
+    assert searched_columns(run) == {"b1": False, "learning_rate": True}
+    assert next(plot.name for plot in section.figures(run)) == "searched"

@@ -1,5 +1,6 @@
 """Seeds are added to the configurations that may still be the best, until one is decided."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -13,7 +14,7 @@ from cnnjax.commands import growth, until
 from cnnjax.training.population import Population
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.progress import Progress
-from tests.support.made_up_run import read_answer
+from tests.support.made_up_run import GRID, make_run, read_answer
 from tests.support.runs import assert_equal_numbers, run
 from tests.support.studies import make_study
 
@@ -112,3 +113,12 @@ def test_finished_seeds_are_counted_by_configuration():
     trials = list_trials(make_study(seeds=(0, 1, 2), train={"learning_rate": (0.1, 0.2)}))
     finished = [trials[1].id, trials[2].id, trials[3].id]
     assert growth.count_seeds(trials, finished) == {trials[1].id: 2, trials[3].id: 1}
+
+
+def test_a_look_that_an_older_run_gave_no_share_has_one(tmp_path):
+    """They gave a look nothing once the whole risk was spent. No verdict can be tested at a risk of nothing."""
+    run = read_run(make_run(tmp_path / "run", GRID))
+    seeds = {str(trial): 5 for trial in run.trials.groupby("configuration")["trial"].first()}
+    looks = [{"seeds": seeds, "share": share} for share in (1.0, 0.0)]
+    run = dataclasses.replace(run, config=run.config | {"looks": looks})
+    assert count_looks(run).shares == [1.0, 0.5] and weigh(run).ranks[0].certainty <= 1

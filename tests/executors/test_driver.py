@@ -4,6 +4,7 @@ The engine of these tests trains in this process. test_engines.py tests Ray and 
 """
 
 import itertools
+import json
 import pickle
 import re
 import socket
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cnnjax.commands.until import run_until_decided
 from cnnjax.executors import base as tasks
 from cnnjax.executors import driver, make_engine, worker
 from cnnjax.runs.integrity import Damaged, read_json, read_lines
@@ -20,6 +22,7 @@ from cnnjax.runs.run_dir import RunFolder
 from cnnjax.training import program as programs
 from cnnjax.training.population import Population
 from cnnjax.utils.errors import RelayedError, RequestError
+from cnnjax.utils.progress import Progress
 from tests.support.runs import program_ids, run, trial_ids
 from tests.support.studies import add_tiny, make_quick, make_study
 
@@ -76,7 +79,7 @@ def serial(tmp_path_factory):
     """What the study of two programs writes without workers."""
     workdir = tmp_path_factory.mktemp("serial")
     with pytest.MonkeyPatch.context() as patch:
-        add_tiny(patch)
+        add_tiny(patch, convolutions=False)
         make_quick(patch)
         run(make_study(**TWO), workdir)
     return workdir
@@ -108,6 +111,24 @@ def test_workers_grow_a_study(serial, tmp_path, monkeypatch):
     assert rows == expected_rows
     assert {name: data for name, data in predictions.items() if name in expected} == expected
     assert len(predictions) == len(expected) + 2  # the two trials of two epochs are hidden
+
+
+@pytest.mark.slow
+def test_workers_train_what_a_search_and_a_look_ask_for_next(tmp_path):
+    """They are submitted again for each rung, and for the seeds that a look adds, with the newest config.json."""
+    rates = {"learning_rate": "log_uniform(1e-3, 1)", "epochs": 2}
+    search = make_study(train=rates, search={"method": "halving", "trials": 2, "factor": 2})
+    run(search, tmp_path / "search", engine=Here())
+    (decided,) = read_lines(tmp_path / "search" / "search.jsonl").intact
+    kept = int(decided["kept"][0])
+    epochs = [one["train.epochs"] for one in json.loads((tmp_path / "search/config.json").read_text())["asked"]]
+    assert epochs[kept] == 2 and epochs[1 - kept] == 1
+    assert sorted(pd.read_csv(tmp_path / "search" / "trials.csv")["epochs_run"]) == [1, 2]
+
+    grid = make_study(seeds=(0, 1), train={"learning_rate": (0.05, 0.055), "epochs": 1})
+    with Progress(is_shown=False) as progress:
+        said = run_until_decided(grid, tmp_path / "grid", max_seeds=3, progress=progress, engine=Here())
+    assert "look 2, 3 seeds" in said and len(pd.read_csv(tmp_path / "grid" / "trials.csv")) == 6
 
 
 def kill_in_epoch(patch, number):

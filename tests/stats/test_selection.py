@@ -95,6 +95,18 @@ def test_a_winner_with_stuck_seeds_must_be_better_with_them_too():
     assert found[1].against.p == pytest.approx(min(1, 1.5 * pooled))
 
 
+def test_two_stuck_seeds_prove_little_where_other_configurations_have_stuck_seeds_too():
+    generator = np.random.default_rng(4)
+    values = 0.9 + generator.normal(0, 0.004, (8, 2))
+    values[7] = 0.1
+    bad_rate = {one.name: one for one in rank(groups_of(values), stuck={"h": {0, 1}})}["h"]
+    assert not bad_rate.may_be_best and bad_rate.against.luck == pytest.approx((0.5 / 15) ** 2)
+    values[1:4, 0] = 0.1
+    stuck = {key: {0} for key in "bcd"} | {"h": {0, 1}}
+    bad_luck = {one.name: one for one in rank(groups_of(values), stuck=stuck)}["h"]
+    assert bad_luck.may_be_best and bad_luck.against.p == pytest.approx((3.5 / 15) ** 2 * 7 / 2)
+
+
 def test_who_leads_by_as_much_on_each_seed_is_not_surely_the_best():
     flat, shifted = [[0.85] * 3, [0.8] * 3], [[0.85, 0.95, 0.9], [0.8, 0.9, 0.85]]
     for values in (flat, shifted):

@@ -50,6 +50,10 @@ def test_an_axis_of_weights_and_one_tuple_of_weights():
 def test_names_of_one_loss_are_one_trial():
     study = from_config({"train": {"loss": ("focal", "focal:2.0", "focal:3")}})
     assert [trial.static.loss for trial in list_trials(study)] == ["focal", "focal:3"]
+    names = [
+        [trial.id for trial in list_trials(from_config({"train": {"loss": loss}}))] for loss in ("focal", "focal:2")
+    ]
+    assert names[0] == names[1] != [trial.id for trial in list_trials(from_config({}))]
     with pytest.raises(RequestError, match=r"train\.loss=.*all values train identically"):
         check_axes(same := from_config({"train": {"loss": ("focal", "focal:2")}}), make_plan(same))
 

@@ -65,6 +65,15 @@ def test_a_search_has_few_programs():
     assert max(len(program.members) for program in plan.programs) < 60
 
 
+@pytest.mark.parametrize(("arguments", "programs"), [({"nesterov": (False, True)}, 2), ({"b2": (0.9, 0.99)}, 1)])
+def test_compiled_arguments_of_optimizers_count_as_programs(arguments, programs):
+    """An argument that is a number is traced."""
+    train = {"optimizer": "nadam" if "nesterov" in arguments else "lion", "optimizer_args": arguments, "momentum": 0.0}
+    study = make_search(trials=40, train=train | {"batch_size": (20, 25, 40, 50)}, search={"programs": 3})
+    plan = make_plan(study)
+    assert len(plan.programs) <= 3 and len({trial.static.optimizer for trial in plan.trials}) == programs
+
+
 def test_plain_tuples_are_choices():
     study = make_search(trials=64, models=("baseline", "medium"), train={"nesterov": (False, True)})
     trials = list_trials(study)

@@ -18,6 +18,8 @@ from cnnjax.study.hparams import HPARAMS
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.tree import differences
 
+_ONE_SEED = "The test takes the spread of the other configurations for its spread; train more seeds to measure it."
+
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
@@ -80,6 +82,9 @@ def compare_configurations(a: Side, b: Side, measure: str | None = None, margin:
             raise RequestError("arguments", side.asked, f"{how}; use trials whose streams are not crossed")
     warnings = [*_data_warnings(a, b, measure), *_side_warnings(a, "A"), *_side_warnings(b, "B")]
     comparison = compare_sides(a, b, measure, margin=margin)
+    if comparison.has_spread:  # that of other configurations, for a side with one seed
+        sides = (("A", comparison.a), ("B", comparison.b))
+        warnings += [f"{name} has one seed. {_ONE_SEED}" for name, sample in sides if len(sample) == 1]
     summary_a, summary_b = (stats.summarize([*side.values()], (least, most)) for side in values)
     configs = differences(_beside_the_grid(a.run.config), _beside_the_grid(b.run.config))
     if _have_same_data(a, b):

@@ -123,7 +123,7 @@ def compute_confirmation(run: Run, number: int) -> Confirmation:
     Raises:
         RequestError: the run of a contender is missing, or all its trials diverged.
     """
-    measure = "test_f1" if run.select == "test_f1" else "test_accuracy"
+    measure = _measure(run)
     trials = contenders(run)
     sides = {trial: read_side(str(fresh_folder(run.workdir, number, trial))) for trial in trials}
     found = [_contender(run, trial, sides[trial], measure) for trial in trials]
@@ -135,6 +135,11 @@ def compute_confirmation(run: Run, number: int) -> Confirmation:
         against.append(Against(trial, one.verdict, one.p, one.difference, *one.interval, one.more_seeds))
     seeds = sorted({int(seed) for side in sides.values() for seed in side.trials["seed"]})
     return Confirmation(number, run.select, measure, found, against, tuple(seeds))
+
+
+def _measure(run: Run) -> str:
+    """Returns the study's metric on the test split, which fresh seeds compare: `test_f1` of a study by `val_f1`."""
+    return f"test_{run.select.partition('_')[2]}"
 
 
 def _contender(run: Run, trial: str, side: Side, measure: str) -> Contender:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from cnnjax import stats
-from cnnjax.analysis.columns import larger_is_better, level, measure_label, measure_name, scale, word
+from cnnjax.analysis.columns import is_argument, larger_is_better, level, measure_label, measure_name, scale, word
 from cnnjax.analysis.run import Run
 from cnnjax.analysis.search import compare_searches, search_of, searched_columns
 from cnnjax.report.labels import shortened
@@ -89,7 +89,7 @@ def _scatter(run: Run, columns: list[str]) -> Plot:
     values = scale(run.select) * shown[run.select].to_numpy(float)
     longest = (shown["epochs"] == shown["epochs"].max()).to_numpy()
     for panel, column in zip(panels, columns, strict=False):
-        if all(isinstance(value, int | float) for value in shown[column]):
+        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in shown[column]):
             places = shown[column].to_numpy(float)
             if searched_columns(run)[column]:
                 panel.set_xscale("log")
@@ -102,6 +102,8 @@ def _scatter(run: Run, columns: list[str]) -> Plot:
             panel.margins(x=0.2)
         used = BY_COLUMN[column].optimizers if column in BY_COLUMN else ()
         is_used = shown["optimizer"].isin(used or shown["optimizer"]).to_numpy()
+        if is_argument(column):
+            is_used &= shown[column].notna().to_numpy()
         for some, color in ((is_used & ~longest, MUTED), (is_used & longest, SERIES[0])):
             panel.plot(places[some], values[some], "o", ms=4, color=color, alpha=0.6, mew=0)
         if is_used[0]:
