@@ -71,3 +71,15 @@ def test_help_imports_nothing_heavy():
     code = "import sys; sys.argv[1:] = ['help']; from cnnjax.__main__ import main; main(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert not {"numpy", "jax", "absl", "pandas", "rich"} & {*done.stdout.split()}, done.stderr
+
+
+def test_commands_and_plan_import_nothing_heavy():
+    modules = [module for module, _ in script.COMMANDS.values()]
+    code = f"import importlib, sys; [importlib.import_module(name) for name in {modules}];"
+    code += "from absl import flags; flags.FLAGS(['launch', '--config=configs/quickstart.py', '--plan']);"
+    code += "sys.modules['cnnjax.launch'].main([]); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    heavy = {"jax", "orbax", "matplotlib", "pandas", "sklearn", "scipy.stats", "torch", "optuna", "ray"}
+    imported = {*done.stdout.splitlines()[-1].split()}
+    assert "cnnjax.commands.plan_table" in imported, done.stderr
+    assert not (heavy | {"tensorflow", "tensorflow_datasets"}) & imported

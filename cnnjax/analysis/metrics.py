@@ -84,7 +84,9 @@ def class_report(logits: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"]
     by_class = [np.divide(right, whole, out=np.zeros(len(right)), where=whole > 0) for whole in wholes]
     macro = [float(values.mean()) for values in by_class]
     weighted = [float(np.average(values, weights=support)) for values in by_class]
-    return ClassReport(*by_class, support, tuple(macro), tuple(weighted), float(right.sum() / len(labels)))
+    precision, recall, f1 = by_class
+    accuracy = float(right.sum() / len(labels))
+    return ClassReport(precision, recall, f1, support, tuple(macro), tuple(weighted), accuracy)
 
 
 def roc(logits: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"]) -> list[Roc]:
@@ -119,8 +121,8 @@ def _roc_of_class(is_label: Bool[np.ndarray, " N"], probability: Float[np.ndarra
     false = 1 + ends - true
     corners = np.ones(len(ends), bool)
     corners[1:-1] = (np.diff(false, 2) != 0) | (np.diff(true, 2) != 0)  # other points lie on a line
-    rates = [np.append(0, counts[corners]) / counts[-1] for counts in (false, true)]
-    return Roc(*rates, float(np.trapezoid(rates[1], rates[0])))
+    false_rate, true_rate = (np.append(0, counts[corners]) / counts[-1] for counts in (false, true))
+    return Roc(false_rate, true_rate, float(np.trapezoid(true_rate, false_rate)))
 
 
 def macro_auc(curves: list[Roc]) -> float:

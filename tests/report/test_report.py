@@ -336,17 +336,21 @@ def test_a_folder_that_is_no_run_is_one_line(tmp_path, name):
 
 
 @pytest.mark.slow
-def test_the_command_imports_neither_jax_nor_pyplot(tmp_path):
+def test_the_command_imports_no_jax_and_several_processes_write_what_one_does(tmp_path, monkeypatch):
     folder = make_run(tmp_path / "run", make_config([0, 1]))
     code = (
         "import sys; from cnnjax.report.__main__ import main, parse; main(parse(sys.argv));"
-        "heavy = {'jax', 'flax', 'matplotlib.pyplot'} & set(sys.modules);"
+        "heavy = {'jax', 'flax', 'matplotlib.pyplot', 'sklearn', 'torch'} & set(sys.modules);"
         "print(heavy or 'light', file=sys.stderr)"
     )
     command = [sys.executable, "-c", code, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and done.stderr.splitlines()[-1] == "light", done.stderr
     assert done.stdout.strip().endswith("index.html")
+    by_several = {path.name: path.read_bytes() for path in (folder / "report").iterdir()}
+    monkeypatch.setattr("sys.platform", "other")  # where nothing is forked
+    build_report(folder)
+    assert {path.name: path.read_bytes() for path in (folder / "report").iterdir()} == by_several
 
 
 @pytest.mark.parametrize(
