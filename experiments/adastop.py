@@ -126,8 +126,8 @@ def _cell(truth: str, means: np.ndarray, stds: np.ndarray, examples: float, coun
         wrong = bool(stopped.order.any()) if is_equal else bool((stopped.order[best] == -1).any())
         found["adastop"].append((wrong, (stopped.order[winner] == 1).sum() / (k - 1), int(stopped.seeds.sum())))
         grown = grow(scale.invert(values), scale=scale)
-        wrong = grown.excluded.any() if is_equal and k == 2 else grown.ever[best]
-        found["until"].append((bool(wrong), grown.excluded.sum() / (k - 1), int(grown.seeds.sum())))
+        wrong = bool(grown.excluded.any() if is_equal and k == 2 else grown.ever[best])
+        found["until"].append((wrong, grown.excluded.sum() / (k - 1), int(grown.seeds.sum())))
     for rule, of in found.items():
         wrong, decided, trainings = np.mean(of, axis=0)
         row = {"truth": truth, "rule": rule, "studies": count, "wrong": wrong, "decided": decided}
