@@ -22,7 +22,8 @@ def pytest_addoption(parser):
 @pytest.fixture(autouse=True, scope="session")
 def private_compilation_cache(tmp_path_factory):
     """Tests, and the processes they start, leave the user's cache of compiled programs alone."""
-    os.environ["CNNJAX_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    shared = tmp_path_factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else None
+    os.environ["CNNJAX_CACHE"] = str(shared / "cache" if shared else tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture
@@ -32,6 +33,12 @@ def tiny(monkeypatch):
 
 
 @pytest.fixture
-def quick(tiny, monkeypatch):
-    """The tiny model, and programs compiled once for all runs of a study."""
+def dense(monkeypatch):
+    """The model 'tiny' without convolutions, which compiles faster."""
+    add_tiny(monkeypatch, convolutions=False)
+
+
+@pytest.fixture
+def quick(dense, monkeypatch):
+    """The model of `dense`, and programs compiled once for all runs of a study."""
     make_quick(monkeypatch)

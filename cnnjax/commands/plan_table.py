@@ -1,5 +1,6 @@
 """The output of --plan: what a study would run, as a table. On a CPU it imports no jax."""
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from cnnjax.study.schedules import has_horizon
 from cnnjax.study.schema import Study
 from cnnjax.training.checks import check_code, check_optimizers, check_with_data
 from cnnjax.training.estimate import Estimator, describe_speed, network_of, time_span
+from cnnjax.training.layout import shards_of, useful_devices
 from cnnjax.training.machine import Machine, calibrate, this_machine
 from cnnjax.training.memory import MEMORY_SHARE, fitting_size, most_members, training_memory
 from cnnjax.utils.progress import announced
@@ -63,7 +65,7 @@ def plan_lines(study: Study, workdir: Path | None = None, measure: bool = False)
     if not programs:
         yield "nothing left to train"
         return
-    machine = this_machine(max(len(program.members) for program in plan.programs))
+    machine = this_machine(useful_devices(plan.programs))
     for precision in study.train.precision:
         check_precision(precision, machine.platform)
     if measure:
@@ -77,12 +79,13 @@ def plan_lines(study: Study, workdir: Path | None = None, measure: bool = False)
     counts = {name: len(split) for name, split in dataset.splits.items()}
     yield f"data      {dataset.name}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items())
     yield from (f"          {note}" for note in dataset.notes)
-    sizes = {program.id: _members_at_a_time(program, dataset, machine) for program in programs}
+    meshes = {program.id: _mesh(program, dataset, folder, machine) for program in programs}
+    sizes = {program.id: _members_at_a_time(program, dataset, machine, *meshes[program.id]) for program in programs}
     if measure:
         from cnnjax.training.measure import measure_programs
 
         measure_programs(study, dataset, plan, programs, sizes)
-    yield from _table(dataset, programs, stored, sizes, machine)
+    yield from _table(dataset, programs, stored, sizes, meshes, machine)
 
 
 def _stored_epochs(folder: RunFolder) -> dict[str, int]:
@@ -132,17 +135,32 @@ def _trained_anew(plan: Plan, folder: RunFolder | None) -> int:
     return len(longer)
 
 
-def _members_at_a_time(program: Program, dataset: Dataset, machine: Machine) -> int:
+def _mesh(program: Program, dataset: Dataset, folder: RunFolder | None, machine: Machine) -> tuple[int, int]:
+    """Returns how many groups of devices would share the members, and how many devices of a group each batch."""
+    stored = () if folder is None else folder.read_mesh(program.id)
+    static, members = program.static, len(program.members)
+    operations = training_flops(network_of(static, dataset), dataset.image_shape)
+    shards = shards_of(static, operations, members, machine.devices, machine.platform, stored)
+    return machine.devices // shards, shards
+
+
+def _memory(program: Program, dataset: Dataset, size: int, groups: int, shards: int, platform: str) -> float:
+    """Returns the bytes on a device of so many members that train together, by the formula."""
+    of_shard = dataclasses.replace(program.static, batch_size=program.static.batch_size // shards)
+    return training_memory(of_shard, dataset, size // groups, platform)
+
+
+def _members_at_a_time(program: Program, dataset: Dataset, machine: Machine, groups: int, shards: int) -> int:
     """Returns how many members would train together, by the formula of their memory."""
     count = len(program.members)
     examples = dataset.train_size(program.static.train_examples)
     operations = training_flops(network_of(program.static, dataset), dataset.image_shape) * examples
-    most = most_members(machine.platform, count, machine.devices, operations)
+    most = most_members(machine.platform, count, groups, operations)
 
     def memory(size: int) -> float:
-        return training_memory(program.static, dataset, size // machine.devices, machine.platform)
+        return _memory(program, dataset, size, groups, shards, machine.platform)
 
-    return fitting_size(count, most, machine.devices, MEMORY_SHARE * machine.memory, memory)
+    return fitting_size(count, most, groups, MEMORY_SHARE * machine.memory, memory)
 
 
 def _table(
@@ -150,21 +168,22 @@ def _table(
     programs: Sequence[Program],
     stored: Mapping[str, int],
     sizes: Mapping[str, int],
+    meshes: Mapping[str, tuple[int, int]],
     machine: Machine,
 ) -> Iterator[str]:
     """Yields a line for each program, and the sums."""
     estimator = Estimator(machine, read_speeds(), lambda: calibrate(machine))
     yield ""
-    columns = "optimizer  batch  members  at a time  parameters  memory MB  training TFLOP  minutes"
+    columns = "optimizer  batch  members  at a time  devices  parameters  memory MB  training TFLOP  minutes"
     width = max(11, *(len(program.static.model) for program in programs))
     yield f"program        {'model':<{width}} {columns}"
     total, low, high = 0.0, _START_SECONDS, _START_SECONDS
     for program in programs:
-        static, members, size = program.static, program.members, sizes[program.id]
+        static, members, size, mesh = program.static, program.members, sizes[program.id], meshes[program.id]
         network = network_of(program.static, dataset)
         images = dataset.train_size(static.train_examples) * sum(_epochs_left(member, stored) for member in members)
         flops = images * training_flops(network, dataset.image_shape)
-        memory = training_memory(static, dataset, size // machine.devices, machine.platform)
+        memory = _memory(program, dataset, size, *mesh, machine.platform)
         found = estimator.estimate(describe_speed(static, dataset, machine, min(size, len(members))))
         seconds = found.compile_seconds + images * found.seconds_per_image
         total += flops
@@ -172,7 +191,7 @@ def _table(
         parameters = parameter_count(network, dataset.image_shape)
         yield (
             f"{program.id:<13}  {static.model:<{width}} {static.optimizer:<10} {static.batch_size:>5}  "
-            f"{len(members):>7}  {size:>9}  {parameters:>10,}  {memory / 1e6:>9,.0f}  "
+            f"{len(members):>7}  {size:>9}  {'{}x{}'.format(*mesh):>7}  {parameters:>10,}  {memory / 1e6:>9,.0f}  "
             f"{significant(flops / 1e12):>14}  {significant(seconds / 60):>7}"
         )
     yield ""

@@ -24,6 +24,7 @@ from cnnjax.study.schema import Study, from_config
 from cnnjax.training.compiler import Compiler
 from cnnjax.training.devices import leave_devices_to_workers
 from cnnjax.training.estimate import Estimator, describe_speed, training_images
+from cnnjax.training.layout import useful_devices
 from cnnjax.training.machine import this_machine
 from cnnjax.training.program import (
     load_data,
@@ -151,7 +152,7 @@ def _train_waiting(
 def _expected_work(programs: Sequence[Program], dataset: Dataset) -> tuple[list[int], list[float], list[float]]:
     """Returns the training images that each program has left, and the expected seconds of an image and to compile."""
     images = [training_images(program, dataset) for program in programs]
-    machine = this_machine(max(len(program.members) for program in programs))
+    machine = this_machine(useful_devices(programs))
     estimator = Estimator(machine, read_speeds(), lambda: 1.0)  # only ratios matter
     found = [estimator.estimate(describe_speed(p.static, dataset, machine, len(p.members))) for p in programs]
     return images, [each.seconds_per_image for each in found], [each.compile_seconds for each in found]

@@ -54,6 +54,12 @@ def check_precision(precision: str, platform: str) -> None:
         raise RequestError("train.precision", precision, "only a GPU supports it; use bfloat16 or float32")
 
 
+def check_convolution(method: str, platform: str) -> None:
+    """Raises RequestError if the devices of a platform (cpu, gpu or tpu) lack a method of `train.convolution`."""
+    if method == "pallas" and platform != "gpu":
+        raise RequestError("train.convolution", method, "only a GPU supports it; use auto")
+
+
 def described(names: Iterable[str]) -> dict[str, list[str]]:
     """Returns the layers of each model by name, as a run stores them; unknown and invalid models are left out."""
     found = {name: layers for name in names if (layers := layers_of(name)) is not None}

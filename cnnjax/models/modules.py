@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from cnnjax.models.conv import convolve, convolve_and_pool, same_padding
 from cnnjax.models.fusion import ConvPool
+from cnnjax.models.shards import mean_over_shards, shard_of
 from cnnjax.models.specs import AvgPool, BatchNorm, Conv, Dense, GlobalAvgPool, Layer, MaxPool, Residual
 
 _ZEROS = nn.initializers.zeros  # placeholders: `init.initial_parameters` draws all parameters at once
@@ -123,6 +124,7 @@ class BatchNormalization(nn.Module):
     epsilon: float = 1e-5
     momentum: float = 0.9  # weight of the old running statistics in each update
     trains_bias: bool = True
+    shards: int = 1  # of a training batch, over devices: the statistics are those of the whole batch
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch C"], train: bool) -> Float[Array, "*batch C"]:
@@ -137,8 +139,8 @@ class BatchNormalization(nn.Module):
             factor = scale * lax.rsqrt(running_var.value + self.epsilon)
             normalized = (rows - running_mean.value[None]) * factor[None] + bias[None]
             return normalized.astype(x.dtype).reshape(x.shape)
-        normalized, mean, var = _normalize_batch(rows, scale, bias, self.epsilon)
-        count = rows.shape[0]
+        normalized, mean, var = _normalize_batch(rows, scale, bias, self.epsilon, self.shards)
+        count = rows.shape[0] * self.shards
         if count > 1 and not self.is_initializing():
             unbiased = var * (count / (count - 1))
             running_mean.value += (1 - self.momentum) * (mean - running_mean.value)
@@ -146,34 +148,37 @@ class BatchNormalization(nn.Module):
         return normalized.astype(x.dtype).reshape(x.shape)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def _normalize_batch(
-    rows_RxC: Float[Array, "R C"], scale_C: Float[Array, " C"], bias_C: Float[Array, " C"], epsilon: float
+    rows_RxC: Float[Array, "R C"], scale_C: Float[Array, " C"], bias_C: Float[Array, " C"], epsilon: float, shards: int
 ) -> tuple[Float[Array, "R C"], Float[Array, " C"], Float[Array, " C"]]:
     """Returns rows normalized by their mean and biased variance, the mean, and the variance.
 
     No gradient flows through the returned mean and variance. The gradient (Ioffe & Szegedy 2015, section 3) reads the
     rows twice. JAX's automatic gradient reads them, and writes arrays of their size, six times.
     """
-    mean = rows_RxC.mean(0)
+    mean = mean_over_shards(rows_RxC.mean(0), shards)
     centered = rows_RxC - mean[None]
-    var = jnp.square(centered).mean(0)
+    var = mean_over_shards(jnp.square(centered).mean(0), shards)
     return centered * (scale_C * lax.rsqrt(var + epsilon))[None] + bias_C[None], mean, var
 
 
-def _normalize_batch_forward(rows: Array, scale: Array, bias: Array, epsilon: float) -> tuple[tuple, tuple]:
-    normalized, mean, var = _normalize_batch(rows, scale, bias, epsilon)
+def _normalize_batch_forward(
+    rows: Array, scale: Array, bias: Array, epsilon: float, shards: int
+) -> tuple[tuple, tuple]:
+    normalized, mean, var = _normalize_batch(rows, scale, bias, epsilon, shards)
     return (normalized, mean, var), (rows, scale, mean, lax.rsqrt(var + epsilon))
 
 
-def _normalize_batch_backward(epsilon: float, saved: tuple, grads: tuple) -> tuple[Array, Array, Array]:
+def _normalize_batch_backward(epsilon: float, shards: int, saved: tuple, grads: tuple) -> tuple[Array, Array, Array]:
     rows, scale, mean, per_std = saved
     grad, _, _ = grads
     centered = rows - mean[None]
     bias_grad = grad.sum(0)
     scale_grad = (centered * grad).sum(0) * per_std
-    along = scale_grad * per_std / rows.shape[0]
-    rows_grad = (grad - (bias_grad / rows.shape[0])[None] - centered * along[None]) * (scale * per_std)[None]
+    of_bias, of_scale = mean_over_shards((bias_grad, scale_grad), shards)  # the parameters' grads are averaged later
+    along = of_scale * per_std / rows.shape[0]
+    rows_grad = (grad - (of_bias / rows.shape[0])[None] - centered * along[None]) * (scale * per_std)[None]
     return rows_grad, scale_grad, bias_grad
 
 
@@ -203,7 +208,9 @@ class GroupNormalization(nn.Module):
         return (normalized * scale + bias).astype(x.dtype)
 
 
-def dropout(x: Float[Array, "..."], rate: Float[Array, ""], key: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
+def dropout(
+    x: Float[Array, "..."], rate: Float[Array, ""], key: Array, shape: tuple[int, ...], shards: int = 1
+) -> Float[Array, "..."]:
     """Zeroes each unit with probability `rate` and scales the others by 1 / (1 - rate).
 
     Sixteen random bits decide a unit, at half the cost of 32. The rate is rounded to 1/65536. The scale is that of the
@@ -214,8 +221,10 @@ def dropout(x: Float[Array, "..."], rate: Float[Array, ""], key: Array, shape: t
         rate: traced scalar in [0, 1).
         key: random key.
         shape: of the mask, which is broadcast to `x`: units along an axis of size 1 are zeroed together.
+        shards: of the batch. The mask is that of the whole batch, of which each shard takes its part.
     """
     threshold = jnp.minimum(jnp.round(rate * 65536), 65535).astype(jnp.uint32)  # 65536 would divide by zero below
-    keep = jax.random.bits(key, shape, jnp.uint16).astype(jnp.uint32) >= threshold
+    bits = shard_of(jax.random.bits(key, (shape[0] * shards, *shape[1:]), jnp.uint16), shards)
+    keep = bits.astype(jnp.uint32) >= threshold
     scale = 65536 / (65536 - threshold.astype(jnp.float32))
     return jnp.where(keep, x * scale.astype(x.dtype), 0)

@@ -49,6 +49,7 @@ class Network(nn.Module):
     num_classes: int
     precision: str = "float32"
     convolution: str = "auto"
+    shards: int = 1  # of a training batch, over the devices of the mesh's axis `shards.AXIS`
 
     @nn.compact
     def __call__(
@@ -92,7 +93,9 @@ class Network(nn.Module):
                     x = x.reshape(x.shape[0], -1)
                     x = layers.FullyConnected(features, trains_bias, layer.bias, name=name("dense"))(x)
                 case BatchNorm():
-                    x = layers.BatchNormalization(trains_bias=trains_bias, name=name("bn"))(x, train)
+                    x = layers.BatchNormalization(trains_bias=trains_bias, shards=self.shards, name=name("bn"))(
+                        x, train
+                    )
                 case LayerNorm():
                     x = layers.GroupNormalization(1, trains_bias, name=name("ln"))(x, ())
                 case GroupNorm():
@@ -117,7 +120,7 @@ class Network(nn.Module):
                     if train:
                         rate = jnp.where(jnp.isnan(dropout_rate), layer.rate, dropout_rate)
                         shape = x.shape if isinstance(layer, Dropout) else (len(x), 1, 1, x.shape[-1])
-                        x = layers.dropout(x, rate, self.make_rng("dropout"), shape)
+                        x = layers.dropout(x, rate, self.make_rng("dropout"), shape, self.shards)
                 case Residual():
                     x, shortcut = (
                         self._apply(part, x, train, dropout_rate, name, trains_bias)

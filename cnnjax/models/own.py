@@ -32,6 +32,7 @@ class FlaxNetwork:
         num_classes: the number of logits.
         precision: of the arithmetic, as in a study's `train.precision`.
         takes_dropout_rate: whether the module is called with the trial's dropout rate.
+        shards: 1, because only the module knows what it computes over a whole batch.
     """
 
     apply_params: Callable[..., tuple[Array, Variables]]
@@ -39,6 +40,7 @@ class FlaxNetwork:
     num_classes: int
     precision: str = "float32"
     takes_dropout_rate: bool = False
+    shards: int = 1
 
     def apply(
         self,

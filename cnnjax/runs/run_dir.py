@@ -99,11 +99,17 @@ class RunFolder(Folder):
         numbered = [(list(members[first:end]), size) for first, end, size in layout.get("chunks", ())]
         return [(batch["members"], batch["size"]) for batch in layout.get("batches", ())] or numbered
 
-    def write_layout(self, program: str, layout: Iterable[tuple[Sequence[str], int]]) -> None:
-        """Stores the batches of members of a program, so that a resumed run uses the same ones."""
+    def read_mesh(self, program: str) -> tuple[int, ...]:
+        """Returns the shape of the mesh of devices that trained a program; empty if none is stored."""
+        return tuple((self.read_if_intact(f"checkpoints/{program}/layout.json") or {}).get("mesh", ()))
+
+    def write_layout(
+        self, program: str, layout: Iterable[tuple[Sequence[str], int]], mesh: tuple[int, ...] = ()
+    ) -> None:
+        """Stores the batches of members of a program, and the shape of its mesh, so that a resumed run has the same."""
         (self.path / "checkpoints" / program).mkdir(parents=True, exist_ok=True)
         batches = [{"members": [*members], "size": size} for members, size in layout]
-        self.write_json(f"checkpoints/{program}/layout.json", {"batches": batches})
+        self.write_json(f"checkpoints/{program}/layout.json", {"batches": batches, "mesh": [*mesh]})
 
     def read_config(self) -> dict[str, Any] | None:
         """Returns the config of the study in the folder, or None for a new folder.

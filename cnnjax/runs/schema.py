@@ -91,6 +91,7 @@ _FORMS: dict[str, Any] = {
     },
     "layout.json": {
         "batches": [_Keys({"members": [_NAME], "size": _COUNT}, ("members", "size"))],
+        "mesh": [_COUNT],
         "chunks": [[_COUNT]],  # of version 0.1
     },
     "metrics.jsonl": _Keys({"member": _NAME, "trial": _NAME, "epoch": _COUNT}, ("epoch",)),

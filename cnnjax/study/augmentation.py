@@ -155,6 +155,11 @@ def names(text: str) -> tuple[str, ...]:
     return () if text == NONE else tuple(text.split("+"))
 
 
+def mixes_examples(augment: tuple[str, ...]) -> bool:
+    """Whether an augmentation reads several images of a batch for one, as functions of files may."""
+    return any(is_reference(text) or parse(text).name in MIXES for text in augment)
+
+
 def own_functions(values: Iterable[tuple[str, ...]]) -> list[str]:
     """Returns the functions of files in the values of `data.augment`, each once."""
     return list(dict.fromkeys(text for value in values for text in value if is_reference(text)))

@@ -11,6 +11,7 @@ import psutil
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, Sharding
 
+from cnnjax.models.shards import AXIS
 from cnnjax.multihost import processes
 from cnnjax.training.machine import COUNT_FLAG, cpu_devices
 from cnnjax.utils.errors import RequestError
@@ -56,15 +57,15 @@ def pinned() -> Iterator[None]:
             jax.config.update(name, value)
 
 
-def use_every_core(members: int, most: int | None = None) -> str | None:
-    """Makes each CPU core a JAX device, up to the number of members. Call it before anything uses JAX.
+def use_every_core(useful: int, most: int | None = None) -> str | None:
+    """Makes each CPU core a JAX device, up to the number that a study can use. Call it before anything uses JAX.
 
     Members that train side by side, each on its own core, train faster than members that use all cores one after
-    another: no core waits, and a member's arrays stay in the core's cache. Nothing changes if XLA_FLAGS set the number
-    of CPU devices, or if JAX has already been used.
+    another: no core waits, and a member's arrays stay in the core's cache. So do shards of a member's batches. Nothing
+    changes if XLA_FLAGS set the number of CPU devices, or if JAX has already been used.
 
     Args:
-        members: the largest number of members that train at a time.
+        useful: see `layout.useful_devices`.
         most: number of cores to use. None stands for all cores that the process may use.
 
     Returns:
@@ -74,7 +75,7 @@ def use_every_core(members: int, most: int | None = None) -> str | None:
         os.environ["PJRT_NPROC"] = str(most)  # the size of XLA's thread pools
     flags = os.environ.get("XLA_FLAGS", "")
     cores = min(processes.usable_cores(), most or processes.usable_cores())
-    devices = cpu_devices(members, most)
+    devices = cpu_devices(useful, most)
     if COUNT_FLAG in flags or devices < 2 or processes.count() > 1:  # `processes.initialized` sets the number
         return None
     try:
@@ -103,9 +104,9 @@ def leave_devices_to_workers() -> str | None:
     return f"JAX was used before in this process and holds memory of its {backend}: workers here may lack it"
 
 
-def make_mesh(devices: Sequence[jax.Device]) -> Mesh:
-    """Returns the mesh whose one axis, 'members', runs over the given devices."""
-    return Mesh(np.array(devices), ("members",))
+def make_mesh(devices: Sequence[jax.Device], shards: int = 1) -> Mesh:
+    """Returns a mesh of devices: groups of `shards` devices along its axis 'batch', the groups along 'members'."""
+    return Mesh(np.array(devices).reshape(-1, shards), ("members", AXIS))
 
 
 def put(tree: Any, sharding: Sharding) -> Any:

@@ -10,6 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from cnnjax.models.network import AnyNetwork
+from cnnjax.models.shards import gather_shards, shard_of, sum_over_shards
 from cnnjax.study.metrics import METRICS, TRAINING_METRICS, Metric, from_counts
 from cnnjax.training.augment.batch import gather_batch
 from cnnjax.training.augment.test_time import averaged_logits
@@ -67,19 +68,28 @@ def _sum(metric: Metric, logits: Array, labels: Array, counts: Array | bool) -> 
     return jnp.where(counts, metric.of_examples(logits, labels), 0).sum(dtype=jnp.float32)
 
 
-def over_batches(visit: Callable, carry: Any, count: int) -> tuple:
+def over_batches(visit: Callable, carry: Any, count: int, shards: int = 1) -> tuple:
     """Runs `carry, output = visit(carry, indices)` over a split in order, in a scan of equal batches.
 
     If the batches do not divide the split, the last indices are `count` or larger, and `visit` has to ignore them. A
     smaller last batch would have to be compiled separately.
 
+    Args:
+        visit: the function.
+        carry: the first carry.
+        count: number of examples.
+        shards: devices that share the examples.
+
     Returns:
-        The last carry, and the outputs as one array with the examples' axis first (None if `visit` returns None).
+        The last carry on this device, and the outputs as one array with the axis of all examples first (None if `visit`
+        returns None).
     """
-    batches = -(-count // EVALUATION_BATCH)
+    batches = -(-count // (shards * EVALUATION_BATCH)) * shards
     indices = jnp.arange(batches * -(-count // batches)).reshape(batches, -1)
-    carry, outputs = lax.scan(visit, carry, indices)
-    return carry, None if outputs is None else outputs.reshape(-1, *outputs.shape[2:])[:count]
+    carry, outputs = lax.scan(visit, carry, shard_of(indices, shards))
+    if outputs is None:
+        return carry, None
+    return carry, gather_shards(outputs.reshape(-1, *outputs.shape[2:]), shards)[:count]
 
 
 def evaluate(
@@ -89,6 +99,7 @@ def evaluate(
     augment: tuple[str, ...] = (),
     test_time: str = "none",
     metrics: tuple[Metric, ...] = METRICS,
+    shards: int = 1,
 ) -> Any:
     """Returns the metrics of a network on a whole split, each example once, as a named tuple.
 
@@ -102,6 +113,7 @@ def evaluate(
         augment: of the images, see `gather_batch`; used if the split has random words.
         test_time: the views of an image whose logits are averaged, see `averaged_logits`.
         metrics: what to measure.
+        shards: devices that share the examples.
     """
     count, num_classes = split.size if split.counted is None else split.counted, network.num_classes
     means = [metric for metric in metrics if metric.of_examples]
@@ -116,14 +128,20 @@ def evaluate(
         return (sums, confusion + true.T @ jax.nn.one_hot(logits.argmax(-1), num_classes)), None
 
     nothing = (jnp.zeros(()),) * len(means), jnp.zeros((num_classes, num_classes))
-    (sums, confusion), _ = over_batches(visit, nothing, split.size)
+    found, _ = over_batches(visit, nothing, split.size, shards)
+    sums, confusion = sum_over_shards(found, shards)
     found = from_counts(metrics, {m.name: total / count for m, total in zip(means, sums, strict=True)}, confusion)
     measures = tuple_type("Measures", tuple(found))
     return measures(*(jnp.where(jnp.isnan(found["loss"]), jnp.nan, value) for value in found.values()))
 
 
 def predict(
-    network: AnyNetwork, variables: dict, split: DeviceSplit, augment: tuple[str, ...] = (), test_time: str = "none"
+    network: AnyNetwork,
+    variables: dict,
+    split: DeviceSplit,
+    augment: tuple[str, ...] = (),
+    test_time: str = "none",
+    shards: int = 1,
 ) -> Float[Array, "N K"]:
     """Returns float16 logits of a whole split in order, each row shifted so that its maximum is zero.
 
@@ -136,7 +154,7 @@ def predict(
         shifted = logits - logits.max(-1, keepdims=True)
         return carry, jnp.maximum(shifted, jnp.finfo(jnp.float16).min).astype(jnp.float16)
 
-    return over_batches(visit, jnp.zeros(()), split.size)[1]
+    return over_batches(visit, jnp.zeros(()), split.size, shards)[1]
 
 
 def _logits(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from cnnjax.models.shards import mean_over_shards
 from cnnjax.study import losses as names
 from cnnjax.study import own_code
 
@@ -97,6 +98,9 @@ def weights_of(labels: Labels, weights_K: Float[Array, " K"] | None) -> Float[Ar
     return weights_K[labels] if labels.ndim == 1 else labels @ weights_K
 
 
-def weighted_mean(losses: Float[Array, " B"], weights: Float[Array, " B"] | None) -> Float[Array, ""]:
-    """Returns the mean of losses: their sum with weights, divided by the sum of the weights, as PyTorch does."""
-    return losses.mean() if weights is None else (losses * weights).sum() / weights.sum()
+def weighted_mean(losses: Float[Array, " B"], weights: Float[Array, " B"] | None, shards: int = 1) -> Float[Array, ""]:
+    """Returns the mean of losses: their sum with weights, divided by the sum of the weights, as PyTorch does.
+
+    The mean of a batch in `shards` is that of its shards' results.
+    """
+    return losses.mean() if weights is None else (losses * weights).sum() / mean_over_shards(weights.sum(), shards)

@@ -25,7 +25,7 @@ class Machine(NamedTuple):
     Attributes:
         platform: cpu, gpu or tpu.
         device: kind of a device; of a CPU, the model of the processor.
-        devices: number of devices that members are spread over.
+        devices: number of devices that members, and batches of members, are spread over.
         memory: bytes that are free for training on one device.
     """
 
@@ -35,25 +35,25 @@ class Machine(NamedTuple):
     memory: int
 
 
-def this_machine(members: int) -> Machine:
-    """Returns the devices of a study whose largest program has this number of members."""
+def this_machine(useful: int) -> Machine:
+    """Returns the devices of a study that can use this number of CPU devices, see `layout.useful_devices`."""
     if "jax" in sys.modules or _may_accelerate():
         return _ask_jax()
-    devices = cpu_devices(members)
+    devices = cpu_devices(useful)
     return Machine("cpu", processor(), devices, psutil.virtual_memory().available // devices)
 
 
-def cpu_devices(members: int, most: int | None = None) -> int:
-    """Returns the number of JAX devices on a CPU: that of XLA_FLAGS, or else one for each core and member.
+def cpu_devices(useful: int, most: int | None = None) -> int:
+    """Returns the number of JAX devices on a CPU: that of XLA_FLAGS, or else one for each core, up to `useful`.
 
     Args:
-        members: the largest number of members that train at a time.
+        useful: the number of devices that the study can use.
         most: number of cores to use. None stands for all cores that the process may use.
     """
     if given := re.search(rf"{COUNT_FLAG}=(\d+)", os.environ.get("XLA_FLAGS", "")):
         return max(1, int(given[1]))
     cores = processes.usable_cores()
-    return max(1, min(cores, most or cores, members))
+    return max(1, min(cores, most or cores, useful))
 
 
 def _may_accelerate() -> bool:

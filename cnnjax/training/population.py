@@ -1,5 +1,6 @@
 """A population: `train_epoch` mapped over members and devices, compiled once."""
 
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -12,6 +13,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cnnjax.models.network import MATMUL, build_network
+from cnnjax.models.shards import AXIS
 from cnnjax.multihost import processes
 from cnnjax.study.augmentation import names
 from cnnjax.study.hparams import Static, Streams
@@ -34,7 +36,7 @@ from cnnjax.training.train_state import (
     with_more_epochs,
 )
 
-_FAST_COMPILE = {"xla_backend_optimization_level": 0}  # compiler options
+_FAST_COMPILE = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # compiler options
 
 MEMBERS = PartitionSpec("members")
 SHARED = PartitionSpec()
@@ -54,7 +56,8 @@ def map_members(function: Callable[[Any], Any], stacked: Any) -> Any:
 class Population:
     """The compiled program of one static configuration. Its methods take and return stacked members.
 
-    The member axis is sharded over the mesh. Members do not communicate, so results do not depend on the layout.
+    The member axis is sharded over the mesh's first axis. Members do not communicate, so results do not depend on the
+    layout. Its second axis shares each batch of a member: results are those of whole batches up to rounding.
     `traces` counts how often the training function was traced. With `profile`, a directory, each call of `advance` is
     one epoch, and the second call writes a trace of the device there, for Perfetto or XProf. `tables` is the size of
     the schedules' tables, by default for a study without schedules by step.
@@ -83,6 +86,7 @@ class Population:
             loss=load_loss(static.loss),
             class_weights=static.class_weights,
             metrics=load_metrics(study.metrics),
+            shards=mesh.shape[AXIS],
         )
         self.every = 1 if profile else study.checkpoint.every
         self.keep = study.checkpoint.keep
@@ -102,6 +106,7 @@ class Population:
             "advance": self._map(self._advance_member, (MEMBERS, MEMBERS, MEMBERS, SHARED, SHARED)),
             "predict": self._map(self._predict_member, (MEMBERS, MEMBERS, MEMBERS, SHARED)),
         }
+        self._lock = threading.Lock()  # programs that share the functions compile in threads
         self._compiled: dict[tuple[str, int, int], Any] = {}  # by function and numbers of members and averages
         self._continue = jax.jit(with_more_epochs)
         self._gather = jax.jit(
@@ -121,7 +126,7 @@ class Population:
             with jax.default_matmul_precision(MATMUL[self.config.network.precision]):
                 return map_members(lambda member: function(*member, *shared), stacked)
 
-        # Members never communicate: each device runs the same program on its own slice.
+        # Members never communicate. The devices along the second axis hold the same members, and share their batches.
         sharded = jax.shard_map(over_members, mesh=self._mesh, in_specs=specs, out_specs=MEMBERS, check_vma=False)
         return jax.jit(sharded, compiler_options=options)
 
@@ -137,8 +142,13 @@ class Population:
 
     @property
     def devices(self) -> int:
-        """The number of devices that the members are spread over."""
-        return self._mesh.size
+        """The number of devices, or of groups of devices that share batches, that the members are spread over."""
+        return self._mesh.shape["members"]
+
+    @property
+    def mesh_shape(self) -> tuple[int, ...]:
+        """How many groups of devices share the members, and how many devices of a group share each batch."""
+        return self._mesh.devices.shape
 
     @property
     def sharding(self) -> NamedSharding:
@@ -198,9 +208,10 @@ class Population:
     def _executable(self, name: str, *arguments: Any) -> Any:
         (averages,) = (argument.ema.shape[2] for argument in arguments if isinstance(argument, Hparams))
         key = name, devices.count_members(arguments[0]), averages
-        if key not in self._compiled:
-            self._compiled[key] = self._functions[name].lower(*arguments).compile()
-        return self._compiled[key]
+        with self._lock:
+            if key not in self._compiled:
+                self._compiled[key] = self._functions[name].lower(*arguments).compile()
+            return self._compiled[key]
 
     def _advances(self, members: int) -> list[Any]:
         """Returns the compiled functions that train this number of members."""
@@ -293,6 +304,6 @@ class Population:
         config = self.config
 
         def predicted(variables: dict) -> jax.Array:
-            return predict(config.network, variables, test, config.augment, config.test_time_augment)
+            return predict(config.network, variables, test, config.augment, config.test_time_augment, config.shards)
 
         return map_averages(predicted, final_variables(state, hparams), state)

@@ -9,7 +9,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from cnnjax.data import Dataset
 from cnnjax.data.load import load_checked
-from cnnjax.models.ladder import check_precision
+from cnnjax.models.ladder import check_convolution, check_precision
 from cnnjax.multihost import processes
 from cnnjax.runs.environment import cache_folder, comparable, describe_environment
 from cnnjax.runs.program_records import Folder
@@ -18,17 +18,17 @@ from cnnjax.runs.speeds import add_speed
 from cnnjax.study.plan import Member, Plan, Program, check_axes, make_plan
 from cnnjax.study.schema import Study
 from cnnjax.training.checks import check_code, check_optimizers, check_with_data
-from cnnjax.training.compiler import Compiled, Compiler, split_layout
+from cnnjax.training.compiler import Compiled, Compiler, Stored, split_layout
 from cnnjax.training.device_data import DeviceData
 from cnnjax.training.devices import is_out_of_memory, pin_settings, use_every_core
 from cnnjax.training.estimate import describe_speed
+from cnnjax.training.layout import useful_devices
 from cnnjax.training.loop import run_members
 from cnnjax.training.machine import this_machine
 from cnnjax.training.work import MemberBatch
 from cnnjax.utils.errors import RequestError, unwritable
 from cnnjax.utils.paths import make_folder
 from cnnjax.utils.progress import Progress
-from cnnjax.utils.signals import interruptibly
 from cnnjax.utils.tree import differences
 
 
@@ -47,6 +47,8 @@ def load_plan(study: Study, earlier: Sequence[Study] = ()) -> Plan:
         check_code(study)
         if "tf32" in study.train.precision:
             check_precision("tf32", jax.default_backend())
+        if "pallas" in study.train.convolution:
+            check_convolution("pallas", jax.default_backend())
         plan = make_plan(study, earlier)
         check_axes(study, plan)
         return plan
@@ -83,7 +85,7 @@ def prepare_jax(plan: Plan, cores: int | None = None) -> str | None:
         A line that says so if that is too late, because JAX has been used with fewer devices; else None.
     """
     enable_compilation_cache()
-    return use_every_core(max(len(program.members) for program in plan.programs), cores)
+    return use_every_core(useful_devices(plan.programs, cores), cores)
 
 
 def enable_compilation_cache(folder: str | None = None) -> None:
@@ -172,16 +174,21 @@ def run_programs(
         progress: the display, after `begin`.
         write_views: whether to write the run's views of the records when a program ends.
     """
-    for index, program in enumerate(programs, 1):
-        static = program.static
-        progress.program(index, static.model, static.optimizer, static.batch_size, len(program.members))
-        compiled = interruptibly(compiler.compile, program, members, folder.read_layout(program.id))
-        progress.compiled(compiled.seconds)
-        _run_program(folder, compiled, members, compiler.dataset, compiler.data, progress)
-        if write_views:
-            folder.write_views()
-        del compiled
-        jax.clear_caches()  # JAX would keep every program until it exits
+
+    def stored(program: str) -> Stored:
+        return folder.read_layout(program), folder.read_mesh(program)
+
+    with contextlib.closing(compiler.compile_all(programs, members, stored)) as ready:
+        for index, program in enumerate(programs, 1):
+            static = program.static
+            progress.program(index, static.model, static.optimizer, static.batch_size, len(program.members))
+            compiled = next(ready)
+            progress.compiled(compiled.seconds)
+            _run_program(folder, compiled, members, compiler.dataset, compiler.data, progress)
+            if write_views:
+                folder.write_views()
+            del compiled
+    jax.clear_caches()  # JAX would keep every program until it exits
 
 
 def _run_program(
@@ -195,7 +202,7 @@ def _run_program(
     program, population = compiled.program, compiled.population
     asked = {member.id: member for member in program.members}
     done, pending = list(compiled.done), list(compiled.pending)
-    folder.write_layout(program.id, [*done, *pending])
+    folder.write_layout(program.id, [*done, *pending], population.mesh_shape)
     while pending:
         ids, size = pending[0]
         of_batch = tuple(asked[member] for member in ids if member in asked)
@@ -214,4 +221,4 @@ def _run_program(
             half = -(-size // (2 * population.devices)) * population.devices
             progress.note(f"out of memory with {size} members at a time; going on with {half}")
             pending = split_layout(pending, half)
-            folder.write_layout(program.id, [*done, *pending])
+            folder.write_layout(program.id, [*done, *pending], population.mesh_shape)

@@ -13,6 +13,8 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from cnnjax.models.network import AnyNetwork, initial_variables
+from cnnjax.models.shards import mean_over_shards, shard_of, sum_over_shards
+from cnnjax.study.augmentation import mixes_examples
 from cnnjax.study.hparams import STREAMS, Streams
 from cnnjax.training.augment.batch import augmented_batch
 from cnnjax.training.augment.draws import EVERY_EPOCH, alternate_flips
@@ -117,7 +119,8 @@ def loss_fn(
     )
     assert isinstance(logits, jnp.ndarray)
     with jax.named_scope("loss"):
-        mean = weighted_mean(losses_of(loss, logits, batch.labels, hparams.label_smoothing), batch.weights)
+        losses = losses_of(loss, logits, batch.labels, hparams.label_smoothing)
+        mean = weighted_mean(losses, batch.weights, network.shards)
         return mean, (updated.get("batch_stats", batch_stats), batch_sums(logits, batch.labels))
 
 
@@ -139,6 +142,10 @@ def train_step(
     grads, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(
         state.params, state.batch_stats, batch, hparams, dropout_key, config.network, config.loss
     )
+    if config.shards > 1:  # also if each device has the whole batch: their weights must not drift apart by rounding
+        grads = mean_over_shards(grads, config.shards)
+        share = config.network.shards / config.shards  # 1, and counts stay exact, if each device has its shard
+        metrics = jax.tree.map(lambda total: total * share, sum_over_shards(metrics, config.shards))
     with jax.named_scope("update"):
         optimizer = config.optimizer_of(hparams)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -173,7 +180,7 @@ def train_epoch(
         augments = (config.augment, config.test_time_augment)
 
         def measure(variables: dict) -> Any:
-            return evaluate(config.network, variables, validation, *augments, config.metrics)
+            return evaluate(config.network, variables, validation, *augments, config.metrics, config.shards)
 
         measures = map_averages(measure, trained.evaluated, trained)
     metrics = epoch_metrics(config.metrics)(*training, *measures)
@@ -222,16 +229,22 @@ def _train_batches(
     def step(carry: tuple[TrainState, Sums], batch: tuple[Array, Array, Array]) -> tuple:
         state, sums = carry
         number, indices, words = batch
+        of_batch = config.for_batch(len(indices))
+        shards = of_batch.network.shards
+        gathered, mixed = (1, shards) if mixes_examples(config.augment) else (shards, 1)
         split, num_classes = (train.images, train.labels), config.network.num_classes
         images, labels = augmented_batch(
-            *(*split, indices, train.scale, train.shift, num_classes), augment=config.augment, words_B=words
+            *(*split, shard_of(indices, gathered), train.scale, train.shift, num_classes),
+            augment=config.augment,
+            words_B=shard_of(words, gathered),
         )
+        images, labels = shard_of(images, mixed), shard_of(labels, mixed)
         state, metrics = train_step(
             state,
             Batch(images, labels, weights_of(labels, weights)),
             hparams._replace(learning_rate=hparams.learning_rate * factor(number)),
             jax.random.fold_in(dropout_key, number),
-            config,
+            of_batch,
         )
         state = average_weights(state, hparams, epoch_of_stage * steps + number + 1)
         return (state, jax.tree.map(jnp.add, sums, metrics)), None

@@ -10,7 +10,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from cnnjax.models.network import AnyNetwork
+from cnnjax.models.network import AnyNetwork, Network
 from cnnjax.study.metrics import METRICS, Metric, measures_of, metric_of, of_epochs
 from cnnjax.study.parameter_groups import NONE
 from cnnjax.training.losses import Loss
@@ -37,6 +37,17 @@ class StaticConfig(NamedTuple):
     metrics: tuple[Metric, ...] = METRICS  # to evaluate on the validation split
     groups: str = NONE  # of parameters, as a trial has them
     averages: bool = False  # whether to average the weights
+    shards: int = 1  # devices that share each batch of a member
+
+    def for_batch(self, size: int) -> "StaticConfig":
+        """Returns the configuration for a batch of this number of examples, which the devices share if they can.
+
+        If the examples do not divide among the devices, each device computes the whole batch.
+        """
+        if self.shards == 1:
+            return self
+        assert isinstance(self.network, Network)
+        return self._replace(network=self.network.clone(shards=1 if size % self.shards else self.shards))
 
     def optimizer_of(self, hparams: Hparams) -> optax.GradientTransformation:
         """Returns the optimizer, with the hyperparameters of a stage."""

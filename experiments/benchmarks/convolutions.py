@@ -8,8 +8,8 @@ training does, for a population spread over the devices: with the ReLU and the m
 them there, and without the gradient of its images where it is the first. The methods take turns in rounds; a time is
 the median over the rounds, for one member. Writes convolutions.csv beside this file, after each layer. A method that
 takes over a second a member is timed once, one that runs out of memory is left out. On a CPU those that XLA convolves
-by itself (dense, grouped) take minutes a layer, all together hours. Random images: speed does not depend on what they
-show.
+by itself (dense, grouped) and the one that is interpreted (pallas) take minutes a layer, all together hours. Random
+images: speed does not depend on what they show.
 """
 
 import functools

@@ -9,7 +9,8 @@ and throughput.png beside this file, after each network: medians over the rounds
 each contender taken round by round, and the share of the peak that the arithmetic of the layers reaches. A contender
 that fails, for want of memory say, is named and left out. The contender `own splits` is cnnjax with another split of
 the data for each member, `plain flax` cnnjax with the network as a user writes it (medium and complex only),
-`deterministic` cnnjax with operations on a GPU that give equal bits each time.
+`one device` and `in shards` cnnjax in another layout than it chooses, `deterministic` cnnjax with operations on a GPU
+that give equal bits each time.
 """
 
 import contextlib
@@ -38,7 +39,7 @@ PRECISIONS = flags.DEFINE_multi_enum(
 CONTENDERS = flags.DEFINE_list(
     "contenders",
     ["cnnjax", "pytorch", "torch.func", "source loop"],
-    "Who runs; `own splits`, `plain flax`, `deterministic` may.",
+    "Who runs; `own splits`, `plain flax`, `one device`, `in shards`, `deterministic` may.",
 )
 CONVOLUTION = flags.DEFINE_string("convolution", "auto", "How cnnjax convolves, as train.convolution.")
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Interleaved repetitions.")
@@ -54,6 +55,8 @@ WORKERS = {
     "cnnjax": workers.cnnjax,
     "own splits": workers.own_splits,
     "plain flax": workers.plain_flax,
+    "one device": workers.one_device,
+    "in shards": workers.in_shards,
     "deterministic": workers.deterministic,
     "pytorch": workers.pytorch,
     "torch.func": workers.torch_func,
@@ -88,6 +91,8 @@ def contenders() -> list[Contender]:
         "cnnjax": populations,
         "own splits": populations,
         "plain flax": populations,
+        "one device": populations,
+        "in shards": populations,
         "deterministic": populations,
         "torch.func": [members for members in populations if members > 1],
     }

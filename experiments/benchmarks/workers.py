@@ -16,6 +16,8 @@ from cnnjax.models import summary
 
 if TYPE_CHECKING:
     from cnnjax.data import Dataset
+    from cnnjax.study.plan import Program
+    from cnnjax.study.schema import Study
     from cnnjax.training.population import Population
 
 EXAMPLES = 6400
@@ -136,14 +138,19 @@ def source_loop(pipe: Connection, work: Work) -> None:
     answer(pipe, loop.run, work.batch_size, work.seconds, memory)
 
 
-def cnnjax(pipe: Connection, work: Work, own: bool = False, model: str | None = None) -> None:
+def cnnjax(
+    pipe: Connection, work: Work, own: bool = False, model: str | None = None, shards: int | None = None
+) -> None:
     """A population as a study trains it, in whole epochs, of which each has the same number of steps.
 
-    `model` trains in the place of the model of `work`, which has the same operations.
+    `model` trains in the place of the model of `work`, which has the same operations. So many devices share each batch
+    if `shards` is not None.
     """
     from cnnjax.training.devices import use_every_core
+    from cnnjax.training.layout import useful_devices
 
-    use_every_core(work.members)
+    trained = work if model is None else work._replace(model=model)
+    use_every_core(useful_devices([program_of(trained, 1)[1]]))
     import jax
 
     stats = jax.local_devices()[0].memory_stats
@@ -152,8 +159,9 @@ def cnnjax(pipe: Connection, work: Work, own: bool = False, model: str | None = 
         return (stats() or {}).get("peak_bytes_in_use", 0) or host_memory()
 
     steps = _steps_of_an_epoch(work, jax.default_backend())
-    trained = work if model is None else work._replace(model=model)
-    compiled = functools.cache(lambda: population_of(trained, steps, _MOST_EPOCHS, own)[1])  # on the timed first call
+    compiled = functools.cache(
+        lambda: population_of(trained, steps, _MOST_EPOCHS, own, shards)[1]
+    )  # on the timed first call
     answer(pipe, lambda epochs: compiled()(epochs), steps * work.batch_size * work.members, work.seconds, memory)
 
 
@@ -166,6 +174,17 @@ def plain_flax(pipe: Connection, work: Work) -> None:
     """The same population of the same network, but as a user writes it in Flax."""
     file = Path(__file__).with_name("plain_networks.py")
     cnnjax(pipe, work, model=f"{file}:{work.model.title()}")
+
+
+def one_device(pipe: Connection, work: Work) -> None:
+    """The same population on one device, whose matrix products take all cores."""
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=1".strip()
+    cnnjax(pipe, work)
+
+
+def in_shards(pipe: Connection, work: Work) -> None:
+    """The same population, of which two devices share each batch of a member."""
+    cnnjax(pipe, work, shards=2)
 
 
 def deterministic(pipe: Connection, work: Work) -> None:
@@ -199,20 +218,11 @@ def random_dataset(train_examples: int, test_examples: int) -> "Dataset":
     return Dataset("random", train, None, test, tuple("0123456789"))
 
 
-def population_of(
-    work: Work, steps: int, most: int = 1, own_splits: bool = False
-) -> tuple["Population", Callable[[int], float]]:
-    """Compiles a study whose epoch has so many steps; returns it and what times some epochs, at most so many."""
-    import jax
-
-    from cnnjax.data.dataset import Source
-    from cnnjax.data.splits import make_splits
+def program_of(work: Work, steps: int, most: int = 1, own_splits: bool = False) -> tuple["Study", "Program"]:
+    """Returns a study whose epoch has so many steps, of at most so many epochs at a time, and its one program."""
     from cnnjax.study import own_code
     from cnnjax.study.overrides import read_study
     from cnnjax.study.plan import make_plan
-    from cnnjax.training.device_data import put_data
-    from cnnjax.training.devices import make_mesh
-    from cnnjax.training.population import Population
 
     rule: dict[str, Any] = {"optimizer": work.optimizer, "momentum": 0.9, "batch_size": work.batch_size}
     study = read_study(
@@ -228,12 +238,35 @@ def population_of(
     )
     own_code.prepare(study.code, study.models)
     (program,) = make_plan(study).programs
+    return study, program
+
+
+def population_of(
+    work: Work, steps: int, most: int = 1, own_splits: bool = False, shards: int | None = None
+) -> tuple["Population", Callable[[int], float]]:
+    """Compiles a study whose epoch has so many steps; returns it and what times some epochs, at most so many.
+
+    So many devices share each batch if `shards` is not None.
+    """
+    import jax
+
+    from cnnjax.data.dataset import Source
+    from cnnjax.data.splits import make_splits
+    from cnnjax.training.device_data import put_data
+    from cnnjax.training.devices import make_mesh
+    from cnnjax.training.layout import shards_of
+    from cnnjax.training.population import Population
+
+    study, program = program_of(work, steps, most, own_splits)
     dataset = random_dataset((1 + own_splits) * steps * work.batch_size, work.batch_size)
     if own_splits:
         source = Source(dataset.train, dataset.test, dataset.classes)
         dataset = make_splits(source, study.data, dataset.name, study.split_seeds)
     devices = jax.local_devices()
-    mesh = make_mesh(devices[: math.gcd(work.members, len(devices))])  # as many as share the members equally
+    operations, backend = training_flops(work.model), jax.default_backend()
+    shards = shards or shards_of(program.static, operations, work.members, len(devices), backend)
+    groups = math.gcd(work.members, len(devices) // shards)  # as many as share the members equally
+    mesh = make_mesh(devices[: groups * shards], shards)
     data = put_data(dataset, study, mesh)
     population = Population(study, program.static, dataset.image_shape, 10, mesh)
     hparams, streams = population.stack(program.members)

@@ -51,6 +51,7 @@ def python(*arguments, cwd):
         ([f"--config={QUICKSTART}", "--config.seeds=1.5"], ["seeds", "1.5", "whole number"]),
         ([f"--config={QUICKSTART}", "--config.data.name="], ["data.name", "()"]),
         ([f"--config={QUICKSTART}", "--config.train.precision=tf32"], ["train.precision='tf32'", "only a GPU"]),
+        ([f"--config={QUICKSTART}", "--config.train.convolution=pallas"], ["train.convolution='pallas'", "only a GPU"]),
         ([f"--config={QUICKSTART}", f"--compilation_cache={QUICKSTART}"], ["--compilation_cache", "use a folder"]),
         ([f"--config={QUICKSTART}", "--config.train.epochs="], ["train.epochs", "at least one"]),
         ([f"--config={QUICKSTART}", "--config.train.epochs"], ["train.epochs", "needs a value"]),

@@ -14,6 +14,7 @@ from cnnjax.data.load import load_dataset
 from cnnjax.runs.run_dir import RunFolder, finished_trials
 from cnnjax.runs.speeds import read_speeds
 from cnnjax.study.plan import make_plan
+from cnnjax.training.machine import Machine
 from cnnjax.training.population import Population
 from cnnjax.utils.errors import RequestError
 from tests.support.runs import run
@@ -56,8 +57,17 @@ def test_a_program_has_its_members_memory_operations_and_minutes(uncompiled):
     words = head.replace("at a time", "together").replace("memory MB", "memory").split()
     named = dict(zip(words, row.split(), strict=False))
     assert (named["model"], named["members"], named["together"], named["batch"]) == ("tiny", "6", "6", "50")
+    assert named["devices"] == "1x1"
     assert float(named["memory"]) > 0 and total.startswith("in all ")
     assert time.startswith("about ") and time.endswith("on this machine, by a matrix product")
+
+
+@pytest.mark.parametrize(("seeds", "devices"), [(1, "1x2"), (2, "2x1"), (3, "1x2")])
+def test_devices_that_members_leave_idle_share_batches(uncompiled, monkeypatch, seeds, devices):
+    monkeypatch.setattr(plan_table, "this_machine", lambda useful: Machine("cpu", "two cores", 2, 8_000_000_000))
+    monkeypatch.setattr("cnnjax.training.layout._LEAST_OPERATIONS", 1)
+    *_, row, _, _, _ = plan_lines(make_study(seeds=tuple(range(seeds))))
+    assert f"  {devices}  " in row
 
 
 def test_longer_trials_that_train_anew_are_said(uncompiled):

@@ -122,7 +122,7 @@ def test_load_results_is_numeric_and_lazy(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_diverged_trial_is_recorded(tmp_path):
+def test_a_diverged_trial_is_recorded(tiny, tmp_path):
     rates = {"learning_rate": (1e-3, 1e30), "batch_size": 200, "epochs": (1, 3)}
     run(make_study(train=rates), tmp_path)
     results = cnnjax.load_results(tmp_path).set_index(["learning_rate", "epochs"])

@@ -1,6 +1,7 @@
 """A run that crashes or is killed, on any number of devices, ends with the numbers of one that was not."""
 
 import json
+import math
 import shutil
 import signal
 
@@ -10,6 +11,7 @@ import pytest
 
 import cnnjax
 from cnnjax.report import build_report
+from cnnjax.runs.run_dir import RunFolder
 from cnnjax.training.population import Population
 from tests.support.runs import (
     CLOSE,
@@ -124,10 +126,12 @@ def test_killed_and_interrupted_again_and_again(uninterrupted, tmp_path):
     assert not list(workdir.glob("**/.*.tmp"))
 
 
-def assert_ran_on(devices, workdir, expected):
-    assert len(json.loads((workdir / "environment.json").read_text())["devices"]) == devices
+def assert_ran_on(mesh, workdir, expected):
+    """The mesh is (groups of devices that members are spread over, devices of a group that share each batch)."""
+    assert len(json.loads((workdir / "environment.json").read_text())["devices"]) == math.prod(mesh)
+    assert {RunFolder(workdir).read_mesh(program) for program in program_ids(workdir)} == {mesh}
     sizes = [program["chunk_members"] for program in json.loads((workdir / "plan.json").read_text())["programs"]]
-    assert all(size % devices == 0 for (size,) in sizes)
+    assert all(size % mesh[0] == 0 for (size,) in sizes)
     assert_equal_numbers(workdir, expected, **CLOSE)
     assert_no_line_twice(workdir)
 
@@ -138,7 +142,7 @@ def test_two_devices_change_nothing_nor_does_a_kill_there(uninterrupted, tmp_pat
     signal_when(launch(workdir, devices=2), signal.SIGKILL, workdir, "checkpoints/*/*/[6-9]")
     assert not (workdir / "report").exists()
     finish(launch(workdir, devices=2))
-    assert_ran_on(2, workdir, uninterrupted)
+    assert_ran_on((2, 1), workdir, uninterrupted)
 
 
 @pytest.mark.slow
@@ -151,4 +155,4 @@ def test_a_run_of_one_device_goes_on_with_four(uninterrupted, tmp_path):
     assert batch_sizes(workdir) == [(3, 3)] * 2
     finish(launch(workdir, devices=4))
     assert batch_sizes(workdir) == [(3, 4)] * 2
-    assert_ran_on(4, workdir, uninterrupted)
+    assert_ran_on((4, 1), workdir, uninterrupted)

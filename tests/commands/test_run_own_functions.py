@@ -38,7 +38,7 @@ def write_study(folder, metrics='("recall", "metrics.py:top3_accuracy", "metrics
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("tiny")
+@pytest.mark.usefixtures("dense")
 def test_a_study_with_a_loss_and_metrics_of_its_user(tmp_path):
     study, workdir = write_study(tmp_path), tmp_path / "run"
     run = cnnjax.run(study, workdir, progress=False)
@@ -75,7 +75,7 @@ def test_a_study_with_a_loss_and_metrics_of_its_user(tmp_path):
         cnnjax.run(other, workdir, progress=False)
 
 
-@pytest.mark.usefixtures("tiny")
+@pytest.mark.usefixtures("dense")
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [

@@ -44,7 +44,7 @@ def halved(tmp_path_factory):
     workdir, traces, inner = tmp_path_factory.mktemp("halved"), [], Population._advance_member
     study = make_search(seeds=(0, 1, 2))
     with pytest.MonkeyPatch.context() as patch:
-        add_tiny(patch)
+        add_tiny(patch, convolutions=False)
         patch.setattr(Population, "_advance_member", lambda *args: traces.append(1) or inner(*args))
         run(study, workdir)
     return workdir, study, len(traces)

@@ -79,7 +79,7 @@ def serial(tmp_path_factory):
     """What the study of two programs writes without workers."""
     workdir = tmp_path_factory.mktemp("serial")
     with pytest.MonkeyPatch.context() as patch:
-        add_tiny(patch)
+        add_tiny(patch, convolutions=False)
         make_quick(patch)
         run(make_study(**TWO), workdir)
     return workdir

@@ -22,19 +22,31 @@ ROOT = Path(__file__).parents[2]
 CONFIG = """
 def get_config():
     return {
-        "models": ("baseline",),
+        "models": ("nets.py:Plain",),
         "select": "val_loss",
         "data": {"name": "digits", "train_examples": 200, "validation": 50},
         "train": {"batch_size": (50, 40), "epochs": (2, 40), "optimizer": "sgd", "learning_rate": 0.05},
     }
+"""
+NETS = """
+import flax.linen as nn
+
+class Plain(nn.Module):
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.max_pool(nn.relu(nn.Conv(32, (3, 3))(x)), (2, 2), (2, 2))
+        return nn.Dense(self.num_classes)(x.reshape(len(x), -1))
 """
 # As Ray's constants say on macOS and Windows: nothing listens but on 127.0.0.1.
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 def start(tmp_path, workdir, *flags, **variables):
-    """The launch command on two programs of one member, 40 epochs each."""
+    """The launch command on two programs of one member, 40 epochs each, of a network in the user's own file."""
     config = tmp_path / "config.py"
+    (tmp_path / "nets.py").write_text(NETS)
     config.write_text(CONFIG)
     command = [sys.executable, "-m", "cnnjax.launch", f"--config={config}", f"--workdir={workdir}", *flags]
     environment = {**os.environ, **LOOPBACK, "PYTHONPATH": str(ROOT), **variables}

@@ -25,7 +25,7 @@ compile_once = functools.cache(Population)
 
 
 @pytest.fixture(autouse=True)
-def quick(tiny, monkeypatch):
+def quick(dense, monkeypatch):
     """The tiny model, and programs compiled once for all runs of a study."""
     monkeypatch.setattr("cnnjax.training.compiler.Population", compile_once)
 

@@ -268,7 +268,7 @@ STUDY += ["train.optimizer=sgd", "train.batch_size=50", "train.learning_rate=0.0
 @pytest.fixture(params=["memory", "s3"])
 def bucket(request, monkeypatch, tmp_path):
     """The URL of an empty bucket, and studies without reports."""
-    add_tiny(monkeypatch)
+    add_tiny(monkeypatch, convolutions=False)
     make_quick(monkeypatch)
     monkeypatch.setattr(confirm, "build_report", lambda workdir: None)
     monkeypatch.setenv("CNNJAX_CACHE", str(tmp_path / "here"))

@@ -31,12 +31,12 @@ def _compile_once(*arguments: Any) -> Any:
     return Population(*arguments)
 
 
-def add_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the fixture `tiny`, for as long as `monkeypatch` lasts."""
+def add_tiny(monkeypatch: pytest.MonkeyPatch, convolutions: bool = True) -> None:
+    """As the fixture `tiny`, for as long as `monkeypatch` lasts; without convolutions that of `dense`."""
     from cnnjax.models.specs import BatchNorm, Conv, Dense, Dropout, MaxPool, Relu
 
-    convolutions = (Conv(4), BatchNorm(), Relu(), MaxPool())
-    monkeypatch.setitem(LADDER, "tiny", (*convolutions, Dense(16), Relu(), Dropout(0.25), Dense()))
+    first = (Conv(4), BatchNorm(), Relu(), MaxPool(), Dense(16)) if convolutions else (Dense(8), BatchNorm())
+    monkeypatch.setitem(LADDER, "tiny", (*first, Relu(), Dropout(0.25), Dense()))
 
 
 def make_study(**changes: Any) -> Study:

@@ -114,7 +114,7 @@ def test_what_is_not_an_average_is_refused(train, said):
 
 
 @pytest.mark.slow
-def test_a_training_does_not_depend_on_its_averages(tiny):
+def test_a_training_does_not_depend_on_its_averages(dense):
     averaged, plain = (Bench(make_study(train={"ema": ema})) for ema in ((0.5, 0.9), None))
     assert (len(averaged.members), len(plain.members)) == (1, 1)
     (state, history), (none, trained) = (bench.train(bench.members, 2) for bench in (averaged, plain))

@@ -50,14 +50,15 @@ import jax, pytest
 import numpy as np
 from tests.training.test_population import Bench
 studies.add_tiny(pytest.MonkeyPatch())
-study = studies.make_study(seeds=tuple(range(8)))
+study = studies.make_study(seeds=tuple(range(8)), data={"augment": ("flip", "crop:1")})
 found = {}
-for devices in (1, 2, 4, 8):
-    bench = Bench(study, devices)
+for devices, shards, backend in (1, 1, "cpu"), (8, 1, "cpu"), (4, 2, "cpu"), (4, 2, "gpu"):
+    jax.default_backend = lambda: backend  # members side by side on a GPU
+    bench = Bench(study, devices, shards)
     state, history = bench.train(bench.members, 2)
     used = {len(leaf.sharding.device_set) for leaf in jax.tree.leaves(state.variables)}
     arrays = jax.tree.leaves((state.variables, history))
-    found[devices] = [*used], [np.asarray(leaf).ravel().tolist() for leaf in arrays]
+    found[f"{devices} {shards} {backend}"] = [*used], [np.asarray(leaf).ravel().tolist() for leaf in arrays]
 print(json.dumps(found))
 """
 
@@ -101,7 +102,7 @@ def test_the_users_flag_is_kept():
 
 
 @pytest.mark.slow
-def test_members_spread_over_two_four_and_eight_devices_end_as_on_one():
+def test_members_spread_over_several_devices_and_batches_in_shards_end_as_on_one():
     done = subprocess.run(
         [sys.executable, "-c", SPREAD],
         capture_output=True,
@@ -112,6 +113,6 @@ def test_members_spread_over_two_four_and_eight_devices_end_as_on_one():
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     for devices, (used, arrays) in found.items():
-        assert used == [int(devices)]
-        for one, other in zip(found["1"][1], arrays, strict=True):
+        assert used == [int(devices.split()[0])]
+        for one, other in zip(found["1 1 cpu"][1], arrays, strict=True):
             np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-5)

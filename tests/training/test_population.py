@@ -20,16 +20,16 @@ from cnnjax.training.train import Batch, epoch_order, loss_fn, stream_key
 from cnnjax.training.work import MemberBatch
 from tests.support.studies import make_study
 
-pytestmark = [pytest.mark.usefixtures("tiny"), pytest.mark.slow]
+pytestmark = [pytest.mark.usefixtures("dense"), pytest.mark.slow]
 
 
 class Bench:
     """A study's one program, ready to train any of its members."""
 
-    def __init__(self, study, devices=1):
+    def __init__(self, study, devices=1, shards=1):
         dataset = load_dataset(study.data, study.split_seeds)
         (program,) = make_plan(study).programs
-        mesh = make_mesh(jax.local_devices()[:devices])
+        mesh = make_mesh(jax.local_devices()[:devices], shards)
         self.members = program.members
         self.data = put_data(dataset, study, mesh)
         static = program.static
@@ -76,7 +76,7 @@ def is_different(one, other):
     return any(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), one, other)))
 
 
-def test_adam_leaves_a_bias_that_batch_norm_removes_as_it_was():
+def test_adam_leaves_a_bias_that_batch_norm_removes_as_it_was(tiny):
     bench = Bench(make_study(train={"optimizer": "adam", "learning_rate": 0.1}))
     start = bench.init(bench.members).variables["params"]["conv0"]
     state, _ = bench.train(bench.members, 2, bench.init(bench.members))
@@ -205,7 +205,7 @@ def test_each_stream_decides_its_part_only():
 
 # With one batch an epoch the first epoch's loss is finite: it comes before the update.
 @pytest.mark.parametrize(("batch_size", "epoch"), [(50, 1), (200, 2)])
-def test_a_diverged_member_is_frozen_and_disturbs_nobody(batch_size, epoch):
+def test_a_diverged_member_is_frozen_and_disturbs_nobody(batch_size, epoch, tiny):
     rates = (1e-3, 1e-2, 1e30)
     bench = Bench(make_study(train={"batch_size": batch_size, "learning_rate": rates, "epochs": 3}))
     healthy, other, diverging = bench.members

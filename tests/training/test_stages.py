@@ -14,7 +14,7 @@ from cnnjax.utils.errors import RequestError
 from tests.support.studies import make_study
 from tests.training.test_population import UNSTEADY, Bench, assert_close, assert_same, member_of
 
-pytestmark = pytest.mark.usefixtures("tiny")
+pytestmark = pytest.mark.usefixtures("dense")
 
 
 def stops_at(values, metric, patience, min_change):

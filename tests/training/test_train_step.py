@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cnnjax.models.network import Network
+from cnnjax.models.shards import AXIS
 from cnnjax.models.specs import BatchNorm, Conv, Dense, MaxPool, Relu
 from cnnjax.study.hparams import Streams
 from cnnjax.training.stacking import Hparams
@@ -95,21 +96,39 @@ def test_the_loss_and_its_sums(smoothing):
     assert sums.accuracy == (logits.argmax(1).numpy() == batch.labels).sum()
 
 
+def step_of(config, shards):
+    """A compiled step, or one that `jax.vmap` computes as so many devices would, each with a shard of the batch."""
+    if shards == 1:
+        return jax.jit(lambda *arguments: train_step(*arguments, config))
+    sharded = config._replace(shards=shards).for_batch(8)
+    axes = (None, 0, None, None)
+    devices = jax.jit(jax.vmap(lambda *arguments: train_step(*arguments, sharded), axes, axis_name=AXIS))
+
+    def step(state, batch, hparams, key):
+        parts = jax.tree.map(lambda leaf: leaf.reshape(shards, -1, *leaf.shape[1:]), batch)
+        every = devices(state, parts, hparams, key)
+        jax.tree.map(lambda leaf: np.testing.assert_array_equal(leaf, leaf[:1].repeat(shards, 0)), every)
+        return jax.tree.map(lambda leaf: leaf[0], every)
+
+    return step
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("optimizer", "values", "make"),
+    ("optimizer", "values", "make", "shards"),
     [
-        ("sgd", {"momentum": 0.9, "weight_decay": 0.01}, lambda p: torch.optim.SGD(p, 0.05, 0.9, weight_decay=0.01)),
-        ("adam", {"learning_rate": 1e-3}, lambda p: torch.optim.Adam(p, 1e-3)),
+        ("sgd", {"momentum": 0.9, "weight_decay": 0.01}, lambda p: torch.optim.SGD(p, 0.05, 0.9, weight_decay=0.01), 1),
+        ("sgd", {"momentum": 0.9, "weight_decay": 0.01}, lambda p: torch.optim.SGD(p, 0.05, 0.9, weight_decay=0.01), 4),
+        ("adam", {"learning_rate": 1e-3}, lambda p: torch.optim.Adam(p, 1e-3), 1),
     ],
 )
-def test_steps_are_those_of_pytorch(optimizer, values, make):
-    """Two steps: the second one has momentum."""
+def test_steps_are_those_of_pytorch(optimizer, values, make, shards):
+    """Five steps: from the second one on, with momentum."""
     state, hparams, config, network = start(optimizer, **values)
-    rule, step = make(network.parameters()), jax.jit(train_step, static_argnames="config")
-    for number in range(2):
+    rule, step = make(network.parameters()), step_of(config, shards)
+    for number in range(5):
         batch = draw_batch(number)
-        state, metrics = step(state, batch, hparams, jax.random.key(number), config=config)
+        state, metrics = step(state, batch, hparams, jax.random.key(number))
         rule.zero_grad()
         _, loss = torch_loss(network, batch)
         np.testing.assert_allclose(metrics.loss, 8 * loss.item(), rtol=1e-4)

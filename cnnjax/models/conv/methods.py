@@ -1,7 +1,8 @@
 """The methods to compute a convolution, and the choice of one by shape and backend."""
 
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -24,21 +25,34 @@ class Method(NamedTuple):
     loops: bool = False  # over stacked members; otherwise all members share one product
     fits: Callable[[int], bool] = lambda size: True  # whether kernels of this size are supported
     any_window: bool = False  # whether strides, dilation and rectangular kernels are supported
-    by_place: bool = False  # whether a transformed kernel is a matrix [C, F] for each place
+    forward_swapped: Callable[..., Array | Blocks] | None = None  # with C and F of the transformed kernel swapped
     image_grad: Callable[..., Array] | None = None  # None: the forward product with the turned kernel
     grad_floats_per_pixel: Callable[[int, int, int], int] | None = None  # None: as in the forward pass
 
     def transform_turned(self, kernel: Float[Array, "K K C F"]) -> Array:
-        """Returns the transform of the kernel turned by 180 degrees, with channels and features swapped."""
+        """Returns the transform of the kernel turned by 180 degrees, with channels and features swapped.
+
+        They are not swapped for `forward_swapped`.
+        """
         turned = kernel[::-1, ::-1]
-        if self.by_place:  # swap after the additions of the transform, which would otherwise read strided memory
-            return self.transform(turned).swapaxes(1, 2)
-        return self.transform(turned.swapaxes(2, 3))
+        return self.transform(turned if self.forward_swapped else turned.swapaxes(2, 3))
 
     def supports(self, kernel_shape: tuple[int, ...], window: Window) -> bool:
         """Returns whether the method computes such a convolution."""
         is_plain = window == PLAIN and kernel_shape[0] == kernel_shape[1]
         return self.any_window or (is_plain and self.fits(kernel_shape[0]))
+
+
+def _pallas_forward(*arguments: Any) -> Array:
+    from cnnjax.models.conv import pallas  # not at the top: the import takes long
+
+    return pallas.forward(*arguments)
+
+
+def _pallas_kernel_grad(*arguments: Any) -> Array:
+    from cnnjax.models.conv import pallas
+
+    return pallas.kernel_grad(*arguments)
 
 
 METHODS = {
@@ -54,7 +68,7 @@ METHODS = {
         to_blocks=True,
         floats_per_pixel=lambda places, channels, features: 4 * (channels + features),
         fits=lambda size: size == 3,
-        by_place=True,
+        forward_swapped=functools.partial(winograd.forward, swapped=True),
     ),
     "patches": Method(
         *(patches.forward, patches.kernel_grad),
@@ -63,6 +77,7 @@ METHODS = {
     ),
     "dense": Method(dense.forward, dense.kernel_grad, image_grad=dense.image_grad, any_window=True, loops=True),
 }
+METHODS["pallas"] = Method(_pallas_forward, _pallas_kernel_grad)  # `choose` never takes it: no GPU has measured it
 METHODS["grouped"] = METHODS["dense"]._replace(loops=False)  # `vmap` over members makes it a grouped convolution
 # The forward pass is that of patches, which write the output fewer times than a sum over shifts.
 METHODS["shifts"] = METHODS["patches"]._replace(

@@ -54,7 +54,7 @@ def correlate(
     count = chunk_count(method, shape, len(arrays[0]), height * width)
     if method.to_blocks:
         size = -(-height // 2), -(-width // 2)
-    forward = _in_windows(method.forward, method, window)
+    forward = _in_windows((turned and method.forward_swapped) or method.forward, method, window)
 
     def product(arrays: tuple[Array, ...], kernel: Array, extra: tuple[Array, ...]) -> Any:
         transformed = (method.transform_turned if turned else method.transform)(kernel)

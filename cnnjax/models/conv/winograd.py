@@ -17,11 +17,18 @@ def transform(kernel: Float[Array, "3 3 C F"]) -> Float[Array, "16 C F"]:
     return jnp.stack([pixel for u in range(4) for pixel in _of_kernel(*(columns[x][u] for x in range(3)))])
 
 
-def forward(images: Blocks, kernel: Float[Array, "16 C F"], before: Pair, size: Pair) -> Blocks:
-    """Returns `size` output blocks of images in blocks, with `before` zeros above and left."""
+def forward(
+    images: Blocks, kernel: Float[Array, "16 C F"], before: Pair, size: Pair, *, swapped: bool = False
+) -> Blocks:
+    """Returns `size` output blocks of images in blocks, with `before` zeros above and left.
+
+    If `swapped`, F are the channels of the images and C those of the output. The products read the matrices transposed:
+    a transposed copy of 512 times 512 channels takes half as long as the products with it.
+    """
     windows = _transform_windows(images, before, size)
-    channels, features = kernel.shape[1:]
-    products = [window.reshape(-1, channels) @ matrix for window, matrix in zip(windows, kernel, strict=True)]
+    matrices = [matrix.T if swapped else matrix for matrix in kernel]
+    channels, features = matrices[0].shape
+    products = [window.reshape(-1, channels) @ matrix for window, matrix in zip(windows, matrices, strict=True)]
     columns = [_of_output(*products[v::4]) for v in range(4)]
     top, low = (_of_output(*(columns[v][y] for v in range(4))) for y in (0, 1))
     top_left, top_right, low_left, low_right = (pixels.reshape(-1, *size, features) for pixels in (*top, *low))
