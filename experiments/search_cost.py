@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 WAYS = ("grid", "halving", "until", "optuna", "pytorch")
 FINALISTS = 3  # of Optuna's configurations
 PARTS = flags.DEFINE_list("parts", list(WAYS), f"Which ways to measure: {', '.join(WAYS)}.")
+CACHES = flags.DEFINE_list("caches", ["cold", "warm"], "With which compilation caches: cold has to come before warm.")
 KEEP = flags.DEFINE_bool("keep", False, "Measure only what the table lacks, to go on where it was cut off.")
 TINY = flags.DEFINE_bool("tiny", False, "Train on 600 images for few epochs.")
 FOLDER = flags.DEFINE_string("runs", "runs/search_cost", "Where the runs and their compiled programs are kept.")
@@ -69,7 +70,7 @@ def main(_: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     table = Path(TABLE.value) if TABLE.value else (folder if TINY.value else Path(__file__).parent) / "search_cost.csv"
     rows = read_table(table) if table.exists() else []
-    for way, cache in itertools.product(PARTS.value, ("cold", "warm")):
+    for way, cache in itertools.product(PARTS.value, CACHES.value):
         is_there = any((row["way"], row["cache"]) == (way, cache) for row in rows)
         if (way == "pytorch" and cache == "warm") or (KEEP.value and is_there):
             continue
