@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from cnnjax.study.metrics import METRICS, Metric, from_counts
 
@@ -78,14 +78,15 @@ def class_report(logits: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"]
     Raises:
         ValueError: there is no example, or the shapes or labels do not fit.
     """
-    counts = confusion(logits, labels)
-    right, support = counts.diagonal(), counts.sum(axis=1)
-    wholes = (counts.sum(axis=0), support, (counts.sum(axis=0) + support) / 2)  # of precision, recall and F1
-    by_class = [np.divide(right, whole, out=np.zeros(len(right)), where=whole > 0) for whole in wholes]
-    macro = [float(values.mean()) for values in by_class]
-    weighted = [float(np.average(values, weights=support)) for values in by_class]
-    precision, recall, f1 = by_class
-    accuracy = float(right.sum() / len(labels))
+    from sklearn.metrics import precision_recall_fscore_support
+
+    _check(logits, labels)
+    predicted = logits.argmax(axis=1)
+    by_class = precision_recall_fscore_support(labels, predicted, labels=range(logits.shape[1]), zero_division=0)
+    precision, recall, f1, support = by_class
+    macro = [float(values.mean()) for values in by_class[:3]]
+    weighted = [float(np.average(values, weights=support)) for values in by_class[:3]]
+    accuracy = float((predicted == labels).mean())
     return ClassReport(precision, recall, f1, support, tuple(macro), tuple(weighted), accuracy)
 
 
@@ -106,23 +107,19 @@ def roc(logits: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"]) -> list
         ValueError: there is no example, or the shapes or labels do not fit.
     """
     from scipy.special import softmax
+    from sklearn.metrics import auc, roc_curve
 
     _check(logits, labels)
     probabilities = softmax(np.asarray(logits, np.float64), axis=1)
-    return [_roc_of_class(labels == label, probability) for label, probability in enumerate(probabilities.T)]
-
-
-def _roc_of_class(is_label: Bool[np.ndarray, " N"], probability: Float[np.ndarray, " N"]) -> Roc:
-    if is_label.all() or not is_label.any():
-        return Roc(np.empty(0), np.empty(0), math.nan)
-    order = np.argsort(-probability, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(probability[order])), len(order) - 1)  # of equal probabilities
-    true = np.cumsum(is_label[order])[ends]
-    false = 1 + ends - true
-    corners = np.ones(len(ends), bool)
-    corners[1:-1] = (np.diff(false, 2) != 0) | (np.diff(true, 2) != 0)  # other points lie on a line
-    false_rate, true_rate = (np.append(0, counts[corners]) / counts[-1] for counts in (false, true))
-    return Roc(false_rate, true_rate, float(np.trapezoid(true_rate, false_rate)))
+    curves = []
+    for label, probability in enumerate(probabilities.T):
+        is_label = labels == label
+        if is_label.all() or not is_label.any():
+            curves.append(Roc(np.empty(0), np.empty(0), math.nan))
+            continue
+        false, true, _ = roc_curve(is_label, probability)
+        curves.append(Roc(false, true, float(auc(false, true))))
+    return curves
 
 
 def macro_auc(curves: list[Roc]) -> float:

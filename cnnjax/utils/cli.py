@@ -6,7 +6,6 @@
 
 import argparse
 import errno
-import gc
 import io
 import os
 import select
@@ -64,7 +63,6 @@ def run(main: Callable[[Any], None], parse: Callable[[list[str]], Any] | None = 
         return overrides if parse is None else parse(argv)
 
     _open_streams()
-    gc.set_threshold(100_000, 20, 20)  # imports and figures make many objects and no garbage: 8 % of a report
     signals.install_handlers()
     try:
         app.run(start, flags_parser=parse_flags)

@@ -340,7 +340,7 @@ def test_the_command_imports_no_jax_and_several_processes_write_what_one_does(tm
     folder = make_run(tmp_path / "run", make_config([0, 1]))
     code = (
         "import sys; from cnnjax.report.__main__ import main, parse; main(parse(sys.argv));"
-        "heavy = {'jax', 'flax', 'matplotlib.pyplot', 'sklearn', 'torch'} & set(sys.modules);"
+        "heavy = {'jax', 'flax', 'matplotlib.pyplot', 'torch'} & set(sys.modules);"
         "print(heavy or 'light', file=sys.stderr)"
     )
     command = [sys.executable, "-c", code, str(folder)]
