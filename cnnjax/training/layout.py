@@ -14,7 +14,7 @@ from cnnjax.study.plan import Program
 
 # Measured for three networks on two CPU cores, see experiments/benchmarks/README.md: smaller shards take almost as long
 # as larger ones, and a batch in two shards .5 to .6 of the time of a whole one. Not measured on several GPUs.
-_LEAST_EXAMPLES = {"cpu": 16}  # in a shard
+_LEAST_EXAMPLES = {"cpu": 32}  # in a shard: half a batch of 32 makes small networks slower
 _LEAST_ON_ACCELERATOR = 256
 _LEAST_OPERATIONS = 1e7  # in a step of a shard: the devices wait for each other for some tenths of a millisecond
 _GAIN = 0.75  # as a power of the number of shards

@@ -66,6 +66,7 @@ def test_a_program_has_its_members_memory_operations_and_minutes(uncompiled):
 def test_devices_that_members_leave_idle_share_batches(uncompiled, monkeypatch, seeds, devices):
     monkeypatch.setattr(plan_table, "this_machine", lambda useful: Machine("cpu", "two cores", 2, 8_000_000_000))
     monkeypatch.setattr("cnnjax.training.layout._LEAST_OPERATIONS", 1)
+    monkeypatch.setattr("cnnjax.training.layout._LEAST_EXAMPLES", {"cpu": 16})
     *_, row, _, _, _ = plan_lines(make_study(seeds=tuple(range(seeds))))
     assert f"  {devices}  " in row
 

@@ -194,7 +194,7 @@ print(cnnjax.load_trial("run", trial).logits(np.zeros((1, 8, 8, 1), np.uint8)))
 def test_no_environment_and_no_closed_stream_changes_what_a_run_writes(tmp_path):
     (tmp_path / "study.py").write_text(STUDY, encoding="utf-8")
     found = []
-    for name, odd, closed in (("usual", {}, ""), ("odd", ODD, ""), ("closed", {}, "<&- 2>&-")):
+    for name, odd, closed in (("usual", {}, ""), ("odd", ODD, "<&- 2>&-")):
         command = f"exec {sys.executable} -m cnnjax.launch --config=../study.py --workdir=run {closed}"
         folder, environment = tmp_path / name, {**os.environ, "PYTHONPATH": str(ROOT), **odd}
         folder.mkdir()
@@ -203,7 +203,7 @@ def test_no_environment_and_no_closed_stream_changes_what_a_run_writes(tmp_path)
         taken = [sys.executable, "-c", TAKEN]
         taken = subprocess.run(taken, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
         found.append((numbers(folder / "run"), taken))
-    assert found[0] == found[1] == found[2]
+    assert found[0] == found[1]
 
 
 def test_standard_output_may_be_closed_too():

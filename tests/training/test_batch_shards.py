@@ -31,6 +31,7 @@ patch = pytest.MonkeyPatch()
 studies.add_tiny(patch)
 studies.make_quick(patch)
 patch.setattr("cnnjax.training.layout._LEAST_OPERATIONS", 1)
+patch.setattr("cnnjax.training.layout._LEAST_EXAMPLES", {"cpu": 16})
 whole, resumed = (pathlib.Path(sys.argv[1]) / name for name in ("whole", "resumed"))
 study = studies.make_study(train={"epochs": 3}, checkpoint={"every": 1})
 runs.run(study, whole)
@@ -64,17 +65,17 @@ def static_of(**changes):
     [(1, 1, 1), (1, 2, 2), (2, 2, 1), (3, 2, 2), (4, 2, 1), (2, 4, 2), (1, 4, 4), (3, 4, 1), (1, 16, 4), (5, 1, 1)],
 )
 def test_devices_that_members_leave_idle_share_batches(members, devices, shards, tiny):
-    static = static_of(train={"batch_size": 64})
+    static = static_of(train={"batch_size": 128})
     assert shards_of(static, 1e6, members, devices, "cpu") == shards
     assert shards_of(static, 1e6, members, devices, "gpu") == 1  # so small a batch
 
 
 def test_what_may_not_be_split_and_what_a_run_has_recorded(tiny, tmp_path):
     (tmp_path / "own.py").write_text("def loss(logits, targets):\n    return -(logits * targets).sum(-1)\n")
-    for changes in ({"models": ("resnet20",)}, {"train": {"batch_size": 30}}, {"train": {"batch_size": 37}}):
+    for changes in ({"models": ("resnet20",)}, {"train": {"batch_size": 32}}, {"train": {"batch_size": 75}}):
         assert shards_of(static_of(**changes), 1e6, 1, 2, "cpu") == 1
     assert shards_of(static_of(train={"loss": f"{tmp_path}/own.py:loss"}), 1e6, 1, 2, "cpu") == 1
-    static = static_of(train={"batch_size": 64})
+    static = static_of(train={"batch_size": 128})
     assert shards_of(static, 1e5, 1, 2, "cpu") == 1  # the devices would wait for each other
     assert shards_of(static, 1e6, 4, 4, "cpu", (2, 2)) == 2
     for refused in (1, 2), (4,), (2, 2, 1), (0, 4), (0, 0):  # another number of devices, or damage
@@ -88,10 +89,10 @@ def test_a_study_gets_the_devices_that_it_can_use(tiny, monkeypatch):
         study = make_study(seeds=tuple(range(seeds)), train={"batch_size": batch_size})
         return useful_devices(make_plan(study).programs)
 
-    assert [useful(64, seeds) for seeds in (1, 3, 5, 20)] == [4, 12, 10, 20]
-    assert [useful(16, seeds) for seeds in (1, 3)] == [1, 3]
-    assert [useful((32, 64), seeds) for seeds in (1, 20)] == [2, 20]
-    assert useful((16, 64), 1) == 1  # one of two programs cannot use more
+    assert [useful(128, seeds) for seeds in (1, 3, 5, 20)] == [4, 12, 10, 20]
+    assert [useful(32, seeds) for seeds in (1, 3)] == [1, 3]
+    assert [useful((64, 128), seeds) for seeds in (1, 20)] == [2, 20]
+    assert useful((32, 128), 1) == 1  # one of two programs cannot use more
 
 
 @pytest.mark.slow
