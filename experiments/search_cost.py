@@ -27,6 +27,7 @@ Writes search_cost.csv, after each way, and prints it.
 
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -90,7 +91,7 @@ def way_of(name: str) -> str:
 def measure(way: str, cache: str, folder: Path) -> list[dict[str, Any]]:
     """Runs a way in a process of its own, and returns its row, and one that is extrapolated from it."""
     for name in (f"{way}-{cache}", *([f"cache/{way}"] if cache == "cold" else [])):
-        subprocess.run(["rm", "-rf", str(folder / name)], check=True)
+        shutil.rmtree(folder / name, ignore_errors=True)
     flags_of_child = [f"--child={way}-{cache}", f"--runs={folder}", *(["--tiny"] if TINY.value else [])]
     start = time.perf_counter()
     subprocess.run([sys.executable, "-m", "experiments.search_cost", *flags_of_child], check=True)

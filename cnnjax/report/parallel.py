@@ -2,14 +2,14 @@
 
 import concurrent.futures
 import multiprocessing
-import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from cnnjax.analysis.evidence import weigh
 from cnnjax.analysis.run import Run
+from cnnjax.multihost import processes
 from cnnjax.report.tables import Table
 from cnnjax.report.theme import Plot
 
@@ -29,10 +29,10 @@ class Section(Protocol):
 def build_sections(run: Run, sections: Sequence[Section]) -> list[tuple[list[Table], list[Plot]]]:
     """Returns the tables and figures of each section.
 
-    Forked processes share the work on Linux. Where JAX is imported this process does it alone, for a fork does not copy
-    the threads of JAX, and a lock that one of them holds would stay locked.
+    On Linux, forked processes share the work. If JAX is imported, this process does all of it: a fork does not copy the
+    threads of JAX, so a lock that one of them holds would stay locked.
     """
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
+    cores = processes.usable_cores() if sys.platform == "linux" else 1
     if cores == 1 or "jax" in sys.modules:
         return [(section.tables(run), section.figures(run)) for section in sections]
     import matplotlib.backends.backend_agg  # once, before the fork
@@ -52,6 +52,8 @@ def _start(run: Run) -> None:
         signal.signal(number, signal.SIG_DFL)  # the first process says that it was interrupted
 
 
-def _build(tables, figures) -> tuple[list[Table], list[Plot]]:  # type: ignore[no-untyped-def]
+def _build(
+    tables: Callable[[Run], list[Table]], figures: Callable[[Run], list[Plot]]
+) -> tuple[list[Table], list[Plot]]:
     assert _run is not None
     return tables(_run), figures(_run)

@@ -144,10 +144,10 @@ def rank(
 
 
 def _lucks(groups: Mapping[Any, Values], stuck: Mapping[Any, Collection[Hashable]]) -> dict[Any, float]:
-    """Returns how probable it is that all seeds of a configuration are stuck by bad luck, of each of which all are.
+    """Returns, for each configuration with only stuck seeds, the probability that all of them are stuck by bad luck.
 
-    A seed is stuck by bad luck with the share of stuck seeds among the configurations that have trained ones, one half
-    of a seed more than were counted.
+    A seed is stuck by bad luck with the probability r. The other configurations estimate r: it is their share of stuck
+    seeds, after half a seed is added to the stuck ones and half to the trained ones. All n seeds are stuck with r^n.
     """
     counts = {name: (sum(seed in stuck.get(name, ()) for seed in of), len(of)) for name, of in groups.items()}
     some = [pair for pair in counts.values() if pair[0] < pair[1]]

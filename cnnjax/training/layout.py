@@ -50,8 +50,8 @@ def shards_of(
 def useful_devices(programs: Sequence[Program], most: int | None = None) -> int:
     """Returns the number of CPU devices for the programs of a study.
 
-    It is the largest number of members of a program, or more if every program can use more: on an idle device a copy of
-    a member would take the core that speeds up the matrix products of the member.
+    Each member has its device. There are more devices than members only if every program can split its batches: a
+    device without a member computes a copy of one, and takes a core from the matrix products of the others.
 
     Args:
         programs: of the study.

@@ -1,6 +1,5 @@
 """A population: `train_epoch` mapped over members and devices, compiled once."""
 
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -106,7 +105,6 @@ class Population:
             "advance": self._map(self._advance_member, (MEMBERS, MEMBERS, MEMBERS, SHARED, SHARED)),
             "predict": self._map(self._predict_member, (MEMBERS, MEMBERS, MEMBERS, SHARED)),
         }
-        self._lock = threading.Lock()  # programs that share the functions compile in threads
         self._compiled: dict[tuple[str, int, int], Any] = {}  # by function and numbers of members and averages
         self._continue = jax.jit(with_more_epochs)
         self._gather = jax.jit(
@@ -208,10 +206,9 @@ class Population:
     def _executable(self, name: str, *arguments: Any) -> Any:
         (averages,) = (argument.ema.shape[2] for argument in arguments if isinstance(argument, Hparams))
         key = name, devices.count_members(arguments[0]), averages
-        with self._lock:
-            if key not in self._compiled:
-                self._compiled[key] = self._functions[name].lower(*arguments).compile()
-            return self._compiled[key]
+        if key not in self._compiled:
+            self._compiled[key] = self._functions[name].lower(*arguments).compile()
+        return self._compiled[key]
 
     def _advances(self, members: int) -> list[Any]:
         """Returns the compiled functions that train this number of members."""

@@ -193,6 +193,21 @@ def train_epoch(
     return where(trains & jnp.isfinite(metrics.train_loss).all(), trained, rolled_back), metrics
 
 
+def _batch_of_device(train: DeviceSplit, indices: Array, words: Array, config: StaticConfig) -> tuple[Array, Array]:
+    """Returns the augmented images and the labels of a batch, or those of this device's shard if devices share it.
+
+    Augmentations that mix examples read the whole batch, so each device computes all of it and keeps its shard.
+    """
+    shards, num_classes = config.network.shards, config.network.num_classes
+    before, after = (1, shards) if mixes_examples(config.augment) else (shards, 1)
+    images, labels = augmented_batch(
+        *(train.images, train.labels, shard_of(indices, before), train.scale, train.shift, num_classes),
+        augment=config.augment,
+        words_B=shard_of(words, before),
+    )
+    return shard_of(images, after), shard_of(labels, after)
+
+
 def _train_batches(
     state: TrainState, hparams: Hparams, streams: Streams, train: DeviceSplit, config: StaticConfig
 ) -> tuple[TrainState, tuple[Array, ...]]:
@@ -230,15 +245,7 @@ def _train_batches(
         state, sums = carry
         number, indices, words = batch
         of_batch = config.for_batch(len(indices))
-        shards = of_batch.network.shards
-        gathered, mixed = (1, shards) if mixes_examples(config.augment) else (shards, 1)
-        split, num_classes = (train.images, train.labels), config.network.num_classes
-        images, labels = augmented_batch(
-            *(*split, shard_of(indices, gathered), train.scale, train.shift, num_classes),
-            augment=config.augment,
-            words_B=shard_of(words, gathered),
-        )
-        images, labels = shard_of(images, mixed), shard_of(labels, mixed)
+        images, labels = _batch_of_device(train, indices, words, of_batch)
         state, metrics = train_step(
             state,
             Batch(images, labels, weights_of(labels, weights)),
