@@ -4,8 +4,9 @@ Jamieson & Talwalkar 2016; Li et al. 2018. Configurations are numbered in the or
 with the first seed. At each rung, the best of each bracket go on to the next one. If a search grows, its new
 configurations start at the first rung, and those that went on before stay.
 
-At the end, those that reached the last rung are trained with the other seeds of the study, one seed after another, for
-as long as they may still be the best (`cnnjax.stats.rank`), as in SMAC3 (Lindauer et al. 2022).
+At the end, those that reached the last rung are trained with more seeds of the study, in steps, for as long as they may
+still be the best (`cnnjax.stats.rank`), as in SMAC3 (Lindauer et al. 2022). A step is half as many seeds as there are,
+and at least two: the seeds of a step train side by side.
 """
 
 from collections.abc import Callable, Mapping
@@ -113,7 +114,8 @@ def race(
     left = {number for number, one in enumerate(asked) if one["train.epochs"] == last}
     counts = {number: len(one["seeds"]) for number, one in enumerate(asked)}
     decisions: list[Decision] = []
-    for count in range(1, len(seeds)):
+    count = 1
+    while count < len(seeds):
         found = {n: {seed: score({**asked[n], "seeds": [seed]}) for seed in seeds[:count]} for n in sorted(left)}
         if any(value is None for values in found.values() for value in values.values()):
             break
@@ -127,5 +129,6 @@ def race(
         if len(left) == 1:
             counts[left.pop()] = len(seeds)
             break
-        counts |= {number: max(counts[number], count + 1) for number in left}
+        count = min(len(seeds), count + max(2, count // 2))
+        counts |= {number: max(counts[number], count) for number in left}
     return [{**one, "seeds": list(seeds[: counts[number]])} for number, one in enumerate(asked)], decisions
