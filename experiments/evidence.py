@@ -2,6 +2,7 @@
 
     python -m experiments.evidence --output=experiments/evidence.csv     # all cells, about 20 minutes on one core
     python -m experiments.evidence --looks --output=experiments/looks.csv  # --until=decided, 8 minutes
+    python -m experiments.evidence --pairs --output=experiments/pairs.csv  # comparisons of one pair, 3 minutes
     python -m experiments.evidence --committed                           # experiments/*/trials.csv, in seconds
 
 Errors, with equal truths: the share of studies that exclude a given true best configuration from the confidence set of
@@ -9,6 +10,10 @@ the best (`lost`, at most 5 %), that name a single best (`named`, at most 5 %), 
 correction of all pairs (`places`, at most 5 %). Power, with the truths of committed results: the share of the
 comparisons with the winner that are decided, by Welch's tests of all pairs with Holm's correction (`before`), by the
 same correction with moderated variances (`holm`), and by comparisons with the best (`after`).
+
+One pair, as `compare` tests it: the share of studies with equal truths that tell two given configurations apart
+(`told`, at most 5 %); and with the truths of committed results, the share of the pairs of the winner with each other
+configuration that are told apart, by Welch's test (`before`) and with moderated variances (`after`).
 """
 
 import argparse
@@ -135,6 +140,38 @@ def errors(studies: int) -> Iterator[dict[str, Any]]:
         yield row | {"lost": lost, "named": named, "places": np.mean([one.pairs > 0 for one in found])}
 
 
+def told_apart(values: np.ndarray, moderated: bool = True, scale: Scale = IDENTITY) -> np.ndarray:
+    """Returns which configurations [k - 1] of a study [k, n] the test of one pair tells apart from the first."""
+    values = scale.apply(values)
+    paired = pairing_helps({i: dict(enumerate(row)) for i, row in enumerate(values)})
+    samples = list(values)
+    prior = borrow(samples, paired, scale, one_pair=True) if moderated else NO_PRIOR
+    found, means = pairwise_errors(samples, paired, prior), values.mean(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        p = 2 * stdtr(found.freedom[0], -np.abs(means - means[0]) / found.standard_error[0])
+    return p[1:] < _RISK
+
+
+def pairs(studies: int) -> Iterator[dict[str, Any]]:
+    """Yields a row per cell of the test of one pair, whose spreads those of the other configurations moderate."""
+    for k, spread, paired, n in itertools.product((3, 12, 48), SPREADS[:-1], (False, True), SEEDS):
+        generator = np.random.default_rng((k, n, SPREADS.index(spread), paired, 1))
+        told = np.mean([told_apart(draw(k, n, spread, paired, generator))[0] for _ in range(studies)])
+        row = {"truth": "equal", "configurations": k, "spread": spread, "paired": paired, "seeds": n}
+        yield row | {"studies": studies, "told": told}
+    for truth, (_, examples) in TRUTHS.items():
+        scale = Scale("logit", examples)
+        logits = sorted((scale.apply(of) for of in read_groups(truth)), key=lambda of: -of.mean())
+        means, stds = (np.array([[f(of)] for of in logits]) for f in (np.mean, lambda of: np.std(of, ddof=1)))
+        for n in SEEDS:
+            generator = np.random.default_rng(n)
+            drawn = (scale.invert(means + stds * generator.normal(size=(len(logits), n))) for _ in range(studies))
+            counts = [np.round(of * examples) / examples for of in drawn]
+            row = {"truth": truth, "configurations": len(logits), "seeds": n, "studies": studies}
+            row |= {"before": np.mean([told_apart(of, moderated=False) for of in counts])}
+            yield row | {"after": np.mean([told_apart(of, scale=scale) for of in counts])}
+
+
 def read_groups(name: str) -> list[np.ndarray]:
     """Returns the values of each configuration of a committed folder over its seeds."""
     measure, _ = COMMITTED[name]
@@ -249,6 +286,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = cli.ArgumentParser(prog="python -m experiments.evidence", description=__doc__)
     parser.add_argument("--committed", action="store_true", help="the committed results instead of simulated studies")
     parser.add_argument("--looks", action="store_true", help="studies that grow by --until=decided")
+    parser.add_argument("--pairs", action="store_true", help="comparisons of one pair")
     parser.add_argument("--studies", type=int, default=2000, help="studies of each cell")
     parser.add_argument("--output", type=Path, help="where to write the table")
     return parser.parse_args(argv[1:])
@@ -257,7 +295,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def main(arguments: argparse.Namespace) -> None:
     """Prints the table, and writes it."""
     count = arguments.studies
-    cells = looks(count) if arguments.looks else itertools.chain(power(count), errors(count))
+    asked = [rows for name, rows in {"looks": looks, "pairs": pairs}.items() if getattr(arguments, name)]
+    cells = asked[0](count) if asked else itertools.chain(power(count), errors(count))
     table = pd.DataFrame(committed() if arguments.committed else cells)
     print(table.to_string(index=False, float_format="{:.3f}".format, na_rep="-"))
     if arguments.output:

@@ -21,7 +21,7 @@ from cnnjax.stats.moderation import NO_PRIOR, Prior, borrow, fit_prior, mean_int
 from cnnjax.stats.pairing import have_same_seeds, pairing_helps
 from cnnjax.stats.planning import decision_power, seeds_to_decide
 from cnnjax.stats.scales import Scale
-from cnnjax.stats.selection import Rank, SelectionEstimate, expected_best, nested_selection, rank
+from cnnjax.stats.selection import Rank, SelectionEstimate, bad_luck, expected_best, nested_selection, rank
 from cnnjax.stats.spread import (
     LEVEL,
     Interval,
@@ -57,6 +57,7 @@ __all__ = [
     "Summary",
     "Verdict",
     "amount",
+    "bad_luck",
     "bootstrap_interval",
     "borrow",
     "churn",

@@ -110,7 +110,9 @@ def trigamma_inverse(x: float) -> float:
     return y
 
 
-def borrow(samples: Sequence[np.ndarray], paired: bool = False, scale: Scale = IDENTITY) -> Prior:
+def borrow(
+    samples: Sequence[np.ndarray], paired: bool = False, scale: Scale = IDENTITY, one_pair: bool = False
+) -> Prior:
     """Returns the prior of a family of configurations.
 
     Args:
@@ -118,18 +120,21 @@ def borrow(samples: Sequence[np.ndarray], paired: bool = False, scale: Scale = I
         paired: whether configurations are compared by seed. The samples are then in the same order of seeds, and the
             prior is that of differences: twice the residual variance without the common effect of the seeds.
         scale: that scale.
+        one_pair: whether it serves the test of one pair at the full risk. Tests that share the risk leave room for a
+            prior of too much weight; the test of one pair needs more caution, max(2, 48/k), to err in 5 %.
     """
     if len(samples) < _LEAST_SPREADS:
         return NO_PRIOR
+    caution = max(2.0, 48 / len(samples)) if one_pair else None
     least = np.array([scale.rounding(float(sample.mean())) for sample in samples])
     if not paired:
         freedom = np.array([len(sample) - 1.0 for sample in samples])
-        return fit_prior(np.array([variance(sample) for sample in samples]), freedom, least=least)
+        return fit_prior(np.array([variance(sample) for sample in samples]), freedom, caution, least)
     values = np.array(samples)
     (k, n), size = values.shape, np.abs(values).max()
     rest = deviations(values - values.mean(axis=0), size)
     freedom = np.full(k, (n - 1) * (k - 1) / k)
-    found = fit_prior((rest**2).sum(axis=1) / freedom, freedom, least=least)
+    found = fit_prior((rest**2).sum(axis=1) / freedom, freedom, caution, least)
     return found._replace(variance=2 * found.variance)
 
 

@@ -111,7 +111,7 @@ def rank(
         raise ValueError("there is no configuration")
     means = {name: float(as_sample([*of.values()]).mean()) for name, of in groups.items()}
     order = sorted(groups, key=lambda name: -means[name] if larger_is_better else means[name])
-    lucks = _lucks(groups, stuck)
+    lucks = bad_luck({name: (sum(seed in stuck.get(name, ()) for seed in of), len(of)) for name, of in groups.items()})
     split = {name: split_stuck(groups[name], () if name in lucks else stuck.get(name, ())) for name in order}
     trained = {name: values for name, (values, _) in split.items()}
     left_out = {name: values for name, (_, values) in split.items()}
@@ -143,16 +143,18 @@ def rank(
     return _open_first_place(ranks)
 
 
-def _lucks(groups: Mapping[Any, Values], stuck: Mapping[Any, Collection[Hashable]]) -> dict[Any, float]:
+def bad_luck(counts: Mapping[Any, tuple[int, int]]) -> dict[Any, float]:
     """Returns, for each configuration with only stuck seeds, the probability that all of them are stuck by bad luck.
 
     A seed is stuck by bad luck with the probability r. The other configurations estimate r: it is their share of stuck
     seeds, after half a seed is added to the stuck ones and half to the trained ones. All n seeds are stuck with r^n.
+
+    Args:
+        counts: the number of stuck seeds, and of all seeds, of each configuration.
     """
-    counts = {name: (sum(seed in stuck.get(name, ()) for seed in of), len(of)) for name, of in groups.items()}
     some = [pair for pair in counts.values() if pair[0] < pair[1]]
-    rate = (sum(bad for bad, _ in some) + 0.5) / (sum(n for _, n in some) + 1)
-    return {name: rate**n for name, (bad, n) in counts.items() if bad == n}
+    rate = (sum(stuck for stuck, _ in some) + 0.5) / (sum(n for _, n in some) + 1)
+    return {name: rate**n for name, (stuck, n) in counts.items() if stuck == n}
 
 
 def _open_first_place(ranks: list[Rank]) -> list[Rank]:

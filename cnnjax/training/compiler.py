@@ -23,7 +23,6 @@ from cnnjax.training.layout import shards_of
 from cnnjax.training.memory import MEMORY_SHARE, fitting_size, most_members
 from cnnjax.training.population import Population
 from cnnjax.training.stacking import steps_per_epoch, table_size
-from cnnjax.training.work import MemberBatch
 from cnnjax.utils.signals import interruptibly, raise_if_interrupted
 
 Batch = tuple[list[str], int]  # the ids of members, and how many train together
@@ -171,8 +170,7 @@ class Compiler:
         return fitting_size(count, most, devices, self._budget, lambda size: self._compile(population, new, size))
 
     def _compile(self, population: Population, members: Sequence[Member], size: int) -> int:
-        filled = MemberBatch("", tuple(members[:size]), size).filled
-        return population.compile(*population.stack(filled), self.data)
+        return population.compile(*population.stack(members[:size], size), self.data)
 
     def _population(self, program: Program, stages: Iterable[Stage], shards: int) -> Population:
         """Returns the functions of a program that trains these stages. An adaptive search keeps them."""

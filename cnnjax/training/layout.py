@@ -50,8 +50,8 @@ def shards_of(
 def useful_devices(programs: Sequence[Program], most: int | None = None) -> int:
     """Returns the number of CPU devices for the programs of a study.
 
-    Each member has its device. There are more devices than members only if every program can split its batches: a
-    device without a member computes a copy of one, and takes a core from the matrix products of the others.
+    Each member has its device. There are more devices than members only if every program can split its batches: the
+    core of a device without a member would not help with the matrix products of the others.
 
     Args:
         programs: of the study.

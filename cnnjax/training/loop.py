@@ -64,7 +64,7 @@ def run_members(
     # Importing orbax takes a second, and a plan does not need it.
     from cnnjax.training.checkpoints import Checkpoints
 
-    hparams, streams = population.stack(batch.filled)
+    hparams, streams = population.stack(batch.members, batch.size)
     interruptibly(population.compile, hparams, streams, data)
     records.write_json("program.json", population.compiled)
     ends = sorted({trial.epochs for member in members for trial in member.trials})
@@ -97,7 +97,7 @@ def _train_and_record(work: Work, checkpoints: "Checkpoints") -> None:
         if now.epoch == work.last:
             break
         now = _train(work, now)
-        meta = {"epoch": now.epoch, "seconds": now.seconds, "members": [m.id for m in work.batch.filled]}
+        meta = {"epoch": now.epoch, "seconds": now.seconds, "members": work.batch.places}
         checkpoints.save(now.epoch, now.state, meta)
         if now.epoch in work.waiting or progress.on_checkpoint is not None:
             checkpoints.wait()
@@ -111,7 +111,8 @@ def _train(work: Work, now: Checkpoint) -> Checkpoint:
     state, epoch, seconds = now
     next_stop = min(stop for stop in work.waiting if stop > epoch)
     diverged, stage = get((state.diverged, state.stage))
-    ended = (diverged > 0) | (stage == work.hparams.epochs.shape[1])
+    planned = work.hparams.epochs
+    ended = (diverged > 0) | (stage == planned.shape[1]) | (planned[:, 0] == 0)
     if ended.all():
         _update_expected(work, [], epoch)
         return Checkpoint(state, next_stop, seconds)

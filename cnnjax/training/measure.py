@@ -15,7 +15,6 @@ from cnnjax.training.compiler import Compiler
 from cnnjax.training.devices import pin_settings
 from cnnjax.training.estimate import describe_speed
 from cnnjax.training.machine import this_machine
-from cnnjax.training.work import MemberBatch
 from cnnjax.utils.progress import tracked
 
 _STEPS = 10  # of each program
@@ -38,16 +37,16 @@ def measure_programs(
     pin_settings()
     for program in tracked(programs, "compiling and timing programs"):
         size, static = sizes[program.id], program.static
-        batch = MemberBatch(program.id, program.members[:size], size)
+        members = program.members[:size]
         short = _shortened(dataset, _STEPS * static.batch_size)
         compiler = Compiler(study, short, max_members=size)
         compiled = compiler.compile(program, plan.members)
-        population, arguments = compiled.population, compiled.population.stack(batch.filled)
+        population, arguments = compiled.population, compiled.population.stack(members, size)
         state, _ = population.advance(population.init(*arguments), *arguments, compiler.data, 1)  # touches all memory
         start = time.perf_counter()
         population.advance(state, *arguments, compiler.data, 1)
-        speed = len(batch.members) * short.train_size(static.train_examples) / (time.perf_counter() - start)
-        entry = describe_speed(static, dataset, this_machine(size), len(batch.members))
+        speed = len(members) * short.train_size(static.train_examples) / (time.perf_counter() - start)
+        entry = describe_speed(static, dataset, this_machine(size), len(members))
         add_speed(entry._replace(images_per_second=speed, compile_seconds=compiled.seconds))
 
 

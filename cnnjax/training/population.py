@@ -153,9 +153,17 @@ class Population:
         """The sharding of stacked members."""
         return NamedSharding(self._mesh, MEMBERS)
 
-    def stack(self, members: Sequence[Member]) -> tuple[Hparams, Streams]:
-        """Returns the stacked hyperparameters and streams of members of this program."""
-        return stack_members(members, self._tables, self._monitor, self._split_seeds, self.measures)
+    def stack(self, members: Sequence[Member], size: int = 0) -> tuple[Hparams, Streams]:
+        """Returns the stacked hyperparameters and streams of members of this program.
+
+        Copies of the first member fill them up to `size`. If ended members take no time, the copies have 0 epochs, as
+        if they had ended.
+        """
+        every = [*members, *[members[0]] * (size - len(members))]
+        hparams, streams = stack_members(every, self._tables, self._monitor, self._split_seeds, self.measures)
+        if self.skips_ended:
+            hparams.epochs[len(members) :] = 0
+        return hparams, streams
 
     def init(self, hparams: Hparams, streams: Streams) -> TrainState:
         """Returns the members before their first epoch."""
@@ -291,7 +299,8 @@ class Population:
             return state, jax.tree.map(lambda row, value: row.at[i].set(value), history, metrics)
 
         if self.skips_ended:
-            epochs = jnp.where((state.diverged == 0) & (state.stage < len(hparams.epochs)), epochs, 0)
+            trains = (state.diverged == 0) & (state.stage < len(hparams.epochs)) & (hparams.epochs[0] > 0)
+            epochs = jnp.where(trains, epochs, 0)
         shape = (self.every, *hparams.ema.shape[1:2]) if self.config.averages else (self.every,)
         history = epoch_metrics(self.config.metrics)(*(jnp.full(shape, jnp.nan) for _ in self.measures))
         return lax.fori_loop(0, epochs, one_epoch, (state, history))

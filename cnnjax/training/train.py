@@ -220,12 +220,7 @@ def _train_batches(
     """
     hparams = hparams_of_stage(hparams, state.stage)
     count = train.size
-    shuffled = epoch_order(stream_key(streams, "order", state.epoch), count)
-    order = train.examples(jnp.where(hparams.shuffle, shuffled, jnp.arange(count)))
-    # One random word an example decides its augmentation; an epoch's words are drawn at once.
-    words = jax.random.bits(stream_key(streams, "augment", state.epoch), (count,))
-    if "alternating_flip" in config.augment:
-        words = alternate_flips(words, stream_key(streams, "augment", EVERY_EPOCH), order, state.epoch)
+    order, words = _draw_epoch(state, hparams, streams, train, config)
     dropout_key = stream_key(streams, "dropout", state.epoch)
     weights = class_weights(config.class_weights, train.labels[order], config.network.num_classes)
     full, rest = divmod(count, config.batch_size)
@@ -235,11 +230,7 @@ def _train_batches(
     epoch_of_stage = state.epoch - state.stage_start_epoch
     factors = hparams.schedule[jnp.minimum(epoch_of_stage, len(hparams.schedule) - 1)]
     assert len(factors) in (2, steps + 1)
-
-    def factor(number: Array) -> Array:
-        """Returns the schedule's factor of a step: from the table, or on the line from the epoch's start to its end."""
-        by_table = factors[number] if len(factors) > 2 else factors[0] + (factors[1] - factors[0]) * (number / steps)
-        return by_table if state.plateau is None else by_table * state.plateau.scale
+    scale = 1.0 if state.plateau is None else state.plateau.scale
 
     def step(carry: tuple[TrainState, Sums], batch: tuple[Array, Array, Array]) -> tuple:
         state, sums = carry
@@ -249,7 +240,7 @@ def _train_batches(
         state, metrics = train_step(
             state,
             Batch(images, labels, weights_of(labels, weights)),
-            hparams._replace(learning_rate=hparams.learning_rate * factor(number)),
+            hparams._replace(learning_rate=hparams.learning_rate * (_factor(factors, number, steps) * scale)),
             jax.random.fold_in(dropout_key, number),
             of_batch,
         )
@@ -272,6 +263,23 @@ def _train_batches(
             carry, _ = step(carry, (jnp.array(full), *remainder))
         state, sums = carry
     return state, tuple(total / trained for total in sums)
+
+
+def _draw_epoch(
+    state: TrainState, hparams: Hparams, streams: Streams, train: DeviceSplit, config: StaticConfig
+) -> tuple[Array, Array]:
+    """Returns the order of an epoch's examples, and the random word of each, which decides its augmentation."""
+    shuffled = epoch_order(stream_key(streams, "order", state.epoch), train.size)
+    order = train.examples(jnp.where(hparams.shuffle, shuffled, jnp.arange(train.size)))
+    words = jax.random.bits(stream_key(streams, "augment", state.epoch), (train.size,))
+    if "alternating_flip" in config.augment:
+        words = alternate_flips(words, stream_key(streams, "augment", EVERY_EPOCH), order, state.epoch)
+    return order, words
+
+
+def _factor(factors: Array, number: Array, steps: int) -> Array:
+    """Returns a schedule's factor of a step: from the epoch's table, or on the line from its start to its end."""
+    return factors[number] if len(factors) > 2 else factors[0] + (factors[1] - factors[0]) * (number / steps)
 
 
 def _loop(step: Callable, carry: Any, batches: tuple, remainder: tuple | None, limit: Array) -> Any:

@@ -17,7 +17,7 @@ from cnnjax.utils.progress import Progress
 
 
 class MemberBatch(NamedTuple):
-    """Members that train together. Copies of the first member fill the batch up to `size`.
+    """Members that train together. Copies of the first member fill the batch up to `size`; on a CPU, they do not train.
 
     Attributes:
         program: the id of their program.
@@ -32,9 +32,10 @@ class MemberBatch(NamedTuple):
     asked: tuple[Member, ...] = ()
 
     @property
-    def filled(self) -> list[Member]:
-        """The members with the copies, as the program takes them."""
-        return [*self.members, *[self.members[0]] * (self.size - len(self.members))]
+    def places(self) -> list[str]:
+        """The id of the member at each place of the program. The copies are in the last places."""
+        ids = [member.id for member in self.members]
+        return [*ids, *ids[:1] * (self.size - len(ids))]
 
 
 @dataclasses.dataclass

@@ -19,6 +19,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from cnnjax import compare, stats
 from cnnjax.analysis.columns import measure_name
 from cnnjax.analysis.compare import read_side
+from cnnjax.analysis.compare.evidence import compare_sides
 from cnnjax.utils.errors import RequestError
 from tests.support.made_up_run import make_config, make_run, read_answer
 
@@ -71,7 +72,7 @@ def test_two_configurations_of_one_run_are_compared_over_their_seeds(grid):
     # By hand: logits of counts of 400 images, and variances moderated by those of all four configurations.
     odds = trials.assign(logit=np.log((trials["test_accuracy"] * 400 + 0.5) / (400.5 - 400 * trials["test_accuracy"])))
     variances = odds.groupby(["learning_rate", "model"])["logit"].var()
-    prior = stats.fit_prior(variances.to_numpy(), np.full(4, 5.0))
+    prior = stats.fit_prior(variances.to_numpy(), np.full(4, 5.0), caution=48 / 4)  # as of one pair
     weight = 1.0 if np.isinf(prior.freedom) else prior.freedom / (prior.freedom + 5)
     moderated = weight * prior.variance + (1 - weight) * variances[0.03]
     x, y = odds.query("learning_rate == 0.03").groupby("model")["logit"].mean()
@@ -421,3 +422,22 @@ def test_folds_are_compared_with_a_warning(tmp_path):
     assert sum("4 folds, which share training images" in warning for warning in found["warnings"]) == 2
     assert not any("not independent" in warning for warning in found["warnings"])
     assert [len(found[side]["trials"]) for side in "ab"] == [4, 4]
+
+
+def test_a_side_with_only_stuck_seeds_is_worse_only_if_bad_luck_is_improbable(tmp_path):
+    run = make_run(tmp_path / "run", GRID | {"seeds": [0, 1]}, examples=200)
+    stuck = set(pd.read_csv(run / "trials.csv").query("model == 'baseline' and learning_rate == 0.01")["member"])
+
+    def never_leave_chance(trials: pd.DataFrame) -> pd.DataFrame:
+        trials.loc[trials["member"].isin(stuck), ["test_accuracy", "test_loss"]] = 0.1, np.log(10)
+        return trials
+
+    edit_trials(run, never_leave_chance)
+    metrics = run / "metrics.jsonl"
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    lines = [line | ({"train_accuracy": 0.1} if line["member"] in stuck else {}) for line in lines]
+    metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    sides = (read_side(f"{run}:model={name},learning_rate=0.01") for name in ("baseline", "medium"))
+    found = compare_sides(*sides, "test_accuracy")
+    # Six of the eight seeds trained, and none of the other configurations is stuck.
+    assert found.luck == pytest.approx((0.5 / 7) ** 2) and found.p >= found.luck

@@ -39,6 +39,14 @@ def test_the_best_is_seldom_lost(k, n, spread):
 
 
 @pytest.mark.simulation
+@pytest.mark.parametrize(("k", "n"), [(12, 2), (48, 3), (4, 3)])
+def test_a_pair_with_borrowed_spreads_is_seldom_told_apart(k, n):
+    generator, studies = np.random.default_rng((k, n)), 1000
+    told = [evidence.told_apart(evidence.draw(k, n, "log-sd 1", False, generator))[0] for _ in range(studies)]
+    assert np.mean(told) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / studies)
+
+
+@pytest.mark.simulation
 def test_three_seeds_decide_three_times_as_much_of_the_quickstart_as_before():
     scale, generator, shares = Scale("logit", 158), np.random.default_rng(1), []
     logits = [scale.apply(of) for of in evidence.read_groups("quickstart")]

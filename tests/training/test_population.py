@@ -17,7 +17,6 @@ from cnnjax.training.memory import member_batch_size
 from cnnjax.training.population import Population
 from cnnjax.training.stacking import steps_per_epoch, table_size
 from cnnjax.training.train import Batch, epoch_order, loss_fn, stream_key
-from cnnjax.training.work import MemberBatch
 from tests.support.studies import make_study
 
 pytestmark = [pytest.mark.usefixtures("dense"), pytest.mark.slow]
@@ -50,12 +49,13 @@ class Bench:
     def predict(self, members, state):
         return self.population.predict(state, *self.population.stack(members), self.data)
 
-    def train(self, members, epochs, state=None):
+    def train(self, members, epochs, state=None, size=0):
         """Trains `members` for `epochs`, call by call: their state and metrics [members, epochs]."""
-        state = self.init(members) if state is None else state
+        stacked = self.population.stack(members, size)
+        state = self.population.init(*stacked) if state is None else state
         histories = []
         for _ in range(epochs):
-            state, history = self.population.advance(state, *self.population.stack(members), self.data, 1)
+            state, history = self.population.advance(state, *stacked, self.data, 1)
             histories.append(history)
         return state, jax.tree.map(lambda *columns: np.concatenate(columns, 1), *histories)
 
@@ -95,15 +95,31 @@ def test_a_member_does_not_depend_on_its_company():
         alone = bench.train([bench.members[i]], 2)
         assert_close(member_of(alone, 0), member_of(together, i))
     for first in (0, 4, 8):
-        batch = MemberBatch("p000", bench.members[first : first + 4], 4)
-        assert len(batch.filled) == 4
-        trained = bench.train(batch.filled, 2)
-        for i in range(len(batch.members)):
+        batch = bench.members[first : first + 4]
+        trained = bench.train(batch, 2, size=4)
+        for i in range(len(batch)):
             assert_close(member_of(trained, i), member_of(together, first + i))
     weights = together[0].variables
     assert all(is_different(member_of(weights, 0), member_of(weights, i)) for i in range(1, 10))
     assert bench.population.traces == 3  # a trace for each number of members
     assert bench.population.compiled["chunk_members"] == [1, 4, 10]
+
+
+def test_copies_that_fill_a_batch_do_not_train_on_a_cpu(monkeypatch):
+    bench = Bench(make_study(seeds=(0, 1, 2), train={"epochs": (2, 3), "schedule": "cosine"}))
+    members = bench.members[:4]
+    state, history = bench.train(members, 2)
+    filled, of_filled = bench.train(members[:2], 2, size=4)
+    for place in (0, 1):
+        assert_same(member_of((filled, of_filled), place), member_of((state, history), place))
+    start = bench.init(members[:1])
+    for copy in (2, 3):
+        assert_same(member_of(filled, copy), member_of(start, 0))
+        assert np.isnan(of_filled.train_loss[copy]).all()
+    resumed = bench.population.with_more_epochs(filled, bench.population.stack(members[:2], 4)[0])
+    assert_same(resumed, filled)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")  # there, members train side by side
+    assert (bench.population.stack(members[:2], 4)[0].epochs > 0).all()
 
 
 def test_epochs_in_one_call_or_one_by_one():

@@ -9,7 +9,7 @@ import numpy as np
 from cnnjax import stats
 from cnnjax.analysis.columns import bounds, larger_is_better
 from cnnjax.analysis.compare.sides import Side
-from cnnjax.analysis.evidence import scale_of, trained_values
+from cnnjax.analysis.evidence import every_stuck_seed, scale_of, trained_values
 from cnnjax.analysis.looks import count_looks
 from cnnjax.analysis.run import Run
 from cnnjax.runs.environment import comparable
@@ -136,13 +136,27 @@ def compare_sides(a: Side, b: Side, measure: str, runs: Iterable[Run] = (), **op
         scale=scale,
         stuck=left_out,
         share=min(count_looks(run).share for run in (a.run, b.run)),
+        luck=_bad_luck(a, b, runs),
         **options,
     )
     if found.is_identical or max(len(found.a), len(found.b)) < 2:
         return found
     of_family = same if pair and found.paired else every
-    prior = stats.borrow([np.array([*of.values()]) for of in of_family.values()], found.paired and pair, scale)
+    samples = [np.array([*of.values()]) for of in of_family.values()]
+    prior = stats.borrow(samples, found.paired and pair, scale, one_pair=True)
     return dataclasses.replace(found, prior=prior)
+
+
+def _bad_luck(a: Side, b: Side, runs: Iterable[Run]) -> float:
+    """Returns the probability that all trials of a side are stuck by bad luck, the larger one; 0 if some trained."""
+    counts = {
+        (run.workdir.resolve(), number): (len(every_stuck_seed(run, number)), len(run.keys(number)))
+        for run in (a.run, b.run, *runs)
+        for number in run.configurations.index
+    }
+    sides = {name: (len(side.every_stuck), len(side.trials)) for name, side in (("A", a), ("B", b))}
+    lucks = stats.bad_luck(counts | {name: of for name, of in sides.items() if of[0] == of[1]})
+    return max((lucks[name] for name in sides if name in lucks), default=0.0)
 
 
 def _shared_measure(a: Run, b: Run) -> str:

@@ -80,10 +80,14 @@ class Side:
         return dict(zip(self._keys(measured), measured[measure], strict=True))
 
     @property
+    def every_stuck(self) -> set[Hashable]:
+        """The seeds and streams of trials that never left chance."""
+        return {*self._keys(self.trials[self.trials["trial"].isin(stuck_trials(self.run)["trial"])])}
+
+    @property
     def stuck(self) -> set[Hashable]:
         """The seeds and streams of trials that never left chance; none if no other trial did."""
-        stuck = self.trials[self.trials["trial"].isin(stuck_trials(self.run)["trial"])]
-        return {*self._keys(stuck)} if len(stuck) < len(self.trials) else set()
+        return found if len(found := self.every_stuck) < len(self.trials) else set()
 
     @staticmethod
     def _keys(trials: pd.DataFrame) -> Iterator[Hashable]:
