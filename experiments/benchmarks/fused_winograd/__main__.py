@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
         arrays = draw(conv, BATCH_SIZE.value)
         for direction in DIRECTIONS:
             fused = {f"F({m},3)": functools.partial(compute, library, m, direction, *arrays) for m in TILES}
-            runs = {
+            runs: dict[str, Callable[[], float]] = {
                 "cnnjax": directions.ours(conv, direction, "auto"),
                 "pytorch": directions.theirs(conv, direction),
                 **{name: functools.partial(_seconds, run) for name, run in fused.items()},
