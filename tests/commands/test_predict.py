@@ -6,8 +6,10 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -133,7 +135,7 @@ def test_a_network_is_whole_and_alone(trained):
     images = dataset.test.images[:5]
     normalized = ((images / 255 - dataset.mean) / dataset.std).astype(np.float32)
     np.testing.assert_allclose(images * taken.scale + taken.shift, normalized, atol=1e-5)
-    logits = taken.network.apply(taken.variables, images * taken.scale + taken.shift, train=False)
+    logits = jax.jit(partial(taken.network.apply, train=False))(taken.variables, images * taken.scale + taken.shift)
     np.testing.assert_allclose(logits, taken.logits(images), rtol=1e-5, atol=1e-5)
     assert taken.logits(images[:0]).shape == (0, 10)
     for other in (images / 255, images[..., 0], np.pad(images, ((0, 0), (0, 1), (0, 1), (0, 0)))):

@@ -17,7 +17,7 @@ from cnnjax.training.train_state import Averages, TrainState, average_weights
 from cnnjax.utils.errors import RequestError
 from tests.support.runs import assert_equal_numbers, crash_everywhere, read_all, run
 from tests.support.studies import make_study
-from tests.training.test_population import Bench, assert_close, assert_same, member_of
+from tests.training.test_population import Bench, assert_close, assert_same, logits_of, member_of
 
 SHAPE, STEPS = (4, 3), 7
 
@@ -124,7 +124,7 @@ def test_a_training_does_not_depend_on_its_averages(dense):
     logits = averaged.predict(averaged.members, state)
     for place in (0, 1):  # each average is evaluated as a network of its own
         weights = member_of(state.averages.variables, (0, place))
-        measured = plain.population.config.network.apply(weights, images_of(plain), train=False)
+        measured = logits_of(plain.population.config.network, weights, images_of(plain))
         np.testing.assert_allclose(logits[0, place], measured - measured.max(-1, keepdims=True), atol=0.02)
 
 

@@ -1,5 +1,6 @@
 """Networks from a file outside the package: as PyTorch trains them, alone and in populations, interrupted, loaded."""
 
+import functools
 from pathlib import Path
 
 import jax
@@ -66,7 +67,8 @@ def test_it_trains_as_pytorch_does_with_the_same_weights(name, reference):
         Batch(generator.normal(size=(50, *SHAPE)).astype(np.float32), generator.integers(10, size=50)) for _ in range(5)
     ]
     stages = jax.tree.map(lambda value: np.asarray(value)[None], hparams)
-    state = init_train_state(stages, streams, SHAPE, config, keep_best=False)
+    start = jax.jit(init_train_state, static_argnums=(2, 3), static_argnames="keep_best")
+    state = start(stages, streams, SHAPE, config, keep_best=False)
     theirs = jax.tree.map(lambda a: torch.tensor(np.asarray(a), requires_grad=True), state.params)
     forward = getattr(torch_nets, reference)
 
@@ -75,11 +77,13 @@ def test_it_trains_as_pytorch_does_with_the_same_weights(name, reference):
         return logits, torch.nn.functional.cross_entropy(logits, torch.tensor(batch.labels))
 
     key, first = jax.random.key(0), batches[0]
-    logits, _ = network.apply(state.variables, first.images, train=True, rngs={"dropout": key}, mutable=["batch_stats"])
+    apply = jax.jit(functools.partial(network.apply, train=True, rngs={"dropout": key}, mutable=["batch_stats"]))
+    logits, _ = apply(state.variables, first.images)
     expected, loss = their_loss(first)
     np.testing.assert_allclose(logits, expected.detach(), rtol=1e-4, atol=2e-5)
     loss.backward()
-    grads, _ = jax.grad(loss_fn, has_aux=True)(state.params, state.batch_stats, first, hparams, key, network)
+    differentiate = jax.jit(jax.grad(loss_fn, has_aux=True), static_argnums=5)
+    grads, _ = differentiate(state.params, state.batch_stats, first, hparams, key, network)
     for ours, other in zip(jax.tree.leaves(grads), jax.tree.leaves(theirs), strict=True):
         np.testing.assert_allclose(ours, other.grad, rtol=1e-3, atol=2e-6)
     optimizer = torch.optim.SGD(jax.tree.leaves(theirs), lr=float(hparams.learning_rate), momentum=0.9)

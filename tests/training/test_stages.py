@@ -12,7 +12,7 @@ from cnnjax.study.plan import list_trials, make_plan
 from cnnjax.study.schema import from_config
 from cnnjax.utils.errors import RequestError
 from tests.support.studies import make_study
-from tests.training.test_population import UNSTEADY, Bench, assert_close, assert_same, member_of
+from tests.training.test_population import UNSTEADY, Bench, assert_close, assert_same, logits_of, member_of
 
 pytestmark = pytest.mark.usefixtures("dense")
 
@@ -233,7 +233,7 @@ def test_metrics_of_validation_are_scikit_learns():
     split = bench.splits.validation
     images = np.asarray(split.images, np.float32) * np.asarray(split.scale) + np.asarray(split.shift)
     variables = jax.tree.map(lambda leaf: leaf[0], state.variables)
-    predicted = np.asarray(bench.population.config.network.apply(variables, images, train=False)).argmax(-1)
+    predicted = logits_of(bench.population.config.network, variables, images).argmax(-1)
     expected = precision_recall_fscore_support(
         np.asarray(split.labels), predicted, labels=range(10), average="macro", zero_division=0
     )
