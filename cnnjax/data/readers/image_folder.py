@@ -67,10 +67,9 @@ def read_image_folder(root: Path, name: str, size: int | None, resize: str) -> S
     in_classes = [each for folders in files.values() for each in folders.values()]
     paths = [path for each in in_classes for path in each]
     parents = [(each, str(each[0].parent.relative_to(root))) for each in in_classes]
-    stats = [(f"{parent}/{path.name}", path.stat()) for each, parent in parents for path in each]
     key = {
         "folder": str(root.resolve()),
-        "files": [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats],
+        "files": [_identify(parent, path) for each, parent in parents for path in each],
         "resized": size and (size, resize),
         "decoding": DECODING,
     }
@@ -83,6 +82,12 @@ def read_image_folder(root: Path, name: str, size: int | None, resize: str) -> S
         images = images[len(labels) :]
     notes += tuple(arrays["notes"].tolist())
     return Source(splits["train"], splits.get("test"), classes, splits.get("validation"), notes)
+
+
+def _identify(parent: str, path: Path) -> tuple[str, int, int]:
+    """Returns the name, size and time of a file. Keeping the whole `stat` of many files would take much memory."""
+    stat = path.stat()
+    return f"{parent}/{path.name}", stat.st_size, stat.st_mtime_ns
 
 
 def _list_files(root: Path) -> tuple[dict[str, dict[str, list[Path]]], tuple[str, ...]]:
