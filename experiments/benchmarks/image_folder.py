@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
     """Measures the starts and writes the table, or reads the folder once."""
     del argv
     if READ.value:
-        print(*read(FOLDER.value))
+        print(*read(str(FOLDER.value)))
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(FOLDER.value or f"{temporary}/images")
@@ -65,11 +65,11 @@ def write_images(folder: Path) -> None:
     from PIL import Image
 
     _, source = load.load_source(DataConfig(path=os.environ["CNNJAX_FASHION_MNIST"]))
-    for split, (images, labels) in source.splits.items():
+    for name, split in source.splits.items():
         for label in range(len(source.classes)):
-            (folder / split / str(label)).mkdir(parents=True)
-        for index, (image, label) in enumerate(zip(images, labels, strict=True)):
-            Image.fromarray(image[..., 0]).save(folder / split / str(label) / f"{index:05d}.png")
+            (folder / name / str(label)).mkdir(parents=True)
+        for index, (image, label) in enumerate(zip(split.images, split.labels, strict=True)):
+            Image.fromarray(image[..., 0]).save(folder / name / str(label) / f"{index:05d}.png")
 
 
 if __name__ == "__main__":
