@@ -18,7 +18,7 @@ configuration that are told apart, by Welch's test (`before`) and with moderated
 
 import argparse
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,18 +76,27 @@ class Decided(NamedTuple):
 def decide(values: np.ndarray, moderated: bool = True, scale: Scale = IDENTITY) -> Decided:
     """Decides a study of values [k, n], to be tested on a scale, as `stats.rank` does."""
     k, values = len(values), scale.apply(values)
-    paired = pairing_helps({i: dict(enumerate(row)) for i, row in enumerate(values)})
-    samples = list(values)
-    prior: Prior = borrow(samples, paired, scale) if moderated else NO_PRIOR
-    found, means = pairwise_errors(samples, paired, prior), values.mean(axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        p = 2 * stdtr(found.freedom, -np.abs(np.subtract.outer(means, means)) / found.standard_error)
-    winner, upper = int(means.argmax()), np.triu_indices(k, 1)
+    p, winner, upper = _pairwise_p(values, moderated, scale), int(values.mean(axis=1).argmax()), np.triu_indices(k, 1)
     apart = np.zeros((k, k), bool)
     apart[upper] = holm(p[upper]) < _RISK
     excluded = hsu_factor(k - 1) * p[winner] < _RISK
     excluded[winner] = False
     return Decided(excluded, (apart | apart.T)[winner], int(apart.sum()))
+
+
+def told_apart(values: np.ndarray, moderated: bool = True, scale: Scale = IDENTITY) -> np.ndarray:
+    """Returns which configurations [k - 1] of a study [k, n] the test of one pair tells apart from the first."""
+    return _pairwise_p(scale.apply(values), moderated, scale, one_pair=True)[0, 1:] < _RISK
+
+
+def _pairwise_p(values: np.ndarray, moderated: bool, scale: Scale, one_pair: bool = False) -> np.ndarray:
+    """Returns the p-values [k, k] of the tests of all pairs, given values [k, n] on a scale."""
+    paired = pairing_helps({i: dict(enumerate(row)) for i, row in enumerate(values)})
+    samples = list(values)
+    prior: Prior = borrow(samples, paired, scale, one_pair) if moderated else NO_PRIOR
+    found, means = pairwise_errors(samples, paired, prior), values.mean(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return 2 * stdtr(found.freedom, -np.abs(np.subtract.outer(means, means)) / found.standard_error)
 
 
 def draw(k: int, n: int, spread: str, paired: bool, generator: np.random.Generator) -> np.ndarray:
@@ -102,6 +111,16 @@ def draw(k: int, n: int, spread: str, paired: bool, generator: np.random.Generat
     if spread == "collapsing":
         noise[generator.random((k, n)) < _COLLAPSE] = np.nan
     return noise
+
+
+def draw_alike(
+    samples: Sequence[np.ndarray], scale: Scale, n: int, studies: int, generator: np.random.Generator
+) -> Iterator[np.ndarray]:
+    """Yields studies [k, n] with the means and spreads of samples on a scale, as shares of whole images."""
+    means, stds = (np.array([[f(of)] for of in samples]) for f in (np.mean, lambda of: np.std(of, ddof=1)))
+    for _ in range(studies):
+        values = scale.invert(means + stds * generator.normal(size=(len(samples), n)))
+        yield np.round(values * scale.examples) / scale.examples
 
 
 def split_stuck_seeds(rows: Iterable[np.ndarray]) -> tuple[dict[int, dict[int, float]], dict[int, set[int]]]:
@@ -140,18 +159,6 @@ def errors(studies: int) -> Iterator[dict[str, Any]]:
         yield row | {"lost": lost, "named": named, "places": np.mean([one.pairs > 0 for one in found])}
 
 
-def told_apart(values: np.ndarray, moderated: bool = True, scale: Scale = IDENTITY) -> np.ndarray:
-    """Returns which configurations [k - 1] of a study [k, n] the test of one pair tells apart from the first."""
-    values = scale.apply(values)
-    paired = pairing_helps({i: dict(enumerate(row)) for i, row in enumerate(values)})
-    samples = list(values)
-    prior = borrow(samples, paired, scale, one_pair=True) if moderated else NO_PRIOR
-    found, means = pairwise_errors(samples, paired, prior), values.mean(axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        p = 2 * stdtr(found.freedom[0], -np.abs(means - means[0]) / found.standard_error[0])
-    return p[1:] < _RISK
-
-
 def pairs(studies: int) -> Iterator[dict[str, Any]]:
     """Yields a row per cell of the test of one pair, whose spreads those of the other configurations moderate."""
     for k, spread, paired, n in itertools.product((3, 12, 48), SPREADS[:-1], (False, True), SEEDS):
@@ -162,11 +169,8 @@ def pairs(studies: int) -> Iterator[dict[str, Any]]:
     for truth, (_, examples) in TRUTHS.items():
         scale = Scale("logit", examples)
         logits = sorted((scale.apply(of) for of in read_groups(truth)), key=lambda of: -of.mean())
-        means, stds = (np.array([[f(of)] for of in logits]) for f in (np.mean, lambda of: np.std(of, ddof=1)))
         for n in SEEDS:
-            generator = np.random.default_rng(n)
-            drawn = (scale.invert(means + stds * generator.normal(size=(len(logits), n))) for _ in range(studies))
-            counts = [np.round(of * examples) / examples for of in drawn]
+            counts = [*draw_alike(logits, scale, n, studies, np.random.default_rng(n))]
             row = {"truth": truth, "configurations": len(logits), "seeds": n, "studies": studies}
             row |= {"before": np.mean([told_apart(of, moderated=False) for of in counts])}
             yield row | {"after": np.mean([told_apart(of, scale=scale) for of in counts])}
@@ -188,18 +192,16 @@ def power(studies: int) -> Iterator[dict[str, Any]]:
     for truth, (_, examples) in TRUTHS.items():
         scale = Scale("logit", examples)
         logits = [scale.apply(of) for of in read_groups(truth)]
-        means, stds = (np.array([[f(of)] for of in logits]) for f in (np.mean, lambda of: np.std(of, ddof=1)))
+        best = int(np.argmax([of.mean() for of in logits]))
         for n in SEEDS:
-            generator = np.random.default_rng(n)
-            drawn = (scale.invert(means + stds * generator.normal(size=(len(logits), n))) for _ in range(studies))
-            counts = [np.round(of * examples) / examples for of in drawn]
+            counts = [*draw_alike(logits, scale, n, studies, np.random.default_rng(n))]
             before = [decide(of, moderated=False) for of in counts]
             after = [decide(of, scale=scale) for of in counts]
             row = {"truth": truth, "configurations": len(logits), "seeds": n, "studies": studies}
             row |= {"before": np.mean([one.worse.sum() for one in before]) / (len(logits) - 1)}
             row |= {"holm": np.mean([one.worse.sum() for one in after]) / (len(logits) - 1)}
             row |= {"after": np.mean([one.excluded.sum() for one in after]) / (len(logits) - 1)}
-            yield row | {"lost": np.mean([one.excluded[means.argmax()] for one in after])}
+            yield row | {"lost": np.mean([one.excluded[best] for one in after])}
 
 
 def committed() -> Iterator[dict[str, Any]]:
@@ -267,15 +269,13 @@ def looks(studies: int, most: int = 20) -> Iterator[dict[str, Any]]:
     for truth, (_, examples) in TRUTHS.items():
         scale, generator = Scale("logit", examples), np.random.default_rng(most)
         logits = [scale.apply(of) for of in read_groups(truth)]
-        means, stds = (np.array([[f(of)] for of in logits]) for f in (np.mean, lambda of: np.std(of, ddof=1)))
+        best = int(np.argmax([of.mean() for of in logits]))
         k, found, fixed = len(logits), [], []
-        for _ in range(studies):
-            drawn = scale.invert(means + stds * generator.normal(size=(k, most)))
-            values = np.round(drawn * examples) / examples
+        for values in draw_alike(logits, scale, most, studies, generator):
             found.append(grow(values, scale=scale))
             fixed.append(decide(values, scale=scale).excluded.sum() / (k - 1))
         row = {"truth": truth, "configurations": k, "spread": "", "paired": False, "studies": studies}
-        row |= {"lost": np.mean([one.ever[means.argmax()] for one in found])}
+        row |= {"lost": np.mean([one.ever[best] for one in found])}
         row |= {"named": np.mean([one.excluded.sum() == k - 1 for one in found])}
         row |= {"trainings": np.mean([one.seeds.sum() for one in found]), "fixed": k * most}
         yield row | {"after": np.mean([one.excluded.sum() for one in found]) / (k - 1), "after_fixed": np.mean(fixed)}

@@ -5,8 +5,8 @@ with the first seed. At each rung, the best of each bracket go on to the next on
 configurations start at the first rung, and those that went on before stay.
 
 At the end, those that reached the last rung are trained with more seeds of the study, in steps, for as long as they may
-still be the best (`cnnjax.stats.rank`), as in SMAC3 (Lindauer et al. 2022). A step is half as many seeds as there are,
-and at least two: the seeds of a step train side by side.
+still be the best (`cnnjax.stats.rank`), as in SMAC3 (Lindauer et al. 2022). A step adds half as many seeds as a
+configuration has, and at least two, which train side by side.
 """
 
 from collections.abc import Callable, Mapping

@@ -3,9 +3,10 @@
     python -m experiments.benchmarks.image_folder
 
 Writes Fashion-MNIST of CNNJAX_FASHION_MNIST as 70,000 PNG files of 28x28 pixels into a temporary folder, or takes those
-of an earlier call (`--folder`). Each start is a process of its own, with the data cache of the start before it. Seconds
-are those from the imports to the data as a study has it, split and hashed; memory is the peak beyond that of the
-process before, as a multiple of the images' bytes. Writes image_folder.csv beside this file.
+of an earlier call (`--folder`). Each start is a process of its own, with the data cache of the start before it. The
+seconds begin after the imports, and end when the data is split and hashed, as a study has it. The memory is the peak of
+the process without what it takes before reading, also as a multiple of the images' bytes. Writes image_folder.csv
+beside this file.
 """
 
 import os
@@ -29,9 +30,8 @@ OUTPUT = flags.DEFINE_string("output", None, "Where to write the table (default:
 READ = flags.DEFINE_bool("read", False, "Only read the folder, and print seconds, bytes of memory and of images.")
 
 
-def main(argv: list[str]) -> None:
+def main(_: list[str]) -> None:
     """Measures the starts and writes the table, or reads the folder once."""
-    del argv
     if READ.value:
         print(*read(str(FOLDER.value)))
         return

@@ -21,7 +21,7 @@ from cnnjax.analysis.columns import measure_name
 from cnnjax.analysis.compare import read_side
 from cnnjax.analysis.compare.evidence import compare_sides
 from cnnjax.utils.errors import RequestError
-from tests.support.made_up_run import make_config, make_run, read_answer
+from tests.support.made_up_run import leave_at_chance, make_config, make_run, read_answer
 
 ROOT = Path(__file__).parents[2]
 LADDER = {"models": ["baseline", "medium"], "data": {"validation": 0.1}, "select": "val_accuracy"}
@@ -426,17 +426,8 @@ def test_folds_are_compared_with_a_warning(tmp_path):
 
 def test_a_side_with_only_stuck_seeds_is_worse_only_if_bad_luck_is_improbable(tmp_path):
     run = make_run(tmp_path / "run", GRID | {"seeds": [0, 1]}, examples=200)
-    stuck = set(pd.read_csv(run / "trials.csv").query("model == 'baseline' and learning_rate == 0.01")["member"])
-
-    def never_leave_chance(trials: pd.DataFrame) -> pd.DataFrame:
-        trials.loc[trials["member"].isin(stuck), ["test_accuracy", "test_loss"]] = 0.1, np.log(10)
-        return trials
-
-    edit_trials(run, never_leave_chance)
-    metrics = run / "metrics.jsonl"
-    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
-    lines = [line | ({"train_accuracy": 0.1} if line["member"] in stuck else {}) for line in lines]
-    metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    stuck = pd.read_csv(run / "trials.csv").query("model == 'baseline' and learning_rate == 0.01")["trial"]
+    leave_at_chance(run, stuck)
     sides = (read_side(f"{run}:model={name},learning_rate=0.01") for name in ("baseline", "medium"))
     found = compare_sides(*sides, "test_accuracy")
     # Six of the eight seeds trained, and none of the other configurations is stuck.

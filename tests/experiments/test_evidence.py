@@ -50,9 +50,7 @@ def test_a_pair_with_borrowed_spreads_is_seldom_told_apart(k, n):
 def test_three_seeds_decide_three_times_as_much_of_the_quickstart_as_before():
     scale, generator, shares = Scale("logit", 158), np.random.default_rng(1), []
     logits = [scale.apply(of) for of in evidence.read_groups("quickstart")]
-    means, stds = (np.array([[f(of)] for of in logits]) for f in (np.mean, lambda of: np.std(of, ddof=1)))
-    for _ in range(200):
-        values = np.round(scale.invert(means + stds * generator.normal(size=(12, 3))) * 158) / 158
+    for values in evidence.draw_alike(logits, scale, 3, 200, generator):
         before, after = evidence.decide(values, moderated=False), evidence.decide(values, scale=scale)
         shares.append((before.worse.sum() / 11, after.excluded.sum() / 11))
     before, after = np.mean(shares, axis=0)

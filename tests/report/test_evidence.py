@@ -19,7 +19,7 @@ from cnnjax.report.sections import hyperparameters, protocol, ranking, spread, v
 from cnnjax.report.sections.hyperparameters import marginal_means
 from cnnjax.report.sections.search import expected_bests
 from cnnjax.report.sections.variance import split_variance
-from tests.support.made_up_run import GRID, make_config, make_run, read_answer
+from tests.support.made_up_run import GRID, leave_at_chance, make_config, make_run, read_answer
 
 TWO = {"learning_rate": [0.01, 0.03]}
 
@@ -297,13 +297,8 @@ def _stuck_run(folder: Path, values: np.ndarray, stuck: list[str]) -> Path:
     make_run(folder, _config(values.shape[1], train={"learning_rate": rates}), examples=200)
     frame = pd.read_csv(folder / "trials.csv")
     frame["val_accuracy"] = values.ravel()
-    at_chance = frame["trial"].isin(stuck)
-    frame.loc[at_chance, ["val_accuracy", "test_accuracy", "test_loss"]] = 0.1, 0.1, np.log(10)
     frame.to_csv(folder / "trials.csv", index=False)
-    members = frame.loc[at_chance, "member"].tolist()
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    lines = [line | ({"train_accuracy": 0.1} if line["member"] in members else {}) for line in lines]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    leave_at_chance(folder, stuck)
     return folder
 
 

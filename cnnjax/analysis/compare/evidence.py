@@ -148,15 +148,20 @@ def compare_sides(a: Side, b: Side, measure: str, runs: Iterable[Run] = (), **op
 
 
 def _bad_luck(a: Side, b: Side, runs: Iterable[Run]) -> float:
-    """Returns the probability that all trials of a side are stuck by bad luck, the larger one; 0 if some trained."""
+    """Returns the probability that all trials of a side are stuck by bad luck, of both sides the larger one.
+
+    It is 0 if both sides have trials that trained.
+    """
+    stuck = {name: (len(side.trials),) * 2 for name, side in (("A", a), ("B", b)) if side.is_stuck}
+    if not stuck:
+        return 0.0
     counts = {
         (run.workdir.resolve(), number): (len(every_stuck_seed(run, number)), len(run.keys(number)))
         for run in (a.run, b.run, *runs)
         for number in run.configurations.index
     }
-    sides = {name: (len(side.every_stuck), len(side.trials)) for name, side in (("A", a), ("B", b))}
-    lucks = stats.bad_luck(counts | {name: of for name, of in sides.items() if of[0] == of[1]})
-    return max((lucks[name] for name in sides if name in lucks), default=0.0)
+    found = stats.bad_luck(counts | stuck)
+    return max(found[name] for name in stuck)
 
 
 def _shared_measure(a: Run, b: Run) -> str:

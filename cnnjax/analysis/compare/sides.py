@@ -80,14 +80,18 @@ class Side:
         return dict(zip(self._keys(measured), measured[measure], strict=True))
 
     @property
-    def every_stuck(self) -> set[Hashable]:
-        """The seeds and streams of trials that never left chance."""
-        return {*self._keys(self.trials[self.trials["trial"].isin(stuck_trials(self.run)["trial"])])}
-
-    @property
     def stuck(self) -> set[Hashable]:
         """The seeds and streams of trials that never left chance; none if no other trial did."""
-        return found if len(found := self.every_stuck) < len(self.trials) else set()
+        return set() if self.is_stuck else {*self._keys(self._stuck_trials)}
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether no trial ever left chance."""
+        return len(self._stuck_trials) == len(self.trials)
+
+    @property
+    def _stuck_trials(self) -> pd.DataFrame:
+        return self.trials[self.trials["trial"].isin(stuck_trials(self.run)["trial"])]
 
     @staticmethod
     def _keys(trials: pd.DataFrame) -> Iterator[Hashable]:
