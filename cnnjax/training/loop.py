@@ -17,7 +17,7 @@ from cnnjax.training.devices import get
 from cnnjax.training.estimate import network_of
 from cnnjax.training.population import Population
 from cnnjax.training.resume import drop_newer_metrics, restore_or_init, split_into_parts
-from cnnjax.training.train_state import EpochMetrics, TrainState
+from cnnjax.training.train_state import EpochMetrics, TrainState, has_ended
 from cnnjax.training.work import Checkpoint, MemberBatch, Work
 from cnnjax.utils.progress import Progress
 from cnnjax.utils.signals import interruptibly
@@ -111,8 +111,7 @@ def _train(work: Work, now: Checkpoint) -> Checkpoint:
     state, epoch, seconds = now
     next_stop = min(stop for stop in work.waiting if stop > epoch)
     diverged, stage = get((state.diverged, state.stage))
-    planned = work.hparams.epochs
-    ended = (diverged > 0) | (stage == planned.shape[1]) | (planned[:, 0] == 0)
+    ended = has_ended(diverged, stage, work.hparams.epochs)
     if ended.all():
         _update_expected(work, [], epoch)
         return Checkpoint(state, next_stop, seconds)

@@ -31,6 +31,7 @@ from cnnjax.training.train_state import (
     TrainState,
     epoch_metrics,
     final_variables,
+    has_ended,
     map_averages,
     with_more_epochs,
 )
@@ -299,8 +300,7 @@ class Population:
             return state, jax.tree.map(lambda row, value: row.at[i].set(value), history, metrics)
 
         if self.skips_ended:
-            trains = (state.diverged == 0) & (state.stage < len(hparams.epochs)) & (hparams.epochs[0] > 0)
-            epochs = jnp.where(trains, epochs, 0)
+            epochs = jnp.where(has_ended(state.diverged, state.stage, hparams.epochs), 0, epochs)
         shape = (self.every, *hparams.ema.shape[1:2]) if self.config.averages else (self.every,)
         history = epoch_metrics(self.config.metrics)(*(jnp.full(shape, jnp.nan) for _ in self.measures))
         return lax.fori_loop(0, epochs, one_epoch, (state, history))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cnnjax.training.devices import get
-from cnnjax.training.train_state import TrainState
+from cnnjax.training.train_state import TrainState, has_ended
 from cnnjax.training.work import Checkpoint, Work
 from cnnjax.utils.signals import interruptibly
 
@@ -52,7 +52,7 @@ def restore_or_init(work: Work, checkpoints: "Checkpoints", most: int, lines: li
 def _lags(work: Work, state: TrainState, epoch: int) -> bool:
     """Returns whether a waiting member ended before this epoch, because it was asked for fewer epochs than others."""
     stage, trained, diverged = get((state.stage, state.epoch, state.diverged))
-    ended = (diverged > 0) | (stage == work.hparams.epochs.shape[1])
+    ended = has_ended(diverged, stage, work.hparams.epochs)
     places = {place for trials in work.waiting.values() for place, _ in trials}
     return any(not ended[place] and trained[place] < epoch for place in places)
 

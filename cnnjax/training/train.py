@@ -31,6 +31,7 @@ from cnnjax.training.train_state import (
     end_epoch,
     epoch_metrics,
     for_each_average,
+    has_ended,
     hparams_of_stage,
     map_averages,
     new_plateau,
@@ -188,7 +189,7 @@ def train_epoch(
         metrics = metrics._make(jnp.broadcast_to(value, hparams.ema.shape[-2]) for value in metrics)
 
     trained = end_epoch(trained, metrics, hparams, config)
-    trains = (state.diverged == 0) & (state.stage < len(hparams.epochs))
+    trains = ~has_ended(state.diverged, state.stage, hparams.epochs)
     rolled_back = state._replace(diverged=jnp.where(trains, state.epoch + 1, state.diverged))
     return where(trains & jnp.isfinite(metrics.train_loss).all(), trained, rolled_back), metrics
 

@@ -222,6 +222,19 @@ def _next_plateau(plateau: Plateau, score: Array, sign: Array, hparams: Hparams,
     return where(starts_stage, new_plateau(), after)
 
 
+def has_ended(diverged: Any, stage: Any, epochs: Any) -> Any:
+    """Returns whether a member trains no more, or each of stacked members.
+
+    It has diverged or completed its stages, or it is a copy, which has 0 epochs.
+
+    Args:
+        diverged: int32 [] or [members], of the state.
+        stage: int32 [] or [members], of the state.
+        epochs: int32 [stages] or [members, stages], of the hyperparameters.
+    """
+    return (diverged > 0) | (stage == epochs.shape[-1]) | (epochs[..., 0] == 0)
+
+
 def with_more_epochs(state: TrainState, hparams: Hparams) -> TrainState:
     """Returns a state, or stacked states, that continue training if `hparams` have more epochs than they trained.
 

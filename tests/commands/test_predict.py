@@ -6,10 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
-import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -31,7 +29,7 @@ from cnnjax.training.evaluate import EVALUATION_BATCH
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.progress import Progress
 from tests.support.runs import batch_sizes, trial_ids
-from tests.support.studies import add_tiny, make_study
+from tests.support.studies import add_tiny, logits_of, make_study
 
 # Two configurations of two seeds and two lengths, trained as one chunk of four members.
 GRID = {"learning_rate": (0.05, 0.1), "epochs": (1, 3)}
@@ -135,7 +133,7 @@ def test_a_network_is_whole_and_alone(trained):
     images = dataset.test.images[:5]
     normalized = ((images / 255 - dataset.mean) / dataset.std).astype(np.float32)
     np.testing.assert_allclose(images * taken.scale + taken.shift, normalized, atol=1e-5)
-    logits = jax.jit(partial(taken.network.apply, train=False))(taken.variables, images * taken.scale + taken.shift)
+    logits = logits_of(taken.network, taken.variables, images * taken.scale + taken.shift)
     np.testing.assert_allclose(logits, taken.logits(images), rtol=1e-5, atol=1e-5)
     assert taken.logits(images[:0]).shape == (0, 10)
     for other in (images / 255, images[..., 0], np.pad(images, ((0, 0), (0, 1), (0, 1), (0, 0)))):

@@ -3,7 +3,6 @@
 import copy
 import itertools
 from collections import Counter
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +19,7 @@ from cnnjax.training.optimizers import make_optimizer
 from cnnjax.training.stacking import Hparams
 from cnnjax.training.train import Batch, loss_fn
 from tests.models.test_network import PUBLISHED
+from tests.support.studies import logits_of
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: nothing to compare with")
 from experiments.benchmarks import torch_models  # noqa: E402
@@ -161,7 +161,7 @@ def test_logits_loss_gradients_and_statistics(name, smoothing):
     module.eval()
     with torch.no_grad():
         evaluated, _ = torch_loss(module, images, labels, 0.0)
-    assert error(jax.jit(partial(network.apply, train=False))(variables, images), evaluated.numpy()) < 1e-4
+    assert error(logits_of(network, variables, images), evaluated.numpy()) < 1e-4
 
     module.train()
     logits, their_loss = torch_loss(module, images, labels, smoothing)

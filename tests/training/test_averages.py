@@ -16,8 +16,8 @@ from cnnjax.training.stacking import Hparams
 from cnnjax.training.train_state import Averages, TrainState, average_weights
 from cnnjax.utils.errors import RequestError
 from tests.support.runs import assert_equal_numbers, crash_everywhere, read_all, run
-from tests.support.studies import make_study
-from tests.training.test_population import Bench, assert_close, assert_same, logits_of, member_of
+from tests.support.studies import logits_of, make_study
+from tests.training.test_population import Bench, assert_close, assert_same, member_of
 
 SHAPE, STEPS = (4, 3), 7
 

@@ -1,7 +1,5 @@
 """Evaluation counts every example once, in order, for any number of examples."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +12,7 @@ from cnnjax.analysis.metrics import classification
 from cnnjax.models.network import build_network, initial_variables
 from cnnjax.training import evaluate
 from cnnjax.training.evaluate import DeviceSplit
+from tests.support.studies import logits_of
 
 
 @pytest.mark.slow
@@ -26,8 +25,7 @@ def test_every_example_counts_once(count, monkeypatch):
     network = build_network("baseline", 3)
     variables = initial_variables(network, (4, 4, 1), "he", jax.random.key(0))
     split = DeviceSplit(jnp.array(images), jnp.array(labels), jnp.array([1 / 255]), jnp.array([0.5]))
-    apply = jax.jit(partial(network.apply, train=False))
-    logits = np.asarray(apply(variables, images / np.float32(255) + 0.5), np.float64)
+    logits = logits_of(network, variables, images / np.float32(255) + 0.5).astype(np.float64)
     losses = np.log(np.exp(logits).sum(-1)) - logits[np.arange(count), labels]
 
     measures = jax.jit(evaluate.evaluate, static_argnums=0)(network, variables, split)

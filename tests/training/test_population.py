@@ -1,7 +1,5 @@
 """Members that train together: each trains as if alone, one trace serves all, a diverged member disturbs no other."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,13 +17,9 @@ from cnnjax.training.memory import member_batch_size
 from cnnjax.training.population import Population
 from cnnjax.training.stacking import steps_per_epoch, table_size
 from cnnjax.training.train import Batch, epoch_order, loss_fn, stream_key
-from tests.support.studies import make_study
+from tests.support.studies import logits_of, make_study
 
 pytestmark = [pytest.mark.usefixtures("dense"), pytest.mark.slow]
-
-
-def logits_of(network, variables, images):
-    return np.asarray(jax.jit(partial(network.apply, train=False))(variables, images))
 
 
 class Bench:

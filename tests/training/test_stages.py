@@ -11,8 +11,8 @@ from cnnjax.study.metrics import EPOCH_MEASURES
 from cnnjax.study.plan import list_trials, make_plan
 from cnnjax.study.schema import from_config
 from cnnjax.utils.errors import RequestError
-from tests.support.studies import make_study
-from tests.training.test_population import UNSTEADY, Bench, assert_close, assert_same, logits_of, member_of
+from tests.support.studies import logits_of, make_study
+from tests.training.test_population import UNSTEADY, Bench, assert_close, assert_same, member_of
 
 pytestmark = pytest.mark.usefixtures("dense")
 
