@@ -78,7 +78,7 @@ class MadeUp:
         self._rng = np.random.default_rng(0)
         self._of_members = np.empty(0)
 
-    def stack(self, members: list) -> tuple[Any, Any]:
+    def stack(self, members: list, size: int) -> tuple[Any, Any]:
         """As a population does; remembers how good each member will be."""
         from cnnjax.training.stacking import TableSize, stack_members
 
