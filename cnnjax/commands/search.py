@@ -68,7 +68,7 @@ def _next(study: Study, folder: RunFolder) -> list[dict[str, Any]]:
         return [*asked, *new]
     after, decisions = halving.promote(study, asked, results.score)
     if after == asked and len(study.seeds) > 1:
-        after, more = halving.race(study, asked, results.score, lambda scores: _may_be_best(study, scores))
+        after, more = halving.race(study, asked, results.score, lambda scores: _judge(study, scores))
         decisions += more
     _record(folder, decisions)
     return after
@@ -101,13 +101,15 @@ class _Results:
         return -math.inf if any(map(math.isnan, scores)) else sum(scores) / len(scores)
 
 
-def _may_be_best(study: Study, scores: halving.Scores) -> set[int]:
+def _judge(study: Study, scores: halving.Scores) -> halving.Standing:
     """Returns the configurations that the scores do not exclude from being the best; the best one if all diverged."""
     trained = {number: of for number, of in scores.items() if all(map(math.isfinite, of.values()))}
     if len(trained) < 2:
-        return {*trained} or {min(scores)}
-    most = metric_of(study.select).most
-    return {rank.name for rank in stats.rank(trained, most=most) if rank.may_be_best}  # type: ignore[misc]
+        return halving.Standing({*trained} or {min(scores)}, 1.0)
+    ranks = stats.rank(trained, most=metric_of(study.select).most)
+    left = [rank for rank in ranks if rank.may_be_best]
+    powers = [rank.against.power(len(study.seeds)) for rank in left if rank.against is not None]
+    return halving.Standing({rank.name for rank in left}, max(powers, default=1.0))  # type: ignore[misc]
 
 
 def _record(folder: RunFolder, decisions: list[dict[str, Any]]) -> None:

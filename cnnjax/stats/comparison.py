@@ -11,7 +11,7 @@ import numpy as np
 from cnnjax.stats.effect_size import Share, hedges_g, superiority
 from cnnjax.stats.moderation import NO_PRIOR, Prior, pairwise_errors
 from cnnjax.stats.permutation import exchange_p, sign_flip_p
-from cnnjax.stats.planning import seeds_to_decide
+from cnnjax.stats.planning import decision_power, seeds_to_decide
 from cnnjax.stats.scales import IDENTITY, Scale
 from cnnjax.stats.spread import (
     LEVEL,
@@ -252,23 +252,31 @@ class Comparison:
 
         See `seeds_to_decide`. None if that is more than 10,000, or without a spread.
         """
-        tested = self.tested
-        if not self.has_spread:
-            return None
+        return seeds_to_decide(**self._planned) if self.has_spread else None
+
+    def power(self, seeds: int) -> float:
+        """Returns the probability that `seeds` seeds per side decide, if the true difference is the observed one.
+
+        See `decision_power`. 0 without a spread.
+        """
+        return decision_power(seeds, **self._planned) if self.has_spread else 0.0
+
+    @property
+    def _planned(self) -> dict[str, Any]:
+        """What is known of a comparison of more seeds, for `planning`."""
         # For n seeds on each side: the degrees of freedom over n - 1.
         a, b = (1.0, 0.0) if self.paired else map(variance, self._scaled)
-        per_seed = (a + b) ** 2 / (a**2 + b**2) if a + b > 0 else 2.0
         middle = float(np.mean([sample.mean() for sample in self._scaled]))
         unit = float(self.scale.invert_difference(middle, 1e-6)) / 1e-6  # of the measure, for small differences
-        return seeds_to_decide(
-            tested.value,
-            tested.std,
-            freedom=tested.freedom,
-            per_seed=per_seed,
-            borrowed=self.prior.borrowed(min(len(self.a), len(self.b)) - 1),
-            margin=None if self.margin is None else self.margin / unit,
-            level=self.level,
-        )
+        return {
+            "difference": self.tested.value,
+            "std": self.tested.std,
+            "freedom": self.tested.freedom,
+            "per_seed": (a + b) ** 2 / (a**2 + b**2) if a + b > 0 else 2.0,
+            "borrowed": self.prior.borrowed(min(len(self.a), len(self.b)) - 1),
+            "margin": None if self.margin is None else self.margin / unit,
+            "level": self.level,
+        }
 
     @property
     def more_seeds(self) -> tuple[int, int] | None:

@@ -6,11 +6,12 @@ configurations start at the first rung, and those that went on before stay.
 
 At the end, those that reached the last rung are trained with more seeds of the study, in steps, for as long as they may
 still be the best (`cnnjax.stats.rank`), as in SMAC3 (Lindauer et al. 2022). A step adds half as many seeds as a
-configuration has, and at least two, which train side by side.
+configuration has, and at least two, which train side by side. The race ends early if all seeds of the study would
+hardly decide it, as group-sequential trials end for futility.
 """
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cnnjax.study.search import draw, most_rungs
 
@@ -21,6 +22,20 @@ Asked = dict[str, Any]  # a configuration: its values by key, `train.epochs` and
 Score = Callable[[Asked], float | None]  # larger is better; None without a result
 Scores = Mapping[int, Mapping[int, float]]  # by number of the configuration and by seed
 Decision = dict[str, Any]  # a line of search.jsonl
+
+LEAST_POWER = 0.3  # of a race that goes on; below, the configurations are as good as equal for this number of seeds
+
+
+class Standing(NamedTuple):
+    """How a race over seeds stands.
+
+    Attributes:
+        may_be_best: the configurations that may be the best.
+        power: the probability that all seeds of the study exclude one of them, the largest of all but the winner.
+    """
+
+    may_be_best: set[int]
+    power: float
 
 
 def rung_epochs(study: "Study") -> tuple[int, ...]:
@@ -97,7 +112,7 @@ def race(
     study: "Study",
     asked: list[Asked],
     score: Score,
-    may_be_best: Callable[[Scores], set[int]],
+    judge: Callable[[Scores], Standing],
 ) -> tuple[list[Asked], list[Decision]]:
     """Decides which of the configurations at the last rung train with more seeds.
 
@@ -105,7 +120,7 @@ def race(
         study: the study.
         asked: all configurations, after the last rung.
         score: as of `promote`, with one seed.
-        may_be_best: takes the scores of configurations by seed, and returns those which may be the best.
+        judge: takes the scores of configurations by seed, and returns which may be the best.
 
     Returns:
         The configurations with the seeds that they are asked to train now, and all decisions about seeds.
@@ -120,14 +135,17 @@ def race(
         if any(value is None for values in found.values() for value in values.values()):
             break
         scores: dict[int, dict[int, float]] = found  # type: ignore[assignment]
-        kept = left if count == 1 else may_be_best(scores)  # one seed tells nothing about the spread
+        # One seed tells nothing about the spread.
+        kept, power = Standing(left, 1.0) if count == 1 else judge(scores)
         decisions.append(
             {"rule": "seeds", "seeds": list(seeds[:count]), "kept": sorted(kept), "dropped": sorted(left - kept)}
-            | {"scores": {str(n): list(values.values()) for n, values in scores.items()}}
+            | {"scores": {str(n): list(values.values()) for n, values in scores.items()}, "power": round(power, 3)}
         )
         left = set(kept)
         if len(left) == 1:
             counts[left.pop()] = len(seeds)
+            break
+        if power < LEAST_POWER:
             break
         count = min(len(seeds), count + max(2, count // 2))
         counts |= {number: max(counts[number], count) for number in left}

@@ -79,6 +79,7 @@ def test_halving_trains_the_best_of_each_rung_further_and_no_other(halved):
     scores = {int(n): value for n, value in first["scores"].items()}
     assert first["kept"] == sorted(sorted(scores, key=lambda n: -scores[n])[:4]) and len(second["kept"]) == 2
     assert [line["rule"] for line in seeds] == ["seeds"] * len(seeds) and len(seeds) >= 1
+    assert all(0 <= line["power"] <= 1 for line in seeds)
     results = cnnjax.load_results(workdir)
     rows = results[results["seed"] == 0].set_index("learning_rate")
     for number, one in enumerate(asked(workdir)):

@@ -377,6 +377,7 @@ def test_more_seeds():
     assert close.verdict == "undecided"
     tested = close.tested
     assert close.seeds == seeds_to_decide(tested.value, tested.std, freedom=3)
+    assert close.power(close.seeds - 1) < 0.8 <= close.power(close.seeds)
     assert close.more_seeds == (close.seeds - 4, close.seeds - 4)
     of_ten = dataclasses.replace(close, tests=10)
     assert of_ten.seeds == seeds_to_decide(tested.value, tested.std, freedom=3, level=0.99) > close.seeds

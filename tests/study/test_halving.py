@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnjax.study.halving import first_rungs, list_brackets, promote, race, rung_epochs
+from cnnjax.study.halving import LEAST_POWER, Standing, first_rungs, list_brackets, promote, race, rung_epochs
 from tests.support.studies import make_study
 
 
@@ -119,12 +119,27 @@ def test_a_challenger_gets_seeds_for_as_long_as_it_may_be_the_best():
     curves = np.array([[0.9] * 3, [0.1] * 3, [0.8] * 3, [0.7] * 3])
     limits = {3: 0.5, 5: 0.85}  # by the number of seeds
 
-    def may_be_best(scores):
+    def judge(scores):
         assert all(len(values) == len(scores[0]) for values in scores.values())
-        return {number for number, values in scores.items() if np.mean([*values.values()]) > limits[len(values)]}
+        left = {number for number, values in scores.items() if np.mean([*values.values()]) > limits[len(values)]}
+        return Standing(left, power=LEAST_POWER)
 
-    asked, seen = first_rungs(study), set()
-    while (more := race(study, asked, scorer(study, curves, seen), may_be_best)[0]) != asked:
-        asked = more
+    asked, seen = run_race(study, curves, judge)
     assert [len(one["seeds"]) for one in asked] == [7, 3, 5, 5]
     assert (1, 3, 3) not in seen
+
+
+def test_a_race_ends_if_all_seeds_would_hardly_decide_it():
+    study = make_halving(3, epochs=3, seeds=range(20), rungs=1)
+    curves = np.array([[0.9] * 3, [0.1] * 3, [0.8] * 3])
+    power = {3: 0.9, 5: LEAST_POWER - 0.01}  # by the number of seeds
+    asked, _ = run_race(study, curves, lambda scores: Standing({0, 2}, power[len(scores[0])]))
+    assert [len(one["seeds"]) for one in asked] == [5, 3, 5]
+
+
+def run_race(study, curves, judge):
+    """What a race asks for until it ends, and all trials that it has looked at."""
+    asked, seen = first_rungs(study), set()
+    while (more := race(study, asked, scorer(study, curves, seen), judge)[0]) != asked:
+        asked = more
+    return asked, seen
