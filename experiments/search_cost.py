@@ -249,8 +249,8 @@ def add_seeds(workdir: Path, count: int) -> None:
     from cnnjax.analysis.read import read_run
     from cnnjax.commands.growth import with_added_seeds
     from cnnjax.runs.run_dir import RunFolder
-    from cnnjax.study.plan import configuration_id, list_trials
     from cnnjax.study.schema import from_run
+    from cnnjax.study.trials import configuration_id, list_trials
 
     run, folder = read_run(workdir), RunFolder(workdir)
     study = with_added_seeds(folder, from_run(run.config))

@@ -15,9 +15,9 @@ from cnnjax.multihost.shared_dir import open_folder
 from cnnjax.report import build_report
 from cnnjax.report.sections.confirmation import contender_table, text
 from cnnjax.runs.run_dir import RunFolder
-from cnnjax.study.plan import list_trials, single_out
 from cnnjax.study.schema import Study
 from cnnjax.study.search import default_configuration
+from cnnjax.study.trials import list_trials, single_out
 from cnnjax.utils.progress import Progress
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from cnnjax import stats
 from cnnjax.runs.run_dir import RunFolder
-from cnnjax.study.plan import Plan, Trial, list_trials
+from cnnjax.study.plan import Plan
 from cnnjax.study.schema import Study, from_config
+from cnnjax.study.trials import Trial, list_trials
 from cnnjax.study.validation import axis_keys
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.tree import differences

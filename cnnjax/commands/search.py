@@ -13,9 +13,9 @@ from cnnjax.runs.integrity import json_lines, read_lines, replaced
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.study import halving, samplers
 from cnnjax.study.metrics import metric_of
-from cnnjax.study.plan import list_trials
 from cnnjax.study.schema import Study, from_config
 from cnnjax.study.search import first_asked, fixed
+from cnnjax.study.trials import list_trials
 from cnnjax.utils.tree import finite
 
 FILE = "search.jsonl"

@@ -16,8 +16,8 @@ from cnnjax.commands.growth import check_repeatable, count_seeds, earlier_studie
 from cnnjax.multihost import processes
 from cnnjax.multihost.shared_dir import held, open_folder
 from cnnjax.runs.run_dir import RunFolder
-from cnnjax.study.plan import configuration_id, list_trials
 from cnnjax.study.schema import Study
+from cnnjax.study.trials import configuration_id, list_trials
 from cnnjax.training.program import writing
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.progress import Progress

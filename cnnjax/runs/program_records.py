@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cnnjax.runs.integrity import Damaged, add_checksum, append, json_lines, read_array, read_json, read_lines, replaced
-from cnnjax.study.plan import Member, Trial
+from cnnjax.study.plan import Member
+from cnnjax.study.trials import Trial
 from cnnjax.utils.tree import finite
 
 

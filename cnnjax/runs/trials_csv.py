@@ -16,8 +16,8 @@ from cnnjax.runs.schema import TEXT_COLUMNS
 from cnnjax.study.hparams import COLUMNS, STREAM_COLUMNS
 from cnnjax.study.metrics import MEASURES, is_measure
 from cnnjax.study.optimizers import COLUMN as ARGUMENT
-from cnnjax.study.plan import Trial
 from cnnjax.study.renamed import modern_table, with_old_columns
+from cnnjax.study.trials import Trial
 from cnnjax.utils.errors import RequestError
 
 TRIAL_COLUMNS = (

@@ -17,8 +17,9 @@ from cnnjax.runs.integrity import read_json
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.study import own_code
 from cnnjax.study.hparams import Static
-from cnnjax.study.plan import Trial, make_plan
+from cnnjax.study.plan import make_plan
 from cnnjax.study.schema import from_config
+from cnnjax.study.trials import Trial
 from cnnjax.training.augment.batch import gather_batch
 from cnnjax.training.augment.test_time import averaged_logits
 from cnnjax.training.checkpoints import read_variables, saved_epochs

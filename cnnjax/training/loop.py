@@ -11,7 +11,8 @@ from cnnjax.data import Dataset
 from cnnjax.models.summary import training_flops
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.runs.trials_csv import trial_row
-from cnnjax.study.plan import Member, Trial
+from cnnjax.study.plan import Member
+from cnnjax.study.trials import Trial
 from cnnjax.training.device_data import DeviceData
 from cnnjax.training.devices import get
 from cnnjax.training.estimate import network_of

@@ -12,8 +12,9 @@ from cnnjax.study.early_stopping import Stopping, read_stopping
 from cnnjax.study.hparams import BY_COLUMN, TRACED, Stage, Streams, Traced
 from cnnjax.study.lookahead import read_lookahead
 from cnnjax.study.metrics import EPOCH_MEASURES
-from cnnjax.study.plan import Member, Trial
+from cnnjax.study.plan import Member
 from cnnjax.study.schedules import Plateau, factors, is_by_step, read_plateau, total_steps
+from cnnjax.study.trials import Trial
 from cnnjax.utils.tree import tuple_type
 
 _NEVER = Stopping("val_accuracy", 2**30)  # patience that outlasts any training

@@ -8,7 +8,8 @@ from cnnjax.data import Dataset
 from cnnjax.runs.program_records import ProgramRecords
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.study.hparams import Streams
-from cnnjax.study.plan import Member, Trial
+from cnnjax.study.plan import Member
+from cnnjax.study.trials import Trial
 from cnnjax.training.device_data import DeviceData
 from cnnjax.training.population import Population
 from cnnjax.training.stacking import Hparams

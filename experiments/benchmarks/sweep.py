@@ -29,7 +29,8 @@ from absl import app, flags
 from cnnjax.data.prepare import data_folder
 from cnnjax.study import flags as study_flags
 from cnnjax.study.overrides import load_study
-from cnnjax.study.plan import Plan, Trial, make_plan
+from cnnjax.study.plan import Plan, make_plan
+from cnnjax.study.trials import Trial
 from experiments.benchmarks import workers
 from experiments.benchmarks.tables import write_table
 from experiments.benchmarks.workers import Work

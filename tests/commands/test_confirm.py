@@ -24,8 +24,9 @@ from cnnjax.commands.growth import check_repeatable
 from cnnjax.report import build_report, summarize_run
 from cnnjax.report.sections.confirmation import contender_table, text, verdict
 from cnnjax.runs.run_dir import RunFolder
-from cnnjax.study.plan import list_trials, make_plan, single_out
+from cnnjax.study.plan import make_plan
 from cnnjax.study.schema import from_config
+from cnnjax.study.trials import list_trials, single_out
 from cnnjax.training import program
 from cnnjax.training.population import Population
 from cnnjax.utils.errors import RequestError

@@ -108,7 +108,7 @@ def test_a_request_that_seeds_cannot_decide_is_refused(changes, options, words):
 
 
 def test_finished_seeds_are_counted_by_configuration():
-    from cnnjax.study.plan import list_trials
+    from cnnjax.study.trials import list_trials
 
     trials = list_trials(make_study(seeds=(0, 1, 2), train={"learning_rate": (0.1, 0.2)}))
     finished = [trials[1].id, trials[2].id, trials[3].id]

@@ -15,8 +15,9 @@ from cnnjax.runs.lock import locked
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.runs.trials_csv import TRIAL_COLUMNS, load_results, trial_row
 from cnnjax.study.hparams import Static, Traced
-from cnnjax.study.plan import list_trials, make_plan
+from cnnjax.study.plan import make_plan
 from cnnjax.study.schema import from_config
+from cnnjax.study.trials import list_trials
 from cnnjax.utils.errors import RequestError
 from tests.support.made_up_run import make_config, make_run
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from cnnjax.study.plan import list_trials
 from cnnjax.study.schema import from_config
+from cnnjax.study.trials import list_trials
 from cnnjax.utils.errors import RequestError
 from tests.support.studies import make_study
 

@@ -7,8 +7,9 @@ import pytest
 from cnnjax.analysis.columns import bounds, larger_is_better, measure_label
 from cnnjax.data.load import load_checked
 from cnnjax.study.metrics import MEASURES
-from cnnjax.study.plan import check_axes, list_trials, make_plan
+from cnnjax.study.plan import check_axes, make_plan
 from cnnjax.study.schema import Study, from_config
+from cnnjax.study.trials import list_trials
 from cnnjax.utils.errors import RequestError
 
 

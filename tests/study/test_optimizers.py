@@ -10,8 +10,9 @@ from optax import contrib
 
 from cnnjax.study import optimizers
 from cnnjax.study.overrides import overridden
-from cnnjax.study.plan import list_trials, make_plan
+from cnnjax.study.plan import make_plan
 from cnnjax.study.schema import from_config
+from cnnjax.study.trials import list_trials
 from cnnjax.utils.errors import RequestError
 
 

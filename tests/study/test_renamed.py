@@ -3,9 +3,9 @@
 import pytest
 
 from cnnjax.runs.trials_csv import read_table
-from cnnjax.study.plan import list_trials
 from cnnjax.study.renamed import OLD_KEYS, modern_config
 from cnnjax.study.schema import from_config, from_run
+from cnnjax.study.trials import list_trials
 from cnnjax.utils.errors import RequestError
 
 

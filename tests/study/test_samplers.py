@@ -2,9 +2,9 @@
 
 import pytest
 
-from cnnjax.study.plan import list_trials
 from cnnjax.study.samplers import ask, check_optuna
 from cnnjax.study.search import fixed
+from cnnjax.study.trials import list_trials
 from cnnjax.utils.errors import RequestError
 from tests.support.studies import make_study
 

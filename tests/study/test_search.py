@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy.stats import qmc
 
-from cnnjax.study.plan import check_axes, list_trials, make_plan, single_out
+from cnnjax.study.plan import check_axes, make_plan
 from cnnjax.study.schema import from_config
 from cnnjax.study.search import default_configuration, draw, search_space
+from cnnjax.study.trials import list_trials, single_out
 from cnnjax.utils.errors import RequestError
 from tests.support.studies import make_study
 

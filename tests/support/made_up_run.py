@@ -12,8 +12,9 @@ from cnnjax.analysis import metrics
 from cnnjax.analysis.read import read_run
 from cnnjax.report.sections import headline
 from cnnjax.study.metrics import MEASURES, METRICS
-from cnnjax.study.plan import Trial, make_plan
+from cnnjax.study.plan import make_plan
 from cnnjax.study.schema import from_config
+from cnnjax.study.trials import Trial
 
 CLASSES = ["plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 SKILL = {"baseline": 0.58, "medium": 0.66, "complex": 0.74}

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from cnnjax.study.early_stopping import is_stopping, read_stopping
 from cnnjax.study.metrics import EPOCH_MEASURES
-from cnnjax.study.plan import list_trials, make_plan
+from cnnjax.study.plan import make_plan
 from cnnjax.study.schema import from_config
+from cnnjax.study.trials import list_trials
 from cnnjax.utils.errors import RequestError
 from tests.support.studies import logits_of, make_study
 from tests.training.test_population import UNSTEADY, Bench, assert_close, assert_same, member_of

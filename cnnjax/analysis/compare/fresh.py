@@ -12,10 +12,10 @@ from cnnjax.analysis.compare.sides import Side, read_side
 from cnnjax.analysis.run import Run
 from cnnjax.runs.integrity import Damaged, read_json
 from cnnjax.study.metrics import is_measure
-from cnnjax.study.plan import list_trials
 from cnnjax.study.renamed import OLD_COLUMNS
 from cnnjax.study.schema import from_run
 from cnnjax.study.search import default_configuration
+from cnnjax.study.trials import list_trials
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.tree import finite
 
