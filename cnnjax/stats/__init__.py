@@ -1,8 +1,9 @@
 """Statistics over seeds: intervals, comparisons, rankings and sources of variance. Imports no jax."""
 
-from cnnjax.stats.comparison import Comparison, Difference, Verdict, compare, hsu_factor, split_stuck
+from cnnjax.stats.comparison import Comparison, Verdict, compare, split_stuck
 from cnnjax.stats.components import Component, Components, variance_components
 from cnnjax.stats.correction import holm
+from cnnjax.stats.difference import Difference, hsu_factor
 from cnnjax.stats.effect_size import Share
 from cnnjax.stats.effects import Effect, Effects, Marginal, explain_variance, marginal_means
 from cnnjax.stats.examples import (

@@ -4,10 +4,11 @@ import dataclasses
 import math
 from collections.abc import Collection, Hashable, Mapping
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
+from cnnjax.stats.difference import Difference, hsu_factor
 from cnnjax.stats.effect_size import Share, hedges_g, superiority
 from cnnjax.stats.moderation import NO_PRIOR, Prior, pairwise_errors
 from cnnjax.stats.permutation import exchange_p, sign_flip_p
@@ -18,42 +19,11 @@ from cnnjax.stats.spread import (
     Interval,
     as_sample,
     deviations,
-    interval_around,
-    t_quantile,
     variance,
 )
 
 Verdict = Literal["better", "worse", "equal", "undecided"]
 Values = Mapping[Any, float]  # by seed
-
-
-class Difference(NamedTuple):
-    """The difference of two means, A minus B, on the scale of the test.
-
-    Attributes:
-        value: the difference.
-        std: standard deviation of the difference of one seed's two values; NaN if a sample has one value.
-        standard_error: of the difference.
-        freedom: degrees of freedom of the standard error.
-    """
-
-    value: float
-    std: float
-    standard_error: float
-    freedom: float
-
-    @property
-    def p(self) -> float:
-        """Two-sided p-value of the t test for equal means; NaN without a spread."""
-        from scipy.special import stdtr
-
-        if not self.standard_error > 0:
-            return math.nan
-        return float(2 * stdtr(self.freedom, -abs(self.value) / self.standard_error))
-
-    def interval(self, level: float = LEVEL, most: float = math.inf) -> Interval:
-        """Returns the t interval, clipped to [-most, most]; NaN without a spread."""
-        return interval_around(self.value, t_quantile(self.freedom, level) * self.standard_error, (-most, most))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -289,19 +259,6 @@ class Comparison:
         n, m = len(self.a), len(self.b)
         seeds = max(self.seeds, min(n, m) + 1) if self.verdict == "undecided" else self.seeds
         return max(0, seeds - n), max(0, seeds - m)
-
-
-def hsu_factor(tests: int) -> float:
-    """Returns the factor of two-sided p-values for comparisons of the winner with `tests` others.
-
-    The true best is wrongly excluded only if one of the `tests` others is found better, a one-sided test each: by
-    Bonferroni, the one-sided p-value counts `tests` times. The factor of the two-sided one is half of that, and at
-    least 1, so that two configurations are compared as in any two-sided test.
-
-    References:
-        Hsu, Constrained simultaneous confidence intervals for multiple comparisons with the best (1984).
-    """
-    return max(1.0, tests / 2)
 
 
 def split_stuck(values: Values, stuck: Collection[Hashable]) -> tuple[dict[Any, float], tuple[float, ...]]:
