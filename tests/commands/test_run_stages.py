@@ -14,8 +14,6 @@ from tests.training.test_population import UNSTEADY
 
 pytestmark = pytest.mark.usefixtures("quick")
 
-EARLY = {**UNSTEADY, "epochs": (3, 12), "early_stopping": "val_loss:1"}
-
 
 @pytest.mark.slow
 def test_rows_of_trials_that_stop_early(tmp_path, monkeypatch):
@@ -28,7 +26,7 @@ def test_rows_of_trials_that_stop_early(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Population, "advance", counted)
     longest = 60  # a processor that rounds otherwise stops training elsewhere, but hardly so late
-    study = make_study(seeds=(0, 1), train={**EARLY, "epochs": (3, longest)})
+    study = make_study(seeds=(0, 1), train={**UNSTEADY, "epochs": (3, longest), "early_stopping": "val_loss:1"})
     said = run(study, tmp_path)
     results = cnnjax.load_results(tmp_path)
     metrics = pd.DataFrame(read_lines(tmp_path / "metrics.jsonl").intact)
