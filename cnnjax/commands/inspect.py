@@ -16,8 +16,8 @@ from cnnjax.data.normalization import affine_map
 from cnnjax.models.conv import pointwise
 from cnnjax.models.conv.methods import choose
 from cnnjax.models.conv.windows import Window
-from cnnjax.models.specs import Conv, Layer, Residual
-from cnnjax.models.summary import LayerRow, check_fits, describe_network, layer_table
+from cnnjax.models.specs import Conv, Layer, LayerRow, Residual
+from cnnjax.models.summary import check_fits, describe_network, layer_table
 from cnnjax.report import html
 from cnnjax.report.sections import data
 from cnnjax.report.sections.data_rules import check_data

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.extend import core
 
 from cnnjax.models.own import FlaxNetwork
-from cnnjax.models.summary import LayerRow
+from cnnjax.models.specs import LayerRow
 
 _OTHER = "other products"
 

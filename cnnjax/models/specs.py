@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +128,17 @@ KINDS = get_args(Layer)
 
 _OF_IMAGES = Conv | ChannelDropout | Pool
 _COUNTS = ("features", "kernel_size", "stride", "groups", "dilation", "window")
+
+
+class LayerRow(NamedTuple):
+    """One layer, or one part of a Flax module, applied to one image."""
+
+    layer: Layer | str  # the path of a part
+    output: tuple[int, ...]  # shape
+    kernel: tuple[int, ...] = ()  # shape; empty without a kernel
+    parameters: int = 0
+    flops: int = 0  # an addition and a multiplication for each use of a weight; other operations are a few percent
+    part: str = ""  # of the residual that it is in: branch, shortcut, branch of a branch, ...
 
 
 def flatten(layers: Iterable[Any]) -> Iterator[Any]:

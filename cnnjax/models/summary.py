@@ -18,6 +18,7 @@ from cnnjax.models.specs import (
     GroupNorm,
     Layer,
     LayerNorm,
+    LayerRow,
     Layers,
     MaxPool,
     Residual,
@@ -49,7 +50,7 @@ class Architecture(NamedTuple):
 class ModuleParts(NamedTuple):
     """The parts of a Flax module for images of one shape."""
 
-    rows: tuple["LayerRow", ...]
+    rows: tuple[LayerRow, ...]
     num_classes: int
 
 
@@ -138,17 +139,6 @@ def forward_flops(network: HasLayers | ModuleParts, image_shape: tuple[int, int,
 def training_flops(network: HasLayers | ModuleParts, image_shape: tuple[int, int, int]) -> int:
     """Returns the operations of a step for one image: the gradients cost twice the forward pass."""
     return 3 * forward_flops(network, image_shape)
-
-
-class LayerRow(NamedTuple):
-    """One layer, or one part of a Flax module, applied to one image."""
-
-    layer: Layer | str  # the path of a part
-    output: tuple[int, ...]  # shape
-    kernel: tuple[int, ...] = ()  # shape; empty without a kernel
-    parameters: int = 0
-    flops: int = 0  # an addition and a multiplication for each use of a weight; other operations are a few percent
-    part: str = ""  # of the residual that it is in: branch, shortcut, branch of a branch, ...
 
 
 def layer_table(network: HasLayers | ModuleParts, image_shape: tuple[int, int, int]) -> list[LayerRow]:

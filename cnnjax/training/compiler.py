@@ -17,9 +17,10 @@ from cnnjax.study.hparams import Stage, Static
 from cnnjax.study.plan import Member, Program
 from cnnjax.study.schema import Study
 from cnnjax.training.device_data import put_data
-from cnnjax.training.devices import make_mesh, memory_limit
+from cnnjax.training.devices import make_mesh
 from cnnjax.training.estimate import network_of
 from cnnjax.training.layout import shards_of
+from cnnjax.training.machine import memory_limit
 from cnnjax.training.memory import MEMORY_SHARE, fitting_size, most_members
 from cnnjax.training.population import Population
 from cnnjax.training.stacking import steps_per_epoch, table_size

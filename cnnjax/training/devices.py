@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import psutil
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, Sharding
 
@@ -134,14 +133,6 @@ def get(tree: Any) -> Any:
 def count_members(stacked: Any) -> int:
     """Returns how many members a pytree of stacked arrays holds."""
     return jax.tree.leaves(stacked)[0].shape[0]
-
-
-def memory_limit() -> int:
-    """Returns the bytes of memory for one device: the allocator's limit, or a share of the host's available memory."""
-    stats = jax.local_devices()[0].memory_stats()
-    if stats and "bytes_limit" in stats:
-        return int(stats["bytes_limit"])
-    return psutil.virtual_memory().available // (jax.local_device_count() * processes.on_this_host())
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -67,10 +67,18 @@ def _may_accelerate() -> bool:
 def _ask_jax() -> Machine:
     import jax
 
-    from cnnjax.training.devices import memory_limit
-
     platform, kind = jax.default_backend(), jax.devices()[0].device_kind
     return Machine(platform, processor() if platform == "cpu" else kind, jax.device_count(), memory_limit())
+
+
+def memory_limit() -> int:
+    """Returns the bytes of memory for one device: the allocator's limit, or a share of the host's available memory."""
+    import jax
+
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return int(stats["bytes_limit"])
+    return psutil.virtual_memory().available // (jax.local_device_count() * processes.on_this_host())
 
 
 def calibrate(machine: Machine) -> float:
