@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from cnnjax.runs.environment import cache_folder
 from cnnjax.runs.integrity import replaced
+from cnnjax.utils.paths import cache_folder
 
 _MOST = 300  # entries; the oldest are dropped
 

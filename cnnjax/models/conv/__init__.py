@@ -24,6 +24,7 @@ from cnnjax.models.conv.blocks import (
     pad_to,
     to_winner,
 )
+from cnnjax.models.conv.methods import resolve
 from cnnjax.models.conv.pooling import avg_pool as avg_pool
 from cnnjax.models.conv.pooling import max_pool as max_pool
 from cnnjax.models.conv.products import correlate, image_grad, kernel_grad
@@ -102,6 +103,7 @@ def convolve(
 
 def _convolve_group(images: Array, kernel: Array, before: Pair, size: Pair, window: Window, method: str) -> Array:
     """Returns `size` output pixels of a convolution without groups."""
+    method = resolve(method, kernel.shape, window, images.dtype)
     if method == "auto" and pointwise.fits(kernel.shape, window):
         return pointwise.convolve(images, kernel, before, size, window)
     if method == "auto" and jax.default_backend() == "cpu":
@@ -152,6 +154,7 @@ def _convolve_and_pool_forward(
     images: Array, kernel: Array, bias: Array, padding: Padding, method: str
 ) -> tuple[Array, tuple]:
     rows, columns = _output_size(images, kernel, padding)
+    method = resolve(method, kernel.shape, dtype=images.dtype)
     pooled, winner = correlate(
         *((images,), _identity, kernel),
         *(_before(padding), (rows // 2 * 2, columns // 2 * 2), method),
@@ -163,6 +166,7 @@ def _convolve_and_pool_forward(
 
 def _convolve_and_pool_backward(padding: Padding, method: str, saved: tuple, grad: Array) -> tuple[Array, Array, Array]:
     images, kernel, winner = saved
+    method = resolve(method, kernel.shape, dtype=images.dtype)
     bias_grad = jnp.where(winner == NO_WINNER, 0, grad).sum((0, 1, 2))
     grads = _grads(_before(padding), PLAIN, method, (grad, winner), to_winner, images, kernel)
     return *grads, bias_grad
