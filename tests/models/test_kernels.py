@@ -65,6 +65,7 @@ kernels.PROCESSOR = sys.argv[1]
 from tests.models import test_kernels
 test_kernels.compare((2, 7, 10, 32), 64, ((1, 1), (1, 1)))
 test_kernels.compare((3, 8, 8, 64), 48, ((0, 0), (2, 1)))
+test_kernels.compare((2, 9, 10, 3), 32, ((1, 1), (1, 1)))
 print(kernels.build(kernels.cache_folder() / "kernels"))
 """
 
@@ -130,6 +131,10 @@ def run_python(script, *arguments, **environment):
         ((2, 9, 6, 80), 16, ((0, 0), (0, 0))),
         ((2, 6, 5, 32), 128, ((2, 0), (1, 2))),
         ((33, 4, 4, 32), 32, SAME),
+        ((3, 12, 10, 3), 48, SAME),
+        ((2, 9, 16, 1), 16, SAME),
+        ((2, 5, 11, 4), 32, ((0, 0), (0, 0))),
+        ((2, 4, 3, 2), 64, ((2, 1), (1, 2))),
     ],
 )
 def test_values_and_gradients(tiles, shape, features, padding, monkeypatch):
@@ -141,12 +146,12 @@ def test_values_and_gradients(tiles, shape, features, padding, monkeypatch):
 @settings(max_examples=40, derandomize=True)
 @given(
     shape=st.tuples(*(st.integers(1, highest) for highest in (6, 14, 14))),
-    channels=st.integers(1, 6),
+    channels=st.sampled_from([1, 2, 3, 4, 16, 32, 48, 64, 96]),
     features=st.integers(1, 6),
     padding=st.tuples(*[st.tuples(*[st.integers(1, 2)] * 2)] * 2),
 )
 def test_values_and_gradients_of_any_shape(shape, channels, features, padding):
-    compare((*shape, 16 * channels), 16 * features, padding)
+    compare((*shape, channels), 16 * features, padding)
 
 
 def test_errors_are_a_few_times_those_of_a_direct_convolution():
@@ -178,20 +183,46 @@ def test_in_a_scan_and_over_members():
     np.testing.assert_allclose(losses("kernels"), losses("auto"), rtol=1e-5)
 
 
-def test_with_bias_relu_and_pool():
-    arrays = draw(0, 3, 9, 8, 32), draw(1, 3, 3, 32, 16), draw(2, 16)
+@pytest.mark.parametrize(
+    ("shape", "features", "padding"),
+    [
+        ((3, 9, 8, 32), 16, SAME),
+        ((2, 6, 7, 16), 64, SAME),
+        ((2, 8, 12, 64), 32, SAME),
+        ((2, 11, 5, 16), 16, ((0, 0), (0, 0))),
+        ((2, 16, 20, 3), 32, SAME),
+        ((2, 5, 7, 3), 16, SAME),
+        ((2, 12, 9, 1), 48, ((0, 0), (0, 0))),
+    ],
+)
+@pytest.mark.parametrize("tile", [2, 4])
+def test_with_bias_relu_and_pool(tile, shape, features, padding, monkeypatch):
+    """F(2,3) of small integers has equal maxima, and no rounding; F(4,3) has both."""
+    monkeypatch.setattr(kernels, "TILES", (tile,))
+    arrays = [draw(0, *shape), draw(1, 3, 3, shape[-1], features), draw(2, features)]
+    if tile == 2:
+        arrays = [np.rint(array) for array in arrays]
 
     @functools.partial(jax.jit, static_argnums=0)
     def value_and_grads(method, *arrays):
-        value, pullback = jax.vjp(lambda *arrays: convolve_and_pool(*arrays, SAME, method), *arrays)
+        value, pullback = jax.vjp(lambda *arrays: convolve_and_pool(*arrays, padding, method), *arrays)
         return value, *pullback(jnp.cos(jnp.arange(value.size, dtype=jnp.float32)).reshape(value.shape))
 
-    for one, other in zip(value_and_grads("kernels", *arrays), value_and_grads("auto", *arrays), strict=True):
+    pooled = lambda *arrays: convolve_and_pool(*arrays, padding, "kernels")  # noqa: E731
+    assert text(pooled, *arrays).count("ffi_call") == 1
+    for one, other in zip(value_and_grads("kernels", *arrays), value_and_grads("patches", *arrays), strict=True):
         np.testing.assert_allclose(one, other, atol=TOLERANCE * max(1, np.abs(other).max()), rtol=0)
 
 
+def test_what_is_not_a_number_stays_so():
+    images = np.ones((1, 4, 4, 16), np.float32)
+    images[0, 0, 0, 0] = np.nan
+    pooled = convolve_and_pool(images, draw(1, 3, 3, 16, 16), np.zeros(16, np.float32), SAME, "kernels")
+    assert np.isnan(pooled[0, 0, 0]).all()
+
+
 UNFIT = {
-    "few channels": ((2, 8, 8, 3), (3, 3, 3, 32), {}),
+    "other channels": ((2, 8, 8, 5), (3, 3, 5, 32), {}),
     "odd features": ((2, 8, 8, 16), (3, 3, 16, 24), {}),
     "other kernel": ((2, 8, 8, 16), (5, 5, 16, 16), {}),
     "pointwise": ((2, 8, 8, 16), (1, 1, 16, 16), {}),

@@ -1,22 +1,28 @@
 // 3x3 convolutions with stride 1 by Winograd's F(2x2, 3x3) and F(4x4, 3x3) in one pass: a block of tiles is transformed,
 // multiplied and transformed back in the caches of a core. Channels last, float32; m is 2 or 4, the pixels of a tile.
-// Matrices: Lavin & Gray 2016, section 4. Channels and features are divisible by LANES.
+// Matrices: Lavin & Gray 2016, section 4. Channels and features are divisible by LANES. Convolutions of up to four
+// channels are direct. Bias, ReLU and 2x2 max-pool may follow: then only their result is written.
 #include <string.h>
 #include "xla/ffi/api/c_api.h"
 
 #define INLINE static inline __attribute__((always_inline))
 #define EXPORT __attribute__((visibility("default")))
 #define LANES 16
+#define UNROLL _Pragma("GCC unroll 24")
 #define MAX_PLACES 6
 #ifdef __AVX512F__
 #define WIDEST 4  // vectors of features that a product takes at once: as many sums as there are registers
+#define PIXELS 8  // of a row that a direct convolution takes at once
 #else
 #define WIDEST 1
+#define PIXELS 4
 #endif
 // F(4, 3) by the points 0, +-P and +-Q instead of the usual 0, +-1 and +-2 halves the rounding error; so does oneDNN.
 #define P .625f
 #define Q 1.5f
 typedef float Vector __attribute__((vector_size(4 * LANES), aligned(4)));  // loads and stores need no alignment
+typedef int32_t Mask __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef int8_t Bytes __attribute__((vector_size(LANES), aligned(1)));
 
 typedef struct {
     int64_t batch, height, width, channels;  // of the images
@@ -26,6 +32,40 @@ typedef struct {
 
 INLINE Vector load(const float *from) { return *(const Vector *)from; }
 INLINE void store(float *to, Vector value) { *(Vector *)to = value; }
+
+INLINE Mask select(Mask mask, Mask yes, Mask no) { return (mask & yes) | (~mask & no); }
+
+// Images, or the gradient of an output that was pooled: then `winner` says which pixel of a 2x2 block has the value.
+typedef struct {
+    const float *values;
+    const int8_t *winner;
+} Source;
+
+INLINE Vector at_winner(Source source, const float *at, int place) {
+    Mask winner = __builtin_convertvector(*(const Bytes *)(source.winner + (at - source.values)), Mask);
+    return (Vector)((Mask)load(at) & (winner == place));
+}
+
+// Images, or what is left of them after bias, ReLU and 2x2 max-pool: then `winner` gets the place of each maximum, or 4.
+typedef struct {
+    float *values;
+    int8_t *winner;
+    const float *bias;
+} Target;
+
+INLINE void pool(Target target, int64_t at, int64_t feature, const float *const pixels[4]) {
+    Vector best = load(pixels[0]);
+    Mask place = {0};
+    for (int i = 1; i < 4; i++) {
+        Vector pixel = load(pixels[i]);
+        Mask better = (pixel > best) | (pixel != pixel);  // not a number stays so
+        best = (Vector)select(better, (Mask)pixel, (Mask)best), place = select(better, (Mask){0} + i, place);
+    }
+    best += load(target.bias + feature);
+    Mask off = best <= 0;
+    store(target.values + at, (Vector)(~off & (Mask)best));
+    *(Bytes *)(target.winner + at) = __builtin_convertvector(select(off, (Mask){0} + 4, place), Bytes);
+}
 
 INLINE void of_window(int m, const Vector *d, Vector *out) {  // B^T
     if (m == 2) {
@@ -100,27 +140,29 @@ INLINE void of_kernel_grad(int m, const Vector *u, Vector *out) {  // G^T
         }                                                                            \
     } while (0)
 
-// Adds to, or writes, `rows` times `vectors` vectors of the product a @ b.
-INLINE void product(int rows, int vectors, int add, int64_t depth, const float *a, int64_t a_row, int64_t a_depth,
-                    const float *b, int64_t b_depth, float *out, int64_t out_row) {
-    Vector sums[24][4];  // of fixed size, or they would lie in memory
-#pragma GCC unroll 24
-    for (int r = 0; r < rows; r++)
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++) sums[r][v] = add ? load(out + r * out_row + v * LANES) : (Vector){0};
-    for (int64_t k = 0; k < depth; k++) {
-        Vector row[4];
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++) row[v] = load(b + k * b_depth + v * LANES);
-#pragma GCC unroll 24
-        for (int r = 0; r < rows; r++)
-#pragma GCC unroll 4
-            for (int v = 0; v < vectors; v++) sums[r][v] += a[r * a_row + k * a_depth] * row[v];
+// Adds to, or writes, `rows` times `vectors` vectors of a product a @ b, whose depth is cut into `parts`.
+INLINE void product(int rows, int vectors, int add, int parts, int64_t depth, const float *a, int64_t a_row,
+                    int64_t a_part, int64_t a_depth, const float *b, int64_t b_depth, float *out, int64_t out_row) {
+    Vector sums[24][4] = {0};  // of fixed size, or they would lie in memory
+    for (int part = 0; part < parts; part++)
+        for (int64_t k = 0; k < depth; k++) {
+            Vector row[4];
+            UNROLL
+            for (int v = 0; v < vectors; v++) row[v] = load(b + (part * depth + k) * b_depth + v * LANES);
+            UNROLL
+            for (int r = 0; r < rows; r++) {
+                UNROLL
+                for (int v = 0; v < vectors; v++) sums[r][v] += a[r * a_row + part * a_part + k * a_depth] * row[v];
+            }
+        }
+    UNROLL
+    for (int r = 0; r < rows; r++) {
+        UNROLL
+        for (int v = 0; v < vectors; v++) {
+            float *to = out + r * out_row + v * LANES;
+            store(to, add ? load(to) + sums[r][v] : sums[r][v]);
+        }
     }
-#pragma GCC unroll 24
-    for (int r = 0; r < rows; r++)
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++) store(out + r * out_row + v * LANES, sums[r][v]);
 }
 
 INLINE int64_t tiles_of(int m, int64_t pixels) { return (pixels + m - 1) / m; }
@@ -130,33 +172,44 @@ INLINE int64_t tile_count(int m, Shape shape) {
 INLINE int block_of(int m) { return m == 2 ? 48 : 24; }  // tiles: their transforms fit the second cache
 
 // Finds the `size` x `size` pixels of a tile of images, or of the output; `outside` stands for those that are outside.
-INLINE void find_pixels(const float *pixels, int64_t height, int64_t width, int64_t depth, int m, int size, int64_t top,
-                        int64_t left, const float *outside, const float **found) {
+// Of a pooled image, those are the pixels of its blocks.
+INLINE void find_pixels(const float *pixels, int is_pooled, int64_t height, int64_t width, int64_t depth, int size,
+                        int64_t top, int64_t left, const float *outside, const float **found) {
     for (int y = 0; y < size; y++)
         for (int x = 0; x < size; x++) {
             int64_t row = top + y, column = left + x;
             int inside = row >= 0 && row < height && column >= 0 && column < width;
-            found[y * size + x] = inside ? pixels + (row * width + column) * depth : outside;
+            int64_t at = is_pooled ? row / 2 * (width / 2) + column / 2 : row * width + column;
+            found[y * size + x] = inside ? pixels + at * depth : outside;
         }
 }
 
-// For each of `count` tiles: runs `body`, in which `pixels` are those of the tile t.
-#define EACH_TILE(of, height, width, depth, m, size, above, left, outside, body)                                       \
-    for (int t = 0; t < count; t++) {                                                                                   \
-        int64_t down = tiles_of(m, shape.rows), across = tiles_of(m, shape.columns), tile = first + t;                  \
-        const float *pixels[36], *in[36], *image = (of) + tile / across / down * (height) * (width) * (depth);          \
-        float *to[36];                                                                                                  \
-        int64_t top = tile / across % down * (m) - (above), start = tile % across * (m) - (left);                       \
-        find_pixels(image, height, width, depth, m, size, top, start, outside, pixels);                                 \
-        body                                                                                                            \
-    }
+// Tile number `first + t`: its image, and its top left pixel.
+#define FIND_TILE(m)                                                                                   \
+    int64_t down = tiles_of(m, shape.rows), across = tiles_of(m, shape.columns), tile = first + t;     \
+    int64_t image = tile / across / down, top = tile / across % down * (m), left = tile % across * (m)
 
 // Writes the transforms of `count` tiles, [place][tile][channel], with `stride` floats between places.
-#define TRANSFORM_TILES(transform, m, size, depth, out, stride)                                       \
-    for (int64_t c = 0; c < (depth); c += LANES) {                                                    \
-        for (int i = 0; i < (size) * (size); i++) in[i] = pixels[i] + c;                              \
-        for (int i = 0; i < places; i++) to[i] = (out) + i * (stride) + t * (depth) + c;              \
-        SQUARE(transform, m, size, (m) + 2, in, to);                                                  \
+#define TRANSFORM_TILES(transform, source, height, width, depth, m, size, above, before, out, stride)                  \
+    for (int t = 0; t < count; t++) {                                                                                  \
+        FIND_TILE(m);                                                                                                  \
+        const float *pixels[36], *in[36];                                                                              \
+        float *to[36], expanded[36][LANES];                                                                            \
+        int is_pooled = (source).winner != NULL;                                                                       \
+        int64_t area = is_pooled ? (height) / 2 * ((width) / 2) : (height) * (width);                                  \
+        find_pixels((source).values + image * area * (depth), is_pooled, height, width, depth, size, top - (above),    \
+                    left - (before), zeros, pixels);                                                                   \
+        for (int64_t c = 0; c < (depth); c += LANES) {                                                                 \
+            for (int i = 0; i < (size) * (size); i++) in[i] = pixels[i] + c;                                           \
+            if (is_pooled)                                                                                             \
+                for (int i = 0; i < (size) * (size); i++) {                                                            \
+                    if (pixels[i] == zeros) continue;                                                                  \
+                    int place = (top - (above) + i / (size)) % 2 * 2 + (left - (before) + i % (size)) % 2;             \
+                    store(expanded[i], at_winner(source, in[i], place)), in[i] = expanded[i];                          \
+                }                                                                                                      \
+            for (int i = 0; i < places; i++) to[i] = (out) + i * (stride) + t * (depth) + c;                           \
+            SQUARE(transform, m, size, (m) + 2, in, to);                                                               \
+        }                                                                                                              \
     }
 
 // Writes the transformed kernel, [block of features][place][channel][feature], from one in [3, 3, channels, features] or,
@@ -189,7 +242,7 @@ static int64_t kernel_grad_floats(int m, Shape shape) {
     return places * (shape.channels * shape.features + block * edge) + edge;
 }
 
-INLINE void forward(int m, int rows, int vectors, const float *images, const float *kernel, float *output, float *scratch,
+INLINE void forward(int m, int rows, int vectors, Source images, const float *kernel, Target output, float *scratch,
                     Shape shape, int turned) {
     int places = (m + 2) * (m + 2), block = block_of(m), wide = vectors * LANES;
     int64_t channels = shape.channels, features = shape.features, tiles = tile_count(m, shape);
@@ -200,40 +253,55 @@ INLINE void forward(int m, int rows, int vectors, const float *images, const flo
     transform_kernel(m, kernel, shape, turned, wide, transformed);
     for (int64_t first = 0; first < tiles; first += block) {
         int count = tiles - first < block ? tiles - first : block;
-        EACH_TILE(images, shape.height, shape.width, channels, m, m + 2, shape.above, shape.left, zeros,
-                  TRANSFORM_TILES(of_window, m, m + 2, channels, windows, stride))
+        TRANSFORM_TILES(of_window, images, shape.height, shape.width, channels, m, m + 2, shape.above, shape.left,
+                        windows, stride)
         for (int64_t f = 0; f < features; f += wide) {
             for (int i = 0; i < places; i++) {
                 const float *matrix = transformed + (f / wide * places + i) * channels * wide;
                 for (int t = 0; t < count; t += rows)
-                    product(rows, vectors, 0, channels, windows + i * stride + t * channels, channels, 1, matrix, wide,
-                            products + i * product_stride + t * wide, wide);
+                    product(rows, vectors, 0, 1, channels, windows + i * stride + t * channels, channels, 0, 1, matrix,
+                            wide, products + i * product_stride + t * wide, wide);
             }
-            EACH_TILE(output, shape.rows, shape.columns, features, m, m, 0, 0, waste,
-                      for (int v = 0; v < wide; v += LANES) {
-                          for (int i = 0; i < places; i++) in[i] = products + i * product_stride + t * wide + v;
-                          for (int i = 0; i < m * m; i++) to[i] = (float *)pixels[i] + f + v;
-                          SQUARE(of_output, m, m + 2, m, in, to);
-                      })
+            for (int t = 0; t < count; t++) {
+                FIND_TILE(m);
+                const float *pixels[16], *in[36];
+                float *to[16], block[16][LANES];
+                if (!output.winner)
+                    find_pixels(output.values + image * shape.rows * shape.columns * features, 0, shape.rows,
+                                shape.columns, features, m, top, left, waste, pixels);
+                for (int v = 0; v < wide; v += LANES) {
+                    for (int i = 0; i < places; i++) in[i] = products + i * product_stride + t * wide + v;
+                    for (int i = 0; i < m * m; i++) to[i] = output.winner ? block[i] : (float *)pixels[i] + f + v;
+                    SQUARE(of_output, m, m + 2, m, in, to);
+                    for (int y = 0; output.winner && y < m && top + y < shape.rows; y += 2)
+                        for (int x = 0; x < m && left + x < shape.columns; x += 2) {
+                            int64_t row = image * (shape.rows / 2) + (top + y) / 2;
+                            int64_t at = (row * (shape.columns / 2) + (left + x) / 2) * features + f + v;
+                            const float *four[4] = {block[y * m + x], block[y * m + x + 1], block[(y + 1) * m + x],
+                                                    block[(y + 1) * m + x + 1]};
+                            pool(output, at, f + v, four);
+                        }
+                }
+            }
         }
     }
 }
 
-INLINE void kernel_grad(int m, int vectors, const float *images, const float *grad, float *output, float *scratch,
+INLINE void kernel_grad(int m, int vectors, const float *images, Source grad, float *output, float *scratch,
                         Shape shape) {
     int places = (m + 2) * (m + 2), block = block_of(m), wide = vectors * LANES;
     int64_t channels = shape.channels, features = shape.features, tiles = tile_count(m, shape);
     int64_t stride = block * channels + LANES, grad_stride = block * features + LANES, sum_stride = channels * features;
     float *sums = scratch, *windows = sums + places * sum_stride, *grads = windows + places * stride;
     float *zeros = grads + places * grad_stride;
+    Source source = {images, NULL};
     memset(zeros, 0, 4 * (channels + features));
     memset(sums, 0, 4 * places * sum_stride);
     for (int64_t first = 0; first < tiles; first += block) {
         int count = tiles - first < block ? tiles - first : block;
-        EACH_TILE(images, shape.height, shape.width, channels, m, m + 2, shape.above, shape.left, zeros,
-                  TRANSFORM_TILES(of_window, m, m + 2, channels, windows, stride))
-        EACH_TILE(grad, shape.rows, shape.columns, features, m, m, 0, 0, zeros,
-                  TRANSFORM_TILES(of_grad, m, m, features, grads, grad_stride))
+        TRANSFORM_TILES(of_window, source, shape.height, shape.width, channels, m, m + 2, shape.above, shape.left,
+                        windows, stride)
+        TRANSFORM_TILES(of_grad, grad, shape.rows, shape.columns, features, m, m, 0, 0, grads, grad_stride)
         for (int i = 0; i < places; i++)
             for (int64_t f = 0; f < features; f += wide)
                 for (int64_t c = 0; c < channels;) {  // six rows of the matrix, or five, so that none is left
@@ -241,9 +309,9 @@ INLINE void kernel_grad(int m, int vectors, const float *images, const float *gr
                     float *out = sums + i * sum_stride + c * features + f;
                     int six = (channels - c) % 5 || channels - c >= 30;
                     if (six)
-                        product(6, vectors, 1, count, a, 1, channels, b, features, out, features);
+                        product(6, vectors, 1, 1, count, a, 1, 0, channels, b, features, out, features);
                     else
-                        product(5, vectors, 1, count, a, 1, channels, b, features, out, features);
+                        product(5, vectors, 1, 1, count, a, 1, 0, channels, b, features, out, features);
                     c += six ? 6 : 5;
                 }
     }
@@ -256,18 +324,113 @@ INLINE void kernel_grad(int m, int vectors, const float *images, const float *gr
     }
 }
 
+// Direct convolutions, for up to four channels. The pixels under a row of the kernel lie one behind the other.
+INLINE void pad(const float *image, Shape shape, float *padded) {
+    int64_t columns = shape.columns + 2, depth = shape.channels;
+    int64_t copied = shape.width < columns - shape.left ? shape.width : columns - shape.left;
+    memset(padded, 0, 4 * (shape.rows + 2) * columns * depth);
+    for (int64_t y = 0; y < shape.height && y + shape.above < shape.rows + 2; y++)
+        memcpy(padded + ((y + shape.above) * columns + shape.left) * depth, image + y * shape.width * depth,
+               4 * copied * depth);
+}
+
+static int64_t padded_floats(Shape shape) { return (shape.rows + 2) * (shape.columns + 2) * shape.channels; }
+static int64_t direct_floats(Shape shape) {
+    return padded_floats(shape) + shape.columns * shape.features + 9 * shape.channels * shape.features;
+}
+
+// Computes `count` pixels of a row, `vectors` vectors of features.
+INLINE void row_of_pixels(int vectors, int count, const float *padded, Shape shape, const float *kernel, float *out,
+                          int64_t out_row) {
+    int64_t depth = 3 * shape.channels, line = (shape.columns + 2) * shape.channels;
+    if (count == PIXELS)
+        product(PIXELS, vectors, 0, 3, depth, padded, shape.channels, line, 1, kernel, shape.features, out, out_row);
+    else
+        for (int i = 0; i < count; i++)
+            product(1, vectors, 0, 3, depth, padded + i * shape.channels, shape.channels, line, 1, kernel,
+                    shape.features, out + i * out_row, out_row);
+}
+
+INLINE void direct_forward(int vectors, const float *images, const float *kernel, Target output, float *padded,
+                           Shape shape) {
+    int64_t rows = shape.rows, columns = shape.columns, features = shape.features, depth = shape.channels;
+    int64_t line = (columns + 2) * depth;
+    int count = columns < PIXELS ? columns : PIXELS, wide = vectors * LANES;
+    for (int64_t image = 0; image < shape.batch; image++) {
+        pad(images + image * shape.height * shape.width * depth, shape, padded);
+        for (int64_t y = 0; y < rows; y += output.winner ? 2 : 1)
+            for (int64_t next = 0; next < columns; next += count) {
+                int64_t x = next + count > columns ? columns - count : next;  // the last pixels once more
+                for (int64_t f = 0; f < features; f += wide) {
+                    const float *from = padded + y * line + x * depth;
+                    if (!output.winner) {
+                        float *out = output.values + ((image * rows + y) * columns + x) * features + f;
+                        row_of_pixels(vectors, count, from, shape, kernel + f, out, features);
+                        continue;
+                    }
+                    float lines[2][PIXELS][4 * LANES];
+                    for (int i = 0; i < 2; i++)
+                        row_of_pixels(vectors, count, from + i * line, shape, kernel + f, lines[i][0], 4 * LANES);
+                    for (int i = 0; i < count; i += 2)
+                        for (int v = 0; v < wide; v += LANES) {
+                            int64_t at = ((image * rows + y) / 2 * columns + x + i) / 2 * features + f + v;
+                            const float *four[4] = {lines[0][i] + v, lines[0][i + 1] + v, lines[1][i] + v,
+                                                    lines[1][i + 1] + v};
+                            pool(output, at, f + v, four);
+                        }
+                }
+            }
+    }
+}
+
+INLINE void direct_kernel_grad(int channels, int vectors, const float *images, Source grad, float *output,
+                               float *padded, Shape shape) {
+    int64_t rows = shape.rows, columns = shape.columns, features = shape.features, line = (columns + 2) * channels;
+    float *expanded = padded + padded_floats(shape), *sums = expanded + columns * features;
+    int64_t size = 9 * channels * features;
+    memset(output, 0, 4 * size);
+    for (int64_t image = 0; image < shape.batch; image++) {
+        pad(images + image * shape.height * shape.width * channels, shape, padded);
+        memset(sums, 0, 4 * size);
+        for (int64_t y = 0; y < rows; y++) {
+            const float *of_row = grad.values + (image * rows + y) * columns * features;
+            if (grad.winner) {
+                of_row = grad.values + (image * rows + y) / 2 * (columns / 2) * features;
+                for (int64_t x = 0; x < columns; x++)
+                    for (int64_t f = 0; f < features; f += LANES)
+                        store(expanded + x * features + f,
+                              at_winner(grad, of_row + x / 2 * features + f, y % 2 * 2 + x % 2));
+                of_row = expanded;
+            }
+            for (int part = 0; part < 3; part++)
+                for (int64_t f = 0; f < features; f += vectors * LANES)
+                    product(3 * channels, vectors, 1, 1, columns, padded + (y + part) * line, 1, 0, channels, of_row + f,
+                            features, sums + part * 3 * channels * features + f, features);
+        }
+        for (int64_t i = 0; i < size; i += LANES) store(output + i, load(output + i) + load(sums + i));
+    }
+}
+
 #if WIDEST == 4
-#define BY_FEATURES(run)                    \
-    do {                                    \
-        if (shape.features % 64 == 0)       \
-            run(6, 4);                      \
-        else if (shape.features % 32 == 0)  \
-            run(12, 2);                     \
-        else                                \
-            run(24, 1);                     \
+#define BY_FEATURES(run)                   \
+    do {                                   \
+        if (shape.features % 64 == 0)      \
+            run(6, 4);                     \
+        else if (shape.features % 32 == 0) \
+            run(12, 2);                    \
+        else                               \
+            run(24, 1);                    \
+    } while (0)
+#define BY_CHANNELS(run)                   \
+    do {                                   \
+        if (shape.features % 32 == 0)      \
+            run(2);                        \
+        else                               \
+            run(1);                        \
     } while (0)
 #else
 #define BY_FEATURES(run) run(6, 1)
+#define BY_CHANNELS(run) run(1)
 #endif
 
 // The handlers of XLA's custom calls. The last result is the temporary array; attributes are sorted by their names.
@@ -287,42 +450,72 @@ INLINE int64_t attribute(XLA_FFI_CallFrame *frame, int i) {
     return *(int64_t *)((XLA_FFI_Scalar *)frame->attrs.attrs[i])->value;
 }
 
-INLINE Shape shape_of(const int64_t *images, const int64_t *output, int64_t above, int64_t left) {
-    return (Shape){images[0], images[1], images[2], images[3], output[1], output[2], output[3], above, left};
+// The shape of a convolution by that of its images and output, of which a pooled one has half as many rows and columns.
+INLINE Shape shape_of(XLA_FFI_CallFrame *frame, const int64_t *images, int images_pooled, const int64_t *output,
+                      int output_pooled) {
+    int64_t in = images_pooled ? 2 : 1, out = output_pooled ? 2 : 1;
+    return (Shape){images[0],       in * images[1], in * images[2],      images[3],          out * output[1],
+                   out * output[2], output[3],      attribute(frame, 0), attribute(frame, 1)};
 }
 
-// Arguments: images, kernel; results: output, scratch; attributes: above, left, m, turned.
+// Arguments: images, kernel, then the winner of pooled images, or the bias of an output to pool; results: output, the
+// winner of a pooled output, scratch; attributes: above, left, m (0 for a direct convolution), turned.
 EXPORT XLA_FFI_Error *winograd_forward(XLA_FFI_CallFrame *frame) {
     if (is_query(frame)) return NULL;
-    XLA_FFI_Buffer *images = argument(frame, 0), *kernel = argument(frame, 1), *output = result(frame, 0);
-    Shape shape = shape_of(images->dims, output->dims, attribute(frame, 0), attribute(frame, 1));
     int64_t m = attribute(frame, 2), turned = attribute(frame, 3);
-    float *scratch = result(frame, 1)->data;
-#define FORWARD2(rows, vectors) forward(2, rows, vectors, images->data, kernel->data, output->data, scratch, shape, turned)
-#define FORWARD4(rows, vectors) forward(4, rows, vectors, images->data, kernel->data, output->data, scratch, shape, turned)
-    if (m == 2)
+    int pools = frame->rets.size == 3, was_pooled = !pools && frame->args.size == 3;
+    Source images = {argument(frame, 0)->data, was_pooled ? argument(frame, 2)->data : NULL};
+    Target output = {result(frame, 0)->data, pools ? result(frame, 1)->data : NULL,
+                     pools ? argument(frame, 2)->data : NULL};
+    const float *kernel = argument(frame, 1)->data;
+    float *scratch = result(frame, pools ? 2 : 1)->data;
+    Shape shape = shape_of(frame, argument(frame, 0)->dims, was_pooled, result(frame, 0)->dims, pools);
+#define FORWARD2(rows, vectors) forward(2, rows, vectors, images, kernel, output, scratch, shape, turned)
+#define FORWARD4(rows, vectors) forward(4, rows, vectors, images, kernel, output, scratch, shape, turned)
+#define DIRECT(vectors) direct_forward(vectors, images.values, kernel, output, scratch, shape)
+    if (m == 0)
+        BY_CHANNELS(DIRECT);
+    else if (m == 2)
         BY_FEATURES(FORWARD2);
     else
         BY_FEATURES(FORWARD4);
     return NULL;
 }
 
-// Arguments: images, gradient of the output; results: gradient of the kernel, scratch; attributes: above, left, m.
+// Arguments: images, gradient of the output and, if that was pooled, the winner; results: gradient of the kernel,
+// scratch; attributes: above, left, m (0 for a direct convolution).
 EXPORT XLA_FFI_Error *winograd_kernel_grad(XLA_FFI_CallFrame *frame) {
     if (is_query(frame)) return NULL;
-    XLA_FFI_Buffer *images = argument(frame, 0), *grad = argument(frame, 1), *output = result(frame, 0);
-    Shape shape = shape_of(images->dims, grad->dims, attribute(frame, 0), attribute(frame, 1));
-    float *scratch = result(frame, 1)->data;
-#define GRAD2(rows, vectors) kernel_grad(2, vectors, images->data, grad->data, output->data, scratch, shape)
-#define GRAD4(rows, vectors) kernel_grad(4, vectors, images->data, grad->data, output->data, scratch, shape)
-    if (attribute(frame, 2) == 2)
+    int64_t m = attribute(frame, 2);
+    int was_pooled = frame->args.size == 3;
+    const float *images = argument(frame, 0)->data;
+    Source grad = {argument(frame, 1)->data, was_pooled ? argument(frame, 2)->data : NULL};
+    float *output = result(frame, 0)->data, *scratch = result(frame, 1)->data;
+    Shape shape = shape_of(frame, argument(frame, 0)->dims, 0, argument(frame, 1)->dims, was_pooled);
+#define GRAD2(rows, vectors) kernel_grad(2, vectors, images, grad, output, scratch, shape)
+#define GRAD4(rows, vectors) kernel_grad(4, vectors, images, grad, output, scratch, shape)
+#define DIRECT1(vectors) direct_kernel_grad(1, vectors, images, grad, output, scratch, shape)
+#define DIRECT2(vectors) direct_kernel_grad(2, vectors, images, grad, output, scratch, shape)
+#define DIRECT3(vectors) direct_kernel_grad(3, vectors, images, grad, output, scratch, shape)
+#define DIRECT4(vectors) direct_kernel_grad(4, vectors, images, grad, output, scratch, shape)
+    if (m == 2)
         BY_FEATURES(GRAD2);
-    else
+    else if (m == 4)
         BY_FEATURES(GRAD4);
+    else if (shape.channels == 1)
+        BY_CHANNELS(DIRECT1);
+    else if (shape.channels == 2)
+        BY_CHANNELS(DIRECT2);
+    else if (shape.channels == 3)
+        BY_CHANNELS(DIRECT3);
+    else
+        BY_CHANNELS(DIRECT4);
     return NULL;
 }
 
-EXPORT int64_t winograd_floats(int m, int64_t channels, int64_t features, int is_grad) {
-    Shape shape = {.channels = channels, .features = features};
+// Floats of the scratch array.
+EXPORT int64_t winograd_floats(int m, int64_t rows, int64_t columns, int64_t channels, int64_t features, int is_grad) {
+    Shape shape = {.rows = rows, .columns = columns, .channels = channels, .features = features};
+    if (m == 0) return direct_floats(shape);
     return is_grad ? kernel_grad_floats(m, shape) : forward_floats(m, shape);
 }

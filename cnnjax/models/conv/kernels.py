@@ -4,7 +4,8 @@ kernels.c transforms a block of tiles, multiplies it and transforms it back befo
 first use by clang, which the package `ziglang` brings along, for the processor of this machine, and kept in the user's
 cache folder. XLA calls it as a custom call.
 
-Tiles are 4x4 pixels (F(4,3)), or 2x2 (F(2,3)) where these need fewer products. The rounding errors of F(4,3) are up to
+Tiles are 4x4 pixels (F(4,3)), or 2x2 (F(2,3)) where these need fewer products. Convolutions of up to four channels are
+direct. Bias, ReLU and 2x2 max-pool behind a convolution are part of the pass. The rounding errors of F(4,3) are up to
 five times those of a direct convolution in float32, see `python -m experiments.benchmarks.fused_winograd`.
 """
 
@@ -18,13 +19,15 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int8
 
-from cnnjax.models.conv.blocks import Pair
+from cnnjax.models.conv import shifts
+from cnnjax.models.conv.blocks import Pair, join, to_winner
 from cnnjax.models.conv.windows import PLAIN, Window
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.paths import cache_folder
@@ -36,7 +39,8 @@ PROCESSOR = "native"  # what the compiler calls the processor of this machine
 _FLAGS = ("-O3", "-shared", "-fPIC", "-fvisibility=hidden")
 TILES = (2, 4)  # pixels; that with the fewest products is taken
 _LANES = 16  # channels that the kernels take at once
-_HANDLERS = ("winograd_forward", "winograd_kernel_grad")
+_FEW = 4  # channels of direct convolutions
+_FORWARD, _KERNEL_GRAD = "winograd_forward", "winograd_kernel_grad"
 _LOCK = threading.Lock()
 
 
@@ -44,35 +48,45 @@ def fits(kernel_shape: tuple[int, ...], window: Window, dtype: np.dtype) -> bool
     """Returns whether the kernels compute such a convolution."""
     *size, channels, features = kernel_shape
     is_plain = size == [3, 3] and window == PLAIN and dtype == np.float32
-    return is_plain and channels % _LANES == 0 and features % _LANES == 0
+    return is_plain and (channels <= _FEW or channels % _LANES == 0) and features % _LANES == 0
 
 
 def forward(
-    images: Float[Array, "N H W C"],
-    kernel: Float[Array, "3 3 C F"],
-    before: Pair,
-    size: Pair,
-    *,
-    turned: bool = False,
+    images: Float[Array, "N H W C"], kernel: Float[Array, "3 3 C F"], before: Pair, size: Pair
 ) -> Float[Array, "N P Q F"]:
-    """Returns `size` output pixels of images with `before` zeros above and left.
+    """Returns `size` output pixels of images with `before` zeros above and left."""
+    output = jax.ShapeDtypeStruct((len(images), *size, kernel.shape[-1]), np.float32)
+    return _call(_FORWARD, (images, kernel), [output], before, size, kernel.shape[2:], turned=False)[0]
 
-    Args:
-        images: the images.
-        kernel: the kernel; if `turned`, it is turned by 180 degrees, and its channels and features are swapped.
-        before: zeros above and left of the images.
-        size: height and width of the output.
-        turned: whether to turn the kernel.
-    """
-    (batch, *_, channels), features = images.shape, kernel.shape[2 if turned else 3]
-    return _call("winograd_forward", (batch, *size, features), images, kernel, before, size, channels, turned)
+
+def forward_and_pool(
+    images: Float[Array, "N H W C"], kernel: Float[Array, "3 3 C F"], bias: Float[Array, " F"], before: Pair, size: Pair
+) -> tuple[Float[Array, "N R S F"], Int8[Array, "N R S F"]]:
+    """Returns `blocks.largest_positive` of `size` output pixels, an even number of rows and columns."""
+    shape = len(images), size[0] // 2, size[1] // 2, kernel.shape[-1]
+    results = [jax.ShapeDtypeStruct(shape, dtype) for dtype in (np.float32, np.int8)]
+    pooled, winner, _ = _call(_FORWARD, (images, kernel, bias), results, before, size, kernel.shape[2:], turned=False)
+    return pooled, winner
 
 
 def image_grad(
-    grad: Float[Array, "N P Q F"], kernel: Float[Array, "3 3 C F"], before: Pair, size: Pair
+    grad: Float[Array, "N P Q F"],
+    kernel: Float[Array, "3 3 C F"],
+    before: Pair,
+    size: Pair,
+    winner: Int8[Array, "N P Q F"] | None = None,
 ) -> Float[Array, "N H W C"]:
-    """Returns the gradient of images of `size`, with `before` zeros above and left, from that of the output."""
-    return forward(grad, kernel, (2 - before[0], 2 - before[1]), size, turned=True)
+    """Returns the gradient of images of `size`, with `before` zeros above and left, from that of the output.
+
+    `winner`, from `forward_and_pool`, is needed if the output was pooled.
+    """
+    if kernel.shape[2] <= _FEW:  # images of a data set, whose gradient nobody asks for
+        whole = grad if winner is None else join(to_winner(grad, winner))
+        return shifts.image_grad(whole, kernel, before, size)
+    arrays = (grad, kernel) if winner is None else (grad, kernel, winner)
+    images = jax.ShapeDtypeStruct((len(grad), *size, kernel.shape[2]), np.float32)
+    around, channels = (2 - before[0], 2 - before[1]), kernel.shape[:1:-1]
+    return _call(_FORWARD, arrays, [images], around, size, channels, turned=True)[0]
 
 
 def kernel_grad(
@@ -80,29 +94,41 @@ def kernel_grad(
     grad: Float[Array, "N P Q F"],
     before: Pair,
     kernel_shape: tuple[int, ...],
+    winner: Int8[Array, "N P Q F"] | None = None,
 ) -> Float[Array, "3 3 C F"]:
-    """Returns the gradient of a kernel from the gradient of the output."""
-    size = grad.shape[1], grad.shape[2]
-    return _call("winograd_kernel_grad", kernel_shape, images, grad, before, size, images.shape[-1])
+    """Returns the gradient of a kernel from that of the output; `winner` as in `image_grad`."""
+    (_, rows, columns, _), times = grad.shape, 1 if winner is None else 2
+    arrays = (images, grad) if winner is None else (images, grad, winner)
+    kernel, size = jax.ShapeDtypeStruct(kernel_shape, np.float32), (rows * times, columns * times)
+    return _call(_KERNEL_GRAD, arrays, [kernel], before, size, kernel_shape[2:])[0]
 
 
 def _call(
     name: str,
-    shape: tuple[int, ...],
-    first: Array,
-    second: Array,
+    arrays: Sequence[Array],
+    results: Sequence[jax.ShapeDtypeStruct],
     before: Pair,
     size: Pair,
-    channels: int,
-    turned: bool | None = None,
-) -> Array:
-    """Returns the result of a handler of kernels.c, for `size` pixels of the output."""
-    tile = min(TILES, key=lambda m: -(-size[0] // m) * -(-size[1] // m) * (m + 2) ** 2)
-    floats = load().winograd_floats(tile, channels, shape[-1], turned is None)
-    results = [jax.ShapeDtypeStruct(shape, np.float32), jax.ShapeDtypeStruct((floats,), np.float32)]
-    arguments = {"above": before[0], "left": before[1], "m": tile} | ({} if turned is None else {"turned": turned})
-    call = jax.ffi.ffi_call(f"cnnjax_{name}", results, vmap_method="sequential")
-    return call(first, second, **{key: np.int64(value) for key, value in arguments.items()})[0]
+    channels: Sequence[int],
+    **attributes: int,
+) -> Sequence[Array]:
+    """Returns the results of a handler of kernels.c, and its scratch array.
+
+    Args:
+        name: of the handler.
+        arrays: its arguments.
+        results: its results.
+        before: zeros above and left of the images.
+        size: of the output, before it is pooled.
+        channels: of the images and of the output.
+        attributes: further ones of the handler.
+    """
+    tile = min(TILES, key=lambda tile: -(-size[0] // tile) * -(-size[1] // tile) * (tile + 2) ** 2)
+    tile = 0 if channels[0] <= _FEW else tile
+    scratch = jax.ShapeDtypeStruct((load().winograd_floats(tile, *size, *channels, name == _KERNEL_GRAD),), np.float32)
+    call = jax.ffi.ffi_call(f"cnnjax_{name}", [*results, scratch], vmap_method="sequential")
+    attributes |= {"above": before[0], "left": before[1], "m": tile}
+    return call(*arrays, **{key: np.int64(value) for key, value in attributes.items()})
 
 
 def load() -> ctypes.CDLL:
@@ -119,8 +145,8 @@ def load() -> ctypes.CDLL:
 def _load() -> ctypes.CDLL:
     library = ctypes.CDLL(str(build(cache_folder() / "kernels")))
     library.winograd_floats.restype = ctypes.c_int64
-    library.winograd_floats.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_int]
-    for name in _HANDLERS:
+    library.winograd_floats.argtypes = [ctypes.c_int, *[ctypes.c_int64] * 4, ctypes.c_int]
+    for name in (_FORWARD, _KERNEL_GRAD):
         jax.ffi.register_ffi_target(f"cnnjax_{name}", jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
     return library
 
