@@ -5,8 +5,8 @@ first use by clang, which the package `ziglang` brings along, for the processor 
 cache folder. XLA calls it as a custom call.
 
 Tiles are 4x4 pixels (F(4,3)), or 2x2 (F(2,3)) where these need fewer products. Convolutions of up to four channels are
-direct. Bias, ReLU and 2x2 max-pool behind a convolution are part of the pass. The rounding errors of F(4,3) are up to
-five times those of a direct convolution in float32, see `python -m experiments.benchmarks.fused_winograd`.
+direct. Bias, ReLU and 2x2 max-pool behind a convolution are part of the pass. The rounding errors of F(4,3) are two to
+four times those of a direct convolution in float32, see `python -m experiments.benchmarks.fused_winograd`.
 """
 
 import ctypes
