@@ -278,11 +278,12 @@ def test_without_avx512(tmp_path):
     assert Path(said.strip()) != kernels.build(tmp_path / "kernels")  # they differ in name
 
 
-def test_without_the_extra_a_study_says_what_to_install(monkeypatch, tiny):
+def test_without_the_extra_a_study_says_what_to_install(monkeypatch, tiny, tmp_path):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ziglang" else find(name))
     study = make_study(train={"convolution": "kernels"})
-    for command in (lambda: prepare_jax(load_plan(study)), lambda: list(plan_lines(study))):
+    commands = lambda: prepare_jax(load_plan(study)), lambda: list(plan_lines(study)), lambda: kernels.build(tmp_path)
+    for command in commands:
         with pytest.raises(RequestError, match=r"^train.convolution='kernels': .*pip install 'cnnjax\[kernels\]'$"):
             command()
 
@@ -298,6 +299,13 @@ def test_a_compiler_that_fails_is_one_line(monkeypatch, tmp_path):
     with pytest.raises(RequestError, match=r"^train.convolution='kernels': they do not compile here .*; use auto$"):
         kernels.build(tmp_path / "library")
     assert list((tmp_path / "library").iterdir()) == []
+
+
+def test_a_cache_folder_that_cannot_be_written_is_one_line(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CNNJAX_CACHE", str(tmp_path / "file"))
+    with pytest.raises(RequestError, match=r"^train.convolution='kernels': .*Not a directory.*; set CNNJAX_CACHE"):
+        kernels._load.__wrapped__()
 
 
 @pytest.fixture

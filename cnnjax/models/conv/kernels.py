@@ -29,6 +29,7 @@ from jaxtyping import Array, Float, Int8
 from cnnjax.models.conv import shifts
 from cnnjax.models.conv.blocks import Pair, join, to_winner
 from cnnjax.models.conv.windows import PLAIN, Window
+from cnnjax.models.ladder import check_convolution
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.paths import cache_folder
 from cnnjax.utils.progress import announced
@@ -135,7 +136,7 @@ def load() -> ctypes.CDLL:
     """Returns the library of the kernels, compiled unless the cache folder has it, and registers its calls with XLA.
 
     Raises:
-        RequestError: the compiler is missing, or fails.
+        RequestError: the compiler is missing, or fails, or the cache folder cannot be written.
     """
     with _LOCK:  # programs are traced in several threads
         return _load()
@@ -143,7 +144,14 @@ def load() -> ctypes.CDLL:
 
 @functools.cache
 def _load() -> ctypes.CDLL:
-    library = ctypes.CDLL(str(build(cache_folder() / "kernels")))
+    folder = cache_folder() / "kernels"
+    try:
+        library = ctypes.CDLL(str(build(folder)))
+    except OSError as error:
+        problem = (
+            f"they cannot be compiled into {folder} ({error.strerror or error}); set CNNJAX_CACHE to another folder"
+        )
+        raise RequestError("train.convolution", "kernels", problem) from error
     library.winograd_floats.restype = ctypes.c_int64
     library.winograd_floats.argtypes = [ctypes.c_int, *[ctypes.c_int64] * 4, ctypes.c_int]
     for name in (_FORWARD, _KERNEL_GRAD):
@@ -160,6 +168,7 @@ def build(folder: Path) -> Path:
     Raises:
         RequestError: the compiler is missing, or fails.
     """
+    check_convolution("kernels", "cpu")
     flags = [*_FLAGS, f"-mcpu={PROCESSOR}"]
     versions = [importlib.metadata.version(name) for name in (_COMPILER, "jaxlib")]
     identity = "\n".join([*flags, *versions, _processor_features(), SOURCE.read_text(encoding="utf-8")])
