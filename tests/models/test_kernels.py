@@ -36,10 +36,11 @@ SHARED = """
 import os, sys
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
 import jax, jax.numpy as jnp, numpy as np
-from cnnjax.models.conv import convolve
+from cnnjax.models.conv import convolve, kernels as own
 from cnnjax.training.program import enable_compilation_cache
 enable_compilation_cache()
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+own._usable_cores, own._LEAST_TILES = lambda: 6, 1  # three threads for each device
 hits = []
 jax.monitoring.register_event_listener(lambda event, **_: hits.append(event) if event.endswith("/cache_hits") else None)
 draw = lambda seed, *shape: np.random.default_rng(seed).normal(size=shape).astype(np.float32)
@@ -140,6 +141,15 @@ def run_python(script, *arguments, **environment):
 def test_values_and_gradients(tiles, shape, features, padding, monkeypatch):
     monkeypatch.setattr(kernels, "TILES", tiles)
     compare(shape, features, padding)
+
+
+@pytest.mark.parametrize("parts", [2, 7])
+@pytest.mark.parametrize(("channels", "features"), [(3, 32), (32, 48)])
+def test_threads_share_a_convolution(channels, features, parts, monkeypatch):
+    monkeypatch.setattr(kernels, "_usable_cores", lambda: parts)
+    monkeypatch.setattr(kernels, "_LEAST_TILES", 1)
+    for batch in (1, 9):
+        compare((batch, 9, 12, channels), features, SAME)
 
 
 @pytest.mark.slow

@@ -1,7 +1,9 @@
-// 3x3 convolutions with stride 1 by Winograd's F(2x2, 3x3) and F(4x4, 3x3) in one pass: a block of tiles is transformed,
-// multiplied and transformed back in the caches of a core. Channels last, float32; m is 2 or 4, the pixels of a tile.
-// Matrices: Lavin & Gray 2016, section 4. Channels and features are divisible by LANES. Convolutions of up to four
-// channels are direct. Bias, ReLU and 2x2 max-pool may follow: then only their result is written.
+// 3x3 convolutions with stride 1 by Winograd's F(2x2, 3x3) and F(4x4, 3x3) in one pass: a block of tiles is
+// transformed, multiplied and transformed back in the caches of a core. Channels last, float32; m is 2 or 4, the pixels
+// of a tile. Matrices: Lavin & Gray 2016, section 4. Channels and features are divisible by LANES. Convolutions of up
+// to four channels are direct. Bias, ReLU and 2x2 max-pool may follow: then only their result is written.
+#include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 #include "xla/ffi/api/c_api.h"
 
@@ -33,7 +35,7 @@ typedef struct {
 INLINE Vector load(const float *from) { return *(const Vector *)from; }
 INLINE void store(float *to, Vector value) { *(Vector *)to = value; }
 
-INLINE Mask select(Mask mask, Mask yes, Mask no) { return (mask & yes) | (~mask & no); }
+INLINE Mask choose(Mask mask, Mask yes, Mask no) { return (mask & yes) | (~mask & no); }
 
 // Images, or the gradient of an output that was pooled: then `winner` says which pixel of a 2x2 block has the value.
 typedef struct {
@@ -46,7 +48,7 @@ INLINE Vector at_winner(Source source, const float *at, int place) {
     return (Vector)((Mask)load(at) & (winner == place));
 }
 
-// Images, or what is left of them after bias, ReLU and 2x2 max-pool: then `winner` gets the place of each maximum, or 4.
+// Images, or their bias, ReLU and 2x2 max-pool: then `winner` gets the place of each maximum, or 4 where that is 0.
 typedef struct {
     float *values;
     int8_t *winner;
@@ -59,12 +61,12 @@ INLINE void pool(Target target, int64_t at, int64_t feature, const float *const 
     for (int i = 1; i < 4; i++) {
         Vector pixel = load(pixels[i]);
         Mask better = (pixel > best) | (pixel != pixel);  // not a number stays so
-        best = (Vector)select(better, (Mask)pixel, (Mask)best), place = select(better, (Mask){0} + i, place);
+        best = (Vector)choose(better, (Mask)pixel, (Mask)best), place = choose(better, (Mask){0} + i, place);
     }
     best += load(target.bias + feature);
     Mask off = best <= 0;
     store(target.values + at, (Vector)(~off & (Mask)best));
-    *(Bytes *)(target.winner + at) = __builtin_convertvector(select(off, (Mask){0} + 4, place), Bytes);
+    *(Bytes *)(target.winner + at) = __builtin_convertvector(choose(off, (Mask){0} + 4, place), Bytes);
 }
 
 INLINE void of_window(int m, const Vector *d, Vector *out) {  // B^T
@@ -96,7 +98,8 @@ INLINE void of_grad(int m, const Vector *g, Vector *out) {  // A
     }
     Vector even = g[0] + P * P * g[2], odd = P * g[1] + P * P * P * g[3];
     Vector even2 = g[0] + Q * Q * g[2], odd2 = Q * g[1] + Q * Q * Q * g[3];
-    out[0] = g[0], out[1] = even + odd, out[2] = even - odd, out[3] = even2 + odd2, out[4] = even2 - odd2, out[5] = g[3];
+    out[0] = g[0], out[1] = even + odd, out[2] = even - odd;
+    out[3] = even2 + odd2, out[4] = even2 - odd2, out[5] = g[3];
 }
 
 #define OF_ZERO (1 / (P * P * Q * Q))                // Lagrange's weights of the points
@@ -212,46 +215,53 @@ INLINE void find_pixels(const float *pixels, int is_pooled, int64_t height, int6
         }                                                                                                              \
     }
 
-// Writes the transformed kernel, [block of features][place][channel][feature], from one in [3, 3, channels, features] or,
-// turned, in [3, 3, features, channels].
-INLINE void transform_kernel(int m, const float *kernel, Shape shape, int turned, int wide, float *out) {
+// Writes the transformed kernel, [block of features][place][channel][feature], from one in [3, 3, channels, features]
+// or, turned, in [3, 3, features, channels].
+INLINE void transform_kernel(int m, int wide, const float *kernel, Shape shape, int turned, float *out, int part,
+                             int parts) {
     int places = (m + 2) * (m + 2);
     int64_t channels = shape.channels, features = shape.features;
-    for (int64_t c = 0; c < channels; c++)
+    for (int64_t c = channels * part / parts; c < channels * (part + 1) / parts; c++)
         for (int64_t f = 0; f < features; f += LANES) {
             float gathered[9][LANES], *to[36];
             const float *in[9];
             for (int i = 0; i < 9; i++) {
                 in[i] = turned ? gathered[i] : kernel + (i * channels + c) * features + f;
                 if (turned)
-                    for (int l = 0; l < LANES; l++) gathered[i][l] = kernel[((8 - i) * features + f + l) * channels + c];
+                    for (int l = 0; l < LANES; l++)
+                        gathered[i][l] = kernel[((8 - i) * features + f + l) * channels + c];
             }
             for (int i = 0; i < places; i++) to[i] = out + ((f / wide * places + i) * channels + c) * wide + f % wide;
             SQUARE(of_kernel, m, 3, m + 2, in, to);
         }
 }
 
-// Floats of the temporary arrays; the strides between places are no powers of two, which would share places of a cache.
-static int64_t forward_floats(int m, Shape shape) {
+// Floats of the temporary arrays of a part; the strides between places are no powers of two, which would share places
+// of a cache.
+INLINE int64_t forward_floats(int m, Shape shape) {
     int64_t block = block_of(m) + 1, places = (m + 2) * (m + 2), edge = shape.channels + shape.features;
-    return places * (shape.channels * shape.features + block * shape.channels + block * WIDEST * LANES) + edge;
+    return places * block * (shape.channels + WIDEST * LANES) + edge;
 }
 
-static int64_t kernel_grad_floats(int m, Shape shape) {
+INLINE int64_t kernel_grad_floats(int m, Shape shape) {
     int64_t block = block_of(m) + 1, places = (m + 2) * (m + 2), edge = shape.channels + shape.features;
     return places * (shape.channels * shape.features + block * edge) + edge;
 }
 
-INLINE void forward(int m, int rows, int vectors, Source images, const float *kernel, Target output, float *scratch,
-                    Shape shape, int turned) {
+// Where part number `part` of the tiles begins: with a block.
+INLINE int64_t first_tile(int m, int64_t tiles, int part, int parts) {
+    int64_t block = block_of(m), blocks = (tiles + block - 1) / block, first = blocks * part / parts * block;
+    return first < tiles ? first : tiles;
+}
+
+INLINE void forward(int m, int rows, int vectors, Source images, const float *transformed, Target output,
+                    float *windows, Shape shape, int64_t first, int64_t tiles) {
     int places = (m + 2) * (m + 2), block = block_of(m), wide = vectors * LANES;
-    int64_t channels = shape.channels, features = shape.features, tiles = tile_count(m, shape);
+    int64_t channels = shape.channels, features = shape.features;
     int64_t stride = block * channels + LANES, product_stride = block * wide + LANES;
-    float *transformed = scratch, *windows = transformed + places * channels * features;
     float *products = windows + places * stride, *zeros = products + places * product_stride, *waste = zeros + channels;
     memset(zeros, 0, 4 * channels);
-    transform_kernel(m, kernel, shape, turned, wide, transformed);
-    for (int64_t first = 0; first < tiles; first += block) {
+    for (; first < tiles; first += block) {
         int count = tiles - first < block ? tiles - first : block;
         TRANSFORM_TILES(of_window, images, shape.height, shape.width, channels, m, m + 2, shape.above, shape.left,
                         windows, stride)
@@ -287,19 +297,19 @@ INLINE void forward(int m, int rows, int vectors, Source images, const float *ke
     }
 }
 
-INLINE void kernel_grad(int m, int vectors, const float *images, Source grad, float *output, float *scratch,
-                        Shape shape) {
+// Adds up the transformed gradient of the kernel, [place][channel][feature].
+INLINE void kernel_grad(int m, int vectors, Source images, Source grad, float *sums, Shape shape, int64_t first,
+                        int64_t tiles) {
     int places = (m + 2) * (m + 2), block = block_of(m), wide = vectors * LANES;
-    int64_t channels = shape.channels, features = shape.features, tiles = tile_count(m, shape);
+    int64_t channels = shape.channels, features = shape.features;
     int64_t stride = block * channels + LANES, grad_stride = block * features + LANES, sum_stride = channels * features;
-    float *sums = scratch, *windows = sums + places * sum_stride, *grads = windows + places * stride;
+    float *windows = sums + places * sum_stride, *grads = windows + places * stride;
     float *zeros = grads + places * grad_stride;
-    Source source = {images, NULL};
     memset(zeros, 0, 4 * (channels + features));
     memset(sums, 0, 4 * places * sum_stride);
-    for (int64_t first = 0; first < tiles; first += block) {
+    for (; first < tiles; first += block) {
         int count = tiles - first < block ? tiles - first : block;
-        TRANSFORM_TILES(of_window, source, shape.height, shape.width, channels, m, m + 2, shape.above, shape.left,
+        TRANSFORM_TILES(of_window, images, shape.height, shape.width, channels, m, m + 2, shape.above, shape.left,
                         windows, stride)
         TRANSFORM_TILES(of_grad, grad, shape.rows, shape.columns, features, m, m, 0, 0, grads, grad_stride)
         for (int i = 0; i < places; i++)
@@ -315,11 +325,21 @@ INLINE void kernel_grad(int m, int vectors, const float *images, Source grad, fl
                     c += six ? 6 : 5;
                 }
     }
-    for (int64_t j = 0; j < sum_stride; j += LANES) {
+}
+
+// Transforms the sums of all parts, which lie `distance` floats apart, for some of the elements of the kernel.
+INLINE void finish_kernel_grad(int m, float *sums, int64_t distance, float *output, Shape shape, int part, int parts) {
+    int places = (m + 2) * (m + 2);
+    int64_t vectors = shape.channels * shape.features / LANES, size = vectors * LANES;
+    for (int64_t j = vectors * part / parts * LANES; j < vectors * (part + 1) / parts * LANES; j += LANES) {
         const float *in[36];
         float *to[9];
-        for (int i = 0; i < places; i++) in[i] = sums + i * sum_stride + j;
-        for (int i = 0; i < 9; i++) to[i] = output + i * sum_stride + j;
+        for (int i = 0; i < places; i++) {
+            float *sum = sums + i * size + j;
+            for (int other = 1; other < parts; other++) store(sum, load(sum) + load(sum + other * distance));
+            in[i] = sum;
+        }
+        for (int i = 0; i < 9; i++) to[i] = output + i * size + j;
         SQUARE(of_kernel_grad, m, m + 2, 3, in, to);
     }
 }
@@ -334,9 +354,9 @@ INLINE void pad(const float *image, Shape shape, float *padded) {
                4 * copied * depth);
 }
 
-static int64_t padded_floats(Shape shape) { return (shape.rows + 2) * (shape.columns + 2) * shape.channels; }
-static int64_t direct_floats(Shape shape) {
-    return padded_floats(shape) + shape.columns * shape.features + 9 * shape.channels * shape.features;
+INLINE int64_t padded_floats(Shape shape) { return (shape.rows + 2) * (shape.columns + 2) * shape.channels; }
+INLINE int64_t direct_floats(Shape shape) {
+    return padded_floats(shape) + shape.columns * shape.features + 18 * shape.channels * shape.features;
 }
 
 // Computes `count` pixels of a row, `vectors` vectors of features.
@@ -352,11 +372,11 @@ INLINE void row_of_pixels(int vectors, int count, const float *padded, Shape sha
 }
 
 INLINE void direct_forward(int vectors, const float *images, const float *kernel, Target output, float *padded,
-                           Shape shape) {
+                           Shape shape, int64_t image, int64_t last) {
     int64_t rows = shape.rows, columns = shape.columns, features = shape.features, depth = shape.channels;
     int64_t line = (columns + 2) * depth;
     int count = columns < PIXELS ? columns : PIXELS, wide = vectors * LANES;
-    for (int64_t image = 0; image < shape.batch; image++) {
+    for (; image < last; image++) {
         pad(images + image * shape.height * shape.width * depth, shape, padded);
         for (int64_t y = 0; y < rows; y += output.winner ? 2 : 1)
             for (int64_t next = 0; next < columns; next += count) {
@@ -383,13 +403,15 @@ INLINE void direct_forward(int vectors, const float *images, const float *kernel
     }
 }
 
-INLINE void direct_kernel_grad(int channels, int vectors, const float *images, Source grad, float *output,
-                               float *padded, Shape shape) {
+// Adds up the gradient of the kernel, which follows an image's in memory.
+INLINE void direct_kernel_grad(int channels, int vectors, const float *images, Source grad, float *padded, Shape shape,
+                               int64_t image, int64_t last) {
     int64_t rows = shape.rows, columns = shape.columns, features = shape.features, line = (columns + 2) * channels;
     float *expanded = padded + padded_floats(shape), *sums = expanded + columns * features;
     int64_t size = 9 * channels * features;
-    memset(output, 0, 4 * size);
-    for (int64_t image = 0; image < shape.batch; image++) {
+    float *total = sums + size;
+    memset(total, 0, 4 * size);
+    for (; image < last; image++) {
         pad(images + image * shape.height * shape.width * channels, shape, padded);
         memset(sums, 0, 4 * size);
         for (int64_t y = 0; y < rows; y++) {
@@ -404,10 +426,10 @@ INLINE void direct_kernel_grad(int channels, int vectors, const float *images, S
             }
             for (int part = 0; part < 3; part++)
                 for (int64_t f = 0; f < features; f += vectors * LANES)
-                    product(3 * channels, vectors, 1, 1, columns, padded + (y + part) * line, 1, 0, channels, of_row + f,
-                            features, sums + part * 3 * channels * features + f, features);
+                    product(3 * channels, vectors, 1, 1, columns, padded + (y + part) * line, 1, 0, channels,
+                            of_row + f, features, sums + part * 3 * channels * features + f, features);
         }
-        for (int64_t i = 0; i < size; i += LANES) store(output + i, load(output + i) + load(sums + i));
+        for (int64_t i = 0; i < size; i += LANES) store(total + i, load(total + i) + load(sums + i));
     }
 }
 
@@ -450,6 +472,42 @@ INLINE int64_t attribute(XLA_FFI_CallFrame *frame, int i) {
     return *(int64_t *)((XLA_FFI_Scalar *)frame->attrs.attrs[i])->value;
 }
 
+// Runs parts of a task in threads of XLA's pool and in this one. A thread that comes late finds nothing left to do.
+typedef struct {
+    atomic_int next, done, users;
+    int parts;
+    void (*run)(void *, int);
+    void *task;
+} Job;
+
+static void work(void *pointer) {
+    Job *job = pointer;
+    for (int part; (part = atomic_fetch_add(&job->next, 1)) < job->parts;) {
+        job->run(job->task, part);
+        atomic_fetch_add(&job->done, 1);
+    }
+    if (atomic_fetch_sub(&job->users, 1) == 1) free(job);
+}
+
+static void in_parts(XLA_FFI_CallFrame *frame, int parts, void (*run)(void *, int), void *task) {
+    Job *job = parts > 1 ? malloc(sizeof(Job)) : NULL;
+    for (int part = 0; !job && part < parts; part++) run(task, part);
+    if (!job) return;
+    *job = (Job){.users = parts + 1, .parts = parts, .run = run, .task = task};
+    for (int i = 1; i < parts; i++) {
+        XLA_FFI_ThreadPool_Schedule_Args schedule = {
+            XLA_FFI_ThreadPool_Schedule_Args_STRUCT_SIZE, NULL, frame->ctx, work, job};
+        XLA_FFI_Error *error = frame->api->XLA_FFI_ThreadPool_Schedule(&schedule);
+        if (!error) continue;
+        XLA_FFI_Error_Destroy_Args destroy = {XLA_FFI_Error_Destroy_Args_STRUCT_SIZE, NULL, error};
+        frame->api->XLA_FFI_Error_Destroy(&destroy);
+        atomic_fetch_sub(&job->users, 1);
+    }
+    work(job);
+    while (atomic_load(&job->done) < parts) {}
+    if (atomic_fetch_sub(&job->users, 1) == 1) free(job);
+}
+
 // The shape of a convolution by that of its images and output, of which a pooled one has half as many rows and columns.
 INLINE Shape shape_of(XLA_FFI_CallFrame *frame, const int64_t *images, int images_pooled, const int64_t *output,
                       int output_pooled) {
@@ -458,51 +516,92 @@ INLINE Shape shape_of(XLA_FFI_CallFrame *frame, const int64_t *images, int image
                    out * output[2], output[3],      attribute(frame, 0), attribute(frame, 1)};
 }
 
-// Arguments: images, kernel, then the winner of pooled images, or the bias of an output to pool; results: output, the
-// winner of a pooled output, scratch; attributes: above, left, m (0 for a direct convolution), turned.
-EXPORT XLA_FFI_Error *winograd_forward(XLA_FFI_CallFrame *frame) {
-    if (is_query(frame)) return NULL;
-    int64_t m = attribute(frame, 2), turned = attribute(frame, 3);
-    int pools = frame->rets.size == 3, was_pooled = !pools && frame->args.size == 3;
-    Source images = {argument(frame, 0)->data, was_pooled ? argument(frame, 2)->data : NULL};
-    Target output = {result(frame, 0)->data, pools ? result(frame, 1)->data : NULL,
-                     pools ? argument(frame, 2)->data : NULL};
-    const float *kernel = argument(frame, 1)->data;
-    float *scratch = result(frame, pools ? 2 : 1)->data;
-    Shape shape = shape_of(frame, argument(frame, 0)->dims, was_pooled, result(frame, 0)->dims, pools);
-#define FORWARD2(rows, vectors) forward(2, rows, vectors, images, kernel, output, scratch, shape, turned)
-#define FORWARD4(rows, vectors) forward(4, rows, vectors, images, kernel, output, scratch, shape, turned)
-#define DIRECT(vectors) direct_forward(vectors, images.values, kernel, output, scratch, shape)
-    if (m == 0)
-        BY_CHANNELS(DIRECT);
-    else if (m == 2)
+typedef struct {
+    Shape shape;
+    int64_t m, parts, turned;
+    Source images, grad;
+    Target output;
+    const float *kernel;
+    float *scratch;
+} Task;
+
+#define KERNEL_FLOATS(task) (((task)->m + 2) * ((task)->m + 2) * (task)->shape.channels * (task)->shape.features)
+
+static void transform_part(void *pointer, int part) {
+    Task *task = pointer;
+    Shape shape = task->shape;
+#define KERNEL(m, vectors) \
+    transform_kernel(m, vectors * LANES, task->kernel, shape, task->turned, task->scratch, part, task->parts)
+#define KERNEL2(rows, vectors) KERNEL(2, vectors)
+#define KERNEL4(rows, vectors) KERNEL(4, vectors)
+    if (task->m == 2)
+        BY_FEATURES(KERNEL2);
+    else
+        BY_FEATURES(KERNEL4);
+}
+
+static void forward_part(void *pointer, int part) {
+    Task *task = pointer;
+    Shape shape = task->shape;
+    int m = task->m;
+    int64_t tiles = tile_count(m, shape);
+    int64_t first = first_tile(m, tiles, part, task->parts), last = first_tile(m, tiles, part + 1, task->parts);
+    float *own = task->scratch + KERNEL_FLOATS(task) + part * forward_floats(m, shape);
+#define FORWARD(m, rows, vectors) \
+    forward(m, rows, vectors, task->images, task->scratch, task->output, own, shape, first, last)
+#define FORWARD2(rows, vectors) FORWARD(2, rows, vectors)
+#define FORWARD4(rows, vectors) FORWARD(4, rows, vectors)
+    if (m == 2)
         BY_FEATURES(FORWARD2);
     else
         BY_FEATURES(FORWARD4);
-    return NULL;
 }
 
-// Arguments: images, gradient of the output and, if that was pooled, the winner; results: gradient of the kernel,
-// scratch; attributes: above, left, m (0 for a direct convolution).
-EXPORT XLA_FFI_Error *winograd_kernel_grad(XLA_FFI_CallFrame *frame) {
-    if (is_query(frame)) return NULL;
-    int64_t m = attribute(frame, 2);
-    int was_pooled = frame->args.size == 3;
-    const float *images = argument(frame, 0)->data;
-    Source grad = {argument(frame, 1)->data, was_pooled ? argument(frame, 2)->data : NULL};
-    float *output = result(frame, 0)->data, *scratch = result(frame, 1)->data;
-    Shape shape = shape_of(frame, argument(frame, 0)->dims, 0, argument(frame, 1)->dims, was_pooled);
-#define GRAD2(rows, vectors) kernel_grad(2, vectors, images, grad, output, scratch, shape)
-#define GRAD4(rows, vectors) kernel_grad(4, vectors, images, grad, output, scratch, shape)
-#define DIRECT1(vectors) direct_kernel_grad(1, vectors, images, grad, output, scratch, shape)
-#define DIRECT2(vectors) direct_kernel_grad(2, vectors, images, grad, output, scratch, shape)
-#define DIRECT3(vectors) direct_kernel_grad(3, vectors, images, grad, output, scratch, shape)
-#define DIRECT4(vectors) direct_kernel_grad(4, vectors, images, grad, output, scratch, shape)
+static void direct_part(void *pointer, int part) {
+    Task *task = pointer;
+    Shape shape = task->shape;
+    int64_t first = shape.batch * part / task->parts, last = shape.batch * (part + 1) / task->parts;
+    float *own = task->scratch + part * direct_floats(shape);
+#define DIRECT(vectors) \
+    direct_forward(vectors, task->images.values, task->kernel, task->output, own, shape, first, last)
+    BY_CHANNELS(DIRECT);
+}
+
+static void kernel_grad_part(void *pointer, int part) {
+    Task *task = pointer;
+    Shape shape = task->shape;
+    int m = task->m;
+    int64_t tiles = tile_count(m, shape);
+    int64_t first = first_tile(m, tiles, part, task->parts), last = first_tile(m, tiles, part + 1, task->parts);
+    float *own = task->scratch + part * kernel_grad_floats(m, shape);
+#define GRAD2(rows, vectors) kernel_grad(2, vectors, task->images, task->grad, own, shape, first, last)
+#define GRAD4(rows, vectors) kernel_grad(4, vectors, task->images, task->grad, own, shape, first, last)
     if (m == 2)
         BY_FEATURES(GRAD2);
-    else if (m == 4)
+    else
         BY_FEATURES(GRAD4);
-    else if (shape.channels == 1)
+}
+
+static void finish_part(void *pointer, int part) {
+    Task *task = pointer;
+    int64_t distance = kernel_grad_floats(task->m, task->shape);
+    if (task->m == 2)
+        finish_kernel_grad(2, task->scratch, distance, task->output.values, task->shape, part, task->parts);
+    else
+        finish_kernel_grad(4, task->scratch, distance, task->output.values, task->shape, part, task->parts);
+}
+
+static void direct_grad_part(void *pointer, int part) {
+    Task *task = pointer;
+    Shape shape = task->shape;
+    int64_t first = shape.batch * part / task->parts, last = shape.batch * (part + 1) / task->parts;
+    const float *images = task->images.values;
+    float *own = task->scratch + part * direct_floats(shape);
+#define DIRECT1(vectors) direct_kernel_grad(1, vectors, images, task->grad, own, shape, first, last)
+#define DIRECT2(vectors) direct_kernel_grad(2, vectors, images, task->grad, own, shape, first, last)
+#define DIRECT3(vectors) direct_kernel_grad(3, vectors, images, task->grad, own, shape, first, last)
+#define DIRECT4(vectors) direct_kernel_grad(4, vectors, images, task->grad, own, shape, first, last)
+    if (shape.channels == 1)
         BY_CHANNELS(DIRECT1);
     else if (shape.channels == 2)
         BY_CHANNELS(DIRECT2);
@@ -510,12 +609,62 @@ EXPORT XLA_FFI_Error *winograd_kernel_grad(XLA_FFI_CallFrame *frame) {
         BY_CHANNELS(DIRECT3);
     else
         BY_CHANNELS(DIRECT4);
+}
+
+// Arguments: images, kernel, then the winner of pooled images, or the bias of an output to pool; results: output, the
+// winner of a pooled output, scratch; attributes: above, left, m (0 for a direct convolution), parts, turned.
+EXPORT XLA_FFI_Error *winograd_forward(XLA_FFI_CallFrame *frame) {
+    if (is_query(frame)) return NULL;
+    int pools = frame->rets.size == 3, was_pooled = !pools && frame->args.size == 3;
+    Task task = {
+        .shape = shape_of(frame, argument(frame, 0)->dims, was_pooled, result(frame, 0)->dims, pools),
+        .m = attribute(frame, 2),
+        .parts = attribute(frame, 3),
+        .turned = attribute(frame, 4),
+        .images = {argument(frame, 0)->data, was_pooled ? argument(frame, 2)->data : NULL},
+        .output = {result(frame, 0)->data, pools ? result(frame, 1)->data : NULL,
+                   pools ? argument(frame, 2)->data : NULL},
+        .kernel = argument(frame, 1)->data,
+        .scratch = result(frame, pools ? 2 : 1)->data,
+    };
+    if (task.m > 0) in_parts(frame, task.parts, transform_part, &task);
+    in_parts(frame, task.parts, task.m > 0 ? forward_part : direct_part, &task);
+    return NULL;
+}
+
+// Arguments: images, gradient of the output and, if that was pooled, the winner; results: gradient of the kernel,
+// scratch; attributes: above, left, m (0 for a direct convolution), parts.
+EXPORT XLA_FFI_Error *winograd_kernel_grad(XLA_FFI_CallFrame *frame) {
+    if (is_query(frame)) return NULL;
+    int was_pooled = frame->args.size == 3;
+    Task task = {
+        .shape = shape_of(frame, argument(frame, 0)->dims, 0, argument(frame, 1)->dims, was_pooled),
+        .m = attribute(frame, 2),
+        .parts = attribute(frame, 3),
+        .images = {argument(frame, 0)->data, NULL},
+        .grad = {argument(frame, 1)->data, was_pooled ? argument(frame, 2)->data : NULL},
+        .output = {.values = result(frame, 0)->data},
+        .scratch = result(frame, 1)->data,
+    };
+    in_parts(frame, task.parts, task.m > 0 ? kernel_grad_part : direct_grad_part, &task);
+    if (task.m > 0) {
+        in_parts(frame, task.parts, finish_part, &task);
+        return NULL;
+    }
+    int64_t size = 9 * task.shape.channels * task.shape.features;
+    memset(task.output.values, 0, 4 * size);
+    for (int part = 0; part < task.parts; part++) {
+        float *total = task.scratch + (part + 1) * direct_floats(task.shape) - size, *to = task.output.values;
+        for (int64_t i = 0; i < size; i += LANES) store(to + i, load(to + i) + load(total + i));
+    }
     return NULL;
 }
 
 // Floats of the scratch array.
-EXPORT int64_t winograd_floats(int m, int64_t rows, int64_t columns, int64_t channels, int64_t features, int is_grad) {
-    Shape shape = {.rows = rows, .columns = columns, .channels = channels, .features = features};
-    if (m == 0) return direct_floats(shape);
-    return is_grad ? kernel_grad_floats(m, shape) : forward_floats(m, shape);
+EXPORT int64_t winograd_floats(int m, int64_t rows, int64_t columns, int64_t channels, int64_t features, int parts,
+                               int is_grad) {
+    Task task = {.m = m, .shape = {.rows = rows, .columns = columns, .channels = channels, .features = features}};
+    if (m == 0) return parts * direct_floats(task.shape);
+    if (is_grad) return parts * kernel_grad_floats(m, task.shape);
+    return KERNEL_FLOATS(&task) + parts * forward_floats(m, task.shape);
 }

@@ -41,6 +41,7 @@ _FLAGS = ("-O3", "-shared", "-fPIC", "-fvisibility=hidden")
 TILES = (2, 4)  # pixels; that with the fewest products is taken
 _LANES = 16  # channels that the kernels take at once
 _FEW = 4  # channels of direct convolutions
+_LEAST_TILES = 48  # for each thread
 _FORWARD, _KERNEL_GRAD = "winograd_forward", "winograd_kernel_grad"
 _LOCK = threading.Lock()
 
@@ -124,12 +125,24 @@ def _call(
         channels: of the images and of the output.
         attributes: further ones of the handler.
     """
-    tile = min(TILES, key=lambda tile: -(-size[0] // tile) * -(-size[1] // tile) * (tile + 2) ** 2)
-    tile = 0 if channels[0] <= _FEW else tile
-    scratch = jax.ShapeDtypeStruct((load().winograd_floats(tile, *size, *channels, name == _KERNEL_GRAD),), np.float32)
+
+    def tiles(tile: int) -> int:
+        return -(-size[0] // tile) * -(-size[1] // tile)
+
+    tile = 0 if channels[0] <= _FEW else min(TILES, key=lambda tile: tiles(tile) * (tile + 2) ** 2)
+    threads = _usable_cores() // jax.local_device_count()
+    parts = max(1, min(threads, len(arrays[0]) if tile == 0 else len(arrays[0]) * tiles(tile) // _LEAST_TILES))
+    floats = load().winograd_floats(tile, *size, *channels, parts, name == _KERNEL_GRAD)
+    scratch = jax.ShapeDtypeStruct((floats,), np.float32)
     call = jax.ffi.ffi_call(f"cnnjax_{name}", [*results, scratch], vmap_method="sequential")
-    attributes |= {"above": before[0], "left": before[1], "m": tile}
+    attributes |= {"above": before[0], "left": before[1], "m": tile, "parts": parts}
     return call(*arrays, **{key: np.int64(value) for key, value in attributes.items()})
+
+
+def _usable_cores() -> int:
+    """Returns the size of XLA's thread pool: the number of cores that the process may use, unless it is set."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return int(os.environ.get("PJRT_NPROC") or cores)
 
 
 def load() -> ctypes.CDLL:
@@ -153,7 +166,7 @@ def _load() -> ctypes.CDLL:
         )
         raise RequestError("train.convolution", "kernels", problem) from error
     library.winograd_floats.restype = ctypes.c_int64
-    library.winograd_floats.argtypes = [ctypes.c_int, *[ctypes.c_int64] * 4, ctypes.c_int]
+    library.winograd_floats.argtypes = [ctypes.c_int, *[ctypes.c_int64] * 4, ctypes.c_int, ctypes.c_int]
     for name in (_FORWARD, _KERNEL_GRAD):
         jax.ffi.register_ffi_target(f"cnnjax_{name}", jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
     return library
