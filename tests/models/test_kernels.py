@@ -23,6 +23,7 @@ from cnnjax.models.conv.windows import PLAIN, Window
 from cnnjax.models.ladder import LADDER, check_convolution
 from cnnjax.models.network import build_network, initial_variables
 from cnnjax.models.specs import BatchNorm, Conv, Dense, Dropout, MaxPool, Relu
+from cnnjax.training.load import load_trial
 from cnnjax.training.program import load_plan, prepare_jax
 from cnnjax.utils.errors import RequestError
 from tests.support import runs
@@ -164,8 +165,9 @@ def test_values_and_gradients_of_any_shape(shape, channels, features, padding):
     compare((*shape, channels), 16 * features, padding)
 
 
-def test_errors_are_a_few_times_those_of_a_direct_convolution():
+def test_errors_are_a_few_times_those_of_a_direct_convolution(monkeypatch):
     """Root mean square, relative: those of F(4,3) at the usual points would be four times, and in bfloat16 10,000."""
+    monkeypatch.setattr(kernels, "TILES", (4,))
     images, kernel, grad = draw(0, 4, 16, 16, 64), draw(1, 3, 3, 64, 64), draw(2, 4, 16, 16, 64)
     exact = reference(images, kernel, grad, SAME)
 
@@ -288,9 +290,13 @@ def test_without_avx512(tmp_path):
     assert Path(said.strip()) != kernels.build(tmp_path / "kernels")  # they differ in name
 
 
-def test_without_the_extra_a_study_says_what_to_install(monkeypatch, tiny, tmp_path):
+def without_compiler(monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ziglang" else find(name))
+
+
+def test_without_the_extra_a_study_says_what_to_install(monkeypatch, tiny, tmp_path):
+    without_compiler(monkeypatch)
     study = make_study(train={"convolution": "kernels"})
     commands = lambda: prepare_jax(load_plan(study)), lambda: list(plan_lines(study)), lambda: kernels.build(tmp_path)
     for command in commands:
@@ -340,6 +346,14 @@ def test_a_crashed_run_is_resumed_bit_for_bit_and_trains_like_auto(small, tmp_pa
     runs.run(make_study(train={"epochs": 3}, checkpoint={"every": 1}), auto)
     losses = [cnnjax.load_results(folder).train_loss for folder in (whole, auto)]
     np.testing.assert_allclose(*losses, rtol=1e-3)
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1), np.uint8)
+    trial = runs.trial_ids(whole)[0]
+    here = load_trial(whole, trial)
+    with pytest.MonkeyPatch.context() as patch:
+        without_compiler(patch)
+        elsewhere = load_trial(whole, trial)
+    assert (here.network.convolution, elsewhere.network.convolution) == ("kernels", "auto")
+    np.testing.assert_allclose(here.logits(images), elsewhere.logits(images), atol=1e-4)
 
 
 def test_a_training_step_of_medium_is_that_of_auto():

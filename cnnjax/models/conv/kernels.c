@@ -220,19 +220,22 @@ INLINE void find_pixels(const float *pixels, int is_pooled, int64_t height, int6
 INLINE void transform_kernel(int m, int wide, const float *kernel, Shape shape, int turned, float *out, int part,
                              int parts) {
     int places = (m + 2) * (m + 2);
-    int64_t channels = shape.channels, features = shape.features;
-    for (int64_t c = channels * part / parts; c < channels * (part + 1) / parts; c++)
+    int64_t channels = shape.channels, features = shape.features, blocks = channels / LANES;
+    for (int64_t first = blocks * part / parts * LANES; first < blocks * (part + 1) / parts * LANES; first += LANES)
         for (int64_t f = 0; f < features; f += LANES) {
-            float gathered[9][LANES], *to[36];
+            float gathered[LANES][9][LANES], *to[36];
             const float *in[9];
-            for (int i = 0; i < 9; i++) {
-                in[i] = turned ? gathered[i] : kernel + (i * channels + c) * features + f;
-                if (turned)
-                    for (int l = 0; l < LANES; l++)
-                        gathered[i][l] = kernel[((8 - i) * features + f + l) * channels + c];
+            for (int i = 0; turned && i < 9; i++)
+                for (int l = 0; l < LANES; l++)
+                    for (int c = 0; c < LANES; c++)
+                        gathered[c][i][l] = kernel[((8 - i) * features + f + l) * channels + first + c];
+            for (int64_t c = first; c < first + LANES; c++) {
+                for (int i = 0; i < 9; i++)
+                    in[i] = turned ? gathered[c - first][i] : kernel + (i * channels + c) * features + f;
+                for (int i = 0; i < places; i++)
+                    to[i] = out + ((f / wide * places + i) * channels + c) * wide + f % wide;
+                SQUARE(of_kernel, m, 3, m + 2, in, to);
             }
-            for (int i = 0; i < places; i++) to[i] = out + ((f / wide * places + i) * channels + c) * wide + f % wide;
-            SQUARE(of_kernel, m, 3, m + 2, in, to);
         }
 }
 

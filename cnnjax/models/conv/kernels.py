@@ -4,7 +4,7 @@ kernels.c transforms a block of tiles, multiplies it and transforms it back befo
 first use by clang, which the package `ziglang` brings along, for the processor of this machine, and kept in the user's
 cache folder. XLA calls it as a custom call.
 
-Tiles are 4x4 pixels (F(4,3)), or 2x2 (F(2,3)) where these need fewer products. Convolutions of up to four channels are
+Tiles are 4x4 pixels (F(4,3)), or 2x2 (F(2,3)) where these take less time. Convolutions of up to four channels are
 direct. Bias, ReLU and 2x2 max-pool behind a convolution are part of the pass. The rounding errors of F(4,3) are two to
 four times those of a direct convolution in float32, see `python -m experiments.benchmarks.fused_winograd`.
 """
@@ -38,9 +38,10 @@ SOURCE = Path(__file__).with_suffix(".c")
 _COMPILER = "ziglang"
 PROCESSOR = "native"  # what the compiler calls the processor of this machine
 _FLAGS = ("-O3", "-shared", "-fPIC", "-fvisibility=hidden")
-TILES = (2, 4)  # pixels; that with the fewest products is taken
+TILES = (2, 4)  # pixels; the faster one is taken
 _LANES = 16  # channels that the kernels take at once
 _FEW = 4  # channels of direct convolutions
+_KERNEL_TILES = 200  # whose products take as long as what is done once for a kernel (measured with 512 channels)
 _LEAST_TILES = 48  # for each thread
 _FORWARD, _KERNEL_GRAD = "winograd_forward", "winograd_kernel_grad"
 _LOCK = threading.Lock()
@@ -127,11 +128,11 @@ def _call(
     """
 
     def tiles(tile: int) -> int:
-        return -(-size[0] // tile) * -(-size[1] // tile)
+        return len(arrays[0]) * -(-size[0] // tile) * -(-size[1] // tile)
 
-    tile = 0 if channels[0] <= _FEW else min(TILES, key=lambda tile: tiles(tile) * (tile + 2) ** 2)
+    tile = 0 if channels[0] <= _FEW else min(TILES, key=lambda tile: (tiles(tile) + _KERNEL_TILES) * (tile + 2) ** 2)
     threads = _usable_cores() // jax.local_device_count()
-    parts = max(1, min(threads, len(arrays[0]) if tile == 0 else len(arrays[0]) * tiles(tile) // _LEAST_TILES))
+    parts = max(1, min(threads, len(arrays[0]) if tile == 0 else tiles(tile) // _LEAST_TILES))
     floats = load().winograd_floats(tile, *size, *channels, parts, name == _KERNEL_GRAD)
     scratch = jax.ShapeDtypeStruct((floats,), np.float32)
     call = jax.ffi.ffi_call(f"cnnjax_{name}", [*results, scratch], vmap_method="sequential")
