@@ -14,7 +14,7 @@ from cnnjax.data import Dataset, load_dataset
 from cnnjax.data.findings import examine
 from cnnjax.data.normalization import affine_map
 from cnnjax.models.conv import pointwise
-from cnnjax.models.conv.methods import choose
+from cnnjax.models.conv.methods import choose, resolve
 from cnnjax.models.conv.windows import Window
 from cnnjax.models.specs import Conv, Layer, LayerRow, Residual
 from cnnjax.models.summary import check_fits, describe_network, layer_table
@@ -102,7 +102,7 @@ def _layers(study: Study, dataset: Dataset) -> Iterator[tuple[str, pd.DataFrame]
                     "output": _shape(row.output),
                     "parameters": row.parameters,
                     "forward flops": row.flops,
-                    "computed as": _method(row, convolution),
+                    "computed as": _method(row, convolution, study.train.precision),
                     "activation bytes": _BYTES * math.prod(row.output),
                     "parameter bytes": _BYTES * row.parameters,
                 }
@@ -113,8 +113,8 @@ def _layers(study: Study, dataset: Dataset) -> Iterator[tuple[str, pd.DataFrame]
             yield name, pd.concat([frame, pd.DataFrame([total])], ignore_index=True)
 
 
-def _method(row: LayerRow, convolution: str) -> str:
-    """Returns the method that computes a layer's convolution; empty for other layers."""
+def _method(row: LayerRow, convolution: str, precisions: tuple[str, ...]) -> str:
+    """Returns the method that computes a layer's convolution, by the first of the precisions; or nothing."""
     if not isinstance(row.layer, Conv):
         return ""
     *places, channels, features = row.kernel
@@ -122,6 +122,8 @@ def _method(row: LayerRow, convolution: str) -> str:
         return "depthwise"
     layer, kernel = row.layer, (*places, channels, features // row.layer.groups)
     window = Window((layer.stride, layer.stride), (layer.dilation, layer.dilation))
+    dtype = jnp.bfloat16 if precisions[0] == "bfloat16" else jnp.float32
+    convolution = resolve(convolution, kernel, window, dtype)
     if convolution == "auto" and pointwise.fits(kernel, window):
         return "pointwise"
     return choose(kernel, math.prod(row.output[:2]), convolution, window)

@@ -11,7 +11,7 @@ from cnnjax.commands.program_facts import repeated_points
 from cnnjax.commands.search import resume
 from cnnjax.data import Dataset, cache
 from cnnjax.data.load import load_checked
-from cnnjax.models.ladder import check_precision
+from cnnjax.models.ladder import check_convolution, check_precision
 from cnnjax.models.summary import parameter_count, training_flops
 from cnnjax.multihost import processes
 from cnnjax.runs.run_dir import RunFolder, finished_trials
@@ -68,6 +68,8 @@ def plan_lines(study: Study, workdir: Path | None = None, measure: bool = False)
     machine = this_machine(useful_devices(plan.programs))
     for precision in study.train.precision:
         check_precision(precision, machine.platform)
+    for convolution in study.train.convolution:
+        check_convolution(convolution, machine.platform)
     if measure:
         from cnnjax.training.program import prepare_jax
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax.runs.environment import cache_folder
 from cnnjax.runs.integrity import replaced
+from cnnjax.utils.paths import cache_folder
 
 _is_mapped = contextvars.ContextVar("_is_mapped", default=False)
 

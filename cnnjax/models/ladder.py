@@ -3,7 +3,7 @@
 `network.Network` applies the layers in order.
 """
 
-import importlib
+import importlib.util
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -58,6 +58,10 @@ def check_convolution(method: str, platform: str) -> None:
     """Raises RequestError if the devices of a platform (cpu, gpu or tpu) lack a method of `train.convolution`."""
     if method == "pallas" and platform != "gpu":
         raise RequestError("train.convolution", method, "only a GPU supports it; use auto")
+    if method == "kernels" and platform != "cpu":
+        raise RequestError("train.convolution", method, "they are for CPUs; use auto")
+    if method == "kernels" and importlib.util.find_spec("ziglang") is None:
+        raise RequestError("train.convolution", method, "their compiler is missing; pip install 'cnnjax[kernels]'")
 
 
 def described(names: Iterable[str]) -> dict[str, list[str]]:

@@ -37,15 +37,10 @@ def code_versions() -> dict[str, str]:
     """Returns what must agree in all processes of a study: package versions, and a hash of cnnjax's source."""
     package = Path(__file__).parents[1]
     digest = hashlib.sha256()
-    for file in sorted(package.rglob("*.py")):
+    for file in sorted([*package.rglob("*.py"), *package.rglob("*.c")]):
         digest.update(f"{file.relative_to(package)}\n".encode() + file.read_bytes())
     versions = {name: metadata.version(name) for name in ("cnnjax", "jax", "jaxlib", "orbax-checkpoint")}
     return {**versions, "cnnjax source": digest.hexdigest()[:12]}
-
-
-def cache_folder() -> Path:
-    """Returns $CNNJAX_CACHE, or ~/.cache/cnnjax."""
-    return Path(os.environ.get("CNNJAX_CACHE") or "~/.cache/cnnjax").expanduser()
 
 
 def comparable(environment: Mapping[str, Any]) -> dict[str, Any]:

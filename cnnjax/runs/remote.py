@@ -18,11 +18,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cnnjax.runs.environment import cache_folder
 from cnnjax.runs.lock import LOCK, locked
 from cnnjax.runs.run_dir import NO_RUN, RunFolder
 from cnnjax.utils.errors import RequestError
-from cnnjax.utils.paths import expanded
+from cnnjax.utils.paths import cache_folder, expanded
 from cnnjax.utils.progress import Progress
 
 LARGE = ("checkpoints", "profile", "jobs")  # folders that commands which read only results do not fetch

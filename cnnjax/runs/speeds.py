@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from cnnjax.runs.environment import cache_folder
 from cnnjax.runs.integrity import replaced
+from cnnjax.utils.paths import cache_folder
 
 _MOST = 300  # entries; the oldest are dropped
 
@@ -22,7 +22,7 @@ class Speed(NamedTuple):
         layers: number of its layers that have a kernel.
         work: operations for a training image, of the network and of feeding it, see `training.estimate`.
         optimizer: of the program.
-        precision: of the program.
+        precision: of the program, and its method of convolutions unless that is `auto`.
         batch_size: of the program.
         members: the number that trained together.
         images_per_second: training images of all members, with the evaluation after each epoch.

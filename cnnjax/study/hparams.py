@@ -265,8 +265,9 @@ HPARAMS = (
         "convolution",
         str,
         "auto",
-        choice("auto", "block_patches", "winograd", "patches", "shifts", "dense", "grouped", "pallas"),
-        "Algorithm of convolutions. auto uses the fastest in our measurements, pallas needs a GPU. "
+        choice("auto", "block_patches", "winograd", "patches", "shifts", "dense", "grouped", "kernels", "pallas"),
+        "Algorithm of convolutions. auto uses the fastest in our measurements; kernels are our own in C, for CPUs, "
+        "and need `pip install 'cnnjax[kernels]'`; pallas needs a GPU. "
         "Results differ by rounding.",
         static=True,
         matters="for models with convolutions",

@@ -51,9 +51,10 @@ def describe_speed(static: Static, dataset: Dataset, machine: Machine, members: 
     layers = sum(bool(row.kernel) for row in layer_table(network, dataset.image_shape))
     flops = training_flops(network, dataset.image_shape)
     work = flops + _OPERATIONS_PER_VALUE * math.prod(dataset.image_shape) + _OPERATIONS_PER_STEP / static.batch_size
+    precision = static.arithmetic if static.convolution == "auto" else f"{static.arithmetic}, {static.convolution}"
     return Speed(
         *(machine.device, machine.devices, static.model, layers, float(work)),
-        *(static.optimizer, static.arithmetic, static.batch_size, members),
+        *(static.optimizer, precision, static.batch_size, members),
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from cnnjax.data.normalization import affine_map
+from cnnjax.models.ladder import check_convolution
 from cnnjax.models.network import MATMUL, AnyNetwork, build_network, variable_shapes
 from cnnjax.runs.integrity import read_json
 from cnnjax.runs.run_dir import RunFolder
@@ -195,4 +196,14 @@ def _network(static: Static, num_classes: int, image_shape: tuple[int, int, int]
     only_gpu = static.arithmetic == "tf32" and jax.default_backend() != "gpu"
     precision = "float32" if only_gpu else static.arithmetic
     with own_code.blamed("models", static.model):
-        return build_network(static.model, num_classes, precision, static.convolution, image_shape)
+        return build_network(static.model, num_classes, precision, _convolution(static), image_shape)
+
+
+def _convolution(static: Static) -> str:
+    """Returns the method of the convolutions: auto, which is equal up to rounding, where there are no kernels."""
+    try:
+        if static.convolution == "kernels":
+            check_convolution(static.convolution, jax.default_backend())
+    except RequestError:
+        return "auto"
+    return static.convolution

@@ -9,9 +9,10 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from cnnjax.data import Dataset
 from cnnjax.data.load import load_checked
+from cnnjax.models.conv import kernels
 from cnnjax.models.ladder import check_convolution, check_precision
 from cnnjax.multihost import processes
-from cnnjax.runs.environment import cache_folder, comparable, describe_environment
+from cnnjax.runs.environment import comparable, describe_environment
 from cnnjax.runs.program_records import Folder
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.runs.speeds import add_speed
@@ -27,7 +28,7 @@ from cnnjax.training.loop import run_members
 from cnnjax.training.machine import this_machine
 from cnnjax.training.work import MemberBatch
 from cnnjax.utils.errors import RequestError, unwritable
-from cnnjax.utils.paths import make_folder
+from cnnjax.utils.paths import cache_folder, make_folder
 from cnnjax.utils.progress import Progress
 from cnnjax.utils.tree import differences
 
@@ -83,9 +84,16 @@ def prepare_jax(plan: Plan, cores: int | None = None) -> str | None:
 
     Returns:
         A line that says so if that is too late, because JAX has been used with fewer devices; else None.
+
+    Raises:
+        RequestError: this machine lacks a method of the plan's convolutions.
     """
     enable_compilation_cache()
-    return use_every_core(useful_devices(plan.programs, cores), cores)
+    too_late = use_every_core(useful_devices(plan.programs, cores), cores)
+    if any(program.static.convolution == "kernels" for program in plan.programs):
+        check_convolution("kernels", jax.default_backend())
+        kernels.load()
+    return too_late
 
 
 def enable_compilation_cache(folder: str | None = None) -> None:

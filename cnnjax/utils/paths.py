@@ -1,5 +1,6 @@
-"""Paths from the user."""
+"""Paths from the user, and the cache folder."""
 
+import os
 from pathlib import Path
 
 from cnnjax.utils.errors import RequestError
@@ -42,6 +43,11 @@ def make_folder(key: str, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RequestError(key, str(folder), f"{error.strerror}; use a folder") from error
+
+
+def cache_folder() -> Path:
+    """Returns $CNNJAX_CACHE, or ~/.cache/cnnjax."""
+    return Path(os.environ.get("CNNJAX_CACHE") or "~/.cache/cnnjax").expanduser()
 
 
 def is_text(name: str) -> bool:

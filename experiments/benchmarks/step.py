@@ -31,6 +31,7 @@ MEMBERS = flags.DEFINE_integer("members", 1, "Members trained together.")
 THROUGHPUT = flags.DEFINE_string("throughput", None, "A throughput.csv, whose slowest program is profiled, too.")
 STEPS = flags.DEFINE_integer("steps", 10, "Steps of the epoch that is traced.")
 PRECISION = flags.DEFINE_enum("precision", "float32", ["float32", "tf32", "bfloat16"], "Of the layers' arithmetic.")
+CONVOLUTION = flags.DEFINE_string("convolution", "auto", "How cnnjax convolves, as train.convolution.")
 SHOW = flags.DEFINE_integer("show", 0, "Print so many of the slowest operations, with their places in the source.")
 OUTPUT = flags.DEFINE_string("output", None, "Where to write the table (default: beside this file).")
 
@@ -58,7 +59,7 @@ def works() -> Iterator[Work]:
         names = ("model", "optimizer", "batch_size", "members", "precision")
         yield Work(**{name: slowest[name] for name in names}, seconds=0.0)
     for model in MODELS.value:
-        yield Work(model, "sgd", BATCH_SIZE.value, MEMBERS.value, PRECISION.value, 0.0)
+        yield Work(model, "sgd", BATCH_SIZE.value, MEMBERS.value, PRECISION.value, 0.0, CONVOLUTION.value)
 
 
 def measure(work: Work) -> list[dict[str, Any]]:

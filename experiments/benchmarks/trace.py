@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 _INSTRUCTION = re.compile(r'^\s*(?:ROOT )?%?([\w.\-]+) = (?:.*?metadata=\{[^}]*op_name="([^"]*)")?', re.MULTILINE)
-_LAYER = re.compile(r"Network\)*/((?:conv|bn|dense)\d+)/")
+_LAYER = re.compile(r"Network\)*/(?:Network\._apply/)?((?:conv|bn|dense)\d+)/")
 
 
 def places_of(program: str) -> dict[str, str]:

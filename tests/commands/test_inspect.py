@@ -22,7 +22,7 @@ from cnnjax.commands.plan_table import plan_table
 from cnnjax.data import load_dataset, normalization_map
 from cnnjax.data.normalization import black_share, level_counts, pixel_statistics
 from cnnjax.models.ladder import LADDER
-from cnnjax.models.specs import Conv, Dense, MaxPool, Residual
+from cnnjax.models.specs import Conv, Dense, MaxPool, Relu, Residual
 from cnnjax.report import build_report
 from cnnjax.report.sections.data import figures as draw_data
 from cnnjax.report.sections.data import mosaic
@@ -115,6 +115,14 @@ def test_ways_to_convolve_stand_apart(tiny):
     for title, table in list(tables.items())[1:]:
         assert table.frame["computed as"][0] == title.split()[-1]
         assert set(table.name) <= set("abcdefghijklmnopqrstuvwxyz_")
+
+
+def test_layers_that_the_kernels_do_not_fit_are_computed_as_by_auto(monkeypatch):
+    monkeypatch.setitem(LADDER, "tiny", (Conv(16), Relu(), Conv(32), Conv(8), Dense()))
+    for precision, found in (("float32", ["kernels", "", "kernels"]), ("bfloat16", ["block_patches", "", "shifts"])):
+        study = make_study(train={"convolution": "kernels", "precision": precision})
+        (_, layers) = inspection.model_tables(study, load_dataset(study.data))
+        assert [*layers.frame["computed as"]][:4] == [*found, "shifts"]
 
 
 def test_layers_are_named_by_their_settings():

@@ -79,9 +79,10 @@ def test_longer_trials_that_train_anew_are_said(uncompiled):
     assert not any("anew" in line for line in plan_lines(make_study(seeds=(0, 1), train=AXES)))
 
 
-def test_a_precision_that_this_machine_lacks_is_refused(uncompiled):
-    with pytest.raises(RequestError, match=r"train\.precision='tf32'"):
-        list(plan_lines(make_study(train={"precision": "tf32"})))
+@pytest.mark.parametrize(("key", "value"), [("precision", "tf32"), ("convolution", "pallas")])
+def test_what_this_machine_lacks_is_refused(key, value, uncompiled):
+    with pytest.raises(RequestError, match=rf"train\.{key}='{value}'"):
+        list(plan_lines(make_study(train={key: value})))
 
 
 @pytest.mark.slow

@@ -57,7 +57,7 @@ def draw(seed, *shape):
         (8, 7, 1, 3, True),
     ],
 )
-@pytest.mark.parametrize("name", sorted(methods.METHODS.keys() - {"pallas"}))  # has tests of its own: it is slow here
+@pytest.mark.parametrize("name", sorted(methods.METHODS.keys() - {"kernels", "pallas"}))  # they have tests of their own
 def test_a_method_is_a_convolution(name, height, width, channels, size, same):
     if not methods.METHODS[name].fits(size):
         pytest.skip(f"{name} is not for kernels of {size}")

@@ -2,9 +2,12 @@
 
 import pytest
 
+from cnnjax.data import load_dataset
 from cnnjax.runs.speeds import Speed
-from cnnjax.training.estimate import Estimator, time_span
+from cnnjax.study.plan import make_plan
+from cnnjax.training.estimate import Estimator, describe_speed, time_span
 from cnnjax.training.machine import COUNT_FLAG, Machine, cpu_devices, this_machine
+from tests.support.studies import make_study
 
 MACHINE = Machine("cpu", "processor", 2, 10**9)
 WANTED = Speed("processor", 2, "medium", 4, 1e8, "adam", "float32", 64, 6)
@@ -23,6 +26,13 @@ def test_the_same_program_takes_as_long_as_before():
     found = Estimator(MACHINE, [known(), *others], product).estimate(WANTED)
     assert found.seconds_per_image == pytest.approx(1 / 500) and found.compile_seconds == 8.0
     assert 1 < found.factor < 1.5
+
+
+def test_other_convolutions_are_another_program(tiny):
+    study = make_study(train={"convolution": ("auto", "patches")})
+    programs, dataset = make_plan(study).programs, load_dataset(study.data)
+    auto, patches = (describe_speed(program.static, dataset, MACHINE, 1) for program in programs)
+    assert (auto.precision, patches.precision) == ("float32", "float32, patches")
 
 
 def test_another_program_has_the_operations_per_second_of_the_most_similar_one():

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from cnnjax.models.conv import depthwise, pointwise, windows
+from cnnjax.models.conv import depthwise, kernels, pointwise, windows
 from cnnjax.models.conv.blocks import (
     NO_WINNER,
     Blocks,
@@ -24,6 +24,7 @@ from cnnjax.models.conv.blocks import (
     pad_to,
     to_winner,
 )
+from cnnjax.models.conv.methods import resolve
 from cnnjax.models.conv.pooling import avg_pool as avg_pool
 from cnnjax.models.conv.pooling import max_pool as max_pool
 from cnnjax.models.conv.products import correlate, image_grad, kernel_grad
@@ -102,6 +103,7 @@ def convolve(
 
 def _convolve_group(images: Array, kernel: Array, before: Pair, size: Pair, window: Window, method: str) -> Array:
     """Returns `size` output pixels of a convolution without groups."""
+    method = resolve(method, kernel.shape, window, images.dtype)
     if method == "auto" and pointwise.fits(kernel.shape, window):
         return pointwise.convolve(images, kernel, before, size, window)
     if method == "auto" and jax.default_backend() == "cpu":
@@ -152,9 +154,14 @@ def _convolve_and_pool_forward(
     images: Array, kernel: Array, bias: Array, padding: Padding, method: str
 ) -> tuple[Array, tuple]:
     rows, columns = _output_size(images, kernel, padding)
+    before, even = _before(padding), (rows // 2 * 2, columns // 2 * 2)
+    method = resolve(method, kernel.shape, dtype=images.dtype)
+    if method == "kernels":
+        pooled, winner = kernels.forward_and_pool(images, kernel, bias, before, even)
+        return pooled, (images, kernel, winner)
     pooled, winner = correlate(
         *((images,), _identity, kernel),
-        *(_before(padding), (rows // 2 * 2, columns // 2 * 2), method),
+        *(before, even, method),
         lambda output, bias: largest_positive(as_layout(output, in_blocks=True), bias),
         bias,
     )
@@ -163,8 +170,12 @@ def _convolve_and_pool_forward(
 
 def _convolve_and_pool_backward(padding: Padding, method: str, saved: tuple, grad: Array) -> tuple[Array, Array, Array]:
     images, kernel, winner = saved
+    before, method = _before(padding), resolve(method, kernel.shape, dtype=images.dtype)
     bias_grad = jnp.where(winner == NO_WINNER, 0, grad).sum((0, 1, 2))
-    grads = _grads(_before(padding), PLAIN, method, (grad, winner), to_winner, images, kernel)
+    if method == "kernels":
+        images_grad = kernels.image_grad(grad, kernel, before, images.shape[1:3], winner)
+        return images_grad, kernels.kernel_grad(images, grad, before, kernel.shape, winner), bias_grad
+    grads = _grads(before, PLAIN, method, (grad, winner), to_winner, images, kernel)
     return *grads, bias_grad
 
 

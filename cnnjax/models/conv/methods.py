@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from cnnjax.models.conv import block_patches, dense, patches, shifts, winograd
+from cnnjax.models.conv import block_patches, dense, kernels, patches, shifts, winograd
 from cnnjax.models.conv.blocks import Blocks
 from cnnjax.models.conv.windows import PLAIN, Window
 
@@ -79,6 +79,9 @@ METHODS = {
 }
 METHODS["pallas"] = Method(_pallas_forward, _pallas_kernel_grad)  # `choose` never takes it: no GPU has measured it
 METHODS["grouped"] = METHODS["dense"]._replace(loops=False)  # `vmap` over members makes it a grouped convolution
+METHODS["kernels"] = Method(
+    *(kernels.forward, kernels.kernel_grad), fits=lambda size: size == 3, image_grad=kernels.image_grad, loops=True
+)
 # The forward pass is that of patches, which write the output fewer times than a sum over shifts.
 METHODS["shifts"] = METHODS["patches"]._replace(
     kernel_grad=shifts.kernel_grad,
@@ -89,6 +92,12 @@ METHODS["shifts"] = METHODS["patches"]._replace(
 # The temporary arrays of a chunk of images fit in the cache. Each chunk reads the kernel again, or adds to its
 # gradient, so a large kernel needs larger chunks (measured on CPU for every layer of the ladder).
 _CHUNK_BYTES = 2_750_000
+
+
+def resolve(wanted: str, kernel_shape: tuple[int, ...], window: Window = PLAIN, dtype: Any = np.float32) -> str:
+    """Returns the wanted method; `auto` for our own kernels in C where they do not fit."""
+    is_unfit = wanted == "kernels" and not kernels.fits(kernel_shape, window, dtype)
+    return "auto" if is_unfit else wanted
 
 
 def choose(kernel_shape: tuple[int, ...], pixels: int, wanted: str = "auto", window: Window = PLAIN) -> str:
