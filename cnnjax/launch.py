@@ -22,6 +22,7 @@ from absl import flags
 from cnnjax.executors import EXECUTORS, Engine, make_engine
 from cnnjax.models import ladder
 from cnnjax.multihost import processes
+from cnnjax.report.process import report_process
 from cnnjax.runs import remote
 from cnnjax.study import flags as study_flags
 from cnnjax.study.schema import Study
@@ -124,25 +125,25 @@ def plan(study: Study) -> Iterator[str]:
 
 def launch(study: Study) -> str:
     """Runs the study. Returns the summary to print."""
-    from cnnjax.commands import launch
-    from cnnjax.training import program
-    from cnnjax.utils.progress import Progress
+    with contextlib.ExitStack() as stack:
+        build_report = stack.enter_context(report_process()) if processes.is_first() else None  # imports meanwhile
+        from cnnjax.commands import launch
+        from cnnjax.training import program
+        from cnnjax.utils.progress import Progress
 
-    program.enable_compilation_cache(COMPILATION_CACHE.value)
-
-    place = WORKDIR.value or study_flags.default_folder("runs")
-    with Progress(is_shown=processes.is_first()) as progress, _engine() as engine:
+        program.enable_compilation_cache(COMPILATION_CACHE.value)
         return launch.launch(
             study,
-            place,
-            progress=progress,
+            WORKDIR.value or study_flags.default_folder("runs"),
+            progress=stack.enter_context(Progress(is_shown=processes.is_first())),
             overwrite=OVERWRITE.value,
             profile=PROFILE.value,
             confirm=CONFIRM.value,
             until=UNTIL.value,
             max_seeds=MAX_SEEDS.value,
             margin=MARGIN.value,
-            engine=engine,
+            engine=stack.enter_context(_engine()),
+            build_report=build_report,
         )
 
 

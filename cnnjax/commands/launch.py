@@ -1,5 +1,7 @@
 """Trains a study in a folder or a store, builds its report and confirms its winner."""
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ from cnnjax.commands.growth import check_repeatable
 from cnnjax.commands.until import run_until_decided
 from cnnjax.executors.base import Engine
 from cnnjax.multihost import processes
+from cnnjax.report.process import build_here
 from cnnjax.runs import remote
 from cnnjax.runs.run_dir import RunFolder
 from cnnjax.study.schema import Study
@@ -27,6 +30,7 @@ def launch(
     max_seeds: int | None = None,
     margin: float | None = None,
     report: bool = True,
+    build_report: Callable[[Path], Path] | None = None,
     engine: Engine | None = None,
 ) -> str:
     """Runs a study: resumes a run of it in the folder, or starts one.
@@ -42,6 +46,7 @@ def launch(
         max_seeds: the largest number of seeds of a configuration, with `until`; None is 20.
         margin: the largest difference that does not matter, with `until`.
         report: build the run's report before the confirmation, which builds it again.
+        build_report: builds it, given the run's folder; None builds it in this process.
         engine: trains the programs on workers; None trains in this process.
 
     Returns:
@@ -62,14 +67,12 @@ def launch(
         else:
             said.append(run_until_decided(study, workdir, max_seeds=max_seeds, margin=margin, **options))
         if report:
-            said.append(processes.broadcast_from_process0(lambda: _report(workdir)))
+            said.append(processes.broadcast_from_process0(functools.partial(_report, workdir, build_report)))
         if confirm is not None:
             said.append(confirmation.confirm(study, workdir, confirm, progress=progress, engine=engine))
     return "\n".join(said)
 
 
-def _report(workdir: Path) -> str:
-    from cnnjax.report import build_report
-
+def _report(workdir: Path, build: Callable[[Path], Path] | None) -> str:
     with writing(RunFolder(workdir)):
-        return str(build_report(workdir))
+        return str((build or build_here)(workdir))

@@ -1,6 +1,7 @@
 """The tables and figures of a page's sections, by one process for each core where a fork is safe."""
 
 import concurrent.futures
+import gc
 import multiprocessing
 import signal
 import sys
@@ -48,6 +49,7 @@ def build_sections(run: Run, sections: Sequence[Section]) -> list[tuple[list[Tab
 def _start(run: Run) -> None:
     global _run
     _run = run
+    gc.freeze()  # what the first process made is not garbage
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)  # the first process says that it was interrupted
 

@@ -176,7 +176,7 @@ def runner(monkeypatch):
     monkeypatch.setattr(commands, "plan_table", table, raising=False)
     monkeypatch.setattr(running, "run", run)
     monkeypatch.setattr(program, "enable_compilation_cache", lambda folder: None)
-    monkeypatch.setattr(launching, "_report", lambda workdir: f"{workdir}/report/index.html")
+    monkeypatch.setattr(launching, "_report", lambda workdir, build: f"{workdir}/report/index.html")
     flags.FLAGS.mark_as_parsed()
     return calls
 
