@@ -5,7 +5,7 @@ import os
 import hypothesis
 import pytest
 
-from tests.support.studies import add_tiny, make_quick
+from tests.support.studies import add_tiny, make_quick, make_rough
 
 # One device, whatever test comes first: a run would otherwise take as many as there are cores.
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1"
@@ -42,3 +42,9 @@ def dense(monkeypatch):
 def quick(dense, monkeypatch):
     """The model of `dense`, and programs compiled once for all runs of a study."""
     make_quick(monkeypatch)
+
+
+@pytest.fixture
+def rough(monkeypatch):
+    """Programs are hardly optimized, which compiles in a third of the time: for tests that compare no bits."""
+    make_rough(monkeypatch)

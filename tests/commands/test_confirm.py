@@ -1,7 +1,6 @@
 """The winner and runners-up on fresh seeds: which configurations, which seeds, and what is said of them."""
 
 import dataclasses
-import functools
 import html
 import io
 import json
@@ -28,7 +27,6 @@ from cnnjax.study.plan import make_plan
 from cnnjax.study.schema import from_config
 from cnnjax.study.trials import list_trials, single_out
 from cnnjax.training import program
-from cnnjax.training.population import Population
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.progress import Progress
 from tests.support.made_up_run import make_config, make_run
@@ -249,11 +247,9 @@ def confirm(study, workdir, number):
 
 
 @pytest.mark.slow
-def test_contenders_are_trained_on_fresh_seeds_and_a_second_call_finds_them(tiny, tmp_path, monkeypatch):
+def test_contenders_are_trained_on_fresh_seeds_and_a_second_call_finds_them(quick, rough, tmp_path, monkeypatch):
     reports = []
     monkeypatch.setattr(confirmation, "build_report", reports.append)
-    # Compiled once: there are always two members.
-    monkeypatch.setattr("cnnjax.training.compiler.Population", functools.cache(Population))
     study = make_study(train={"learning_rate": (0.05, 0.02), "epochs": 1})
     said = confirm(study, tmp_path / "run", 2)
     names = trial_ids(tmp_path / "run")

@@ -20,7 +20,7 @@ from cnnjax.utils.progress import Progress
 from tests.support.runs import assert_equal_numbers, assert_no_line_twice, crash_everywhere, run
 from tests.support.studies import make_study
 
-pytestmark = pytest.mark.usefixtures("quick")
+pytestmark = pytest.mark.usefixtures("quick", "rough")
 
 STEPS = (
     {},

@@ -86,7 +86,7 @@ def test_what_this_machine_lacks_is_refused(key, value, uncompiled):
 
 
 @pytest.mark.slow
-def test_finished_trials_are_kept_and_their_speed_is_known(quick, tmp_path):
+def test_finished_trials_are_kept_and_their_speed_is_known(quick, rough, tmp_path):
     study = make_study(seeds=(0, 1), train={"epochs": (1, 2)})
     run(study, tmp_path / "run")
     plan = make_plan(study)
@@ -106,7 +106,7 @@ def test_finished_trials_are_kept_and_their_speed_is_known(quick, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_measured_plan_trains_a_few_steps_and_writes_no_run(quick, tmp_path, monkeypatch):
+def test_a_measured_plan_trains_a_few_steps_and_writes_no_run(quick, rough, tmp_path, monkeypatch):
     seen = []
     advance = Population.advance
 

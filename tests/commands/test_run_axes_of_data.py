@@ -16,7 +16,7 @@ from cnnjax.training.load import load_trials
 from tests.support.runs import run
 from tests.support.studies import make_study
 
-pytestmark = [pytest.mark.usefixtures("quick"), pytest.mark.slow]
+pytestmark = [pytest.mark.usefixtures("quick", "rough"), pytest.mark.slow]
 
 
 def assert_loaded_as_trained(study, folder):

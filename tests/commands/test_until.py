@@ -18,7 +18,7 @@ from tests.support.made_up_run import GRID, make_run, read_answer
 from tests.support.runs import assert_equal_numbers, run
 from tests.support.studies import make_study
 
-pytestmark = pytest.mark.usefixtures("quick")
+pytestmark = pytest.mark.usefixtures("quick", "rough")
 
 RATES = {"seeds": (0, 1, 2), "train": {"learning_rate": (0.05, 0.055, 1e-4), "epochs": 3}}
 

@@ -102,7 +102,7 @@ def test_layers_within_residuals_count(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_run_reports_an_axis_without_effect(quick, monkeypatch, tmp_path):
+def test_a_run_reports_an_axis_without_effect(quick, rough, monkeypatch, tmp_path):
     monkeypatch.setitem(LADDER, "dull", (Dense(4), Dense()))
     study = make_study(models=("tiny", "dull"), train={"dropout_rate": (0.1, 0.5)})
     line = "1 point of the grid would train identically to another: train.dropout_rate matters for models with dropout"
@@ -114,7 +114,7 @@ def test_a_run_reports_an_axis_without_effect(quick, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_plan_of_a_version_that_trained_copies_is_refused(quick, tmp_path):
+def test_a_plan_of_a_version_that_trained_copies_is_refused(quick, rough, tmp_path):
     """There, t0001 is another trial. That version numbered the trials."""
     study = make_study()
     run(study, tmp_path)
@@ -127,7 +127,7 @@ def test_a_plan_of_a_version_that_trained_copies_is_refused(quick, tmp_path):
         run(study, tmp_path)
 
 
-def test_drop_last_without_an_incomplete_batch_is_no_axis(quick, tmp_path):
+def test_drop_last_without_an_incomplete_batch_is_no_axis(quick, rough, tmp_path):
     study = make_study(train={"drop_last": (False, True), "batch_size": (60, 50)})
     with pytest.raises(RequestError, match=r"train.drop_last=.* no example is left over by batches of 50"):
         run(study, tmp_path / "run")

@@ -107,7 +107,7 @@ def test_every_recorded_measure_can_be_selected_by():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick", "rough")
 def test_a_study_that_selects_by_another_measure_ranks_by_it(tmp_path):
     study = make_study(select="val_f1", data={"validation": 0.2}, train={"learning_rate": (0.01, 0.1)})
     run(study, tmp_path)

@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -115,50 +116,79 @@ WRITES = {
     RunFolder: ("write_predictions", "write_layout", "write_views"),
     ProgramRecords: ("repair", "append_metrics", "keep_metrics", "append_trials"),
     Folder: ("write_json",),
+    checkpoints.Checkpoints: ("save",),
 }
 
 
-def crash_at(monkeypatch, number):
-    """The write to disk of that number (from 0) does not happen, nor any later one; a line it appends is cut."""
+def before_writes(monkeypatch, act):
+    """Calls `act` with the number (from 0), the folder and the method's name before each write to disk."""
     count = itertools.count()
 
-    def crash_before(cls, name):
+    def wrap(cls, name):
         write = getattr(cls, name)
 
         @functools.wraps(write)
         def wrapped(self, *arguments, **keywords):
-            if (now := next(count)) >= number:
-                if now == number and name.startswith("append_"):
-                    with (self.path / f"{name.removeprefix('append_')}.jsonl").open("a") as file:
-                        file.write('{"member": "t00')
-                raise Crash(name)
+            act(next(count), getattr(self, "path", None), name)
             return write(self, *arguments, **keywords)
 
         monkeypatch.setattr(cls, name, wrapped)
 
     for cls, names in WRITES.items():
         for name in names:
-            crash_before(cls, name)
-    crash_before(checkpoints.Checkpoints, "save")
+            wrap(cls, name)
+
+
+def cut_line(folder, name):
+    """Appends what a kill leaves of the line that a method of that name appends; other methods leave nothing."""
+    if name.startswith("append_"):
+        with (folder / f"{name.removeprefix('append_')}.jsonl").open("a") as file:
+            file.write('{"member": "t00')
+
+
+def crash_at(monkeypatch, number):
+    """The write to disk of that number (from 0) does not happen, nor any later one; a line it appends is cut."""
+
+    def crash(now, folder, name):
+        if now == number:
+            cut_line(folder, name)
+        if now >= number:
+            raise Crash(name)
+
+    before_writes(monkeypatch, crash)
 
 
 def crash_everywhere(study, tmp_path, start=lambda workdir: None):
-    """For every write: its number, and the folder of a run that crashed before it and was then finished.
+    """For every write: its number, and the folder of a run that was killed before it and was then finished.
 
+    The killed runs are copies of one run at its writes. Where a write changed nothing, the next copy is left out.
     `start` makes what is in the folder before.
     """
-    for number in itertools.count():
+    running, save = tmp_path / "running", checkpoints.Checkpoints.save
+    seen, numbers = [], []
+
+    def copy(number, folder, name):
         workdir = tmp_path / str(number)
-        start(workdir)
-        with pytest.MonkeyPatch.context() as patch:
-            crash_at(patch, number)
-            try:
-                run(study, workdir)
-                return
-            except Crash:
-                pass
-        run(study, workdir)
-        yield number, workdir
+        shutil.copytree(running, workdir)
+        if folder:
+            cut_line(workdir / folder.relative_to(running), name)
+        found = {file.relative_to(workdir): file.read_bytes() for file in workdir.rglob("*") if file.is_file()}
+        if found not in seen[-1:]:
+            numbers.append(number)
+        seen.append(found)
+
+    def save_at_once(self, *arguments):
+        save(self, *arguments)
+        self.wait()
+
+    start(running)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoints.Checkpoints, "save", save_at_once)
+        before_writes(patch, copy)
+        run(study, running)
+    for number in numbers:
+        run(study, tmp_path / str(number))
+        yield number, tmp_path / str(number)
 
 
 def launch(workdir, devices=1):

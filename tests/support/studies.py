@@ -23,14 +23,30 @@ TINY = {
 def make_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the fixture `quick` but for the model, for as long as `monkeypatch` lasts."""
 
-    monkeypatch.setattr("cnnjax.training.compiler.Population", _compile_once)
+    def compile_once(*arguments: Any) -> Any:
+        return _compile_once(jax.stages.Lowered.compile, *arguments)
+
+    monkeypatch.setattr("cnnjax.training.compiler.Population", compile_once)
+    monkeypatch.setattr(jax, "clear_caches", lambda: None)  # it would drop the functions that all programs share
 
 
 @functools.cache
-def _compile_once(*arguments: Any) -> Any:
+def _compile_once(how: Any, *arguments: Any) -> Any:
     from cnnjax.training.population import Population
 
     return Population(*arguments)
+
+
+def make_rough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the fixture `rough`, for as long as `monkeypatch` lasts."""
+    monkeypatch.setattr(jax.stages.Lowered, "compile", _compile_roughly)
+
+
+_compile = jax.stages.Lowered.compile
+
+
+def _compile_roughly(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+    return _compile(lowered, {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False})
 
 
 def add_tiny(monkeypatch: pytest.MonkeyPatch, convolutions: bool = True) -> None:

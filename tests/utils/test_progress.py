@@ -120,7 +120,7 @@ def test_programs_side_by_side_take_the_time_of_one(plain):
 
 
 @pytest.mark.slow
-def test_what_is_left_is_right_whenever_a_study_is_interrupted(tmp_path, quick, monkeypatch):
+def test_what_is_left_is_right_whenever_a_study_is_interrupted(tmp_path, quick, rough, monkeypatch):
     """Members of a batch train for different numbers of epochs, and some have finished when the study is resumed."""
     study = make_study(seeds=(0, 1), train={"epochs": (1, 6), "learning_rate": (0.02, 0.05), "batch_size": (50, 100)})
     advance, said, left = Population.advance, [], []
