@@ -1,5 +1,6 @@
 """The Flax module that applies the layers of a model, and its variables before training."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -158,7 +159,9 @@ def build_network(
     if precision == "tf32":
         check_precision(precision, jax.default_backend())
     built = build_module(model, num_classes, image_shape, precision) if callable(model) else model
-    return Network(built, num_classes, precision, convolution) if isinstance(built, tuple) else built
+    if isinstance(built, tuple):
+        return Network(built, num_classes, precision, convolution)
+    return dataclasses.replace(built, convolution=convolution)
 
 
 def initial_variables(network: AnyNetwork, image_shape: tuple[int, int, int], scheme: str, key: Array) -> dict:

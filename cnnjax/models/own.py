@@ -33,6 +33,7 @@ class FlaxNetwork:
         precision: of the arithmetic, as in a study's `train.precision`.
         takes_dropout_rate: whether the module is called with the trial's dropout rate.
         shards: 1, because only the module knows what it computes over a whole batch.
+        convolution: the method, as in a study's `train.convolution`.
     """
 
     apply_params: Callable[..., tuple[Array, Variables]]
@@ -41,6 +42,7 @@ class FlaxNetwork:
     precision: str = "float32"
     takes_dropout_rate: bool = False
     shards: int = 1
+    convolution: str = "auto"
 
     def apply(
         self,
@@ -59,7 +61,7 @@ class FlaxNetwork:
         )
         key = (rngs or {}).get("dropout")
         others = variables.get("batch_stats", {})
-        apply = with_fast_convolutions(self.apply_params)
+        apply = with_fast_convolutions(self.apply_params, self.convolution)
         logits, updated = apply(params, others, images.astype(dtype), train, dropout_rate, key)
         logits = logits.astype(jnp.float32)
         return (logits, {"batch_stats": updated}) if mutable else logits

@@ -49,7 +49,7 @@ def _is_float(*atoms: Any) -> bool:
     return len(dtypes) == 1 and jnp.issubdtype(dtypes.pop(), jnp.floating)
 
 
-def convolution(eqn: core.JaxprEqn) -> Evaluation | None:
+def convolution(eqn: core.JaxprEqn, method: str = "auto") -> Evaluation | None:
     """Returns the evaluation of a convolution by `convolve`, if it is one of 2-D images of floats."""
     if len(eqn.params["window_strides"]) != 2 or not _is_float(*eqn.invars, *eqn.outvars):
         return None
@@ -64,7 +64,7 @@ def convolution(eqn: core.JaxprEqn) -> Evaluation | None:
             images = jnp.moveaxis(split, 0, 3).reshape(*split.shape[1:4], -1)
         images = lax.pad(images, jnp.zeros((), images.dtype), ((0, 0, 0), *spread, (0, 0, 0)))
         output = convolve(
-            *(images, kernel.transpose(*place, depth, feature), eqn.params["padding"]),
+            *(images, kernel.transpose(*place, depth, feature), eqn.params["padding"], method),
             strides=eqn.params["window_strides"],
             dilation=eqn.params["rhs_dilation"],
             groups=batch_groups * groups,
@@ -74,8 +74,9 @@ def convolution(eqn: core.JaxprEqn) -> Evaluation | None:
     return evaluation
 
 
-def pool(eqn: core.JaxprEqn) -> Evaluation | None:
+def pool(eqn: core.JaxprEqn, method: str) -> Evaluation | None:
     """Returns the evaluation of a max-pool by `max_pool`, if it is one of 2-D images of floats."""
+    del method  # of convolutions
     names = ("window_dimensions", "window_strides", "padding", "base_dilation", "window_dilation")
     shape, strides, padding, *dilations = (eqn.params[name] for name in names)
     moving = [n for n, each in enumerate(zip(shape, strides, padding, strict=True)) if each != (1, 1, (0, 0))]
@@ -97,7 +98,7 @@ def pool(eqn: core.JaxprEqn) -> Evaluation | None:
     return evaluation
 
 
-def fuse(jaxpr: core.Jaxpr) -> list[core.JaxprEqn | Fused]:
+def fuse(jaxpr: core.Jaxpr, method: str) -> list[core.JaxprEqn | Fused]:
     """Returns the equations of a jaxpr, with those of `convolve_and_pool` as one: convolution, bias, ReLU, max-pool."""
     makers = {variable: eqn for eqn in jaxpr.eqns for variable in eqn.outvars}
     atoms = [atom for eqn in jaxpr.eqns for atom in eqn.invars] + list(jaxpr.outvars)
@@ -120,7 +121,7 @@ def fuse(jaxpr: core.Jaxpr) -> list[core.JaxprEqn | Fused]:
                     conv, bias = maker, other
         if conv is not None and _can_pool(conv, bias, eqn) and _is_relu(relu):
             inputs = [*conv.invars, *([] if bias is None else [bias])]
-            fused[id(eqn)] = Fused(_convolution_and_pool(conv), inputs, eqn.outvars)
+            fused[id(eqn)] = Fused(_convolution_and_pool(conv, method), inputs, eqn.outvars)
             dropped |= {id(each) for each in (relu, add, conv)}
     return [fused.get(id(eqn), eqn) for eqn in jaxpr.eqns if id(eqn) not in dropped]
 
@@ -163,13 +164,13 @@ def _is_relu(eqn: core.JaxprEqn) -> bool:
     return text(lambda x: unchanged(eqn)(x)[0]) == text(jax.nn.relu)
 
 
-def _convolution_and_pool(conv: core.JaxprEqn) -> Evaluation:
+def _convolution_and_pool(conv: core.JaxprEqn, method: str) -> Evaluation:
     (batch, channel, *image), (feature, depth, *place), out = conv.params["dimension_numbers"]
 
     def evaluation(images: jax.Array, kernel: jax.Array, *bias: jax.Array) -> list[jax.Array]:
         images, kernel = images.transpose(batch, *image, channel), kernel.transpose(*place, depth, feature)
         flat = bias[0].reshape(-1) if bias else jnp.zeros(kernel.shape[-1], kernel.dtype)
-        pooled = convolve_and_pool(images, kernel, flat, conv.params["padding"])
+        pooled = convolve_and_pool(images, kernel, flat, conv.params["padding"], method)
         return [pooled.transpose(np.argsort([out[0], *out[2:], out[1]]))]
 
     return evaluation

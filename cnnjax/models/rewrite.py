@@ -16,7 +16,7 @@ from cnnjax.models.replacements import Evaluation, Fused, fuse, unchanged
 F = TypeVar("F", bound=Callable)
 
 
-def with_fast_convolutions(function: F) -> F:
+def with_fast_convolutions(function: F, method: str = "auto") -> F:
     """Returns a function with equal values and gradients whose convolutions and max-pools are fast in any loop.
 
     2-D convolutions are computed by `conv.convolve`, 2-D max-pools by `conv.max_pool`, wherever they are: also in
@@ -28,6 +28,7 @@ def with_fast_convolutions(function: F) -> F:
 
     Args:
         function: a pure function of arrays, as `Module.apply` of Flax. Arguments that are no arrays are static.
+        method: of the convolutions, see `conv.convolve`.
     """
 
     @functools.wraps(function)
@@ -42,7 +43,7 @@ def with_fast_convolutions(function: F) -> F:
 
         arrays = [leaves[place] for place in places]
         jaxpr, shapes = jax.make_jaxpr(of_arrays, return_shape=True)(arrays)
-        return jax.tree.unflatten(jax.tree.structure(shapes), _evaluate(jaxpr.jaxpr, jaxpr.consts, *arrays))
+        return jax.tree.unflatten(jax.tree.structure(shapes), _evaluate(method, jaxpr.jaxpr, jaxpr.consts, *arrays))
 
     return rewritten  # type: ignore[return-value]
 
@@ -51,30 +52,30 @@ def _is_array(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | np.ndarray | np.generic) and leaf.dtype != jax.dtypes.float0
 
 
-def _evaluate(jaxpr: core.Jaxpr, consts: list[Any], *arguments: Any) -> list[Any]:
+def _evaluate(method: str, jaxpr: core.Jaxpr, consts: list[Any], *arguments: Any) -> list[Any]:
     """Returns the outputs of a jaxpr, with the replacements."""
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *arguments], strict=True))
 
     def read(atom: Any) -> Any:
         return atom.val if isinstance(atom, core.Literal) else values[atom]
 
-    for eqn in fuse(jaxpr):
-        evaluation = eqn.evaluation if isinstance(eqn, Fused) else _replacement(eqn) or unchanged(eqn)
+    for eqn in fuse(jaxpr, method):
+        evaluation = eqn.evaluation if isinstance(eqn, Fused) else _replacement(eqn, method) or unchanged(eqn)
         values.update(zip(eqn.outvars, evaluation(*map(read, eqn.invars)), strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def _evaluation(closed: core.ClosedJaxpr) -> Evaluation:
-    return functools.partial(_evaluate, closed.jaxpr, closed.consts)
+def _evaluation(closed: core.ClosedJaxpr, method: str) -> Evaluation:
+    return functools.partial(_evaluate, method, closed.jaxpr, closed.consts)
 
 
-def _replacement(eqn: core.JaxprEqn) -> Evaluation | None:
+def _replacement(eqn: core.JaxprEqn, method: str) -> Evaluation | None:
     """Returns a faster evaluation of an equation, if there is one."""
     name = eqn.primitive.name
     if name in _REPLACED:
-        return _REPLACED[name](eqn)
-    if name in _NESTED and any(_replacement(each) for jaxpr in _inner(eqn) for each in jaxpr.eqns):
-        return _NESTED[name](eqn)
+        return _REPLACED[name](eqn, method)
+    if name in _NESTED and any(_replacement(each, method) for jaxpr in _inner(eqn) for each in jaxpr.eqns):
+        return _NESTED[name](eqn, method)
     return None
 
 
@@ -86,22 +87,22 @@ def _inner(eqn: core.JaxprEqn) -> Iterator[core.Jaxpr]:
             yield jaxpr
 
 
-def _jit(eqn: core.JaxprEqn) -> Evaluation:
-    return _evaluation(eqn.params["jaxpr"])
+def _jit(eqn: core.JaxprEqn, method: str) -> Evaluation:
+    return _evaluation(eqn.params["jaxpr"], method)
 
 
-def _checkpoint(eqn: core.JaxprEqn) -> Evaluation:
-    function = functools.partial(_evaluate, eqn.params["jaxpr"], [])
+def _checkpoint(eqn: core.JaxprEqn, method: str) -> Evaluation:
+    function = functools.partial(_evaluate, method, eqn.params["jaxpr"], [])
     return jax.checkpoint(function, prevent_cse=eqn.params["prevent_cse"], policy=eqn.params["policy"])
 
 
-def _cond(eqn: core.JaxprEqn) -> Evaluation:
-    branches = [_evaluation(branch) for branch in eqn.params["branches"]]
+def _cond(eqn: core.JaxprEqn, method: str) -> Evaluation:
+    branches = [_evaluation(branch, method) for branch in eqn.params["branches"]]
     return lambda index, *operands: lax.switch(index, branches, *operands)
 
 
-def _while(eqn: core.JaxprEqn) -> Evaluation:
-    condition, body = (_evaluation(eqn.params[f"{name}_jaxpr"]) for name in ("cond", "body"))
+def _while(eqn: core.JaxprEqn, method: str) -> Evaluation:
+    condition, body = (_evaluation(eqn.params[f"{name}_jaxpr"], method) for name in ("cond", "body"))
     of_condition, of_body = (eqn.params[f"{name}_nconsts"] for name in ("cond", "body"))
 
     def evaluation(*inputs: Any) -> list[Any]:
@@ -112,8 +113,8 @@ def _while(eqn: core.JaxprEqn) -> Evaluation:
     return evaluation
 
 
-def _scan(eqn: core.JaxprEqn) -> Evaluation:
-    body, carried, consts = _evaluation(eqn.params["jaxpr"]), eqn.params["num_carry"], eqn.params["num_consts"]
+def _scan(eqn: core.JaxprEqn, method: str) -> Evaluation:
+    body, carried, consts = _evaluation(eqn.params["jaxpr"], method), eqn.params["num_carry"], eqn.params["num_consts"]
 
     def evaluation(*inputs: Any) -> list[Any]:
         fixed, carry, rows = inputs[:consts], inputs[consts : consts + carried], inputs[consts + carried :]
@@ -129,9 +130,9 @@ def _scan(eqn: core.JaxprEqn) -> Evaluation:
     return evaluation
 
 
-def _custom_derivative(eqn: core.JaxprEqn) -> Evaluation:
+def _custom_derivative(eqn: core.JaxprEqn, method: str) -> Evaluation:
     """Keeps the derivative that a function has of its own, with the replacements in it, too."""
-    original, call, consts = unchanged(eqn), _evaluation(eqn.params["call_jaxpr"]), eqn.params["num_consts"]
+    original, call, consts = unchanged(eqn), _evaluation(eqn.params["call_jaxpr"], method), eqn.params["num_consts"]
     # Of closed-over arrays, which come first, and of integers there is no gradient.
     has_grad = [n >= consts and jnp.issubdtype(atom.aval.dtype, jnp.floating) for n, atom in enumerate(eqn.invars)]
 
@@ -146,18 +147,18 @@ def _custom_derivative(eqn: core.JaxprEqn) -> Evaluation:
         return [grad for grad, wanted in zip(pullback(grads), has_grad[consts:], strict=True) if wanted]
 
     def backward(pullback: Callable, grads: list[Any]) -> tuple[Any, ...]:
-        floats = iter(with_fast_convolutions(of_floats)(pullback, grads))
+        floats = iter(with_fast_convolutions(of_floats, method)(pullback, grads))
         return tuple(next(floats) if wanted else None for wanted in has_grad)
 
-    evaluation.defvjp(with_fast_convolutions(forward), backward)
+    evaluation.defvjp(with_fast_convolutions(forward, method), backward)
     return evaluation
 
 
-_REPLACED: dict[str, Callable[[core.JaxprEqn], Evaluation | None]] = {
+_REPLACED: dict[str, Callable[[core.JaxprEqn, str], Evaluation | None]] = {
     "conv_general_dilated": replacements.convolution,
     "reduce_window_max": replacements.pool,
 }
-_NESTED: dict[str, Callable[[core.JaxprEqn], Evaluation]] = {
+_NESTED: dict[str, Callable[[core.JaxprEqn, str], Evaluation]] = {
     **dict.fromkeys(("jit", "pjit"), _jit),
     **dict.fromkeys(("checkpoint", "remat2"), _checkpoint),
     **{"cond": _cond, "while": _while, "scan": _scan},

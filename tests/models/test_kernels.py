@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -354,6 +355,34 @@ def test_a_crashed_run_is_resumed_bit_for_bit_and_trains_like_auto(small, tmp_pa
         elsewhere = load_trial(whole, trial)
     assert (here.network.convolution, elsewhere.network.convolution) == ("kernels", "auto")
     np.testing.assert_allclose(here.logits(images), elsewhere.logits(images), atol=1e-4)
+
+
+class OwnNet(nn.Module):
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.max_pool(nn.relu(nn.Conv(16, (3, 3))(x)), (2, 2), (2, 2))
+        x = nn.Conv(32, (3, 3), strides=2)(nn.Conv(16, (3, 3))(x))  # the second has a stride, which is for `auto`
+        return nn.Dense(self.num_classes)(x.reshape(len(x), -1))
+
+
+def test_a_module_of_the_user_takes_them(monkeypatch):
+    monkeypatch.setitem(LADDER, "own", OwnNet)
+    images = np.random.default_rng(0).normal(size=(4, 12, 12, 3)).astype(np.float32)
+    found = {}
+    for method in ("auto", "kernels"):
+        network = build_network("own", 10, convolution=method, image_shape=images.shape[1:])
+        variables = initial_variables(network, images.shape[1:], "torch", jax.random.key(0))
+
+        def loss(params, network=network):
+            return jnp.square(network.apply({"params": params}, images, train=True)).mean()
+
+        step = jax.value_and_grad(loss)
+        assert str(jax.make_jaxpr(step)(variables["params"])).count("ffi_call[") == (5 if method == "kernels" else 0)
+        found[method] = jax.jit(step)(variables["params"])
+    for ours, theirs in zip(*map(jax.tree.leaves, found.values()), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * max(1, float(np.abs(theirs).max())))
 
 
 def test_a_training_step_of_medium_is_that_of_auto():

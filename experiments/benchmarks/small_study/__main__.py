@@ -3,10 +3,12 @@
     python -m experiments.benchmarks.small_study --data=FOLDER
 
 Two networks, two learning rates, three seeds; 6,000 images of Fashion-MNIST, 2 epochs. The scripts print means only.
-Each way runs as a command of its own. The ways take turns in rounds. cnnjax and Flax run twice in a round: first with
-an empty compilation cache, then with the programs of the first run. Writes small_study.csv: medians over the rounds.
+Each way runs as a command of its own, `kernels` is cnnjax with `train.convolution=kernels`. The ways take turns in
+rounds. cnnjax and Flax run twice in a round: first with empty caches, then with those of the first run. Writes
+small_study.csv: medians over the rounds.
 """
 
+import itertools
 import os
 import statistics
 import subprocess
@@ -26,6 +28,7 @@ from experiments.benchmarks.tables import write_table
 DATA = flags.DEFINE_string("data", None, "The folder of Fashion-MNIST; by default that of tensorflow-datasets.")
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Repetitions.")
 OUTPUT = flags.DEFINE_string("output", None, "Where to write the table (default: beside the other tables).")
+WAYS = ("flax", "cnnjax", "kernels")
 HERE = Path(__file__).parent
 STUDY = HERE / "study.py"
 
@@ -39,8 +42,8 @@ def main(argv: list[str]) -> None:
         write_images(images)
         for number in range(ROUNDS.value):
             cache = Path(folder) / f"cache{number}"
-            for way, start in (("pytorch", "empty"), *((w, s) for s in ("empty", "full") for w in ("flax", "cnnjax"))):
-                found = time_command(way, images, cache / way, Path(folder) / f"{number}-{start}")
+            for way, start in (("pytorch", "empty"), *itertools.product(WAYS, ("empty", "full"))):
+                found = time_command(way, images, cache / way, Path(folder) / f"{way}-{number}-{start}")
                 seconds.setdefault((way, start), []).append(found)
             print("  ".join(f"{way} {start} {of[-1]:.1f} s" for (way, start), of in seconds.items()), flush=True)
     rows: list[dict[str, Any]] = []
@@ -72,15 +75,15 @@ def _data_flags() -> list[str]:
 
 def time_command(way: str, images: Path, cache: Path, workdir: Path) -> float:
     """Returns the seconds that a way takes as a command."""
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
     command = [sys.executable, "-m", f"experiments.benchmarks.small_study.plain_{way}", str(images)]
-    if way == "flax":
-        environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    if way == "cnnjax":
+    caches = {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    if way in ("cnnjax", "kernels"):
+        caches = {"CNNJAX_CACHE": str(cache)}
         command = [sys.executable, "-m", "cnnjax.launch", f"--config={STUDY}", f"--workdir={workdir}"]
         command += [f"--config.{flag}" for flag in _data_flags()]
+        command += ["--config.train.convolution=kernels"] if way == "kernels" else []
     start = time.perf_counter()
-    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    subprocess.run(command, env=os.environ | caches, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     return time.perf_counter() - start
 
 
