@@ -3,6 +3,7 @@
     python -m experiments.search_cost                        # all, about 25 minutes on two cores
     python -m experiments.search_cost --parts=halving,until  # some; the rows of the others stay
     python -m experiments.search_cost --tiny                 # whether it works, in two minutes
+    python -m experiments.search_cost --convolution=kernels  # our ways with kernels in C; search_cost_kernels.csv
 
 The study is the smallest network of configs/grid.py on 10,000 training images: two optimizers, learning rates, batch
 sizes and lengths. 5,000 of the test images select. Each way runs as a command in a process of its own, once with an
@@ -56,6 +57,7 @@ KEEP = flags.DEFINE_bool("keep", False, "Measure only what the table lacks, to g
 TINY = flags.DEFINE_bool("tiny", False, "Train on 600 images for few epochs.")
 FOLDER = flags.DEFINE_string("runs", "runs/search_cost", "Where the runs and their compiled programs are kept.")
 TABLE = flags.DEFINE_string("table", None, "Where to write the table (default: beside this file, or for --tiny there).")
+CONVOLUTION = flags.DEFINE_string("convolution", "auto", "Our method of convolutions: auto or kernels.")
 CHILD = flags.DEFINE_string("child", None, "Run one way in this process, WAY-CACHE; for this program itself.")
 
 Values = Mapping[str, Mapping[Any, float]]  # a measure by configuration and seed
@@ -71,7 +73,8 @@ def main(_: list[str]) -> None:
         if name not in WAYS:
             raise SystemExit(f"--parts={name}: use some of {', '.join(WAYS)}")
     folder.mkdir(parents=True, exist_ok=True)
-    table = Path(TABLE.value) if TABLE.value else (folder if TINY.value else Path(__file__).parent) / "search_cost.csv"
+    name = "search_cost.csv" if CONVOLUTION.value == "auto" else f"search_cost_{CONVOLUTION.value}.csv"
+    table = Path(TABLE.value) if TABLE.value else (folder if TINY.value else Path(__file__).parent) / name
     rows = read_table(table) if table.exists() else []
     load_checked(study_of("grid", TINY.value))  # the first time decodes the images and keeps them
     for way, cache in itertools.product(PARTS.value, CACHES.value):
@@ -95,7 +98,12 @@ def measure(way: str, cache: str, folder: Path) -> list[dict[str, Any]]:
     """Runs a way in a process of its own, and returns its row, and one that is extrapolated from it."""
     for name in (f"{way}-{cache}", *([f"cache/{way}"] if cache == "cold" else [])):
         shutil.rmtree(folder / name, ignore_errors=True)
-    flags_of_child = [f"--child={way}-{cache}", f"--runs={folder}", *(["--tiny"] if TINY.value else [])]
+    flags_of_child = [
+        f"--child={way}-{cache}",
+        f"--runs={folder}",
+        f"--convolution={CONVOLUTION.value}",
+        *(["--tiny"] if TINY.value else []),
+    ]
     start = time.perf_counter()
     subprocess.run([sys.executable, "-m", "experiments.search_cost", *flags_of_child], check=True)
     seconds = time.perf_counter() - start
@@ -159,6 +167,7 @@ def study_of(way: str, is_tiny: bool = False) -> Study:
         "data.validation_from": "test",
         "data.train_examples": images,
         "train.epochs": f"{epochs // 2},{epochs}",
+        "train.convolution": CONVOLUTION.value,
         "seeds": {"until": "0,1", "optuna": "0"}.get(way) or ",".join(map(str, range(seeds))),
     }
     if way == "halving":
