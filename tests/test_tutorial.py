@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.studies import ROUGH_FLAGS
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "docs/tutorial.ipynb"
 GROWS = "grow"  # the tag of cells that add seeds to a finished run
@@ -30,7 +32,10 @@ def executed(tmp_path_factory):
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     place = {"metadata": {"path": str(tmp_path_factory.mktemp("notebook"))}}
-    nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", allow_errors=True, resources=place).execute()
+    kernel = {"timeout": 600, "kernel_name": "python3", "allow_errors": True, "resources": place}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XLA_FLAGS", ROUGH_FLAGS)
+        nbclient.NotebookClient(notebook, **kernel).execute()
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 

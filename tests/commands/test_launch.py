@@ -17,6 +17,7 @@ from cnnjax.study.schema import Study
 from cnnjax.training import program
 from cnnjax.training.machine import _may_accelerate
 from cnnjax.utils.progress import Progress
+from tests.support.studies import ROUGH_FLAGS
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = str(ROOT / "configs/quickstart.py")
@@ -216,8 +217,9 @@ def test_default_workdir(config, workdir, runner):
 
 
 @pytest.mark.slow
-def test_compiled_programs_are_kept_where_the_flag_says(tmp_path):
+def test_compiled_programs_are_kept_where_the_flag_says(tmp_path, monkeypatch):
     """The same study twice: the second start compiles nothing anew; `off` keeps nothing."""
+    monkeypatch.setenv("XLA_FLAGS", ROUGH_FLAGS)
     arguments = [f"--config={QUICKSTART}:smoke", "--config.models=baseline", "--config.train.optimizer=sgd"]
     kept = tmp_path / "kept"
 

@@ -11,6 +11,7 @@ import pytest
 
 from experiments.benchmarks.pack_for_gpu import closure, write_parts
 from experiments.benchmarks.trace import own_times
+from tests.support.studies import ROUGH_FLAGS
 
 pytestmark = pytest.mark.slow
 
@@ -21,8 +22,9 @@ PARTS = ["throughput", "layers", "profile", "grid", "deterministic", "large", "t
 def on_gpu(*arguments):
     """Runs the programme with this Python."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "XLA_FLAGS": ROUGH_FLAGS}
     command = ["bash", str(ROOT / "experiments/benchmarks/on_gpu.sh"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, env=os.environ | {"PATH": path})
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
 
 
 def test_parts_leave_their_tables_and_a_second_call_measures_nothing(tmp_path):

@@ -19,6 +19,7 @@ import pytest
 import cnnjax
 from cnnjax.runs.integrity import read_lines
 from tests.support.runs import batch_sizes, trial_ids
+from tests.support.studies import ROUGH_FLAGS
 
 pytestmark = [pytest.mark.engines, pytest.mark.slow]
 
@@ -64,7 +65,7 @@ def start(workdir, *more, study=STUDY):
     return subprocess.Popen(
         [*command, *overrides, *more],
         **{"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True},
-        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1", "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "XLA_FLAGS": ROUGH_FLAGS, "PYTHONPATH": str(ROOT)},
     )
 
 

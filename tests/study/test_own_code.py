@@ -15,6 +15,7 @@ from cnnjax.models.summary import describe_network, parameter_count
 from cnnjax.study import own_code
 from cnnjax.study.overrides import load_study, read_study
 from cnnjax.utils.errors import RequestError
+from tests.support.studies import ROUGH_FLAGS
 
 CONFIG = """
 from cnnjax.models.specs import Dense, Relu
@@ -220,7 +221,9 @@ def test_hyperparameters_that_a_module_decides_itself_are_refused(folder, key, v
 
 
 @pytest.mark.slow
-def test_a_run_with_own_code_is_read_without_it_resumed_with_it_and_refused_if_it_changed(folder, tmp_path):
+def test_a_run_with_own_code_is_read_without_it_and_resumed_with_it_unless_it_changed(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", ROUGH_FLAGS)
+
     def launch(*arguments, module="launch", cwd=folder):
         command = [sys.executable, "-m", f"cnnjax.{module}", *arguments]
         return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)

@@ -11,6 +11,9 @@ import pytest
 from cnnjax.models.ladder import LADDER
 from cnnjax.study.schema import Study, from_config
 
+ROUGH = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # a third of the time to compile
+ROUGH_FLAGS = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
+ROUGH_FLAGS += " --xla_cpu_use_fusion_emitters=false"
 TINY = {
     "models": ("tiny",),
     "select": "val_loss",
@@ -46,7 +49,7 @@ _compile = jax.stages.Lowered.compile
 
 
 def _compile_roughly(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
-    return _compile(lowered, {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False})
+    return _compile(lowered, ROUGH)
 
 
 def add_tiny(monkeypatch: pytest.MonkeyPatch, convolutions: bool = True) -> None:
@@ -65,6 +68,7 @@ def make_study(**changes: Any) -> Study:
     return from_config(config)
 
 
-def logits_of(network: Any, variables: Any, images: Any) -> np.ndarray:
+def logits_of(network: Any, variables: Any, images: Any, options: Any = None) -> np.ndarray:
     """Returns the logits of images, by one compiled call: layer by layer, every layer compiles alone."""
-    return np.asarray(jax.jit(functools.partial(network.apply, train=False))(variables, images))
+    apply = jax.jit(functools.partial(network.apply, train=False), compiler_options=options)
+    return np.asarray(apply(variables, images))
