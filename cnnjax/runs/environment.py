@@ -37,7 +37,7 @@ def code_versions() -> dict[str, str]:
     """Returns what must agree in all processes of a study: package versions, and a hash of cnnjax's source."""
     package = Path(__file__).parents[1]
     digest = hashlib.sha256()
-    for file in sorted([*package.rglob("*.py"), *package.rglob("*.c")]):
+    for file in sorted([*package.rglob("*.py"), *package.rglob("*.[ch]")]):
         digest.update(f"{file.relative_to(package)}\n".encode() + file.read_bytes())
     versions = {name: metadata.version(name) for name in ("cnnjax", "jax", "jaxlib", "orbax-checkpoint")}
     return {**versions, "cnnjax source": digest.hexdigest()[:12]}

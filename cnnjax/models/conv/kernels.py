@@ -1,8 +1,8 @@
 """3x3 convolution by our own kernels in C, for CPUs: Winograd's method in one pass through the caches.
 
-kernels.c transforms a block of tiles, multiplies it and transforms it back before the next block. It is compiled at the
-first use by clang, which the package `ziglang` brings along, for the processor of this machine, and kept in the user's
-cache folder. XLA calls it as a custom call.
+The kernels, in the folder `c`, transform a block of tiles, multiply it and transform it back before the next block.
+They are compiled at the first use by clang, which the package `ziglang` brings along, for the processor of this
+machine, and kept in the user's cache folder. XLA calls them as custom calls.
 
 Tiles are 4x4 pixels (F(4,3)), or 2x2 (F(2,3)) where these take less time. Convolutions of up to four channels are
 direct. Bias, ReLU and 2x2 max-pool behind a convolution are part of the pass. The rounding errors of F(4,3) are two to
@@ -34,7 +34,7 @@ from cnnjax.utils.errors import RequestError
 from cnnjax.utils.paths import cache_folder
 from cnnjax.utils.progress import announced
 
-SOURCE = Path(__file__).with_suffix(".c")
+SOURCE = Path(__file__).parent / "c" / "handlers.c"
 _COMPILER = "ziglang"
 PROCESSOR = "native"  # what the compiler calls the processor of this machine
 _FLAGS = ("-O3", "-shared", "-fPIC", "-fvisibility=hidden")
@@ -115,7 +115,7 @@ def _call(
     channels: Sequence[int],
     **attributes: int,
 ) -> Sequence[Array]:
-    """Returns the results of a handler of kernels.c, and its scratch array.
+    """Returns the results of a handler of handlers.c, and its scratch array.
 
     Args:
         name: of the handler.
@@ -185,7 +185,7 @@ def build(folder: Path) -> Path:
     check_convolution("kernels", "cpu")
     flags = [*_FLAGS, f"-mcpu={PROCESSOR}"]
     versions = [importlib.metadata.version(name) for name in (_COMPILER, "jaxlib")]
-    identity = "\n".join([*flags, *versions, _processor_features(), SOURCE.read_text(encoding="utf-8")])
+    identity = "\n".join([*flags, *versions, _processor_features(), *map(_read, sorted(SOURCE.parent.glob("*.[ch]")))])
     target = folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
     if target.exists():
         return target
@@ -202,6 +202,10 @@ def build(folder: Path) -> Path:
             raise RequestError("train.convolution", "kernels", f"they do not compile here ({said}); use auto")
         library.replace(target)  # another process sees all of the file, or none
     return target
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
 def _processor_features() -> str:

@@ -3,7 +3,7 @@
     pip install -e ".[kernels,bench]" && python -m experiments.benchmarks.fused_winograd
     python -m experiments.benchmarks.fused_winograd --layers="3x3, 64 to 64 at 32x32" --rounds=10
 
-The kernels are those of `train.convolution=kernels` (cnnjax/models/conv/kernels.c), by F(2,3) and by F(4,3). They take
+The kernels are those of `train.convolution=kernels` (cnnjax/models/conv/c), by F(2,3) and by F(4,3). They take
 turns in rounds with the methods of `experiments.benchmarks.directions`, in float32; a time is the best. The second line
 of a direction has the rounding errors beside those of PyTorch's direct convolution: root mean square, relative to that
 of the values in float64.
