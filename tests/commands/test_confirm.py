@@ -269,7 +269,7 @@ def test_contenders_are_trained_on_fresh_seeds_and_a_second_call_finds_them(quic
 def test_the_flag_confirms_after_the_run(monkeypatch, capsys):
     calls = []
     monkeypatch.setattr(run, "run", lambda study, workdir, **options: calls.append("run"))
-    monkeypatch.setattr(launching, "_report", lambda workdir: str(workdir / "index.html"))
+    monkeypatch.setattr(launching, "_report", lambda workdir, build: str(workdir / "index.html"))
     monkeypatch.setattr(program, "enable_compilation_cache", lambda folder: None)
     monkeypatch.setattr(
         confirmation, "confirm", lambda *given, progress, engine: calls.append(given[1:]) or "confirmed"
