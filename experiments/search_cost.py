@@ -12,8 +12,8 @@ decoded before the first clock starts.
 
 - grid: all 16 configurations with 5 seeds.
 - until: `--until=decided` from 2 seeds, with at most 5 of a configuration.
-- halving: one seed of each combination for 2 epochs, the better half for 5, the better quarter for 10; then the two
-  that are left race over the 5 seeds.
+- halving: one seed of each combination for 3 epochs, the better third for 10; then the two that are left race over the
+  5 seeds.
 - optuna: two populations of 8 configurations, one seed; then the best three train 4 more seeds each.
 - pytorch: the same by Optuna with one PyTorch trial at a time; a configuration that comes up again is not trained
   again. Its clock starts when the data is loaded. The row `pytorch grid` extrapolates its speed to the whole grid; the
@@ -171,8 +171,7 @@ def study_of(way: str, is_tiny: bool = False) -> Study:
         "seeds": {"until": "0,1", "optuna": "0"}.get(way) or ",".join(map(str, range(seeds))),
     }
     if way == "halving":
-        values |= {"train.epochs": epochs, "search.method": "halving", "search.trials": 8}
-        values |= {"search.factor": 2, "search.rungs": 3}
+        values |= {"train.epochs": epochs, "search.method": "halving", "search.trials": 8, "search.rungs": 2}
     if way == "optuna":
         values |= {"search.method": "optuna", "search.trials": 16, "search.batch": 8}
 
