@@ -157,7 +157,7 @@ def as_text(rows: list[dict[str, Any]]) -> str:
     return pd.DataFrame(rows, columns=list(_COLUMNS)).to_string(index=False)
 
 
-def study_of(way: str, is_tiny: bool = False) -> Study:
+def study_of(way: str, is_tiny: bool = False, convolution: str = "auto") -> Study:
     """Returns the study that a way begins with."""
     seeds, epochs, images = (3, 4, 600) if is_tiny else (5, 10, 10_000)
     values = {
@@ -167,7 +167,7 @@ def study_of(way: str, is_tiny: bool = False) -> Study:
         "data.validation_from": "test",
         "data.train_examples": images,
         "train.epochs": f"{epochs // 2},{epochs}",
-        "train.convolution": CONVOLUTION.value,
+        "train.convolution": convolution,
         "seeds": {"until": "0,1", "optuna": "0"}.get(way) or ",".join(map(str, range(seeds))),
     }
     if way == "halving":
@@ -216,7 +216,7 @@ def _run_ours(way: str, workdir: Path, cache: Path) -> dict[str, Any]:
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     enable_compilation_cache(str(cache))
-    study = study_of(way, TINY.value)
+    study = study_of(way, TINY.value, CONVOLUTION.value)
     until: dict[str, Any] = {"until": "decided", "max_seeds": 3 if TINY.value else 5} if way == "until" else {}
     with Progress(is_shown=True) as progress:
         launch(study, workdir, progress=progress, report=False, **until)
