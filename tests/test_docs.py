@@ -124,6 +124,16 @@ def test_the_speeds_are_those_of_the_benchmark():
         assert float(alone) == pytest.approx(float(rows[model, "pytorch", 1]["cnnjax_1_ratio"]), abs=0.0051)
 
 
+def test_the_speeds_of_the_kernels_are_those_of_the_benchmark():
+    with (ROOT / "experiments/benchmarks/throughput_kernels.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["contender"] == "pytorch"]
+    assert [row["model"] for row in rows] == ["baseline", "medium", "complex"]
+    found = re.findall(r"(?:reach|alone) ([\d.]+),\s+([\d.]+)\s+and\s+([\d.]+)\b", README)
+    for members, ratios in zip((4, 1), found, strict=True):
+        expected = [float(row[f"cnnjax_{members}_ratio"]) for row in rows]
+        assert [*map(float, ratios)] == pytest.approx(expected, abs=0.0051)
+
+
 @pytest.mark.slow
 def test_the_studies_are_those_of_the_experiments():
     row = r"^\| .*\| `(\w[\w/]*)` \| .*? \| (\d+) \| (.*) \| (.*) \| (.*) \| (yes|no) \|$"
