@@ -126,7 +126,7 @@ def plan(study: Study) -> Iterator[str]:
 def launch(study: Study) -> str:
     """Runs the study. Returns the summary to print."""
     with contextlib.ExitStack() as stack:
-        build_report = stack.enter_context(report_process()) if processes.is_first() else None  # imports meanwhile
+        build_report = stack.enter_context(report_process())  # before the imports, which take seconds
         from cnnjax.commands import launch
         from cnnjax.training import program
         from cnnjax.utils.progress import Progress

@@ -30,7 +30,7 @@ def launch(
     max_seeds: int | None = None,
     margin: float | None = None,
     report: bool = True,
-    build_report: Callable[[Path], Path] | None = None,
+    build_report: Callable[[Path], Path] = build_here,
     engine: Engine | None = None,
 ) -> str:
     """Runs a study: resumes a run of it in the folder, or starts one.
@@ -46,7 +46,7 @@ def launch(
         max_seeds: the largest number of seeds of a configuration, with `until`; None is 20.
         margin: the largest difference that does not matter, with `until`.
         report: build the run's report before the confirmation, which builds it again.
-        build_report: builds it, given the run's folder; None builds it in this process.
+        build_report: builds it, given the run's folder.
         engine: trains the programs on workers; None trains in this process.
 
     Returns:
@@ -73,6 +73,6 @@ def launch(
     return "\n".join(said)
 
 
-def _report(workdir: Path, build: Callable[[Path], Path] | None) -> str:
+def _report(workdir: Path, build: Callable[[Path], Path]) -> str:
     with writing(RunFolder(workdir)):
-        return str((build or build_here)(workdir))
+        return str(build(workdir))

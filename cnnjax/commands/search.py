@@ -102,7 +102,7 @@ class _Results:
 
 
 def _judge(study: Study, scores: halving.Scores) -> halving.Standing:
-    """Returns the configurations that the scores do not exclude from being the best; the best one if all diverged."""
+    """Returns how a race stands, given its scores. If all configurations diverged, the first one is left."""
     trained = {number: of for number, of in scores.items() if all(map(math.isfinite, of.values()))}
     if len(trained) < 2:
         return halving.Standing({*trained} or {min(scores)}, 1.0)

@@ -1,6 +1,7 @@
-"""A process that builds reports. It imports what that takes while its parent trains, and may fork: it has no JAX.
+"""A process that builds reports, for a parent that trains.
 
-A path that it reads as a line of JSON is a run's folder. It answers each with a line: whether it has built the report.
+The process imports plots while the parent trains. It may fork, because it never uses JAX. Each line of its input is the
+path of a run's folder, in JSON, and each line of its output the path of the report's page.
 """
 
 import contextlib
@@ -17,13 +18,13 @@ from cnnjax.multihost import processes
 
 @contextlib.contextmanager
 def report_process() -> Iterator[Callable[[Path], Path]]:
-    """Starts a process, and yields a function that lets it build a run's report, as `build_report` does.
+    """Starts a process that builds reports. Yields a function with the argument and the result of `build_report`.
 
-    The function builds the report in this process if the other one has failed, and so raises the same errors. The other
-    process ends with this one, because the pipe between them closes. Without a second core, or where a fork is not
-    safe, there is no other process.
+    If the process fails, the function builds the report in this process, and so raises the same errors. If this process
+    is killed, the other one ends, too, because its input ends. There is no other process without a second core, where a
+    fork is not safe, or if this process is one of several that train and not the first.
     """
-    if sys.platform != "linux" or processes.usable_cores() == 1:
+    if sys.platform != "linux" or processes.usable_cores() == 1 or not processes.is_first():
         yield build_here
         return
     command = [sys.executable, "-m", __name__]

@@ -6,8 +6,8 @@ configurations start at the first rung, and those that went on before stay.
 
 At the end, those that reached the last rung are trained with more seeds of the study, in steps, for as long as they may
 still be the best (`cnnjax.stats.rank`), as in SMAC3 (Lindauer et al. 2022). A step adds half as many seeds as a
-configuration has, and at least two, which train side by side. The race ends early if all seeds of the study would
-hardly decide it, as group-sequential trials end for futility.
+configuration has, and at least two, which train side by side. The race ends early if more seeds would probably not
+decide it: if its power with all seeds of the study is below `LEAST_POWER`. Clinical trials end for futility alike.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ Score = Callable[[Asked], float | None]  # larger is better; None without a resu
 Scores = Mapping[int, Mapping[int, float]]  # by number of the configuration and by seed
 Decision = dict[str, Any]  # a line of search.jsonl
 
-LEAST_POWER = 0.3  # of a race that goes on; below, the configurations are as good as equal for this number of seeds
+LEAST_POWER = 0.3  # a race with less power ends
 
 
 class Standing(NamedTuple):
@@ -31,7 +31,8 @@ class Standing(NamedTuple):
 
     Attributes:
         may_be_best: the configurations that may be the best.
-        power: the probability that all seeds of the study exclude one of them, the largest of all but the winner.
+        power: the probability that a comparison with all seeds of the study excludes a challenger from being the best;
+            of all challengers, the largest one.
     """
 
     may_be_best: set[int]
@@ -120,7 +121,7 @@ def race(
         study: the study.
         asked: all configurations, after the last rung.
         score: as of `promote`, with one seed.
-        judge: takes the scores of configurations by seed, and returns which may be the best.
+        judge: takes the scores of configurations by seed, and returns how the race stands.
 
     Returns:
         The configurations with the seeds that they are asked to train now, and all decisions about seeds.

@@ -12,8 +12,9 @@ from cnnjax.models.ladder import LADDER
 from cnnjax.study.schema import Study, from_config
 
 ROUGH = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # a third of the time to compile
-ROUGH_FLAGS = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
-ROUGH_FLAGS += " --xla_cpu_use_fusion_emitters=false"
+ROUGH_FLAGS = " ".join(
+    f"--{key}={int(value)}" for key, value in {"xla_force_host_platform_device_count": 1, **ROUGH}.items()
+)
 TINY = {
     "models": ("tiny",),
     "select": "val_loss",
@@ -34,7 +35,8 @@ def make_quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @functools.cache
-def _compile_once(how: Any, *arguments: Any) -> Any:
+def _compile_once(compiler: Any, *arguments: Any) -> Any:
+    del compiler  # roughly compiled programs are kept apart
     from cnnjax.training.population import Population
 
     return Population(*arguments)

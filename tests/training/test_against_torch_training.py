@@ -67,7 +67,10 @@ def error_of_parameters(name, ours, theirs):
 
 def batch_of(name, seed):
     shape, num_classes, _ = PUBLISHED[name]
-    rng, count = np.random.default_rng(seed), 8 if name == "dense_batchnorm" else 4  # vectors have rows only
+    rng, count = (
+        np.random.default_rng(seed),
+        8 if name == "dense_batchnorm" else 4,
+    )  # its statistics are those of so many numbers
     images = rng.uniform(-1, 1, (count, *shape)).astype(np.float32)
     return images, rng.integers(0, num_classes, count).astype(np.int32)
 

@@ -3,8 +3,8 @@
     python -m experiments.benchmarks.small_study --data=FOLDER
 
 Two networks, two learning rates, three seeds; 6,000 images of Fashion-MNIST, 2 epochs. The scripts print means only.
-Each way runs as a command of its own, `kernels` is cnnjax with `train.convolution=kernels`. The ways take turns in
-rounds. cnnjax and Flax run twice in a round: first with empty caches, then with those of the first run. Writes
+Each way runs as a command of its own. The way `kernels` is cnnjax with `train.convolution=kernels`. The ways take turns
+in rounds. cnnjax and Flax run twice in a round: first with empty caches, then with those of the first run. Writes
 small_study.csv: medians over the rounds.
 """
 
@@ -33,9 +33,8 @@ HERE = Path(__file__).parent
 STUDY = HERE / "study.py"
 
 
-def main(argv: list[str]) -> None:
+def main(_: list[str]) -> None:
     """Times all ways and writes the table."""
-    del argv
     seconds: dict[tuple[str, str], list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         images = Path(folder) / "images.npz"
@@ -48,15 +47,15 @@ def main(argv: list[str]) -> None:
             print("  ".join(f"{way} {start} {of[-1]:.1f} s" for (way, start), of in seconds.items()), flush=True)
     rows: list[dict[str, Any]] = []
     for (way, start), of in seconds.items():
-        peers = {"pytorch": seconds["pytorch", "empty"], "flax": seconds.get(("flax", start), [])}
+        peers = {"pytorch": seconds["pytorch", "empty"], "flax": seconds["flax", start]}
         faster = {f"of_{peer}": _ratio(times, of) for peer, times in peers.items()}
         rows.append({"way": way, "cache": start, "seconds": round(statistics.median(of), 2), **faster})
     print(f"wrote {write_table(rows, 'small_study.csv', OUTPUT.value)}")
 
 
-def _ratio(peer: list[float], ours: list[float]) -> float | str:
-    """Returns how many times as fast as a peer a way is, the median of the rounds."""
-    return round(statistics.median(a / b for a, b in zip(peer, ours, strict=True)), 2) if peer and peer != ours else ""
+def _ratio(peer: list[float], ours: list[float]) -> float:
+    """Returns how many times as fast as a peer a way is: the median of the rounds."""
+    return round(statistics.median(a / b for a, b in zip(peer, ours, strict=True)), 2)
 
 
 def write_images(path: Path) -> None:

@@ -1,5 +1,6 @@
 // 3x3 convolutions with stride 1, channels last, float32: by Winograd's method, or direct with up to four channels.
-// Channels and features are divisible by LANES. Bias, ReLU and 2x2 max-pool may follow: then only their result is written.
+// Channels and features are divisible by LANES. Bias, ReLU and 2x2 max-pool may follow: then only their result is
+// written.
 #include <stdatomic.h>
 #include <stdlib.h>
 #include "direct.h"
@@ -8,27 +9,36 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
+// The functions of the other files are compiled for each size of tile, or number of channels, and for the rows and
+// vectors that a product takes at once. These macros choose: run(m, rows, vectors) and run(channels, vectors).
 #if WIDEST == 4
-#define BY_FEATURES(run)                   \
+#define BY_FEATURES(run, m)                \
     do {                                   \
         if (shape.features % 64 == 0)      \
-            run(6, 4);                     \
+            run(m, 6, 4);                  \
         else if (shape.features % 32 == 0) \
-            run(12, 2);                    \
+            run(m, 12, 2);                 \
         else                               \
-            run(24, 1);                    \
+            run(m, 24, 1);                 \
     } while (0)
-#define BY_CHANNELS(run)                   \
+#define DIRECT_BY_FEATURES(run, channels)  \
     do {                                   \
         if (shape.features % 32 == 0)      \
-            run(2);                        \
+            run(channels, 2);              \
         else                               \
-            run(1);                        \
+            run(channels, 1);              \
     } while (0)
 #else
-#define BY_FEATURES(run) run(6, 1)
-#define BY_CHANNELS(run) run(1)
+#define BY_FEATURES(run, m) run(m, 6, 1)
+#define DIRECT_BY_FEATURES(run, channels) run(channels, 1)
 #endif
+#define BY_TILE(run)             \
+    do {                         \
+        if (task->m == 2)        \
+            BY_FEATURES(run, 2); \
+        else                     \
+            BY_FEATURES(run, 4); \
+    } while (0)
 
 // The handlers of XLA's custom calls. The last result is the temporary array; attributes are sorted by their names.
 static int is_query(XLA_FFI_CallFrame *frame) {
@@ -105,14 +115,9 @@ typedef struct {
 static void transform_part(void *pointer, int part) {
     Task *task = pointer;
     Shape shape = task->shape;
-#define KERNEL(m, vectors) \
+#define KERNEL(m, rows, vectors) \
     transform_kernel(m, vectors * LANES, task->kernel, shape, task->turned, task->scratch, part, task->parts)
-#define KERNEL2(rows, vectors) KERNEL(2, vectors)
-#define KERNEL4(rows, vectors) KERNEL(4, vectors)
-    if (task->m == 2)
-        BY_FEATURES(KERNEL2);
-    else
-        BY_FEATURES(KERNEL4);
+    BY_TILE(KERNEL);
 }
 
 static void forward_part(void *pointer, int part) {
@@ -124,12 +129,7 @@ static void forward_part(void *pointer, int part) {
     float *own = task->scratch + KERNEL_FLOATS(task) + part * forward_floats(m, shape);
 #define FORWARD(m, rows, vectors) \
     forward(m, rows, vectors, task->images, task->scratch, task->output, own, shape, first, last)
-#define FORWARD2(rows, vectors) FORWARD(2, rows, vectors)
-#define FORWARD4(rows, vectors) FORWARD(4, rows, vectors)
-    if (m == 2)
-        BY_FEATURES(FORWARD2);
-    else
-        BY_FEATURES(FORWARD4);
+    BY_TILE(FORWARD);
 }
 
 static void direct_part(void *pointer, int part) {
@@ -137,9 +137,9 @@ static void direct_part(void *pointer, int part) {
     Shape shape = task->shape;
     int64_t first = shape.batch * part / task->parts, last = shape.batch * (part + 1) / task->parts;
     float *own = task->scratch + part * direct_floats(shape);
-#define DIRECT(vectors) \
+#define DIRECT(channels, vectors) \
     direct_forward(vectors, task->images.values, task->kernel, task->output, own, shape, first, last)
-    BY_CHANNELS(DIRECT);
+    DIRECT_BY_FEATURES(DIRECT, shape.channels);
 }
 
 static void kernel_grad_part(void *pointer, int part) {
@@ -149,12 +149,8 @@ static void kernel_grad_part(void *pointer, int part) {
     int64_t tiles = tile_count(m, shape);
     int64_t first = first_tile(m, tiles, part, task->parts), last = first_tile(m, tiles, part + 1, task->parts);
     float *own = task->scratch + part * kernel_grad_floats(m, shape);
-#define GRAD2(rows, vectors) kernel_grad(2, vectors, task->images, task->grad, own, shape, first, last)
-#define GRAD4(rows, vectors) kernel_grad(4, vectors, task->images, task->grad, own, shape, first, last)
-    if (m == 2)
-        BY_FEATURES(GRAD2);
-    else
-        BY_FEATURES(GRAD4);
+#define GRAD(m, rows, vectors) kernel_grad(m, vectors, task->images, task->grad, own, shape, first, last)
+    BY_TILE(GRAD);
 }
 
 static void finish_part(void *pointer, int part) {
@@ -172,18 +168,16 @@ static void direct_grad_part(void *pointer, int part) {
     int64_t first = shape.batch * part / task->parts, last = shape.batch * (part + 1) / task->parts;
     const float *images = task->images.values;
     float *own = task->scratch + part * direct_floats(shape);
-#define DIRECT1(vectors) direct_kernel_grad(1, vectors, images, task->grad, own, shape, first, last)
-#define DIRECT2(vectors) direct_kernel_grad(2, vectors, images, task->grad, own, shape, first, last)
-#define DIRECT3(vectors) direct_kernel_grad(3, vectors, images, task->grad, own, shape, first, last)
-#define DIRECT4(vectors) direct_kernel_grad(4, vectors, images, task->grad, own, shape, first, last)
+#define DIRECT_GRAD(channels, vectors) \
+    direct_kernel_grad(channels, vectors, images, task->grad, own, shape, first, last)
     if (shape.channels == 1)
-        BY_CHANNELS(DIRECT1);
+        DIRECT_BY_FEATURES(DIRECT_GRAD, 1);
     else if (shape.channels == 2)
-        BY_CHANNELS(DIRECT2);
+        DIRECT_BY_FEATURES(DIRECT_GRAD, 2);
     else if (shape.channels == 3)
-        BY_CHANNELS(DIRECT3);
+        DIRECT_BY_FEATURES(DIRECT_GRAD, 3);
     else
-        BY_CHANNELS(DIRECT4);
+        DIRECT_BY_FEATURES(DIRECT_GRAD, 4);
 }
 
 // Arguments: images, kernel, then the winner of pooled images, or the bias of an output to pool; results: output, the

@@ -1,5 +1,5 @@
-// Winograd's F(2x2, 3x3) and F(4x4, 3x3) in one pass: a block of tiles is transformed, multiplied and transformed back in
-// the caches of a core. m is 2 or 4, the pixels of a tile.
+// Winograd's F(2x2, 3x3) and F(4x4, 3x3) in one pass: a block of tiles is transformed, multiplied and transformed back
+// in the caches of a core. A tile has m x m pixels, m = 2 or 4.
 #pragma once
 #include "product.h"
 #include "transforms.h"
