@@ -94,15 +94,14 @@ def _train_and_record(work: Work, checkpoints: "Checkpoints") -> None:
     _update_expected(work, [m for m in work.batch.asked if m.epochs > now.epoch], now.epoch)
     while True:
         if now.epoch in work.waiting:
-            _record_trials(work, now)
+            _record_trials(work, now, checkpoints)
         if now.epoch == work.last:
             break
         now = _train(work, now)
         meta = {"epoch": now.epoch, "seconds": now.seconds, "members": work.batch.places}
         checkpoints.save(now.epoch, now.state, meta)
-        if now.epoch in work.waiting or progress.on_checkpoint is not None:
-            checkpoints.wait()
         if progress.on_checkpoint is not None:
+            checkpoints.wait()
             progress.on_checkpoint()
 
 
@@ -181,11 +180,12 @@ def trained_epochs(lines: Iterable[Mapping[str, Any]], members: Sequence[Member]
     return sum(line["member"] in first for line in lines)
 
 
-def _record_trials(work: Work, now: Checkpoint) -> None:
-    """Writes predictions, evaluation lines and rows of the trials that end at this epoch."""
+def _record_trials(work: Work, now: Checkpoint, checkpoints: "Checkpoints") -> None:
+    """Writes predictions, evaluation lines and rows of the trials that end at this epoch, when its state is on disk."""
     state, epoch, seconds = now
     members, dataset = work.batch.members, work.dataset
     logits = interruptibly(work.population.predict, state, work.hparams, work.streams, work.data)
+    checkpoints.wait()
     diverged, ran = get((state.diverged, state.epoch))
     best = np.zeros_like(ran) if state.best is None else get(state.best.epoch)
     rows, evaluations, test_labels = [], [], dataset.test_labels

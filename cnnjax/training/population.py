@@ -106,7 +106,10 @@ class Population:
             "advance": self._map(self._advance_member, (MEMBERS, MEMBERS, MEMBERS, SHARED, SHARED)),
             "predict": self._map(self._predict_member, (MEMBERS, MEMBERS, MEMBERS, SHARED)),
         }
-        self._compiled: dict[tuple[str, int, int], Any] = {}  # by function and numbers of members and averages
+        # By function, number of members and number of averages:
+        self._compiled: dict[tuple[str, int, int], Any] = {}
+        self._states: dict[tuple[int, int], TrainState] = {}  # the shapes, by the same numbers
+        self._bytes: dict[tuple[int, int], int] = {}  # that training needs on one device
         self._continue = jax.jit(with_more_epochs)
         self._gather = jax.jit(
             lambda stacked, members: jax.tree.map(lambda a: a[members], stacked), out_shardings=self.sharding
@@ -175,9 +178,8 @@ class Population:
     @property
     def compiled(self) -> dict[str, Any]:
         """The number of compilations of training, the numbers of members, and the memory of the largest program."""
-        sizes = sorted({members for name, members, _ in self._compiled if name == "advance"})
-        needed = [self._memory(size) for size in sizes]
-        return {"compilations": self.traces, "chunk_members": sizes, "memory_bytes": max(needed, default=None)}
+        sizes, memory = sorted({members for members, _ in self._bytes}), max(self._bytes.values(), default=None)
+        return {"compilations": self.traces, "chunk_members": sizes, "memory_bytes": memory}
 
     def with_more_epochs(self, state: TrainState, hparams: Hparams) -> TrainState:
         """Returns the members, ready for more epochs than they were asked to train for before."""
@@ -188,7 +190,8 @@ class Population:
 
     def text(self, members: int) -> str:
         """Returns the optimized HLO of training for this number of members, with the source line of each operation."""
-        return self._advances(members)[0].as_text()
+        wanted = ("advance", members)
+        return next(compiled.as_text() for key, compiled in self._compiled.items() if key[:2] == wanted)
 
     def put(self, tree: Any) -> Any:
         """Shards stacked arrays over the devices."""
@@ -196,8 +199,12 @@ class Population:
 
     def abstract_state(self, hparams: Hparams, streams: Streams) -> TrainState:
         """Returns the shapes, dtypes and sharding of the members' state."""
-        shapes = jax.eval_shape(self._functions["init"], hparams, streams)
-        return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=self.sharding), shapes)
+        if (key := _numbers(hparams)) not in self._states:
+            shapes = jax.eval_shape(self._functions["init"], hparams, streams)
+            self._states[key] = jax.tree.map(
+                lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=self.sharding), shapes
+            )
+        return self._states[key]
 
     def compile(self, hparams: Hparams, streams: Streams, data: DeviceData) -> int:
         """Compiles initialization, training and prediction for this number of members, unless done before.
@@ -210,24 +217,18 @@ class Population:
         self._executable("init", *stacked)
         self._executable("advance", state, *stacked, data, self._replicate(0))
         self._executable("predict", state, *stacked, data)
-        return self._memory(devices.count_members(streams))
+        return self._bytes[_numbers(hparams)]
 
     def _executable(self, name: str, *arguments: Any) -> Any:
-        (averages,) = (argument.ema.shape[2] for argument in arguments if isinstance(argument, Hparams))
-        key = name, devices.count_members(arguments[0]), averages
-        if key not in self._compiled:
-            self._compiled[key] = self._functions[name].lower(*arguments).compile()
-        return self._compiled[key]
-
-    def _advances(self, members: int) -> list[Any]:
-        """Returns the compiled functions that train this number of members."""
-        return [
-            compiled for (name, count, _), compiled in self._compiled.items() if (name, count) == ("advance", members)
-        ]
-
-    def _memory(self, members: int) -> int:
-        every = (compiled.memory_analysis() for compiled in self._advances(members))
-        return max(x.argument_size_in_bytes + x.output_size_in_bytes + x.temp_size_in_bytes for x in every)
+        (hparams,) = (argument for argument in arguments if isinstance(argument, Hparams))
+        numbers = _numbers(hparams)
+        if (name, *numbers) not in self._compiled:
+            compiled = self._compiled[name, *numbers] = self._functions[name].lower(*arguments).compile()
+            if name == "advance":
+                memory = compiled.memory_analysis()
+                sizes = memory.argument_size_in_bytes, memory.output_size_in_bytes, memory.temp_size_in_bytes
+                self._bytes[numbers] = sum(sizes)
+        return self._compiled[name, *numbers]
 
     def advance(
         self,
@@ -313,3 +314,8 @@ class Population:
             return predict(config.network, variables, test, config.augment, config.test_time_augment, config.shards)
 
         return map_averages(predicted, final_variables(state, hparams), state)
+
+
+def _numbers(hparams: Hparams) -> tuple[int, int]:
+    """Returns the numbers of members and of averages of the weights, which shapes depend on."""
+    return devices.count_members(hparams), hparams.ema.shape[2]

@@ -1,6 +1,8 @@
 """Trains the programs of a study: plans it, loads its data, and trains the members of each program."""
 
 import contextlib
+import importlib
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -186,6 +188,8 @@ def run_programs(
     def stored(program: str) -> Stored:
         return folder.read_layout(program), folder.read_mesh(program)
 
+    # Importing Orbax takes half a second, in which the first program compiles.
+    threading.Thread(target=importlib.import_module, args=("cnnjax.training.checkpoints",), daemon=True).start()
     with contextlib.closing(compiler.compile_all(programs, members, stored)) as ready:
         for index, program in enumerate(programs, 1):
             static = program.static

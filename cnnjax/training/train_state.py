@@ -292,5 +292,8 @@ def average_weights(state: TrainState, hparams: Hparams, steps: Array) -> TrainS
 
 
 def where(condition: Array, chosen: Any, otherwise: Any) -> Any:
-    """Maps `jnp.where` over two pytrees of equal structure."""
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), chosen, otherwise)
+    """Maps `jnp.where` over two pytrees of equal structure.
+
+    On a CPU, copies compile faster than a selection for each shape. For members side by side, JAX makes it a selection.
+    """
+    return lax.cond(condition, lambda a, b: a, lambda a, b: b, chosen, otherwise)
