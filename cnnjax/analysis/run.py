@@ -167,8 +167,12 @@ class Run:
     def keys(self, configuration: int) -> dict[Hashable, str]:
         """The trials of a configuration that did not diverge, by seed, streams and fold."""
         trials = self._of(configuration)
-        keys = zip(*(trials[name].tolist() for name in repeats_of(self.trials)), strict=True)
+        keys = zip(*(trials[name].tolist() for name in self._repeats), strict=True)
         return dict(zip(keys, trials["trial"], strict=True))
+
+    @cached_property
+    def _repeats(self) -> list[str]:
+        return repeats_of(self.trials)
 
     def values(self, configuration: int, measure: str) -> list[float]:
         """The values of a measure over the trials of a configuration; missing ones are left out."""

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from cnnjax.analysis.chance import stuck_trials
 from cnnjax.analysis.cost import study_cost
 from cnnjax.analysis.read import read_run
@@ -51,6 +53,7 @@ SECTIONS: tuple[Section, ...] = (
 )
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")  # threads slow small matrices down
 def build_report(workdir: Path, select: str | None = None) -> Path:
     """Builds the report of a run from its files, finished or not.
 
