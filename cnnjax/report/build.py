@@ -51,6 +51,7 @@ SECTIONS: tuple[Section, ...] = (
     measures,
     curves,
 )
+_SLOW: tuple[Section, ...] = (examples, classes, curves, ranking, measures, hyperparameters)  # the slowest first
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")  # threads slow small matrices down
@@ -74,7 +75,7 @@ def build_report(workdir: Path, select: str | None = None) -> Path:
     RunFolder(workdir).write_views()
     folder = workdir / "report"
     folder.mkdir(exist_ok=True)
-    *found, by_class, single_images = build_sections(run, (*SECTIONS, classes, examples))
+    *found, by_class, single_images = build_sections(run, (*SECTIONS, classes, examples), _SLOW)
     sections = [
         html.Section("figures", "Figures", plots=[plot for _, plots in found for plot in plots]),
         html.Section("classes", "By class", *by_class, is_folded=True),
