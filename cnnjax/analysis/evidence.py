@@ -121,13 +121,14 @@ def summarize(run: Run, configuration: int, measure: str) -> stats.Summary | Non
     found = run.summary(configuration, measure)
     if found is None:
         return None
-    key: Any = (summarize, measure)
+    scale, key = scale_of(run, measure), cast(Any, (summarize, measure))
     if key not in run.results:
-        run.results[key] = trained_values(run, measure)
-    values, scale = run.results[key], scale_of(run, measure)
+        values = trained_values(run, measure)
+        prior = stats.borrow([scale.apply([*of.values()]) for of in values.values() if of], scale=scale)
+        run.results[key] = values, prior
+    values, prior = run.results[key]
     if len(values[configuration]) < found.n:
         return dataclasses.replace(found, low=math.nan, high=math.nan)
-    prior = stats.borrow([scale.apply([*of.values()]) for of in values.values() if of], scale=scale)
     if not prior.freedom:
         return found
     interval = stats.mean_interval([*values[configuration].values()], scale, prior)

@@ -121,7 +121,7 @@ def _floats(path: Path, values: pd.DataFrame) -> pd.DataFrame:
 
 def _check_complete(path: Path, trials: pd.DataFrame, epochs: pd.DataFrame) -> None:
     """Raises Damaged if epochs of a finished trial are missing, which would change means over seeds."""
-    there = set(zip(epochs["member"], epochs["epoch"], strict=True))
+    there = set(zip(epochs["member"].tolist(), epochs["epoch"].tolist(), strict=True))
     for row in trials.dropna(subset=["epochs_run"]).itertuples():
         lost = (epoch for epoch in range(1, int(row.epochs_run) + 1) if (row.member, epoch) not in there)
         if (first := next(lost, None)) is not None:

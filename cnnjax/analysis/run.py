@@ -160,15 +160,20 @@ class Run:
 
     def by_seed(self, configuration: int, measure: str) -> dict[Hashable, float]:
         """The values of a measure over the trials of a configuration, by seed, streams and fold, if it has one."""
-        values = self._of(configuration).set_index("trial")[measure]
-        found = {key: float(values[trial]) for key, trial in self.keys(configuration).items()}
+        trials = self._of(configuration)
+        values = dict(zip(trials["trial"].tolist(), trials[measure].tolist(), strict=True))
+        found = {key: values[trial] for key, trial in self.keys(configuration).items()}
         return {key: value for key, value in found.items() if not math.isnan(value)}
 
     def keys(self, configuration: int) -> dict[Hashable, str]:
         """The trials of a configuration that did not diverge, by seed, streams and fold."""
         trials = self._of(configuration)
-        keys = zip(*(trials[name].tolist() for name in repeats_of(self.trials)), strict=True)
-        return dict(zip(keys, trials["trial"], strict=True))
+        keys = zip(*(trials[name].tolist() for name in self._repeats), strict=True)
+        return dict(zip(keys, trials["trial"].tolist(), strict=True))
+
+    @cached_property
+    def _repeats(self) -> list[str]:
+        return repeats_of(self.trials)
 
     def values(self, configuration: int, measure: str) -> list[float]:
         """The values of a measure over the trials of a configuration; missing ones are left out."""

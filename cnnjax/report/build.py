@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from cnnjax.analysis.chance import stuck_trials
 from cnnjax.analysis.cost import study_cost
 from cnnjax.analysis.read import read_run
@@ -49,8 +51,10 @@ SECTIONS: tuple[Section, ...] = (
     measures,
     curves,
 )
+_SLOW: tuple[Section, ...] = (examples, classes, curves, ranking, measures, hyperparameters)  # the slowest first
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")  # threads slow small matrices down
 def build_report(workdir: Path, select: str | None = None) -> Path:
     """Builds the report of a run from its files, finished or not.
 
@@ -71,7 +75,7 @@ def build_report(workdir: Path, select: str | None = None) -> Path:
     RunFolder(workdir).write_views()
     folder = workdir / "report"
     folder.mkdir(exist_ok=True)
-    *found, by_class, single_images = build_sections(run, (*SECTIONS, classes, examples))
+    *found, by_class, single_images = build_sections(run, (*SECTIONS, classes, examples), _SLOW)
     sections = [
         html.Section("figures", "Figures", plots=[plot for _, plots in found for plot in plots]),
         html.Section("classes", "By class", *by_class, is_folded=True),

@@ -89,5 +89,5 @@ def write(folder: Path, page: str, sections: Iterable[Section]) -> Path:
 
 
 def _write(path: Path, content: bytes) -> None:
-    with replaced(path) as file:
+    with replaced(path, sync=False) as file:  # a report can be built again
         file.write(content)

@@ -27,11 +27,18 @@ class Section(Protocol):
         """Draws the figures that the run has data for."""
 
 
-def build_sections(run: Run, sections: Sequence[Section]) -> list[tuple[list[Table], list[Plot]]]:
+def build_sections(
+    run: Run, sections: Sequence[Section], slow: Sequence[Section] = ()
+) -> list[tuple[list[Table], list[Plot]]]:
     """Returns the tables and figures of each section.
 
     On Linux, forked processes share the work. If JAX is imported, this process does all of it: a fork does not copy the
     threads of JAX, so a lock that one of them holds would stay locked.
+
+    Args:
+        run: the run.
+        sections: in the order of the result.
+        slow: those to start first, so that no process is left with one at the end.
     """
     cores = processes.usable_cores() if sys.platform == "linux" else 1
     if cores == 1 or "jax" in sys.modules:
@@ -42,8 +49,9 @@ def build_sections(run: Run, sections: Sequence[Section]) -> list[tuple[list[Tab
     weigh(run)  # most sections need it
     fork = multiprocessing.get_context("fork")
     with concurrent.futures.ProcessPoolExecutor(min(cores, len(sections)), fork, _start, (run,)) as pool:
-        found = [pool.submit(_build, section.tables, section.figures) for section in reversed(sections)]
-        return [each.result() for each in reversed(found)]
+        order = dict.fromkeys([*slow, *sections])
+        found = {section: pool.submit(_build, section.tables, section.figures) for section in order}
+        return [found[section].result() for section in sections]
 
 
 def _start(run: Run) -> None:

@@ -183,10 +183,11 @@ def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
 
 
 @contextlib.contextmanager
-def replaced(path: Path) -> Iterator[io.BufferedRandom]:
+def replaced(path: Path, sync: bool = True) -> Iterator[io.BufferedRandom]:
     """Opens a temporary file that atomically replaces `path` if the block succeeds.
 
-    The file is open for reading, too. If `path` is a link, its target is replaced.
+    The file is open for reading, too. If `path` is a link, its target is replaced. With `sync`, the file is on disk
+    before it replaces another.
     """
     path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name[:60]}.{os.getpid()}.tmp")  # file systems allow 255 bytes
@@ -194,7 +195,8 @@ def replaced(path: Path) -> Iterator[io.BufferedRandom]:
         with temporary.open("wb+") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -203,18 +203,18 @@ def draw_mean(axes: "Axes", of_configuration: pd.DataFrame, column: str, band: b
         band: whether to show one standard deviation around the mean, cut to the bounds of the measure.
         style: of the line, with its `color`.
     """
-    unit = scale(column)
-    by_epoch = of_configuration.groupby("epoch")[column]
-    whole = by_epoch.count() == of_configuration["member"].nunique()
-    mean, std = by_epoch.mean()[whole], by_epoch.std()[whole]
+    unit, epochs, members = scale(column), of_configuration["epoch"], of_configuration["member"]
+    by_epoch = of_configuration[column].groupby(epochs).agg(["count", "mean", "std"])
+    by_epoch = by_epoch[by_epoch["count"] == members.nunique()]
+    mean, std = by_epoch["mean"], by_epoch["std"]
     axes.plot(mean.index, unit * mean, lw=1.4, marker="o" if len(mean) == 1 else "", **style)
     if band:
         low, high = (unit * np.clip(edge, *bounds(column)) for edge in (mean - std, mean + std))
         axes.fill_between(mean.index, low, high, color=style["color"], alpha=0.15, lw=0)
     together = mean.index.max() if len(mean) else 0
-    for _, of_member in of_configuration[of_configuration["epoch"] >= together].groupby("member"):
-        if len(of_member) > 1:
-            axes.plot(of_member["epoch"], unit * of_member[column], lw=0.6, alpha=0.7, **style)
+    for member in members[epochs > together].unique():
+        of_member = of_configuration[(members == member) & (epochs >= together)]
+        axes.plot(of_member["epoch"], unit * of_member[column], lw=0.6, alpha=0.7, **style)
 
 
 def _hide_spare(panels: Sequence["Axes"], count: int, columns: int) -> None:
