@@ -200,10 +200,9 @@ def _network(static: Static, num_classes: int, image_shape: tuple[int, int, int]
 
 
 def _convolution(static: Static) -> str:
-    """Returns the method of the convolutions: auto, which is equal up to rounding, where there are no kernels."""
+    """Returns the method of the convolutions: auto, which is equal up to rounding, where this machine lacks it."""
     try:
-        if static.convolution == "kernels":
-            check_convolution(static.convolution, jax.default_backend())
+        check_convolution(static.convolution, jax.default_backend())
     except RequestError:
         return "auto"
     return static.convolution

@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax import lax
 
-from cnnjax.models.conv import convolve, convolve_and_pool, max_pool, methods, products, same_padding
+from cnnjax.models.conv import avg_pool, convolve, convolve_and_pool, max_pool, methods, products, same_padding
+from cnnjax.models.rewrite import with_fast_convolutions
 from cnnjax.study.schema import from_config
+from tests.support.studies import ROUGH
 
 MEMBERS = 2
 # Sums of up to a few hundred float32 products, in another order.
@@ -75,6 +77,43 @@ def test_a_method_is_a_convolution(name, height, width, channels, size, same):
                 lambda x, k, b: reference_pool(jax.nn.relu(reference(x, k, padding) + b)),
                 *(images, kernel, bias),
             )
+
+
+def assert_equal_grads_of_numpy_and_jax_arrays(function, *arrays):
+    """The gradients by one argument at a time, for which the others are not traced. One program compiles fast."""
+
+    @functools.partial(jax.jit, compiler_options=ROUGH)
+    def grads():
+        for_one = (jax.grad(lambda *a: jnp.square(function(*a)).sum(), place) for place in range(len(arrays)))
+        return [[grad(*arrays), grad(*map(jnp.asarray, arrays))] for grad in for_one]
+
+    for ours, theirs in grads():
+        assert np.abs(theirs).max() > 0
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("channels", [3, 16])
+@pytest.mark.parametrize("name", sorted({"auto", *methods.METHODS} - {"pallas"}))  # which is for GPUs
+def test_gradients_of_numpy_and_jax_arrays_are_equal(name, channels):
+    if name == "kernels":
+        pytest.importorskip("ziglang")
+    images, kernel, bias = (
+        array[0] for array in (draw(0, 2, 4, 4, channels), draw(1, 3, 3, channels, 16), draw(2, 16))
+    )
+    one, pooled = (
+        functools.partial(function, padding=same_padding(3), method=name) for function in (convolve, convolve_and_pool)
+    )
+    assert_equal_grads_of_numpy_and_jax_arrays(one, images, kernel)
+    assert_equal_grads_of_numpy_and_jax_arrays(pooled, images, kernel, bias)
+
+
+def test_gradients_of_numpy_and_jax_arrays_are_equal_in_pools_and_rewritten_functions():
+    images, kernel = draw(0, 2, 4, 4, 3)[0], draw(1, 3, 3, 3, 16)[0]
+    network = lambda x, k: reference_pool(jax.nn.relu(reference(x, k, "SAME")))  # noqa: E731
+    assert_equal_grads_of_numpy_and_jax_arrays(with_fast_convolutions(network), images, kernel)
+    for pool in (max_pool, avg_pool, lambda x: max_pool(x, (3, 3), (2, 2), "SAME")):
+        assert_equal_grads_of_numpy_and_jax_arrays(pool, images)
+        assert isinstance(pool(images), jax.Array)
 
 
 @pytest.mark.parametrize("channels", [3, 16])

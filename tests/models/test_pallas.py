@@ -9,6 +9,10 @@ import pytest
 from jax import lax
 
 from cnnjax.models.conv import convolve, pallas, same_padding
+from cnnjax.training import program
+from cnnjax.training.load import load_trial
+from tests.support.runs import run, trial_ids
+from tests.support.studies import make_study
 
 
 def reference(images, kernel, padding):
@@ -58,3 +62,16 @@ def test_a_kernel_larger_than_the_images_has_no_output_and_zero_gradients():
     value, pullback = jax.vjp(lambda images, kernel: convolve(images, kernel, "VALID", "pallas"), images, kernel)
     assert value.shape == (2, 0, 0, 4)
     assert [(grad.shape, bool(grad.any())) for grad in pullback(value)] == [(a.shape, False) for a in (images, kernel)]
+
+
+@pytest.mark.usefixtures("tiny", "rough")
+def test_a_network_trained_by_it_on_a_gpu_is_loaded_without_one(monkeypatch, tmp_path):
+    with monkeypatch.context() as patch:
+        patch.setattr(program, "check_convolution", lambda method, platform: None)
+        run(make_study(train={"convolution": "pallas", "epochs": 1}), tmp_path)
+    trained = load_trial(tmp_path, trial_ids(tmp_path)[0])
+    assert (trained.trial.static.convolution, trained.network.convolution) == ("pallas", "auto")
+    with np.load(tmp_path / "predictions/images.npz") as stored:
+        logits = trained.logits(stored["images"])
+    expected = np.load(tmp_path / f"predictions/{trained.trial.id}.npz")["logits"]
+    np.testing.assert_allclose(logits - logits.max(-1, keepdims=True), expected, atol=1e-3)  # stored in float16

@@ -135,7 +135,6 @@ _convolve.defvjp(
 )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def convolve_and_pool(
     images_NxHxWxC: Float[Array, "N H W C"],
     kernel_KxKxCxF: Float[Array, "K K C F"],
@@ -147,7 +146,13 @@ def convolve_and_pool(
 
     Values and gradients equal those of the separate steps: the ReLU is monotone, and its derivative at 0 is 0.
     """
-    return _convolve_and_pool_forward(images_NxHxWxC, kernel_KxKxCxF, bias_F, padding, method)[0]
+    arrays = (jnp.asarray(array) for array in (images_NxHxWxC, kernel_KxKxCxF, bias_F))
+    return _convolve_and_pool(*arrays, padding, method)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _convolve_and_pool(images: Array, kernel: Array, bias: Array, padding: Padding, method: str) -> Array:
+    return _convolve_and_pool_forward(images, kernel, bias, padding, method)[0]
 
 
 def _convolve_and_pool_forward(
@@ -179,7 +184,7 @@ def _convolve_and_pool_backward(padding: Padding, method: str, saved: tuple, gra
     return *grads, bias_grad
 
 
-convolve_and_pool.defvjp(_convolve_and_pool_forward, _convolve_and_pool_backward)
+_convolve_and_pool.defvjp(_convolve_and_pool_forward, _convolve_and_pool_backward)
 
 
 def _grads(

@@ -45,7 +45,7 @@ def avg_pool(
     x_NxHxWxC: Float[Array, "N H W C"], window_shape: Pair = (2, 2), strides: Pair | None = None
 ) -> Float[Array, "N P Q C"]:
     """Returns the mean over windows; incomplete windows at the end of a row or column are dropped."""
-    window = Window(strides or window_shape)
+    x_NxHxWxC, window = jnp.asarray(x_NxHxWxC), Window(strides or window_shape)
     extents = zip(x_NxHxWxC.shape[1:3], window_shape, window.strides, strict=True)
     rows, columns = ((length - extent) // stride + 1 for length, extent, stride in extents)
     first, *others = window.slices(x_NxHxWxC, window_shape, (rows, columns))
