@@ -54,7 +54,7 @@ SECTIONS: tuple[Section, ...] = (
 _SLOW: tuple[Section, ...] = (examples, classes, curves, ranking, measures, hyperparameters)  # the slowest first
 
 
-@threadpool_limits.wrap(limits=1, user_api="blas")  # threads slow small matrices down
+@threadpool_limits.wrap(limits=1, user_api="blas")  # processes share the cores already
 def build_report(workdir: Path, select: str | None = None) -> Path:
     """Builds the report of a run from its files, finished or not.
 

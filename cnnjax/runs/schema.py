@@ -25,6 +25,7 @@ _FLOAT_COLUMNS = (
     *MEASURES,
     *("seconds", "images_per_second"),
 )
+_NUMBER_COLUMNS = {*_INT_COLUMNS, *_FLOAT_COLUMNS}
 _MAX_INT = 2**53  # float64 represents all integers up to it
 _MAX_TEXT = 10_000  # characters
 _DIGITS = re.compile(r"[-+.\deE]{1,40}", re.ASCII)
@@ -167,7 +168,7 @@ def _check_cells(row: Mapping[str, str]) -> None:
         name = OLD_COLUMNS.get(column, column)
         if name in _BOOL_COLUMNS and cell not in ("True", "False"):
             raise _unexpected(column, cell, "True or False")
-        if name not in (*_FLOAT_COLUMNS, *_INT_COLUMNS) and not is_measure(name):
+        if name not in _NUMBER_COLUMNS and not is_measure(name):
             continue
         number = _number(cell)
         if not math.isfinite(number):
