@@ -14,6 +14,7 @@ from cnnjax.commands import confirm as confirmation
 from cnnjax.commands import run as runner
 from cnnjax.report.sections.protocol import check
 from cnnjax.runs.integrity import read_lines
+from cnnjax.training.load import load_trials
 from cnnjax.training.population import Population
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.progress import Progress
@@ -61,9 +62,8 @@ def test_every_step_trains_what_is_new_and_ends_as_a_run_from_the_start(tmp_path
     np.testing.assert_allclose(grown.epochs["val_loss"], whole.epochs["val_loss"], atol=1e-6)
     assert grown.epochs[["member", "epoch"]].equals(whole.epochs[["member", "epoch"]])
     images = np.zeros((2, 8, 8, 1), np.uint8)
-    for trial in rows:
-        one, other = (cnnjax.load_trial(tmp_path / name, trial).logits(images) for name in ("grown", "whole"))
-        np.testing.assert_allclose(one, other, atol=1e-5)
+    for one, other in zip(*(load_trials(tmp_path / name, [*rows]) for name in ("grown", "whole")), strict=True):
+        np.testing.assert_allclose(one.logits(images), other.logits(images), atol=1e-5)
 
 
 @pytest.mark.slow
@@ -200,7 +200,9 @@ def test_a_crash_before_any_write_of_growing_changes_nothing(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_confirmation_is_made_anew_after_the_study_has_grown(tmp_path):
+def test_a_confirmation_is_made_anew_after_the_study_has_grown(tmp_path, monkeypatch):
+    monkeypatch.setattr(confirmation, "build_report", lambda workdir: None)
+
     def confirm(study):
         with Progress(Console(file=io.StringIO(), width=200)) as progress:
             runner.run(study, tmp_path, progress=progress)

@@ -225,8 +225,9 @@ def test_compiled_programs_are_kept_where_the_flag_says(tmp_path, monkeypatch):
 
     def launch(workdir, cache):
         done = python(
-            *("-m", "cnnjax.launch", *arguments, f"--workdir={tmp_path / workdir}", f"--compilation_cache={cache}"),
-            cwd=tmp_path,
+            *("-m", "tests.support.bare_launch", *arguments),
+            *(f"--workdir={tmp_path / workdir}", f"--compilation_cache={cache}"),
+            cwd=ROOT,
         )
         assert done.returncode == 0, done.stderr
         return {path.name for path in kept.glob("*-cache")}

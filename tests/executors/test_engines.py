@@ -15,6 +15,7 @@ from cnnjax.runs.run_dir import RunFolder
 from cnnjax.utils.errors import RequestError
 from tests.executors.test_driver import read_all
 from tests.support.runs import program_ids, trial_ids
+from tests.support.studies import ROUGH_FLAGS
 
 pytestmark = [pytest.mark.engines, pytest.mark.slow]
 
@@ -41,6 +42,7 @@ class Plain(nn.Module):
 """
 # As Ray's constants say on macOS and Windows: nothing listens but on 127.0.0.1.
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+ENVIRONMENT = {**LOOPBACK, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ROUGH_FLAGS}
 
 
 def start(tmp_path, workdir, *flags, **variables):
@@ -48,8 +50,8 @@ def start(tmp_path, workdir, *flags, **variables):
     config = tmp_path / "config.py"
     (tmp_path / "nets.py").write_text(NETS)
     config.write_text(CONFIG)
-    command = [sys.executable, "-m", "cnnjax.launch", f"--config={config}", f"--workdir={workdir}", *flags]
-    environment = {**os.environ, **LOOPBACK, "PYTHONPATH": str(ROOT), **variables}
+    command = [sys.executable, "-m", "tests.support.bare_launch", f"--config={config}", f"--workdir={workdir}", *flags]
+    environment = {**os.environ, **ENVIRONMENT, **variables}
     return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
 
 
@@ -102,7 +104,7 @@ def cluster():
         "print(cluster.address, flush=True); sys.stdin.read(); cluster.shutdown()\n"
     )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    environment = {**os.environ, **LOOPBACK, "PYTHONPATH": str(ROOT)}
+    environment = os.environ | ENVIRONMENT
     process = subprocess.Popen([sys.executable, "-c", script], env=environment, **pipes)
     address = process.stdout.readline().strip()
     assert address.startswith("127.0.0.1:")

@@ -34,6 +34,16 @@ STUDY = {
     "data.train_examples": "200",
     "checkpoint.every": "1",
 }
+LAUNCH = ("-m", "cnnjax.launch")
+# The same, but a lost process and a folder that is not shared are noticed in seconds, not after JAX's 100 and our 10.
+HASTY = """
+import functools, runpy
+import jax
+from cnnjax.multihost import shared_dir
+jax.distributed.initialize = functools.partial(jax.distributed.initialize, heartbeat_timeout_seconds=10)
+shared_dir._PATIENCE = 1.0
+runpy.run_module("cnnjax.launch", run_name="__main__", alter_sys=True)
+"""
 CLOSE = {"rtol": 1e-3, "atol": 1e-4}
 
 
@@ -58,10 +68,10 @@ def free_port():
         return server.getsockname()[1]
 
 
-def start(workdir, *more, study=STUDY):
+def start(workdir, *more, study=STUDY, program=LAUNCH):
     """Starts one process of a study."""
     overrides = [f"--config.{key}={value}" for key, value in study.items()]
-    command = [sys.executable, "-m", "cnnjax.launch", f"--config={ROOT}/configs/quickstart.py", f"--workdir={workdir}"]
+    command = [sys.executable, *program, f"--config={ROOT}/configs/quickstart.py", f"--workdir={workdir}"]
     return subprocess.Popen(
         [*command, *overrides, *more],
         **{"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True},
@@ -73,7 +83,7 @@ def start_all(number, workdir, *more):
     """Starts a study with a number of processes."""
     port = free_port()
     place = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={number}", "--coordinator_timeout=100"]
-    return [start(workdir, *place, f"--process_id={i}", *more) for i in range(number)]
+    return [start(workdir, *place, f"--process_id={i}", *more, program=("-c", HASTY)) for i in range(number)]
 
 
 def outcomes(started):
@@ -195,8 +205,7 @@ def test_processes_of_different_studies_data_or_folders_are_refused_by_all(tmp_p
         assert code == 2 and errors.count("\n") == 1, errors
         assert errors.startswith("error: train.epochs=[4]: process 1 on ")
     assert not (tmp_path / "run").exists()
-    place[2] = "--coordinator_timeout=10"
-    started = [start(tmp_path / f"of{i}", *place, f"--process_id={i}") for i in range(2)]
+    started = [start(tmp_path / f"of{i}", *place, f"--process_id={i}", program=("-c", HASTY)) for i in range(2)]
     for code, _, errors in outcomes(started):
         assert code == 2
         assert "process 1 on" in last_line(errors) and "use a folder that all processes share" in last_line(errors)

@@ -23,6 +23,7 @@ from cnnjax.report import __main__ as report
 from cnnjax.runs import remote
 from cnnjax.study.flags import requested_study
 from cnnjax.utils.errors import RequestError
+from cnnjax.utils.paths import cache_folder
 from tests.support.runs import ROOT, Crash, assert_no_line_twice, read_all, read_weights, run
 from tests.support.stores import Shaky, elsewhere, fsspec, local_copy, numbers, refused, said, train, write_small_run
 from tests.support.studies import add_tiny, make_quick, make_study
@@ -126,7 +127,7 @@ def test_ended_by_signals_on_one_machine_after_another(tmp_path, monkeypatch):
         run(requested_study(overrides), tmp_path / "whole")
     store = tmp_path / "store/run"
     command = [sys.executable, "-m", "cnnjax.launch", f"--config={ROOT}/configs/quickstart.py"]
-    command += [f"--workdir=file://{store}", f"--compilation_cache={tmp_path / 'xla'}"]
+    command += [f"--workdir=file://{store}", f"--compilation_cache={cache_folder() / 'xla'}"]  # as the whole run
     command += [f"--config.{override}" for override in overrides]
     for number, awaited in (
         (signal.SIGKILL, "programs/*/metrics.jsonl"),
@@ -271,6 +272,7 @@ def bucket(request, monkeypatch, tmp_path):
     add_tiny(monkeypatch, convolutions=False)
     make_quick(monkeypatch)
     monkeypatch.setattr(confirm, "build_report", lambda workdir: None)
+    monkeypatch.setattr(launcher, "report_process", lambda: contextlib.nullcontext(lambda workdir: workdir))
     monkeypatch.setenv("CNNJAX_CACHE", str(tmp_path / "here"))
     if request.param == "memory":
         yield f"memory://bucket{next(numbers)}"
@@ -300,7 +302,7 @@ def test_every_command_answers_of_a_store_as_of_a_folder(bucket, monkeypatch, tm
     with pytest.raises(RequestError, match=r"with config\.json"):
         compare.main(compare.parse(["", url, url]))
     for place in (url, local):
-        launch(place, confirm=2, profile=True)
+        launch(place, confirm=2, profile=place == url)
     elsewhere(monkeypatch, tmp_path)
     launch(url, confirm=2)
     assert "is finished" in "".join(capfd.readouterr())
