@@ -40,7 +40,7 @@ HASTY = """
 import functools, runpy
 import jax
 from cnnjax.multihost import shared_dir
-jax.distributed.initialize = functools.partial(jax.distributed.initialize, heartbeat_timeout_seconds=10)
+jax.distributed.initialize = functools.partial(jax.distributed.initialize, heartbeat_timeout_seconds=20)
 shared_dir._PATIENCE = 1.0
 runpy.run_module("cnnjax.launch", run_name="__main__", alter_sys=True)
 """
