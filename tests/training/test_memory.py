@@ -43,7 +43,7 @@ def test_a_real_out_of_memory_halves_the_batch_of_members(tmp_path, monkeypatch)
     advance = Population.advance
 
     def advance_with_little_memory(self, state, *arguments):
-        sizes = self._advances(4)[0].memory_analysis()
+        sizes = self._compiled["advance", 4, 1].memory_analysis()
         gc.collect()
         ctypes.CDLL("libc.so.6").malloc_trim(0)  # freed memory does not count
         room = int(0.75 * (sizes.temp_size_in_bytes + sizes.output_size_in_bytes))
