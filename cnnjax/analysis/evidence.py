@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Hashable
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from cnnjax import stats
 from cnnjax.analysis.chance import stuck_trials
@@ -106,6 +106,7 @@ def stuck_seeds(run: Run, configuration: int) -> set[Hashable]:
     return found if len(found) < len(run.keys(configuration)) else set()
 
 
+@once_per_run
 def trained_values(run: Run, measure: str) -> dict[int, dict[Hashable, float]]:
     """Returns the values of each configuration by seed and streams, without seeds that are stuck."""
     stuck = {int(s): stuck_seeds(run, int(s)) for s in run.configurations.index}
@@ -121,15 +122,18 @@ def summarize(run: Run, configuration: int, measure: str) -> stats.Summary | Non
     found = run.summary(configuration, measure)
     if found is None:
         return None
-    scale, key = scale_of(run, measure), cast(Any, (summarize, measure))
-    if key not in run.results:
-        values = trained_values(run, measure)
-        prior = stats.borrow([scale.apply([*of.values()]) for of in values.values() if of], scale=scale)
-        run.results[key] = values, prior
-    values, prior = run.results[key]
+    values, prior = trained_values(run, measure), _prior(run, measure)
     if len(values[configuration]) < found.n:
         return dataclasses.replace(found, low=math.nan, high=math.nan)
     if not prior.freedom:
         return found
-    interval = stats.mean_interval([*values[configuration].values()], scale, prior)
+    interval = stats.mean_interval([*values[configuration].values()], scale_of(run, measure), prior)
     return dataclasses.replace(found, low=interval.low, high=interval.high)
+
+
+@once_per_run
+def _prior(run: Run, measure: str) -> stats.Prior:
+    """Returns the prior of a configuration's spread over seeds, from the spreads of all configurations."""
+    scale = scale_of(run, measure)
+    every = trained_values(run, measure).values()
+    return stats.borrow([scale.apply([*of.values()]) for of in every if of], scale=scale)

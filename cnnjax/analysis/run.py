@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from cnnjax.study.metrics import NAMES, columns_of, of_epochs
 from cnnjax.utils.text import counted
 
 _Result = TypeVar("_Result")
+_Others = ParamSpec("_Others")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Run:
     trials: pd.DataFrame
     epochs: pd.DataFrame
     planned_select: str | None = None
-    results: dict[Callable, Any] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
+    results: dict[tuple, Any] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def ok(self) -> pd.DataFrame:
@@ -331,13 +332,16 @@ class Run:
         return [read_array(path, "logits", shape) for path in paths]
 
 
-def once_per_run(function: Callable[[Run], _Result]) -> Callable[[Run], _Result]:
-    """Makes a function of a run compute its result once per run: the tables and figures of a section share it."""
+def once_per_run(
+    function: Callable[Concatenate[Run, _Others], _Result],
+) -> Callable[Concatenate[Run, _Others], _Result]:
+    """Makes a function of a run compute its result once per run and other arguments: tables and figures share it."""
 
     @functools.wraps(function)
-    def shared(run: Run) -> _Result:
-        if function not in run.results:
-            run.results[function] = function(run)
-        return run.results[function]
+    def shared(run: Run, *args: _Others.args, **kwargs: _Others.kwargs) -> _Result:
+        key = function, args, (*kwargs.items(),)
+        if key not in run.results:
+            run.results[key] = function(run, *args, **kwargs)
+        return run.results[key]
 
     return shared

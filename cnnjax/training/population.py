@@ -106,10 +106,9 @@ class Population:
             "advance": self._map(self._advance_member, (MEMBERS, MEMBERS, MEMBERS, SHARED, SHARED)),
             "predict": self._map(self._predict_member, (MEMBERS, MEMBERS, MEMBERS, SHARED)),
         }
-        # By function, number of members and number of averages:
-        self._compiled: dict[tuple[str, int, int], Any] = {}
-        self._states: dict[tuple[int, int], TrainState] = {}  # the shapes, by the same numbers
-        self._bytes: dict[tuple[int, int], int] = {}  # that training needs on one device
+        self._compiled: dict[tuple[str, int, int], Any] = {}  # by function and numbers of members and averages
+        self._states: dict[tuple[int, int], TrainState] = {}  # abstract ones, by these numbers
+        self._bytes: dict[tuple[int, int], int] = {}  # that training needs on one device, by these numbers
         self._continue = jax.jit(with_more_epochs)
         self._gather = jax.jit(
             lambda stacked, members: jax.tree.map(lambda a: a[members], stacked), out_shardings=self.sharding

@@ -189,7 +189,7 @@ def run_programs(
         return folder.read_layout(program), folder.read_mesh(program)
 
     # Importing Orbax takes half a second, in which the first program compiles.
-    threading.Thread(target=importlib.import_module, args=("cnnjax.training.checkpoints",), daemon=True).start()
+    threading.Thread(target=importlib.import_module, args=("cnnjax.training.checkpoints",)).start()
     with contextlib.closing(compiler.compile_all(programs, members, stored)) as ready:
         for index, program in enumerate(programs, 1):
             static = program.static

@@ -24,6 +24,7 @@ from cnnjax.runs import remote
 from cnnjax.study.flags import requested_study
 from cnnjax.utils.errors import RequestError
 from cnnjax.utils.paths import cache_folder
+from tests.support.bare_launch import no_report_process
 from tests.support.runs import ROOT, Crash, assert_no_line_twice, read_all, read_weights, run
 from tests.support.stores import Shaky, elsewhere, fsspec, local_copy, numbers, refused, said, train, write_small_run
 from tests.support.studies import add_tiny, make_quick, make_study
@@ -272,7 +273,7 @@ def bucket(request, monkeypatch, tmp_path):
     add_tiny(monkeypatch, convolutions=False)
     make_quick(monkeypatch)
     monkeypatch.setattr(confirm, "build_report", lambda workdir: None)
-    monkeypatch.setattr(launcher, "report_process", lambda: contextlib.nullcontext(lambda workdir: workdir))
+    monkeypatch.setattr(launcher, "report_process", no_report_process)
     monkeypatch.setenv("CNNJAX_CACHE", str(tmp_path / "here"))
     if request.param == "memory":
         yield f"memory://bucket{next(numbers)}"
